@@ -1,0 +1,34 @@
+"""edgeprune: prune, quantize and convert Keras models for edge boards, and measure every artifact.
+
+Names are imported when they are first used: importing edgeprune does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeprune._version import __version__
+
+if TYPE_CHECKING:
+    from edgeprune.builder import build
+    from edgeprune.models.count import count
+    from edgeprune.models.load import load_model
+    from edgeprune.profile import profile
+    from edgeprune.selection import Limits
+
+_HOMES = {
+    "Limits": "edgeprune.selection",
+    "build": "edgeprune.builder",
+    "count": "edgeprune.models.count",
+    "load_model": "edgeprune.models.load",
+    "profile": "edgeprune.profile",
+}
+
+__all__ = ["Limits", "__version__", "build", "count", "load_model", "profile"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,87 @@
+"""Writing files so that a final name never holds half a file, and naming what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import OutputError
+
+_CAUSES = {
+    errno.ENOSPC: ("there is no space left on the disk", "free some space, or choose another folder with --out."),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder with --out."),
+    errno.EACCES: ("you have no permission to write there", "choose another folder with --out."),
+    errno.EPERM: ("you have no permission to write there", "choose another folder with --out."),
+    errno.EROFS: ("the file system is read-only", "choose another folder with --out."),
+    errno.EEXIST: ("a file of that name is in the way", "choose another folder with --out."),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder with --out."),
+}
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write ``path`` into an :class:`OutputError`; others pass unchanged."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CAUSES:
+            raise
+        cause, fix = _CAUSES[error.errno]
+        raise OutputError(f"Cannot write {error.filename or path}: {cause}.", fix=fix) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and takes the final name, else it is removed."""
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` under ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document under ``path`` atomically."""
+    write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy ``source`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, as a hex string."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(document: Any) -> str:
+    """SHA-256 of a JSON document with sorted keys, as a hex string."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
