@@ -1,0 +1,68 @@
+"""Recipes: TOML in, validated; a wrong key or value is an error that names the nearest right one."""
+
+import pytest
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipe import Recipe, builtin_names, load_recipe, parse_recipe
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_builtin_recipe_loads_and_survives_being_written_out(name, tmp_path):
+    """The resolved recipe, written out and read again, is the same recipe."""
+    recipe = load_recipe(name)
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert load_recipe(path) == recipe
+    assert recipe.description
+
+
+def test_extends_merges_key_by_key():
+    """A recipe may build on others; its own keys win, and keys that it does not name stay."""
+    recipe = parse_recipe({"extends": ["magnitude", "int8"], "magnitude": {"sparsity": 0.8}}, "mine.toml")
+    assert recipe.magnitude.sparsity == 0.8
+    assert recipe.quantize.modes == ("float32", "int8")
+    assert recipe.finetune == load_recipe("magnitude").finetune
+    assert recipe.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"magnitud": {}}, ["magnitud", "did you mean 'magnitude'"]),
+        ({"magnitude": {"sparsty": 0.5}}, ["magnitude.sparsty", "did you mean 'sparsity'"]),
+        ({"quantize": {"modes": ["int9"]}}, ["'int9'", "did you mean 'int8'"]),
+        ({"magnitude": {"sparsity": 1.5}}, ["magnitude.sparsity = 1.5", "less than 1"]),
+        ({"magnitude": {"begin": 0.9}}, ["begin (0.9) must be less than end"]),
+        ({"finetune": {"epochs": "many"}}, ["finetune.epochs = 'many'"]),
+    ],
+)
+def test_wrong_keys_and_values_are_named_with_the_nearest_right_one(table, words):
+    """Unknown keys, unknown choices and values out of range are errors with exit code 2."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(table, "wrong.toml")
+    assert caught.value.exit_code == 2
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
+    """Both say what is wrong; the second names the nearest recipe."""
+    path = tmp_path / "broken.toml"
+    path.write_text("[magnitude\n")
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="did you mean 'magnitude-int8'"):
+        load_recipe("magnitude-int9")
+
+
+def test_the_template_is_a_valid_recipe_and_names_every_key():
+    """`edgeprune init` writes a file that loads as it is, and that explains every key there is."""
+    import importlib.resources
+    import tomllib
+
+    text = importlib.resources.files("edgeprune.recipes").joinpath("template.toml.txt").read_text()
+    assert isinstance(parse_recipe(tomllib.loads(text), "edgeprune.toml"), Recipe)
+    for section, field in Recipe.model_fields.items():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            for key in getattr(kind, "model_fields", {}):
+                assert key in text, f"[{section}] {key} is missing in the template"
