@@ -1,0 +1,165 @@
+"""Artifact, Stage, and the one loop that runs them.
+
+A stage is a function ``(artifact, config, context) -> artifact``. A :class:`Step` is a stage with its config and the
+step it continues from; steps form a tree, because one pruned model becomes several files. Each finished step is kept
+under ``stages/NAME/`` with a key: the hash of everything that it depends on. A step whose key is there already is not
+run again, so a killed build goes on where it was, and a changed setting re-runs only what depends on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.files import output_errors, sha256_file, sha256_json, write_json
+from edgeprune.recipe import Config
+
+if TYPE_CHECKING:
+    from edgeprune.context import Context
+
+ARTIFACT_FILE = "artifact.json"
+KEY_FILE = "key.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """What a stage hands on: files on disk by role (``model``, ``tflite``, …) and JSON facts by topic."""
+
+    files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def with_(self, files: Mapping[str, Path] | None = None, **facts: Any) -> Artifact:
+        """A new artifact with some files and facts added or replaced."""
+        return Artifact({**self.files, **(files or {})}, {**self.facts, **facts})
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage function and what it depends on beside its input and config (names of ``Context.inputs``)."""
+
+    run: Callable[[Artifact, Any, Context], Artifact]
+    uses: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__
+
+
+def stage(*uses: str) -> Callable[[Callable[[Artifact, Any, Context], Artifact]], Stage]:
+    """Declare a function a stage: ``@stage("data", "seed")``."""
+    return lambda run: Stage(run, uses)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A stage in its place: ``name`` is unique in a build, ``after`` names the step whose artifact it takes."""
+
+    name: str
+    stage: Stage
+    config: Config | None = None
+    after: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRecord:
+    """How a step went; ``seconds`` are those of the run that did the work."""
+
+    name: str
+    seconds: float
+    reused: bool
+
+
+@dataclasses.dataclass
+class Run:
+    """What a build has finished so far, under ``folder``: the artifact, key and record of each step by its name."""
+
+    folder: Path
+    artifacts: dict[str, Artifact] = dataclasses.field(default_factory=dict)
+    keys: dict[str, str] = dataclasses.field(default_factory=dict)
+    records: list[StageRecord] = dataclasses.field(default_factory=list)
+
+    def execute(self, steps: Sequence[Step], context: Context) -> None:
+        """Run ``steps`` in order, reusing the finished ones.
+
+        Raises:
+            EdgepruneError: from a stage, with a note that says which stage it was.
+        """
+        for number, step in enumerate(steps, 1):
+            key = _key(step, self.keys.get(step.after or ""), context)
+            home = self.folder / step.name
+            finished = _load(home, self.folder, key)
+            context.progress.stage(number, len(steps), step.name, reused=finished is not None)
+            if finished is None:
+                parent = self.artifacts.get(step.after or "", Artifact())
+                with output_errors(home):
+                    finished = _execute(step, parent, key, home, self.folder, context)
+            artifact, seconds, reused = finished
+            self.artifacts[step.name], self.keys[step.name] = artifact, key
+            self.records.append(StageRecord(step.name, seconds, reused))
+
+
+def _key(step: Step, parent: str | None, context: Context) -> str:
+    return sha256_json(
+        {
+            "stage": step.stage.name,
+            "config": step.config.model_dump(mode="json") if step.config else None,
+            "parent": parent,
+            "versions": context.versions,
+            **{name: context.inputs[name] for name in step.stage.uses},
+        }
+    )
+
+
+def _execute(
+    step: Step, artifact: Artifact, key: str, home: Path, root: Path, context: Context
+) -> tuple[Artifact, float, bool]:
+    _open(home, key)
+    started = time.monotonic()
+    try:
+        result = step.stage.run(artifact, step.config, context.at(home))
+    except EdgepruneError as error:
+        error.add_note(f"This happened in the stage {step.name!r}; the stages before it are kept.")
+        raise
+    seconds = time.monotonic() - started
+    _save(result, home, root, key, seconds)
+    return result, seconds, False
+
+
+def _open(home: Path, key: str) -> None:
+    """Make the step's folder; what a broken-off run with the same key left there stays, for the stage to go on from."""
+    try:
+        same = json.loads((home / KEY_FILE).read_text())["key"] == key
+    except (OSError, ValueError, KeyError):
+        same = False
+    if not same:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        write_json(home / KEY_FILE, {"key": key})
+
+
+def _save(artifact: Artifact, home: Path, root: Path, key: str, seconds: float) -> None:
+    files = {
+        role: {"path": str(path.relative_to(root)), "sha256": sha256_file(path)}
+        for role, path in artifact.files.items()
+    }
+    write_json(home / ARTIFACT_FILE, {"key": key, "seconds": seconds, "files": files, "facts": dict(artifact.facts)})
+
+
+def _load(home: Path, root: Path, key: str) -> tuple[Artifact, float, bool] | None:
+    """The finished artifact, or None if it is not there, of another key, or if one of its files was changed since."""
+    try:
+        document = json.loads((home / ARTIFACT_FILE).read_text())
+        if document["key"] != key:
+            return None
+        files = {role: root / entry["path"] for role, entry in document["files"].items()}
+        if any(sha256_file(files[role]) != entry["sha256"] for role, entry in document["files"].items()):
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    return Artifact(files, document["facts"]), document["seconds"], True
