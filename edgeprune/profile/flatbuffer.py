@@ -1,0 +1,471 @@
+"""Read .tflite files without TensorFlow: subgraphs, tensors, operators, weights, signatures.
+
+The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``; its accessors come from the ``tflite`` package. A file
+that is truncated, damaged or hostile ends in a :class:`~edgeprune.errors.ModelError`: every accessor runs below the one
+boundary in :func:`parse`, and everything decoded is paid from a budget in proportion to the file's size, so that a
+small file cannot make a large model.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# The package fills its namespace with one class per table of the schema.
+import tflite
+
+from edgeprune.errors import ModelError
+from edgeprune.profile.sparse import Dimension, Sparsity
+
+IDENTIFIER = b"TFL3"
+SCHEMA_VERSION = 3
+# What the accessors raise on bytes that are not a flatbuffer of this schema.
+_DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
+
+# Name of the type in the schema: bits of one element, numpy type of what :meth:`Tensor.data` returns.
+# Strings, resources and variants live on the heap of the runtime and have no fixed size.
+_TYPES: dict[str, tuple[int, Any]] = {
+    "float64": (64, np.float64),
+    "float32": (32, np.float32),
+    "float16": (16, np.float16),
+    "bfloat16": (16, np.float32),
+    "int64": (64, np.int64),
+    "int32": (32, np.int32),
+    "int16": (16, np.int16),
+    "int8": (8, np.int8),
+    "int4": (4, np.int8),
+    "int2": (2, np.int8),
+    "uint64": (64, np.uint64),
+    "uint32": (32, np.uint32),
+    "uint16": (16, np.uint16),
+    "uint8": (8, np.uint8),
+    "uint4": (4, np.uint8),
+    "bool": (8, np.bool_),
+    "complex64": (64, np.complex64),
+    "complex128": (128, np.complex128),
+}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """``real = scale * (stored - zero_point)``; one scale per tensor, or one per index along ``axis``."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of a subgraph. ``shape`` holds 1 where ``signature`` holds -1 (a size known at run time only)."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    signature: tuple[int, ...]
+    dtype: str  # 'float32', 'int8', ...; 'string', 'resource' or 'type99' for what has no fixed size here
+    quantization: Quantization | None
+    sparsity: Sparsity | None
+    variable: bool  # state that survives from one inference to the next
+    constant: bool
+    stored: memoryview = field(repr=False)  # the bytes in the file; empty when not constant
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether :meth:`values` can read its type."""
+        return self.dtype in _TYPES
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes at run time, dense; 0 for types without a fixed size."""
+        bits = _TYPES.get(self.dtype, (0, None))[0]
+        return (self.size * bits + 7) // 8
+
+    def values(self) -> np.ndarray:
+        """The stored elements, flat: all of them, or for a sparse tensor the ones its encoding keeps."""
+        if not self.is_numeric:
+            raise ModelError(f"The tensor {self.name!r} of type {self.dtype} holds no numbers.")
+        bits, dtype = _TYPES[self.dtype]
+        if bits < 8:  # several to a byte, the first in the lowest bits
+            packed = np.frombuffer(self.stored, dtype)
+            parts = [np.left_shift(packed, 8 - bits - shift) >> (8 - bits) for shift in range(0, 8, bits)]
+            return np.stack(parts, axis=1).reshape(-1)[: self.size]
+        if self.dtype == "bfloat16":  # the upper half of a float32
+            return (np.frombuffer(self.stored, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        return np.frombuffer(self.stored, dtype)
+
+    def data(self) -> np.ndarray:
+        """The constant as a dense array of ``shape``, in the stored number format (not dequantized).
+
+        Raises:
+            ModelError: not a constant, or not numbers.
+        """
+        if not self.constant:
+            raise ModelError(f"The tensor {self.name!r} is not a constant: its values are known at run time only.")
+        if self.sparsity is None:
+            return self.values().reshape(self.shape)
+        return self.sparsity.densify(self.values(), self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A node of a subgraph. ``inputs`` and ``outputs`` are tensor indices; -1 marks an optional input left out."""
+
+    index: int
+    name: str  # 'CONV_2D', ...; the custom code of a custom operator; 'BUILTIN_212' when newer than the schema here
+    custom: bool
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, Any]  # of the built-in options table, names in snake case
+
+
+@dataclass(frozen=True, eq=False)
+class Subgraph:
+    """One graph of the model; operators stand in the order in which they run."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def input(self, operator: Operator, position: int) -> Tensor | None:
+        """The tensor at an input position of an operator; None when it has none there."""
+        indices = operator.inputs
+        return self.tensors[indices[position]] if position < len(indices) and indices[position] >= 0 else None
+
+    def output(self, operator: Operator, position: int = 0) -> Tensor | None:
+        """The tensor at an output position of an operator; None when it has none there."""
+        indices = operator.outputs
+        return self.tensors[indices[position]] if position < len(indices) and indices[position] >= 0 else None
+
+    @functools.cached_property
+    def producers(self) -> dict[int, Operator]:
+        """Tensor index to the operator that writes it."""
+        return {tensor: operator for operator in self.operators for tensor in operator.outputs if tensor >= 0}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A named entry point: argument names to tensor indices of subgraph ``subgraph``."""
+
+    key: str
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    subgraph: int
+
+
+@dataclass(frozen=True, eq=False)
+class TFLiteModel:
+    """A .tflite file, read."""
+
+    description: str
+    subgraphs: tuple[Subgraph, ...]
+    min_runtime: str | None  # what the converter wrote as minimum runtime, for example '2.11.0'
+    metadata: Mapping[str, bytes]
+    signatures: tuple[Signature, ...]
+    operator_codes: tuple[tuple[str, bool, int], ...]  # (name, custom, version): the runtime resolves all of them
+    bytes: int  # size of the file
+
+
+def read(path: str | Path) -> TFLiteModel:
+    """Read a .tflite file.
+
+    Raises:
+        ModelError: missing, unreadable, not a .tflite file, or damaged.
+    """
+    return parse(read_bytes(path), name=str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a model file.
+
+    Raises:
+        ModelError: missing or unreadable.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"The model {path} cannot be read: {error.strerror}.", expected="a .tflite file.") from None
+
+
+def parse(content: bytes, name: str = "model") -> TFLiteModel:
+    """Read the bytes of a .tflite file; ``name`` names it in errors.
+
+    Raises:
+        ModelError: not a .tflite file, or damaged.
+    """
+    if content[4:8] != IDENTIFIER:
+        what = "is empty" if not content else "is not a .tflite file"
+        raise ModelError(f"{name} {what}.", expected="a TensorFlow Lite flatbuffer (identifier TFL3).")
+    try:
+        return _Parser(content).model()
+    except _Damaged as error:
+        reason = str(error)
+    except _DAMAGE as error:
+        reason = f"an offset leads nowhere ({error})"
+    raise ModelError(
+        f"{name} is damaged: {reason}.", expected="a whole .tflite file.", fix="Convert or copy the model again."
+    )
+
+
+class _Damaged(Exception):
+    """The file contradicts itself; the message says how."""
+
+
+class _Parser:
+    """Walks the tables of one file. Everything it decodes is paid from ``budget``, in bytes."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.view = memoryview(content)
+        # A real file shares little (strings, vtables); one that decodes to several times its size is made to.
+        self.budget = 4 * len(content) + 4096
+
+    def model(self) -> TFLiteModel:
+        root = tflite.Model.GetRootAs(self.content, 0)
+        if root.Version() != SCHEMA_VERSION:
+            raise _Damaged(f"schema version {root.Version()} instead of {SCHEMA_VERSION}")
+        buffers = [self._buffer(buffer) for buffer in self._tables(root, "Buffers")]
+        codes = tuple(self._operator_code(code) for code in self._tables(root, "OperatorCodes"))
+        subgraphs = tuple(self._subgraph(graph, codes, buffers) for graph in self._tables(root, "Subgraphs"))
+        if not subgraphs:
+            raise _Damaged("it has no subgraph")
+        metadata = {self._text(m.Name()): bytes(self._at(buffers, m.Buffer())) for m in self._tables(root, "Metadata")}
+        self._pay(sum(map(len, metadata.values())))
+        minimum = metadata.get("min_runtime_version", b"").rstrip(b"\0").decode("ascii", "replace")
+        return TFLiteModel(
+            description=self._text(root.Description()),
+            subgraphs=subgraphs,
+            min_runtime=minimum or None,
+            metadata=metadata,
+            signatures=tuple(self._signature(s, subgraphs) for s in self._tables(root, "SignatureDefs")),
+            operator_codes=codes,
+            bytes=len(self.content),
+        )
+
+    # -- tables ------------------------------------------------------------------------------------------------------
+
+    def _buffer(self, buffer: Any) -> memoryview:
+        if buffer.Offset() > 1:  # stored after the flatbuffer, for files above 2 GB
+            start, length = buffer.Offset(), buffer.Size()
+        elif buffer.DataIsNone():
+            return self.view[:0]
+        else:
+            length = buffer.DataLength()
+            start = buffer._tab.Vector(buffer._tab.Offset(4))
+        if not 0 <= start <= start + length <= len(self.content):
+            raise _Damaged(f"a buffer of {length} bytes reaches beyond the end of the file")
+        return self.view[start : start + length]
+
+    def _operator_code(self, code: Any) -> tuple[str, bool, int]:
+        # Codes above 127 did not fit into the first field; older writers fill only that one.
+        number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
+        name = _OPERATOR_NAMES.get(number, f"BUILTIN_{number}")
+        custom = name == "CUSTOM"
+        return (self._text(code.CustomCode()) or name if custom else name), custom, code.Version()
+
+    def _subgraph(self, graph: Any, codes: tuple, buffers: list[memoryview]) -> Subgraph:
+        tensors = tuple(self._tensor(i, t, buffers) for i, t in enumerate(self._tables(graph, "Tensors")))
+        subgraph = Subgraph(
+            name=self._text(graph.Name()),
+            tensors=tensors,
+            operators=tuple(
+                self._operator(i, o, codes, len(tensors)) for i, o in enumerate(self._tables(graph, "Operators"))
+            ),
+            inputs=self._indices(graph, "Inputs", len(tensors)),
+            outputs=self._indices(graph, "Outputs", len(tensors)),
+        )
+        _check_order(subgraph)
+        return subgraph
+
+    def _tensor(self, index: int, table: Any, buffers: list[memoryview]) -> Tensor:
+        shape = self._numbers(table, "Shape")
+        if any(size < 0 for size in shape):
+            raise _Damaged(f"tensor {index} has a negative size")
+        stored = self._at(buffers, table.Buffer())
+        tensor = Tensor(
+            index=index,
+            name=self._text(table.Name()),
+            shape=shape,
+            signature=self._numbers(table, "ShapeSignature") or shape,
+            dtype=_TYPE_NAMES.get(table.Type(), f"type{table.Type()}"),
+            quantization=self._quantization(index, table.Quantization(), shape),
+            sparsity=self._sparsity(table.Sparsity()),
+            variable=bool(table.IsVariable()),
+            constant=len(stored) > 0,
+            stored=stored,
+        )
+        if tensor.sparsity and tensor.is_numeric:
+            tensor.sparsity.check(shape, len(tensor.values()))
+        # The interpreter refuses such a file too (subgraph.cc, SetTensorParametersReadOnly).
+        elif tensor.constant and tensor.is_numeric and len(stored) != tensor.nbytes:
+            raise _Damaged(f"tensor {index} stores {len(stored)} bytes, and its shape needs {tensor.nbytes}")
+        return tensor
+
+    def _quantization(self, index: int, table: Any, shape: tuple[int, ...]) -> Quantization | None:
+        if table is None:
+            return None
+        scale, zero_point = self._numbers(table, "Scale"), self._numbers(table, "ZeroPoint")
+        axis = table.QuantizedDimension()
+        # One for the tensor, or one for each index along the axis (interpreter_builder.cc, ParseQuantization).
+        allowed = {0, 1, shape[axis] if 0 <= axis < len(shape) else 1}
+        if not {len(scale), len(zero_point)} <= allowed:
+            raise _Damaged(f"tensor {index} has {len(scale)} scales and {len(zero_point)} zero points")
+        return Quantization(scale, zero_point, axis) if scale else None
+
+    def _sparsity(self, table: Any) -> Sparsity | None:
+        if table is None:
+            return None
+        dimensions = []
+        for dimension in self._tables(table, "DimMetadata"):
+            sparse = dimension.Format() == tflite.DimensionType.SPARSE_CSR
+            segments = self._index_vector(dimension.ArraySegmentsType(), dimension.ArraySegments()) if sparse else None
+            indices = self._index_vector(dimension.ArrayIndicesType(), dimension.ArrayIndices()) if sparse else None
+            dimensions.append(Dimension(dimension.DenseSize(), segments, indices))
+        return Sparsity(self._numbers(table, "TraversalOrder"), self._numbers(table, "BlockMap"), tuple(dimensions))
+
+    def _index_vector(self, kind: int, table: Any) -> np.ndarray:
+        vector = getattr(tflite, _INDEX_VECTORS[kind])()
+        vector.Init(table.Bytes, table.Pos)
+        values = vector.ValuesAsNumpy()
+        return np.asarray(values, np.int64) if isinstance(values, np.ndarray) else np.zeros(0, np.int64)
+
+    def _operator(self, index: int, table: Any, codes: tuple, tensors: int) -> Operator:
+        name, custom, version = self._at(codes, table.OpcodeIndex())
+        return Operator(
+            index=index,
+            name=name,
+            custom=custom,
+            version=version,
+            inputs=self._indices(table, "Inputs", tensors),
+            outputs=self._indices(table, "Outputs", tensors),
+            options=self._options(tflite.BuiltinOptions, table.BuiltinOptionsType(), table.BuiltinOptions())
+            or self._options(tflite.BuiltinOptions2, table.BuiltinOptions2Type(), table.BuiltinOptions2()),
+        )
+
+    def _options(self, union: type, kind: int, table: Any) -> dict[str, Any]:
+        cls = getattr(tflite, _union_names(union).get(kind, ""), None)
+        if cls is None or table is None:
+            return {}
+        options = cls()
+        options.Init(table.Bytes, table.Pos)
+        values = {name: get(options) for name, get in _option_fields(cls)}
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                self._pay(value.nbytes)
+                values[name] = tuple(value.tolist())
+            elif name in _OPTION_ENUMS:
+                values[name] = _OPTION_ENUMS[name].get(value, value)
+        return values
+
+    def _signature(self, table: Any, subgraphs: tuple[Subgraph, ...]) -> Signature:
+        tensors = len(self._at(subgraphs, table.SubgraphIndex()).tensors)
+        maps = [
+            {self._text(entry.Name()): entry.TensorIndex() for entry in self._tables(table, side)}
+            for side in ("Inputs", "Outputs")
+        ]
+        if any(index >= tensors for mapping in maps for index in mapping.values()):
+            raise _Damaged("a signature names a tensor that does not exist")
+        return Signature(self._text(table.SignatureKey()), maps[0], maps[1], table.SubgraphIndex())
+
+    # -- fields ------------------------------------------------------------------------------------------------------
+
+    def _pay(self, nbytes: int) -> None:
+        self.budget -= nbytes
+        if self.budget < 0:
+            raise _Damaged("its tables overlap: it decodes to several times its own size")
+
+    def _tables(self, owner: Any, name: str) -> Iterator[Any]:
+        length = getattr(owner, f"{name}Length")()
+        self._pay(4 * length)
+        entry = getattr(owner, name)
+        for i in range(length):
+            self._pay(8)  # no table is smaller than its offset to the vtable and one field
+            yield entry(i)
+
+    def _numbers(self, owner: Any, name: str) -> tuple:
+        self._pay(4 * getattr(owner, f"{name}Length")())
+        array = getattr(owner, f"{name}AsNumpy")()
+        return tuple(array.tolist()) if isinstance(array, np.ndarray) else ()  # the accessors give 0 for no vector
+
+    def _indices(self, owner: Any, name: str, tensors: int) -> tuple[int, ...]:
+        indices = self._numbers(owner, name)
+        if any(not -1 <= index < tensors for index in indices):
+            raise _Damaged("an operator names a tensor that does not exist")
+        return indices
+
+    def _text(self, value: bytes | None) -> str:
+        self._pay(len(value or b""))
+        return (value or b"").decode("utf-8", "replace")
+
+    @staticmethod
+    def _at(sequence: Any, index: int) -> Any:
+        if not 0 <= index < len(sequence):
+            raise _Damaged(f"an index of {index} into a table of {len(sequence)}")
+        return sequence[index]
+
+
+def _check_order(graph: Subgraph) -> None:
+    """Refuse a graph whose operators read what nobody wrote yet, or write where they must not.
+
+    The runtime takes the order of the operators and the constness of tensors on trust.
+    """
+    written = set(graph.inputs)
+    for operator in graph.operators:
+        for index in operator.inputs:
+            tensor = graph.tensors[index]
+            known = index < 0 or index in written or tensor.constant or tensor.variable
+            if not known and tensor.nbytes:  # empty lists of axes are stored without a buffer
+                raise _Damaged(f"operator {operator.index} reads tensor {index} before it is written")
+        for index in operator.outputs:
+            if index in written or (index >= 0 and graph.tensors[index].constant):
+                raise _Damaged(f"operator {operator.index} writes over tensor {index}")
+        written.update(index for index in operator.outputs if index >= 0)
+
+
+def _constants(enum: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int) and not name.startswith("_")}
+
+
+_union_names = functools.cache(_constants)
+# What newer schemas added to the tflite package's.
+_OPERATOR_NAMES = _constants(tflite.BuiltinOperator) | {209: "STABLEHLO_CASE"}
+_TYPE_NAMES = {number: name.lower() for number, name in _constants(tflite.TensorType).items()} | {
+    19: "int2",
+    20: "uint4",
+}
+_INDEX_VECTORS = _constants(tflite.SparseIndexVector)
+_OPTION_ENUMS = {
+    "fused_activation_function": _constants(tflite.ActivationFunctionType),
+    "padding": _constants(tflite.Padding),
+}
+
+
+@functools.cache
+def _option_fields(cls: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """The fields of an options table: its accessors without arguments, vectors as numpy arrays."""
+    fields = []
+    for name, accessor in vars(cls).items():
+        if name == "Init" or isinstance(accessor, classmethod) or not callable(accessor):
+            continue
+        if name.endswith(("Length", "IsNone")) or len(inspect.signature(accessor).parameters) != 1:
+            continue
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.removesuffix("AsNumpy")).lower()
+        fields.append((snake, accessor))
+    return tuple(fields)

@@ -1,0 +1,122 @@
+"""What a .tflite weighs: bytes, compressed bytes, parameters, zeros among its kernels."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeprune.profile.flatbuffer import Subgraph, Tensor, TFLiteModel
+
+# Operator: the input positions of its kernels. Biases, batch-norm factors, slopes and tables of shapes are not kernels.
+KERNEL_INPUTS: dict[str, tuple[int, ...]] = {
+    "BATCH_MATMUL": (0, 1),
+    "CONV_2D": (1,),
+    "CONV_3D": (1,),
+    "CONV_3D_TRANSPOSE": (1,),
+    "DEPTHWISE_CONV_2D": (1,),
+    "EMBEDDING_LOOKUP": (1,),
+    "FULLY_CONNECTED": (1,),
+    "GATHER": (0,),
+    "LSTM": (1, 2, 3, 4, 5, 6, 7, 8),
+    "RNN": (1, 2),
+    "SVDF": (1, 2),
+    "TRANSPOSE_CONV": (1,),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": (1, 2, 3, 4, 5, 6, 7, 8),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
+}
+# These stand between a stored kernel and its operator when the kernel is stored as float16 or sparse.
+_UNPACKING = ("DEQUANTIZE", "DENSIFY")
+_LEARNED_TYPES = ("float64", "float32", "float16", "bfloat16", "int4", "int2", "uint4")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The stored weights of one operator. ``size`` counts them dense; ``zeros`` those whose real value is zero."""
+
+    operator: str
+    tensor_name: str
+    shape: tuple[int, ...]
+    size: int
+    zeros: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros, in [0, 1]."""
+        return self.zeros / self.size if self.size else 0.0
+
+
+def gzip_bytes(content: bytes) -> int:
+    """Size after gzip at level 9; the same for the same content, at any time and place."""
+    return len(gzip.compress(content, compresslevel=9, mtime=0))
+
+
+def kernels(model: TFLiteModel) -> list[Kernel]:
+    """The kernels of all subgraphs, each stored tensor once, in the order in which operators use them."""
+    found: dict[tuple[int, int], Kernel] = {}
+    for number, graph in enumerate(model.subgraphs):
+        for operator in graph.operators:
+            for position in KERNEL_INPUTS.get(operator.name, ()):
+                tensor = stored_source(graph, graph.input(operator, position))
+                if tensor is not None and len(tensor.shape) > 1 and _is_parameter(tensor):
+                    kernel = Kernel(operator.name, tensor.name, tensor.shape, tensor.size, zeros(tensor))
+                    found.setdefault((number, tensor.index), kernel)
+    return list(found.values())
+
+
+def stored_source(graph: Subgraph, tensor: Tensor | None) -> Tensor | None:
+    """The constant behind a tensor, through what only unpacks it; None when it is computed from the input."""
+    seen: set[int] = set()
+    while tensor is not None and not tensor.constant:
+        producer = graph.producers.get(tensor.index)
+        if producer is None or producer.name not in _UNPACKING or tensor.index in seen:
+            return None
+        seen.add(tensor.index)
+        tensor = graph.input(producer, 0)
+    return tensor
+
+
+def params(model: TFLiteModel) -> int:
+    """Numbers that the model learned: elements of all float and quantized constants, biases included."""
+    return sum(tensor.size for tensor in _parameters(model))
+
+
+def nonzero_params(model: TFLiteModel) -> int:
+    """Of :func:`params`, those whose real value is not zero."""
+    return sum(tensor.size - zeros(tensor) for tensor in _parameters(model))
+
+
+def weight_sparsity(model: TFLiteModel) -> float | None:
+    """Fraction of zeros among all kernels, biases excluded, in [0, 1]; None for a model without kernels."""
+    table = kernels(model)
+    size = sum(kernel.size for kernel in table)
+    return sum(kernel.zeros for kernel in table) / size if size else None
+
+
+def zeros(tensor: Tensor) -> int:
+    """Elements of a constant whose real value is zero: those at the zero point, if it is quantized.
+
+    Of a sparse tensor only the stored values are looked at; what its encoding leaves out is zero.
+    """
+    values = tensor.values()
+    quantization = tensor.quantization
+    if quantization is None or len(quantization.zero_point) == 0:
+        return tensor.size - int(np.count_nonzero(values))
+    points = np.asarray(quantization.zero_point, np.int64)
+    if (points == points[0]).all():
+        return tensor.size - int(np.count_nonzero(values != points[0]))
+    shape = [1] * len(tensor.shape)
+    shape[quantization.axis] = len(points)
+    return int(np.count_nonzero(tensor.data() == points.reshape(shape)))
+
+
+def _parameters(model: TFLiteModel) -> list[Tensor]:
+    return [
+        tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.constant and _is_parameter(tensor)
+    ]
+
+
+def _is_parameter(tensor: Tensor) -> bool:
+    # Shapes, axes and paddings are integers without a scale.
+    return tensor.is_numeric and (tensor.dtype in _LEARNED_TYPES or tensor.quantization is not None)

@@ -1,0 +1,99 @@
+"""The sparse encoding of weights in .tflite files, decoded.
+
+A tensor is stored as a tree of levels, one per dimension in traversal order, block dimensions included. A level is dense
+(every index present) or compressed (segments and indices, as in CSR). Format: ``SparsityParameters`` in TensorFlow
+Lite's ``schema.fbs``, after Kjolstad et al. 2017, "The Tensor Algebra Compiler", doi:10.1145/3133901.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+_MAX_ELEMENTS = 2**28  # of a dense tensor; far above real ones, below what a small hostile file could ask memory for
+
+
+@dataclass(frozen=True, eq=False)
+class Dimension:
+    """One level: ``dense_size`` indices when ``segments`` is None, else the children of parent i are
+    ``indices[segments[i]:segments[i + 1]]`` (int64 arrays)."""
+
+    dense_size: int
+    segments: np.ndarray | None
+    indices: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Sparsity:
+    """How a sparse tensor is stored. ``block_map[j]`` is the dimension that block dimension j subdivides."""
+
+    traversal_order: tuple[int, ...]
+    block_map: tuple[int, ...]
+    dimensions: tuple[Dimension, ...]
+
+    def check(self, shape: tuple[int, ...], stored: int) -> None:
+        """Walk the encoding once.
+
+        Args:
+            shape: of the dense tensor.
+            stored: number of elements that are stored.
+
+        Raises:
+            ValueError, IndexError: it contradicts itself, the number of stored elements or the shape.
+        """
+        positions, _ = self._walk(shape, stored)
+        if any(((axis < 0) | (axis >= size)).any() for axis, size in zip(positions, shape, strict=True)):
+            raise ValueError("a sparse tensor has an index beyond its shape")
+
+    def densify(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The dense array of ``shape``, zeros where nothing is stored; the encoding must have passed :meth:`check`.
+
+        Args:
+            values: the stored elements, flat.
+            shape: of the dense tensor.
+        """
+        positions, nodes = self._walk(shape, len(values))
+        dense = np.zeros(shape, values.dtype)
+        dense[tuple(positions)] = values[nodes]
+        return dense
+
+    def _walk(self, shape: tuple[int, ...], stored: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Per stored element that is in the tensor: its index along each dimension, and its place in the store."""
+        rank = len(shape)
+        if sorted(self.traversal_order) != list(range(rank + len(self.block_map))):
+            raise ValueError("the levels of a sparse tensor do not match its shape")
+        if math.prod(shape) > _MAX_ELEMENTS:
+            raise ValueError(f"a sparse tensor has {math.prod(shape)} elements")
+        # The nodes of a level are distinct rows of the next level's segments, or of the store.
+        limit = max([stored, *(len(level.segments) for level in self.dimensions if level.segments is not None)])
+        nodes = np.zeros(1, np.int64)
+        coordinates: dict[int, np.ndarray] = {}
+        for axis, level in zip(self.traversal_order, self.dimensions, strict=True):
+            parents, index, nodes = _expand(level, nodes, limit)
+            coordinates = {known: values[parents] for known, values in coordinates.items()}
+            coordinates[axis] = index
+        if len(nodes) and nodes.max() >= stored:
+            raise ValueError("a sparse tensor points beyond what it stores")
+        positions = [coordinates[axis] for axis in range(rank)]
+        for block, axis in enumerate(self.block_map):
+            size = self.dimensions[self.traversal_order.index(rank + block)].dense_size
+            positions[axis] = positions[axis] * size + coordinates[rank + block]
+        return positions, nodes
+
+
+def _expand(level: Dimension, nodes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Walk one level down: for each child its parent's row, its index along the dimension, and its node number."""
+    if level.segments is None or level.indices is None:
+        counts = np.full(len(nodes), level.dense_size, np.int64)
+        starts = nodes * level.dense_size
+    else:
+        starts, counts = level.segments[nodes], level.segments[nodes + 1] - level.segments[nodes]
+    if (counts < 0).any() or (starts < 0).any() or counts.sum() > limit:
+        raise ValueError("a level of a sparse tensor has more entries than the file")
+    parents = np.repeat(np.arange(len(nodes)), counts)
+    within = np.arange(len(parents)) - np.repeat(np.cumsum(counts) - counts, counts)
+    children = starts[parents] + within
+    index = within if level.indices is None else level.indices[children]
+    return parents, index, children
