@@ -1,0 +1,69 @@
+"""Importing TensorFlow quietly, and with Keras 2 behind ``tf.keras``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_SILENT = "3"
+_QUIET = {_LOG_LEVEL: _SILENT, "GRPC_VERBOSITY": "ERROR"}
+# What the native libraries say while they load, before they have read the log level: absl's preamble, anything below
+# an error, and the errors about graphics libraries that were registered twice or are not there.
+_CHATTER = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog"
+    r"|(\S+ \S+: )?[IW](\d{4})? "
+    r"|(\S+ \S+: )?E(\d{4})? .*(cu[A-Z]\w+|cuda|TensorRT)"
+    r"|To enable the following instructions"
+)
+
+
+def import_tf() -> ModuleType:
+    """Import TensorFlow without its log on standard error; call it before the first ``import tf_keras``.
+
+    With a lower log level in the environment (``TF_CPP_MIN_LOG_LEVEL``), nothing is hidden. ``tf.keras`` becomes
+    Keras 2 (``TF_USE_LEGACY_KERAS``), which is what tensorflow_model_optimization sets for itself when it is imported;
+    set here, it does not depend on who comes first. ``import keras`` stays Keras 3.
+
+    Returns:
+        the module ``tensorflow``.
+    """
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    if "tensorflow" in sys.modules or os.environ.get(_LOG_LEVEL, _SILENT) != _SILENT:
+        return importlib.import_module("tensorflow")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    with _without_chatter():
+        tensorflow = importlib.import_module("tensorflow")
+    importlib.import_module("absl.logging").set_verbosity("error")
+    tensorflow.get_logger().setLevel("ERROR")
+    return tensorflow
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, and let through afterwards what is not known chatter."""
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:  # closed, as in a daemon: there is nothing to hold back
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            held.seek(0)
+            for line in held:
+                if not _CHATTER.match(line.decode(errors="replace")):
+                    os.write(terminal, line)
+            os.close(terminal)

@@ -1,0 +1,104 @@
+"""Parameters and multiply-accumulates of a model, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from edgeprune._tensorflow import import_tf
+from edgeprune.errors import ModelError
+from edgeprune.models.graph import Shape, calls
+from edgeprune.models.macs import UnknownShape, layer_macs
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCount:
+    """What one layer holds and does.
+
+    Attributes:
+        name: of the layer; inside a nested model ``outer/inner``.
+        kind: its class.
+        output_shape: of its first output at its first call, without the batch dimension.
+        params: number of weights, those that are not trained included; weights shared between layers count with the
+            first.
+        macs: multiply-accumulates of all its calls for one sample (see :mod:`edgeprune.models.macs`).
+    """
+
+    name: str
+    kind: str
+    output_shape: Shape
+    params: int
+    macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What a model holds and does.
+
+    Attributes:
+        params: number of weights, each variable once, those that are not trained included.
+        nonzero_params: how many of them are not 0.
+        macs: multiply-accumulates for one sample.
+        layers: in the order of the data; input layers left out.
+        uncounted: names of layers whose multiply-accumulates no rule knows; they count 0 in ``macs``.
+    """
+
+    params: int
+    nonzero_params: int
+    macs: int
+    layers: tuple[LayerCount, ...]
+    uncounted: tuple[str, ...] = ()
+
+
+def count(model: tf_keras.Model) -> Counts:
+    """Count parameters and multiply-accumulates of a functional tf_keras model.
+
+    Raises:
+        ModelError: a dimension of the input that the multiply-accumulates depend on is not fixed.
+    """
+    import_tf()
+    import numpy as np
+
+    rows: dict[int, LayerCount] = {}
+    uncounted: dict[str, None] = {}
+    seen: set[int] = set()
+    for name, layer, call in calls(model):
+        macs = _macs(name, layer, call)
+        if macs is None:
+            uncounted[name] = None
+        row = rows.get(id(layer)) or LayerCount(name, type(layer).__name__, call.output, _params(layer, seen), 0)
+        rows[id(layer)] = dataclasses.replace(row, macs=row.macs + (macs or 0))
+    layers = tuple(rows.values())
+    return Counts(
+        params=_params(model, set()),
+        nonzero_params=sum(int(np.count_nonzero(weight)) for weight in _unique(model, set())),
+        macs=sum(row.macs for row in layers),
+        layers=layers,
+        uncounted=tuple(uncounted),
+    )
+
+
+def _macs(name: str, layer: Any, call: Any) -> int | None:
+    try:
+        return layer_macs(layer, call)
+    except UnknownShape as error:
+        raise ModelError(
+            f"The layer {name!r} works on a shape that is not fixed: {tuple(error.args[0])}.",
+            expected="a model whose input shape is fixed but for the batch",
+            fix="rebuild the model with every dimension given, for example Input((224, 224, 3)), and copy the weights.",
+        ) from error
+
+
+def _params(layer: Any, seen: set[int]) -> int:
+    return sum(math.prod(weight.shape) for weight in _unique(layer, seen))
+
+
+def _unique(layer: Any, seen: set[int]) -> list[Any]:
+    """The weights of ``layer`` that are not in ``seen`` yet; adds them to it."""
+    new = {id(weight): weight for weight in layer.weights if id(weight) not in seen}
+    seen |= new.keys()
+    return list(new.values())

@@ -1,0 +1,101 @@
+"""The calls of layers in a functional model, nested models opened, each with its shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tf_keras
+
+Shape = tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer. Shapes are without the batch dimension; ``None`` is an unknown dimension.
+
+    Attributes:
+        inputs: shapes of the Keras tensors among the positional arguments, lists opened; constants are left out.
+        output: shape of the first output.
+        named: shapes of the tensors among the keyword arguments.
+        equation: the first argument when it is a string, as of ``tf.einsum``.
+    """
+
+    inputs: tuple[Shape, ...]
+    output: Shape
+    named: Mapping[str, Shape] = dataclasses.field(default_factory=dict)
+    equation: str | None = None
+
+
+def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Iterator[tuple[str, Any, Call]]:
+    """Every call of every layer, in the order of the data, input layers left out.
+
+    A model nested in ``model`` is opened at each place where it is called; its layers are named ``outer/inner``.
+
+    Args:
+        model: a functional or built Sequential model.
+        shapes: of the inputs, one per input, without the batch dimension, where they say more than the model itself
+            (a nested model built for images of any size knows its sizes only from its call).
+
+    Yields:
+        ``(name, layer, call)``; a layer that is called twice comes twice.
+    """
+    graph = _with_shapes(model, shapes)
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            layer = model.get_layer(node.layer.name)
+            call = _call(node)
+            if is_graph(layer):
+                yield from ((f"{layer.name}/{name}", *rest) for name, *rest in calls(layer, call.inputs))
+            else:
+                yield layer.name, layer, call
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether a layer is a model whose layers can be listed."""
+    return bool(getattr(layer, "_is_graph_network", False))
+
+
+def shape_of(tensor: Any) -> Shape:
+    """Shape of a tensor without its batch dimension."""
+    return tuple(tensor.shape)[1:] if tensor.shape.rank else ()
+
+
+def _with_shapes(model: tf_keras.Model, shapes: tuple[Shape, ...] | None) -> tf_keras.Model:
+    """``model``, or a copy built for ``shapes`` where those fill in dimensions that the model leaves open."""
+    import tf_keras
+
+    own = tuple(shape_of(tensor) for tensor in model.inputs)
+    if shapes is None:
+        return model
+    filled = tuple(
+        tuple(given if mine is None else mine for mine, given in zip(ours, theirs, strict=True))
+        for ours, theirs in zip(own, shapes, strict=True)
+    )
+    if filled == own:
+        return model
+    inputs = [
+        tf_keras.Input(shape, dtype=tensor.dtype, name=tensor.node.layer.name)
+        for shape, tensor in zip(filled, model.inputs, strict=True)
+    ]
+    return tf_keras.models.clone_model(model, inputs)
+
+
+def _call(node: Any) -> Call:
+    import tensorflow as tf
+
+    def shapes(structure: Any) -> tuple[Shape, ...]:
+        return tuple(shape_of(item) for item in tf.nest.flatten(structure) if hasattr(item, "_keras_history"))
+
+    named = {name: found for name, value in node.call_kwargs.items() if (found := shapes(value))}
+    first = node.call_args[0] if node.call_args else None
+    return Call(
+        inputs=shapes(node.call_args),
+        output=shape_of(tf.nest.flatten(node.outputs)[0]),
+        named={name: found[0] for name, found in named.items()},
+        equation=first if isinstance(first, str) else None,
+    )
