@@ -1,0 +1,123 @@
+"""Choose representative samples, hand them to the TFLite converter, and look at them before it does.
+
+Post-training quantization takes the range of every activation from these samples (Jacob et al. 2018, arXiv:1712.05877),
+so they must come from training data, cover all classes, and hold no outliers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+
+from edgeprune.data import InputSpec, Split, data_errors
+from edgeprune.data.labels import stratified_order
+
+Sample = list[np.ndarray] | dict[str, np.ndarray]
+
+OUTLIER_FACTOR = 10  # a sample that reaches this many times further than nearly all others sets the int8 step for all
+NARROW_RANGE = 1 / 64  # images scaled by 1/255 twice span 0..0.004
+
+
+def representative_indices(
+    split: Split, samples: int, strategy: Literal["stratified", "random"] = "stratified", seed: int = 0
+) -> np.ndarray:
+    """Choose samples of a split.
+
+    ``stratified`` takes one sample of every class first, then each class in proportion to its size; without class
+    labels (regression, multi-label) it is the same as ``random``.
+
+    Args:
+        split: training data.
+        samples: how many; all of the split if it has fewer.
+        seed: decides which.
+
+    Returns:
+        int64 array of distinct positions in the split, in the order they are to be used.
+    """
+    labels = split.labels
+    if strategy == "stratified" and labels is not None:
+        return stratified_order(labels, seed=seed)[:samples]
+    return np.random.default_rng(seed).permutation(split.size)[:samples]
+
+
+def representative_dataset(split: Split, indices: np.ndarray) -> Callable[[], Iterator[Sample]]:
+    """Make what ``TFLiteConverter.representative_dataset`` takes. Samples are preprocessed as for training.
+
+    Args:
+        indices: positions in the split.
+
+    Returns:
+        A function without arguments. Each call iterates over the samples, every one with batch size 1: a list of one
+        array for a model with one input, a dict by input name for several (the converter orders inputs by itself).
+        Iterating raises DataError where data cannot be read.
+    """
+
+    def samples() -> Iterator[Sample]:
+        names = split.spec.names
+        with data_errors():
+            for x, _ in split.batches(1, indices=indices).as_numpy_iterator():
+                yield [x] if len(names) == 1 else dict(zip(names, x, strict=True))
+
+    return samples
+
+
+def check_samples(
+    samples: Iterable[Sample],
+    input_spec: InputSpec,
+    *,
+    labels: np.ndarray | None = None,
+    class_count: int | None = None,
+) -> list[str]:
+    """Look for what makes calibration go wrong.
+
+    Args:
+        samples: as :func:`representative_dataset` yields them, batch size 1.
+        input_spec: the model's inputs.
+        labels: int (samples,), the classes of the samples, if known.
+        class_count: number of classes in the training data, if known.
+
+    Returns:
+        Warnings, one sentence each: no samples, values that are not finite, constant samples, a range so narrow that
+        the data were probably scaled twice, outliers, classes without a sample.
+    """
+    rows = [list(sample.values()) if isinstance(sample, dict) else sample for sample in samples]
+    if not rows:
+        return ["There are no representative samples."]
+    warnings = []
+    for i, name in enumerate(input_spec.names):
+        where = f" of input {name!r}" if len(input_spec.names) > 1 else ""
+        warnings += _check_values([np.asarray(row[i], np.float64) for row in rows], where)
+    if labels is not None and class_count is not None and len(np.unique(labels)) < class_count:
+        missing = class_count - len(np.unique(labels))
+        warnings.append(f"{missing} of {class_count} classes have no representative sample; use more samples.")
+    return warnings
+
+
+def _check_values(samples: list[np.ndarray], where: str) -> list[str]:
+    warnings = []
+    finite = [sample for sample in samples if np.isfinite(sample).all()]
+    if len(finite) < len(samples):
+        warnings.append(
+            f"{len(samples) - len(finite)} of {len(samples)} representative samples{where} hold NaN or infinite values."
+        )
+    if not finite:
+        return warnings
+    constant = sum(sample.size > 1 and np.ptp(sample) == 0 for sample in finite)
+    if constant:
+        warnings.append(f"{constant} of {len(samples)} representative samples{where} are constant (blank images?).")
+    low, high = min(s.min() for s in finite), max(s.max() for s in finite)
+    if constant < len(finite) and high - low < NARROW_RANGE:
+        warnings.append(
+            f"All values{where} lie between {low:.4g} and {high:.4g}: perhaps they are scaled twice, in [data] and in "
+            "the model."
+        )
+    reach = np.array([np.abs(sample).max() for sample in finite])
+    usual = float(np.quantile(reach, 0.9))
+    if reach.max() > OUTLIER_FACTOR * usual > 0:
+        warnings.append(
+            f"One representative sample{where} reaches {reach.max():.4g} where 90 % stay within {usual:.4g}: it makes "
+            "the int8 steps of all others coarse."
+        )
+    return warnings

@@ -1,0 +1,74 @@
+"""Errors that TensorFlow raises while data streams, translated into DataError."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+from typing import Protocol
+
+from edgeprune.errors import DataError
+
+
+class Searchable(Protocol):
+    """Samples in files."""
+
+    def first_damaged(self) -> tuple[str, str] | None:
+        """Path and reason of the first file that cannot be read, or None."""
+
+
+TENSORFLOWS_OWN = ("Graph execution error", "Detected at node", "<stack traces")  # lines without news for the user
+
+# TensorFlow's message does not say which file failed. The stores in use are remembered (weakly), the last one first, to
+# find out.
+_watched: list[weakref.ReferenceType[Searchable]] = []
+
+
+def watch(store: Searchable) -> None:
+    """Remember that a store is about to be read."""
+    others = [known for known in _watched if known() not in (None, store)]
+    _watched[:] = [weakref.ref(store), *others]
+
+
+@contextlib.contextmanager
+def data_errors() -> Iterator[None]:
+    """Turn a failure to read data into one message that names the file.
+
+    Wrap whatever consumes batches: ``with data_errors(): model.fit(...)``. Errors of other origin pass unchanged.
+
+    Raises:
+        DataError: a file is damaged or gone, or the user's dataset failed.
+    """
+    import tensorflow as tf
+
+    errors = tf.errors
+    try:
+        yield
+    except (
+        errors.InvalidArgumentError,
+        errors.NotFoundError,
+        errors.PermissionDeniedError,
+        errors.DataLossError,
+        errors.UnknownError,
+    ) as error:
+        if "IteratorGetNext" not in str(error):
+            raise
+        raise _translate(error.message) from error
+
+
+def _translate(message: str) -> DataError:
+    for reference in _watched:
+        store = reference()
+        damage = store.first_damaged() if store else None
+        if damage:
+            return DataError(
+                f"The image {damage[0]} cannot be read: {damage[1]}.",
+                expected="a whole JPEG, PNG, BMP or GIF file.",
+                fix="replace or remove this file.",
+            )
+    lines = [line.strip() for line in message.split("}} ", 1)[-1].splitlines()]
+    said = next((line for line in lines if line and not line.startswith(TENSORFLOWS_OWN)), message)
+    return DataError(
+        f"Reading the data failed: {said}",
+        fix="iterate over the dataset once outside of edgeprune to find the sample.",
+    )

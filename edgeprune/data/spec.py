@@ -1,0 +1,94 @@
+"""InputSpec: what a model takes, as far as data must know it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    import tf_keras
+
+Shape = tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """The inputs of a model, in the order of ``model.inputs``.
+
+    Attributes:
+        shapes: one shape per input, without the batch dimension; None is any size. ``((32, 32, 3),)``.
+        names: one name per input; by default ``input_0``, ``input_1``, ...
+        dtypes: one NumPy dtype name per input; by default all ``float32``.
+    """
+
+    shapes: tuple[Shape, ...]
+    names: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes = tuple(tuple(shape) for shape in self.shapes)
+        object.__setattr__(self, "shapes", shapes)
+        object.__setattr__(self, "names", tuple(self.names) or tuple(f"input_{i}" for i in range(len(shapes))))
+        object.__setattr__(self, "dtypes", tuple(self.dtypes) or ("float32",) * len(shapes))
+
+    @classmethod
+    def of(cls, model: tf_keras.Model) -> InputSpec:
+        """The inputs of a built tf_keras model.
+
+        Raises:
+            ModelError: the model has no known inputs (a subclassed or unbuilt model).
+        """
+        if not model.inputs:
+            raise ModelError(f"The model {model.name!r} has no known inputs.", expected="a functional, built model.")
+        return cls(
+            shapes=tuple(tuple(tensor.shape.as_list()[1:]) for tensor in model.inputs),
+            names=tuple(model.input_names),
+            dtypes=tuple(tensor.dtype.name for tensor in model.inputs),
+        )
+
+    def arrange(self, x: Any, where: str) -> tuple[Any, ...]:
+        """Put the inputs ``x`` of a sample or batch in model order.
+
+        Args:
+            x: one tensor; or a tuple or list in model order, or a mapping by input name, of several.
+            where: names the data in errors, for example ``"train"``.
+
+        Raises:
+            DataError: too few, too many or unknown inputs.
+        """
+        if isinstance(x, Mapping):
+            if set(x) != set(self.names):
+                raise self._wrong_inputs(where, f"inputs named {sorted(x)}")
+            return tuple(x[name] for name in self.names)
+        inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+        if len(inputs) != len(self.shapes):
+            raise self._wrong_inputs(where, f"{len(inputs)} inputs")
+        return inputs
+
+    def _wrong_inputs(self, where: str, given: str) -> DataError:
+        takes = ", ".join(f"{name} {shape}" for name, shape in zip(self.names, self.shapes, strict=True))
+        return DataError(
+            f"The {where} data has {given}; the model takes {len(self.shapes)}.",
+            expected=f"x for: {takes}.",
+            fix="give x as one array for one input, else as a tuple in this order or a dict with these names.",
+        )
+
+    def check_shape(self, index: int, shape: Shape, where: str) -> None:
+        """Raise DataError if samples of ``shape`` (no batch dimension) do not fit input ``index``."""
+        wanted = self.shapes[index]
+        fits = len(shape) == len(wanted) and all(None in (a, b) or a == b for a, b in zip(shape, wanted, strict=True))
+        if fits:
+            return
+        same_size = len(shape) == len(wanted) and shape[:-1] == wanted[:-1]
+        raise DataError(
+            f"The {where} data has samples of shape {shape} for input {self.names[index]!r}.",
+            expected=f"shape {wanted}, which the model takes.",
+            fix=(
+                f"convert the images from {shape[-1]} to {wanted[-1]} channels, or use a model with {shape[-1]}."
+                if same_size
+                else "reshape or resize the samples in the data source, or use a model with this input shape."
+            ),
+        )

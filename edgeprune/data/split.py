@@ -1,0 +1,152 @@
+"""Split and Data: what the rest of edgeprune sees of a data source."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from edgeprune.data.preprocess import Preprocessing
+from edgeprune.data.spec import InputSpec
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+# Fixed, not AUTOTUNE, which may fill half of the machine's memory with batches of large images.
+BATCHES_AHEAD = 2
+
+
+class Store(Protocol):
+    """Samples somewhere: in memory, in files, or in a tf.data.Dataset of the user."""
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int64 (size,), or None when the targets are not one class per sample."""
+
+    def batches(
+        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
+    ) -> tf.data.Dataset:
+        """Batches ``((input, ...), y)`` of the samples in ``index``, not preprocessed."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Some samples of a store, preprocessed on the way out.
+
+    Attributes:
+        store: where the samples are.
+        preprocessing: what is done to each batch.
+        index: int64 (size,), the samples of the store that belong to this split.
+    """
+
+    store: Store = dataclasses.field(repr=False)
+    preprocessing: Preprocessing = dataclasses.field(repr=False)
+    index: np.ndarray = dataclasses.field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return len(self.index)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class of each sample, int64 (size,), or None when the targets are not one class per sample."""
+        return None if self.store.labels is None else self.store.labels[self.index]
+
+    @property
+    def spec(self) -> InputSpec:
+        """The inputs of the model that the batches are made for."""
+        return self.preprocessing.spec
+
+    def subset(self, indices: np.ndarray) -> Split:
+        """The samples at these positions of the split. Nothing is read or copied.
+
+        Raises:
+            IndexError: a position outside the split.
+        """
+        return dataclasses.replace(self, index=self.index[np.asarray(indices, np.int64)])
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        indices: np.ndarray | None = None,
+        drop_remainder: bool = False,
+        repeat: bool = False,
+    ) -> tf.data.Dataset:
+        """Stream the split; the order is a function of the arguments alone.
+
+        Epoch ``e`` of a training is ``batches(b, shuffle_seed=epoch_seed(seed, e))``, so training can resume anywhere.
+        Wrap what consumes the batches in :func:`edgeprune.data.data_errors`.
+
+        Args:
+            batch_size: samples per batch; the last batch may be smaller.
+            shuffle_seed: None keeps the order of the split. A tf.data.Dataset source is shuffled in windows of
+                128 MiB, everything else as a whole.
+            indices: only these positions of the split, in this order. A tf.data.Dataset source keeps its own order and
+                gives each position once.
+            drop_remainder: leave out a smaller last batch.
+            repeat: start again after the end, without end, in the same order.
+
+        Returns:
+            A dataset of (x, y). x: float32 (batch, *sample shape), or of the model's integer type; for several inputs
+            a tuple in model order. y: as the source has it, samples first; int64 (batch,) for folders.
+
+        Raises:
+            DataError: an image is damaged (found here for small images, else while iterating).
+            IndexError: a position outside the split.
+        """
+        import tensorflow as tf
+
+        chosen = self if indices is None else self.subset(indices)
+        batches = chosen.store.batches(
+            chosen.index, batch_size, shuffle_seed=shuffle_seed, drop_remainder=drop_remainder
+        )
+
+        @tf.autograph.experimental.do_not_convert
+        def preprocess(inputs: Any, y: Any) -> tuple[Any, Any]:
+            return self.preprocessing.apply(inputs), y
+
+        batches = batches.map(preprocess, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
+        options = tf.data.Options()
+        options.deterministic = True
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return (batches.repeat() if repeat else batches).prefetch(BATCHES_AHEAD).with_options(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data source, split and ready to stream. Training reads train and validation only.
+
+    Attributes:
+        train, validation, test: disjoint splits.
+        class_names: in the order of the labels, or None when the source does not name classes.
+        fingerprint: sha256 hex; changes when the samples, the preprocessing, the seed or the validation share change.
+        source: the source as given, printable.
+        preprocessing: resolved size, color, scale, mean, std, for the manifest.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...] | None
+    fingerprint: str
+    source: str
+    preprocessing: dict[str, Any]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A shuffle seed in [0, 2**32) for an epoch (0, 1, ...), unrelated to those of other epochs and seeds."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def ordered(index: np.ndarray, shuffle_seed: int | None) -> np.ndarray:
+    """``index`` as it is, or permuted by the seed."""
+    return index if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(index)

@@ -1,0 +1,150 @@
+"""Samples in a tf.data.Dataset of the user: streamed, never held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.data.arrays import hash_arrays
+from edgeprune.data.guard import data_errors
+from edgeprune.data.labels import check_targets, class_labels
+from edgeprune.data.spec import InputSpec
+from edgeprune.errors import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+HEAD_SAMPLES = 64  # how many samples are compared and go into the fingerprint
+COUNTING_BATCH = 256
+WINDOW_BYTES = 128 * 2**20  # samples held at once for shuffling
+
+
+class StreamStore:
+    """A dataset of (x, y), batched or not, read once here to count it and to collect its class labels.
+
+    Attributes:
+        stable: whether two iterations started with the same samples. Only a stable dataset can be split by position.
+
+    Args:
+        dataset: yields (x, y); x is a tensor, or a tuple in model order or dict by input name of several.
+        spec: the model's inputs; tells batches from samples.
+        where: names the data in errors, for example ``"train"``.
+
+    Raises:
+        DataError: not (x, y), without end, empty, shapes that do not fit the model, labels that are not numbers, or
+            the dataset itself fails.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset, spec: InputSpec, where: str):
+        import tensorflow as tf
+
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise DataError(
+                f"The {where} dataset has no end.",
+                expected="a dataset that gives every sample once.",
+                fix="remove .repeat() from the data function; edgeprune repeats by itself.",
+            )
+        self._samples = _single_samples(dataset, spec, where)
+        with data_errors():
+            self.size, self.labels = self._count(where)
+            head = self._head()
+            self.stable = hash_arrays(head) == hash_arrays(self._head())
+        self._sample_bytes = sum(array.nbytes for array in head) // min(self.size, HEAD_SAMPLES)
+        self._head_hash = hash_arrays(head) if self.stable else b""
+
+    def batches(
+        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
+    ) -> tf.data.Dataset:
+        """See :class:`edgeprune.data.split.Store`. Keeps the order of the dataset, each sample once."""
+        samples = self._samples
+        if len(np.unique(index)) < self.size:
+            samples = _masked(samples, np.isin(np.arange(self.size), index))
+        if shuffle_seed is not None:
+            samples = _window_shuffle(samples, max(WINDOW_BYTES // max(self._sample_bytes, 1), 1), shuffle_seed)
+        return samples.batch(batch_size, drop_remainder=drop_remainder)
+
+    def digest(self) -> bytes:
+        """sha256 over the size, the labels (in any order if the dataset has none) and the first samples."""
+        labels = np.zeros(0) if self.labels is None else self.labels
+        return hash_arrays([np.array(self.size), labels if self.stable else np.sort(labels)]) + self._head_hash
+
+    def _count(self, where: str) -> tuple[int, np.ndarray | None]:
+        size, labels = 0, []
+        for _, y in self._samples.batch(COUNTING_BATCH).as_numpy_iterator():
+            for leaf in _leaves(y):
+                check_targets(leaf, where)
+            size += len(_leaves(y)[0])
+            labels.append(class_labels(y))
+        if size == 0:
+            raise DataError(f"The {where} dataset is empty.", expected="at least one sample.")
+        known = [part for part in labels if part is not None]
+        return size, np.concatenate(known) if len(known) == len(labels) else None
+
+    def _head(self) -> list[np.ndarray]:
+        return [leaf for sample in self._samples.take(HEAD_SAMPLES).as_numpy_iterator() for leaf in _leaves(sample)]
+
+
+def _leaves(structure: Any) -> list[np.ndarray]:
+    import tensorflow as tf
+
+    return [np.asarray(leaf) for leaf in tf.nest.flatten(structure)]
+
+
+def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.data.Dataset:
+    """The dataset as samples ``((input, ...), y)``."""
+    import tensorflow as tf
+
+    element = dataset.element_spec
+    if not isinstance(element, tuple) or len(element) != 2:
+        raise DataError(
+            f"The {where} dataset yields {element}.", expected="pairs (x, y): inputs and targets, without weights."
+        )
+    if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(element)):
+        raise DataError(f"The {where} dataset yields {element}.", expected="dense tensors.")
+    shapes = [tensor.shape for tensor in spec.arrange(element[0], where)]
+    if any(shape.rank is None for shape in shapes):
+        with data_errors():
+            first = next(dataset.take(1).as_numpy_iterator(), None)
+        if first is None:
+            raise DataError(f"The {where} dataset is empty.", expected="at least one sample.")
+        shapes = [tf.TensorShape((None, *np.shape(x)[1:])[: np.ndim(x)]) for x in spec.arrange(first[0], where)]
+    batched = all(shape.rank == len(wanted) + 1 for shape, wanted in zip(shapes, spec.shapes, strict=True))
+    for i, shape in enumerate(shapes):
+        spec.check_shape(i, tuple(shape.as_list()[1:] if batched else shape.as_list()), where)
+
+    @tf.autograph.experimental.do_not_convert
+    def arrange(x: Any, y: Any) -> tuple[Any, Any]:
+        return spec.arrange(x, where), y
+
+    return (dataset.unbatch() if batched else dataset).map(arrange)
+
+
+def _masked(samples: tf.data.Dataset, mask: np.ndarray) -> tf.data.Dataset:
+    import tensorflow as tf
+
+    wanted = tf.constant(mask)
+
+    @tf.autograph.experimental.do_not_convert
+    def is_wanted(position: tf.Tensor, _: Any) -> tf.Tensor:
+        return wanted[position]
+
+    @tf.autograph.experimental.do_not_convert
+    def without_position(_: Any, sample: Any) -> Any:
+        return sample
+
+    return samples.enumerate().filter(is_wanted).map(without_position)
+
+
+def _window_shuffle(samples: tf.data.Dataset, window: int, seed: int) -> tf.data.Dataset:
+    """Permute windows of samples. ``Dataset.shuffle`` would depend on TensorFlow's global seed as well."""
+    import tensorflow as tf
+
+    @tf.autograph.experimental.do_not_convert
+    def permute(number: tf.Tensor, batch: Any) -> Any:
+        size = tf.shape(tf.nest.flatten(batch)[0])[0]
+        keys = tf.random.stateless_uniform((size,), seed=tf.stack([tf.constant(seed, tf.int64), number]))
+        order = tf.argsort(keys, stable=True)
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, order), batch)
+
+    return samples.batch(window).enumerate().map(permute).unbatch()

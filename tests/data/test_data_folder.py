@@ -1,0 +1,239 @@
+"""Image folders."""
+
+import itertools
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edgeprune.data.folder
+from edgeprune.data import InputSpec, data_errors, load_data
+from edgeprune.errors import DataError
+from edgeprune.recipe import DataConfig
+
+SPEC = InputSpec(((8, 8, 3),))
+
+
+def _add_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(path)
+
+
+def test_flat_folder_is_split_in_three_disjoint_stratified_parts(flat_folder, pixels_of):
+    """20 % test, then 10 % of the rest validation, in equal shares of the classes, with no image in two parts."""
+    data = load_data(flat_folder, DataConfig(), SPEC, seed=3)
+    parts = [pixels_of(split) for split in (data.train, data.validation, data.test)]
+    assert [len(part) for part in parts] == [43, 5, 12]
+    assert sorted(itertools.chain(*parts)) == list(range(60))
+    assert np.bincount(data.test.labels).tolist() == [4, 4, 4]
+    assert set(np.bincount(data.validation.labels, minlength=3)) <= {1, 2}
+    assert data.class_names == ("cat", "dog", "owl")
+
+
+def test_labels_belong_to_their_images(flat_folder, first_batch):
+    """A streamed label is the class folder of the streamed image, also when shuffled."""
+    data = load_data(str(flat_folder), DataConfig(), SPEC)
+    x, y = first_batch(data.train, shuffle_seed=5)
+    assert x.dtype == np.float32
+    assert (x[:, 0, 0, 0] // 20 == y).all()
+    assert (x[:, 3, 3, 2] == 255).all()
+
+
+def test_split_folder_keeps_its_test_part_and_takes_validation_from_train(split_folder, pixels_of):
+    """Validation comes from train; test holds the images of test/ and nothing else."""
+    data = load_data(split_folder, DataConfig(), SPEC)
+    assert pixels_of(data.test) == list(range(100, 110))
+    assert sorted(pixels_of(data.train) + pixels_of(data.validation)) == list(range(40))
+    assert np.bincount(data.validation.labels).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_validation_folder_is_used_as_it_is(split_folder, name, pixels_of):
+    """With val/ or validation/, train stays whole; a class may be absent from it."""
+    _add_image(split_folder / name / "dog" / "a.png")
+    data = load_data(split_folder, DataConfig(), SPEC)
+    assert (data.train.size, pixels_of(data.validation), data.validation.labels.tolist()) == (40, [200], [1])
+
+
+def test_images_are_resized_and_converted_to_what_the_model_takes(tmp_path, first_batch):
+    """Any size and any of JPEG, PNG, BMP, GIF, gray, alpha and palette arrives in the model's size and color."""
+    cases = {"a.png": "RGB", "b.jpg": "RGB", "c.bmp": "RGB", "d.gif": "P", "e.png": "L", "f.png": "RGBA", "g.png": "P"}
+    for name, mode in cases.items():
+        for folder in ("one", "two"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            gray = Image.new("RGB", (13, 9), (90, 90, 90))
+            (gray.quantize() if mode == "P" else gray.convert(mode)).save(tmp_path / folder / name)
+    for channels in (1, 3):
+        data = load_data(tmp_path, DataConfig(validation=0.3), InputSpec(((4, 6, channels),)))
+        for split in (data.train, data.validation, data.test):
+            x, _ = first_batch(split)
+            assert x.shape[1:] == (4, 6, channels)
+            assert np.abs(x - 90).max() <= 2
+    assert data.preprocessing == {
+        "size": [4, 6],
+        "color": "rgb",
+        "scale": 1.0,
+        "mean": [0.0],
+        "std": [1.0],
+    }
+
+
+def test_images_of_the_right_size_are_not_resampled(tmp_path, first_batch):
+    """Pixels of a PNG of the model's size arrive unchanged."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    for i, image in enumerate(noise):
+        (tmp_path / f"class{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"class{i % 2}" / f"{i}.png")
+    x, _ = first_batch(load_data(tmp_path, DataConfig(), SPEC).test)
+    assert all((noise == image).all(axis=(1, 2, 3)).any() for image in x)
+
+
+def test_decoded_once_or_every_time_gives_the_same_batches(tmp_path, monkeypatch, first_batch):
+    """Keeping small images decoded changes nothing but time."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        (tmp_path / f"class{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (11, 7, 3), np.uint8)).save(tmp_path / f"class{i % 2}" / f"{i}.png")
+    kept = load_data(tmp_path, DataConfig(), SPEC)
+    monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 0)
+    streamed = load_data(tmp_path, DataConfig(), SPEC)
+    a, b = (first_batch(data.train, shuffle_seed=1) for data in (kept, streamed))
+    assert kept.train.store._decoded is not None
+    assert streamed.train.store._decoded is None
+    np.testing.assert_array_equal(a[0], b[0])
+    np.testing.assert_array_equal(a[1], b[1])
+
+
+def test_files_that_are_not_images_are_left_out(flat_folder):
+    """Hidden files, notes and archives' leftovers are neither classes nor images; deeper folders are searched."""
+    (flat_folder / ".git").mkdir()
+    (flat_folder / "__MACOSX").mkdir()
+    (flat_folder / "cat" / "notes.txt").write_text("no image")
+    (flat_folder / "cat" / ".hidden.png").write_text("no image")
+    _add_image(flat_folder / "cat" / "deeper" / "x.png")
+    data = load_data(flat_folder, DataConfig(), SPEC)
+    assert data.train.size + data.validation.size + data.test.size == 61
+
+
+def test_fingerprint_follows_files_and_settings(flat_folder):
+    """The same folder gives the same fingerprint; touching a file, the seed or the preprocessing changes it."""
+
+    def fingerprint(seed=0, **config):
+        return load_data(flat_folder, DataConfig(**config), SPEC, seed=seed).fingerprint
+
+    first = fingerprint()
+    assert fingerprint() == first
+    assert fingerprint(batch_size=7) == first
+    os.utime(flat_folder / "cat" / "00.png", ns=(1, 1))
+    touched = fingerprint()
+    assert len({first, touched, fingerprint(seed=1), fingerprint(scale=0.5), fingerprint(validation=0.2)}) == 5
+
+
+def _corrupt(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_damaged_image_is_named(flat_folder, monkeypatch, kept, pixels_of):
+    """A truncated image is a DataError with its path, decoded ahead or while a model is trained."""
+    import tf_keras
+
+    monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 2**28 if kept else 0)
+    data = load_data(flat_folder, DataConfig(), SPEC)
+    red = pixels_of(data.train)[7]
+    data = load_data(flat_folder, DataConfig(), SPEC)
+    _corrupt(next(flat_folder.rglob(f"{red:02}.png")))
+    model = tf_keras.Sequential([tf_keras.layers.Flatten(input_shape=(8, 8, 3)), tf_keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(DataError, match=f"{red:02}.png cannot be read") as error, data_errors():
+        model.fit(data.train.batches(8), verbose=0)
+    assert "remove this file" in str(error.value)
+
+
+def test_removed_image_is_named(flat_folder, monkeypatch):
+    """An image that disappears after loading is a DataError with its path."""
+    monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 0)
+    data = load_data(flat_folder, DataConfig(), SPEC)
+    shutil.rmtree(flat_folder / "dog")
+    with pytest.raises(DataError, match=r"dog.*\.png cannot be read"), data_errors():
+        list(data.train.batches(8))
+
+
+def test_errors_of_other_origin_pass_unchanged():
+    """A failing operation outside of the data is not blamed on the data."""
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError), data_errors():
+        tf.debugging.assert_equal(1, 2)
+
+
+def _no_classes(root):
+    shutil.rmtree(root)
+    _add_image(root / "a.png")
+
+
+def _only_class(root):
+    shutil.rmtree(root / "dog")
+    shutil.rmtree(root / "owl")
+
+
+def _empty_all(root):
+    for file in root.rglob("*.png"):
+        file.unlink()
+
+
+def _few(root):
+    for file in sorted(root.rglob("*.png")):
+        if not file.name.endswith("0.png"):
+            file.unlink()
+    for file in sorted(root.rglob("*.png"))[3:]:
+        file.unlink()
+    shutil.rmtree(root / "owl")
+
+
+FLAT_ERRORS = {
+    "no such folder": (shutil.rmtree, "does not exist"),
+    "empty": (lambda root: (shutil.rmtree(root), root.mkdir()), "no class folders"),
+    "images without classes": (_no_classes, "no class folders"),
+    "no images": (_empty_all, "no images in its class folders"),
+    "one class": (_only_class, "single class"),
+    "one empty class": (lambda root: (root / "bat").mkdir(), "'bat' in .* has no images"),
+    "image of 0 bytes": (lambda root: (root / "cat" / "00.png").write_bytes(b""), r"00\.png is empty"),
+    "broken link": (lambda root: (root / "cat" / "z.png").symlink_to(root / "gone"), r"z\.png cannot be read: No such"),
+    "foreign format": (lambda root: (root / "cat" / "a.webp").write_bytes(b"RIFF"), r"a\.webp is in a format"),
+    "too few images": (_few, "too few samples"),
+}
+
+
+@pytest.mark.parametrize("case", FLAT_ERRORS)
+def test_bad_folder_is_one_message(flat_folder, case):
+    """Each bad folder is a DataError that says what is wrong, exit code 2."""
+    change, message = FLAT_ERRORS[case]
+    change(flat_folder)
+    with pytest.raises(DataError, match=message) as error:
+        load_data(flat_folder, DataConfig(), SPEC)
+    assert error.value.exit_code == 2
+
+
+SPLIT_ERRORS = {
+    "no test": (lambda root: shutil.rmtree(root / "test"), "no test/"),
+    "no train": (lambda root: shutil.rmtree(root / "train"), "no train/"),
+    "two validations": (lambda root: ((root / "val").mkdir(), (root / "validation").mkdir()), "both val/ and"),
+    "class only in test": (lambda root: _add_image(root / "test" / "emu" / "a.png"), "'emu' is in test/ but not"),
+    "class only in val": (lambda root: _add_image(root / "val" / "emu" / "a.png"), "'emu' is in validation/ but"),
+    "test without images": (
+        lambda root: [file.unlink() for file in (root / "test").rglob("*.png")],
+        "test part of .* has no images",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPLIT_ERRORS)
+def test_bad_splits_are_one_message(split_folder, case):
+    """Each missing or contradictory split folder is a DataError that says what is wrong."""
+    change, message = SPLIT_ERRORS[case]
+    change(split_folder)
+    with pytest.raises(DataError, match=message):
+        load_data(split_folder, DataConfig(), SPEC)

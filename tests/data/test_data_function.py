@@ -1,0 +1,184 @@
+"""Functions of the user, and the same data given in Python."""
+
+import itertools
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from edgeprune.data import InputSpec, load_data
+from edgeprune.errors import DataError
+from edgeprune.recipe import DataConfig
+
+SPEC = InputSpec(((2,),))
+TWO_INPUTS = InputSpec(((2,), (3,)), ("left", "right"))
+
+
+def arrays(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.repeat(np.arange(first, first + count, dtype=np.float32)[:, None], 2, 1), np.arange(count) % 2
+
+
+def dataset(first: int, count: int):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(arrays(first, count)).batch(7)
+
+
+FORMS = {
+    "dict": lambda part: {"train": part(0, 20), "validation": part(50, 4), "test": part(100, 6)},
+    "dict with val": lambda part: {"train": part(0, 20), "val": part(50, 4), "test": part(100, 6)},
+    "triple": lambda part: (part(0, 20), part(50, 4), part(100, 6)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("part", [arrays, dataset])
+def test_all_forms_with_three_splits(form, part, pixels_of):
+    """Dicts and triples, of arrays and of datasets, give the three splits as they are."""
+    data = load_data(FORMS[form](part), DataConfig(), SPEC)
+    assert pixels_of(data.train) == list(range(20))
+    assert pixels_of(data.validation) == list(range(50, 54))
+    assert pixels_of(data.test) == list(range(100, 106))
+
+
+@pytest.mark.parametrize("part", [arrays, dataset])
+def test_pair_is_train_and_test(part, pixels_of):
+    """(train, test) takes validation from train, stratified; test is untouched."""
+    data = load_data((part(0, 20), part(100, 6)), DataConfig(), SPEC)
+    assert np.bincount(data.validation.labels).tolist() == [1, 1]
+    assert sorted(pixels_of(data.train) + pixels_of(data.validation)) == list(range(20))
+    assert pixels_of(data.test) == list(range(100, 106))
+
+
+@pytest.mark.parametrize("part", [arrays, dataset])
+def test_single_source_is_split_without_overlap(part, pixels_of):
+    """One (x, y) or one dataset becomes three disjoint parts."""
+    data = load_data(part(0, 50), DataConfig(), SPEC)
+    parts = [pixels_of(split) for split in (data.train, data.validation, data.test)]
+    assert [len(values) for values in parts] == [36, 4, 10]
+    assert sorted(itertools.chain(*parts)) == list(range(50))
+
+
+def test_arrays_written_as_lists():
+    """([[1, 2], [3, 4], ...], [0, 1, ...]) is one (x, y), not train and test."""
+    data = load_data(([[i, i] for i in range(20)], [i % 2 for i in range(20)]), DataConfig(), SPEC)
+    assert data.train.size + data.validation.size + data.test.size == 20
+
+
+def test_npz_names_in_a_dict(pixels_of):
+    """A dict with the names of an .npz works like the .npz."""
+    (x, y), (x_test, y_test) = arrays(0, 20), arrays(100, 6)
+    data = load_data({"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}, DataConfig(), SPEC)
+    assert pixels_of(data.test) == list(range(100, 106))
+
+
+@pytest.mark.parametrize("container", ["dict", "tuple", "dataset of dicts"])
+def test_several_inputs_arrive_in_model_order(container):
+    """Inputs given by name or in order are yielded as a tuple in the order of the model."""
+    import tensorflow as tf
+
+    left, right = np.zeros((20, 2), np.float32), np.ones((20, 3), np.float32)
+    x = (left, right) if container == "tuple" else {"right": right, "left": left}
+    y = np.arange(20) % 2
+    source = tf.data.Dataset.from_tensor_slices((x, y)) if container == "dataset of dicts" else (x, y)
+    data = load_data(source, DataConfig(), TWO_INPUTS)
+    (a, b), _ = next(data.train.batches(4).as_numpy_iterator())
+    assert (a.shape, b.shape, a.max(), b.min()) == ((4, 2), (4, 3), 0, 1)
+
+
+def test_function_in_a_file(tmp_path):
+    """file.py:function is imported with its neighbours and called; its source is part of the fingerprint."""
+    (tmp_path / "neighbour_of_data.py").write_text("COUNT = 30\n")
+    code = """
+        import numpy as np
+        from neighbour_of_data import COUNT
+        def load():
+            return np.arange(2 * COUNT, dtype="float32").reshape(COUNT, 2), np.arange(COUNT) % 3
+    """
+    file = tmp_path / "mydata.py"
+    file.write_text(textwrap.dedent(code))
+    data = load_data(f"{file}:load", DataConfig(), SPEC)
+    assert data.train.size + data.validation.size + data.test.size == 30
+    assert data.source == f"{file}:load"
+    assert load_data(f"{file}:load", DataConfig(), SPEC).fingerprint == data.fingerprint
+    file.write_text(textwrap.dedent(code) + "# changed\n")
+    assert load_data(f"{file}:load", DataConfig(), SPEC).fingerprint != data.fingerprint
+    assert str(tmp_path) not in sys.path
+
+
+def test_function_in_a_module_of_the_working_folder(tmp_path, monkeypatch):
+    """package.module:function is found in the working folder."""
+    (tmp_path / "userpackage").mkdir()
+    (tmp_path / "userpackage" / "__init__.py").touch()
+    (tmp_path / "userpackage" / "digits.py").write_text(
+        "import numpy as np\ndef load():\n    return np.zeros((20, 2)), np.arange(20) % 2\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert load_data("userpackage.digits:load", DataConfig(), SPEC).test.size == 4
+
+
+def test_callable_in_python():
+    """A function object is called; its name is the printable source."""
+
+    def load():
+        return arrays(0, 20), arrays(100, 6)
+
+    data = load_data(load, DataConfig(), SPEC)
+    assert data.source.endswith("load")
+    assert data.test.size == 6
+
+
+def test_fingerprint_follows_the_values():
+    """Other values from the same function are another fingerprint."""
+    a, b = (load_data((arrays(0, 20), arrays(first, 6)), DataConfig(), SPEC).fingerprint for first in (100, 101))
+    assert a != b
+
+
+CODE_ERRORS = {
+    "raising": ("def load():\n    raise KeyError('mine')", "load raised KeyError: 'mine'"),
+    "with arguments": ("def load(a):\n    pass", "raised TypeError"),
+    "absent": ("def other():\n    pass", "no function 'load' .*\nExpected: one of: other"),
+    "no function": ("load = 3", "no function 'load'"),
+    "syntax": ("def load(:", "raised SyntaxError"),
+    "import": ("import there_is_no_such_module", "raised ModuleNotFoundError: No module named 'there_is_no"),
+    "None": ("def load():\n    return None", "of type NoneType"),
+    "number of parts": ("def load():\n    return 1, 2, 3, 4", "of type tuple of 4"),
+    "keys": ("def load():\n    return {'train': 1, 'tets': 2}", "have the keys train, tets"),
+    "part": ("def load():\n    return {'train': 1, 'test': 2}", "train data of .* are of type int"),
+}
+
+
+@pytest.mark.parametrize("case", CODE_ERRORS)
+def test_bad_function_is_one_message(tmp_path, case):
+    """Each function that cannot be used is a DataError that names it and what happened."""
+    code, message = CODE_ERRORS[case]
+    (tmp_path / "mydata.py").write_text(code)
+    with pytest.raises(DataError, match=message):
+        load_data(f"{tmp_path}/mydata.py:load", DataConfig(), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.py:load", "nowhere.py of nowhere.py:load does not exist"),
+        ("no_such_package.data:load", "no module 'no_such_package.data'"),
+        ("json:no_such_function", "no function 'no_such_function' in json"),
+        ("no/such/folder", "no/such/folder does not exist"),
+        ("missing.npz", "missing.npz does not exist"),
+    ],
+)
+def test_sources_that_do_not_exist(source, message):
+    """A source that is nowhere is a DataError that says what was looked for."""
+    with pytest.raises(DataError, match=message):
+        load_data(source, DataConfig(), SPEC)
+
+
+def test_wrong_number_or_names_of_inputs():
+    """Inputs that the model does not have, or too few, are a DataError that lists what it takes."""
+    x, y = arrays(0, 20)
+    with pytest.raises(DataError, match="has 1 inputs; the model takes 2"):
+        load_data((x, y), DataConfig(), TWO_INPUTS)
+    with pytest.raises(DataError, match=r"inputs named \['a', 'b'\]") as error:
+        load_data(({"a": x, "b": x}, y), DataConfig(), TWO_INPUTS)
+    assert "left (2,), right (3,)" in str(error.value)
