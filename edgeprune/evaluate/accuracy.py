@@ -1,0 +1,99 @@
+"""The metric on a split, for a Keras model and for a .tflite; and the parity of the two."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.progress import Progress
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.data import Split
+    from edgeprune.evaluate.session import Session
+    from edgeprune.train.task import Task
+
+BATCH = 250
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """How far a .tflite is from the Keras model that it came from, over all outputs.
+
+    ``top1_agreement`` is the fraction of samples with the same largest output; None where that has no meaning.
+    """
+
+    max_abs_error: float
+    mean_abs_error: float
+    top1_agreement: float | None
+
+
+@dataclasses.dataclass
+class _ParitySums:
+    largest: float = 0.0
+    total: float = 0.0
+    values: int = 0
+    agreeing: int = 0
+    samples: int = 0
+
+    def add(self, reference: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+        for expected, found in zip(reference, outputs, strict=True):
+            error = np.abs(expected - found)
+            self.largest = max(self.largest, float(error.max()))
+            self.total += float(error.sum(dtype=np.float64))
+            self.values += error.size
+        self.agreeing += int(np.sum(reference[0].argmax(-1) == outputs[0].argmax(-1)))
+        self.samples += reference[0][..., 0].size
+
+    def parity(self, classes: int | None) -> Parity:
+        agreement = self.agreeing / self.samples if classes and classes > 1 else None
+        return Parity(self.largest, self.total / self.values, agreement)
+
+
+def evaluate_keras(model: tf_keras.Model, split: Split, task: Task) -> float:
+    """The task's metric of a Keras model on a whole split."""
+    metric = task.new_metric()
+    for x, y in split.batches(BATCH):
+        metric.update_state(_first(y), model.predict_on_batch(x) if len(model.outputs) == 1 else _first(model(x)))
+    return float(metric.result())
+
+
+def evaluate_tflite(
+    session: Session, split: Split, task: Task, *, reference: tf_keras.Model | None = None, progress: Progress
+) -> tuple[float, Parity | None]:
+    """The task's metric of a .tflite on a whole split and, in the same pass, its parity with a Keras model.
+
+    Returns:
+        The metric's value, and the parity if ``reference`` is given.
+    """
+    import tensorflow as tf
+
+    forward = tf.function(lambda x: tf.nest.flatten(reference(x, training=False)), reduce_retracing=True)
+    metric = task.new_metric()
+    sums = _ParitySums()
+    progress.begin("evaluating", split.size)
+    for x, y in split.batches(BATCH):
+        outputs = session.run(_inputs(x, session.inputs))
+        metric.update_state(_first(y), outputs[0])
+        if reference is not None:
+            sums.add([np.asarray(part) for part in forward(x)], outputs)
+        progress.advance(len(outputs[0]))
+    progress.end()
+    return float(metric.result()), sums.parity(task.classes) if reference is not None else None
+
+
+def _inputs(x: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """A batch's inputs in the model's order, whatever structure the data source gave them."""
+    parts = [x[name] for name in names] if isinstance(x, dict) else x if isinstance(x, tuple | list) else [x]
+    return [np.asarray(part) for part in parts]
+
+
+def _first(y: Any) -> Any:
+    """The labels or outputs that the metric is over: those of the first output."""
+    if isinstance(y, dict):
+        return next(iter(y.values()))
+    return y[0] if isinstance(y, tuple | list) else y

@@ -1,0 +1,31 @@
+"""Recipe × target → how a model is quantized."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from edgeprune.recipe import Mode, QuantizeConfig
+from edgeprune.target import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationPlan:
+    """What the converter is told.
+
+    Attributes:
+        mode: the number format, as the recipe names it.
+        io: number format of the file's inputs and outputs.
+        needs_samples: whether activation ranges come from representative samples.
+    """
+
+    mode: Mode
+    io: Literal["float", "int8"]
+    needs_samples: bool
+
+
+def quantization_plan(mode: Mode, config: QuantizeConfig, target: Target) -> QuantizationPlan:
+    """The plan for one mode; only full int8 files may have int8 inputs and outputs."""
+    if mode != "int8":
+        return QuantizationPlan(mode, "float", needs_samples=False)
+    return QuantizationPlan(mode, config.io or target.quantization.io, needs_samples=True)

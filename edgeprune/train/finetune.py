@@ -1,0 +1,203 @@
+"""Fine-tuning, epoch by epoch, so that it can be broken off at any moment and resumed at the last finished epoch.
+
+After each epoch the whole state (weights, optimizer variables, the best weights so far, the history) is written
+atomically. The order of samples is a function of (seed, epoch), so a resumed run sees what an unbroken one would have
+seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.files import atomic_path
+from edgeprune.recipe import FinetuneConfig
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.data import Data
+    from edgeprune.progress import Progress
+    from edgeprune.train.task import Task
+
+VALIDATION_BATCH = 256
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """Where a fine-tuning stands after a number of finished epochs.
+
+    Attributes:
+        history: one entry per epoch: epoch, loss, metric, val_loss, val_metric, learning_rate.
+        best: the weights of the best epoch on validation (``model.get_weights()``), or None before one was eligible.
+        best_value: its validation metric.
+        waited: epochs since then.
+    """
+
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: list[np.ndarray] | None = None
+    best_value: float = math.nan
+    waited: int = 0
+
+
+def steps_per_epoch(data: Data, config: FinetuneConfig) -> int:
+    """Optimizer steps in one epoch; the last, smaller batch counts."""
+    return math.ceil(data.train.size / config.batch_size)
+
+
+def finetune(
+    model: tf_keras.Model,
+    data: Data,
+    task: Task,
+    config: FinetuneConfig,
+    *,
+    seed: int,
+    deterministic: bool,
+    state_file: Path,
+    progress: Progress,
+    callbacks: Sequence[Any] = (),
+    first_eligible_epoch: int = 0,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place and leave it with the weights of its best epoch on validation.
+
+    Args:
+        state_file: where the state is kept between epochs; training goes on from there if it exists.
+        callbacks: Keras callbacks that act within an epoch.
+        first_eligible_epoch: the best epoch is chosen from here on (before, a pruning schedule may not be finished).
+
+    Returns:
+        The history, one entry per epoch.
+    """
+    compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
+    state = _restore(model, state_file) or TrainingState()
+    validation = data.validation.batches(VALIDATION_BATCH)
+    reseed = deterministic and _has_random_layers(model)
+    progress.begin("fine-tuning", config.epochs * steps_per_epoch(data, config))
+    progress.advance(len(state.history) * steps_per_epoch(data, config))
+    for epoch in range(len(state.history), config.epochs):
+        if config.patience is not None and state.waited > config.patience:
+            break
+        if reseed:
+            _reseed(model, seed, epoch)
+        logs = _run_epoch(model, data, validation, config, seed, epoch, [*callbacks, *_progress_callbacks(progress)])
+        _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
+        _save(model, state, state_file)
+        progress.note(_line(state.history[-1], config.epochs, task.metric))
+    progress.end()
+    if state.best is not None:
+        model.set_weights(state.best)
+    return state.history
+
+
+def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, total_steps: int) -> None:
+    """Compile for fine-tuning: the optimizer and its schedule from the recipe, loss and metric from the task."""
+    import tf_keras
+
+    rate: Any = config.learning_rate
+    if config.decay == "cosine":
+        rate = tf_keras.optimizers.schedules.CosineDecay(config.learning_rate, max(total_steps, 1))
+    optimizers = {
+        "adam": lambda: tf_keras.optimizers.Adam(rate),
+        "sgd": lambda: tf_keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+    }
+    model.compile(optimizer=optimizers[config.optimizer](), loss=task.loss, metrics=[task.new_metric()])
+    model.optimizer.build(model.trainable_variables)
+
+
+def _run_epoch(
+    model: tf_keras.Model,
+    data: Data,
+    validation: Any,
+    config: FinetuneConfig,
+    seed: int,
+    epoch: int,
+    callbacks: list[Any],
+) -> dict[str, float]:
+    order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    batches = data.train.batches(config.batch_size, shuffle_seed=order)
+    fitted = model.fit(
+        batches, validation_data=validation, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=callbacks
+    )
+    return {name: float(values[-1]) for name, values in fitted.history.items()}
+
+
+def _record(
+    state: TrainingState, model: tf_keras.Model, task: Task, epoch: int, logs: dict[str, float], eligible: bool
+) -> None:
+    metric = model.metrics[-1].name
+    rate = model.optimizer.learning_rate
+    value = logs[f"val_{metric}"]
+    state.history.append(
+        {
+            "epoch": epoch + 1,
+            "loss": logs["loss"],
+            "metric": logs[metric],
+            "val_loss": logs["val_loss"],
+            "val_metric": value,
+            "learning_rate": float(rate.numpy() if hasattr(rate, "numpy") else rate),
+        }
+    )
+    if not eligible:
+        return
+    if state.best is None or task.better(value, state.best_value):
+        state.best, state.best_value, state.waited = model.get_weights(), value, 0
+    else:
+        state.waited += 1
+
+
+def _save(model: tf_keras.Model, state: TrainingState, path: Path) -> None:
+    """One .npz with everything; it replaces the one before in one step."""
+    arrays = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
+    arrays |= {f"optimizer_{i}": value.numpy() for i, value in enumerate(model.optimizer.variables)}
+    arrays |= {f"best_{i}": value for i, value in enumerate(state.best or [])}
+    facts = {"history": state.history, "best_value": state.best_value, "waited": state.waited}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+
+
+def _restore(model: tf_keras.Model, path: Path) -> TrainingState | None:
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        groups: dict[str, list[np.ndarray]] = {"weight": [], "optimizer": [], "best": []}
+        for kind, values in groups.items():
+            while (name := f"{kind}_{len(values)}") in arrays:
+                values.append(arrays[name])
+        facts = json.loads(str(arrays["facts"]))
+    model.set_weights(groups["weight"])
+    for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
+        variable.assign(value)
+    return TrainingState(facts["history"], groups["best"] or None, facts["best_value"], facts["waited"])
+
+
+def _has_random_layers(model: tf_keras.Model) -> bool:
+    from tf_keras.src.engine.base_layer import BaseRandomLayer
+
+    return any(isinstance(layer, BaseRandomLayer) for layer in model._flatten_layers())
+
+
+def _reseed(model: tf_keras.Model, seed: int, epoch: int) -> None:
+    """Start the random layers of this epoch afresh: their state lives in the traced function and cannot be saved."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(int(np.random.SeedSequence([seed, epoch, 1]).generate_state(1)[0]))
+    model.make_train_function(force=True)
+
+
+def _progress_callbacks(progress: Progress) -> list[Any]:
+    import tf_keras
+
+    return [tf_keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs: progress.advance())]
+
+
+def _line(entry: dict[str, float], epochs: int, metric: str) -> str:
+    return (
+        f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.4f}, "
+        f"validation loss {entry['val_loss']:.4f}, validation {metric} {entry['val_metric']:.4f}"
+    )

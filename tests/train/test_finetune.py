@@ -1,0 +1,84 @@
+"""Fine-tuning: a training that was broken off and resumed equals an unbroken one; the best epoch is kept."""
+
+import numpy as np
+import pytest
+
+from edgeprune.data import InputSpec, load_data
+from edgeprune.progress import Progress
+from edgeprune.recipe import DataConfig, FinetuneConfig, TaskConfig
+from edgeprune.train.finetune import finetune
+from edgeprune.train.task import resolve_task
+
+
+def make_model(dropout=0.3):
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(1)
+    layers = tf_keras.layers
+    x = inputs = layers.Input([16, 16, 1])
+    x = layers.Conv2D(4, 3, strides=4)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(dropout)(layers.ReLU()(x))
+    x = layers.Dense(10, activation="softmax")(layers.Flatten()(x))
+    return tf_keras.Model(inputs, x)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("demo", DataConfig(scale=1 / 255), InputSpec.of(make_model()), seed=0)
+
+
+class Stop(Progress):
+    """Breaks off after a number of epochs, as Ctrl-C would."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def note(self, text):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def train(data, state, progress=None, **config):
+    model = make_model()
+    task = resolve_task(model, TaskConfig(), np.array([1]))
+    config = FinetuneConfig(**{"epochs": 4, **config})
+    arguments = dict(seed=3, deterministic=True, state_file=state, progress=progress or Progress())
+    return model, finetune(model, data, task, config, **arguments)
+
+
+@pytest.mark.parametrize("epochs_before", [1, 3])
+def test_resumed_equals_unbroken(data, tmp_path, epochs_before):
+    """Weights and history are the same to the last bit: optimizer, order of samples and dropout included."""
+    whole, history = train(data, tmp_path / "a.npz")
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "b.npz", Stop(epochs_before))
+    resumed, again = train(data, tmp_path / "b.npz")
+    assert again == history
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_model_ends_with_the_weights_of_its_best_epoch(data, tmp_path):
+    """Its validation metric is the best of the history, not the last."""
+    from edgeprune.evaluate.accuracy import evaluate_keras
+
+    model, history = train(data, tmp_path / "s.npz", learning_rate=0.5, decay="constant", optimizer="sgd")
+    task = resolve_task(model, TaskConfig(), np.array([1]))
+    values = [entry["val_metric"] for entry in history]
+    assert evaluate_keras(model, data.validation, task) == pytest.approx(max(values), abs=1e-6)
+
+
+def test_early_stopping_waits_and_then_stops(data, tmp_path):
+    """With a learning rate that ruins the model, training ends before its time."""
+    _, history = train(data, tmp_path / "s.npz", learning_rate=50.0, decay="constant", epochs=30, patience=1)
+    assert len(history) < 30
+
+
+def test_cosine_decay_goes_to_zero(data, tmp_path):
+    """The learning rate falls from epoch to epoch and ends near zero."""
+    _, history = train(data, tmp_path / "s.npz")
+    rates = [entry["learning_rate"] for entry in history]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 1e-6
