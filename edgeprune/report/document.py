@@ -1,0 +1,104 @@
+"""report.json: everything that a build found out, put together. The schema is in :mod:`edgeprune.report.schema`."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import selection
+from edgeprune._version import __version__
+from edgeprune.context import versions
+
+if TYPE_CHECKING:
+    from edgeprune.context import Context
+    from edgeprune.pipeline import Artifact, Run
+    from edgeprune.plan import Plan, Variant
+    from edgeprune.train.task import Task
+
+SCHEMA_VERSION = 1
+
+
+def assemble(
+    plan: Plan,
+    run: Run,
+    context: Context,
+    files: dict[str, str],
+    limits: selection.Limits,
+    name: str,
+    command: str | None,
+) -> dict[str, Any]:
+    """The report of a finished build.
+
+    Args:
+        files: path of each variant's .tflite, relative to the run folder.
+        limits: the gates.
+        name: the model's name.
+    """
+    data, task = context.required()
+    source = run.artifacts["model"].facts["model"]
+    reference = run.artifacts[plan.variants[0].last].facts["evaluation"]["test"]["value"]
+    variants = [_variant(v, run.artifacts[v.last], files[v.name], reference, task) for v in plan.variants]
+    variants[0]["baseline"] = True
+    picks = selection.choose(variants, limits, task.higher_is_better, task.points)
+    pick = next(v for v in variants if v["name"] == picks["balanced"])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "edgeprune_version": __version__,
+        "command": command,
+        "seed": context.seed,
+        "deterministic": context.deterministic,
+        "recipe": context.recipe.name,
+        "model": {"name": name, "source": str(context.source or "demo"), **source},
+        "target": context.target.model_dump(mode="json"),
+        "data": {
+            "source": data.source,
+            "train": data.train.size,
+            "validation": data.validation.size,
+            "test": data.test.size,
+        },
+        "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
+        "variants": variants,
+        "picks": picks,
+        "pick": pick["name"],
+        "gates": selection.check_gates(pick, limits),
+        "stages": [vars(record) for record in run.records],
+        "training": [
+            {"name": record.name, "epochs": run.artifacts[record.name].facts["training"]}
+            for record in run.records
+            if "training" in run.artifacts[record.name].facts and "." not in record.name
+        ],
+        "warnings": run.artifacts["baseline"].facts["baseline"]["warnings"],
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """What the build ran on."""
+    from edgeprune.devices.host import cpu_model
+    from edgeprune.devices.runtime import find_runtime
+
+    return {**versions(), "runtime": find_runtime().version, "platform": platform.platform(), "cpu": cpu_model()}
+
+
+def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, task: Task) -> dict[str, Any]:
+    profile, evaluation = dict(artifact.facts["profile"]), artifact.facts["evaluation"]
+    test = evaluation["test"]
+    return {
+        "name": variant.name,
+        "file": file,
+        "baseline": False,
+        **{key: profile[key] for key in ("sha256", "bytes", "gzip_bytes", "params", "nonzero_params", "macs")},
+        "weight_sparsity": profile["weight_sparsity"],
+        "metric": test,
+        "drop_points": task.drop(reference, test["value"]),
+        "validation": evaluation["validation"],
+        "parity": evaluation["parity"],
+        "latency": {"estimated": None, "measured": artifact.facts["latency"]},
+        "memory": profile["memory"],
+        "placement": profile["placement"],
+        "kernels": profile["kernels"],
+        "min_runtime": profile["min_runtime"],
+        "warnings": profile["warnings"],
+    }

@@ -1,0 +1,188 @@
+"""What was built, which variant is the pick and why, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from edgeprune.report import format as fmt
+from edgeprune.report.schema import Report, Variant
+from edgeprune.report.variants import Setup
+from edgeprune.selection import DEFAULT_MAX_DROP
+
+ROLES = {
+    "quality": "best on validation data",
+    "balanced": "smallest after compression among those within the limits",
+    "compact": "smallest after compression",
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the pick, with the baseline's for comparison."""
+
+    label: str
+    value: str
+    comparison: str
+    exact: str | None = None
+
+
+def title(report: Report) -> str:
+    return f"{report.model.name} for {report.target.name}"
+
+
+def built(report: Report) -> str:
+    """What was built, in one sentence."""
+    number = len(report.variants)
+    made = "one variant" if number == 1 else f"{number} variants"
+    return (
+        f"edgeprune built {made} of {report.model.name} for {report.target.name}, with the recipe {report.recipe}, "
+        "and measured each file."
+    )
+
+
+def pick_figures(report: Report) -> str:
+    """The pick and its numbers against the baseline's, in one sentence."""
+    pick, base = report.picked, report.baseline
+    parts = [part for part in (_quality(report), _size(pick, base), _latency(report)) if part]
+    name = f"The pick is {pick.name}" + (", the unpruned baseline itself" if pick.baseline else "")
+    return f"{name}: {'; '.join(parts)}."
+
+
+def why(report: Report) -> str:
+    """Why the pick is the pick (the rule is that of :func:`edgeprune.selection.choose`)."""
+    if len(report.variants) == 1:
+        return "It is the only variant."
+    if report.pick != report.picks.balanced:
+        roles = [words for role, words in ROLES.items() if getattr(report.picks, role) == report.pick]
+        return f"It is the {' and the '.join(roles)}." if roles else "It was chosen by the command."
+    metric = fmt.metric_word(report.metric)
+    gates = {gate.name: gate for gate in report.gates}
+    allowed = gates["max_drop"].limit if "max_drop" in gates else DEFAULT_MAX_DROP
+    others = {"max_size": "size", "max_latency": "latency"}
+    if not _fits(report, allowed) or any(not gates[name].passed for name in others if name in gates):
+        return f"No variant keeps all the limits, so it is the one with the best {metric} on validation data."
+    limits = [words for name, words in others.items() if name in gates]
+    kept = f" and keep the {' and '.join(limits)} limit{'s' if len(limits) > 1 else ''}" if limits else ""
+    return (
+        f"Of the variants that lose at most {fmt.points(report.metric, allowed)} on validation data{kept}, "
+        "it is the smallest after compression (gzip)."
+    )
+
+
+def gates_line(report: Report) -> str:
+    """How many gates were passed; empty if none was set."""
+    missed = [gate.name for gate in report.gates if not gate.passed]
+    if not report.gates:
+        return ""
+    if not missed:
+        return f"Gates: {len(report.gates)} of {len(report.gates)} passed."
+    return f"Gates: {len(missed)} of {len(report.gates)} missed ({', '.join(missed)})."
+
+
+def warning_messages(report: Report) -> list[tuple[str, str]]:
+    """All warnings with what each is about. One that several variants share is given once."""
+    about: dict[str, list[str]] = {text: [] for text in report.warnings}
+    for variant in report.variants:
+        for text in variant.warnings:
+            if text not in report.warnings:
+                about.setdefault(text, []).append(variant.name)
+    return [(", ".join(names), text) for text, names in about.items()]
+
+
+def pick_file(report: Report) -> str:
+    """Name of the pick's copy at the top of the run folder, NAME.tflite."""
+    name = PurePosixPath(report.picked.file).name
+    ending = f"-{report.pick}.tflite"
+    return name.removesuffix(ending) + ".tflite" if name.endswith(ending) else f"{report.model.name}.tflite"
+
+
+def tiles(report: Report) -> list[Tile]:
+    """The pick's figures that people ask for first."""
+    pick, base = report.picked, report.baseline
+    other = None if pick.baseline else base
+    size, packed = fmt.size(pick.bytes), fmt.size(pick.gzip_bytes)
+    value = fmt.metric_value(report.metric, pick.metric.value if pick.metric else None)
+    found = [
+        Tile(fmt.metric_name(report.metric), value.text, _against(report, other), value.exact),
+        Tile("File", size.text, _beside(pick.bytes, other.bytes if other else None), size.exact),
+        Tile(
+            "Compressed (gzip)",
+            packed.text,
+            _beside(pick.gzip_bytes, other.gzip_bytes if other else None),
+            packed.exact,
+        ),
+    ]
+    if pick.latency.measured:
+        entry = pick.latency.measured[0]
+        setup = Setup.of(entry)
+        before = setup.find(other) if other else None
+        compared = fmt.relative(entry.median_ms, before.median_ms if before else None, "less", "more")
+        comparison = f"baseline {fmt.milliseconds(before.median_ms)}, {compared}. " if before else ""
+        found.append(
+            Tile(
+                f"Latency measured on {setup.place}",
+                fmt.milliseconds(entry.median_ms),
+                f"{comparison}Median of {entry.runs:,} runs; {setup.software}",
+                f"{fmt.plain(entry.median_ms)} ms",
+            )
+        )
+    return found
+
+
+def _fits(report: Report, allowed: float) -> bool:
+    pick, base = report.picked, report.baseline
+    if base is None or base.validation is None or pick.validation is None:
+        return True  # nothing says otherwise
+    sign = 1 if report.metric.higher_is_better else -1
+    return sign * report.metric.points * (base.validation.value - pick.validation.value) <= allowed
+
+
+def _quality(report: Report) -> str:
+    pick, base = report.picked, report.baseline
+    if pick.metric is None:
+        return ""
+    text = (
+        f"{fmt.metric_value(report.metric, pick.metric.value).text} {fmt.metric_word(report.metric)} on "
+        f"{pick.metric.samples:,} {pick.metric.split} samples"
+    )
+    if pick.baseline or base is None or base.metric is None:
+        return text
+    change = fmt.change(report.metric, pick, base).text
+    return f"{text} ({change} against the baseline's {fmt.metric_value(report.metric, base.metric.value).text})"
+
+
+def _size(pick: Variant, base: Variant | None) -> str:
+    parts = [f"{fmt.size(pick.bytes).text}" + _versus(pick.bytes, base.bytes if base else None, pick.baseline)]
+    if pick.gzip_bytes is not None:
+        packed = _versus(pick.gzip_bytes, base.gzip_bytes if base else None, pick.baseline)
+        parts.append(f"{fmt.size(pick.gzip_bytes).text} compressed{packed}")
+    return ", ".join(parts)
+
+
+def _versus(value: int, base: int | None, is_baseline: bool) -> str:
+    words = "" if is_baseline else fmt.relative(value, base)
+    return f" ({words})" if words else ""
+
+
+def _latency(report: Report) -> str:
+    pick, base = report.picked, report.baseline
+    if not pick.latency.measured:
+        return ""
+    entry = pick.latency.measured[0]
+    before = Setup.of(entry).find(base) if base and not pick.baseline else None
+    beside = f" (baseline {fmt.milliseconds(before.median_ms)})" if before else ""
+    setup = Setup.of(entry)
+    return f"{fmt.milliseconds(entry.median_ms)}{beside} measured on {setup.place}, {setup.software}"
+
+
+def _against(report: Report, base: Variant | None) -> str:
+    if base is None or base.metric is None:
+        return ""
+    change = fmt.change(report.metric, report.picked, base).text
+    return f"baseline {fmt.metric_value(report.metric, base.metric.value).text}, {change}"
+
+
+def _beside(value: int | None, base: int | None) -> str:
+    words = fmt.relative(value, base)
+    return f"baseline {fmt.size(base).text}, {words}" if words else ""

@@ -1,0 +1,273 @@
+"""What report.json (schema_version 1) holds.
+
+A required key may still be ``None`` where the type says so: it was not measured, or does not apply. Extra keys are
+allowed everywhere: adding one is free, changing or removing one raises ``schema_version``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, Strict
+
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict()]
+Count = Annotated[int, Strict(), Field(ge=0)]
+Amount = Annotated[float, Strict(), Field(ge=0)]
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
+Sha256 = Annotated[str, Strict(), Field(pattern="^[0-9a-f]{64}$")]
+Shape = list[int | None]  # None: any, usually the batch
+Shapes = Shape | list[Shape] | dict[str, Shape]  # of one tensor, or of several
+
+
+class Entry(pydantic.BaseModel):
+    """Base of all parts: read-only, extra keys are kept."""
+
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class Model(Entry):
+    """The model as it came."""
+
+    name: Text
+    source: Text
+    params: Count
+    macs: Count | None
+    input_shape: Shapes
+    output_shape: Shapes
+
+
+class Target(Entry):
+    name: Text
+
+
+class Data(Entry):
+    """Where the samples came from, and how many each split has."""
+
+    source: Text
+    train: Count | None
+    validation: Count | None
+    test: Count | None
+
+
+class Metric(Entry):
+    """``points``: factor from a difference of the metric to points; 100 for fractions such as accuracy."""
+
+    name: Text
+    higher_is_better: Flag
+    points: Amount = 1.0
+
+
+class MetricValue(Entry):
+    """Measured on the .tflite of the variant. Accuracy-like metrics are fractions."""
+
+    value: Number
+    samples: Count
+    split: Text
+
+
+class ValidationValue(Entry):
+    value: Number
+    samples: Count
+
+
+class Parity(Entry):
+    """Against the Keras model that the variant was converted from; errors in units of the output."""
+
+    max_abs_error: Number | None
+    mean_abs_error: Number | None
+    top1_agreement: Fraction | None
+
+
+class Measured(Entry):
+    """One latency measurement. ``kernels``: ``"xnnpack"`` or ``"builtin"``."""
+
+    device: Text
+    runtime: Text
+    threads: Count
+    runs: Count
+    median_ms: Amount
+    p95_ms: Amount | None
+    kernels: Text | None = None
+
+
+class Estimated(Entry):
+    """A latency predicted for the target, with the range it should lie in."""
+
+    median_ms: Amount
+    low_ms: Amount
+    high_ms: Amount
+    threads: Count
+    model_version: Text | Count
+
+
+class Latency(Entry):
+    estimated: Estimated | None
+    measured: list[Measured]
+
+
+class Memory(Entry):
+    arena_bytes: Count | None
+
+
+class Placement(Entry):
+    accelerator_ops: Count
+    cpu_ops: Count
+    fully_mapped: Flag
+
+
+class Kernel(Entry):
+    """The weights of one layer, as stored in the .tflite; ``sparsity`` is the fraction of zeros."""
+
+    name: Text
+    sparsity: Fraction
+    weights: Count | None = None
+
+
+class Variant(Entry):
+    """One .tflite. ``drop_points``: how much worse than the baseline, in points; negative: better."""
+
+    name: Text
+    file: Text
+    sha256: Sha256
+    bytes: Count
+    gzip_bytes: Count | None
+    params: Count | None
+    nonzero_params: Count | None
+    macs: Count | None
+    weight_sparsity: Fraction | None
+    metric: MetricValue | None
+    parity: Parity | None
+    latency: Latency
+    memory: Memory
+    placement: Placement | None
+    warnings: list[Text]
+    drop_points: Number | None
+    validation: ValidationValue | None
+    baseline: Flag
+    kernels: list[Kernel] | None = None
+    min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
+
+
+class Picks(Entry):
+    """Names of variants; ``None`` where none qualifies."""
+
+    quality: Text | None
+    balanced: Text | None
+    compact: Text | None
+
+
+class Gate(Entry):
+    """``value`` is the pick's; ``None``: it could not be measured, and then ``passed`` is false."""
+
+    name: Text
+    limit: Number
+    value: Number | None
+    passed: Flag
+
+
+class StageRun(Entry):
+    name: Text
+    seconds: Amount
+    reused: Flag
+
+
+class Epoch(Entry):
+    """One epoch; losses and metrics may be NaN when a training diverged."""
+
+    epoch: Count
+    loss: Number | None
+    val_loss: Number | None
+    metric: Number | None
+    val_metric: Number | None
+    learning_rate: Number | None
+
+
+class Training(Entry):
+    name: Text
+    epochs: list[Epoch]
+
+
+class Report(Entry):
+    """A whole report.json."""
+
+    schema_version: Literal[1]
+    created: Text
+    edgeprune_version: Text
+    command: Text | None  # None: built from Python
+    seed: Annotated[int, Strict()]
+    deterministic: Flag
+    recipe: Text
+    model: Model
+    target: Target
+    data: Data
+    metric: Metric
+    variants: Annotated[list[Variant], Field(min_length=1)]
+    picks: Picks
+    pick: Text
+    gates: list[Gate]
+    stages: list[StageRun]
+    training: list[Training]
+    warnings: list[Text]
+    environment: dict[Text, Text | None]  # versions, runtime, platform, cpu
+
+    @pydantic.field_validator("created")
+    @classmethod
+    def _iso_8601(cls, value: str) -> str:
+        datetime.fromisoformat(value.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _names_agree(self) -> Report:
+        names = [variant.name for variant in self.variants]
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise ValueError(f"variants: the name {twice[0]!r} occurs more than once")
+        chosen = {"pick": self.pick, **{f"picks.{key}": value for key, value in self.picks}}
+        for key, name in chosen.items():
+            if name is not None and name not in names:
+                raise ValueError(f"{key}: {name!r} is not the name of a variant ({', '.join(names)})")
+        if sum(variant.baseline for variant in self.variants) > 1:
+            raise ValueError("variants: more than one is marked as the baseline")
+        return self
+
+    @property
+    def picked(self) -> Variant:
+        """The variant that NAME.tflite is."""
+        return next(variant for variant in self.variants if variant.name == self.pick)
+
+    @property
+    def baseline(self) -> Variant | None:
+        """The unpruned float32 variant, if there is one."""
+        return next((variant for variant in self.variants if variant.baseline), None)
+
+
+def parse(report: Mapping[str, Any]) -> Report:
+    """The report as typed objects.
+
+    Raises:
+        ValueError: it does not follow the schema; the message names each key at fault.
+    """
+    try:
+        return Report.model_validate(report)
+    except pydantic.ValidationError as error:
+        faults = "\n".join(f"  {_where(fault['loc'])}{fault['msg']}" for fault in error.errors(include_url=False))
+    raise ValueError(f"This is not a report.json of schema_version 1:\n{faults}")
+
+
+def validate(report: Mapping[str, Any]) -> None:
+    """Check a report.json document against schema_version 1: keys, types, and that names refer to variants.
+
+    Raises:
+        ValueError: it does not follow the schema; the message names each key at fault.
+    """
+    parse(report)
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) + ": " if location else ""

@@ -1,0 +1,303 @@
+"""The sections of a report, in order: each is a function from a report to blocks, and one entry in ``SECTIONS``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from edgeprune.report import format as fmt
+from edgeprune.report import headline
+from edgeprune.report.blocks import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Figures,
+    Messages,
+    Paragraph,
+    Table,
+)  # fmt: skip
+from edgeprune.report.plots import Line, Point, curves, scatter
+from edgeprune.report.schema import Epoch, Gate, Report, Training, Variant
+from edgeprune.report.variants import Setup, badges, setups, variants_table
+
+Blocks = Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Section:
+    """``blocks`` gives what the section shows; nothing: the section is left out."""
+
+    anchor: str
+    title: str
+    blocks: Callable[[Report], Blocks]
+    in_markdown: bool = True
+
+
+def variants(report: Report) -> Blocks:
+    return [variants_table(report)]
+
+
+def tradeoffs(report: Report) -> Blocks:
+    """Cost against quality, one plot per cost that at least two variants have."""
+    costs: list[tuple[str, str, Callable[[Variant], float | None]]] = [
+        ("File size (kB)", "file size", lambda variant: variant.bytes / 1000),
+        ("Compressed size, gzip (kB)", "compressed size", lambda v: v.gzip_bytes and v.gzip_bytes / 1000),
+        *(
+            (_axis(setup), f"latency measured on {setup.place}, {setup.software}", _median(setup))
+            for setup in setups(report)
+        ),
+    ]
+    figures = [_scatter(report, f"plot{number}", *cost) for number, cost in enumerate(costs, 1)]
+    return [Figures([figure for figure in figures if figure])] if any(figures) else []
+
+
+def _axis(setup: Setup) -> str:
+    return f"Median latency measured on {setup.place} (ms)\n{setup.software}"
+
+
+def _median(setup: Setup) -> Callable[[Variant], float | None]:
+    def median(variant: Variant) -> float | None:
+        entry = setup.find(variant)
+        return entry.median_ms if entry else None
+
+    return median
+
+
+def _scatter(
+    report: Report, prefix: str, label: str, words: str, cost: Callable[[Variant], float | None]
+) -> Figure | None:
+    factor, unit = (100, " (%)") if fmt.is_percent(report.metric) else (1, "")
+    points = [
+        Point(v.name, x, factor * v.metric.value, pick=v.name == report.pick, baseline=v.baseline)
+        for v in report.variants
+        if (x := cost(v)) is not None and v.metric and math.isfinite(v.metric.value)
+    ]
+    if len(points) < 2:
+        return None
+    name = fmt.metric_name(report.metric)
+    y_label = f"{name}{unit}" if report.metric.higher_is_better else f"{name}{unit}, lower is better"
+    listed = "; ".join(f"{p.name} at {fmt.short(p.x)}, {fmt.short(p.y, 4)}" for p in points)
+    return Figure(
+        draw=partial(scatter, points, label, y_label, report.metric.higher_is_better, prefix),
+        alt=f"Scatter plot, {' '.join(label.split())} against {y_label}: {listed}.",
+        caption=f"{name} against {words}.",
+    )
+
+
+def training(report: Report) -> Blocks:
+    """Curves over epochs, and where each training ended."""
+    trainings = [one for one in report.training if one.epochs]
+    if not trainings:
+        return []
+    name = fmt.metric_name(report.metric)
+    columns = [
+        Column("Training", numeric=False, code=True), Column("Epochs"), Column("Loss", "train, last epoch"),
+        Column("Loss", "validation, last epoch"), Column(name, "train, last epoch"),
+        Column(name, "validation, last epoch"), Column(name, "validation, best epoch"),
+    ]  # fmt: skip
+    rows = [_training_row(report, one) for one in trainings]
+    figures = [figure for number, one in enumerate(trainings, 1) for figure in _curves(report, one, f"train{number}")]
+    return [Table("Training and selection saw train and validation data only.", columns, rows), Figures(figures)]
+
+
+def _training_row(report: Report, one: Training) -> list[Cell]:
+    last, metric = one.epochs[-1], report.metric
+    known = [e.val_metric for e in one.epochs if e.val_metric is not None and math.isfinite(e.val_metric)]
+    best = (max(known) if metric.higher_is_better else min(known)) if known else None
+    losses = [
+        fmt.absent() if loss is None else Cell(fmt.short(loss, 4), fmt.plain(loss))
+        for loss in (last.loss, last.val_loss)
+    ]
+    metrics = [fmt.metric_value(metric, value) for value in (last.metric, last.val_metric, best)]
+    return [Cell(one.name), Cell(f"{len(one.epochs)}"), *losses, *metrics]
+
+
+def _curves(report: Report, one: Training, prefix: str) -> list[Figure]:
+    factor, unit = (100, " (%)") if fmt.is_percent(report.metric) else (1, "")
+    name = fmt.metric_name(report.metric)
+    panels: list[tuple[str, float, Callable[[Epoch], float | None], Callable[[Epoch], float | None]]] = [
+        ("Loss", 1, lambda e: e.loss, lambda e: e.val_loss),
+        (f"{name}{unit}", factor, lambda e: e.metric, lambda e: e.val_metric),
+    ]
+    epochs = [epoch.epoch for epoch in one.epochs]
+    figures = []
+    for label, times, of_train, of_validation in panels:
+        lines = [
+            Line(split, [None if (y := get(epoch)) is None else times * y for epoch in one.epochs], split != "train")
+            for split, get in (("train", of_train), ("validation", of_validation))
+        ]
+        figures.append(
+            Figure(
+                draw=partial(curves, lines, epochs, label, f"{prefix}-{'loss' if label == 'Loss' else 'metric'}"),
+                alt=f"{label} over {len(epochs)} epochs of {one.name}, on train and validation data; the table above "
+                "gives the last values.",
+                caption=f"{label.removesuffix(unit)} over the epochs of {one.name}.",
+            )
+        )
+    return figures
+
+
+# Gate → what it limits, and how its figures read. A gate that is not here shows its name and plain numbers.
+_GATES: dict[str, tuple[str, Callable[[Report, float], str]]] = {
+    "max_drop": ("Drop against the baseline", lambda report, value: fmt.points(report.metric, value)),
+    "max_size": ("File size", lambda report, value: fmt.scaled(value, "B")),
+    "max_latency": ("Median latency", lambda report, value: fmt.milliseconds(value)),
+}
+
+
+def gates(report: Report) -> Blocks:
+    """The limits that the user set, and whether the pick keeps them."""
+    if not report.gates:
+        return [Paragraph("No gates were set (--max-drop, --max-size, --max-latency).")]
+    columns = [
+        Column("Gate", numeric=False),
+        Column("Limit", "at most"),
+        Column("Pick"),
+        Column("Result", numeric=False),
+    ]
+    return [Table(f"The pick, {report.pick}, against the limits.", columns, [_gate(report, g) for g in report.gates])]
+
+
+def _gate(report: Report, gate: Gate) -> list[Cell]:
+    words, show = _GATES.get(gate.name, (gate.name, lambda _, value: fmt.plain(value)))
+    matches = [e for e in report.picked.latency.measured if gate.name == "max_latency" and e.median_ms == gate.value]
+    note = f"measured on {Setup.of(matches[0]).place}, {Setup.of(matches[0]).software}" if matches else None
+    value = fmt.absent() if gate.value is None else Cell(show(report, gate.value), fmt.plain(gate.value), note)
+    result = Cell("passed", tone="good") if gate.passed else Cell("missed", tone="bad")
+    return [Cell(words, gate.name), Cell(show(report, gate.limit), fmt.plain(gate.limit)), value, result]
+
+
+def parity(report: Report) -> Blocks:
+    """How far each .tflite is from the Keras model that it came from."""
+    columns = [
+        Column("Variant", numeric=False, code=True),
+        Column("Largest difference", "absolute, in units of the output"),
+        Column("Mean difference", "absolute, in units of the output"),
+        Column("Same top-1", "answers that agree"),
+    ]
+    rows = []
+    for variant in report.variants:
+        found = variant.parity
+        errors = [found.max_abs_error, found.mean_abs_error] if found else [None, None]
+        cells = [fmt.absent() if value is None else Cell(f"{value:.3g}", f"{value!r}") for value in errors]
+        agree = found.top1_agreement if found else None
+        top1 = fmt.absent("not measured, or the model does not classify")
+        rows.append(
+            [
+                Cell(variant.name, badges=badges(report, variant)),
+                *cells,
+                top1 if agree is None else fmt.share(agree, "", 2),
+            ]
+        )
+    return [Table("Each .tflite against the Keras model that it was converted from.", columns, rows)]
+
+
+_WORTH_A_TABLE = 0.01  # below, a variant was not pruned: quantization alone makes a few zeros
+
+
+def layers(report: Report) -> Blocks:
+    """Zeros per layer, for variants that were pruned."""
+    columns = [Column("Layer", numeric=False, code=True), Column("Weights", "number"), Column("Sparsity", "zeros")]
+    tables = []
+    for variant in report.variants:
+        if variant.kernels and (variant.weight_sparsity or 0) >= _WORTH_A_TABLE:
+            rows = [
+                [
+                    Cell(kernel.name),
+                    fmt.count(kernel.weights, "weights"),
+                    fmt.share(kernel.sparsity, "of the weights are zero"),
+                ]
+                for kernel in variant.kernels
+            ]
+            tables.append(Table(f"{variant.name}: zeros by layer, counted in the .tflite.", columns, rows, folded=True))
+    return tables
+
+
+def stages(report: Report) -> Blocks:
+    """How long each stage took."""
+    columns = [Column("Stage", numeric=False, code=True), Column("Time"), Column("", numeric=False)]
+    rows = [
+        [
+            Cell(stage.name),
+            Cell(fmt.seconds(stage.seconds), f"{stage.seconds:.6g} s"),
+            Cell("reused from an earlier run" if stage.reused else ""),
+        ]
+        for stage in report.stages
+    ]
+    worked = sum(stage.seconds for stage in report.stages if not stage.reused)
+    reused = sum(stage.reused for stage in report.stages)
+    caption = f"Stages: {fmt.seconds(worked)} of work in this run" + (f", {reused} reused." if reused else ".")
+    return [Table(caption, columns, rows, folded=True)] if rows else []
+
+
+def warnings(report: Report) -> Blocks:
+    found = headline.warning_messages(report)
+    return [Messages(found)] if found else [Paragraph("No warnings.")]
+
+
+def facts(report: Report) -> Blocks:
+    """What went in: model, data, recipe, environment."""
+    model, data = report.model, report.data
+    macs = "" if model.macs is None else f", {fmt.scaled(model.macs)} MACs"
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    counts = ", ".join(f"{'–' if number is None else f'{number:,}'} {split}" for split, number in splits.items())
+    items = [
+        ("Model", Cell(f"{model.name}, from {model.source}")),
+        ("Model size", Cell(f"{fmt.scaled(model.params)} parameters{macs}", f"{model.params:,} parameters")),
+        ("Input and output", Cell(f"{fmt.shape(model.input_shape)} → {fmt.shape(model.output_shape)}")),
+        ("Target", Cell(report.target.name)),
+        ("Data", Cell(f"{data.source}: {counts} samples")),
+        ("Recipe", Cell(f"{report.recipe}; every setting is in recipe.toml")),
+        *(
+            (f"Pick, {role}", Cell(f"{getattr(report.picks, role) or '–'} ({words})"))
+            for role, words in headline.ROLES.items()
+        ),
+        *((name, Cell(str(value))) for name, value in report.environment.items() if value is not None),
+    ]
+    return [Facts(items)]
+
+
+def files(report: Report) -> Blocks:
+    columns = [
+        Column("Variant", numeric=False, code=True),
+        Column("File", numeric=False, code=True),
+        Column("Bytes"),
+        Column("Needs", "TensorFlow Lite, at least"),
+        Column("SHA-256", numeric=False, code=True),
+    ]
+    rows = [[Cell(v.name), Cell(v.file), Cell(f"{v.bytes:,}"), _needs(v), Cell(v.sha256)] for v in report.variants]
+    return [Table("The files that the figures were measured on.", columns, rows, folded=True)]
+
+
+def _needs(variant: Variant) -> Cell:
+    return fmt.absent("not known") if variant.min_runtime is None else Cell(variant.min_runtime)
+
+
+def reproduce(report: Report) -> Blocks:
+    promise = (
+        "With --deterministic, the same command on the same machine gives the same artifacts, byte for byte."
+        if report.deterministic
+        else "Without --deterministic, the same command may give slightly different weights and figures."
+    )
+    started = [Code(report.command)] if report.command else [Paragraph("Built from Python with edgeprune.build().")]
+    return [*started, Paragraph(f"Seed {report.seed}. {promise}")]
+
+
+SECTIONS: tuple[Section, ...] = (
+    Section("warnings", "Warnings", warnings),
+    Section("variants", "Variants", variants),
+    Section("tradeoffs", "Quality against cost", tradeoffs, in_markdown=False),
+    Section("gates", "Gates", gates),
+    Section("training", "Training", training),
+    Section("parity", "Parity with the Keras model", parity),
+    Section("layers", "Sparsity by layer", layers, in_markdown=False),
+    Section("stages", "Stages", stages, in_markdown=False),
+    Section("facts", "What went in", facts),
+    Section("reproduce", "How to reproduce", reproduce),
+    Section("files", "Files", files, in_markdown=False),
+)

@@ -1,0 +1,113 @@
+"""What ``edgeprune build`` says at the end."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.report import headline
+from edgeprune.report.blocks import EVERYWHERE, Cell, Table
+from edgeprune.report.schema import Report, parse
+from edgeprune.report.sections import gates
+from edgeprune.report.variants import variants_table
+
+if TYPE_CHECKING:
+    import rich.console
+    import rich.table
+
+_STYLES = {"": "", "good": "green", "bad": "red", "absent": "dim"}
+
+
+def terminal(report: Mapping[str, Any], folder: Path | None = None) -> rich.console.RenderableType:
+    """The variants, the pick and why, gates, warnings, and where the files are.
+
+    Args:
+        report: a report.json document.
+        folder: the run folder, so that paths can be given from where the user stands; None: relative to it.
+
+    Raises:
+        ValueError: the report does not follow the schema.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    parsed = parse(report)
+    parts: list[rich.console.RenderableType] = [
+        Text(headline.built(parsed)),
+        _table(variants_table(parsed)),
+        Text(headline.pick_figures(parsed), style="bold"),
+        Text(headline.why(parsed)),
+        *_gates(parsed),
+        *(
+            Text(f"Warning: {f'{about}: ' if about else ''}{text}", "yellow")
+            for about, text in headline.warning_messages(parsed)
+        ),
+        Text(_files(parsed, folder)),
+    ]
+    spaced = [part for block in parts for part in (Text(), block)]
+    return Group(*spaced[1:])
+
+
+def _table(table: Table) -> rich.console.RenderableType:
+    """The columns for which 80 characters have room; what latencies were measured with stands below."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = table.at_level(EVERYWHERE)
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    legend: list[str] = []
+    for column in shown.columns:
+        title = column.title
+        if column.group.startswith("Latency"):
+            kind = column.group.split(", ")[1]
+            legend.append(f"[{len(legend) + 1}] Time of one inference, {kind}: {title}, {column.note}.")
+            title = f"Time [{len(legend)}]"
+        drawn.add_column(
+            Text(textwrap.fill(title, 12, break_long_words=False)),
+            justify="right" if column.numeric else "left",
+            no_wrap=not column.code,
+            overflow="fold",
+        )
+    for index, row in enumerate(shown.rows):
+        drawn.add_row(*map(_cell, row), style="bold" if index == shown.highlighted else "")
+    notes = [*legend, *(note for note in shown.notes if legend or not note.startswith("Latency"))]
+    return Group(drawn, *(Text(note, style="dim") for note in notes))
+
+
+def _cell(cell: Cell) -> Any:
+    from rich.text import Text
+
+    return Text(" ".join((cell.text, *(f"({badge})" for badge in cell.badges))), style=_STYLES[cell.tone])
+
+
+def _gates(report: Report) -> list[Any]:
+    from rich.text import Text
+
+    if not report.gates:
+        return []
+    lines = [Text(headline.gates_line(report))]
+    for block in gates(report):
+        if isinstance(block, Table):
+            for name, limit, value, result in block.rows:
+                note = f" ({value.note})" if value.note else ""
+                line = f"  {result.text}: {name.text} {value.text}{note}, at most {limit.text}"
+                lines.append(Text(line, style=_STYLES[result.tone]))
+    return [Text("\n").join(lines)]
+
+
+def _files(report: Report, folder: Path | None) -> str:
+    def path(name: str) -> str:
+        return str(folder / name) if folder else name
+
+    files = [
+        (path(headline.pick_file(report)), "the pick: this file goes to the device"),
+        (path("variants"), "all variants"),
+        (path("report.html"), "the report with plots; open it in a browser"),
+        (path("report.json"), "every figure, for programs"),
+    ]
+    width = max(len(name) for name, _ in files)
+    return "Files:\n" + "\n".join(f"  {name:{width}}  {words}" for name, words in files)

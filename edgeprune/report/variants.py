@@ -1,0 +1,200 @@
+"""The table of variants. A column is one entry: a head, and a function from a variant to a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeprune.report import format as fmt
+from edgeprune.report.blocks import EVERYWHERE, IN_FILES, IN_HTML, Cell, Column, Table
+from edgeprune.report.schema import Estimated, Measured, Report, Variant
+
+Entry = tuple[Column, Callable[[Variant], Cell]]
+
+HOST_NOTE = (
+    "Latency measured on the host compares the variants on that machine. It is not the latency on the target: "
+    "a variant that gains nothing on a large processor may gain on a small one, and the other way round."
+)
+SPARSITY_NOTE = (
+    "Zeroed weights shorten a file only once it is compressed (gzip), and speed up only runtimes with sparse kernels."
+)
+ABSENT_NOTE = "– stands for a figure that was not measured or does not apply."
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Under which conditions a latency was measured; figures of different setups never share a column."""
+
+    device: str
+    runtime: str
+    kernels: str | None
+    threads: int
+
+    @classmethod
+    def of(cls, entry: Measured) -> Setup:
+        return cls(entry.device, entry.runtime, entry.kernels, entry.threads)
+
+    @property
+    def place(self) -> str:
+        """The device without its details: "host" of "host: Some CPU"."""
+        return self.device.partition(": ")[0]
+
+    @property
+    def software(self) -> str:
+        kernels = {None: "", "xnnpack": "XNNPACK kernels", "builtin": "built-in kernels"}
+        parts = [self.runtime, kernels.get(self.kernels, f"{self.kernels} kernels"), threads(self.threads)]
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def details(self) -> str:
+        """What the device is, if it says: "Some CPU" of "host: Some CPU"."""
+        return self.device.partition(": ")[2]
+
+    def find(self, variant: Variant) -> Measured | None:
+        return next((entry for entry in variant.latency.measured if Setup.of(entry) == self), None)
+
+
+def threads(count: int) -> str:
+    return f"{count} thread" + ("" if count == 1 else "s")
+
+
+def setups(report: Report) -> list[Setup]:
+    """All measuring conditions in the report, in the order in which they first occur."""
+    return list(dict.fromkeys(Setup.of(entry) for v in report.variants for entry in v.latency.measured))
+
+
+def variants_table(report: Report) -> Table:
+    """Every variant with every figure."""
+    entries = [
+        *_quality(report), *_size(), *_content(),
+        *(_measured(setup, first=not number) for number, setup in enumerate(setups(report))), *_estimated(report),
+    ]  # fmt: skip
+    heads: list[Column] = [Column("Variant", numeric=False, code=True), *(column for column, _ in entries)]
+    rows = [[_name(report, variant), *(cell(variant) for _, cell in entries)] for variant in report.variants]
+    table = Table(
+        "Every variant built. Sizes in bytes with 1 kB = 1,000 bytes.",
+        heads,
+        rows,
+        highlighted=next(index for index, variant in enumerate(report.variants) if variant.name == report.pick),
+    )
+    devices = dict.fromkeys(f"{setup.place} is {setup.details}." for setup in setups(report) if setup.details)
+    rules = [
+        (bool(devices), "Devices: " + " ".join(devices)),
+        (any(setup.place == "host" for setup in setups(report)), HOST_NOTE),
+        (any(variant.weight_sparsity for variant in report.variants), SPARSITY_NOTE),
+        (table.has_absent, ABSENT_NOTE),
+    ]
+    return Table(table.caption, heads, rows, [note for holds, note in rules if holds], table.highlighted)
+
+
+def badges(report: Report, variant: Variant) -> tuple[str, ...]:
+    """What a variant is in this report."""
+    rules = [(variant.name == report.pick, "pick"), (variant.baseline, "baseline")]
+    return tuple(word for holds, word in rules if holds)
+
+
+def _name(report: Report, variant: Variant) -> Cell:
+    return Cell(variant.name, exact=variant.file, badges=badges(report, variant))
+
+
+def _quality(report: Report) -> list[Entry]:
+    metric = report.metric
+    grounds = {_ground(variant) for variant in report.variants if variant.metric}
+    note = f"on {grounds.pop()}" if len(grounds) == 1 else ""
+    if not metric.higher_is_better:
+        note = f"lower is better; {note}".strip("; ")
+
+    def value(variant: Variant) -> Cell:
+        cell = fmt.metric_value(metric, variant.metric.value if variant.metric else None)
+        own = f"on {_ground(variant)}" if variant.metric and not note.endswith(_ground(variant)) else None
+        return Cell(cell.text, cell.exact, own, tone=cell.tone)
+
+    return [
+        (Column(fmt.metric_name(metric), note, "Quality of the .tflite"), value),
+        (
+            Column("Change", "against the baseline", "Quality of the .tflite"),
+            lambda variant: fmt.change(metric, variant, report.baseline),
+        ),
+    ]
+
+
+def _ground(variant: Variant) -> str:
+    return f"{variant.metric.split}, {variant.metric.samples:,} samples" if variant.metric else ""
+
+
+def _size() -> list[Entry]:
+    return [
+        (Column("File", "as it is", "Size"), lambda variant: fmt.size(variant.bytes)),
+        (Column("gzip", "compressed", "Size"), lambda variant: fmt.size(variant.gzip_bytes)),
+    ]
+
+
+def _content() -> list[Entry]:
+    group = "Content"
+    return [
+        (
+            Column("Parameters", "number", group, level=IN_HTML),
+            lambda variant: fmt.count(variant.params, "parameters"),
+        ),
+        (
+            Column("Nonzero", "parameters", group, level=IN_HTML),
+            lambda variant: fmt.count(variant.nonzero_params, "non-zero parameters"),
+        ),
+        (
+            Column("Sparsity", "weights that are zero", group, level=IN_FILES),
+            lambda variant: fmt.share(variant.weight_sparsity, "of the weights are zero"),
+        ),
+        (
+            Column("MACs", "per inference", group, level=IN_FILES),
+            lambda variant: fmt.count(variant.macs, "multiply-accumulates"),
+        ),
+        (
+            Column("Arena", "working memory", "Memory", level=IN_FILES),
+            lambda variant: fmt.size(variant.memory.arena_bytes),
+        ),
+    ]
+
+
+def _measured(setup: Setup, first: bool) -> Entry:
+    def cell(variant: Variant) -> Cell:
+        entry = setup.find(variant)
+        if entry is None:
+            return fmt.absent("not measured under these conditions")
+        exact = f"median {fmt.plain(entry.median_ms)} ms of {entry.runs:,} runs"
+        if entry.p95_ms is None:
+            return Cell(fmt.milliseconds(entry.median_ms), exact)
+        return Cell(
+            fmt.milliseconds(entry.median_ms),
+            f"{exact}; 95th percentile {fmt.plain(entry.p95_ms)} ms",
+            note=f"p95 {fmt.milliseconds(entry.p95_ms)}",
+        )
+
+    level = EVERYWHERE if first else IN_FILES
+    return Column(setup.place, f"{setup.software}, median", "Latency, measured", level=level), cell
+
+
+def _estimated(report: Report) -> list[Entry]:
+    """One column per latency model and number of threads; one that says so if nothing was estimated."""
+    made = [variant.latency.estimated for variant in report.variants if variant.latency.estimated]
+    kinds = list(dict.fromkeys((entry.threads, entry.model_version) for entry in made))
+    group = "Latency, estimated"
+    if not kinds:
+        nothing = Cell("not estimated", tone="absent")
+        return [(Column(report.target.name, "no estimate", group, level=IN_HTML), lambda variant: nothing)]
+    return [
+        (
+            Column(report.target.name, f"{threads(kind[0])}, latency model {kind[1]}, median and range", group),
+            lambda variant, kind=kind: _estimate(variant.latency.estimated, kind),  # type: ignore[misc]
+        )
+        for kind in kinds
+    ]
+
+
+def _estimate(entry: Estimated | None, kind: tuple[int, str | int]) -> Cell:
+    if entry is None or (entry.threads, entry.model_version) != kind:
+        return Cell("not estimated", tone="absent")
+    return Cell(
+        fmt.milliseconds(entry.median_ms),
+        exact=f"{fmt.plain(entry.median_ms)} ms, between {fmt.plain(entry.low_ms)} and {fmt.plain(entry.high_ms)} ms",
+        note=f"{fmt.short(entry.low_ms)} to {fmt.milliseconds(entry.high_ms)}",
+    )

@@ -1,0 +1,75 @@
+"""report.json as HTML and Markdown files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.files import write_bytes
+from edgeprune.report import headline
+from edgeprune.report.blocks import IN_FILES
+from edgeprune.report.schema import Report, parse
+from edgeprune.report.sections import SECTIONS
+
+if TYPE_CHECKING:
+    import jinja2
+
+FILES = ("report.html", "report.md")
+
+
+def write_views(report: Mapping[str, Any], folder: Path) -> None:
+    """Write ``report.html`` and ``report.md`` into ``folder``, each atomically. The same report gives the same bytes.
+
+    Args:
+        report: a report.json document.
+
+    Raises:
+        ValueError: the report does not follow the schema.
+        OutputError: the folder cannot be written to.
+    """
+    parsed = parse(report)
+    for name in FILES:
+        write_bytes(Path(folder) / name, render(parsed, name).encode())
+
+
+def render(report: Report, template: str) -> str:
+    """One of ``FILES`` as text."""
+    shown = [section for section in SECTIONS if section.in_markdown or template.endswith(".html")]
+    sections = [(section, blocks) for section in shown if (blocks := section.blocks(report))]
+    return _environment().get_template(template).render(
+        report=report, headline=headline, sections=sections, in_files=IN_FILES
+    )  # fmt: skip
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = escape_markdown
+    environment.filters["fence"] = fence
+    environment.filters["svg"] = markupsafe.Markup  # drawings are made here, with their text escaped
+    return environment
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in tables too."""
+    text = re.sub(r"\s+", " ", str(text))
+    text = re.sub(r"([\\`*\[\]|])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+
+
+def fence(text: str) -> str:
+    """A code block whose fence is longer than any in the text."""
+    ticks = max((len(run) for run in re.findall("`+", text)), default=0)
+    marks = "`" * max(3, ticks + 1)
+    return f"{marks}\n{text}\n{marks}"

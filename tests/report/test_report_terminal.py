@@ -1,0 +1,70 @@
+"""What stands in the terminal when a build is done."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from edgeprune.report.terminal import terminal
+
+
+def printed(report, width=80, **options):
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None).print(terminal(report, **options))
+    return out.getvalue()
+
+
+def test_every_variant_and_the_pick_are_told(report):
+    """The table has each variant on a line of 80 characters, and the words say which is the pick and why."""
+    text = printed(report)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    for variant in report["variants"]:
+        assert any(variant["name"] in line and f"{100 * variant['metric']['value']:.2f} %" in line for line in lines)
+    flat = " ".join(text.split())
+    assert "The pick is magnitude-int8: 82.74 % accuracy" in flat
+    assert "it is the smallest after compression" in flat
+    assert "[1] Time of one inference, measured: host, ai-edge-litert 2.3.0, XNNPACK kernels, 1 thread" in flat
+    assert "host is Example CPU" in flat
+    assert "Gates: 2 of 2 passed." in flat
+    assert "Warning: magnitude-int8: Half of the weights" in flat
+
+
+def test_every_variation_can_be_printed(any_report):
+    """Nothing is cut off, whatever is missing."""
+    text = printed(any_report)
+    assert "…" not in text
+    assert "The pick is" in text
+
+
+def test_a_long_metric_name_leaves_room_for_the_variants(report):
+    """The head of a column is wrapped; the names below stay whole."""
+    report["metric"]["name"] = "sparse_top_k_categorical_accuracy"
+    assert any(line.split()[:3] == ["magnitude-int8", "(pick)", "82.74"] for line in printed(report).splitlines())
+
+
+def test_missed_gates_are_told(variations):
+    """The reader sees which gate was missed, by what."""
+    flat = " ".join(printed(variations["missed_gate"]()).split())
+    assert "Gates: 1 of 3 missed (max_drop)." in flat
+    assert "missed: Drop against the baseline 1.03 points of accuracy, at most 1.00 points of accuracy" in flat
+
+
+def test_files_are_named_from_where_the_user_stands(report):
+    """With the run folder, the paths can be copied."""
+    assert str(Path("runs") / "x" / "sample-resnet8.tflite") in printed(report, folder=Path("runs/x"))
+    assert "\n  report.html " in printed(report)
+
+
+def test_names_are_not_taken_for_markup(report):
+    """A name in square brackets is printed, not obeyed."""
+    report["model"]["name"] = "[red]model[/red]"
+    report["warnings"] = ["[/nothing] closes"]
+    text = printed(report)
+    assert "[red]model[/red]" in text
+    assert "[/nothing] closes" in text
+
+
+def test_a_terminal_without_colours_gets_none(report):
+    """Piped output has no escape codes."""
+    assert "\x1b" not in printed(report)
