@@ -1,0 +1,227 @@
+"""One build: a model, data, a recipe and a target in; .tflite files and a report about them out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from edgeprune import plan as planning
+from edgeprune.context import Context
+from edgeprune.errors import UsageError
+from edgeprune.files import copy_file, output_errors, sha256_file, write_bytes, write_json
+from edgeprune.pipeline import Run
+from edgeprune.progress import Progress
+from edgeprune.recipe import Recipe, load_recipe
+from edgeprune.selection import Limits
+from edgeprune.target import Target, load_target
+
+if TYPE_CHECKING:
+    import tf_keras
+
+DEFAULT_RECIPE = "magnitude-int8"
+WORKING_RECIPE = Path("edgeprune.toml")
+DEMO = "demo"
+
+
+def build(
+    model: str | Path | tf_keras.Model | None = None,
+    *,
+    target: str | Target = "rpi4",
+    data: Any = None,
+    recipe: str | Path | Recipe | None = None,
+    out: str | Path | None = None,
+    limits: Limits | None = None,
+    seed: int = 0,
+    deterministic: bool = False,
+    fresh: bool = False,
+    trust_model: bool = False,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Build every variant that a recipe asks for, measure each, and write the run folder.
+
+    Args:
+        model: a model file or folder, a model object, or None for the demo.
+        target: name of a target, or a TOML file.
+        data: folder, .npz, ``module:function``, function, arrays, or "demo".
+        recipe: name, TOML file or object; None: ``edgeprune.toml`` in the working folder, else ``magnitude-int8``.
+        out: the run folder; None: ``runs/MODEL-TARGET``.
+        limits: the gates.
+        seed: every random choice derives from it.
+        deterministic: same seed, same machine, same bytes; slower.
+        fresh: forget what an earlier run finished.
+        trust_model: run code that the model file brings along.
+        progress: hears what is going on.
+        command: how the build was started, for the report.
+
+    Returns:
+        The report, as in report.json.
+
+    Raises:
+        EdgepruneError: with what happened, what was expected, and what to do.
+    """
+    chosen = target if isinstance(target, Target) else load_target(target)
+    resolved = resolve_recipe(recipe)
+    is_demo = model is None
+    source = _source(model)
+    if data is None and not is_demo:
+        raise UsageError(
+            "No data was given.",
+            expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
+        )
+    folder = Path(out or Path("runs") / f"{_name(source)}-{chosen.name}")
+    with _locked(folder):
+        if fresh:
+            shutil.rmtree(folder / "stages", ignore_errors=True)
+        context = _context(source, resolved, chosen, seed, deterministic, trust_model, progress or Progress())
+        return _build(context, DEMO if is_demo else data, folder, limits or Limits(), command)
+
+
+def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
+    """The recipe itself, by name or file, or the one that applies where none is named."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is None:
+        return load_recipe(WORKING_RECIPE if WORKING_RECIPE.is_file() else DEFAULT_RECIPE)
+    return load_recipe(recipe)
+
+
+def _build(context: Context, data: Any, folder: Path, limits: Limits, command: str | None) -> dict[str, Any]:
+    from edgeprune.report import write_views
+    from edgeprune.report.document import assemble
+
+    run = Run(folder / "stages")
+    run.execute([planning.source_step(context.source is None)], context)
+    context = _with_data(context, run, data)
+    plan = planning.make_plan(context.recipe, context.target)
+    run.execute(plan.steps, context)
+    name = _name(context.source)
+    files = _export(plan, run, context, folder, name)
+    report = assemble(plan, run, context, files, limits, name, command)
+    copy_file(folder / files[report["pick"]], folder / f"{name}.tflite")
+    with output_errors(folder):
+        write_json(folder / "report.json", report)
+        write_views(report, folder)
+    _write_manifest(context, folder, command)
+    return report
+
+
+def _source(model: Any) -> Any:
+    return Path(model) if isinstance(model, str | Path) else model
+
+
+def _name(source: Any) -> str:
+    if source is None:
+        return DEMO
+    return source.stem if isinstance(source, Path) else source.name
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder; the operating system lets go of the lock when the process ends, however it ends."""
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise UsageError(
+                f"Another edgeprune build is running in {folder}.",
+                fix="wait for it to end, or choose another folder with --out.",
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _context(
+    source: Any, recipe: Recipe, target: Target, seed: int, deterministic: bool, trust: bool, progress: Progress
+) -> Context:
+    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.models.hash import model_hash
+    from edgeprune.train.determinism import start
+
+    start(seed, deterministic)
+    inputs = {
+        "model": None if source is None else model_hash(source),
+        "seed": seed,
+        "deterministic": deterministic,
+        "trust": trust,
+        "target": target.model_dump(mode="json"),
+        "runtime": find_runtime().version,
+        "task": recipe.task.model_dump(mode="json"),
+    }
+    return Context(source, recipe, target, seed, deterministic, trust, inputs, progress)
+
+
+def _with_data(context: Context, run: Run, source: Any) -> Context:
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.train.task import resolve_task
+
+    model = context.load(run.artifacts[planning.MODEL])
+    data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
+    _, labels = next(iter(data.validation.batches(1)))
+    task = resolve_task(model, context.recipe.task, labels)
+    inputs = {**context.inputs, "data": data.fingerprint}
+    return dataclasses.replace(context, inputs=inputs, data=data, task=task)
+
+
+def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name: str) -> dict[str, str]:
+    """Copy what the stages made to where the user finds it; returns the path of each variant's file."""
+    files = {}
+    wanted = set()
+    for variant in plan.variants:
+        files[variant.name] = f"variants/{name}-{variant.name}.tflite"
+        copy_file(run.artifacts[variant.last].files["tflite"], folder / files[variant.name])
+        model = folder / "models" / f"{name}-{variant.model}.keras"
+        copy_file(run.artifacts[variant.model].files["model"], model)
+        wanted |= {folder / files[variant.name], model}
+    # What an earlier recipe left in the folders that belong to the build would be taken for results of this one.
+    for stale in {*folder.glob("variants/*.tflite"), *folder.glob("models/*.keras")} - wanted:
+        stale.unlink()
+    data, _ = context.required()
+    if data.class_names:
+        write_bytes(folder / "labels.txt", ("\n".join(data.class_names) + "\n").encode())
+    write_bytes(folder / "recipe.toml", context.recipe.to_toml().encode())
+    return files
+
+
+def _write_manifest(context: Context, folder: Path, command: str | None) -> None:
+    from edgeprune.report.document import environment
+
+    data, _ = context.required()
+    skipped = {"manifest.json", ".lock"}
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in skipped and path.relative_to(folder).parts[0] != "stages"
+    ]
+    promise = (
+        "the same command on the same machine gives the same .tflite and .keras files, byte for byte"
+        if context.deterministic
+        else "not promised: built without --deterministic"
+    )
+    write_json(
+        folder / "manifest.json",
+        {
+            "command": command or " ".join(sys.argv),
+            "seed": context.seed,
+            "deterministic": context.deterministic,
+            "reproducibility": promise,
+            "inputs": dict(context.inputs),
+            "preprocessing": data.preprocessing,
+            "environment": environment(),
+            "files": {
+                str(path.relative_to(folder)): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+                for path in files
+            },
+        },
+    )

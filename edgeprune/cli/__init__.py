@@ -1,0 +1,79 @@
+"""The command line. Each command has a file of its own, imported when it is called; only these files print."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+import click
+
+from edgeprune._version import __version__
+
+# command → (module, one line for --help): --help itself imports none of them.
+COMMANDS = {
+    "build": "Prune, fine-tune, quantize, convert and measure a model.",
+    "profile": "Size, memory and operators of a .tflite file.",
+    "targets": "The boards that edgeprune knows.",
+    "init": "Write a commented edgeprune.toml.",
+    "doctor": "What is installed, what is missing, and how to get it.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows the names of its commands and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"edgeprune.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgeprune")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def edgeprune(debug: bool) -> None:
+    """Prune, quantize and convert Keras models for edge boards, and measure every artifact.
+
+    Try it without a model: edgeprune build --target rpi4
+    """
+
+
+def main() -> None:
+    """The entry point: every error becomes one message and an exit code (2 usage, 3 missing, 130 interrupted)."""
+    from edgeprune.errors import EdgepruneError
+
+    debug = "--debug" in sys.argv
+    if debug:
+        # So that it may stand after the command too.
+        sys.argv = [sys.argv[0], "--debug", *[argument for argument in sys.argv[1:] if argument != "--debug"]]
+    try:
+        code = edgeprune.main(standalone_mode=False)
+    except EdgepruneError as error:
+        code = _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code, debug)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail(
+            "Interrupted. Finished stages and training epochs are kept: the same command goes on from there.",
+            130,
+            debug,
+        )
+    except BrokenPipeError:
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"edgeprune: {message}", err=True)
+    return code

@@ -1,0 +1,65 @@
+"""``edgeprune build``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
+@click.option("--data", help="Folder of class folders, .npz, module:function, file.py:function, or demo.")
+@click.option("--recipe", help="A built-in recipe or a TOML file.  [default: ./edgeprune.toml, else magnitude-int8]")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/MODEL-TARGET]")
+@click.option("--max-drop", type=float, help="Gate: points of the metric that the pick may lose.")
+@click.option("--max-size", type=int, help="Gate: bytes of the pick.")
+@click.option("--max-latency", type=float, help="Gate: milliseconds of the pick.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Every random choice derives from it.")
+@click.option("--deterministic", is_flag=True, help="Same seed, same machine, same bytes. Slower.")
+@click.option("--fresh", is_flag=True, help="Forget what an earlier run in the folder finished.")
+@click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers).")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json, and nothing else.")
+def build(model: str | None, target: str, as_json: bool, out: Path | None, **options: object) -> None:
+    """Prune, fine-tune, quantize, convert and measure MODEL.
+
+    MODEL is a Keras file (.keras, .h5) or a SavedModel folder; without it, a small CNN for handwritten digits is
+    trained on the spot and built. A build that was broken off goes on where it was.
+    """
+    from edgeprune._tensorflow import import_tf
+    from edgeprune.cli.progress import TerminalProgress
+    from edgeprune.selection import Limits
+
+    import_tf()
+    from edgeprune.builder import build as build_model
+
+    limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
+    with TerminalProgress() as progress:
+        report = build_model(
+            model,
+            target=target,
+            out=out,
+            limits=limits,
+            progress=progress,
+            command=shlex.join(["edgeprune", *sys.argv[1:]]),
+            **options,  # type: ignore[arg-type]
+        )
+    _print(report, as_json)
+    if not all(gate["passed"] for gate in report["gates"]):
+        click.get_current_context().exit(1)
+
+
+def _print(report: dict, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from edgeprune.report.terminal import terminal
+
+    Console().print(terminal(report))

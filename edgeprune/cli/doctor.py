@@ -1,0 +1,50 @@
+"""``edgeprune doctor``."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib import metadata
+
+import click
+
+# package → what it is for, and how to get it
+PACKAGES = {
+    "tensorflow": "training and conversion: pip install tensorflow",
+    "tf_keras": "the Keras that models are pruned in: pip install tf_keras",
+    "tensorflow-model-optimization": "magnitude pruning and quantization-aware training: pip install edgeprune",
+    "numpy": "arrays: pip install numpy",
+}
+RUNTIMES = {
+    "ai-edge-litert": "runs .tflite files: pip install ai-edge-litert",
+    "tflite-runtime": "runs .tflite files, the older name: pip install 'edgeprune[tflite-runtime]'",
+}
+TOOLS = {"edgetpu_compiler": "compiles for Coral; Debian packages by Google, x86-64 only"}
+
+
+@click.command()
+def doctor() -> None:
+    """What is installed, what is missing, and how to get it."""
+    click.echo(f"Python {platform.python_version()} on {platform.platform()}")
+    found = [_line(name, purpose) for name, purpose in PACKAGES.items()]
+    runtimes = [_line(name, purpose) for name, purpose in RUNTIMES.items()]
+    click.echo("Tools that are not needed, but used if they are there:")
+    for name, purpose in TOOLS.items():
+        where = shutil.which(name)
+        click.echo(f"  {'ok     ' if where else 'missing'} {name}: {where or purpose}")
+    if all(found) and any(runtimes):
+        click.echo("edgeprune can build.")
+        return
+    from edgeprune.errors import MissingError
+
+    raise MissingError("Something that edgeprune needs is missing.", fix="install what is marked above.")
+
+
+def _line(name: str, purpose: str) -> bool:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        click.echo(f"  missing {name}: {purpose}")
+        return False
+    click.echo(f"  ok      {name} {version}")
+    return True

@@ -1,0 +1,25 @@
+"""``edgeprune init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeprune.errors import UsageError
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Replace an edgeprune.toml that is there.")
+def init(force: bool) -> None:
+    """Write a commented edgeprune.toml into this folder."""
+    import importlib.resources
+
+    from edgeprune.files import write_bytes
+
+    path = Path("edgeprune.toml")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is already there.", fix="use --force to replace it.")
+    template = importlib.resources.files("edgeprune.recipes").joinpath("template.toml.txt")
+    write_bytes(path, template.read_bytes())
+    click.echo(f"Wrote {path}. Edit it, then: edgeprune build MODEL --data FOLDER --target rpi4")

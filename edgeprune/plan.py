@@ -1,0 +1,81 @@
+"""Recipe × target → the steps of a build, as a tree.
+
+The order of pruning stages is fixed here: a recipe says which, never in what order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgeprune import stages
+from edgeprune.pipeline import Step
+from edgeprune.quantize.plan import quantization_plan
+from edgeprune.recipe import Recipe
+from edgeprune.target import Target
+
+MODEL = "model"
+BASELINE = "baseline"
+# The variant that every report compares against; it is always built.
+REFERENCE: stages.Mode = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One .tflite of a build: its name, the step that ends it, and the step its Keras model comes from."""
+
+    name: str
+    last: str
+    model: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The steps after the model is there, and the variants that they make."""
+
+    steps: tuple[Step, ...]
+    variants: tuple[Variant, ...]
+
+
+def source_step(is_demo: bool) -> Step:
+    """The first step: where the model comes from."""
+    return Step(MODEL, stages.demo if is_demo else stages.load)
+
+
+def make_plan(recipe: Recipe, target: Target) -> Plan:
+    """All steps of a build but the first."""
+    steps = [Step(BASELINE, stages.baseline, after=MODEL)]
+    variants = []
+    chains = {"": BASELINE}
+    if pruning := _pruning_steps(recipe):
+        steps += pruning
+        chains["-".join(step.name for step in pruning) + "-"] = pruning[-1].name
+    for prefix, parent in chains.items():
+        modes = recipe.quantize.modes if prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
+        for mode in modes:
+            made = _variant_steps(f"{prefix}{mode}", parent, _convert_config(recipe, target, mode))
+            steps += made
+            variants.append(Variant(f"{prefix}{mode}", made[-1].name, parent))
+    return Plan(tuple(steps), tuple(variants))
+
+
+def _pruning_steps(recipe: Recipe) -> list[Step]:
+    steps: list[Step] = []
+    if recipe.magnitude:
+        config = stages.MagnitudeStageConfig(magnitude=recipe.magnitude, finetune=recipe.finetune)
+        steps.append(Step("magnitude", stages.magnitude, config, after=MODEL))
+    return steps
+
+
+def _convert_config(recipe: Recipe, target: Target, mode: stages.Mode) -> stages.ConvertConfig:
+    plan = quantization_plan(mode, recipe.quantize, target)
+    return stages.ConvertConfig(
+        mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None
+    )
+
+
+def _variant_steps(name: str, parent: str, config: stages.ConvertConfig) -> list[Step]:
+    converting = stages.calibrate_and_convert if config.calibration else stages.convert
+    steps = [Step(f"{name}.convert", converting, config, after=parent)]
+    for measuring in (stages.profile, stages.evaluate, stages.latency):
+        steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
+    return steps

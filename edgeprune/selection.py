@@ -1,0 +1,65 @@
+"""Which variant is the pick, and whether it passes the gates. Choices look at validation figures only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+# The balanced pick may lose this many points on validation where no --max-drop says otherwise.
+DEFAULT_MAX_DROP = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The gates that the user set; None: not set."""
+
+    max_drop: float | None = None  # points
+    max_size: int | None = None  # bytes
+    max_latency: float | None = None  # ms
+
+
+def choose(variants: list[dict[str, Any]], limits: Limits, higher_is_better: bool, points: float) -> dict[str, str]:
+    """The picks, by name of variant.
+
+    quality: best on validation. compact: fewest bytes after gzip. balanced: the most compact one that is within the
+    gates and loses no more points on validation than allowed; quality if there is none.
+    """
+    sign = 1 if higher_is_better else -1
+    baseline = next(v for v in variants if v["baseline"])["validation"]["value"]
+
+    def size(variant: dict[str, Any]) -> tuple[int, int]:
+        return variant["gzip_bytes"], variant["bytes"]
+
+    def value(variant: dict[str, Any]) -> float:
+        return sign * variant["validation"]["value"]
+
+    quality = max(variants, key=lambda v: (value(v), -v["gzip_bytes"]))
+    allowed = DEFAULT_MAX_DROP if limits.max_drop is None else limits.max_drop
+    fitting = [
+        v
+        for v in variants
+        if (sign * baseline - value(v)) * points <= allowed
+        and (limits.max_size is None or v["bytes"] <= limits.max_size)
+        and (limits.max_latency is None or latency_ms(v) <= limits.max_latency)
+    ]
+    balanced = min(fitting, key=size) if fitting else quality
+    return {"quality": quality["name"], "balanced": balanced["name"], "compact": min(variants, key=size)["name"]}
+
+
+def latency_ms(variant: dict[str, Any]) -> float:
+    """Measured median latency with the runtime's default kernels."""
+    return variant["latency"]["measured"][0]["median_ms"]
+
+
+def check_gates(pick: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
+    """The gates that are set, with the pick's value on each; accuracy is the one on test."""
+    rows = [
+        ("max_drop", limits.max_drop, pick["drop_points"]),
+        ("max_size", limits.max_size, pick["bytes"]),
+        ("max_latency", limits.max_latency, latency_ms(pick)),
+    ]
+    return [
+        {"name": name, "limit": limit, "value": value, "passed": value <= limit}
+        for name, limit, value in rows
+        if limit is not None
+    ]

@@ -1,0 +1,209 @@
+"""The stages: each takes an artifact, does one thing, and hands on a new artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeprune.context import Context
+from edgeprune.errors import VerificationError
+from edgeprune.files import write_bytes
+from edgeprune.pipeline import Artifact, stage
+from edgeprune.recipe import CalibrationConfig, Config, FinetuneConfig, MagnitudeConfig, Mode
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+class MagnitudeStageConfig(Config):
+    magnitude: MagnitudeConfig
+    finetune: FinetuneConfig
+
+
+class ConvertConfig(Config):
+    """A conversion, with what the target decides already decided."""
+
+    mode: Mode
+    io: Literal["float", "int8"]
+    calibration: CalibrationConfig | None  # None: the mode needs no samples
+
+
+@stage("model", "trust")
+def load(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The user's model as a functional tf_keras model, compile information included."""
+    from edgeprune.models.load import load_model
+
+    return _with_model(artifact, load_model(context.source, trust=context.trust), context)
+
+
+@stage("seed", "deterministic")
+def demo(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """A small CNN trained on handwritten digits on the spot."""
+    from edgeprune.data.demo import train_demo_model
+
+    context.progress.note("no model given: training a small CNN on handwritten digits")
+    return _with_model(artifact, train_demo_model(context.seed), context)
+
+
+@stage("data", "task")
+def baseline(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The model as it came, measured on validation data."""
+    from edgeprune.evaluate.accuracy import evaluate_keras
+
+    data, task = context.required()
+    value = evaluate_keras(context.load(artifact), data.validation, task)
+    warnings = []
+    if task.classes and task.points == 100.0 and value < 1.5 / task.classes:
+        warnings.append(
+            f"The model's validation {task.metric} as it came is {value:.1%}, near chance for {task.classes} classes. "
+            "The likely cause is preprocessing ([data] scale, mean, std: does the model expect pixels of 0..255, 0..1 "
+            "or -1..1?) or the order of the classes (folders are taken in alphabetical order)."
+        )
+    return artifact.with_(baseline={"validation": value, "warnings": warnings})
+
+
+@stage("data", "task", "seed", "deterministic")
+def magnitude(artifact: Artifact, config: MagnitudeStageConfig, context: Context) -> Artifact:
+    """Prune single weights while fine-tuning, and take the wrappers off."""
+    from edgeprune.prune import magnitude as pruning
+    from edgeprune.train.finetune import finetune, steps_per_epoch
+
+    data, task = context.required()
+    total_steps = config.finetune.epochs * steps_per_epoch(data, config.finetune)
+    wrapped, names = pruning.wrap(context.load(artifact), config.magnitude, total_steps)
+    history = finetune(
+        wrapped,
+        data,
+        task,
+        config.finetune,
+        seed=context.seed,
+        deterministic=context.deterministic,
+        state_file=context.folder / "training.npz",
+        progress=context.progress,
+        callbacks=pruning.callbacks(),
+        first_eligible_epoch=pruning.final_epoch(config.magnitude, config.finetune.epochs),
+    )
+    stripped = pruning.strip(wrapped)
+    zeros = pruning.check_sparsity(stripped, names, config.magnitude.sparsity)
+    return _with_model(artifact, stripped, context).with_(training=history, zeros=zeros)
+
+
+@stage()
+def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
+    """Convert without looking at data."""
+    return _convert(artifact, config, context, samples=None)
+
+
+@stage("data", "seed")
+def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
+    """Convert with activation ranges from representative training samples."""
+    from edgeprune.calibration import representative_dataset, representative_indices
+
+    data, _ = context.required()
+    assert config.calibration is not None
+    calibration = config.calibration
+    indices = representative_indices(data.train, calibration.samples, calibration.strategy, context.seed)
+    return _convert(artifact, config, context, representative_dataset(data.train, indices))
+
+
+@stage("data", "task", "runtime")
+def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The metric of the .tflite on validation and test, and its parity with its Keras model on test.
+
+    The only stage that reads test data.
+    """
+    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.evaluate.session import Session
+
+    data, task = context.required()
+    model = context.load(artifact)
+    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=find_runtime())
+    validation, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
+    test, parity = evaluate_tflite(session, data.test, task, reference=model, progress=context.progress)
+    session.close()
+    assert parity is not None
+    return artifact.with_(
+        evaluation={
+            "validation": {"value": validation, "samples": data.validation.size},
+            "test": {"value": test, "samples": data.test.size, "split": "test"},
+            "parity": dataclasses.asdict(parity),
+        }
+    )
+
+
+@stage("target")
+def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """What the file itself tells: sizes, sparsity, memory, operator versions."""
+    from edgeprune.profile import profile as profile_file
+
+    return artifact.with_(profile=profile_file(artifact.files["tflite"], context.target).to_dict())
+
+
+@stage("runtime")
+def latency(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """Latency on this machine, with the runtime's default kernels and with its built-in ones."""
+    from edgeprune.devices.host import measure_latency
+
+    measured = [measure_latency(artifact.files["tflite"], threads=1, kernels=k) for k in ("default", "builtin")]
+    return artifact.with_(latency=measured)
+
+
+def _convert(artifact: Artifact, config: ConvertConfig, context: Context, samples: Any) -> Artifact:
+    from edgeprune.convert.tflite import convert as convert_model
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    plan = QuantizationPlan(config.mode, config.io, needs_samples=config.calibration is not None)
+    path = context.folder / "model.tflite"
+    write_bytes(path, convert_model(context.load(artifact), plan, samples))
+    check_zeros_kept(path, artifact.facts.get("zeros", []))
+    return artifact.with_({"tflite": path})
+
+
+def check_zeros_kept(path: Path, expected: list[dict[str, Any]]) -> None:
+    """Recount the zeros of pruned layers in the flatbuffer.
+
+    Args:
+        expected: one entry per pruned kernel: layer, size, zeros.
+
+    Raises:
+        VerificationError: the file has fewer zeros than the Keras model had.
+    """
+    from edgeprune.profile.flatbuffer import read
+    from edgeprune.profile.size import kernels
+
+    if not expected:
+        return
+    found = kernels(read(path))
+    wanted, kept = sum(row["zeros"] for row in expected), sum(kernel.zeros for kernel in found)
+    if kept < wanted:
+        listed = ", ".join(f"{kernel.tensor_name} {kernel.zeros / kernel.size:.1%}" for kernel in found)
+        raise VerificationError(
+            f"Conversion lost zeros: the pruned model had {wanted:,}, the .tflite has {kept:,}. By kernel: {listed}.",
+            fix="report this model; conversion must keep zeros.",
+        )
+
+
+def _with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> Artifact:
+    from edgeprune.models.count import count
+    from edgeprune.models.save import save_model
+
+    path = context.folder / "model.keras"
+    save_model(model, path)
+    counts = count(model)
+    return artifact.with_(
+        {"model": path},
+        model={
+            "params": counts.params,
+            "macs": counts.macs,
+            "input_shape": _shapes(model.inputs),
+            "output_shape": _shapes(model.outputs),
+        },
+    )
+
+
+def _shapes(tensors: list[Any]) -> Any:
+    shapes = [json.loads(json.dumps(list(tensor.shape))) for tensor in tensors]
+    return shapes[0] if len(shapes) == 1 else shapes

@@ -1,0 +1,75 @@
+"""The command line: bad input is one message and an exit code; cheap commands stay cheap."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def edgeprune(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "edgeprune", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["targets", "list"], ["targets", "show", "rpi4"], ["doctor"], ["build", "--help"]]
+)
+def test_cheap_commands_do_not_import_tensorflow(arguments):
+    """They succeed where importing TensorFlow is an error."""
+    code = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['tf_keras'] = None; "
+        f"sys.argv = ['edgeprune', *{arguments!r}]; from edgeprune.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["build", "--target", "rpi5000"], ["rpi5000", "rpi4"]),
+        (["build"], ["--target"]),
+        (["build", "missing.keras", "--target", "rpi4", "--data", "demo"], ["missing.keras"]),
+        (["build", "model.keras", "--target", "rpi4"], ["--data"]),
+        (["build", "--target", "rpi4", "--recipe", "int9"], ["int9", "int8"]),
+        (["build", "--target", "rpi4", "--oops"], ["--oops"]),
+        (["profile", "missing.tflite", "--target", "rpi4"], ["missing.tflite"]),
+        (["frobnicate"], ["frobnicate"]),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_one_message(arguments, words, tmp_path):
+    """The message names what was wrong; there is no traceback and nothing is left behind but the run folder."""
+    done = edgeprune(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    """Whoever wants it gets it, before or after the command."""
+    done = edgeprune("build", "--target", "rpi5000", "--debug", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_init_writes_a_recipe_once(tmp_path):
+    """A file that is there is not replaced without --force."""
+    assert edgeprune("init", cwd=tmp_path).returncode == 0
+    (tmp_path / "edgeprune.toml").write_text("mine")
+    done = edgeprune("init", cwd=tmp_path)
+    assert done.returncode == 2
+    assert (tmp_path / "edgeprune.toml").read_text() == "mine"
+    assert edgeprune("init", "--force", cwd=tmp_path).returncode == 0
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path):
+    """A file in the way of --out is exit code 3 with what to do."""
+    (tmp_path / "file").write_text("")
+    done = edgeprune("build", "--target", "rpi4", "--out", "file/run", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "--out" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,157 @@
+"""`edgeprune build` on the demo, as a user runs it: in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+RECIPE = """
+extends = ["magnitude", "int8"]
+[finetune]
+epochs = 2
+[calibration]
+samples = 32
+"""
+
+
+def start(folder, *options, **kwargs):
+    command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", *options]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}, **kwargs
+    )
+
+
+def build(folder, *options):
+    process = start(folder, *options)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with a recipe, and one finished build in `one`."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "edgeprune.toml").write_text(RECIPE)
+    code, out, err = build(folder, "--deterministic", "--json", "--out", "one")
+    assert code == 0, err
+    (folder / "one.json").write_text(out)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    return json.loads((folder / "one.json").read_text())
+
+
+def figures(folder, run):
+    """What must be equal between builds of the same seed: everything measured but times, and the files' bytes."""
+    document = json.loads((folder / run / "report.json").read_text())
+    rows = [{key: value for key, value in row.items() if key != "latency"} for row in document["variants"]]
+    manifest = json.loads((folder / run / "manifest.json").read_text())
+    files = {name: entry for name, entry in manifest["files"].items() if name.endswith((".tflite", ".keras", ".txt"))}
+    return rows, document["picks"], document["training"], files
+
+
+def test_standard_output_is_one_json_document_equal_to_the_file(folder, report):
+    """With --json nothing else is on standard output, and the document is the report."""
+    assert report == json.loads((folder / "one" / "report.json").read_text())
+    assert report["schema_version"] == 1
+
+
+def test_the_report_lists_every_variant_and_its_figures_are_those_of_the_files(folder, report):
+    """Sizes and hashes in the report are those of the files beside it."""
+    from edgeprune.files import sha256_file
+
+    names = [variant["name"] for variant in report["variants"]]
+    assert names == ["float32", "int8", "magnitude-float32", "magnitude-int8"]
+    for variant in report["variants"]:
+        path = folder / "one" / variant["file"]
+        assert variant["bytes"] == path.stat().st_size
+        assert variant["sha256"] == sha256_file(path)
+        assert variant["metric"]["split"] == "test"
+        assert variant["metric"]["value"] > 0.9
+        assert len(variant["latency"]["measured"]) == 2
+        assert all(row["runs"] >= 50 for row in variant["latency"]["measured"])
+        assert variant["latency"]["estimated"] is None
+
+
+def test_half_of_the_weights_are_zero_in_the_flatbuffer_and_compress(report):
+    """The sparsity asked for arrives in the file, and gzip sees it."""
+    rows = {variant["name"]: variant for variant in report["variants"]}
+    assert rows["magnitude-int8"]["weight_sparsity"] > 0.45
+    assert rows["int8"]["weight_sparsity"] < 0.1
+    assert rows["magnitude-int8"]["gzip_bytes"] < rows["int8"]["gzip_bytes"]
+    assert rows["magnitude-int8"]["bytes"] == pytest.approx(rows["int8"]["bytes"], rel=0.02)
+
+
+def test_the_run_folder_is_complete(folder, report):
+    """Every promised file is there, and the manifest knows its bytes."""
+    manifest = json.loads((folder / "one" / "manifest.json").read_text())["files"]
+    expected = {"report.json", "report.html", "report.md", "recipe.toml", "demo.tflite", "labels.txt"}
+    assert expected <= set(manifest)
+    assert {f"variants/demo-{v['name']}.tflite" for v in report["variants"]} <= set(manifest)
+    assert (folder / "one" / "labels.txt").read_text().split() == list("0123456789")
+    pick = next(v for v in report["variants"] if v["name"] == report["pick"])
+    assert manifest["demo.tflite"]["sha256"] == pick["sha256"]
+
+
+def test_the_resolved_recipe_builds_the_same_again_without_work(folder):
+    """Given back as --recipe, recipe.toml asks for what is there: every stage is reused."""
+    code, out, err = build(
+        folder, "--deterministic", "--json", "--out", "one", "--recipe", str(folder / "one" / "recipe.toml")
+    )
+    assert code == 0, err
+    assert all(stage["reused"] for stage in json.loads(out)["stages"])
+
+
+def test_gates_decide_the_exit_code_and_nothing_else(folder):
+    """A missed gate is exit code 1, with all artifacts and the report written; a met one is 0."""
+    code, out, err = build(folder, "--deterministic", "--json", "--out", "one", "--max-size", "1000")
+    assert code == 1, err
+    gate = json.loads(out)["gates"][0]
+    assert (gate["name"], gate["limit"], gate["passed"]) == ("max_size", 1000, False)
+    assert (folder / "one" / "report.html").is_file()
+    code, _, err = build(folder, "--deterministic", "--out", "one", "--max-size", "10000000", "--max-drop", "50")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("stage", ["magnitude", "int8.convert", "magnitude-int8.evaluate"])
+def test_killed_at_any_stage_and_started_again_gives_the_same(folder, stage):
+    """kill -9 in a stage, then the same command: figures and bytes equal those of the unbroken build."""
+    out = f"killed-{stage}"
+    process = start(folder, "--deterministic", "--json", "--out", out)
+    home = folder / out / "stages" / stage
+    deadline = time.monotonic() + 200
+    while not (home / "key.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if stage == "magnitude":
+        while not (home / "training.npz").exists():
+            time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (home / "artifact.json").exists(), "killed too late to prove anything"
+    code, _, err = build(folder, "--deterministic", "--json", "--out", out)
+    assert code == 0, err
+    assert figures(folder, out) == figures(folder, "one")
+
+
+def test_interrupted_says_how_to_go_on(folder):
+    """Ctrl-C is exit code 130 and one message; a second build in the same folder at that time is refused."""
+    process = start(folder, "--out", "interrupted")
+    while not (folder / "interrupted" / "stages" / "model" / "key.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    code, _, err = build(folder, "--out", "interrupted")
+    assert code == 2
+    assert "Another edgeprune build is running" in err
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
