@@ -1,0 +1,126 @@
+"""What fine-tuning under edgeprune costs over plain tf_keras ``fit`` of the same wrapped model, epoch for epoch.
+
+    python benchmarks/finetune_overhead.py MODEL DATA [EPOCHS]
+
+Both train the same pruning-wrapped model on the same data in one process, one epoch each in turn, after one warm-up
+epoch each. Also times the evaluation of a .tflite on the test split against an epoch.
+"""
+
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    model_path, source = sys.argv[1:3]
+    epochs = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+    print(f"{platform.platform()}, {os.cpu_count()} cores; {model_path} on {source}, {epochs} epochs each")
+    model, data, task, config = _prepare(model_path, source, epochs)
+    ours, plain = _edgeprune_epochs(model, data, task, config), _plain_epochs(model, data, task, config)
+    pairs = [(next(ours), next(plain)) for _ in range(config.epochs)][1:]
+    for a, b in pairs:
+        print(f"epoch: edgeprune {a:.1f} s, plain fit {b:.1f} s, ratio {a / b:.3f}")
+    print(f"median ratio {statistics.median(a / b for a, b in pairs):.3f}")
+    seconds = _evaluation(model, data, task)
+    epoch = statistics.median(a for a, _ in pairs)
+    print(f".tflite on {data.test.size} test samples: {seconds:.1f} s, {seconds / epoch:.2f} of a training epoch")
+
+
+def _prepare(model_path, source, epochs):
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.models.load import load_model
+    from edgeprune.recipe import DataConfig, FinetuneConfig, TaskConfig
+    from edgeprune.train.task import resolve_task
+
+    model = load_model(model_path)
+    data = load_data(source, DataConfig(), InputSpec.of(model), seed=0)
+    labels = next(iter(data.train.batches(4)))[1]
+    return model, data, resolve_task(model, TaskConfig(), labels), FinetuneConfig(epochs=epochs + 1)
+
+
+def _wrapped(model, data, config):
+    from edgeprune.prune import magnitude
+    from edgeprune.recipe import MagnitudeConfig
+    from edgeprune.train.finetune import steps_per_epoch
+
+    return magnitude.wrap(model, MagnitudeConfig(), config.epochs * steps_per_epoch(data, config))[0]
+
+
+def _edgeprune_epochs(model, data, task, config):
+    """Yield the seconds of each epoch of ``finetune``, which runs in a thread of its own and stops after each epoch."""
+    from edgeprune.progress import Progress
+    from edgeprune.prune import magnitude
+    from edgeprune.train.finetune import finetune
+
+    wrapped = _wrapped(model, data, config)
+    turn, done = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Turns(Progress):
+        def note(self, text):
+            done.release()
+            turn.acquire()
+
+    def work(folder):
+        turn.acquire()
+        finetune(
+            wrapped, data, task, config, seed=0, deterministic=False, state_file=Path(folder) / "state.npz",
+            progress=Turns(), callbacks=magnitude.callbacks(),
+        )  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
+        threading.Thread(target=work, args=[folder], daemon=True).start()
+        for _ in range(config.epochs):
+            start = time.perf_counter()
+            turn.release()
+            done.acquire()
+            yield time.perf_counter() - start
+
+
+def _plain_epochs(model, data, task, config):
+    """Yield the seconds of each epoch of ``fit``."""
+    from edgeprune.prune import magnitude
+    from edgeprune.train.finetune import VALIDATION_BATCH, compile_model, steps_per_epoch
+
+    wrapped = _wrapped(model, data, config)
+    compile_model(wrapped, task, config, config.epochs * steps_per_epoch(data, config))
+    train, validation = data.train.batches(config.batch_size, shuffle_seed=1), data.validation.batches(VALIDATION_BATCH)
+    for epoch in range(config.epochs):
+        start = time.perf_counter()
+        wrapped.fit(
+            train,
+            validation_data=validation,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            verbose=0,
+            callbacks=magnitude.callbacks(),
+        )
+        yield time.perf_counter() - start
+
+
+def _evaluation(model, data, task) -> float:
+    from edgeprune.convert.tflite import convert
+    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.evaluate.session import Session
+    from edgeprune.progress import Progress
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(convert(model, QuantizationPlan("float32", "float", needs_samples=False)))
+        session = Session(path, model.input_names, model.output_names, runtime=find_runtime())
+        start = time.perf_counter()
+        evaluate_tflite(session, data.test, task, progress=Progress())
+        return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
