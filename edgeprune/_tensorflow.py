@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Iterator
 from types import ModuleType
+
+from edgeprune.chatter import without_lines
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _SILENT = "3"
@@ -39,31 +38,8 @@ def import_tf() -> ModuleType:
         return importlib.import_module("tensorflow")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    with _without_chatter():
+    with without_lines(_CHATTER):
         tensorflow = importlib.import_module("tensorflow")
     importlib.import_module("absl.logging").set_verbosity("error")
     tensorflow.get_logger().setLevel("ERROR")
     return tensorflow
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, and let through afterwards what is not known chatter."""
-    sys.stderr.flush()
-    try:
-        terminal = os.dup(2)
-    except OSError:  # closed, as in a daemon: there is nothing to hold back
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            held.seek(0)
-            for line in held:
-                if not _CHATTER.match(line.decode(errors="replace")):
-                    os.write(terminal, line)
-            os.close(terminal)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.chatter import without_lines
 from edgeprune.errors import ConversionError
 from edgeprune.quantize.plan import QuantizationPlan
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     import tf_keras
 
 Samples = Callable[[], Any]
+
+# What the converter says about every int8 model.
+_CHATTER = re.compile("fully_quantize: |WARNING: All log messages before absl|[IW]0000 ")
 
 
 def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None = None) -> bytes:
@@ -37,7 +42,8 @@ def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | No
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(model)], model)
     _SETTINGS[plan.mode](converter, plan, samples)
     try:
-        return bytes(converter.convert())
+        with without_lines(_CHATTER):
+            return bytes(converter.convert())
     except Exception as error:  # the converter raises many types; all of them end the build with its own words
         raise ConversionError(
             f"TensorFlow's converter refused {model.name!r} as {plan.mode}: {_reason(error)}.",

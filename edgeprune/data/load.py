@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.code import load_function
 from edgeprune.data.arrays import ArrayStore
 from edgeprune.data.folder import open_folder
-from edgeprune.data.function import call_function, import_function, source_hash
+from edgeprune.data.function import call_function, source_hash
 from edgeprune.data.labels import hold_out
 from edgeprune.data.npz import EXPECTED, named_splits, read_npz
 from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
@@ -98,7 +99,7 @@ def _open(source: Any, config: DataConfig, spec: InputSpec) -> _Opened:
         arrays, identity = read_npz(path)
         return _Opened(name, _stores(arrays, spec), preprocessing, identity)
     if not path.exists() and ":" in name.replace("://", ""):
-        return _open_object(import_function(name), config, spec, name)
+        return _open_object(load_function(name, DataError), config, spec, name)
     raise DataError(
         f"The data source {name} {'is a file of another kind' if path.exists() else 'does not exist'}.",
         expected=SOURCES,

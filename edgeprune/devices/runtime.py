@@ -5,17 +5,16 @@ Needs NumPy only, and no TensorFlow as long as one of the small runtimes is inst
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import os
-import tempfile
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgeprune.chatter import without_lines
 from edgeprune.errors import MissingError, ModelError, UsageError
 
 Kernels = Literal["default", "builtin"]
@@ -29,6 +28,9 @@ _RUNTIMES = {
 }
 # Kernels: the op resolver. AUTO lets the runtime apply its default delegate, XNNPACK.
 _RESOLVERS = {"default": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
+
+# "INFO: Created TensorFlow Lite XNNPACK delegate": the Python API has no way to set the level of the log.
+_INFO = re.compile("INFO: ")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Runtime:
         source = {"model_content": model} if isinstance(model, bytes) else {"model_path": os.fspath(model)}
         resolver = getattr(self.module.OpResolverType, _RESOLVERS[kernels])
         try:
-            with _without_info_lines():
+            with without_lines(_INFO):
                 interpreter = self.module.Interpreter(
                     **source, num_threads=threads, experimental_op_resolver_type=resolver
                 )
@@ -87,7 +89,7 @@ def find_runtime(prefer: str | None = None) -> Runtime:
     for name in [prefer] if prefer else _RUNTIMES:
         package, module = _RUNTIMES[name]
         if importlib.util.find_spec(package) is not None:
-            return Runtime(name, f"{name} {importlib.metadata.version(name)}", importlib.import_module(module))
+            return Runtime(name, f"{name} {_release(name, package)}", importlib.import_module(module))
     raise MissingError(
         f"{prefer or 'A runtime for .tflite files'} is not installed.",
         expected=f"{prefer}." if prefer else f"one of: {', '.join(_RUNTIMES)}.",
@@ -95,32 +97,13 @@ def find_runtime(prefer: str | None = None) -> Runtime:
     )
 
 
+def _release(name: str, package: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # another distribution of the package, such as tensorflow-cpu
+        return importlib.import_module(package).__version__
+
+
 def is_delegated(interpreter: Any) -> bool:
     """Whether a delegate (XNNPACK, where none was named) has taken over at least one operator."""
     return any(details["op_name"] == "DELEGATE" for details in interpreter._get_ops_details())
-
-
-@contextlib.contextmanager
-def _without_info_lines() -> Iterator[None]:
-    """Keep "INFO: Created TensorFlow Lite XNNPACK delegate" off the terminal; all else that is written comes through.
-
-    The line is written by C++ to file descriptor 2, past ``sys.stderr``, and the Python API has no way to set the level
-    of the log: so the descriptor itself is caught, for as long as the interpreter is made.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            saved = os.dup(2)
-        except OSError:  # no standard error at all: nothing to keep clean
-            yield
-            return
-        stack.callback(os.close, saved)
-        caught = stack.enter_context(tempfile.TemporaryFile())
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            caught.seek(0)
-            lines = [line for line in caught if not line.startswith(b"INFO: ")]
-            if lines:
-                os.write(2, b"".join(lines))

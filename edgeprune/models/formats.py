@@ -51,15 +51,13 @@ class ModelFile:
         path: the file, or the folder of a SavedModel.
         format: how it is stored.
         keras_version: as the file states it, for example ``"2.15.0"``; empty where the file states none.
-        config_json: the architecture, as in the file.
-        config: the same, parsed: ``{"class_name": str, "config": {...}, ...}``.
+        config: the architecture: ``{"class_name": str, "config": {...}, ...}``.
         training: loss, metrics and optimizer as in the file; ``None`` when the model was not compiled.
     """
 
     path: Path
     format: Format
     keras_version: str
-    config_json: str
     config: dict[str, Any]
     training: dict[str, Any] | None
 
@@ -225,7 +223,17 @@ def _model_file(path: Path, form: Format, version: str | None, config: str, trai
         raise ValueError("its architecture is not a Keras configuration")
     if isinstance(training, str):
         training = json.loads(training)
-    return ModelFile(path, form, version or "", config, parsed, training if isinstance(training, dict) else None)
+    training = training if isinstance(training, dict) else None
+    return ModelFile(path, form, version or "", _without_compile(parsed), training)
+
+
+def _without_compile(config: Any) -> Any:
+    """The configuration without what its models were compiled with: custom losses must not stop the layers."""
+    if isinstance(config, dict):
+        return {key: _without_compile(value) for key, value in config.items() if key != "compile_config"}
+    if isinstance(config, list):
+        return [_without_compile(item) for item in config]
+    return config
 
 
 def _text(attribute: Any) -> str | None:

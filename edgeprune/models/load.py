@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,7 @@ def load_model(source: str | Path | tf_keras.Model, *, trust: bool = False) -> t
         source: a ``.keras``, ``.h5`` or ``.hdf5`` file, a SavedModel folder written by Keras 2, or a tf_keras model.
             A functional model object is returned as it is; a Sequential model, and a subclass of ``Model`` that was
             given inputs and outputs, become a functional model of the same layer objects.
-        trust: let code in the file run (Lambda layers, classes of other modules); see
-            :mod:`edgeprune.models.safety` for what is trusted without.
+        trust: let code in the file run (Lambda layers); see :mod:`edgeprune.models.safety` for what is trusted without.
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
@@ -89,18 +89,9 @@ def _build(file: ModelFile) -> tf_keras.Model:
 
     if file.format == "keras":
         with ObjectSharingScope():
-            return tf_keras.saving.deserialize_keras_object(_without_compile(file.config))
+            return tf_keras.saving.deserialize_keras_object(file.config)
     with SharedObjectLoadingScope():
-        return tf_keras.models.model_from_config(json_utils.decode(file.config_json))
-
-
-def _without_compile(config: Any) -> Any:
-    """The configuration without what its models were compiled with: custom losses must not stop the layers."""
-    if isinstance(config, dict):
-        return {key: _without_compile(value) for key, value in config.items() if key != "compile_config"}
-    if isinstance(config, list):
-        return [_without_compile(item) for item in config]
-    return config
+        return tf_keras.models.model_from_config(json_utils.decode(json.dumps(file.config)))
 
 
 def _load_weights(file: ModelFile, model: tf_keras.Model) -> None:

@@ -6,7 +6,7 @@ classes and functions that the running program has registered. What is not:
 - Lambda layers and pickled lambdas, in every format, at any depth. tf_keras checks them in ``.keras`` files only, and
   turns the bytes in ``.h5`` files and SavedModels into running code without asking.
 - Classes and functions of other modules: a ``.keras`` file can name any module, and tf_keras imports it (the hole that
-  was CVE-2025-1550 in Keras 3).
+  was CVE-2025-1550 in Keras 3). These are refused with ``trust`` too; the program registers what it wants to load.
 - TensorFlow operations beyond arithmetic on tensors: a layer ``TFOpLambda`` can name every public TensorFlow symbol,
   ``tf.io.write_file`` included. The same for raw graph operations (``TensorFlowOpLayer``).
 
@@ -64,7 +64,7 @@ class Finding:
             a class or function that tf_keras does not have.
         layer: the name of the layer that holds it.
         name: of the class, function or symbol.
-        module: for a class: the module that would be imported; ``None`` when the file names none.
+        module: for a class: the module that the file names for it, if any.
     """
 
     kind: Literal["code", "operation", "class"]
@@ -79,17 +79,13 @@ def refuse_unsafe(path: object, config: Any, *, trust: bool) -> None:
     Args:
         path: named in messages.
         config: the model's configuration, or a part of it.
-        trust: let code run, and modules be imported; a class that no module defines is refused all the same.
+        trust: let code and operations run. Classes must be registered all the same: tf_keras would not find them.
 
     Raises:
         ModelError: naming the layer.
     """
-    try:
-        findings = list(find_unsafe(config))
-    except RecursionError as error:
-        raise ModelError(f"{path}: its configuration is nested too deeply for a model.", expected="layers") from error
-    for finding in findings:
-        if finding.kind == "class" and finding.module is None:
+    for finding in find_unsafe(config):
+        if finding.kind == "class":
             raise _unknown_class(path, finding)
         if not trust:
             raise _untrusted(path, finding)
@@ -105,10 +101,8 @@ def find_unsafe(config: Any, layer: str = "model") -> Iterator[Finding]:
     if isinstance(class_name := config.get("class_name"), str):
         layer = _layer_name(config) or layer
         yield from _judge(config, class_name, layer)
-    for key, value in config.items():
-        # What a model was compiled with is judged item by item where it is used.
-        if key != "compile_config":
-            yield from find_unsafe(value, layer)
+    for value in config.values():
+        yield from find_unsafe(value, layer)
 
 
 def _layer_name(config: dict[str, Any]) -> str | None:
@@ -127,8 +121,10 @@ def _judge(config: dict[str, Any], class_name: str, layer: str) -> Iterator[Find
         if not _is_tensor_arithmetic(str(symbol)):
             yield Finding("operation", layer, f"tf.{symbol}")
     elif class_name not in _STRUCTURE:
-        name = str(inner) if class_name == "function" else class_name
-        registered = _is_registered(name) or _is_registered(str(config.get("registered_name")))
+        is_function = class_name == "function"
+        name = str(inner) if is_function else class_name
+        # The names that tf_keras looks up: of classes in its newer format, the name they were registered under.
+        registered = _is_registered(name if is_function or "module" not in config else config.get("registered_name"))
         of_keras = not isinstance(module, str) or module.split(".")[0] in _KERAS
         if not registered and not (of_keras and name in _known_names()):
             yield Finding("class", layer, name, None if of_keras else module)
@@ -139,10 +135,10 @@ def _is_tensor_arithmetic(symbol: str) -> bool:
     return space in _OP_SPACES if name else space in _OP_NAMES
 
 
-def _is_registered(name: str) -> bool:
+def _is_registered(name: Any) -> bool:
     import tf_keras
 
-    return tf_keras.saving.get_registered_object(name) is not None
+    return isinstance(name, str) and tf_keras.saving.get_registered_object(name) is not None
 
 
 @functools.cache
@@ -162,7 +158,6 @@ def _untrusted(path: object, finding: Finding) -> ModelError:
     holds = {
         "code": f"({finding.name}) holds {_CODE.get(finding.name)}, which would run while the file is read",
         "operation": f"calls {finding.name}, which does more than arithmetic on tensors",
-        "class": f"needs {finding.name} of the Python module {finding.module}, which would be imported and run",
     }[finding.kind]
     return ModelError(
         f"{path}: the layer {finding.layer!r} {holds}.",
@@ -172,8 +167,9 @@ def _untrusted(path: object, finding: Finding) -> ModelError:
 
 
 def _unknown_class(path: object, finding: Finding) -> ModelError:
+    of_module = f" of the Python module {finding.module}" if finding.module else ""
     return ModelError(
-        f"{path}: the layer {finding.layer!r} needs {finding.name}, which tf_keras does not have.",
+        f"{path}: the layer {finding.layer!r} needs {finding.name}{of_module}, which tf_keras does not have.",
         expected="a model made of Keras layers, or of classes that the running program has registered",
         fix="replace it by a Keras layer; or decorate its class with @tf_keras.saving.register_keras_serializable() "
         "and call edgeprune from Python after importing it.",

@@ -202,3 +202,13 @@ def test_vocabularies_are_refused(keras, tmp_path):
     lookup.adapt(["a", "b"])
     keras.Model(inputs, lookup(inputs)).save(tmp_path / "model.keras")
     _refused(tmp_path / "model.keras", "vocabular")
+
+
+def test_variables_of_another_model_are_refused(whole, keras, tmp_path):
+    """A SavedModel whose variables do not fill every layer is refused, instead of being loaded with fresh weights."""
+    inputs = keras.Input((3,))
+    keras.Model(inputs, keras.layers.ReLU()(inputs)).save(tmp_path / "other")
+    folder = Path(shutil.copytree(whole["saved_model"], tmp_path / "model"))
+    shutil.rmtree(folder / "variables")
+    shutil.copytree(tmp_path / "other" / "variables", folder / "variables")
+    _refused(folder, "cannot rebuild")

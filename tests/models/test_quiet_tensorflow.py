@@ -42,8 +42,9 @@ def test_a_log_level_that_the_user_chose_is_kept():
 def test_errors_while_importing_are_not_swallowed():
     """What is no known chatter on standard error during the import comes through, native writes included."""
     code = (
-        "import os; from edgeprune._tensorflow import _without_chatter\n"
-        "with _without_chatter(): os.write(2, b'I0000 00:00:1 x.cc:1] chatter\\nImportError: libfoo.so\\n')"
+        "import os; from edgeprune import _tensorflow, chatter\n"
+        "with chatter.without_lines(_tensorflow._CHATTER):\n"
+        "    os.write(2, b'I0000 00:00:1 x.cc:1] chatter\\nImportError: libfoo.so\\n')"
     )
     assert _python(code).stderr == "ImportError: libfoo.so\n"
 
