@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.resources
-import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,11 +15,6 @@ import pydantic
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from edgeprune.errors import TargetError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0)]

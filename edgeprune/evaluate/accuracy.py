@@ -72,7 +72,11 @@ def evaluate_tflite(
     """
     import tensorflow as tf
 
-    forward = tf.function(lambda x: tf.nest.flatten(reference(x, training=False)), reduce_retracing=True)
+    @tf.function(reduce_retracing=True)
+    def forward(x: Any) -> list[Any]:
+        assert reference is not None
+        return tf.nest.flatten(reference(x, training=False))
+
     metric = task.new_metric()
     sums = _ParitySums()
     progress.begin("evaluating", split.size)

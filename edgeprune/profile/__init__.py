@@ -1,7 +1,7 @@
 """What a .tflite tells about itself, without TensorFlow: size, sparsity, MACs, memory, operators, needed runtime.
 
-The package is callable, because its one function has its name: ``edgeprune.profile(path)`` works whether ``profile`` was
-bound to the function or, after some other part was imported, to this package.
+The package is callable, because its one function has its name: ``edgeprune.profile(path)`` works whether ``profile``
+was bound to the function or, after some other part was imported, to this package.
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ def _gaps(model: TFLiteModel, plan: MemoryPlan) -> list[str]:
         gaps.append("Some tensors get their size only at run time: the memory figures do not contain them.")
     control = sorted({op.name for op in model.subgraphs[0].operators} & {"CALL_ONCE", "IF", "WHILE"})
     if control:
-        gaps.append(f"MACs and memory inside {', '.join(control)} are not counted: how often it runs is not in the file.")
+        gaps.append(
+            f"MACs and memory inside {', '.join(control)} are not counted: how often it runs is not in the file."
+        )
     return gaps
 
 

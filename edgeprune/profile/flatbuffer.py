@@ -1,9 +1,9 @@
 """Read .tflite files without TensorFlow: subgraphs, tensors, operators, weights, signatures.
 
-The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``; its accessors come from the ``tflite`` package. A file
-that is truncated, damaged or hostile ends in a :class:`~edgeprune.errors.ModelError`: every accessor runs below the one
-boundary in :func:`parse`, and everything decoded is paid from a budget in proportion to the file's size, so that a
-small file cannot make a large model.
+The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``; its accessors come from the ``tflite`` package. A
+file that is truncated, damaged or hostile ends in a :class:`~edgeprune.errors.ModelError`: every accessor runs below
+the one boundary in :func:`parse`, and everything decoded is paid from a budget in proportion to the file's size, so
+that a small file cannot make a large model.
 """
 
 from __future__ import annotations

@@ -167,7 +167,8 @@ def _allocate(blocks: list[tuple[int, int, int, int, bool]]) -> list[Allocation]
     whole_run = sorted((b for b in blocks if b[4] and b[1] == 0), key=lambda b: b[3])
     # Blocks of one size and operator come in the order of a hash set, in practice the last added first: scratch memory
     # before outputs.
-    rest = sorted(reversed([b for b in blocks if not (b[4] and b[1] == 0)]), key=lambda b: (-b[0], b[1]))
+    latest_first = [block for block in reversed(blocks) if not (block[4] and block[1] == 0)]
+    rest = sorted(latest_first, key=lambda block: (-block[0], block[1]))
     placed: list[Allocation] = []
     for nbytes, first, last, tensor, _ in whole_run + rest:
         if nbytes:

@@ -71,6 +71,19 @@ SHAPE_INPUTS = {
 }
 
 
+def _batch_matmul(graph: Subgraph, operator: Operator) -> Scratch:
+    """batch_matmul.cc: both sides transposed, the right one kept when it is constant; hybrid: quantized on the fly."""
+    left, right, output = graph.input(operator, 0), graph.input(operator, 1), graph.output(operator)
+    if left is None or right is None or output is None or not left.shape or not output.shape:
+        return Scratch()
+    arena = (left.nbytes,) if right.constant else (left.nbytes, right.nbytes)
+    persistent = (right.nbytes,) if right.constant else ()
+    if left.dtype != "float32" or right.dtype != "int8":
+        return Scratch(arena, persistent)
+    rows, units = left.size // max(left.shape[-1], 1), output.shape[-1]
+    return Scratch((*arena, left.size, 4 * rows, 4 * units * rows, 4 * rows), (*persistent, 4 * units))
+
+
 def _conv_2d(graph: Subgraph, operator: Operator) -> Scratch:
     """conv.cc: one row of unrolled input per output pixel (im2col), unless the kernel is a plain 1x1."""
     data, weights, output = graph.input(operator, 0), graph.input(operator, 1), graph.output(operator)
@@ -152,6 +165,7 @@ def _lstm(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 SCRATCH_RULES: dict[str, Callable[[Subgraph, Operator], Scratch]] = {
+    "BATCH_MATMUL": _batch_matmul,
     "CONV_2D": _conv_2d,
     "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "FULLY_CONNECTED": _fully_connected,

@@ -1,8 +1,8 @@
 """The sparse encoding of weights in .tflite files, decoded.
 
-A tensor is stored as a tree of levels, one per dimension in traversal order, block dimensions included. A level is dense
-(every index present) or compressed (segments and indices, as in CSR). Format: ``SparsityParameters`` in TensorFlow
-Lite's ``schema.fbs``, after Kjolstad et al. 2017, "The Tensor Algebra Compiler", doi:10.1145/3133901.
+A tensor is stored as a tree of levels, one per dimension in traversal order, block dimensions included. A level is
+dense (every index present) or compressed (segments and indices, as in CSR). Format: ``SparsityParameters`` in
+TensorFlow Lite's ``schema.fbs``, after Kjolstad et al. 2017, "The Tensor Algebra Compiler", doi:10.1145/3133901.
 """
 
 from __future__ import annotations

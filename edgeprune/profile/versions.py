@@ -104,8 +104,8 @@ def _version_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
             )
         elif needed > assumed:
             yield (
-                f"{name} version {version} needs {package} {format_version(needed)}, and {target.name} is taken to have "
-                f"{target.runtime.version}, which stops with \"Didn't find op for builtin opcode '{name}' version "
+                f"{name} version {version} needs {package} {format_version(needed)}, and {target.name} is taken to "
+                f"have {target.runtime.version}, which stops with \"Didn't find op for builtin opcode '{name}' version "
                 f"'{version}'\". {_remedy(name, version)}"
             )
 

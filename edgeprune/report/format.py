@@ -8,18 +8,9 @@ from edgeprune.report.blocks import ABSENT, Cell, Tone
 from edgeprune.report.schema import Metric, Shapes, Variant
 
 _PREFIXES = (("G", 1e9), ("M", 1e6), ("k", 1e3))
-# How the labels are written down is no matter of the reader's: both are the share of right answers.
-_NAMES = {"sparse_categorical_accuracy": "accuracy", "categorical_accuracy": "accuracy"}
-_WORDS = {
-    "mae": "MAE",
-    "mse": "MSE",
-    "rmse": "RMSE",
-    "auc": "AUC",
-    "acc": "accuracy",
-    "iou": "IoU",
-    "io": "intersection over",
-    "u": "union",
-}
+# Keras's names for what people call otherwise; how labels are written down does not matter to a reader.
+_NAMES = {"sparse_categorical_accuracy": "accuracy", "categorical_accuracy": "accuracy", "mean_io_u": "mean_iou"}
+_WORDS = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "auc": "AUC", "acc": "accuracy", "iou": "IoU"}
 
 
 def absent(meaning: str = "not measured") -> Cell:

@@ -58,7 +58,7 @@ def _table(table: Table) -> rich.console.RenderableType:
     from rich.text import Text
 
     shown = table.at_level(EVERYWHERE)
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     legend: list[str] = []
     for column in shown.columns:
         title = column.title
@@ -75,7 +75,7 @@ def _table(table: Table) -> rich.console.RenderableType:
     for index, row in enumerate(shown.rows):
         drawn.add_row(*map(_cell, row), style="bold" if index == shown.highlighted else "")
     notes = [*legend, *(note for note in shown.notes if legend or not note.startswith("Latency"))]
-    return Group(drawn, *(Text(note, style="dim") for note in notes))
+    return Group(drawn, Text(), *(Text(note, style="dim") for note in notes))
 
 
 def _cell(cell: Cell) -> Any:

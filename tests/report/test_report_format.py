@@ -54,7 +54,7 @@ def test_metrics_read_by_their_kind():
     assert fmt.points(ACCURACY, 1.03) == "1.03 points of accuracy"
     assert fmt.metric_value(ERROR, 2.3141).text == "2.314"
     assert fmt.points(ERROR, 0.1) == "0.1 in MAE"
-    assert fmt.metric_name(Metric(name="mean_io_u", higher_is_better=True)) == "Mean intersection over union"
+    assert fmt.metric_name(Metric(name="mean_io_u", higher_is_better=True)) == "Mean IoU"
     assert fmt.metric_name(Metric(name="losses.py:iou", higher_is_better=True)) == "losses.py:iou"
 
 

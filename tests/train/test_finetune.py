@@ -44,7 +44,7 @@ def train(data, state, progress=None, **config):
     model = make_model()
     task = resolve_task(model, TaskConfig(), np.array([1]))
     config = FinetuneConfig(**{"epochs": 4, **config})
-    arguments = dict(seed=3, deterministic=True, state_file=state, progress=progress or Progress())
+    arguments = {"seed": 3, "deterministic": True, "state_file": state, "progress": progress or Progress()}
     return model, finetune(model, data, task, config, **arguments)
 
 

@@ -1,0 +1,55 @@
+"""Fixtures that several parts share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_tensorflow():
+    """Import TensorFlow the way the commands do, so that test output stays readable."""
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real models and data beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the real models and data in ../shared")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A residual CNN of 16x16x1 with batch normalization, trained for one epoch on the demo's digits."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    inputs = layers.Input([16, 16, 1])
+    x = layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv2d")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv2d_1")(x)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    x = layers.Add()([x, y])
+    x = layers.Dense(10, activation="softmax", name="dense")(layers.Flatten()(x))
+    model = tf_keras.Model(inputs, x, name="tiny")
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(digits(model).train.batches(32, shuffle_seed=0), epochs=1, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_model):
+    return digits(tiny_model)
+
+
+def digits(model):
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.recipe import DataConfig
+
+    return load_data("demo", DataConfig(scale=1 / 255), InputSpec.of(model), seed=0)

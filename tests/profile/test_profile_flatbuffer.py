@@ -1,0 +1,147 @@
+import random
+
+import numpy as np
+import pytest
+
+import edgeprune.profile as profile_package
+from edgeprune.errors import ModelError
+from edgeprune.profile import flatbuffer, macs, memory, size, versions
+
+
+def interpreter_of(path, **options):
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    made = Interpreter(str(path), experimental_op_resolver_type=resolver, **options)
+    made.allocate_tensors()
+    return made
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "dynamic", "int8", "int8-io", "sparse", "lstm"])
+def test_tensors_are_those_of_the_interpreter(artifacts, name):
+    """Index, name, shape, type, quantization and constant values agree with what the runtime itself reports."""
+    model = flatbuffer.read(artifacts[name])
+    interpreter = interpreter_of(artifacts[name])
+    reported = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+    for tensor in model.subgraphs[0].tensors:
+        detail = reported[tensor.index]
+        assert tensor.shape == tuple(detail["shape"])
+        assert detail["name"] in (tensor.name, "Densify_output")  # the runtime renames what it unpacks
+        assert tensor.dtype == np.dtype(detail["dtype"]).name
+        scales = detail["quantization_parameters"]["scales"]
+        np.testing.assert_allclose(tensor.quantization.scale if tensor.quantization else (), scales, rtol=1e-6)
+        if tensor.constant and not tensor.sparsity:
+            np.testing.assert_array_equal(tensor.data(), interpreter.tensor(tensor.index)())
+
+
+@pytest.mark.parametrize("name", ["float32", "int8", "sparse"])
+def test_operators_are_those_of_the_interpreter(artifacts, name):
+    """Order, names, inputs and outputs of operators agree with the runtime."""
+    graph = flatbuffer.read(artifacts[name]).subgraphs[0]
+    reported = interpreter_of(artifacts[name])._get_ops_details()
+    assert [(op.name, op.inputs, op.outputs) for op in graph.operators] == [
+        (detail["op_name"], tuple(detail["inputs"]), tuple(detail["outputs"])) for detail in reported
+    ]
+
+
+def test_sparse_weights_decode_to_what_the_runtime_unpacks(artifacts):
+    """A sparse-encoded kernel, decoded, equals the output of its DENSIFY operator."""
+    graph = flatbuffer.read(artifacts["sparse"]).subgraphs[0]
+    interpreter = interpreter_of(artifacts["sparse"], experimental_preserve_all_tensors=True)
+    interpreter.invoke()
+    unpacking = [op for op in graph.operators if op.name == "DENSIFY"]
+    assert unpacking
+    for operator in unpacking:
+        dense = graph.input(operator, 0).data()
+        assert (dense == 0).mean() > 0.5
+        np.testing.assert_array_equal(dense, interpreter.get_tensor(operator.outputs[0]))
+
+
+def test_options_signatures_and_metadata(artifacts):
+    """Options carry the schema's names and values, signatures the argument names."""
+    model = flatbuffer.read(artifacts["float32"])
+    convolution = next(op for op in model.subgraphs[0].operators if op.name == "CONV_2D")
+    assert convolution.options["stride_w"] == 2
+    assert convolution.options["padding"] == "SAME"
+    assert convolution.options["fused_activation_function"] == "RELU"
+    assert model.bytes == artifacts["float32"].stat().st_size
+    assert model.min_runtime is not None
+    assert "min_runtime_version" in model.metadata
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "is empty"),
+        (b"\x00" * 100, "is not a .tflite file"),
+        (b"PK\x03\x04 this is a zip", "is not a .tflite file"),
+        (b"\x1c\x00\x00\x00TFL3", "is damaged"),
+    ],
+)
+def test_foreign_content_is_refused(tmp_path, content, complaint):
+    """Empty, foreign and truncated files are model errors that say what is wrong."""
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=complaint):
+        flatbuffer.read(path)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    """A missing file and a folder are model errors."""
+    for path in (tmp_path / "absent.tflite", tmp_path):
+        with pytest.raises(ModelError, match="cannot be read"):
+            flatbuffer.read(path)
+
+
+def test_overlapping_tables_run_out_of_budget(artifacts):
+    """What is decoded counts against a budget, so that tables which share their bytes cannot fill the memory."""
+    parser = flatbuffer._Parser(artifacts["float32"].read_bytes())
+    parser.budget = 1000
+    with pytest.raises(flatbuffer._Damaged, match="several times its own size"):
+        parser.model()
+
+
+def exercise(content: bytes) -> None:
+    """Everything that the package computes from a file."""
+    model = flatbuffer.parse(content)
+    for graph in model.subgraphs:
+        memory.plan(graph)
+        for tensor in graph.tensors:
+            if tensor.constant and tensor.is_numeric:
+                tensor.data()
+    size.kernels(model), size.params(model), size.nonzero_params(model), macs.macs(model), versions.min_runtime(model)
+
+
+def mutate(content: bytes, generator: random.Random) -> bytes:
+    if generator.random() < 0.2:
+        return content[: generator.randrange(len(content))]
+    mutated = bytearray(content)
+    for _ in range(generator.choice([1, 1, 2, 5, 20])):
+        position = generator.randrange(len(mutated) - 4)
+        extremes = [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, len(content), generator.randrange(2**32)]
+        word = generator.choice(extremes).to_bytes(4, "little")
+        width = generator.choice([1, 4])
+        mutated[position : position + width] = word[:width]
+    return bytes(mutated)
+
+
+@pytest.mark.parametrize("rounds", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_files_are_read_or_refused(artifacts, rounds):
+    """Whatever bytes change, reading and profiling give a result or a ModelError, never another exception."""
+    generator = random.Random(rounds)
+    contents = [path.read_bytes() for path in artifacts.values()]
+    refused = 0
+    for _ in range(rounds):
+        try:
+            exercise(mutate(generator.choice(contents), generator))
+        except ModelError:
+            refused += 1
+    assert 0 < refused < rounds
+
+
+def test_real_files_are_read(shared_models):
+    """Files of several converters, years and number formats are read whole."""
+    for path in shared_models:
+        model = flatbuffer.read(path)
+        assert model.subgraphs[0].operators, path
+        assert profile_package.profile(path).params >= 0

@@ -1,0 +1,53 @@
+"""Picks look at validation only; gates look at the pick."""
+
+from edgeprune.selection import Limits, check_gates, choose
+
+
+def variant(name, validation, gzip_bytes, test=0.0, ms=1.0, baseline=False):
+    return {
+        "name": name,
+        "baseline": baseline,
+        "bytes": 2 * gzip_bytes,
+        "gzip_bytes": gzip_bytes,
+        "validation": {"value": validation},
+        "drop_points": test,
+        "latency": {"measured": [{"median_ms": ms}]},
+    }
+
+
+VARIANTS = [
+    variant("float32", 0.90, 1000, baseline=True),
+    variant("int8", 0.899, 300, test=5.0),
+    variant("half", 0.885, 200, ms=0.5),
+    variant("tiny", 0.60, 50),
+]
+
+
+def test_quality_compact_and_balanced():
+    """Best on validation; fewest compressed bytes; fewest among those that lose at most two points."""
+    assert choose(VARIANTS, Limits(), True, 100) == {"quality": "float32", "balanced": "half", "compact": "tiny"}
+
+
+def test_limits_narrow_the_balanced_pick():
+    """What misses a gate is not picked while something meets it; the test split's figure has no say."""
+    assert choose(VARIANTS, Limits(max_drop=1.0), True, 100)["balanced"] == "int8"
+    assert choose(VARIANTS, Limits(max_size=500), True, 100)["balanced"] == "half"
+    assert choose(VARIANTS, Limits(max_latency=0.1), True, 100)["balanced"] == "float32"
+
+
+def test_lower_is_better_turns_the_order():
+    """For an error, small is good."""
+    rows = [variant("float32", 0.10, 1000, baseline=True), variant("int8", 0.11, 300), variant("bad", 5.0, 100)]
+    assert choose(rows, Limits(), False, 1.0) == {"quality": "float32", "balanced": "int8", "compact": "bad"}
+
+
+def test_gates_compare_the_pick_with_the_limits():
+    """Only gates that are set appear; the value equal to the limit passes."""
+    pick = variant("p", 0.9, 100, test=1.5, ms=2.0)
+    assert check_gates(pick, Limits()) == []
+    rows = check_gates(pick, Limits(max_drop=1.0, max_size=200, max_latency=1.9))
+    assert [(row["name"], row["passed"]) for row in rows] == [
+        ("max_drop", False),
+        ("max_size", True),
+        ("max_latency", False),
+    ]
