@@ -14,7 +14,7 @@ import filelock
 
 from edgeprune import plan as planning
 from edgeprune.context import Context
-from edgeprune.errors import UsageError
+from edgeprune.errors import DataError, UsageError
 from edgeprune.files import copy_file, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
@@ -24,6 +24,9 @@ from edgeprune.target import Target, load_target
 
 if TYPE_CHECKING:
     import tf_keras
+
+    from edgeprune.data import Data
+    from edgeprune.train.task import Task
 
 DEFAULT_RECIPE = "magnitude-int8"
 WORKING_RECIPE = Path("edgeprune.toml")
@@ -76,12 +79,18 @@ def build(
             "No data was given.",
             expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
         )
-    folder = Path(out or Path("runs") / f"{_name(source)}-{chosen.name}")
+    folder = Path(out) if out else default_folder(model, chosen)
     with _locked(folder):
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         context = _context(source, resolved, chosen, seed, deterministic, trust_model, progress or Progress())
         return _build(context, DEMO if is_demo else data, folder, limits or Limits(), command)
+
+
+def default_folder(model: Any, target: str | Target) -> Path:
+    """Where a build goes if nobody says."""
+    chosen = target if isinstance(target, Target) else load_target(target)
+    return Path("runs") / f"{_name(_source(model))}-{chosen.name}"
 
 
 def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
@@ -94,14 +103,16 @@ def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
 
 
 def _build(context: Context, data: Any, folder: Path, limits: Limits, command: str | None) -> dict[str, Any]:
+    from edgeprune.data import data_errors
     from edgeprune.report import write_views
     from edgeprune.report.document import assemble
 
     run = Run(folder / "stages")
     run.execute([planning.source_step(context.source is None)], context)
-    context = _with_data(context, run, data)
-    plan = planning.make_plan(context.recipe, context.target)
-    run.execute(plan.steps, context)
+    with data_errors():
+        context = _with_data(context, run, data)
+        plan = planning.make_plan(context.recipe, context.target)
+        run.execute(plan.steps, context)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
     report = assemble(plan, run, context, files, limits, name, command)
@@ -170,8 +181,21 @@ def _with_data(context: Context, run: Run, source: Any) -> Context:
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
     _, labels = next(iter(data.validation.batches(1)))
     task = resolve_task(model, context.recipe.task, labels)
+    _check_classes(task, data)
     inputs = {**context.inputs, "data": data.fingerprint}
     return dataclasses.replace(context, inputs=inputs, data=data, task=task)
+
+
+def _check_classes(task: Task, data: Data) -> None:
+    """Labels must be among the model's outputs."""
+    known = data.train.labels
+    found = len(data.class_names) if data.class_names else int(known.max()) + 1 if known is not None else 0
+    if task.classes and found > task.classes:
+        raise DataError(
+            f"The data has {found} classes, and the model has {task.classes} outputs.",
+            expected="at most as many classes as outputs.",
+            fix="check --data (is it the folder above the class folders?) or use the model of these classes.",
+        )
 
 
 def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name: str) -> dict[str, str]:

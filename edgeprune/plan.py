@@ -10,7 +10,7 @@ import dataclasses
 from edgeprune import stages
 from edgeprune.pipeline import Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import Recipe
+from edgeprune.recipe import FiltersConfig, Recipe
 from edgeprune.target import Target
 
 MODEL = "model"
@@ -46,9 +46,9 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     steps = [Step(BASELINE, stages.baseline, after=MODEL)]
     variants = []
     chains = {"": BASELINE}
-    if pruning := _pruning_steps(recipe):
+    if pruning := _pruning_steps(recipe, target):
         steps += pruning
-        chains["-".join(step.name for step in pruning) + "-"] = pruning[-1].name
+        chains[f"{pruning[-1].name}-"] = pruning[-1].name
     for prefix, parent in chains.items():
         modes = recipe.quantize.modes if prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
         for mode in modes:
@@ -58,12 +58,38 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     return Plan(tuple(steps), tuple(variants))
 
 
-def _pruning_steps(recipe: Recipe) -> list[Step]:
+def _pruning_steps(recipe: Recipe, target: Target) -> list[Step]:
+    """The chain from the model to the pruned one. Its last step is named after all methods in it."""
     steps: list[Step] = []
+    if recipe.filters:
+        steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target))
     if recipe.magnitude:
         config = stages.MagnitudeStageConfig(magnitude=recipe.magnitude, finetune=recipe.finetune)
-        steps.append(Step("magnitude", stages.magnitude, config, after=MODEL))
+        before = steps[-1].name if steps else MODEL
+        steps.append(Step("filters-magnitude" if steps else "magnitude", stages.magnitude, config, after=before))
     return steps
+
+
+def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int) -> list[Step]:
+    steps: list[Step] = []
+    for number in range(1, filters.steps + 1):
+        last = number == filters.steps
+        config = stages.FiltersStageConfig(filters=filters, share=number / filters.steps, multiple=multiple)
+        before = steps[-1].name if steps else MODEL
+        steps.append(Step(f"filters.remove{number}", stages.filters, config, after=before))
+        training = recipe.finetune if last else recipe.finetune.model_copy(update={"epochs": filters.step_epochs})
+        name = "filters" if last else f"filters.finetune{number}"
+        steps.append(Step(name, stages.finetune, training, after=steps[-1].name))
+    return steps
+
+
+def channel_multiple(recipe: Recipe, target: Target) -> int:
+    """Channels per layer in multiples of this: the recipe's number, or the target's for the format that is built."""
+    assert recipe.filters is not None
+    if recipe.filters.round_to != "target":
+        return recipe.filters.round_to
+    dtype = "int8" if "int8" in recipe.quantize.modes else "float32"
+    return int(target.channel_multiple.get(dtype, 1))  # type: ignore[call-overload]
 
 
 def _convert_config(recipe: Recipe, target: Target, mode: stages.Mode) -> stages.ConvertConfig:

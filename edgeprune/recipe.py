@@ -18,7 +18,20 @@ import pydantic
 from edgeprune.errors import RecipeError
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+OpenFraction = Annotated[
+    float, pydantic.Field(gt=0, lt=1), pydantic.BeforeValidator(lambda value: _from_percent(value))
+]
+CriterionName = Literal[
+    "l1", "l2", "fpgm", "bn_scale", "taylor", "fisher", "activation", "apoz", "reconstruction", "sampling", "random"
+]
 Mode = Literal["float32", "float16", "dynamic", "int8"]
+
+
+def _from_percent(value: Any) -> Any:
+    """``"50%"`` is 0.5; everything else passes."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
 
 
 class Config(pydantic.BaseModel):
@@ -64,6 +77,32 @@ class MagnitudeConfig(Config):
         return self
 
 
+class FiltersConfig(Config):
+    """``[filters]``: remove whole filters and neurons. Exactly one budget: ``rate``, ``max_params`` or ``max_macs``."""
+
+    rate: OpenFraction | None = None  # of the filters, removed
+    max_params: OpenFraction | None = None  # of the unpruned model's, kept
+    max_macs: OpenFraction | None = None
+    criterion: CriterionName = "fisher"
+    allocation: Literal["uniform", "global"] = "global"
+    steps: Annotated[int, pydantic.Field(ge=1)] = 1  # 1: one shot; n: prune in n steps with fine-tuning in between
+    step_epochs: Annotated[int, pydantic.Field(ge=0)] = 1  # of fine-tuning after each step but the last
+    samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that data-driven criteria look at
+    min_channels: Annotated[int, pydantic.Field(gt=0)] = 2
+    round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
+    protect: tuple[str, ...] = ()  # layers that keep their filters; names, shell patterns
+    rates: dict[str, Annotated[float, pydantic.Field(ge=0, lt=1)]] = {}  # layer pattern → its own rate
+    compensate: bool = True  # repair biases and batch normalization right after removal
+    verify: bool = True  # compare with the masked original on random inputs
+
+    @pydantic.model_validator(mode="after")
+    def _one_budget(self) -> FiltersConfig:
+        given = [key for key in ("rate", "max_params", "max_macs") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of rate, max_params and max_macs, not {' and '.join(given) or 'none'}")
+        return self
+
+
 class FinetuneConfig(Config):
     """``[finetune]``: training after a pruning step. Uses train and validation data only."""
 
@@ -96,6 +135,7 @@ class Recipe(Config):
     description: str = ""
     data: DataConfig = DataConfig()
     task: TaskConfig = TaskConfig()
+    filters: FiltersConfig | None = None
     magnitude: MagnitudeConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     quantize: QuantizeConfig = QuantizeConfig()

@@ -13,6 +13,7 @@ from edgeprune._version import __version__
 # command → (module, one line for --help): --help itself imports none of them.
 COMMANDS = {
     "build": "Prune, fine-tune, quantize, convert and measure a model.",
+    "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
     "profile": "Size, memory and operators of a .tflite file.",
     "targets": "The boards that edgeprune knows.",
     "init": "Write a commented edgeprune.toml.",
@@ -50,6 +51,8 @@ def main() -> None:
     """The entry point: every error becomes one message and an exit code (2 usage, 3 missing, 130 interrupted)."""
     from edgeprune.errors import EdgepruneError
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may not know every character
     debug = "--debug" in sys.argv
     if debug:
         # So that it may stand after the command too.

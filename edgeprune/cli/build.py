@@ -35,7 +35,9 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
 
     import_tf()
     from edgeprune.builder import build as build_model
+    from edgeprune.builder import default_folder
 
+    out = out or default_folder(model, target)
     limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
     with TerminalProgress() as progress:
         report = build_model(
@@ -47,12 +49,12 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
             command=shlex.join(["edgeprune", *sys.argv[1:]]),
             **options,  # type: ignore[arg-type]
         )
-    _print(report, as_json)
+    _print(report, as_json, out)
     if not all(gate["passed"] for gate in report["gates"]):
         click.get_current_context().exit(1)
 
 
-def _print(report: dict, as_json: bool) -> None:
+def _print(report: dict, as_json: bool, folder: Path) -> None:
     import json
 
     if as_json:
@@ -62,4 +64,4 @@ def _print(report: dict, as_json: bool) -> None:
 
     from edgeprune.report.terminal import terminal
 
-    Console().print(terminal(report))
+    Console().print(terminal(report, folder))

@@ -48,7 +48,7 @@ def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Ite
             if node.is_input:
                 continue
             layer = model.get_layer(node.layer.name)
-            call = _call(node)
+            call = call_of(node)
             if is_graph(layer):
                 yield from ((f"{layer.name}/{name}", *rest) for name, *rest in calls(layer, call.inputs))
             else:
@@ -85,7 +85,8 @@ def _with_shapes(model: tf_keras.Model, shapes: tuple[Shape, ...] | None) -> tf_
     return tf_keras.models.clone_model(model, inputs)
 
 
-def _call(node: Any) -> Call:
+def call_of(node: Any) -> Call:
+    """What one node of a functional model is called on."""
     import tensorflow as tf
 
     def shapes(structure: Any) -> tuple[Shape, ...]:

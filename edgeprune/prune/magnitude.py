@@ -103,7 +103,7 @@ def check_sparsity(model: tf_keras.Model, names: list[str], sparsity: float) -> 
     Raises:
         VerificationError: a layer has fewer zeros than asked for.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"layer": name, "size": int(kernel.size), "zeros": int(kernel.size - np.count_nonzero(kernel))}
         for name in names
         for kernel in (weight.numpy() for weight in prunable_weights(model.get_layer(name)))

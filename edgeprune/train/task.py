@@ -67,6 +67,14 @@ class Task:
     points: float
     classes: int | None
 
+    def loss_function(self) -> Callable[[Any, Any], Any]:
+        """The loss over a batch (labels, outputs) as one number, for one output or several."""
+        import tensorflow as tf
+        from tf_keras.src.engine.compile_utils import LossesContainer
+
+        container = LossesContainer(self.loss)
+        return lambda labels, outputs: container(*tf.nest.map_structure(tf.convert_to_tensor, (labels, outputs)))
+
     def better(self, a: float, b: float) -> bool:
         """Whether ``a`` is strictly better than ``b``."""
         return a > b if self.higher_is_better else a < b
@@ -164,9 +172,11 @@ def _metric(name: str, config: TaskConfig, loss: Any) -> tuple[str, Callable[[],
     try:
         found = tf_keras.metrics.get(name)
     except ValueError:
+        found = name
+    if isinstance(found, str):  # Keras gives back a name that it does not know
         raise RecipeError(
             f"There is no metric {name!r} in Keras.", fix="check [task] metric, or name a function: file.py:function."
-        ) from None
+        )
     higher = name not in LOWER_IS_BETTER if higher is None else higher
     if isinstance(found, tf_keras.metrics.Metric):
         return name, lambda: tf_keras.metrics.get(name), higher
@@ -177,4 +187,4 @@ def _metric(name: str, config: TaskConfig, loss: Any) -> tuple[str, Callable[[],
 
 def _name(function: Any) -> str:
     """The snake-case name of a loss, whether it is a function or an object."""
-    return getattr(function, "name", None) or getattr(function, "__name__", "")
+    return str(getattr(function, "name", None) or getattr(function, "__name__", ""))

@@ -1,0 +1,81 @@
+"""Layer classes beyond tf_keras.layers: those of keras.applications, and those that the user brings."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+from edgeprune._tensorflow import import_tf
+from edgeprune.code import import_file
+from edgeprune.errors import ModelError
+
+
+def custom_objects_from(path: str | Path) -> dict[str, Any]:
+    """Layer classes of a Python file, for ``custom_objects`` of :func:`edgeprune.models.load.load_model`.
+
+    Importing the file runs it. What it registers by a decorator of tf_keras or Keras stays registered in this process.
+
+    Returns:
+        The classes that the file defines at its top level, of tf_keras and of Keras 3, by name.
+
+    Raises:
+        ModelError: no such file, or it raises.
+    """
+    import_tf()
+    import tf_keras
+
+    register_known_layers()
+    module = import_file(Path(path), str(path), ModelError)
+    classes = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and _is_layer(value)
+    }
+    # Later stages read models that hold these layers from disk.
+    tf_keras.saving.get_custom_objects().update({n: c for n, c in classes.items() if is_keras2_class(c)})
+    return classes
+
+
+def _is_layer(value: Any) -> bool:
+    return any(base.__name__ == "Layer" and base.__module__.split(".")[0] in _KERASES for base in value.__mro__)
+
+
+_KERASES = {"keras", "tf_keras"}
+
+
+def is_keras2_class(value: Any) -> bool:
+    """Whether a class or function is one that tf_keras can use: not a class of Keras 3."""
+    return not (inspect.isclass(value) and any(base.__module__.split(".")[0] == "keras" for base in value.__mro__))
+
+
+@functools.cache
+def register_known_layers() -> dict[str, Any]:
+    """The layer classes that tf_keras.applications defines for itself, made loadable by name."""
+    import_tf()
+    import tf_keras
+    from tf_keras.src.applications.convnext import LayerScale, StochasticDepth
+    from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+
+    known = {layer.__name__: layer for layer in (LayerScale, StochasticDepth, CustomScaleLayer)}
+    for name, layer in known.items():
+        tf_keras.saving.get_custom_objects().setdefault(name, layer)
+    return known
+
+
+def find_layer_class(name: str, custom_objects: dict[str, Any]) -> Any:
+    """The tf_keras class for a layer class of this name, or ``None``.
+
+    Looked up among ``custom_objects``, among what the program has registered with tf_keras, and in tf_keras.
+    """
+    import tf_keras
+
+    given = custom_objects.get(name)
+    if given is not None and is_keras2_class(given):
+        return given
+    registered = tf_keras.saving.get_custom_objects()
+    for key in (name, f"Custom>{name}", *(key for key in registered if key.endswith(f">{name}"))):
+        if key in registered:
+            return registered[key]
+    return register_known_layers().get(name) or getattr(tf_keras.layers, name, None)

@@ -1,0 +1,309 @@
+"""Models within models, opened: one flat functional model out of nested ones, in Keras 2 and Keras 3.
+
+:func:`walk` goes through the layer calls of a functional model and of the models in it, as if they were one. What
+differs between the two Kerases is a :class:`Dialect`. Translating from Keras 3 is a walk, and so is flattening Keras 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeprune.errors import ModelError
+from edgeprune.models.formats import subclassed
+from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+class Dialect(Protocol):
+    """How one version of Keras keeps its graphs."""
+
+    def is_model(self, layer: Any) -> bool: ...
+
+    def graph(self, model: Any, args: Any) -> Any:
+        """The functional model behind a model that is called with ``args``."""
+
+    def nodes(self, graph: Any) -> Iterable[tuple[Any, Any, Any, list[Any]]]:
+        """``(layer or operation, args, kwargs, outputs)`` of every call but the inputs', in order."""
+
+    def structure(self, graph: Any) -> tuple[list[Any], Any]:
+        """The flat inputs, and the outputs in their structure."""
+
+    def training(self, layer: Any, given: Any) -> bool | None:
+        """The argument ``training`` of a call, as far as the author of the model gave one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer or operation.
+
+    Attributes:
+        args, kwargs: of the call, with the tensors that the walk has made; ``training`` is not among them.
+        training: what the call, or the call of a model around it, was given; ``None`` if nothing.
+        path: names of the models around it.
+        frozen: a model around it is not trainable.
+        outputs: its output tensors in the graph that is walked.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    training: bool | None
+    path: tuple[str, ...]
+    frozen: bool
+    outputs: list[Any]
+
+
+Handle = Callable[[LayerCall], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Around:
+    path: tuple[str, ...] = ()
+    frozen: bool = False
+    training: bool | None = None
+
+
+def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around: _Around | None = None) -> Any:
+    """Call ``handle`` for every layer call, nested models opened, each after those that it takes its inputs from.
+
+    Args:
+        inputs: what stands for the inputs of ``graph``; its kind is up to ``handle``.
+        handle: returns what stands for the outputs of the call.
+
+    Returns:
+        What stands for the outputs of ``graph``, in their structure.
+    """
+    import tensorflow as tf
+
+    around = around or _Around()
+    reference, outputs = dialect.structure(graph)
+    tensors = dict(zip(map(id, reference), inputs, strict=True))
+
+    def standing_for(value: Any) -> Any:
+        return tensors.get(id(value), value)
+
+    for layer, args, kwargs, old_outputs in dialect.nodes(graph):
+        args, kwargs = tf.nest.map_structure(standing_for, (args, dict(kwargs)))
+        given = dialect.training(layer, kwargs.pop("training", None))
+        training = around.training if given is None else given
+        if dialect.is_model(layer):
+            inner = dialect.graph(layer, args[0])
+            nested = _Around((*around.path, layer.name), around.frozen or not layer.trainable, training)
+            found = walk(dialect, inner, _in_order(dialect, inner, args[0]), handle, nested)
+        else:
+            found = handle(LayerCall(layer, args, kwargs, training, around.path, around.frozen, old_outputs))
+        tensors |= zip(map(id, old_outputs), tf.nest.flatten(found), strict=True)
+    return tf.nest.map_structure(standing_for, outputs)
+
+
+def _in_order(dialect: Dialect, graph: Any, argument: Any) -> list[Any]:
+    """The tensors that a nested model is called with, in the order of its inputs."""
+    import tensorflow as tf
+
+    flat = tf.nest.flatten(argument)
+    expected = len(dialect.structure(graph)[0])
+    if len(flat) != expected:
+        raise ModelError(
+            f"The nested model {graph.name!r} is called with {len(flat)} tensors.",
+            expected=f"its {expected} inputs",
+            fix="call it with exactly its inputs.",
+        )
+    return flat
+
+
+class Names:
+    """Unique names for the layers of the flat model.
+
+    A name stays where no other layer has it. Else the layers of the outermost model keep it, and layers of nested
+    models get the names of the models around them as a prefix.
+    """
+
+    def __init__(self, dialect: Dialect, graph: Any):
+        found: dict[int, tuple[str, tuple[str, ...]]] = {}
+
+        def note(call: LayerCall) -> Any:
+            found.setdefault(id(call.operation), (call.operation.name, call.path))
+            return call.outputs
+
+        inputs = dialect.structure(graph)[0]
+        walk(dialect, graph, inputs, note)
+        self._taken = {name: 1 for name in graph.input_names}
+        counts = Counter([name for name, _ in found.values()] + list(self._taken))
+        outermost_first = sorted(found.items(), key=lambda item: len(item[1][1]))
+        self._of = {
+            key: self.unique(name if counts[name] == 1 or not path else "_".join((*path, name)))
+            for key, (name, path) in outermost_first
+        }
+
+    def of(self, operation: Any) -> str:
+        """The name of a layer or operation."""
+        return self._of[id(operation)]
+
+    def unique(self, name: str) -> str:
+        """``name``, or with the first free number behind it."""
+        number = self._taken.get(name, 0)
+        self._taken[name] = number + 1
+        return self.unique(f"{name}_{number}") if number else name
+
+
+class Keras2:
+    """The dialect of tf_keras."""
+
+    def __init__(self) -> None:
+        self._traced: dict[int, Any] = {}
+
+    def is_model(self, layer: Any) -> bool:
+        import tf_keras
+
+        return isinstance(layer, tf_keras.Model)
+
+    def graph(self, model: Any, args: Any) -> Any:
+        if getattr(model, "_is_graph_network", False):
+            return model
+        if id(model) not in self._traced:
+            self._traced[id(model)] = trace(model, args)
+        return self._traced[id(model)]
+
+    def nodes(self, graph: Any) -> Iterable[tuple[Any, Any, Any, list[Any]]]:
+        import tensorflow as tf
+
+        for depth in sorted(graph._nodes_by_depth, reverse=True):
+            for node in graph._nodes_by_depth[depth]:
+                if not node.is_input:
+                    yield node.layer, node.call_args, node.call_kwargs, tf.nest.flatten(node.outputs)
+
+    def structure(self, graph: Any) -> tuple[list[Any], Any]:
+        return graph.inputs, graph._nested_outputs
+
+    def training(self, layer: Any, given: Any) -> bool | None:
+        return given
+
+
+def trace(model: tf_keras.Model, specs: Any) -> tf_keras.Model:
+    """A functional model of the same layer objects, out of a subclassed model that only calls layers and operations.
+
+    Args:
+        specs: shapes and types of the inputs, with the batch, in the structure that the model is called with.
+
+    Raises:
+        ModelError: its code does something else: weights outside layers, Python decisions about values.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    inputs = tf.nest.map_structure(lambda spec: tf_keras.Input(spec.shape[1:], dtype=spec.dtype), specs)
+    # The user's code may fail in any way on tensors without values; whichever it is, the answer is the same.
+    try:
+        graph = tf_keras.Model(inputs, model.call(inputs), name=model.name)
+    except Exception as error:
+        raise subclassed(f"The model {model.name!r}", type(model).__name__) from error
+    graph._trainable = model._trainable
+    if {id(weight) for weight in model.weights} - {id(weight) for weight in graph.weights}:
+        raise subclassed(f"The model {model.name!r}", type(model).__name__)
+    return graph
+
+
+def flatten(model: tf_keras.Model) -> tf_keras.Model:
+    """The same functional model without models in it.
+
+    Layers keep their names where those are unique (see :class:`Names`), their weights, and whether they are trained: a
+    frozen base stays frozen. Layers of a model that was called with ``training=False`` are called with it.
+
+    Args:
+        model: a functional tf_keras model, trained or not, compiled or not.
+
+    Returns:
+        ``model`` itself if no layer of it is a model; else a new model that shares nothing with it.
+
+    Raises:
+        ModelError: a model in it is Python code that cannot be followed.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    dialect = Keras2()
+    if not any(dialect.is_model(layer) for layer in model.layers):
+        return model
+    names = Names(dialect, model)
+    made: dict[int, tuple[Any, Any, bool]] = {}
+
+    def handle(call: LayerCall) -> Any:
+        layer = call.operation
+        if id(layer) not in made:
+            new = type(layer).from_config({**layer.get_config(), "name": names.of(layer)})
+            made[id(layer)] = (layer, new, call.frozen)
+        return call_layer(made[id(layer)][1], call)
+
+    new_inputs = [copy_input(tensor, name) for tensor, name in zip(model.inputs, model.input_names, strict=True)]
+    outputs = walk(dialect, model, new_inputs, handle)
+    inputs = tf.nest.pack_sequence_as(model._nested_inputs, new_inputs)
+    flat = tf_keras.Model(inputs, outputs, name=model.name)
+    flat.trainable = model.trainable
+    for layer, new, frozen in made.values():
+        set_weights(new, layer.get_weights())
+        for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
+            new_part._trainable = old_part._trainable and not frozen
+    _check(model, flat)
+    _compile_like(flat, model)
+    return flat
+
+
+def call_layer(layer: Any, call: LayerCall) -> Any:
+    """Call a tf_keras layer as ``call`` says."""
+    if call.training is not None and layer._call_spec.expects_training_arg:
+        return layer(*call.args, training=call.training, **call.kwargs)
+    return layer(*call.args, **call.kwargs)
+
+
+def copy_input(tensor: Any, name: str) -> Any:
+    """A new input of the same shape and type."""
+    import tf_keras
+
+    return tf_keras.Input(batch_size=tensor.shape[0], shape=tensor.shape[1:], dtype=tensor.dtype, name=name)
+
+
+def set_weights(layer: Any, weights: list[Any]) -> None:
+    """Set the weights of a layer, and let layers that keep values made of them (Normalization) make them anew."""
+    if weights:
+        layer.set_weights(weights)
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()
+
+
+def _check(model: tf_keras.Model, flat: tf_keras.Model) -> None:
+    import tensorflow as tf
+
+    inputs = tf.nest.pack_sequence_as(model._nested_inputs, [tf.constant(x) for x in random_inputs(flat)])
+    expected, found = model(inputs, training=False), flat(inputs, training=False)
+    difference = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found))
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"The model {model.name!r} computes something else once the models in it are opened: its outputs differ by "
+            f"{difference:.1e} of the largest.",
+            expected=f"at most {TOLERANCE:.0e}",
+            fix="build it out of layers only, without models as layers; and please report it.",
+        )
+
+
+def _compile_like(flat: tf_keras.Model, model: tf_keras.Model) -> None:
+    if not getattr(model, "_is_compiled", False):
+        return
+    arguments = model._get_compile_args(user_metrics=True)
+    renamed = dict(zip(model.output_names, flat.output_names, strict=True))
+    for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        arguments[key] = rename_outputs(arguments.get(key), renamed)
+    optimizer = arguments["optimizer"]
+    arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+    flat.compile(**arguments)
+
+
+def rename_outputs(by_output: Any, renamed: dict[str, str]) -> Any:
+    """Losses or metrics keyed by output, under the new names of the outputs."""
+    if isinstance(by_output, dict) and "class_name" not in by_output:
+        return {renamed.get(name, name): value for name, value in by_output.items()}
+    return by_output

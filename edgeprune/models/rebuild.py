@@ -1,0 +1,89 @@
+"""Build a functional model anew from its layer calls, with some layers, arguments or tensors changed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgeprune.errors import ModelError
+
+MakeLayer = Callable[[Any], Any]
+ChangeArguments = Callable[[Any, int, Any, Any], tuple[Any, Any]]
+
+
+def rebuild(
+    model: Any, make_layer: MakeLayer, change_arguments: ChangeArguments | None = None, name: str | None = None
+) -> Any:
+    """A new functional model with the same inputs, calls, outputs and names; the weights are not set.
+
+    Args:
+        model: flat functional tf_keras model.
+        make_layer: ``layer -> new layer``, called once per layer, shared ones included.
+        change_arguments: ``(layer, number of its call, args, kwargs) -> (args, kwargs)``, the arguments holding the
+            new tensors.
+
+    Returns:
+        A ``tf_keras.Model`` that shares nothing with ``model``.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    from edgeprune.prune.graph import ordered_nodes
+
+    made: dict[int, Any] = {}
+    calls: dict[int, int] = {}
+    tensors: dict[int, Any] = {}
+
+    def new_tensor(value: Any) -> Any:
+        return tensors.get(id(value), value)
+
+    for node in ordered_nodes(model):
+        layer = node.layer
+        if id(layer) not in made:
+            made[id(layer)] = make_layer(layer)
+        number = calls.get(id(layer), 0)
+        calls[id(layer)] = number + 1
+        if node.is_input:
+            outputs = made[id(layer)].output
+        else:
+            args, kwargs = tf.nest.map_structure(new_tensor, (node.call_args, node.call_kwargs))
+            if change_arguments:
+                args, kwargs = change_arguments(layer, number, args, kwargs)
+            outputs = made[id(layer)](*args, **kwargs)
+        for old, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+            tensors[id(old)] = new
+    inputs = tf.nest.map_structure(new_tensor, model._nested_inputs)
+    outputs = tf.nest.map_structure(new_tensor, model._nested_outputs)
+    rebuilt = tf_keras.Model(inputs, outputs, name=name or model.name)
+    rebuilt.trainable = model.trainable
+    # Setting the model's flag sets it for all layers: theirs are their own.
+    for layer in model.layers:
+        _copy_trainable(layer, made[id(layer)])
+    return rebuilt
+
+
+def copy_layer(layer: Any) -> Any:
+    """A new layer of the same config, without weights."""
+    return make_like(layer, layer.get_config())
+
+
+def make_like(layer: Any, config: dict[str, Any]) -> Any:
+    """A new layer of the same class with this config.
+
+    Raises:
+        ModelError: the config names something that is not registered.
+    """
+    try:
+        return type(layer).from_config(config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its config: "
+            f"{' '.join(str(error).split())[:300]}",
+            expected="a layer whose from_config understands its get_config",
+            fix="register what it uses with tf_keras.utils.register_keras_serializable.",
+        ) from error
+
+
+def _copy_trainable(layer: Any, new: Any) -> None:
+    for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
+        new_part._trainable = old_part._trainable

@@ -1,0 +1,61 @@
+"""Do two models compute the same? Random inputs, and the largest difference of their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tf_keras
+
+# A translated model must equal its original up to this, relative to the largest value of each output.
+TOLERANCE = 1e-4
+# Layers that look a number up: what is fed into them are small whole numbers, whatever its type.
+_LOOKUPS = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
+# Large enough for every architecture of keras.applications.
+_UNKNOWN_IMAGE_SIZE, _UNKNOWN_LENGTH = 96, 32
+
+
+def random_inputs(model: tf_keras.Model, seed: int = 0) -> list[np.ndarray]:
+    """Two samples for each input of a functional model, in the order of ``model.inputs``.
+
+    The first sample is normally distributed, the second uniform between 0 and 1, where logarithms and roots are
+    defined. Whole numbers are 0 or 1. Unknown axes get 96 positions in images and 32 elsewhere.
+    """
+    generator = np.random.default_rng(seed)
+    return [_draw(tensor, _is_looked_up(tensor, model), generator) for tensor in model.inputs]
+
+
+def _draw(tensor: Any, looked_up: bool, generator: np.random.Generator) -> np.ndarray:
+    unknown = _UNKNOWN_IMAGE_SIZE if len(tensor.shape) == 4 else _UNKNOWN_LENGTH
+    shape = [tensor.shape[0] or 2, *(size or unknown for size in tensor.shape[1:])]
+    if looked_up or not tensor.dtype.is_floating:
+        values = generator.integers(0, 2, shape).astype(np.float32)
+    else:
+        values = generator.normal(0, 1, shape)
+        values[1:] = generator.uniform(0, 1, values[1:].shape)
+    return values.astype(tensor.dtype.as_numpy_dtype)
+
+
+def _is_looked_up(tensor: Any, model: tf_keras.Model) -> bool:
+    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if not node.is_input]
+    return any(type(n.layer).__name__ in _LOOKUPS and any(i is tensor for i in n.keras_inputs) for n in nodes)
+
+
+def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
+    """The largest difference of any output, relative to that output's largest value; infinite where shapes differ.
+
+    Values that are not finite must be the same in both.
+    """
+    worst = 0.0
+    for one, other in zip(expected, found, strict=True):
+        a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        finite = np.isfinite(a)
+        if a.shape != b.shape or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+            return float("inf")
+        if finite.any():
+            scale = max(float(np.abs(a[finite]).max()), 1e-6)
+            worst = max(worst, float(np.abs(a[finite] - b[finite]).max()) / scale)
+    return worst if np.isfinite(worst) else float("inf")

@@ -1,0 +1,115 @@
+"""Structured pruning of filters and neurons: graph, scores, allocation and surgery in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.errors import DataError, RecipeError
+from edgeprune.prune import allocation, surgery
+from edgeprune.prune.allocation import Budget, Constraints
+from edgeprune.prune.criteria import CRITERIA, Evidence
+from edgeprune.prune.graph import Graph, Group, analyse
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruned:
+    """The outcome of pruning.
+
+    Attributes:
+        model: the new model.
+        removed: the removed channels of each group, by their numbers within it; groups that lost none are left out.
+        difference: largest relative difference from the oracle; None: not verified.
+    """
+
+    model: tf_keras.Model
+    removed: dict[str, np.ndarray]
+    difference: float | None = None
+
+
+def channel_groups(model: tf_keras.Model) -> tuple[Group, ...]:
+    """The groups of channels of a flat functional tf_keras model that can only be removed together."""
+    return analyse(model).groups
+
+
+def prune_filters(
+    model: tf_keras.Model,
+    rate: float | None = None,
+    *,
+    max_params: float | None = None,
+    max_macs: float | None = None,
+    criterion: str = "l2",
+    allocation: str = "global",
+    constraints: Constraints | None = None,
+    evidence: Evidence | None = None,
+    verify: bool = True,
+) -> Pruned:
+    """Remove the least important channels.
+
+    Args:
+        model: a tf_keras model; it is not changed.
+        rate: fraction of filters removed, in (0, 1); or one of
+        max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1).
+        criterion: a key of :data:`edgeprune.prune.criteria.CRITERIA`.
+        allocation: "uniform" or "global".
+        evidence: data, for criteria that need it.
+        verify: compare with the oracle on random inputs.
+
+    Raises:
+        RecipeError: no or several budgets, an unknown criterion, or a budget that cannot be reached.
+        DataError: the criterion needs data and there is none.
+        VerificationError: the pruned model does not equal the oracle.
+    """
+    budget = check_budget(Budget(rate, max_params, max_macs))
+    graph = analyse(model)
+    keep = choose(graph, budget, criterion, allocation, constraints or Constraints(), evidence or Evidence())
+    pruned = surgery.remove(graph, keep)
+    difference = surgery.verify(pruned, surgery.mask(graph, keep)) if verify else None
+    return Pruned(pruned, removed_channels(graph, keep), difference)
+
+
+def choose(
+    graph: Graph, budget: Budget, criterion: str, how: Any, constraints: Constraints, evidence: Evidence
+) -> np.ndarray:
+    """The units that stay: bool [units of the graph]."""
+    if criterion not in CRITERIA:
+        raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
+    chosen = CRITERIA[criterion]
+    if chosen.needs_data and evidence.batches is None:
+        raise DataError(f"The criterion {criterion!r} looks at data, and none was given.", fix="pass evidence.")
+    return allocation.allocate(graph, chosen.score(graph, evidence), budget, how, constraints)
+
+
+def mask_filters(model: tf_keras.Model, removed: dict[str, np.ndarray]) -> tf_keras.Model:
+    """The oracle: ``model`` with the removed channels zeroed where they are consumed, nothing made smaller.
+
+    Args:
+        removed: as :attr:`Pruned.removed` gives it.
+    """
+    graph = analyse(model)
+    keep = np.ones(len(graph.units), bool)
+    for group in graph.groups:
+        keep[group.units[np.asarray(removed.get(group.name, ()), int)]] = False
+    return surgery.mask(graph, keep)
+
+
+def removed_channels(graph: Graph, keep: np.ndarray) -> dict[str, np.ndarray]:
+    """The removed channels of each group, by their numbers within it."""
+    gone = {group.name: np.flatnonzero(~keep[group.units]) for group in graph.groups}
+    return {name: numbers for name, numbers in gone.items() if len(numbers)}
+
+
+def check_budget(budget: Budget) -> Budget:
+    """The budget itself, if it names exactly one limit, in (0, 1)."""
+    given = {key: value for key, value in dataclasses.asdict(budget).items() if value is not None}
+    if len(given) != 1 or not all(0 < value < 1 for value in given.values()):
+        raise RecipeError(
+            f"The pruning budget is {given or 'missing'}.",
+            expected="exactly one of rate, max_params and max_macs, in (0, 1).",
+        )
+    return budget

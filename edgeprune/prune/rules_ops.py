@@ -1,0 +1,285 @@
+"""Channel rules of TensorFlow operations in a functional model (``TFOpLambda``), keyed by the operation's symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeprune.prune.graph import Axes, Call, Edit
+from edgeprune.prune.rules import register
+from edgeprune.prune.rules_attention import lengths
+from edgeprune.prune.rules_shape import broadcast, join, reshape_axes
+
+OPS: dict[str, Callable[[Call], Any]] = {}
+
+
+def op(*symbols: str) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]]:
+    """Enter a rule for operations of these symbols."""
+
+    def enter(rule: Callable[[Call], Any]) -> Callable[[Call], Any]:
+        OPS.update(dict.fromkeys(symbols, rule))
+        return rule
+
+    return enter
+
+
+@register("TFOpLambda", "SlicingOpLambda")
+def operation(call: Call) -> list[Axes]:
+    symbol = call.layer.symbol or call.layer.get_config()["function"]
+    rule = OPS.get(symbol)
+    if rule is None:
+        for axes in call.inputs:
+            call.freeze(axes, f"no channel rule for the operation {symbol} ({call.name!r})")
+        return [(None,) * len(shape) for shape in call.output_shapes]
+    found = rule(call)
+    return found if isinstance(found, list) else [found]
+
+
+def argument(call: Call, position: int, name: str, default: Any = None) -> Any:
+    """An argument of the operation, however it was passed."""
+    args, kwargs = call.node.call_args, call.node.call_kwargs
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def path_to(call: Call, position: int, name: str) -> tuple[Any, ...]:
+    """Where the argument stands, for an edit."""
+    return (0, position) if len(call.node.call_args) > position else (1, name)
+
+
+@op(
+    "nn.relu", "nn.relu6", "nn.leaky_relu", "nn.elu", "nn.gelu", "nn.silu", "nn.swish", "nn.sigmoid", "math.sigmoid",
+    "sigmoid", "math.tanh", "tanh", "nn.tanh", "nn.softplus", "math.softplus", "nn.selu", "math.exp", "exp", "math.abs",
+    "abs", "math.sqrt", "sqrt", "math.rsqrt", "math.square", "square", "math.negative", "negative", "math.log",
+    "__operators__.neg", "__operators__.abs", "cast", "identity", "clip_by_value", "nn.dropout", "stop_gradient",
+    "math.erf", "math.sin", "math.cos",
+)  # fmt: skip
+def elementwise(call: Call) -> Axes:
+    return call.inputs[0]
+
+
+@op(
+    "math.add", "math.subtract", "math.multiply", "math.divide", "math.maximum", "math.minimum", "math.truediv", "add",
+    "subtract", "multiply", "divide", "maximum", "minimum", "__operators__.add", "__operators__.sub",
+    "__operators__.mul", "__operators__.truediv", "__operators__.div", "__operators__.radd", "__operators__.rsub",
+    "__operators__.rmul", "__operators__.rtruediv", "math.pow", "pow", "__operators__.pow", "math.squared_difference",
+)  # fmt: skip
+def binary(call: Call) -> Axes:
+    """Two tensors, or a tensor and a constant; a constant with a value per channel is sliced along."""
+    if len(call.inputs) == 2:
+        return broadcast(call, call.inputs, list(call.input_shapes))
+    axes, rank = call.inputs[0], len(call.output_shapes[0])
+    for position, name in ((0, "x"), (1, "y")):
+        constant = argument(call, position, name)
+        if constant is None or _is_symbolic(constant):
+            continue
+        shape = np.shape(constant)
+        for axis in range(-min(len(shape), len(axes)), 0):
+            vector = axes[axis]
+            if vector is not None and shape[axis] != 1:
+                call.edit(Edit(path_to(call, position, name), vector, "take", len(shape) + axis))
+    # Where a single position meets a constant with several, the constant decides.
+    stretched = [*(None,) * (rank - len(axes)), *axes]
+    before = [*(None,) * (rank - len(axes)), *call.input_shapes[0]]
+    return tuple(v if a == b else None for v, a, b in zip(stretched, before, call.output_shapes[0], strict=True))
+
+
+def _is_symbolic(value: Any) -> bool:
+    from tf_keras.src.engine.keras_tensor import KerasTensor
+
+    return isinstance(value, KerasTensor)
+
+
+@op("concat")
+def concat(call: Call) -> Axes:
+    axis = int(argument(call, 1, "axis", 0))
+    if axis == 0 or len(call.inputs) != len(argument(call, 0, "values")):
+        return _opaque(call, "joins samples" if axis == 0 else "joins them to constants")
+    return join(call, call.inputs, call.input_shapes, axis - 1 if axis > 0 else axis)
+
+
+@op("reshape")
+def reshape(call: Call) -> Axes:
+    shape = argument(call, 1, "shape")
+    if not isinstance(shape, list | tuple) or len(shape) != len(call.output_shapes[0]) + 1:
+        return _opaque(call, "has a shape that is known only at run time")
+    axes = reshape_axes(call, call.inputs[0], call.input_shapes[0], call.output_shapes[0])
+    path = path_to(call, 1, "shape")
+    for position, vector in enumerate(axes, 1):
+        if vector is not None and _is_symbolic(shape[position]):
+            call.freeze([vector], f"{call.name!r} computes its shape at run time")
+        elif vector is not None and shape[position] != -1:
+            call.edit(Edit((*path, position), vector))
+    return axes
+
+
+@op("transpose")
+def transpose(call: Call) -> Axes:
+    order = argument(call, 1, "perm")
+    if order is None or order[0] != 0:
+        return _opaque(call, "moves samples")
+    return tuple(call.inputs[0][dim - 1] for dim in order[1:])
+
+
+@op("expand_dims")
+def expand_dims(call: Call) -> Axes:
+    axis = int(argument(call, 1, "axis"))
+    if axis in (0, -len(call.inputs[0]) - 2):
+        return _opaque(call, "moves samples")
+    position = axis - 1 if axis > 0 else axis % (len(call.inputs[0]) + 2) - 1
+    return (*call.inputs[0][:position], None, *call.inputs[0][position:])
+
+
+@op("squeeze")
+def squeeze(call: Call) -> Axes:
+    given = argument(call, 1, "axis")
+    given = given if isinstance(given, list | tuple) else [given]
+    if None in given or 0 in given:
+        return _opaque(call, "drops whatever axes have size 1" if None in given else "drops the axis of samples")
+    gone = {axis - 1 if axis > 0 else len(call.inputs[0]) + axis for axis in given}
+    return tuple(vector for position, vector in enumerate(call.inputs[0]) if position not in gone)
+
+
+@op("math.reduce_mean", "math.reduce_sum", "math.reduce_max", "math.reduce_min", "reduce_mean", "reduce_sum")
+def reduce(call: Call) -> Axes:
+    """Channels may be summed over, but not averaged or compared."""
+    axes = call.inputs[0]
+    given = argument(call, 1, "axis")
+    keep = bool(argument(call, 2, "keepdims", False))
+    given = list(given) if isinstance(given, list | tuple) else [given]
+    if None in given or 0 in given:
+        return _opaque(call, "reduces over samples")
+    gone = {axis - 1 if axis > 0 else len(axes) + axis for axis in given}
+    for position in gone:
+        if "sum" in call.layer.symbol:
+            call.mask(0, position, axes[position])
+        else:
+            call.freeze([axes[position]], f"{call.name!r} reduces over these channels")
+    if keep:
+        return tuple(None if i in gone else vector for i, vector in enumerate(axes))
+    return tuple(vector for i, vector in enumerate(axes) if i not in gone)
+
+
+@op("pad", "image.resize", "nn.avg_pool", "nn.max_pool", "nn.avg_pool2d", "nn.max_pool2d")
+def spatial(call: Call) -> Axes:
+    """Works on positions; whatever has changed its size cannot be followed."""
+    axes = call.inputs[0]
+    changed = [i for i, (a, b) in enumerate(zip(call.input_shapes[0], call.output_shapes[0], strict=True)) if a != b]
+    call.freeze([axes[i] for i in changed], f"{call.name!r} pads or moves them")
+    call.freeze(axes[:-1], f"{call.name!r} works on these positions")
+    return tuple(None if i in changed or i < len(axes) - 1 else vector for i, vector in enumerate(axes))
+
+
+@op("nn.softmax", "nn.log_softmax")
+def softmax(call: Call) -> Axes:
+    axis = int(argument(call, 1, "axis", -1) if argument(call, 1, "axis", -1) is not None else -1)
+    call.freeze(
+        [call.inputs[0][axis - 1 if axis > 0 else axis]], f"softmax normalises over these channels ({call.name!r})"
+    )
+    return call.inputs[0]
+
+
+@op("split")
+def split(call: Call) -> list[Axes]:
+    """Parts of given sizes shrink each by itself; equal parts lose the same positions."""
+    sizes, axis = argument(call, 1, "num_or_size_splits"), int(argument(call, 2, "axis", 0))
+    position = axis - 1 if axis > 0 else axis
+    vector = call.inputs[0][position]
+    others = list(call.inputs[0])
+    if axis == 0:
+        return [_opaque(call, "splits samples")] * len(call.output_shapes)
+    if vector is None:
+        return [tuple(others)] * len(call.output_shapes)
+    lengths = [shape[position] for shape in call.output_shapes]
+    parts = np.split(vector, np.cumsum(lengths)[:-1])  # type: ignore[arg-type]
+    if isinstance(sizes, int):
+        for part in parts[1:]:
+            call.unite(parts[0], part, f"{call.name!r} splits them into equal parts")
+    else:
+        path = path_to(call, 1, "num_or_size_splits")
+        call.edit(*[Edit((*path, i), part) for i, part in enumerate(parts)])
+    call.graph.nonempty += parts
+    return [tuple(part if i == position % len(others) else v for i, v in enumerate(others)) for part in parts]
+
+
+@op("__operators__.getitem")
+def getitem(call: Call) -> Axes:
+    """Slices; along an axis that shrinks, the bounds move with what was removed before them."""
+    axes = call.inputs[0]
+    spec = argument(call, 1, "slice_spec")
+    spec = list(spec) if isinstance(spec, list | tuple) else [spec]
+    expanded = _full_spec(spec, len(axes) + 1)
+    if expanded is None or not isinstance(expanded[0][0], dict):
+        return _opaque(call, "indexes in a way that cannot be followed")
+    result = []
+    for position, (part, place) in enumerate(expanded):
+        vector = axes[position - 1] if position else None
+        whole = isinstance(part, dict) and all(part[key] is None for key in ("start", "stop", "step"))
+        if not isinstance(part, dict):
+            call.freeze([vector], f"{call.name!r} picks one of them by its number")
+            continue
+        if position == 0:
+            continue
+        result.append(vector if whole or vector is None else _sliced(call, vector, part, place))
+    return tuple(result)
+
+
+def _full_spec(spec: Sequence[Any], rank: int) -> list[tuple[Any, int]] | None:
+    """The slice of every axis and its place in ``spec``; None if there are new axes or arrays in it."""
+    if any(part is None or not isinstance(part, int | dict | type(Ellipsis) | str) for part in spec):
+        return None
+    dots = [i for i, part in enumerate(spec) if part is Ellipsis or part == "Ellipsis"]
+    everything = {"start": None, "stop": None, "step": None}
+    if not dots:
+        rows = [(part, i) for i, part in enumerate(spec)]
+        return rows + [(everything, -1)] * (rank - len(rows))
+    before = [(part, i) for i, part in enumerate(spec) if i < dots[0]]
+    after = [(part, i) for i, part in enumerate(spec) if i > dots[0]]
+    return before + [(everything, -1)] * (rank - len(before) - len(after)) + after
+
+
+def _sliced(call: Call, vector: np.ndarray, part: dict[str, Any], place: int) -> np.ndarray | None:
+    if part["step"] not in (None, 1) or any(_is_symbolic(part[key]) for key in ("start", "stop")):
+        call.freeze([vector], f"{call.name!r} takes some of them by number")
+        return None
+    start, stop, _ = slice(part["start"], part["stop"]).indices(len(vector))
+    path = path_to(call, 1, "slice_spec")
+    path = (*path, place) if isinstance(argument(call, 1, "slice_spec"), list | tuple) else path
+    for key, bound in (("start", start), ("stop", stop)):
+        if part[key] is not None:
+            call.edit(Edit((*path, key), vector[:bound]))
+    call.graph.nonempty.append(vector[start:stop])
+    return vector[start:stop]
+
+
+@op("linalg.matmul", "matmul", "__operators__.matmul")
+def matmul(call: Call) -> Axes:
+    """A product of two tensors: a sum over the last axis of one and the last but one of the other."""
+    if len(call.inputs) != 2 or len(call.inputs[0]) < 2 or len(call.inputs[0]) != len(call.inputs[1]):
+        return _opaque(call, "multiplies with a constant")
+    a, b = call.inputs
+    flip_a, flip_b = bool(argument(call, 2, "transpose_a", False)), bool(argument(call, 3, "transpose_b", False))
+    if any(argument(call, 4 + i, name, False) for i, name in enumerate(("adjoint_a", "adjoint_b"))):
+        return _opaque(call, "multiplies with an adjoint")
+    summed_a, kept_a = (-2, -1) if flip_a else (-1, -2)
+    summed_b, kept_b = (-1, -2) if flip_b else (-2, -1)
+    left, right = a[summed_a], b[summed_b]
+    if left is None or right is None:
+        call.freeze([left, right], f"{call.name!r} multiplies them with channels that cannot be removed")
+    else:
+        call.unite(left, right, f"{call.name!r} multiplies them with channels that cannot be removed")
+        call.mask(0, len(a) + summed_a, left)
+    stacked = (
+        broadcast(call, [a[:-2], b[:-2]], [call.input_shapes[0][:-2], call.input_shapes[1][:-2]]) if a[:-2] else ()
+    )
+    found = (*stacked, a[kept_a], b[kept_b])
+    summed = left if left is not None else int(call.input_shapes[0][summed_a] or 1)
+    call.count_macs(1.0, summed, *lengths(found, call.output_shapes[0]))
+    return found
+
+
+def _opaque(call: Call, why: str) -> Axes:
+    for axes in call.inputs:
+        call.freeze(axes, f"{call.name!r} {why}")
+    return (None,) * len(call.output_shapes[0])

@@ -1,0 +1,189 @@
+"""Channel rules of layers that merge, pool, pad, move or reshape tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeprune.prune.graph import Axes, Call
+from edgeprune.prune.rules import channel_axis, freeze_others, like_output, register, replace_axis
+from edgeprune.prune.units import FIXED, Vector
+
+Shape = Sequence[int | None]
+
+
+# CustomScaleLayer: InceptionResNetV2's x + scale * y
+@register("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "CustomScaleLayer")
+def merge(call: Call) -> Axes:
+    return broadcast(call, call.inputs, call.input_shapes)
+
+
+def broadcast(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape]) -> Axes:
+    """Elementwise with broadcasting, axes aligned from the right: what meets is tied together."""
+    rank = max(map(len, shapes))
+    result: list[Vector | None] = []
+    for axis in range(-rank, 0):
+        sides = [
+            (axes[axis], shape[axis])
+            for axes, shape in zip(inputs, shapes, strict=True)
+            if len(shape) >= -axis and shape[axis] != 1
+        ]
+        vectors = [vector for vector, _ in sides if vector is not None]
+        if len(vectors) < len(sides):
+            call.freeze(vectors, f"{call.name!r} joins them to channels that cannot be removed")
+        for other in vectors[1:]:
+            call.unite(vectors[0], other, f"{call.name!r} joins them to channels that cannot be removed")
+        alone = [axes[axis] for axes in inputs if len(axes) >= -axis and axes[axis] is not None]
+        result.append(vectors[0] if vectors else alone[0] if alone and not sides else None)
+    return tuple(result)
+
+
+@register("Concatenate")
+def concatenate(call: Call) -> Axes:
+    axis = call.layer.axis
+    return join(call, call.inputs, call.input_shapes, axis - 1 if axis > 0 else axis)
+
+
+def join(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape], axis: int) -> Axes:
+    """Concatenation along ``axis``; along the others what meets is tied together."""
+    merged = list(broadcast(call, [replace_axis(a, axis, None) for a in inputs], shapes))
+    if any(axes[axis] is not None for axes in inputs):
+        parts = [
+            axes[axis] if axes[axis] is not None else np.full(shape[axis] or 0, FIXED)
+            for axes, shape in zip(inputs, shapes, strict=True)
+        ]
+        merged[axis] = np.concatenate(parts)  # type: ignore[arg-type]
+    return tuple(merged)
+
+
+@register(
+    "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D",
+    "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Cropping1D", "Cropping2D", "Cropping3D",
+    "UpSampling1D", "UpSampling2D", "UpSampling3D", "Resizing", "CenterCrop",
+)  # fmt: skip
+def spatial(call: Call) -> Axes:
+    """Works on positions; channels stay where they are."""
+    axis = channel_axis(call.layer)
+    return like_output(call, axis, freeze_others(call, call.inputs[0], axis, "positions are pooled or moved"))
+
+
+@register(
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D",
+    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
+)  # fmt: skip
+def global_pooling(call: Call) -> Axes:
+    axis = channel_axis(call.layer)
+    vector = freeze_others(call, call.inputs[0], axis, "positions are pooled")
+    return like_output(call, axis if call.layer.keepdims else 0, vector)
+
+
+@register("Permute")
+def permute(call: Call) -> Axes:
+    return tuple(call.inputs[0][dim - 1] for dim in call.layer.dims)
+
+
+@register("RepeatVector")
+def repeat_vector(call: Call) -> Axes:
+    return (None, *call.inputs[0])
+
+
+@register("Flatten")
+def flatten(call: Call) -> Axes:
+    if channel_axis(call.layer) == 0:
+        call.freeze(call.inputs[0], f"Flatten {call.name!r} transposes channels-first tensors")
+        return (None,)
+    return reshape_axes(call, call.inputs[0], call.input_shapes[0], call.output_shapes[0])
+
+
+@register("Reshape")
+def reshape(call: Call) -> Axes:
+    axes = reshape_axes(call, call.inputs[0], call.input_shapes[0], call.output_shapes[0])
+    for position, (vector, given) in enumerate(zip(axes, call.layer.target_shape, strict=True)):
+        if given != -1:
+            call.size(("target_shape", position), np.full(given, FIXED) if vector is None else vector)
+    return axes
+
+
+def reshape_axes(call: Call, axes: Axes, before: Shape, after: Shape) -> Axes:
+    """Where units are after a reshape from shape ``before`` to ``after`` (both without batch).
+
+    Axes are matched in the smallest blocks with as many elements on both sides. Within a block at most one axis may
+    vary before, and at most one afterwards: a tensor from which single elements are missing is no tensor. Where more
+    would vary, what differs along the other axes is tied together.
+    """
+    result: list[Vector | None] = []
+    for inside, outside in _blocks(before, after):
+        block, sizes, target = axes[inside], before[inside], after[outside]
+        if len(sizes) == len(target) == 1:
+            result.append(block[0])
+            continue
+        varying = [i for i, vector in enumerate(block) if vector is not None]
+        if not varying:
+            result += [None] * len(target)
+        elif None in sizes or None in target:
+            call.freeze(block, f"{call.name!r} reshapes an axis of unknown size")
+            result += [None] * len(target)
+        else:
+            call.freeze([block[i] for i in varying[:-1]], f"{call.name!r} folds them into other channels")
+            moved = block[varying[-1]]
+            assert moved is not None
+            line = [1] * len(sizes)
+            line[varying[-1]] = len(moved)
+            elements = np.broadcast_to(moved.reshape(line), sizes).reshape(target)  # type: ignore[arg-type]
+            result += _one_axis(call, elements)
+    return tuple(result)
+
+
+def _blocks(before: Shape, after: Shape) -> list[tuple[slice, slice]]:
+    """Cut both shapes into the smallest runs of axes that hold equally many elements."""
+    blocks = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        start_i, start_j = i, j
+        left: float | None = _size(before, i)
+        right: float | None = _size(after, j)
+        i, j = min(i + 1, len(before)), min(j + 1, len(after))
+        while left != right:
+            if None in (left, right):
+                i, j = len(before), len(after)
+                break
+            if left < right and i < len(before):  # type: ignore[operator]
+                size = before[i]
+                left, i = (None if size is None else left * size), i + 1  # type: ignore[operator]
+            elif j < len(after):
+                size = after[j]
+                right, j = (None if size is None else right * size), j + 1  # type: ignore[operator]
+            else:
+                i, j = len(before), len(after)
+                break
+        blocks.append((slice(start_i, i), slice(start_j, j)))
+    return blocks
+
+
+def _size(shape: Shape, position: int) -> float | None:
+    return 1.0 if position >= len(shape) else None if shape[position] is None else float(shape[position])  # type: ignore[arg-type]
+
+
+def _one_axis(call: Call, elements: np.ndarray) -> list[Vector | None]:
+    """The vectors of a block whose elements belong to these units; ties units until one axis says everything."""
+    varying = [axis for axis in range(elements.ndim) if not np.array_equal(*_ends(elements, axis))]
+    if not varying:
+        return [elements.reshape(-1)[:1] if size == 1 and i == 0 else None for i, size in enumerate(elements.shape)]
+    kept = max(varying, key=lambda axis: (elements.shape[axis], axis))
+    first = elements
+    for axis in varying:
+        if axis == kept:
+            continue
+        rest = np.moveaxis(first, axis, 0)
+        for part in rest[1:]:
+            call.unite(rest[0].ravel(), part.ravel(), f"{call.name!r} ties them to channels that cannot be removed")
+        first = np.expand_dims(rest[0], axis)
+    line = np.moveaxis(first, kept, 0).reshape(elements.shape[kept], -1)[:, 0]
+    return [line if axis == kept else None for axis in range(elements.ndim)]
+
+
+def _ends(elements: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """The array, and the array that it would be if nothing varied along ``axis``."""
+    first = np.take(elements, [0], axis)
+    return elements, np.broadcast_to(first, elements.shape)

@@ -1,0 +1,199 @@
+"""Remove units from a model: ``(graph, removed units) -> new model``. Nothing given is changed.
+
+The oracle is :func:`mask`: the model as it was, in which the removed channels are zeroed where they are consumed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.errors import VerificationError
+from edgeprune.models.rebuild import copy_layer, make_like, rebuild
+from edgeprune.prune.graph import Edit, Graph
+from edgeprune.prune.masking import ChannelMask
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.prune.graph import LayerPlan
+
+# The pruned model must equal the masked one up to this, relative to the largest output. Sums over fewer addends are
+# rounded differently: about as many digits are lost in each number format.
+TOLERANCE = 1e-4
+HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
+
+
+def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
+    """A new model with only the units in ``keep`` (bool [units]); weights are sliced, everything else stays."""
+
+    def make_layer(layer: Any) -> Any:
+        plan = graph.layers[layer.name]
+        changed = {key: graph.count(vector, keep) for key, vector in plan.sizes.items() if not keep[vector].all()}
+        if not changed:
+            return copy_layer(layer)
+        config = copy.deepcopy(layer.get_config())
+        for path, count in changed.items():
+            _set(config, path, count)
+        return make_like(layer, config)
+
+    def change_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        structure = [list(args), dict(kwargs)]
+        for edit in graph.edits.get((layer.name, number), []):
+            if not keep[edit.vector].all():
+                _apply(structure, edit, keep)
+        return tuple(structure[0]), structure[1]
+
+    pruned = rebuild(graph.model, make_layer, change_arguments)
+    new_layers = {layer.name: layer for layer in pruned.layers}
+    for layer in graph.model.layers:
+        _fill(new_layers[layer.name], _sliced(layer, graph.layers[layer.name], keep))
+    return pruned
+
+
+def mask(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
+    """The oracle: the same architecture, with the units that are not in ``keep`` zeroed where they are consumed.
+
+    Zeroing a consumer's weights for a channel is zeroing the channel at its input. Calls that sum over channels without
+    weights get a :class:`~edgeprune.prune.masking.ChannelMask` in front.
+    """
+
+    def change_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        rows = graph.masks.get((layer.name, number), [])
+        return _mask_inputs(layer.name, number, (args, kwargs), rows, keep)
+
+    masked = rebuild(graph.model, copy_layer, change_arguments)
+    new_layers = {layer.name: layer for layer in masked.layers}
+    for layer in graph.model.layers:
+        weights = layer.get_weights()
+        for binding in graph.layers[layer.name].bindings:
+            if binding.role == "consumed":
+                shape = [1] * weights[binding.weight].ndim
+                shape[binding.axis] = -1
+                weights[binding.weight] = weights[binding.weight] * keep[binding.vector].reshape(shape)
+        _fill(new_layers[layer.name], weights)
+    return masked
+
+
+def verify(pruned: tf_keras.Model, masked: tf_keras.Model, seed: int = 0) -> float:
+    """Compare the pruned model with the oracle on random inputs, in inference mode.
+
+    Returns:
+        The largest difference of any output, relative to that output's largest value.
+
+    Raises:
+        VerificationError: it is more than ``TOLERANCE`` (in half precision: ``HALF_TOLERANCES``), or an output is not a
+            number in one of the models only.
+    """
+    import tensorflow as tf
+
+    inputs = random_inputs(masked, seed)
+    differences = [
+        _difference(np.asarray(expected, np.float64), np.asarray(found, np.float64))
+        for expected, found in zip(
+            tf.nest.flatten(masked(inputs, training=False)),
+            tf.nest.flatten(pruned(inputs, training=False)),
+            strict=True,
+        )
+    ]
+    worst = max(differences)
+    allowed = max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in masked.layers)
+    if worst > allowed:
+        raise VerificationError(
+            f"The pruned model differs from the masked original by {worst:.1e} of the largest output.",
+            expected=f"at most {allowed:.0e}.",
+            fix="this is an error in edgeprune: please report the model; `protect` keeps layers out of pruning.",
+        )
+    return worst
+
+
+def _difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference relative to the largest expected value; infinite where only one of them is finite."""
+    finite = np.isfinite(expected)
+    if expected.shape != found.shape or not np.array_equal(finite, np.isfinite(found)):
+        return math.inf
+    scale = np.abs(expected[finite]).max(initial=1e-6)
+    return float(np.abs(expected - found)[finite].max(initial=0.0) / scale)
+
+
+def random_inputs(model: tf_keras.Model, seed: int, samples: int = 2) -> Any:
+    """Random inputs in the structure that the model takes.
+
+    Unknown axes get 32 positions; integers are in the range of every embedding, and below 8.
+    """
+    import tensorflow as tf
+
+    generator = np.random.default_rng(seed)
+    high = min([8, *(layer.input_dim for layer in model._flatten_layers() if hasattr(layer, "embeddings"))])
+
+    def draw(tensor: Any) -> Any:
+        shape = [tensor.shape[0] or samples, *(size or 32 for size in tensor.shape[1:])]
+        if tensor.dtype.is_integer:
+            return tf.constant(generator.integers(0, high, shape), tensor.dtype)
+        return tf.constant(generator.normal(0, 1, shape), tensor.dtype)
+
+    return tf.nest.map_structure(draw, model._nested_inputs)
+
+
+def _fill(layer: Any, weights: list[np.ndarray]) -> None:
+    if weights:
+        layer.set_weights(weights)
+    if hasattr(layer, "finalize_state"):  # Normalization computes with constants that it derives from its weights
+        layer.finalize_state()
+
+
+def _sliced(layer: Any, plan: LayerPlan, keep: np.ndarray) -> list[np.ndarray]:
+    weights = layer.get_weights()
+    for binding in plan.bindings:
+        stays = keep[binding.vector]
+        if not stays.all():
+            weights[binding.weight] = np.compress(stays, weights[binding.weight], axis=binding.axis)
+    if plan.scale_queries is not None:
+        stays = keep[plan.scale_queries]
+        if not stays.all():
+            factor = math.sqrt(stays.mean())
+            queries = {id(weight) for weight in layer._query_dense.weights}
+            weights = [
+                value * factor if id(weight) in queries else value
+                for value, weight in zip(weights, layer.weights, strict=True)
+            ]
+    return weights
+
+
+def _set(structure: Any, path: tuple[Any, ...], value: Any) -> None:
+    for key in path[:-1]:
+        if not isinstance(structure[key], dict | list):  # tuples and TensorShapes
+            structure[key] = list(structure[key])
+        structure = structure[key]
+    structure[path[-1]] = value
+
+
+def _apply(structure: Any, edit: Edit, keep: np.ndarray) -> None:
+    """Change one constant among the call arguments ``[args, kwargs]``."""
+    stays = keep[edit.vector]
+    for key in edit.path[:-1]:
+        value = structure[key]
+        structure[key] = list(value) if isinstance(value, list | tuple) else dict(value)
+        structure = structure[key]
+    key = edit.path[-1]
+    if edit.kind == "count":
+        structure[key] = int(stays.sum())
+    else:
+        structure[key] = np.compress(stays, np.asarray(structure[key]), axis=edit.axis)
+
+
+def _mask_inputs(name: str, number: int, arguments: Any, rows: list[Any], keep: np.ndarray) -> Any:
+    import tensorflow as tf
+    import tf_keras
+
+    values = tf.nest.flatten(arguments)
+    tensors = [i for i, value in enumerate(values) if tf_keras.backend.is_keras_tensor(value)]
+    for position, axis, vector in rows:
+        place = tensors[position]
+        rank = len(values[place].shape) - 1
+        layer = ChannelMask(keep[vector].tolist(), axis % rank, name=f"{name}_{number}_{position}_{axis}_mask")
+        values[place] = layer(values[place])
+    return tf.nest.pack_sequence_as(arguments, values)
