@@ -111,10 +111,10 @@ def test_a_target_of_ones_own(tmp_path):
     ],
 )
 def test_wrong_files_are_refused(tmp_path, change, complaint):
-    """Values out of range, unknown keys, numbers without source and broken TOML are target errors that name the place."""
+    """Values out of range, unknown keys, numbers without source and broken TOML are errors that name the place."""
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL.replace(*change))
-    with pytest.raises(TargetError, match="mine.toml") as error:
+    with pytest.raises(TargetError, match=r"mine\.toml") as error:
         load_target(path)
     assert complaint in str(error.value)
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune.profile.flatbuffer import Subgraph, TFLiteModel
+    from edgeprune.profile.graph import Subgraph, TFLiteModel
     from edgeprune.profile.memory import MemoryPlan
     from edgeprune.target import Target
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from edgeprune.profile.flatbuffer import Operator, Subgraph, TFLiteModel
+from edgeprune.profile.graph import Operator, Subgraph, TFLiteModel
 
 Rule = Callable[[Subgraph, Operator], int]
 

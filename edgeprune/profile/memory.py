@@ -12,7 +12,7 @@ import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgeprune.profile.flatbuffer import Operator, Subgraph, Tensor, TFLiteModel
+from edgeprune.profile.graph import Operator, Subgraph, Tensor, TFLiteModel
 from edgeprune.profile.scratch import dynamic_outputs, scratch
 
 ALIGNMENT_BYTES = 64  # kDefaultTensorAlignment

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeprune.profile.flatbuffer import Operator, Subgraph
+from edgeprune.profile.graph import Operator, Subgraph
 
 _QUANTIZED = ("int8", "uint8", "int16")
 _HYBRID_WEIGHTS = ("int8", "uint8", "int4")

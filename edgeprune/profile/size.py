@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.profile.flatbuffer import Subgraph, Tensor, TFLiteModel
+from edgeprune.profile.graph import Subgraph, Tensor, TFLiteModel
 
 # Operator: the input positions of its kernels. Biases, batch-norm factors, slopes and tables of shapes are not kernels.
 KERNEL_INPUTS: dict[str, tuple[int, ...]] = {

@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
-from edgeprune.profile.flatbuffer import TFLiteModel
+from edgeprune.profile.graph import TFLiteModel
 
 Version = tuple[int, ...]
 

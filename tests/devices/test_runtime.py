@@ -65,7 +65,7 @@ def test_what_the_runtime_refuses_is_a_model_error(tiny_files):
     """A file that is whole but has an operator version that the runtime does not know is a model error."""
     import tflite
 
-    content = bytearray(tiny_files["float32"].read_bytes())
+    content = bytearray(tiny_files["int8"].read_bytes())
     model = tflite.Model.GetRootAs(content, 0)
     changed = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
     changed = [code for code in changed if code._tab.Offset(8)]  # versions other than 1 are written out

@@ -45,7 +45,7 @@ def test_damaged_file(tmp_path, artifacts):
     """A truncated file is a model error that names it."""
     path = tmp_path / "half.tflite"
     path.write_bytes(artifacts["float32"].read_bytes()[:2000])
-    with pytest.raises(ModelError, match="half.tflite is damaged"):
+    with pytest.raises(ModelError, match=r"half\.tflite is damaged"):
         package.profile(path)
 
 

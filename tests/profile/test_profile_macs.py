@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edgeprune.profile import flatbuffer, macs
+from edgeprune.profile.graph import Operator, Subgraph, Tensor
 
 # Of the model in conftest.py: 16x16x3 image, stride 2.
 EXPECTED = 8 * 8 * 8 * 3 * 3 * 3 + 8 * 8 * 8 * 3 * 3 + 8 * 8 * 8 * 8 + 128 * 32 + 32 * 10
@@ -21,12 +22,12 @@ def test_lstm(artifacts):
 def operator(name, *shapes, output, **options):
     """A graph of one operator on tensors of these shapes."""
     tensors = [
-        flatbuffer.Tensor(i, str(i), shape, shape, "float32", None, None, False, False, memoryview(b""))
+        Tensor(i, str(i), shape, shape, "float32", None, None, False, False, memoryview(b""))
         for i, shape in enumerate([*shapes, output])
     ]
     inputs = tuple(range(len(shapes)))
-    made = flatbuffer.Operator(0, name, False, 1, inputs, (len(shapes),), options)
-    return flatbuffer.Subgraph("", tuple(tensors), (made,), inputs, (len(shapes),)), made
+    made = Operator(0, name, False, 1, inputs, (len(shapes),), options)
+    return Subgraph("", tuple(tensors), (made,), inputs, (len(shapes),)), made
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_rules_survive_missing_shapes(name):
     """A damaged or unusual operator counts as none, and does not raise."""
     graph, made = operator(name, (), (), (), output=())
     assert macs.operator_macs(graph, made) >= 0
-    lonely = flatbuffer.Operator(0, name, False, 1, (), (), {})
+    lonely = Operator(0, name, False, 1, (), (), {})
     assert macs.operator_macs(graph, lonely) == 0
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune.profile import flatbuffer, size
+from edgeprune.profile.graph import Quantization, Tensor
 
 
 def keras_kernels(model):
@@ -38,9 +39,9 @@ def test_a_zero_is_the_zero_point():
     values = np.array([[3, 0, 3], [5, 3, 5]], np.uint8)
 
     def tensor(zero_point):
-        quantization = flatbuffer.Quantization((1.0,) * len(zero_point), zero_point, 0)
+        quantization = Quantization((1.0,) * len(zero_point), zero_point, 0)
         stored = memoryview(values.tobytes())
-        return flatbuffer.Tensor(0, "w", (2, 3), (2, 3), "uint8", quantization, None, False, True, stored)
+        return Tensor(0, "w", (2, 3), (2, 3), "uint8", quantization, None, False, True, stored)
 
     assert size.zeros(tensor((3,))) == 3
     assert size.zeros(tensor((3, 5))) == 4
@@ -55,7 +56,7 @@ def test_packed_weights_are_unpacked(dtype, bits):
     for index, value in enumerate(values):
         packed[index * bits // 8] |= (value & (2**bits - 1)) << (index * bits % 8)
     stored = memoryview(packed.tobytes())
-    tensor = flatbuffer.Tensor(0, "w", (5,), (5,), dtype, None, None, False, True, stored)
+    tensor = Tensor(0, "w", (5,), (5,), dtype, None, None, False, True, stored)
     assert tensor.nbytes == len(packed)
     np.testing.assert_array_equal(tensor.data(), values)
 

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgeprune.profile import flatbuffer, versions
+from edgeprune.profile.graph import TFLiteModel
 
 
 def target(package, version):
@@ -11,7 +12,7 @@ def target(package, version):
 
 def model(*codes):
     """A model of nothing but operator codes (name, custom, version)."""
-    return flatbuffer.TFLiteModel("", (), None, {}, (), codes, 0)
+    return TFLiteModel("", (), None, {}, (), codes, 0)
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "int8", "int8-io", "sparse"])
@@ -22,7 +23,7 @@ def test_minimum_agrees_with_the_converter(artifacts, name):
 
 
 def test_per_channel_dynamic_range_is_too_new_for_tflite_runtime(artifacts):
-    """Dense layers quantized by today's converter for dynamic range stop on tflite-runtime 2.14; the warning says so."""
+    """Dynamic-range dense layers of today's converter stop on tflite-runtime 2.14; the warning says so."""
     read = flatbuffer.read(artifacts["dynamic"])
     warnings = versions.runtime_warnings(read, target("tflite-runtime", "2.14.0"))
     assert len(warnings) == 1
