@@ -58,7 +58,7 @@ def _edgeprune_epochs(model, data, task, config):
     """Yield the seconds of each epoch of ``finetune``, which runs in a thread of its own and stops after each epoch."""
     from edgeprune.progress import Progress
     from edgeprune.prune import magnitude
-    from edgeprune.train.finetune import finetune
+    from edgeprune.train.finetune import Lessons, finetune
 
     wrapped = _wrapped(model, data, config)
     turn, done = threading.Semaphore(0), threading.Semaphore(0)
@@ -71,7 +71,7 @@ def _edgeprune_epochs(model, data, task, config):
     def work(folder):
         turn.acquire()
         finetune(
-            wrapped, data, task, config, seed=0, deterministic=False, state_file=Path(folder) / "state.npz",
+            wrapped, data, task, Lessons(config), seed=0, deterministic=False, state_file=Path(folder) / "state.npz",
             progress=Turns(), callbacks=magnitude.callbacks(),
         )  # fmt: skip
 

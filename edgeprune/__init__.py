@@ -15,17 +15,31 @@ if TYPE_CHECKING:
     from edgeprune.models.count import count
     from edgeprune.models.load import load_model
     from edgeprune.profile import profile
+    from edgeprune.prune.filters import channel_groups, mask_filters, prune_filters
     from edgeprune.selection import Limits
 
 _HOMES = {
     "Limits": "edgeprune.selection",
     "build": "edgeprune.builder",
+    "channel_groups": "edgeprune.prune.filters",
     "count": "edgeprune.models.count",
     "load_model": "edgeprune.models.load",
+    "mask_filters": "edgeprune.prune.filters",
     "profile": "edgeprune.profile",
+    "prune_filters": "edgeprune.prune.filters",
 }
 
-__all__ = ["Limits", "__version__", "build", "count", "load_model", "profile"]
+__all__ = [
+    "Limits",
+    "__version__",
+    "build",
+    "channel_groups",
+    "count",
+    "load_model",
+    "mask_filters",
+    "profile",
+    "prune_filters",
+]
 
 
 def __getattr__(name: str) -> Any:

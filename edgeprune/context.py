@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -72,4 +73,7 @@ class Context:
 def versions() -> dict[str, str]:
     """Versions of what decides the result of a stage."""
     packages = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy")
-    return {"edgeprune": __version__, "python": platform.python_version(), **{p: metadata.version(p) for p in packages}}
+    found = {p: metadata.version(p) for p in packages}
+    # Kernels that add in another order give other weights.
+    found["onednn"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default")
+    return {"edgeprune": __version__, "python": platform.python_version(), **found}

@@ -64,7 +64,9 @@ def _pruning_steps(recipe: Recipe, target: Target) -> list[Step]:
     if recipe.filters:
         steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target))
     if recipe.magnitude:
-        config = stages.MagnitudeStageConfig(magnitude=recipe.magnitude, finetune=recipe.finetune)
+        config = stages.MagnitudeStageConfig(
+            magnitude=recipe.magnitude, finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment
+        )
         before = steps[-1].name if steps else MODEL
         steps.append(Step("filters-magnitude" if steps else "magnitude", stages.magnitude, config, after=before))
     return steps
@@ -77,7 +79,8 @@ def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int) -> list
         config = stages.FiltersStageConfig(filters=filters, share=number / filters.steps, multiple=multiple)
         before = steps[-1].name if steps else MODEL
         steps.append(Step(f"filters.remove{number}", stages.filters, config, after=before))
-        training = recipe.finetune if last else recipe.finetune.model_copy(update={"epochs": filters.step_epochs})
+        finetune = recipe.finetune if last else recipe.finetune.model_copy(update={"epochs": filters.step_epochs})
+        training = stages.TrainingConfig(finetune=finetune, distill=recipe.distill, augment=recipe.augment)
         name = "filters" if last else f"filters.finetune{number}"
         steps.append(Step(name, stages.finetune, training, after=steps[-1].name))
     return steps

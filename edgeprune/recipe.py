@@ -114,6 +114,20 @@ class FinetuneConfig(Config):
     patience: Annotated[int, pydantic.Field(ge=0)] | None = None  # epochs without progress before stopping; None: never
 
 
+class DistillConfig(Config):
+    """``[distill]``: fine-tuning also learns from the unpruned model's outputs (Hinton et al. 2015)."""
+
+    temperature: Annotated[float, pydantic.Field(gt=0)] = 4.0
+    weight: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7  # of the teacher in the loss; the labels get the rest
+
+
+class AugmentConfig(Config):
+    """``[augment]``: random changes of training images. None by default: not every sample is an image."""
+
+    flip: bool = False  # left to right
+    shift: Annotated[int, pydantic.Field(ge=0)] = 0  # up to this many pixels each way
+
+
 class QuantizeConfig(Config):
     """``[quantize]``: the number formats that every model is converted to."""
 
@@ -138,6 +152,8 @@ class Recipe(Config):
     filters: FiltersConfig | None = None
     magnitude: MagnitudeConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
+    distill: DistillConfig | None = None
+    augment: AugmentConfig = AugmentConfig()
     quantize: QuantizeConfig = QuantizeConfig()
     calibration: CalibrationConfig = CalibrationConfig()
 

@@ -11,12 +11,22 @@ from edgeprune.context import Context
 from edgeprune.errors import VerificationError
 from edgeprune.files import write_bytes
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import CalibrationConfig, Config, FiltersConfig, FinetuneConfig, MagnitudeConfig, Mode
+from edgeprune.recipe import (
+    AugmentConfig,
+    CalibrationConfig,
+    Config,
+    DistillConfig,
+    FiltersConfig,
+    FinetuneConfig,
+    MagnitudeConfig,
+    Mode,
+)
 
 if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.prune.allocation import Budget
+    from edgeprune.train.finetune import Lessons
 
 
 class FiltersStageConfig(Config):
@@ -27,9 +37,16 @@ class FiltersStageConfig(Config):
     multiple: int  # channels, with what the target wants already decided
 
 
-class MagnitudeStageConfig(Config):
-    magnitude: MagnitudeConfig
+class TrainingConfig(Config):
+    """What every training stage depends on."""
+
     finetune: FinetuneConfig
+    distill: DistillConfig | None
+    augment: AugmentConfig
+
+
+class MagnitudeStageConfig(TrainingConfig):
+    magnitude: MagnitudeConfig
 
 
 class ConvertConfig(Config):
@@ -118,7 +135,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
 
 
 @stage("data", "task", "seed", "deterministic")
-def finetune(artifact: Artifact, config: FinetuneConfig, context: Context) -> Artifact:
+def finetune(artifact: Artifact, config: TrainingConfig, context: Context) -> Artifact:
     """Train the model as it is."""
     from edgeprune.train.finetune import finetune as train
 
@@ -128,7 +145,7 @@ def finetune(artifact: Artifact, config: FinetuneConfig, context: Context) -> Ar
         model,
         data,
         task,
-        config,
+        _lessons(artifact, config, context),
         seed=context.seed,
         deterministic=context.deterministic,
         state_file=context.folder / "training.npz",
@@ -150,7 +167,7 @@ def magnitude(artifact: Artifact, config: MagnitudeStageConfig, context: Context
         wrapped,
         data,
         task,
-        config.finetune,
+        _lessons(artifact, config, context),
         seed=context.seed,
         deterministic=context.deterministic,
         state_file=context.folder / "training.npz",
@@ -224,6 +241,14 @@ def latency(artifact: Artifact, config: None, context: Context) -> Artifact:
     return artifact.with_(latency=measured)
 
 
+def _lessons(artifact: Artifact, config: TrainingConfig, context: Context) -> Lessons:
+    """The teacher is the model as it came."""
+    from edgeprune.train.finetune import Lessons
+
+    teacher = context.load(artifact, "teacher") if config.distill else None
+    return Lessons(config.finetune, config.distill, config.augment, teacher)
+
+
 def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: dict[str, Any]) -> Budget:
     """The budget of one step, relative to the model as it is now; errors of earlier steps do not add up."""
     from edgeprune.prune.allocation import Budget
@@ -286,7 +311,7 @@ def _with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> 
     save_model(model, path)
     counts = count(model)
     return artifact.with_(
-        {"model": path},
+        {"teacher": path, **artifact.files, "model": path},
         model={
             "params": counts.params,
             "macs": counts.macs,

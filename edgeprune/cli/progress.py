@@ -36,7 +36,7 @@ class TerminalProgress(Progress):
         self._bar.stop()
 
     def stage(self, number: int, total: int, name: str, reused: bool) -> None:
-        self._console.print(f"[{number}/{total}] {name}{' (done before)' if reused else ''}", markup=False)
+        self._console.print(f"[{number}/{total}] {name}{' (done before)' if reused else ''}", markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int | None) -> None:
         self.end()
@@ -52,4 +52,4 @@ class TerminalProgress(Progress):
             self._task = None
 
     def note(self, text: str) -> None:
-        self._console.print(f"  {text}", markup=False)
+        self._console.print(f"  {text}", markup=False, soft_wrap=True)

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.files import atomic_path
-from edgeprune.recipe import FinetuneConfig
+from edgeprune.recipe import AugmentConfig, DistillConfig, FinetuneConfig
+from edgeprune.train.augmentation import augment
+from edgeprune.train.distillation import distilling, with_teacher
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
     from edgeprune.data import Data
@@ -51,11 +54,40 @@ def steps_per_epoch(data: Data, config: FinetuneConfig) -> int:
     return math.ceil(data.train.size / config.batch_size)
 
 
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+    """What an epoch is made of: the recipe's ``[finetune]``, ``[distill]`` and ``[augment]``, and the teacher."""
+
+    config: FinetuneConfig
+    distill: DistillConfig | None = None
+    augment: AugmentConfig = AugmentConfig()
+    teacher: tf_keras.Model | None = None
+
+    def task(self, task: Task) -> Task:
+        """The task as it is trained."""
+        if self.distill is None or self.teacher is None:
+            return task
+        return distilling(task, self.distill, self.teacher)
+
+    def training(self, data: Data, order: int) -> tf.data.Dataset:
+        """The batches of one epoch; ``order`` decides the order of the samples and every random change of them."""
+        batches = data.train.batches(self.config.batch_size, shuffle_seed=order)
+        if self.augment.flip or self.augment.shift:
+            batches = augment(batches, self.augment, order)
+        return self._taught(batches)
+
+    def validation(self, data: Data) -> tf.data.Dataset:
+        return self._taught(data.validation.batches(VALIDATION_BATCH))
+
+    def _taught(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        return batches if self.teacher is None else with_teacher(batches, self.teacher)
+
+
 def finetune(
     model: tf_keras.Model,
     data: Data,
     task: Task,
-    config: FinetuneConfig,
+    lessons: Lessons,
     *,
     seed: int,
     deterministic: bool,
@@ -74,9 +106,10 @@ def finetune(
     Returns:
         The history, one entry per epoch.
     """
+    config, task = lessons.config, lessons.task(task)
     compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
     state = _restore(model, state_file) or TrainingState()
-    validation = data.validation.batches(VALIDATION_BATCH)
+    validation = lessons.validation(data)
     reseed = deterministic and _has_random_layers(model)
     progress.begin("fine-tuning", config.epochs * steps_per_epoch(data, config))
     progress.advance(len(state.history) * steps_per_epoch(data, config))
@@ -85,7 +118,8 @@ def finetune(
             break
         if reseed:
             _reseed(model, seed, epoch)
-        logs = _run_epoch(model, data, validation, config, seed, epoch, [*callbacks, *_progress_callbacks(progress)])
+        batches = lessons.training(data, int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
         _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
         _save(model, state, state_file)
         progress.note(_line(state.history[-1], config.epochs, task.metric))
@@ -111,16 +145,8 @@ def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, tot
 
 
 def _run_epoch(
-    model: tf_keras.Model,
-    data: Data,
-    validation: Any,
-    config: FinetuneConfig,
-    seed: int,
-    epoch: int,
-    callbacks: list[Any],
+    model: tf_keras.Model, batches: Any, validation: Any, epoch: int, callbacks: list[Any]
 ) -> dict[str, float]:
-    order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    batches = data.train.batches(config.batch_size, shuffle_seed=order)
     fitted = model.fit(
         batches, validation_data=validation, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=callbacks
     )

@@ -7,7 +7,7 @@ from edgeprune.errors import RecipeError, VerificationError
 from edgeprune.progress import Progress
 from edgeprune.prune import magnitude
 from edgeprune.recipe import FinetuneConfig, MagnitudeConfig, TaskConfig
-from edgeprune.train.finetune import finetune, steps_per_epoch
+from edgeprune.train.finetune import Lessons, finetune, steps_per_epoch
 from edgeprune.train.task import resolve_task
 
 
@@ -32,7 +32,7 @@ def test_the_sparsity_asked_for_is_in_the_stripped_model(tiny_model, tiny_data, 
         wrapped,
         tiny_data,
         resolve_task(tiny_model, TaskConfig(), np.array([1])),
-        training,
+        Lessons(training),
         seed=0,
         deterministic=False,
         state_file=tmp_path / "state.npz",

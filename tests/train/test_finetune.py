@@ -6,7 +6,7 @@ import pytest
 from edgeprune.data import InputSpec, load_data
 from edgeprune.progress import Progress
 from edgeprune.recipe import DataConfig, FinetuneConfig, TaskConfig
-from edgeprune.train.finetune import finetune
+from edgeprune.train.finetune import Lessons, finetune
 from edgeprune.train.task import resolve_task
 
 
@@ -45,7 +45,7 @@ def train(data, state, progress=None, **config):
     task = resolve_task(model, TaskConfig(), np.array([1]))
     config = FinetuneConfig(**{"epochs": 4, **config})
     arguments = {"seed": 3, "deterministic": True, "state_file": state, "progress": progress or Progress()}
-    return model, finetune(model, data, task, config, **arguments)
+    return model, finetune(model, data, task, Lessons(config), **arguments)
 
 
 @pytest.mark.parametrize("epochs_before", [1, 3])

@@ -1,0 +1,83 @@
+"""Every architecture of tf_keras.applications and keras.applications: groups, freezes, what pruning removes, seconds.
+
+python benchmarks/architectures.py [NAME ...]     (without names: all; writes benchmarks/results/architectures.md)
+"""
+
+import gc
+import importlib
+import inspect
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from edgeprune._tensorflow import import_tf
+
+RESULTS = Path(__file__).parent / "results" / "architectures.md"
+HEAD = (
+    "| Keras | architecture | input | groups | frozen (reason) | MACs before (M) | after 30 % of filters | after 50 % of MACs "
+    "| parameters before (M) | after 30 % of filters | after 50 % of MACs | seconds | largest difference |"
+)
+
+
+def main() -> None:
+    import_tf()
+    names = sys.argv[1:]
+    rows = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+    print("\n".join(rows), flush=True)
+    for version in ("tf_keras", "keras"):
+        module = importlib.import_module(f"{version}.applications")
+        for name in [n for n in dir(module) if inspect.isfunction(getattr(module, n))]:
+            if not names or name in names:
+                rows.append(f"| {version} | {name} | {_measure(getattr(module, name))} |")
+                print(rows[-1], flush=True)
+    if not names:
+        where = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+        command = "`python benchmarks/architectures.py`"
+        text = (
+            f"# What is pruned of every architecture\n\n{command}\n\n{where}. Random weights; smallest inputs; L2 norms. "
+            "30 % of filters: uniform; 50 % of MACs: one global ranking. Seconds: graph, scores, selection and surgery "
+            "together, for the second. Difference: from the masked original, relative, the larger of both.\n\n"
+        )
+        RESULTS.write_text(text + "\n".join(rows) + "\n")
+
+
+def _measure(make) -> str:
+    import tf_keras
+
+    from edgeprune.models.count import count
+    from edgeprune.models.load import load_model
+    from edgeprune.prune.filters import prune_filters
+    from edgeprune.prune.graph import analyse
+    from edgeprune.prune.surgery import mask, verify  # noqa: F401
+
+    tf_keras.backend.clear_session()
+    gc.collect()
+    size = {"Inception": 75, "Xception": 71}.get(make.__name__.removesuffix("V3").removesuffix("ResNetV2"), 32)
+    linear = {"classifier_activation": None} if "classifier_activation" in inspect.signature(make).parameters else {}
+    model = load_model(make(weights=None, input_shape=(size, size, 3), **linear))
+    groups = analyse(model).groups
+    reasons = sorted({group.frozen for group in groups if group.frozen})
+    frozen = f"{sum(bool(group.frozen) for group in groups)} ({'; '.join(_short(reasons))})"
+    before = count(model)
+    by_rate = prune_filters(model, 0.3, allocation="uniform")
+    start = time.perf_counter()
+    fast = prune_filters(model, max_macs=0.5, verify=False)
+    seconds = time.perf_counter() - start
+    exact = prune_filters(model, max_macs=0.5)
+    counts = [count(found.model) for found in (by_rate, fast)]
+    difference = max(by_rate.difference, exact.difference)
+    figures = [f"{c.macs / 1e6:.1f}" for c in (before, *counts)], [f"{c.params / 1e6:.2f}" for c in (before, *counts)]
+    cells = [f"{size}x{size}", len(groups), frozen, *figures[0], *figures[1], f"{seconds:.1f}", f"{difference:.0e}"]
+    return " | ".join(map(str, cells))
+
+
+def _short(reasons: list[str]) -> list[str]:
+    """Reasons with the names of layers left out, each once."""
+    words = [" ".join(word for word in reason.split() if "'" not in word) for reason in reasons]
+    return list(dict.fromkeys(words))
+
+
+if __name__ == "__main__":
+    main()

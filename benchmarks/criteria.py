@@ -1,0 +1,83 @@
+"""All pruning criteria on one model: accuracy on test before and after a short fine-tune of equal length.
+
+    python benchmarks/criteria.py MODEL DATA [STEPS] > benchmarks/results/criteria.md
+
+For each criterion and share of the MACs removed: right after removal, after compensation (folded means, re-estimated
+batch normalization), and after STEPS optimizer steps of fine-tuning (batch 64, Adam, cosine from 0.001).
+"""
+
+import os
+import platform
+import sys
+import time
+
+REMOVED = (0.3, 0.5, 0.7)
+
+
+def main() -> None:
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    import tf_keras
+
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.models.load import load_model
+    from edgeprune.prune.criteria import CRITERIA
+    from edgeprune.recipe import DataConfig, TaskConfig
+    from edgeprune.train.task import resolve_task
+
+    steps = int(sys.argv[3]) if len(sys.argv) > 3 else 300
+    tf_keras.utils.set_random_seed(0)
+    model = load_model(sys.argv[1])
+    data = load_data(sys.argv[2], DataConfig(), InputSpec.of(model), seed=0)
+    task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
+    print("# Criteria\n")
+    print(f"`python {' '.join(sys.argv)}` on {platform.platform()}, {os.cpu_count()} cores, seed 0.\n")
+    print(
+        f"{task.metric} on {data.test.size} test samples; the unpruned model: {_percent(evaluate_keras, model, data, task)}."
+    )
+    print(f"Global ranking, one shot, channels not rounded; fine-tuned for {steps} steps.\n")
+    print(
+        "| MACs removed | criterion | pruned | compensated | fine-tuned | seconds |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
+    for removed in REMOVED:
+        for name in CRITERIA:
+            start = time.perf_counter()
+            row = _row(model, data, task, name, removed, steps)
+            print(f"| {removed:.0%} | {name} | {' | '.join(row)} | {time.perf_counter() - start:.0f} |", flush=True)
+
+
+def _percent(evaluate, model, data, task) -> str:
+    return f"{evaluate(model, data.test, task):.2%}"
+
+
+def _row(model, data, task, criterion, removed, steps) -> list[str]:
+    from edgeprune.calibration import representative_indices
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.prune import surgery
+    from edgeprune.prune.allocation import Budget, Constraints
+    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
+    from edgeprune.prune.criteria import Evidence
+    from edgeprune.prune.filters import choose
+    from edgeprune.prune.graph import analyse
+    from edgeprune.recipe import FinetuneConfig
+    from edgeprune.train.finetune import compile_model
+
+    seen = data.train.subset(representative_indices(data.train, 2048, "stratified", 0))
+    evidence = Evidence(lambda: seen.batches(32, shuffle_seed=0), task, 0)
+    graph = analyse(model)
+    keep = choose(graph, Budget(max_macs=1 - removed), criterion, "global", Constraints(min_channels=2), evidence)
+    pruned = surgery.remove(graph, keep)
+    row = [_percent(evaluate_keras, pruned, data, task)]
+    fold_means(graph, keep, pruned, evidence)
+    reestimate_batch_norm(pruned, lambda: seen.batches(128, shuffle_seed=0))
+    row.append(_percent(evaluate_keras, pruned, data, task))
+    compile_model(pruned, task, FinetuneConfig(), steps)
+    pruned.fit(data.train.batches(64, shuffle_seed=1, repeat=True), steps_per_epoch=steps, epochs=1, verbose=0)
+    return [*row, _percent(evaluate_keras, pruned, data, task)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""How long graph, scores, selection and surgery take, and how that grows with the number of layers.
+
+python benchmarks/surgery_speed.py [NAME ...]
+"""
+
+import os
+import platform
+import sys
+import time
+
+from edgeprune._tensorflow import import_tf
+
+NAMES = ["MobileNetV2", "ResNet50", "ResNet101", "ResNet152", *(f"EfficientNetB{i}" for i in range(8))]
+
+
+def main() -> None:
+    import_tf()
+    import tf_keras
+
+    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores; 224x224, max_macs=50 %")
+    print(
+        "| architecture | layers | groups | graph | scores | selection | surgery | together (s) | ms per layer | built by Keras |"
+    )
+    print("|---" * 10 + "|")
+    for name in sys.argv[1:] or NAMES:
+        tf_keras.backend.clear_session()
+        start = time.perf_counter()
+        model = getattr(tf_keras.applications, name)(weights=None, input_shape=(224, 224, 3))
+        print(_row(name, model, time.perf_counter() - start), flush=True)
+
+
+def _row(name, model, built) -> str:
+    from edgeprune.prune.allocation import Budget, Constraints, allocate
+    from edgeprune.prune.criteria import CRITERIA, Evidence
+    from edgeprune.prune.graph import analyse
+    from edgeprune.prune.surgery import remove
+
+    times = [time.perf_counter()]
+    graph = analyse(model)
+    times.append(time.perf_counter())
+    scores = CRITERIA["l2"].score(graph, Evidence())
+    times.append(time.perf_counter())
+    keep = allocate(graph, scores, Budget(max_macs=0.5), "global", Constraints())
+    times.append(time.perf_counter())
+    remove(graph, keep)
+    times.append(time.perf_counter())
+    parts = [after - before for before, after in zip(times, times[1:], strict=False)]
+    total = sum(parts)
+    cells = [
+        *(f"{part:.1f}" for part in parts),
+        f"{total:.1f}",
+        f"{1e3 * total / len(model.layers):.0f}",
+        f"{built:.1f}",
+    ]
+    return f"| {name} | {len(model.layers)} | {len(graph.groups)} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

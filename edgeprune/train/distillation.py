@@ -1,0 +1,104 @@
+"""Knowledge distillation: the pruned model learns from the unpruned one beside the labels.
+
+Hinton et al. 2015, arXiv:1503.02531: loss = (1 - weight) × task loss + weight × T² × KL(teacher ‖ student), both
+softened by the temperature T. Where the task is not one label out of several classes, the second term is the mean squared
+difference of the outputs.
+
+The teacher's outputs travel with the labels: each batch's labels become (labels, teacher's outputs) in one tensor, so
+the training loop, its callbacks and its state stay those of any fine-tuning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipe import DistillConfig
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
+
+    from edgeprune.train.task import Task
+
+
+def with_teacher(batches: tf.data.Dataset, teacher: tf_keras.Model) -> tf.data.Dataset:
+    """Append the teacher's outputs to the labels: (x, [labels | outputs]), float32 [batch, label width + outputs]."""
+    import tensorflow as tf
+
+    def append(x: Any, y: Any) -> tuple[Any, Any]:
+        outputs = tf.cast(teacher(x, training=False), tf.float32)
+        return x, tf.concat([_flat(y), _flat(outputs)], -1)
+
+    return batches.map(append, num_parallel_calls=1).prefetch(2)
+
+
+def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Task:
+    """The task over labels as :func:`with_teacher` makes them; its metric is that of the labels alone.
+
+    Raises:
+        RecipeError: a model of several outputs, or labels that are not one number or one row per sample.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    if len(teacher.outputs) > 1 or isinstance(task.loss, dict | list | tuple):
+        raise RecipeError("[distill] works on models with one output.", fix="leave the section out.")
+    width = tf.TensorShape(teacher.outputs[0].shape[1:]).num_elements()
+    soft = _softened(config.temperature) if task.classes else _squared
+    base = task.loss_function()
+
+    def loss(packed: Any, outputs: Any) -> Any:
+        labels, taught = _unpack(packed, outputs, width)
+        return (1 - config.weight) * base(labels, outputs) + config.weight * soft(taught, outputs)
+
+    class LabelsOnly(tf_keras.metrics.Metric):
+        def __init__(self) -> None:
+            super().__init__(name=task.metric)
+            self.inner = task.new_metric()
+
+        def update_state(self, packed: Any, outputs: Any, sample_weight: Any = None) -> None:
+            self.inner.update_state(_unpack(packed, outputs, width)[0], outputs)
+
+        def result(self) -> Any:
+            return self.inner.result()
+
+        def reset_state(self) -> None:
+            self.inner.reset_state()
+
+    return dataclasses.replace(task, loss=loss, new_metric=LabelsOnly)
+
+
+def _flat(values: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.reshape(tf.cast(values, tf.float32), [tf.shape(values)[0], -1])
+
+
+def _unpack(packed: Any, outputs: Any, width: int) -> tuple[Any, Any]:
+    """Labels as the task takes them, and the teacher's outputs in the shape of the student's."""
+    import tensorflow as tf
+
+    labels, taught = packed[:, :-width], packed[:, -width:]
+    return labels, tf.reshape(taught, tf.shape(outputs))
+
+
+def _softened(temperature: float) -> Any:
+    """T² × KL of distributions that the models give as probabilities."""
+    import tensorflow as tf
+
+    def soften(probabilities: Any) -> Any:
+        return tf.nn.log_softmax(tf.math.log(tf.maximum(probabilities, 1e-8)) / temperature)
+
+    def divergence(taught: Any, outputs: Any) -> Any:
+        teacher, student = soften(taught), soften(outputs)
+        return temperature**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(teacher) * (teacher - student), -1))
+
+    return divergence
+
+
+def _squared(taught: Any, outputs: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.reduce_mean(tf.square(taught - outputs))

@@ -1,0 +1,53 @@
+"""Distillation: the loss is the one in the paper, the metric that of the labels, and a student follows its teacher."""
+
+import numpy as np
+import pytest
+
+from edgeprune.recipe import DistillConfig, TaskConfig
+from edgeprune.train.distillation import distilling, with_teacher
+from edgeprune.train.task import resolve_task
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_model, tiny_data):
+    """A batch of the digits with the teacher's outputs behind the labels."""
+    x, y = next(iter(with_teacher(tiny_data.validation.batches(8), tiny_model)))
+    return x.numpy(), y.numpy()
+
+
+def test_the_teachers_outputs_travel_behind_the_labels(tiny_model, tiny_data, packed):
+    """One label column, then the ten outputs of the teacher on the same samples."""
+    x, y = packed
+    np.testing.assert_array_equal(y[:, 0], next(iter(tiny_data.validation.batches(8)))[1].numpy())
+    np.testing.assert_allclose(y[:, 1:], tiny_model.predict(x, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_the_loss_is_as_defined(tiny_model, packed, temperature, weight):
+    """(1 - weight) × cross-entropy + weight × T² × KL, computed here by hand."""
+    task = resolve_task(tiny_model, TaskConfig(), np.array([1]))
+    taught = distilling(task, DistillConfig(temperature=temperature, weight=weight), tiny_model)
+    y = packed[1]
+    student = np.random.default_rng(0).dirichlet(np.ones(10), len(y)).astype("float32")
+    labels, teacher = y[:, 0].astype(int), y[:, 1:]
+
+    def soften(p):
+        powered = p ** (1 / temperature)
+        return powered / powered.sum(-1, keepdims=True)
+
+    a, b = soften(np.maximum(teacher, 1e-8).astype("float64")), soften(student.astype("float64"))
+    divergence = temperature**2 * np.mean(np.sum(a * np.log(a / b), -1))
+    entropy = -np.mean(np.log(student[np.arange(len(y)), labels]))
+    expected = (1 - weight) * entropy + weight * divergence
+    assert float(taught.loss_function()(y, student)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_metric_is_that_of_the_labels(tiny_model, packed):
+    """Accuracy does not look at the teacher."""
+    task = distilling(resolve_task(tiny_model, TaskConfig(), np.array([1])), DistillConfig(), tiny_model)
+    metric = task.new_metric()
+    metric.update_state(packed[1], np.eye(10)[packed[1][:, 0].astype(int)])
+    assert float(metric.result()) == 1.0
+    metric.reset_state()
+    assert float(metric.result()) == 0.0
