@@ -34,9 +34,8 @@ def main() -> None:
     task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
     print("# Criteria\n")
     print(f"`python {' '.join(sys.argv)}` on {platform.platform()}, {os.cpu_count()} cores, seed 0.\n")
-    print(
-        f"{task.metric} on {data.test.size} test samples; the unpruned model: {_percent(evaluate_keras, model, data, task)}."
-    )
+    unpruned = _percent(evaluate_keras, model, data, task)
+    print(f"{task.metric} on {data.test.size} test samples; the unpruned model: {unpruned}.")
     print(f"Global ranking, one shot, channels not rounded; fine-tuned for {steps} steps.\n")
     print(
         "| MACs removed | criterion | pruned | compensated | fine-tuned | seconds |\n|---|---|---|---|---|---|",

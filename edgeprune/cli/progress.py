@@ -36,7 +36,8 @@ class TerminalProgress(Progress):
         self._bar.stop()
 
     def stage(self, number: int, total: int, name: str, reused: bool) -> None:
-        self._console.print(f"[{number}/{total}] {name}{' (done before)' if reused else ''}", markup=False, soft_wrap=True)
+        done = " (done before)" if reused else ""
+        self._console.print(f"[{number}/{total}] {name}{done}", markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int | None) -> None:
         self.end()

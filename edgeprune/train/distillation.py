@@ -1,8 +1,8 @@
 """Knowledge distillation: the pruned model learns from the unpruned one beside the labels.
 
 Hinton et al. 2015, arXiv:1503.02531: loss = (1 - weight) × task loss + weight × T² × KL(teacher ‖ student), both
-softened by the temperature T. Where the task is not one label out of several classes, the second term is the mean squared
-difference of the outputs.
+softened by the temperature T. Where the task is not one label out of several classes, the second term is the mean
+squared difference of the outputs.
 
 The teacher's outputs travel with the labels: each batch's labels become (labels, teacher's outputs) in one tensor, so
 the training loop, its callbacks and its state stay those of any fine-tuning.

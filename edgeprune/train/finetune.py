@@ -60,7 +60,7 @@ class Lessons:
 
     config: FinetuneConfig
     distill: DistillConfig | None = None
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     teacher: tf_keras.Model | None = None
 
     def task(self, task: Task) -> Task:
