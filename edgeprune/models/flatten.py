@@ -33,6 +33,9 @@ class Dialect(Protocol):
     def structure(self, graph: Any) -> tuple[list[Any], Any]:
         """The flat inputs, and the outputs in their structure."""
 
+    def input_names(self, graph: Any) -> list[str]:
+        """The names of the inputs, in the same order."""
+
     def training(self, layer: Any, given: Any) -> bool | None:
         """The argument ``training`` of a call, as far as the author of the model gave one."""
 
@@ -132,7 +135,7 @@ class Names:
 
         inputs = dialect.structure(graph)[0]
         walk(dialect, graph, inputs, note)
-        self._taken = {name: 1 for name in graph.input_names}
+        self._taken = dict.fromkeys(dialect.input_names(graph), 1)
         counts = Counter([name for name, _ in found.values()] + list(self._taken))
         outermost_first = sorted(found.items(), key=lambda item: len(item[1][1]))
         self._of = {
@@ -179,6 +182,9 @@ class Keras2:
 
     def structure(self, graph: Any) -> tuple[list[Any], Any]:
         return graph.inputs, graph._nested_outputs
+
+    def input_names(self, graph: Any) -> list[str]:
+        return graph.input_names
 
     def training(self, layer: Any, given: Any) -> bool | None:
         return given
@@ -248,7 +254,7 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
         set_weights(new, layer.get_weights())
         for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
             new_part._trainable = old_part._trainable and not frozen
-    _check(model, flat)
+    check_same(model, flat, "the models in it are opened")
     _compile_like(flat, model)
     return flat
 
@@ -275,18 +281,19 @@ def set_weights(layer: Any, weights: list[Any]) -> None:
         layer.finalize_state()
 
 
-def _check(model: tf_keras.Model, flat: tf_keras.Model) -> None:
+def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
+    """Raise a ModelError unless both compute the same on random inputs; ``once`` says what was done to get ``new``."""
     import tensorflow as tf
 
-    inputs = tf.nest.pack_sequence_as(model._nested_inputs, [tf.constant(x) for x in random_inputs(flat)])
-    expected, found = model(inputs, training=False), flat(inputs, training=False)
+    inputs = tf.nest.pack_sequence_as(new._nested_inputs, [tf.constant(x) for x in random_inputs(new)])
+    expected, found = model(inputs, training=False), new(inputs, training=False)
     difference = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found))
     if not difference <= TOLERANCE:
         raise ModelError(
-            f"The model {model.name!r} computes something else once the models in it are opened: its outputs differ by "
-            f"{difference:.1e} of the largest.",
+            f"The model {model.name!r} computes something else once {once}: its outputs differ by {difference:.1e} of "
+            "the largest.",
             expected=f"at most {TOLERANCE:.0e}",
-            fix="build it out of layers only, without models as layers; and please report it.",
+            fix="build it as a functional model, out of layers only; and please report it.",
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.models.compiled import compile_as
+from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, read_model_file, subclassed
 from edgeprune.models.safety import refuse_unsafe
 
@@ -16,33 +17,43 @@ if TYPE_CHECKING:
     import tf_keras
 
 
-def load_model(source: str | Path | tf_keras.Model, *, trust: bool = False) -> tf_keras.Model:
-    """Load a Keras 2 model as a functional tf_keras model.
+def load_model(
+    source: str | Path | tf_keras.Model | Any, *, trust: bool = False, custom_objects: dict[str, Any] | None = None
+) -> tf_keras.Model:
+    """Load a model of Keras 2 or Keras 3 as a flat functional tf_keras model.
 
     Args:
-        source: a ``.keras``, ``.h5`` or ``.hdf5`` file, a SavedModel folder written by Keras 2, or a tf_keras model.
-            A functional model object is returned as it is; a Sequential model, and a subclass of ``Model`` that was
-            given inputs and outputs, become a functional model of the same layer objects.
+        source: a ``.keras``, ``.h5`` or ``.hdf5`` file, a SavedModel folder written by Keras 2, or a model of tf_keras
+            or Keras 3. A flat functional tf_keras object is returned as it is; a Sequential model, and a subclass of
+            ``Model`` that was given inputs and outputs or only calls layers, become a functional model of the same
+            layer objects. Everything of Keras 3 is translated (:mod:`edgeprune.models.keras3`).
         trust: let code in the file run (Lambda layers); see :mod:`edgeprune.models.safety` for what is trusted without.
+        custom_objects: classes and functions that are not of Keras, by name: of tf_keras, or of Keras 3 for reading its
+            files; see :func:`edgeprune.models.custom.custom_objects_from`.
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
-        :func:`edgeprune.models.compiled.compile_as`). Nested models stay nested.
+        :func:`edgeprune.models.compiled.compile_as`). Nested models are opened
+        (:func:`edgeprune.models.flatten.flatten`).
 
     Raises:
         ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.
     """
-    if not isinstance(source, (str, Path)):
-        import_tf()
-        return _functional(source)
-    file = read_model_file(Path(source))
-    if file.is_keras3:
-        return _keras3(file)
+    file = read_model_file(Path(source)) if isinstance(source, (str, Path)) else None
     import_tf()
-    refuse_unsafe(file.path, file.config, trust=trust)
-    model = _restore(file, trust)
-    compile_as(model, file.training)
-    return _functional(model)
+    import tf_keras
+
+    register_known_layers()
+    custom = custom_objects or {}
+    with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
+        if file is None:
+            return _of_object(source, custom)
+        if file.is_keras3:
+            return _of_keras3_file(file, trust, custom)
+        refuse_unsafe(file.path, file.config, trust=trust)
+        model = _restore(file, trust)
+        compile_as(model, file.training)
+        return _functional(model)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -50,15 +61,29 @@ def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
     return load_model(path, trust=trust)
 
 
-def _keras3(source: ModelFile | Any) -> tf_keras.Model:
-    """The door for Keras 3 files and objects: where their translation to tf_keras belongs."""
-    name = f"{source.path} was written by" if isinstance(source, ModelFile) else "The model is an object of"
-    raise ModelError(
-        f"{name} Keras 3, which edgeprune does not translate yet.",
-        expected="a model of Keras 2 or tf_keras",
-        fix="build the model with tf_keras (pip install tf_keras, import tf_keras), copy the weights with "
-        "set_weights(model.get_weights()), and save it with model.save('NAME.keras').",
-    )
+def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: dict[str, Any]) -> tf_keras.Model:
+    from edgeprune.models.keras3 import translate
+    from edgeprune.models.keras3_file import read_keras3
+
+    theirs = {name: value for name, value in custom_objects.items() if not is_keras2_class(value)}
+    model = read_keras3(file, trust=trust, custom_objects=theirs)
+    return translate(model, custom_objects, file.training)
+
+
+def _of_object(model: Any, custom_objects: dict[str, Any]) -> tf_keras.Model:
+    import tf_keras
+
+    if isinstance(model, tf_keras.Model):
+        return _functional(model)
+    from edgeprune.models.keras3_file import is_keras3
+
+    if not is_keras3(model):
+        raise ModelError(
+            f"A {type(model).__name__} is not a model.", expected="a path or a model of tf_keras or Keras 3"
+        )
+    from edgeprune.models.keras3 import translate
+
+    return translate(model, custom_objects, model.get_compile_config())
 
 
 def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
@@ -113,25 +138,36 @@ def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
         hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
 
 
-def _functional(model: Any) -> tf_keras.Model:
+def _functional(model: tf_keras.Model) -> tf_keras.Model:
     import tf_keras
     from tf_keras.src.engine.functional import Functional
 
-    if not isinstance(model, tf_keras.Model):
-        if any(base.__module__.split(".")[0] == "keras" for base in type(model).__mro__):
-            return _keras3(model)
-        raise ModelError(f"A {type(model).__name__} is not a model.", expected="a path or a tf_keras model")
+    from edgeprune.models.flatten import flatten
+
     if type(model) is Functional:
-        return model
+        return flatten(model)
     if isinstance(model, tf_keras.Sequential) and not model.inputs:
         raise ModelError(
             f"The Sequential model {model.name!r} does not know the shape of its input.",
             expected="a built model",
             fix="call model.build((None, ...)) with the input's shape, or begin with an Input layer.",
         )
-    if not getattr(model, "_is_graph_network", False):
-        raise subclassed(f"The model {model.name!r}", type(model).__name__)
-    functional = tf_keras.Model(model.input, model.output, name=model.name)
+    if getattr(model, "_is_graph_network", False):
+        functional = tf_keras.Model(model.input, model.output, name=model.name)
+    else:
+        functional = _traced(model)
     if model.get_compile_config():
         functional.compile(**model._get_compile_args())
+    return flatten(functional)
+
+
+def _traced(model: tf_keras.Model) -> tf_keras.Model:
+    """A subclassed model as a functional one of the same layers, if its code only calls layers."""
+    from edgeprune.models.flatten import check_same, trace
+
+    spec = model.save_spec()
+    if spec is None or len(spec[0]) != 1:
+        raise subclassed(f"The model {model.name!r}", type(model).__name__)
+    functional = trace(model, spec[0][0])
+    check_same(model, functional, "its calls are followed")
     return functional

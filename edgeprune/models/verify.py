@@ -22,26 +22,33 @@ def random_inputs(model: tf_keras.Model, seed: int = 0) -> list[np.ndarray]:
     """Two samples for each input of a functional model, in the order of ``model.inputs``.
 
     The first sample is normally distributed, the second uniform between 0 and 1, where logarithms and roots are
-    defined. Whole numbers are 0 or 1. Unknown axes get 96 positions in images and 32 elsewhere.
+    defined. Whole numbers are 0 or 1. Where the model begins with a Rescaling, both are multiplied by what it divides
+    by: 255 for pixels. Unknown axes get 96 positions in images and 32 elsewhere.
     """
     generator = np.random.default_rng(seed)
-    return [_draw(tensor, _is_looked_up(tensor, model), generator) for tensor in model.inputs]
+    return [_draw(tensor, _consumers(tensor, model), generator) for tensor in model.inputs]
 
 
-def _draw(tensor: Any, looked_up: bool, generator: np.random.Generator) -> np.ndarray:
+def _draw(tensor: Any, consumers: Sequence[Any], generator: np.random.Generator) -> np.ndarray:
     unknown = _UNKNOWN_IMAGE_SIZE if len(tensor.shape) == 4 else _UNKNOWN_LENGTH
     shape = [tensor.shape[0] or 2, *(size or unknown for size in tensor.shape[1:])]
-    if looked_up or not tensor.dtype.is_floating:
-        values = generator.integers(0, 2, shape).astype(np.float32)
+    values: np.ndarray
+    if any(type(layer).__name__ in _LOOKUPS for layer in consumers) or not tensor.dtype.is_floating:
+        values = generator.integers(0, 2, shape)
     else:
         values = generator.normal(0, 1, shape)
         values[1:] = generator.uniform(0, 1, values[1:].shape)
+        values /= next((layer.scale for layer in consumers if _divides(layer)), 1.0)
     return values.astype(tensor.dtype.as_numpy_dtype)
 
 
-def _is_looked_up(tensor: Any, model: tf_keras.Model) -> bool:
+def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
     nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if not node.is_input]
-    return any(type(n.layer).__name__ in _LOOKUPS and any(i is tensor for i in n.keras_inputs) for n in nodes)
+    return [node.layer for node in nodes if any(given is tensor for given in node.keras_inputs)]
+
+
+def _divides(layer: Any) -> bool:
+    return type(layer).__name__ == "Rescaling" and np.ndim(layer.scale) == 0 and 0 < layer.scale < 1
 
 
 def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:

@@ -24,6 +24,43 @@ def keras():
 
 
 @pytest.fixture(scope="session")
+def keras3():
+    """Keras 3, on TensorFlow."""
+    from edgeprune.models.keras3_file import import_keras3
+
+    return import_keras3()
+
+
+@pytest.fixture(scope="session")
+def calibrated():
+    """``calibrated(model)``: random weights of a sensible size, so that deep models neither explode nor go silent."""
+
+    def calibrated(model):
+        random = np.random.default_rng(0)
+        for weight in model.weights:
+            name = getattr(weight, "path", weight.name)
+            if not any(part in name for part in ("kernel", "moving", "mean", "variance", "count", "seed")):
+                center = 1.0 if "gamma" in name else 0.0
+                weight.assign(random.uniform(center - 0.2, center + 0.2, weight.shape))
+        norms = [layer for layer in model._flatten_layers() if type(layer).__name__ == "BatchNormalization"]
+        momenta = [(norm, norm.momentum, norm.trainable) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.trainable = 0.0, True
+        takes_pixels = any(type(layer).__name__ == "Rescaling" for layer in model._flatten_layers())
+        scale = 255.0 if takes_pixels else 1.0
+        shapes = [(16, *(n or 32 for n in x.shape[1:])) for x in model.inputs]
+        inputs = [random.uniform(0, scale, shape).astype("float32") for shape in shapes]
+        model(inputs[0] if len(inputs) == 1 else inputs, training=True)
+        for norm, momentum, trainable in momenta:
+            norm.momentum, norm.trainable = momentum, trainable
+            # Inputs unlike these few must not leave the range, layer by layer: more variance than was seen.
+            norm.moving_variance.assign(norm.moving_variance + norm.moving_mean * norm.moving_mean + 0.1)
+        return model
+
+    return calibrated
+
+
+@pytest.fixture(scope="session")
 def cnn(keras):
     """A compiled functional CNN with a residual connection and an operation written as arithmetic; random weights."""
     layers = keras.layers

@@ -147,27 +147,38 @@ def test_a_subclass_with_inputs_and_outputs_becomes_functional(keras, outputs):
 
 
 class _Code:
-    """Makes a subclassed model."""
+    """Makes subclassed models."""
 
     @staticmethod
-    def build(keras):
+    def build(keras, decide=False):
         class Code(keras.Model):
             def __init__(self):
                 super().__init__()
                 self.dense = keras.layers.Dense(2)
 
             def call(self, inputs):
-                return self.dense(inputs)
+                found = self.dense(inputs)
+                return -found if decide and float(found[0, 0]) > 0 else found
 
         model = Code()
-        model(np.zeros((1, 3), "float32"))
+        model(np.ones((1, 3), "float32"))
         return model
 
 
-def test_subclassed_models_are_refused_with_what_to_do(keras, tmp_path):
-    """A subclassed model, as an object or a SavedModel, is refused by class name with the way to a functional model."""
+def test_subclassed_models_that_only_call_layers_become_functional(keras, outputs):
+    """A subclassed model is traced to a functional one of the same layers, and computes the same."""
     model = _Code.build(keras)
-    model.save(tmp_path / "model")
+    loaded = load_model(model)
+    assert type(loaded).__name__ == "Functional"
+    assert loaded.layers[1] is model.dense
+    sample = np.ones((2, 3), "float32")
+    assert np.array_equal(loaded(sample), model(sample))
+
+
+def test_subclassed_models_are_refused_with_what_to_do(keras, tmp_path):
+    """A subclassed model that decides by values, or in a SavedModel, is refused by class name with the way out."""
+    model = _Code.build(keras, decide=True)
+    _Code.build(keras).save(tmp_path / "model")
     for source in (model, tmp_path / "model"):
         with pytest.raises(ModelError, match=r"subclassed model \(Code\)") as caught:
             load_model(source)
@@ -186,18 +197,6 @@ def test_things_that_are_no_models_are_refused(source):
     """An object that is no model is refused by its type."""
     with pytest.raises(ModelError, match=f"A {type(source).__name__} is not a model"):
         load_model(source)
-
-
-def test_keras_3_is_refused_at_the_door(tmp_path):
-    """Keras 3 files and objects are refused by one message that names Keras 3, without a traceback from tf_keras."""
-    keras3 = pytest.importorskip("keras", minversion="3")
-    model = keras3.Sequential([keras3.Input((3,)), keras3.layers.Dense(2)])
-    for name in ("model.keras", "model.h5"):
-        model.save(tmp_path / name)
-    for source in (model, tmp_path / "model.keras", tmp_path / "model.h5"):
-        with pytest.raises(ModelError, match="Keras 3") as caught:
-            load_model(source)
-        assert caught.value.exit_code == 2
 
 
 def test_loading_the_shared_resnet8(resnet8_path, keras, outputs):

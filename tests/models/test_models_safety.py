@@ -125,7 +125,7 @@ def test_compile_information_inside_the_layers_is_not_used(keras, write, tmp_pat
         entry = config["config"]["layers"][1]
         entry.update(module="keras", registered_name=None, compile_config={"optimizer": "sgd", "loss": function})
         file.attrs["model_config"] = json.dumps(config)
-    assert load_model(path).layers[1].name == "inner"
+    assert isinstance(load_model(path), keras.Model)
     assert not (tmp_path / "trace").exists()
 
 

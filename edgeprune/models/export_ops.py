@@ -1,0 +1,175 @@
+"""TensorFlow operations in a tf_keras graph (``TFOpLambda``) → ``keras.ops``, by symbol. Arguments as TensorFlow's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+
+@functools.cache
+def operations() -> dict[str, Callable[..., Any]]:
+    """The table: symbol → function of the operation's arguments."""
+    return {**_elementwise(), **_binary(), **_reductions(), **_shapes(), **_others()}
+
+
+def _names(function: Any, *symbols: str) -> dict[str, Callable[..., Any]]:
+    return dict.fromkeys(symbols, function)
+
+
+def _elementwise() -> dict[str, Callable[..., Any]]:
+    from keras import ops
+
+    same = "abs exp expm1 log log1p sqrt rsqrt square negative reciprocal sign floor ceil round sin cos tan tanh erf"
+    table: dict[str, Callable[..., Any]] = {}
+    for name in same.split():
+        function = getattr(ops, name)
+        table |= _names(lambda x, function=function: function(x), f"math.{name}", name, f"nn.{name}")
+    for name in ("relu", "relu6", "silu", "sigmoid", "softplus", "softsign", "selu", "elu"):
+        function = getattr(ops, name)
+        table |= _names(lambda x, function=function: function(x), f"nn.{name}", f"math.{name}", name)
+    return {
+        **table,
+        **_names(lambda input: ops.zeros_like(input), "zeros_like"),
+        **_names(lambda input: ops.ones_like(input), "ones_like"),
+        **_names(lambda x: ops.logical_not(x), "math.logical_not"),
+        **_names(ops.negative, "__operators__.neg"),
+        **_names(ops.absolute, "__operators__.abs"),
+        **_names(lambda features, beta=1.0: _swish(features, beta), "nn.swish", "nn.silu"),
+        **_names(lambda features, alpha=0.2: ops.leaky_relu(features, alpha), "nn.leaky_relu"),
+        **_names(lambda features, approximate=False: ops.gelu(features, approximate), "nn.gelu"),
+        **_names(lambda logits, axis=-1: ops.softmax(logits, -1 if axis is None else axis), "nn.softmax"),
+        **_names(lambda logits, axis=-1: ops.log_softmax(logits, -1 if axis is None else axis), "nn.log_softmax"),
+        **_names(lambda x: ops.log_sigmoid(x), "math.log_sigmoid"),
+        **_names(lambda input: ops.stop_gradient(input), "stop_gradient"),
+        **_names(lambda x, dtype: ops.cast(x, _dtype(dtype)), "cast"),
+        **_names(
+            lambda t, clip_value_min, clip_value_max: ops.clip(t, clip_value_min, clip_value_max), "clip_by_value"
+        ),
+    }
+
+
+def _swish(features: Any, beta: float) -> Any:
+    from keras import ops
+
+    return ops.silu(features) if beta == 1.0 else features * ops.sigmoid(features * beta)
+
+
+def _dtype(dtype: Any) -> str:
+    import tensorflow as tf
+
+    return tf.as_dtype(dtype).name
+
+
+def _binary() -> dict[str, Callable[..., Any]]:
+    from keras import ops
+
+    table: dict[str, Callable[..., Any]] = {}
+    for name, operator in (
+        *(("add", "add"), ("subtract", "sub"), ("multiply", "mul"), ("divide", "truediv"), ("truediv", "div")),
+        *(("maximum", "maximum"), ("minimum", "minimum"), ("pow", "pow"), ("floordiv", "floordiv")),
+        *(("floormod", "mod"), ("equal", "eq"), ("not_equal", "ne"), ("greater", "gt"), ("less", "lt")),
+        *(("greater_equal", "ge"), ("less_equal", "le"), ("logical_and", "and"), ("logical_or", "or")),
+    ):
+        keras_name = {"truediv": "divide", "pow": "power", "floordiv": "floor_divide", "floormod": "mod"}.get(
+            name, name
+        )
+        function = getattr(ops, keras_name)
+        table |= _names(lambda x, y, f=function: f(x, y), f"math.{name}", name, f"__operators__.{operator}")
+        table |= _names(lambda x, y, f=function: f(y, x), f"__operators__.r{operator}")
+    table["math.squared_difference"] = lambda x, y: ops.square(ops.subtract(x, y))
+    return table
+
+
+def _reductions() -> dict[str, Callable[..., Any]]:
+    from keras import ops
+
+    table: dict[str, Callable[..., Any]] = {}
+    for name in ("mean", "sum", "max", "min", "prod", "any", "all", "logsumexp"):
+        function = getattr(ops, name)
+        table |= _names(
+            lambda input_tensor, axis=None, keepdims=False, f=function: f(input_tensor, _axes(axis), keepdims),
+            *(f"math.reduce_{name}", f"reduce_{name}"),
+        )
+    for name, keras_name in (("variance", "var"), ("std", "std")):
+        function = getattr(ops, keras_name)
+        table["math.reduce_" + name] = lambda input_tensor, axis=None, keepdims=False, f=function: f(
+            input_tensor, _axes(axis), keepdims
+        )
+    return table
+
+
+def _axes(axis: Any) -> Any:
+    return tuple(axis) if isinstance(axis, list) else axis
+
+
+def _shapes() -> dict[str, Callable[..., Any]]:
+    from keras import ops
+
+    return {
+        "reshape": lambda tensor, shape: ops.reshape(tensor, tuple(shape)),
+        "transpose": lambda a, perm=None: ops.transpose(a, None if perm is None else list(perm)),
+        "expand_dims": lambda input, axis: ops.expand_dims(input, axis),
+        "squeeze": lambda input, axis=None: ops.squeeze(input, _axes(axis)),
+        "concat": lambda values, axis: ops.concatenate(values, axis),
+        "stack": lambda values, axis=0: ops.stack(values, axis),
+        "unstack": lambda value, num=None, axis=0: ops.unstack(value, num, axis),
+        "split": _split,
+        "tile": lambda input, multiples: ops.tile(input, tuple(multiples)),
+        "repeat": lambda input, repeats, axis=None: ops.repeat(input, repeats, axis),
+        "reverse": lambda tensor, axis: ops.flip(tensor, tuple(axis)),
+        "roll": lambda input, shift, axis: ops.roll(input, shift, axis),
+        "gather": lambda params, indices, axis=0: ops.take(params, indices, axis),
+        "broadcast_to": lambda input, shape: ops.broadcast_to(input, tuple(shape)),
+        "__operators__.getitem": _getitem,
+        "pad": _pad,
+    }
+
+
+def _split(value: Any, num_or_size_splits: Any, axis: int = 0) -> Any:
+    import itertools
+
+    from keras import ops
+
+    if isinstance(num_or_size_splits, int):
+        return ops.split(value, num_or_size_splits, axis)
+    return ops.split(value, list(itertools.accumulate(num_or_size_splits))[:-1], axis)
+
+
+def _getitem(tensor: Any, slice_spec: Any) -> Any:
+    def part(spec: Any) -> Any:
+        return slice(spec["start"], spec["stop"], spec["step"]) if isinstance(spec, dict) else spec
+
+    return tensor[tuple(map(part, slice_spec)) if isinstance(slice_spec, list | tuple) else part(slice_spec)]
+
+
+def _pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: float = 0) -> Any:
+    from keras import ops
+
+    constant = {"constant_values": constant_values} if mode.upper() == "CONSTANT" else {}
+    return ops.pad(tensor, [tuple(pair) for pair in paddings], mode=mode.lower(), **constant)
+
+
+def _others() -> dict[str, Callable[..., Any]]:
+    from keras import ops
+
+    def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+        a = ops.swapaxes(a, -1, -2) if transpose_a else a
+        return ops.matmul(a, ops.swapaxes(b, -1, -2) if transpose_b else b)
+
+    def resize(images: Any, size: Any, method: str = "bilinear", antialias: bool = False) -> Any:
+        return ops.image.resize(images, tuple(size), interpolation=method, antialias=antialias)
+
+    return {
+        **_names(matmul, "linalg.matmul", "matmul"),
+        "image.resize": resize,
+        "einsum": lambda equation, *inputs: ops.einsum(equation, *inputs),
+        "tensordot": lambda a, b, axes: ops.tensordot(a, b, axes),
+        "where": lambda condition, x, y: ops.where(condition, x, y),
+        "one_hot": lambda indices, depth, axis=-1, dtype="float32": ops.one_hot(indices, depth, axis, _dtype(dtype)),
+        "math.argmax": lambda input, axis=None, output_type=None: ops.argmax(input, axis),
+        "math.argmin": lambda input, axis=None, output_type=None: ops.argmin(input, axis),
+        "math.l2_normalize": lambda x, axis, epsilon=1e-12: ops.normalize(x, axis, 2, epsilon**0.5),
+        "nn.depth_to_space": lambda input, block_size: ops.depth_to_space(input, block_size),
+        "nn.space_to_depth": lambda input, block_size: ops.space_to_depth(input, block_size),
+    }

@@ -1,0 +1,299 @@
+"""A Keras 3 model, in a file or in memory → a functional tf_keras model that computes the same.
+
+The walk of :mod:`edgeprune.models.flatten` goes through the Keras 3 graph; every layer is made anew in tf_keras
+(:mod:`edgeprune.models.keras3_config`), every operation of ``keras.ops`` by a table
+(:mod:`edgeprune.models.keras3_ops`). Then both models run on random inputs and must agree.
+
+Layers that change training images only (RandomFlip and its like) are left out, with a warning: they do nothing in
+inference, most of them have no counterpart in Keras 2, and augmentation belongs to the data.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import ModelError
+from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
+from edgeprune.models.compiled import compile_as
+from edgeprune.models.flatten import LayerCall, Names, call_layer, copy_input, rename_outputs, walk
+from edgeprune.models.formats import subclassed
+from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2
+from edgeprune.models.keras3_emit import Emitter, is_symbolic
+from edgeprune.models.keras3_file import import_keras3, is_keras3
+from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
+from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
+
+if TYPE_CHECKING:
+    import tf_keras
+
+_log = logging.getLogger(__name__)
+
+
+def translate(
+    model: Any, custom_objects: dict[str, Any] | None = None, training: dict[str, Any] | None = None
+) -> tf_keras.Model:
+    """Translate a Keras 3 model into a flat functional tf_keras model, and check that it computes the same.
+
+    Args:
+        model: functional, Sequential, or a subclass whose code only calls layers and operations.
+        custom_objects: tf_keras classes for layer classes of these names that tf_keras does not have.
+        training: loss and metrics, for :func:`edgeprune.models.compiled.compile_as`.
+
+    Returns:
+        A new model with the names of layers and inputs, order of outputs, types, weights and trainable flags of
+        ``model``; see :class:`edgeprune.models.flatten.Names` for layers of nested models.
+
+    Raises:
+        ModelError: something in it has no counterpart in tf_keras, named; or the outputs differ by more than 1e-4 of
+            the largest on random inputs, with the first layer that differs.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    import_keras3()
+    dialect = Keras3()
+    graph = dialect.graph(model, None)
+    translator = _Translator(Names(dialect, graph), custom_objects or {})
+    names = dialect.input_names(graph)
+    inputs = [copy_input(_Spec(tensor), name) for tensor, name in zip(graph.inputs, names, strict=True)]
+    outputs = walk(dialect, graph, inputs, translator)
+    flat_inputs = tf.nest.pack_sequence_as(graph._inputs_struct, inputs)
+    translated = tf_keras.Model(flat_inputs, outputs, name=model.name)
+    translator.finish()
+    if translator.left_out:
+        _log.warning("Left out, because they only change training images: %s.", ", ".join(translator.left_out))
+    _check(model, graph, dialect, translated, translator)
+    renamed = dict(zip(getattr(model, "output_names", graph.output_names), translated.output_names, strict=False))
+    compile_as(translated, {key: rename_outputs(value, renamed) for key, value in (training or {}).items()})
+    return translated
+
+
+class _Spec:
+    """What a tf_keras input needs to know of a Keras 3 input."""
+
+    def __init__(self, tensor: Any):
+        import tensorflow as tf
+
+        self.shape, self.dtype = tensor.shape, tf.as_dtype(tensor.dtype)
+
+
+class Keras3:
+    """The dialect of Keras 3, for :func:`edgeprune.models.flatten.walk`."""
+
+    def __init__(self) -> None:
+        self._graphs: dict[int, Any] = {}
+
+    def is_model(self, layer: Any) -> bool:
+        return is_keras3(layer)
+
+    def graph(self, model: Any, args: Any) -> Any:
+        from keras.src.models.functional import Functional
+
+        if isinstance(model, Functional):
+            return model
+        if isinstance(getattr(model, "_functional", None), Functional):  # Sequential
+            return model._functional
+        if id(model) not in self._graphs:
+            self._graphs[id(model)] = _trace(model, args)
+        return self._graphs[id(model)]
+
+    def nodes(self, graph: Any) -> Iterable[tuple[Any, Any, Any, list[Any]]]:
+        found = []
+        needed = {id(tensor) for tensor in graph.outputs}
+        # Masks that Keras made by itself hang on operations that nothing else needs; tf_keras makes its own.
+        for depth in sorted(graph._nodes_by_depth):
+            for node in reversed(graph._nodes_by_depth[depth]):
+                if node.is_input or not any(id(tensor) in needed for tensor in node.outputs):
+                    continue
+                args, kwargs = _without_own_masks(node)
+                needed |= {id(tensor) for tensor in _flat((args, kwargs))}
+                found.append((node.operation, args, kwargs, list(node.outputs)))
+        return found[::-1]
+
+    def structure(self, graph: Any) -> tuple[list[Any], Any]:
+        return graph.inputs, graph._outputs_struct
+
+    def input_names(self, graph: Any) -> list[str]:
+        return [tensor._keras_history.operation.name for tensor in graph.inputs]
+
+    def training(self, layer: Any, given: Any) -> bool | None:
+        """Keras 3 records the default of the layer's own signature as if it had been given."""
+        parameter = inspect.signature(layer.call).parameters.get("training")
+        return None if parameter is not None and parameter.default is given else given
+
+
+def _flat(structure: Any) -> list[Any]:
+    import tensorflow as tf
+
+    return tf.nest.flatten(structure)
+
+
+def _without_own_masks(node: Any) -> tuple[Any, dict[str, Any]]:
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    own = [tensor._keras_mask for tensor in node.arguments.keras_tensors if hasattr(tensor, "_keras_mask")]
+    kept = {
+        key: value
+        for key, value in kwargs.items()
+        if not (key == "mask" or key.endswith("_mask"))
+        or not all(mask is None or any(_same_tensor(mask, other) for other in own) for mask in _flat(value))
+    }
+    return args, {key: value for key, value in kept.items() if value is not None}
+
+
+def _same_tensor(one: Any, other: Any) -> bool:
+    """Whether two tensors are computed alike: a file holds Keras's own masks a second time, as operations."""
+    import keras
+
+    if one is other:
+        return True
+    if not (hasattr(one, "_keras_history") and hasattr(other, "_keras_history")):
+        return type(one) is type(other) and repr(one) == repr(other)  # constants
+    made = [tensor._keras_history for tensor in (one, other)]
+    if isinstance(made[0].operation, keras.layers.Layer) or _settings(*made[0]) != _settings(*made[1]):
+        return False
+    nodes = [history.operation._inbound_nodes[history.node_index] for history in made]
+    arguments = [_flat((node.arguments.args, node.arguments.kwargs)) for node in nodes]
+    return len(arguments[0]) == len(arguments[1]) and all(map(_same_tensor, *arguments))
+
+
+def _settings(operation: Any, node_index: int, tensor_index: int) -> tuple[type, int, dict[str, Any]]:
+    public = {key: value for key, value in vars(operation).items() if not key.startswith("_") and key != "name"}
+    return type(operation), tensor_index, public
+
+
+def _trace(model: Any, args: Any) -> Any:
+    """A functional Keras 3 model of the same layers, out of a subclassed one, by calling it on symbolic inputs."""
+    import keras
+    import tensorflow as tf
+
+    if args is None:
+        args = _input_specs(model)
+    inputs = tf.nest.map_structure(
+        lambda spec: keras.Input(batch_shape=tuple(spec.shape), dtype=tf.as_dtype(spec.dtype).name), args
+    )
+    # The user's code may fail in any way on tensors without values; whichever it is, the answer is the same.
+    try:
+        graph = keras.Model(inputs, model.call(inputs), name=model.name)
+    except Exception as error:
+        raise subclassed(f"The model {model.name!r}", type(model).__name__) from error
+    if {id(weight) for weight in model.weights} - {id(weight) for weight in graph.weights}:
+        raise subclassed(f"The model {model.name!r}", type(model).__name__)
+    return graph
+
+
+def _input_specs(model: Any) -> Any:
+    import tensorflow as tf
+
+    shapes = model._build_shapes_dict
+    if not shapes and model.built:
+        raise subclassed(f"The model {model.name!r}", type(model).__name__)
+    if not shapes or len(shapes) != 1:
+        raise ModelError(
+            f"The model {model.name!r} ({type(model).__name__}) does not know the shape of its input.",
+            expected="a model that was called or built",
+            fix="call it once on a sample, or begin it with keras.Input(shape).",
+        )
+    shape = next(iter(shapes.values()))
+    if isinstance(shape, list | tuple) and all(size is None or isinstance(size, int) for size in shape):
+        return tf.TensorSpec([None, *shape[1:]], "float32")
+    if isinstance(shape, dict):
+        return {key: tf.TensorSpec([None, *part[1:]], "float32") for key, part in shape.items()}
+    return [tf.TensorSpec([None, *part[1:]], "float32") for part in shape]
+
+
+class _Translator:
+    """Handles the calls of the walk; remembers what it made of them, in order."""
+
+    def __init__(self, names: Names, custom_objects: dict[str, Any]):
+        self.names, self.direction = names, to_keras2(custom_objects)
+        self.made: dict[int, tuple[Any, Made, bool]] = {}
+        self.results: list[tuple[str, list[Any], Any]] = []
+        self.left_out: list[str] = []
+
+    def __call__(self, call: LayerCall) -> Any:
+        import keras
+
+        is_layer = isinstance(call.operation, keras.layers.Layer)
+        result = self._layer(call) if is_layer else self._operation(call)
+        arguments = [value for value in _flat((call.args, call.kwargs)) if is_symbolic(value)]
+        self.results.append((self.names.of(call.operation), arguments, result))
+        return result
+
+    def _operation(self, call: LayerCall) -> Any:
+        return translate_operation(Emitter(self.names, self.names.of(call.operation)), call)
+
+    def _layer(self, call: LayerCall) -> Any:
+        layer, name = call.operation, self.names.of(call.operation)
+        if _only_augments(layer):
+            self.left_out.append(name)
+            return call.args[0]
+        is_new = id(layer) not in self.made
+        if is_new:
+            self.made[id(layer)] = (layer, make_layer(layer, name, self.direction), call.frozen)
+        made = self.made[id(layer)][1]
+        result = call.args[0] if made.layer is None else call_layer(made.layer, call)
+        if made.activation:
+            own_name = name if made.layer is None and is_new else self.names.unique(f"{name}_{made.activation}")
+            result = ACTIVATIONS[made.activation](Emitter(self.names, own_name), result)
+        return result
+
+    def finish(self) -> None:
+        """Copy weights and trainable flags."""
+        for layer, made, frozen in self.made.values():
+            if made.layer is not None:
+                copy_weights(layer, made.layer)
+                made.layer.trainable = layer.trainable and not frozen
+
+
+def _only_augments(layer: Any) -> bool:
+    from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
+        BaseImagePreprocessingLayer,
+    )
+
+    name = type(layer).__name__
+    augments = name.startswith("Random") or name in ("AugMix", "CutMix", "MixUp", "RandAugment")
+    return isinstance(layer, BaseImagePreprocessingLayer) and augments and name != "RandomCrop"
+
+
+def _check(model: Any, graph: Any, dialect: Keras3, translated: Any, translator: _Translator) -> None:
+    import tensorflow as tf
+
+    inputs = [tf.constant(value) for value in random_inputs(translated)]
+    expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
+    found = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
+    difference = largest_difference(_flat(expected), _flat(found))
+    if difference <= TOLERANCE:
+        return
+    where = _first_difference(graph, dialect, translator, inputs)
+    raise ModelError(
+        f"The translation of {model.name!r} from Keras 3 to tf_keras computes something else: its outputs differ by "
+        f"{difference:.1e} of the largest. {where}",
+        expected=f"at most {TOLERANCE:.0e}",
+        fix="replace that layer by others, or build the model with tf_keras; and please report it. Untrained weights "
+        "can make a model that blows up rounding errors: try the trained one.",
+    )
+
+
+def _first_difference(graph: Any, dialect: Keras3, translator: _Translator, inputs: list[Any]) -> str:
+    """Run Keras 3 layer by layer, give each layer's inputs to its translation, and name the first one that differs."""
+    import tf_keras
+
+    results = iter(translator.results)
+    found: list[str] = []
+
+    def run(call: LayerCall) -> Any:
+        inference = {"training": False} if getattr(call.operation, "_call_has_training_arg", False) else {}
+        expected = call.operation(*call.args, **call.kwargs, **inference)
+        name, arguments, result = next(results)
+        values = [value for value in _flat((call.args, call.kwargs)) if hasattr(value, "dtype")]
+        if not found and len(values) == len(arguments):
+            difference = largest_difference(_flat(expected), _flat(tf_keras.Model(arguments, _flat(result))(values)))
+            if not difference <= TOLERANCE:
+                found.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
+        return expected
+
+    walk(dialect, graph, inputs, run)
+    return found[0] if found else "No layer differs on the same inputs: it makes much of rounding errors."

@@ -1,0 +1,149 @@
+"""One Keras 3 layer → the tf_keras layer that computes the same: class, configuration and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import ModelError
+from edgeprune.models.custom import find_layer_class
+from edgeprune.models.flatten import set_weights
+from edgeprune.models.keras3_ops import ACTIVATIONS
+from edgeprune.models.layer_config import Direction, construct, function_name, matching_weights, read_config
+
+# Functions of the same name, or the one given, that compute the same in Keras 2. Not hard_sigmoid: its slope differs.
+SAME_ACTIVATIONS = {
+    **{name: name for name in ("linear", "relu", "sigmoid", "tanh", "softmax", "softplus", "softsign", "elu", "selu")},
+    **{name: name for name in ("exponential", "gelu", "mish")},
+    "silu": "swish",
+    "swish": "swish",
+}
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("seed", "flash_attention", "use_cudnn", "lora_rank", "lora_alpha", "quantization_config"),
+        *("gptq_unpacked_column_size", "value_range", "autocast", "trainable"),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """``layer`` is ``None`` for an Activation that tf_keras does not have; ``activation`` follows the layer."""
+
+    layer: Any
+    activation: str | None = None
+
+
+def to_keras2(custom_objects: dict[str, Any]) -> Direction:
+    """The tables for translating from Keras 3 to tf_keras."""
+    import keras
+    import tf_keras
+
+    return Direction(
+        target="tf_keras",
+        find=lambda name: find_layer_class(name, custom_objects),
+        source_layers=keras.layers,
+        spaces=(tf_keras.regularizers, tf_keras.constraints),
+        renamed={"LeakyReLU": {"negative_slope": "alpha"}},
+        without_effect=_WITHOUT_EFFECT,
+        off={"rms_scaling": False, "data_format": "channels_last", "zero_output_for_mask": False},
+        undeclared={"RNN": {"zero_output_for_mask"}, "Layer": {"activity_regularizer"}},
+        activation=lambda name, layer: _activation(name, layer, custom_objects),
+        unknown_class=unknown_class,
+    )
+
+
+def make_layer(layer: Any, name: str, direction: Direction) -> Made:
+    """The tf_keras layer for a Keras 3 layer, without weights.
+
+    Raises:
+        ModelError: the class, or something in its configuration, has no counterpart in tf_keras.
+    """
+    class_name = type(layer).__name__
+    config = {**read_config(layer), "name": name, "dtype": _dtype(layer)}
+    if class_name in _SPECIAL:
+        config = _SPECIAL[class_name](layer, config)
+    activation = function_name(config.get("activation"))
+    if activation not in ACTIVATIONS:
+        return Made(construct(direction, class_name, type(layer), config))
+    if class_name == "Activation":
+        return Made(None, activation)
+    return Made(construct(direction, class_name, type(layer), {**config, "activation": "linear"}), activation)
+
+
+def copy_weights(old: Any, new: Any) -> None:
+    """Give a built tf_keras layer the weights of the Keras 3 layer that it stands for.
+
+    Raises:
+        ModelError: they do not correspond one to one.
+    """
+    # The statistics of Normalization are constants of the new layer.
+    if type(old).__name__ != "Normalization":
+        set_weights(new, matching_weights(old, new))
+
+
+def _dtype(layer: Any) -> str:
+    policy = layer.dtype_policy
+    if getattr(policy, "quantization_mode", None) or not isinstance(policy.name, str):
+        raise ModelError(
+            f"The layer {layer.name!r} was quantized by Keras 3 ({policy.name}).",
+            expected="a model in floating point",
+            fix="pass the model as it was before model.quantize(); edgeprune quantizes by itself.",
+        )
+    return policy.name
+
+
+def unknown_class(name: str, class_name: str) -> ModelError:
+    """The error for a layer class that has no counterpart in tf_keras."""
+    return ModelError(
+        f"The layer {name!r} is a {class_name}, which tf_keras does not have.",
+        expected="layers of keras.layers that Keras 2 has too, or classes that are registered",
+        fix="write the class for tf_keras (a subclass of tf_keras.layers.Layer with the same weights) and register it: "
+        f"in Python load_model(..., custom_objects={{{class_name!r}: THE_CLASS}}), or decorate it with "
+        f'@tf_keras.saving.register_keras_serializable(name="{class_name}") in a file for --custom-objects FILE.py '
+        "(with --trust-model).",
+    )
+
+
+def _activation(name: str, layer: str, custom_objects: dict[str, Any]) -> Any:
+    import tf_keras
+
+    if name in SAME_ACTIVATIONS:
+        return SAME_ACTIVATIONS[name]
+    function = custom_objects.get(name) or tf_keras.saving.get_registered_object(name)
+    if function is None:
+        raise ModelError(
+            f"The layer {layer!r} has the activation {name}, which cannot be used there in tf_keras.",
+            expected=f"one of: {', '.join(sorted(SAME_ACTIVATIONS))}",
+            fix=f"register it: load_model(..., custom_objects={{{name!r}: THE_FUNCTION}}), made of tf functions.",
+        )
+    return function
+
+
+def _normalization(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Adapted statistics become constants: tf_keras keeps a count with them, which Keras 3 does not have."""
+    return {**config, **constant_statistics(layer)}
+
+
+def constant_statistics(layer: Any) -> dict[str, list[float]]:
+    """Mean and variance of a Normalization layer of either Keras, as arguments for its constructor."""
+    return {key: np.asarray(getattr(layer, key)).ravel().tolist() for key in ("mean", "variance")}
+
+
+def _lambda(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The function runs on TensorFlow tensors in both: Keras 3 runs on TensorFlow here."""
+    return {
+        "name": config["name"],
+        "dtype": config["dtype"],
+        "function": layer.function,
+        "arguments": layer.arguments or {},
+    }
+
+
+_SPECIAL: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
+    "Normalization": _normalization,
+    "Lambda": _lambda,
+}

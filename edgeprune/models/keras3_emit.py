@@ -1,0 +1,57 @@
+"""Layers and operations of a tf_keras graph, made under names that derive from what they stand for."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from edgeprune.models.flatten import Names
+
+
+class Emitter:
+    """Makes layers and calls them; names are derived from that of the operation that is translated."""
+
+    def __init__(self, names: Names, name: str):
+        self._names, self._name = names, name
+        self._first = True
+
+    def _next_name(self, suffix: str) -> str:
+        if suffix:
+            return self._names.unique(f"{self._name}_{suffix}")
+        # The operation's own name was set aside for it.
+        first, self._first = self._first, False
+        return self._name if first else self._names.unique(self._name)
+
+    def layer(self, class_name: str, inputs: Any, suffix: str = "", **config: Any) -> Any:
+        import tf_keras
+
+        return getattr(tf_keras.layers, class_name)(name=self._next_name(suffix), **config)(inputs)
+
+    def op(self, symbol: str, *args: Any, suffix: str = "", **kwargs: Any) -> Any:
+        """``tf.<symbol>(*args, **kwargs)``."""
+        import tensorflow as tf
+        from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
+
+        function = functools.reduce(getattr, symbol.split("."), tf)
+        return TFOpLambda(function, name=self._next_name(suffix))(*args, **kwargs)
+
+    def getitem(self, tensor: Any, key: Any) -> Any:
+        """``tensor[key]``."""
+        import tensorflow as tf
+        from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda, _slice_to_dict
+
+        parts = tuple(map(_slice_to_dict, key)) if isinstance(key, tuple) else _slice_to_dict(key)
+        return SlicingOpLambda(tf.__operators__.getitem, name=self._next_name(""))(tensor, parts)
+
+    def cast(self, value: Any, dtype: str) -> Any:
+        """``value`` as ``dtype``; constants are left to TensorFlow."""
+        if not is_symbolic(value) or value.dtype.name == dtype:
+            return value
+        return self.op("cast", value, dtype, suffix="cast")
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether a value is a tensor of a tf_keras graph."""
+    from tf_keras.src.engine.keras_tensor import KerasTensor
+
+    return isinstance(value, KerasTensor)

@@ -1,0 +1,112 @@
+"""Keras 3 itself, imported when it is needed, and the models in its files, read safely."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from edgeprune._tensorflow import import_tf
+from edgeprune.errors import MissingError, ModelError
+from edgeprune.models.formats import ModelFile
+from edgeprune.models.keras3_config import unknown_class
+
+# Layers that run code from the file, or load more files.
+_CODE = {"Lambda", "__lambda__", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"}
+_STRUCTURE = {"__tuple__", "__ellipsis__", "__bytes__", "__tensor__", "__numpy__", "__keras_tensor__", "__slice__"}
+# A file may name functions of these modules only; Keras has others that download or write files.
+_FUNCTION_HOMES = ("builtins", "keras.activations", "keras.src.activations", "keras.losses", "keras.metrics")
+
+
+def import_keras3() -> Any:
+    """The module ``keras``, version 3, on TensorFlow.
+
+    Raises:
+        MissingError: it is another version, or runs on something else.
+    """
+    import_tf()
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+    keras = importlib.import_module("keras")
+    if not keras.__version__.startswith("3.") or keras.backend.backend() != "tensorflow":
+        raise MissingError(
+            f"Keras {keras.__version__} runs on {keras.backend.backend()} here.",
+            expected="Keras 3 on TensorFlow",
+            fix="set KERAS_BACKEND=tensorflow before keras is imported, or save the model and pass its file.",
+        )
+    return keras
+
+
+def is_keras3(model: Any) -> bool:
+    """Whether an object is a model of Keras 3; does not import it."""
+    keras = sys.modules.get("keras")
+    return keras is not None and hasattr(keras, "Model") and isinstance(model, keras.Model)
+
+
+def read_keras3(file: ModelFile, *, trust: bool, custom_objects: dict[str, Any]) -> Any:
+    """The Keras 3 model in a ``.keras`` or ``.h5`` file, not compiled. Keras's safe mode is on without ``trust``.
+
+    Args:
+        custom_objects: Keras 3 classes that the file needs, by name.
+
+    Raises:
+        ModelError: Keras cannot rebuild it, it holds code, or it needs a class that is not registered.
+    """
+    keras = import_keras3()
+    _refuse_unsafe(file, trust, custom_objects)
+    # Rebuilding a model from a file's description can fail in any layer's code, in any way.
+    try:
+        return keras.models.load_model(file.path, custom_objects=custom_objects, compile=False, safe_mode=not trust)
+    except Exception as error:
+        said = " ".join(str(error).split())[:400] or type(error).__name__
+        raise ModelError(
+            f"{file.path}: Keras 3 cannot rebuild the model: {said}",
+            expected="a whole file, of layers that Keras has or that are registered",
+            fix="copy the file again, it may be cut short; if Keras refuses it too, save it again.",
+        ) from error
+
+
+def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: dict[str, Any]) -> None:
+    for layer, config in _objects(file.config):
+        name, module = str(config["class_name"]), config.get("module")
+        if name in _CODE and not trust:
+            raise ModelError(
+                f"{file.path}: the layer {layer!r} ({name}) holds code, which would run while the file is read.",
+                expected="a model made of Keras layers only",
+                fix="replace it by a Keras layer; or, if you trust its author, add --trust-model (in Python: "
+                "trust=True).",
+            )
+        if name in _STRUCTURE or name in _CODE:
+            continue
+        if name == "function":
+            name = str(config.get("config"))
+            known = module is None or str(module) in _FUNCTION_HOMES
+        else:
+            known = module is None or str(module).split(".")[0] in ("keras", "builtins")
+        if not known and not _is_registered(name, config.get("registered_name"), custom_objects):
+            raise unknown_class(layer, name)
+
+
+def _objects(config: Any, layer: str = "model") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object in a configuration, with the name of the layer that holds it."""
+    if isinstance(config, list | tuple):
+        for item in config:
+            yield from _objects(item, layer)
+    if not isinstance(config, dict):
+        return
+    if isinstance(config.get("class_name"), str):
+        inner = config.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        layer = name if isinstance(name, str) else layer
+        yield layer, config
+    for value in config.values():
+        yield from _objects(value, layer)
+
+
+def _is_registered(name: str, registered_name: Any, custom_objects: dict[str, Any]) -> bool:
+    import keras
+
+    names = [name, registered_name] if isinstance(registered_name, str) else [name]
+    return any(n in custom_objects or keras.saving.get_registered_object(n) is not None for n in names)

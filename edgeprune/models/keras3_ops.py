@@ -1,0 +1,294 @@
+"""Operations of ``keras.ops`` in a Keras 3 graph → layers and TensorFlow operations of a tf_keras graph: one table.
+
+Where a layer computes the same, it is a layer, because tfmot can quantize those. Else it is a layer ``TFOpLambda``, as
+tf_keras makes it itself when a TensorFlow function is called on its tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgeprune.errors import ModelError
+from edgeprune.models.flatten import LayerCall
+from edgeprune.models.keras3_emit import Emitter, is_symbolic
+
+Rule = Callable[[Emitter, Any, dict[str, Any], str], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Enter a rule for operations of these classes: ``(emitter, operation, arguments by name, dtype) -> tensors``."""
+
+    def enter(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return enter
+
+
+def translate_operation(emitter: Emitter, call: LayerCall) -> Any:
+    """The tensors that stand for the outputs of a ``keras.ops`` operation.
+
+    Raises:
+        ModelError: the operation has no counterpart, or is called in a way that has none.
+    """
+    operation = call.operation
+    name = type(operation).__name__
+    if name not in RULES or not type(operation).__module__.startswith("keras."):
+        raise unsupported(operation, f"keras.ops operation {name}")
+    arguments = inspect.signature(operation.call).bind(*call.args, **call.kwargs).arguments
+    _refuse_variables(operation, arguments)
+    return RULES[name](emitter, operation, arguments, call.outputs[0].dtype)
+
+
+def unsupported(operation: Any, what: str) -> ModelError:
+    """The error for an operation that cannot be translated."""
+    return ModelError(
+        f"{operation.name!r}: there is no translation of the {what} to tf_keras.",
+        expected="layers, and operations of keras.ops among: " + ", ".join(sorted(RULES)),
+        fix="write this step with layers, or with operations that are in the list.",
+    )
+
+
+def _refuse_variables(operation: Any, arguments: dict[str, Any]) -> None:
+    import keras
+    import tensorflow as tf
+
+    if any(isinstance(value, keras.Variable) for value in tf.nest.flatten(arguments)):
+        raise unsupported(operation, f"operation {type(operation).__name__} on a weight outside a layer")
+
+
+def _only(arguments: dict[str, Any]) -> Any:
+    return next(iter(arguments.values()))
+
+
+# keras.ops class → TensorFlow function of one tensor
+_ELEMENTWISE = {
+    **{"Absolute": "math.abs", "Negative": "math.negative", "Exp": "math.exp", "Expm1": "math.expm1"},
+    **{"Log": "math.log", "Log1p": "math.log1p", "Sqrt": "math.sqrt", "Rsqrt": "math.rsqrt"},
+    **{"Square": "math.square", "Reciprocal": "math.reciprocal", "Sign": "math.sign", "Floor": "math.floor"},
+    **{"Ceil": "math.ceil", "Round": "math.round", "Sin": "math.sin", "Cos": "math.cos", "Tan": "math.tan"},
+    **{"Erf": "math.erf", "LogSigmoid": "math.log_sigmoid", "StopGradient": "stop_gradient"},
+    **{"LogicalNot": "math.logical_not", "ZerosLike": "zeros_like", "OnesLike": "ones_like"},
+}
+# keras.ops class → (TensorFlow function of two tensors, the layer for two tensors)
+_BINARY = {
+    **{"Add": ("math.add", "Add"), "Subtract": ("math.subtract", "Subtract")},
+    **{"Multiply": ("math.multiply", "Multiply"), "Maximum": ("math.maximum", "Maximum")},
+    **{"Minimum": ("math.minimum", "Minimum"), "Divide": ("math.divide", ""), "TrueDivide": ("math.divide", "")},
+    **{"Power": ("math.pow", ""), "Mod": ("math.floormod", ""), "FloorDivide": ("math.floordiv", "")},
+    "DivideNoNan": ("math.divide_no_nan", ""),
+}
+_COMPARISONS = {
+    **{"Equal": "math.equal", "NotEqual": "math.not_equal", "Greater": "math.greater", "Less": "math.less"},
+    **{"GreaterEqual": "math.greater_equal", "LessEqual": "math.less_equal"},
+    **{"LogicalAnd": "math.logical_and", "LogicalOr": "math.logical_or"},
+}
+_REDUCTIONS = {
+    **{"Mean": "math.reduce_mean", "Sum": "math.reduce_sum", "Max": "math.reduce_max", "Min": "math.reduce_min"},
+    **{"Amax": "math.reduce_max", "Amin": "math.reduce_min", "Prod": "math.reduce_prod", "Var": "math.reduce_variance"},
+    **{"Std": "math.reduce_std", "Any": "math.reduce_any", "All": "math.reduce_all"},
+    "Logsumexp": "math.reduce_logsumexp",
+}
+# keras.ops class → (layer, its configuration)
+_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Relu": ("ReLU", {}),
+    "Relu6": ("ReLU", {"max_value": 6.0}),
+    "Silu": ("Activation", {"activation": "swish"}),
+    **{n: ("Activation", {"activation": n.lower()}) for n in ("Sigmoid", "Tanh", "Softplus", "Softsign", "Selu")},
+}
+
+
+@rule(*_ELEMENTWISE)
+def _elementwise(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    tensor = _only(arguments)
+    if dtype != "bool":
+        tensor = emitter.cast(tensor, dtype)
+    return emitter.op(_ELEMENTWISE[type(operation).__name__], tensor)
+
+
+@rule(*_BINARY)
+def _binary(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    function, layer = _BINARY[type(operation).__name__]
+    pair = [emitter.cast(arguments[key], dtype) for key in ("x1", "x2")]
+    same_rank = all(map(is_symbolic, pair)) and len(pair[0].shape) == len(pair[1].shape)
+    return emitter.layer(layer, pair) if layer and same_rank else emitter.op(function, *pair)
+
+
+@rule(*_COMPARISONS)
+def _comparison(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    pair = [arguments["x1"], arguments["x2"]]
+    types = {value.dtype.name for value in pair if is_symbolic(value)}
+    if len(types) > 1:
+        pair = [emitter.cast(value, "float32") for value in pair]
+    return emitter.op(_COMPARISONS[type(operation).__name__], *pair)
+
+
+@rule(*_REDUCTIONS)
+def _reduction(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    if getattr(operation, "initial", None) is not None:
+        raise unsupported(operation, f"{type(operation).__name__} with an initial value")
+    tensor = emitter.cast(_only(arguments), dtype)
+    axis = list(operation.axis) if isinstance(operation.axis, tuple) else operation.axis
+    return emitter.op(_REDUCTIONS[type(operation).__name__], tensor, axis, keepdims=operation.keepdims)
+
+
+@rule("Average")
+def _average(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    if arguments.get("weights") is not None:
+        raise unsupported(operation, "Average with weights")
+    return emitter.op("math.reduce_mean", emitter.cast(arguments["x"], dtype), operation.axis)
+
+
+@rule(*_LAYERS)
+def _as_layer(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    class_name, config = _LAYERS[type(operation).__name__]
+    return emitter.layer(class_name, _only(arguments), **config)
+
+
+@rule("LeakyRelu", "Elu", "Celu", "Gelu", "Softmax", "LogSoftmax")
+def _with_argument(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    name, tensor = type(operation).__name__, _only(arguments)
+    if name == "LeakyRelu":
+        return emitter.layer("LeakyReLU", tensor, alpha=operation.negative_slope)
+    if name == "Elu":
+        return emitter.layer("ELU", tensor, alpha=operation.alpha)
+    if name == "Softmax" and operation.axis is not None:
+        return emitter.layer("Softmax", tensor, axis=operation.axis)
+    if name == "LogSoftmax" and operation.axis is not None:
+        return emitter.op("nn.log_softmax", tensor, axis=operation.axis)
+    if name == "Gelu":
+        approximate = operation.approximate
+        return (
+            emitter.op("nn.gelu", tensor, approximate=True)
+            if approximate
+            else emitter.layer("Activation", tensor, activation="gelu")
+        )
+    raise unsupported(operation, f"{name} with these arguments")
+
+
+# Activations that tf_keras lacks, or has in another form, by the name that Keras 3 gives them.
+def _hard_sigmoid(emitter: Emitter, tensor: Any) -> Any:
+    return _gate(emitter, tensor, "")
+
+
+def _gate(emitter: Emitter, tensor: Any, suffix: str) -> Any:
+    shifted = emitter.op("math.add", tensor, 3.0, suffix="plus_3")
+    clipped = emitter.layer("ReLU", shifted, suffix="relu6", max_value=6.0)
+    return emitter.op("math.multiply", clipped, 1.0 / 6.0, suffix=suffix)
+
+
+def _hard_silu(emitter: Emitter, tensor: Any) -> Any:
+    """x · relu6(x + 3) / 6, in the form that the TFLite converter fuses into HARD_SWISH."""
+    return emitter.layer("Multiply", [tensor, _gate(emitter, tensor, "gate")])
+
+
+ACTIVATIONS: dict[str, Callable[[Emitter, Any], Any]] = {
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_silu": _hard_silu,
+    "hard_swish": _hard_silu,
+    "relu6": lambda emitter, x: emitter.layer("ReLU", x, max_value=6.0),
+    "leaky_relu": lambda emitter, x: emitter.layer("LeakyReLU", x, alpha=0.2),
+    "log_softmax": lambda emitter, x: emitter.op("nn.log_softmax", x, axis=-1),
+    "log_sigmoid": lambda emitter, x: emitter.op("math.log_sigmoid", x),
+    "hard_tanh": lambda emitter, x: emitter.op("clip_by_value", x, -1.0, 1.0),
+}
+
+
+@rule("HardSigmoid", "HardSilu", "HardTanh")
+def _activation(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    names = {"HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu", "HardTanh": "hard_tanh"}
+    return ACTIVATIONS[names[type(operation).__name__]](emitter, _only(arguments))
+
+
+@rule("Clip")
+def _clip(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    if operation.x_min is None or operation.x_max is None:
+        function, bound = (
+            ("math.minimum", operation.x_max) if operation.x_min is None else ("math.maximum", operation.x_min)
+        )
+        return emitter.op(function, arguments["x"], bound)
+    return emitter.op("clip_by_value", emitter.cast(arguments["x"], dtype), operation.x_min, operation.x_max)
+
+
+@rule("Cast")
+def _cast(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    return emitter.op("cast", arguments["x"], dtype)
+
+
+@rule("Matmul")
+def _matmul(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    a, b = (emitter.cast(arguments[key], dtype) for key in ("x1", "x2"))
+    if any(len(x.shape) < 2 for x in (a, b)):
+        raise unsupported(operation, "Matmul with a vector")
+    return emitter.op("linalg.matmul", a, b)
+
+
+@rule("Einsum")
+def _einsum(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    return emitter.op("einsum", operation.subscripts, *arguments["operands"])
+
+
+@rule("Tensordot")
+def _tensordot(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    return emitter.op("tensordot", arguments["x1"], arguments["x2"], operation.axes)
+
+
+@rule("Where")
+def _where(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    if arguments.get("x1") is None or arguments.get("x2") is None:
+        raise unsupported(operation, "Where with one argument")
+    pair = [emitter.cast(arguments[key], dtype) for key in ("x1", "x2")]
+    return emitter.op("where", emitter.cast(arguments["condition"], "bool"), *pair)
+
+
+@rule("Argmax", "Argmin")
+def _argument(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    if operation.axis is None or operation.keepdims:
+        raise unsupported(operation, "Argmax over everything or with keepdims")
+    symbol = f"math.{type(operation).__name__.lower()}"
+    return emitter.op(symbol, arguments["x"], axis=operation.axis, output_type=dtype)
+
+
+@rule("OneHot")
+def _one_hot(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    indices = emitter.cast(arguments["x"], "int32")
+    return emitter.op("one_hot", indices, operation.num_classes, axis=operation.axis, dtype=dtype)
+
+
+@rule("Normalize")
+def _normalize(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    if operation.order != 2:
+        raise unsupported(operation, f"Normalize of order {operation.order}")
+    epsilon = 1e-7 if operation.epsilon is None else operation.epsilon
+    return emitter.op("math.l2_normalize", arguments["x"], axis=operation.axis, epsilon=epsilon**2)
+
+
+def channels_last(operation: Any) -> None:
+    """Refuse an operation on images whose channels come first."""
+    if getattr(operation, "data_format", None) == "channels_first":
+        raise unsupported(operation, f"{type(operation).__name__} with data_format='channels_first'")
+
+
+@rule("MaxPool", "AveragePool")
+def _pool(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+    channels_last(operation)
+    tensor = arguments["inputs"]
+    kind = "Max" if type(operation).__name__ == "MaxPool" else "Average"
+    config = {key: getattr(operation, key) for key in ("pool_size", "strides", "padding")}
+    return emitter.layer(f"{kind}Pooling{len(tensor.shape) - 2}D", tensor, **config)
+
+
+def whole_batch(shape: Sequence[int | None], tensor: Any) -> bool:
+    """Whether reshaping ``tensor`` to ``shape`` leaves the samples apart."""
+    known = tensor.shape[1:]
+    return (
+        len(shape) > 0
+        and shape[0] in (-1, None)
+        and None not in known
+        and all(size is not None and size > 0 for size in shape[1:])
+        and math.prod(shape[1:]) == math.prod(known)  # type: ignore[arg-type]
+    )
