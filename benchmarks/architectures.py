@@ -15,16 +15,16 @@ from pathlib import Path
 from edgeprune._tensorflow import import_tf
 
 RESULTS = Path(__file__).parent / "results" / "architectures.md"
-HEAD = (
-    "| Keras | architecture | input | groups | frozen (reason) | MACs before (M) | after 30 % of filters | after 50 % of MACs "
-    "| parameters before (M) | after 30 % of filters | after 50 % of MACs | seconds | largest difference |"
-)
+COLUMNS = [
+    "Keras", "architecture", "input", "groups", "frozen (reason)", "MACs (M)", "after 30 % of filters",
+    "after 50 % of MACs", "parameters (M)", "after 30 % of filters", "after 50 % of MACs", "seconds", "difference",
+]  # fmt: skip
 
 
 def main() -> None:
     import_tf()
     names = sys.argv[1:]
-    rows = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+    rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     print("\n".join(rows), flush=True)
     for version in ("tf_keras", "keras"):
         module = importlib.import_module(f"{version}.applications")
@@ -33,12 +33,12 @@ def main() -> None:
                 rows.append(f"| {version} | {name} | {_measure(getattr(module, name))} |")
                 print(rows[-1], flush=True)
     if not names:
-        where = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores"
-        command = "`python benchmarks/architectures.py`"
         text = (
-            f"# What is pruned of every architecture\n\n{command}\n\n{where}. Random weights; smallest inputs; L2 norms. "
-            "30 % of filters: uniform; 50 % of MACs: one global ranking. Seconds: graph, scores, selection and surgery "
-            "together, for the second. Difference: from the masked original, relative, the larger of both.\n\n"
+            "# What is pruned of every architecture\n\n`python benchmarks/architectures.py`\n\n"
+            f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores. Random weights, "
+            "smallest inputs, L2 norms. 30 % of filters: uniform; 50 % of MACs: one global ranking. Seconds: graph, "
+            "scores, selection and surgery together, for the second. Difference: from the masked original, relative, "
+            "the larger of both.\n\n"
         )
         RESULTS.write_text(text + "\n".join(rows) + "\n")
 
@@ -50,7 +50,6 @@ def _measure(make) -> str:
     from edgeprune.models.load import load_model
     from edgeprune.prune.filters import prune_filters
     from edgeprune.prune.graph import analyse
-    from edgeprune.prune.surgery import mask, verify  # noqa: F401
 
     tf_keras.backend.clear_session()
     gc.collect()

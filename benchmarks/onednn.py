@@ -1,6 +1,6 @@
 """What oneDNN's kernels bring in training: seconds per step of a small convolutional network with and without them.
 
-    python benchmarks/onednn.py [RUNS]
+python benchmarks/onednn.py [RUNS]
 """
 
 import os

@@ -3,6 +3,7 @@
 python benchmarks/surgery_speed.py [NAME ...]
 """
 
+import itertools
 import os
 import platform
 import sys
@@ -19,7 +20,7 @@ def main() -> None:
 
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores; 224x224, max_macs=50 %")
     print(
-        "| architecture | layers | groups | graph | scores | selection | surgery | together (s) | ms per layer | built by Keras |"
+        "| architecture | layers | groups | graph | scores | selection | surgery | all (s) | ms/layer | Keras builds |"
     )
     print("|---" * 10 + "|")
     for name in sys.argv[1:] or NAMES:
@@ -44,7 +45,7 @@ def _row(name, model, built) -> str:
     times.append(time.perf_counter())
     remove(graph, keep)
     times.append(time.perf_counter())
-    parts = [after - before for before, after in zip(times, times[1:], strict=False)]
+    parts = [after - before for before, after in itertools.pairwise(times)]
     total = sum(parts)
     cells = [
         *(f"{part:.1f}" for part in parts),

@@ -1,7 +1,7 @@
 """How many channels each group loses: rates per group, or one ranking over all of them, until a budget is met.
 
-A budget is a number of filters (a rate), parameters, or MACs. The search is over one number (the rate, or the rank in
-the global order), by bisection on counts that come from the graph alone: no model is built on the way.
+A budget is a number of filters (a rate), parameters, or MACs. What goes is the beginning of one order over all groups;
+how much of it is found by bisection on counts that come from the graph alone: no model is built on the way.
 """
 
 from __future__ import annotations
@@ -54,14 +54,23 @@ class Constraints:
 
 
 def allocate(
-    graph: Graph, scores: Scores, budget: Budget, how: Literal["uniform", "global"], constraints: Constraints
+    graph: Graph,
+    scores: Scores,
+    budget: Budget,
+    how: Literal["uniform", "global"],
+    constraints: Constraints,
+    per_cost: bool = False,
 ) -> np.ndarray:
     """Choose the units that stay.
 
+    Units go in bundles, the least important of a group first; a bundle is as large as the channel multiple demands.
+    All bundles stand in one order, which is what ``how`` decides.
+
     Args:
-        scores: importance per unit of each group; the least important go first.
-        how: ``uniform``: every group loses the same fraction. ``global``: one ranking over all groups, by importance
-            per MAC (or parameter) that a unit costs.
+        scores: importance per unit of each group.
+        how: ``uniform``: every group loses the same fraction. ``global``: by importance across groups.
+        per_cost: with ``global``, by importance per MAC (or parameter) that a bundle saves. Right for scores in units
+            of the loss; a norm divided by a cost means nothing.
 
     Returns:
         bool [units of the graph].
@@ -70,11 +79,21 @@ def allocate(
         RecipeError: the budget cannot be met; the message names the largest reachable reduction.
     """
     candidates = [_Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
-    chooser = _uniform if how == "uniform" else _global
-    choose = chooser(graph, candidates, budget, constraints)
-    if budget.rate is not None:
-        return choose(budget.rate)
-    return _bisect(graph, choose, budget)
+    key = _ORDERS[how](graph, budget, per_cost)
+    bundles = [
+        (key(candidate, number), index)
+        for index, candidate in enumerate(candidates)
+        if candidate.rate is None
+        for number in range(1, candidate.most // candidate.step + 1)
+    ]
+    plan = _Plan(graph, candidates, [index for _, index in sorted(bundles)])
+    if budget.rate is None:
+        return _fill(plan, budget)
+    if how == "uniform":
+        return plan.keep(np.array([c.bundles(budget.rate) for c in candidates]))
+    gone = np.cumsum([0, *(candidates[index].step for index in plan.order)])
+    wanted = budget.rate * sum(c.group.size for c in candidates if c.rate is None and c.most)
+    return plan.keep(plan.counts(int(np.abs(gone - wanted).argmin())))
 
 
 def kept_fraction(graph: Graph, keep: np.ndarray, budget: Budget) -> float:
@@ -93,7 +112,7 @@ class _Candidate:
     order: np.ndarray  # unit numbers within the group, least important first
     scores: np.ndarray
     most: int  # units that may go
-    step: int  # units go in multiples of this
+    step: int  # units in a bundle
     rate: float | None  # the recipe's own rate for the group
 
     @classmethod
@@ -106,13 +125,19 @@ class _Candidate:
         order = free[np.argsort(scores[free], kind="stable")]
         return cls(group, order, scores, max(most, 0), _step(graph, group, constraints), own[0] if own else None)
 
-    def removed(self, count: float) -> np.ndarray:
-        """The units (of the graph) that go if about ``count`` of them should."""
-        whole = min(round(count), self.most)
-        kept = self.group.size - whole
-        if self.step > 1 and whole:
-            kept = min(-(-kept // self.step) * self.step, self.group.size)
-        return self.group.units[self.order[: max(self.group.size - kept, 0)]]
+    def bundles(self, rate: float) -> int:
+        """The bundles that come nearest to removing a fraction of the group."""
+        return min(
+            round((self.rate if self.rate is not None else rate) * self.group.size / self.step), self.most // self.step
+        )
+
+    def removed(self, bundles: int) -> np.ndarray:
+        """The units (of the graph) in the first ``bundles``; what does not fill one up goes with the first."""
+        if not bundles:
+            return self.group.units[:0]
+        odd = self.group.size % self.step
+        count = (bundles - 1) * self.step + odd if odd else bundles * self.step
+        return self.group.units[self.order[: min(count, self.most)]]
 
 
 def _step(graph: Graph, group: Group, constraints: Constraints) -> int:
@@ -122,41 +147,54 @@ def _step(graph: Graph, group: Group, constraints: Constraints) -> int:
     }
     channels = max(widths, default=1)
     step = int(constraints.multiple // np.gcd(constraints.multiple, channels))
-    # A step is at most a quarter of the group: a coarser one would leave small layers no choice worth the name.
-    while step > 1 and group.size < 4 * step:
+    # A step is at most an eighth of the group: a coarser one would leave small layers no choice worth the name.
+    while step > 1 and group.size < 8 * step:
         step //= 2
     return step
 
 
-def _uniform(
-    graph: Graph, candidates: list[_Candidate], budget: Budget, constraints: Constraints
-) -> Callable[[float], np.ndarray]:
-    def choose(rate: float) -> np.ndarray:
-        rates = [candidate.rate if candidate.rate is not None else rate for candidate in candidates]
-        return _keep(graph, [c.removed(r * c.group.size) for c, r in zip(candidates, rates, strict=True)])
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """All bundles in the order in which they go: ``order`` holds the number of the candidate of each."""
 
-    return choose
+    graph: Graph
+    candidates: list[_Candidate]
+    order: list[int]
+
+    def counts(self, bundles: int) -> np.ndarray:
+        """Bundles that each candidate loses if the first ``bundles`` go; a group with a rate of its own loses that."""
+        counts = np.bincount(np.array(self.order[:bundles], int), minlength=len(self.candidates))
+        own = [c.bundles(0.0) for c in self.candidates]
+        return np.where([c.rate is not None for c in self.candidates], own, counts)
+
+    def keep(self, counts: np.ndarray) -> np.ndarray:
+        """bool [units]: what stays; no layer is left without channels."""
+        keep = np.ones(len(self.graph.units), bool)
+        for candidate, count in zip(self.candidates, counts.tolist(), strict=True):
+            keep[candidate.removed(count)] = False
+        for vector in self.graph.nonempty:
+            if len(vector) and not keep[vector].any():
+                keep[vector[0]] = True
+        return keep
 
 
-def _global(
-    graph: Graph, candidates: list[_Candidate], budget: Budget, constraints: Constraints
-) -> Callable[[float], np.ndarray]:
-    """Rank all units by importance per cost; a rate removes that fraction of them, from the bottom."""
-    costs = unit_costs(graph, [c.group for c in candidates], budget)
-    rows = [
-        (c.scores[unit] / max(costs[c.group.name], 1e-30), number, unit)
-        for number, c in enumerate(candidates)
-        if c.rate is None
-        for unit in c.order.tolist()
-    ]
-    ranking = np.array([number for _, number, _ in sorted(rows, key=lambda row: row[0])], int)
+def _uniform_order(graph: Graph, budget: Budget, per_cost: bool) -> Callable[[_Candidate, int], float]:
+    """By the fraction of the group that is gone with the bundle."""
+    return lambda candidate, number: number * candidate.step / candidate.group.size
 
-    def choose(rate: float) -> np.ndarray:
-        counts = np.bincount(ranking[: round(rate * len(ranking))], minlength=len(candidates))
-        wanted = [c.rate * c.group.size if c.rate is not None else n for c, n in zip(candidates, counts, strict=True)]
-        return _keep(graph, [c.removed(n) for c, n in zip(candidates, wanted, strict=True)])
 
-    return choose
+def _global_order(graph: Graph, budget: Budget, per_cost: bool) -> Callable[[_Candidate, int], float]:
+    """By importance, or by importance per cost."""
+    costs = unit_costs(graph, graph.groups, budget) if per_cost else dict.fromkeys((g.name for g in graph.groups), 1.0)
+
+    def key(candidate: _Candidate, number: int) -> float:
+        units = candidate.order[(number - 1) * candidate.step : number * candidate.step]
+        return float(candidate.scores[units].mean()) / max(costs[candidate.group.name], 1e-30)
+
+    return key
+
+
+_ORDERS = {"uniform": _uniform_order, "global": _global_order}
 
 
 def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget) -> dict[str, float]:
@@ -167,44 +205,46 @@ def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget) -> dict[st
     saved = np.zeros(len(graph.units))
     for term in graph.params if budget.max_params is not None else graph.macs:
         whole = term.coefficient * math.prod(map(len, term.vectors))
-        found = {int(unit) for vector in term.vectors for unit in vector[of_interest[vector]]}
-        for unit in found:
+        for unit in {int(unit) for vector in term.vectors for unit in vector[of_interest[vector]]}:
             left = term.coefficient * math.prod(int(np.count_nonzero(vector != unit)) for vector in term.vectors)
             saved[unit] += whole - left
     return {group.name: float(saved[first[group.name]]) if group.name in first else 0.0 for group in groups}
 
 
-def _keep(graph: Graph, removed: list[np.ndarray]) -> np.ndarray:
-    keep = np.ones(len(graph.units), bool)
-    for units in removed:
-        keep[units] = False
-    for vector in graph.nonempty:
-        if len(vector) and not keep[vector].any():
-            keep[vector[0]] = True
-    return keep
+def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
+    """Take bundles in order until the budget is met; one that would go too far past it is passed over.
 
-
-def _bisect(graph: Graph, choose: Callable[[float], np.ndarray], budget: Budget) -> np.ndarray:
-    """The smallest rate that keeps no more than the budget, or the one nearest to it."""
+    Returns:
+        What stays: at most the budget and at least it less the tolerance where that can be had, else the nearest.
+    """
     limit = budget.max_params if budget.max_params is not None else budget.max_macs
     assert limit is not None
-    low, high = 0.0, 1.0
-    best, least = None, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        keep = choose(middle)
-        fraction = kept_fraction(graph, keep, budget)
-        least = min(least, fraction)
-        if best is None or abs(fraction - limit) < abs(best[0] - limit):
-            best = (fraction, keep)
-        low, high = (middle, high) if fraction > limit else (low, middle)
-    least = min(least, kept_fraction(graph, choose(1.0), budget))
-    assert best is not None
+
+    def fraction(counts: np.ndarray) -> float:
+        return kept_fraction(plan.graph, plan.keep(counts), budget)
+
+    low, high = 0, len(plan.order)  # the first `low` bundles leave more than the budget
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fraction(plan.counts(middle)) > limit else (low, middle)
+    counts, reached = plan.counts(low), fraction(plan.counts(low))
+    best = min([(reached, counts), (fraction(plan.counts(high)), plan.counts(high))], key=lambda c: abs(c[0] - limit))
+    passed_over: set[int] = set()
+    for index in plan.order[low:]:
+        if reached <= limit:
+            break
+        trial = counts + np.eye(len(counts), dtype=int)[index]
+        if index in passed_over or (now := fraction(trial)) < limit - TOLERANCE_POINTS / 100:
+            passed_over.add(index)  # the later bundles of a group may not go before an earlier one
+            continue
+        counts, reached = trial, now
+    if reached <= limit or abs(reached - limit) < abs(best[0] - limit):
+        best = (reached, counts)
     if abs(best[0] - limit) * 100 > TOLERANCE_POINTS:
         what = "parameters" if budget.max_params is not None else "MACs"
         raise RecipeError(
-            f"Keeping {limit:.0%} of the {what} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest is "
-            f"{best[0]:.1%}, and the largest reachable reduction leaves {least:.1%}.",
+            f"Keeping {limit:.1%} of the {what} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest is "
+            f"{best[0]:.1%}, and the largest reachable reduction leaves {fraction(plan.counts(len(plan.order))):.1%}.",
             fix="ask for less, lower min_channels or the channel multiple, or protect fewer layers.",
         )
-    return best[1]
+    return plan.keep(best[1])

@@ -8,16 +8,21 @@ in Li et al. 2020, arXiv:2007.02491.)
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.prune.criteria import Evidence, input_moments
-from edgeprune.prune.graph import Graph
+from edgeprune.prune.graph import Graph, ordered_nodes
 
 if TYPE_CHECKING:
     import tf_keras
+
+
+# Layers whose kernels have input channels along their last axis but one.
+PLAIN_SUMS = ("Dense", "Conv1D", "Conv2D", "Conv3D")
 
 
 def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence: Evidence) -> int:
@@ -34,12 +39,12 @@ def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence:
     """
     changed = 0
     layers = {layer.name: layer for layer in pruned.layers}
+    calls = collections.Counter(node.layer.name for node in ordered_nodes(graph.model))
     for layer, binding, moments in input_moments(graph, evidence):
         gone = ~keep[binding.vector]
         bias = getattr(layers[layer.name], "bias", None)
-        rank = len(layer.weights[binding.weight].shape)
-        # Only where the output is a plain sum over input channels: the last axis but one of a kernel.
-        if not gone.any() or bias is None or len(layer._inbound_nodes) > 1 or binding.axis not in (rank - 2, 0):
+        # Only where the output is a plain sum over input channels, and these are of one tensor.
+        if not gone.any() or bias is None or type(layer).__name__ not in PLAIN_SUMS or calls[layer.name] > 1:
             continue
         kernel = np.moveaxis(layer.weights[binding.weight].numpy(), binding.axis, 0)
         summed = kernel[gone].reshape(int(gone.sum()), -1, kernel.shape[-1]).sum(1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.prune.graph import Binding, Graph, Group
+from edgeprune.prune.graph import Binding, Graph, Group, ordered_nodes
 
 if TYPE_CHECKING:
     from edgeprune.train.task import Task
@@ -39,21 +39,22 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """A named way to score; ``needs_data``: it looks at training batches."""
+    """A named way to score; ``needs_data``: from training batches; ``in_loss``: scores are changes of the loss."""
 
     name: str
     score: Callable[[Graph, Evidence], Scores]
     needs_data: bool
+    in_loss: bool
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, needs_data: bool = False) -> Callable[[Any], Any]:
+def criterion(name: str, needs_data: bool = False, in_loss: bool = False) -> Callable[[Any], Any]:
     """Enter a function ``(graph, evidence) -> scores`` into the table."""
 
     def enter(score: Callable[[Graph, Evidence], Scores]) -> Callable[[Graph, Evidence], Scores]:
-        CRITERIA[name] = Criterion(name, score, needs_data)
+        CRITERIA[name] = Criterion(name, score, needs_data, in_loss)
         return score
 
     return enter
@@ -68,7 +69,7 @@ def l1(graph: Graph, evidence: Evidence) -> Scores:
 @criterion("l2")
 def l2(graph: Graph, evidence: Evidence) -> Scores:
     """Euclidean norm of a filter (He et al. 2018, arXiv:1808.06866)."""
-    return _by_members(graph, lambda rows: np.sqrt(np.square(rows).sum(1)))
+    return _by_members(graph, _norm)
 
 
 @criterion("fpgm")
@@ -102,7 +103,7 @@ def random(graph: Graph, evidence: Evidence) -> Scores:
     return {group.name: generator.random(group.size) for group in graph.groups}
 
 
-@criterion("taylor", needs_data=True)
+@criterion("taylor", needs_data=True, in_loss=True)
 def taylor(graph: Graph, evidence: Evidence) -> Scores:
     """Magnitude of the first-order change of the loss when a channel is removed.
 
@@ -113,7 +114,7 @@ def taylor(graph: Graph, evidence: Evidence) -> Scores:
     return _gate_gradients(graph, evidence, lambda per_batch: np.abs(per_batch.mean(0)))
 
 
-@criterion("fisher", needs_data=True)
+@criterion("fisher", needs_data=True, in_loss=True)
 def fisher(graph: Graph, evidence: Evidence) -> Scores:
     """Mean square of that change over small batches: the diagonal of the Hessian of the loss in a channel's gate.
 
@@ -164,7 +165,7 @@ def _share(values: np.ndarray) -> np.ndarray:
 
 
 def _is_kernel(weight: Any, binding: Binding) -> bool:
-    return binding.role == "produced" and len(weight.shape) > 1
+    return binding.role in ("produced", "matched") and len(weight.shape) > 1
 
 
 def _is_scale(weight: Any, binding: Binding) -> bool:
@@ -175,17 +176,39 @@ def _by_members(
     graph: Graph, measure: Callable[[np.ndarray], np.ndarray], chosen: Callable[[Any, Binding], bool] = _is_kernel
 ) -> Scores:
     """Average over a group's members of ``measure(rows [positions, weights of one position]) -> [positions]``."""
+    return _for_groups(graph, _by_unit(graph, measure, chosen))
+
+
+def _by_unit(
+    graph: Graph, measure: Callable[[np.ndarray], np.ndarray], chosen: Callable[[Any, Binding], bool] = _is_kernel
+) -> np.ndarray:
     total, members = np.zeros(len(graph.units)), np.zeros(len(graph.units))
     for layer in graph.model.layers:
+        weights = layer.weights
         for binding in graph.layers[layer.name].bindings:
-            weight = layer.weights[binding.weight]
+            weight = weights[binding.weight]
             if not chosen(weight, binding):
                 continue
             rows = np.moveaxis(weight.numpy(), binding.axis, 0).reshape(weight.shape[binding.axis], -1)
             values = measure(rows.astype(np.float64))
             np.add.at(total, binding.vector, values / max(float(values.mean()), 1e-30))
             np.add.at(members, binding.vector, 1.0)
-    return _for_groups(graph, total / np.maximum(members, 1))
+    return total / np.maximum(members, 1)
+
+
+def _norm(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(rows).sum(1))
+
+
+def _with_unread(graph: Graph, scores: np.ndarray, read: np.ndarray) -> Scores:
+    """The scores of units that are read, and the L2 scores of the others.
+
+    Those that no weights read (the factors of a product, say) have no data that speaks for them, and are scaled to the
+    mean of the rest.
+    """
+    free = [unit for group in graph.groups if not group.frozen for unit in group.units.tolist() if read[unit]]
+    scale = float(scores[free].mean()) if free else 1.0
+    return _for_groups(graph, np.where(read, scores, scale * _by_unit(graph, _norm)))
 
 
 def _for_groups(graph: Graph, by_unit: np.ndarray) -> Scores:
@@ -203,7 +226,7 @@ def _gate_gradients(graph: Graph, evidence: Evidence, combine: Callable[[np.ndar
         (layer.weights[binding.weight], binding)
         for layer in model.layers
         for binding in graph.layers[layer.name].bindings
-        if binding.role == "consumed"
+        if binding.role in ("consumed", "matched")
     ]
     weights = list({id(weight): weight for weight, _ in reading}.values())
 
@@ -225,7 +248,10 @@ def _gate_gradients(graph: Graph, evidence: Evidence, combine: Callable[[np.ndar
         for (_, binding), value in zip(reading, products(x, y), strict=True):
             np.add.at(row, binding.vector, value.numpy())
         rows.append(row)
-    return _for_groups(graph, combine(np.stack(rows)))
+    read = np.zeros(len(graph.units), bool)
+    for _, binding in reading:
+        read[binding.vector] = True
+    return _with_unread(graph, combine(np.stack(rows)), read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +273,7 @@ def _by_inputs(graph: Graph, evidence: Evidence, measure: Callable[[_Moments, np
         values = measure(moments, energy)
         np.add.at(total, binding.vector, values / max(float(values.mean()), 1e-30))
         np.add.at(readers, binding.vector, 1.0)
-    return _for_groups(graph, total / np.maximum(readers, 1))
+    return _with_unread(graph, total / np.maximum(readers, 1), readers > 0)
 
 
 def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Any, Binding, _Moments]]:
@@ -257,7 +283,7 @@ def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Any, Bindi
 
     assert evidence.batches is not None
     taps = list(_taps(graph))
-    tapped = tf_keras.Model(graph.model.inputs, [tensor for _, _, tensor in taps])
+    tapped = tf_keras.Model(graph.model.input, [tensor for _, _, tensor in taps])
 
     @tf.function(reduce_retracing=True)
     def sums(x: Any) -> list[Any]:
@@ -278,15 +304,16 @@ def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Any, Bindi
 
 
 def _taps(graph: Graph) -> Iterator[tuple[Any, Binding, Any]]:
-    """Each consuming layer with its binding and the tensor that it reads at its first call."""
-    for layer in graph.model.layers:
-        for binding in graph.layers[layer.name].bindings:
-            node = layer._inbound_nodes[0]
-            if binding.role != "consumed" or not node.keras_inputs:
+    """Each call of a layer with each binding that reads the last axis of a tensor, and that tensor."""
+    for node in ordered_nodes(graph.model):
+        for binding in graph.layers[node.layer.name].bindings:
+            if binding.role != "consumed":
                 continue
-            tensor = node.keras_inputs[0]
-            if tensor.shape[-1] == len(binding.vector):
-                yield layer, binding, tensor
+            for tensor in node.keras_inputs:
+                axes = graph.axes[id(tensor)]
+                if axes and axes[-1] is not None and np.array_equal(axes[-1], binding.vector):
+                    yield node.layer, binding, tensor
+                    break
 
 
 def group_by_name(graph: Graph, name: str) -> Group:

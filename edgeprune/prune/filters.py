@@ -82,7 +82,7 @@ def choose(
     chosen = CRITERIA[criterion]
     if chosen.needs_data and evidence.batches is None:
         raise DataError(f"The criterion {criterion!r} looks at data, and none was given.", fix="pass evidence.")
-    return allocation.allocate(graph, chosen.score(graph, evidence), budget, how, constraints)
+    return allocation.allocate(graph, chosen.score(graph, evidence), budget, how, constraints, chosen.in_loss)
 
 
 def mask_filters(model: tf_keras.Model, removed: dict[str, np.ndarray]) -> tf_keras.Model:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import tf_keras
 
 Axes = tuple[Vector | None, ...]  # one entry per axis but the batch
-# produced: the channels that the weight makes; consumed: summed over; followed: one value per channel, passed through
-Role = Literal["produced", "consumed", "followed"]
+# produced: the channels that the weight makes; consumed: summed over; followed: one value per channel, passed through;
+# matched: produced, and summed over by the layer itself in a product with another tensor (queries with keys)
+Role = Literal["produced", "consumed", "followed", "matched"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Graph:
         self.macs: list[Term] = []
         self.params: list[Term] = []
         self.masks: dict[tuple[str, int], list[tuple[int, int, Vector]]] = {}
+        self.axes: dict[int, Axes] = {}  # by the id of the tensor between layers
         self.producers: list[tuple[str, str, Vector]] = []
         self.produced: dict[tuple[str, str], Vector] = {}
         self.nonempty: list[Vector] = []
@@ -248,14 +250,14 @@ def analyse(model: tf_keras.Model) -> Graph:
     from edgeprune.prune.rules import apply_rule
 
     graph = Graph(model)
-    axes: dict[int, Axes] = {}
+    axes = graph.axes
     positions: dict[int, int] = {}
     for node in ordered_nodes(model):
         node_index = positions.get(id(node.layer), 0)
         positions[id(node.layer)] = node_index + 1
         outputs = _flat(node.outputs)
         if node.is_input:
-            axes |= {id(tensor): (None,) * (len(tensor.shape) - 1) for tensor in outputs}
+            axes.update({id(tensor): (None,) * (len(tensor.shape) - 1) for tensor in outputs})
             continue
         inputs = list(node.keras_inputs)
         call = Call(
@@ -326,6 +328,7 @@ def _finish(graph: Graph) -> None:
     graph.macs = [dataclasses.replace(t, vectors=tuple(find(v) for v in t.vectors)) for t in graph.macs]
     graph.masks = {key: [(t, axis, find(v)) for t, axis, v in rows] for key, rows in graph.masks.items()}
     graph.params = [term for layer in graph.model.layers for term in _weight_terms(layer, graph.layers[layer.name])]
+    graph.axes = {key: tuple(None if v is None else find(v) for v in axes) for key, axes in graph.axes.items()}
     graph.producers = [(label, layer, find(vector)) for label, layer, vector in graph.producers]
     graph.nonempty = [find(v) for v in graph.nonempty] + [vector for _, _, vector in graph.producers]
     graph.groups = tuple(_groups(graph))

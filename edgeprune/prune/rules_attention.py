@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeprune.prune.graph import Axes, Call
+from edgeprune.prune.graph import Axes, Call, Role
 from edgeprune.prune.rules import product, register
 
 
@@ -30,8 +30,9 @@ def multi_head_attention(call: Call) -> list[Axes]:
     }
     for name, (projection, size) in projections.items():
         axes, shape = given[name]
-        call.bind(projection.kernel, {0: (axes[-1], "consumed"), 1: (heads, "produced"), 2: (size, "produced")})
-        call.bind(projection.bias, {0: (heads, "produced"), 1: (size, "produced")})
+        role: Role = "matched" if name == "query" else "produced"
+        call.bind(projection.kernel, {0: (axes[-1], "consumed"), 1: (heads, "produced"), 2: (size, role)})
+        call.bind(projection.bias, {0: (heads, "produced"), 1: (size, role)})
         call.size((f"{name}_shape", len(shape)), axes[-1])
         width = int(shape[-1] or 1) if axes[-1] is None else axes[-1]
         call.count_macs(product(shape[:-1]), width, heads, size)

@@ -13,6 +13,8 @@ from edgeprune.prune.rules_attention import lengths
 from edgeprune.prune.rules_shape import broadcast, join, reshape_axes
 
 OPS: dict[str, Callable[[Call], Any]] = {}
+# What TensorFlow 1 called axes and keepdims.
+FORMER_NAMES = ("dim", "squeeze_dims", "reduction_indices", "keep_dims")
 
 
 def op(*symbols: str) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]]:
@@ -28,8 +30,8 @@ def op(*symbols: str) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]
 @register("TFOpLambda", "SlicingOpLambda")
 def operation(call: Call) -> list[Axes]:
     symbol = call.layer.symbol or call.layer.get_config()["function"]
-    rule = OPS.get(symbol)
-    if rule is None:
+    rule = OPS.get(symbol.removeprefix("compat.v1."))
+    if rule is None or any(call.node.call_kwargs.get(name) is not None for name in FORMER_NAMES):
         for axes in call.inputs:
             call.freeze(axes, f"no channel rule for the operation {symbol} ({call.name!r})")
         return [(None,) * len(shape) for shape in call.output_shapes]
@@ -112,6 +114,24 @@ def reshape(call: Call) -> Axes:
         elif vector is not None and shape[position] != -1:
             call.edit(Edit((*path, position), vector))
     return axes
+
+
+@op("shape")
+def shape(call: Call) -> Axes:
+    """Sizes at run time: nothing is lost as long as only those of samples, or of axes that stay, are looked at."""
+    axes = call.inputs[0]
+    readers = call.layer._outbound_nodes
+    for node in readers:
+        spec = node.call_args[1] if len(node.call_args) > 1 else node.call_kwargs.get("slice_spec")
+        index = spec[0] if isinstance(spec, list | tuple) and len(spec) == 1 else spec
+        known = isinstance(index, int) and -len(axes) <= index <= len(axes)
+        call.freeze(
+            ([axes[index - 1 if index > 0 else index]] if index else []) if known else axes,
+            f"{call.name!r} looks at their number",
+        )
+    if not readers:
+        call.freeze(axes, f"{call.name!r} looks at their number")
+    return ()
 
 
 @op("transpose")

@@ -96,7 +96,7 @@ def time_distributed(call: Call) -> list[Axes]:
 def _inside(
     call: Call, layer: Any, path: tuple[Any, ...], inputs: list[Axes], shapes: list[Any], time_axis: bool = False
 ) -> Call:
-    outputs = [shape[1:] for shape in call.output_shapes] if time_axis else call.output_shapes
+    outputs = [shape[1:] for shape in call.output_shapes] if time_axis else call.output_shapes[:1]
     steps = call.repeat * (product(call.input_shapes[0][:1]) if time_axis else 1.0)
     return dataclasses.replace(
         call, layer=layer, path=(*call.path, *path), inputs=inputs, input_shapes=shapes, output_shapes=outputs,

@@ -170,7 +170,7 @@ def _one_axis(call: Call, elements: np.ndarray) -> list[Vector | None]:
     varying = [axis for axis in range(elements.ndim) if not np.array_equal(*_ends(elements, axis))]
     if not varying:
         return [elements.reshape(-1)[:1] if size == 1 and i == 0 else None for i, size in enumerate(elements.shape)]
-    kept = max(varying, key=lambda axis: (elements.shape[axis], axis))
+    kept = max(varying, key=lambda axis: (len(np.unique(_line(elements, axis))), axis))
     first = elements
     for axis in varying:
         if axis == kept:
@@ -179,8 +179,13 @@ def _one_axis(call: Call, elements: np.ndarray) -> list[Vector | None]:
         for part in rest[1:]:
             call.unite(rest[0].ravel(), part.ravel(), f"{call.name!r} ties them to channels that cannot be removed")
         first = np.expand_dims(rest[0], axis)
-    line = np.moveaxis(first, kept, 0).reshape(elements.shape[kept], -1)[:, 0]
+    line = _line(elements, kept)
     return [line if axis == kept else None for axis in range(elements.ndim)]
+
+
+def _line(elements: np.ndarray, axis: int) -> np.ndarray:
+    """The units along one axis, at the first position of the others."""
+    return np.moveaxis(elements, axis, 0).reshape(elements.shape[axis], -1)[:, 0]
 
 
 def _ends(elements: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,12 +32,12 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
 
     def make_layer(layer: Any) -> Any:
         plan = graph.layers[layer.name]
-        changed = {key: graph.count(vector, keep) for key, vector in plan.sizes.items() if not keep[vector].all()}
-        if not changed:
+        if all(keep[vector].all() for vector in plan.sizes.values()):
             return copy_layer(layer)
         config = copy.deepcopy(layer.get_config())
-        for path, count in changed.items():
-            _set(config, path, count)
+        # All sizes: one that the config leaves open may follow from one that changes.
+        for path, vector in plan.sizes.items():
+            _set(config, path, graph.count(vector, keep))
         return make_like(layer, config)
 
     def change_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -70,7 +70,7 @@ def mask(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
     for layer in graph.model.layers:
         weights = layer.get_weights()
         for binding in graph.layers[layer.name].bindings:
-            if binding.role == "consumed":
+            if binding.role in ("consumed", "matched"):
                 shape = [1] * weights[binding.weight].ndim
                 shape[binding.axis] = -1
                 weights[binding.weight] = weights[binding.weight] * keep[binding.vector].reshape(shape)
@@ -115,7 +115,7 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
     finite = np.isfinite(expected)
     if expected.shape != found.shape or not np.array_equal(finite, np.isfinite(found)):
         return math.inf
-    scale = np.abs(expected[finite]).max(initial=1e-6)
+    scale = np.abs(expected[finite]).max(initial=1e-30)
     return float(np.abs(expected - found)[finite].max(initial=0.0) / scale)
 
 
@@ -187,10 +187,9 @@ def _apply(structure: Any, edit: Edit, keep: np.ndarray) -> None:
 
 def _mask_inputs(name: str, number: int, arguments: Any, rows: list[Any], keep: np.ndarray) -> Any:
     import tensorflow as tf
-    import tf_keras
 
     values = tf.nest.flatten(arguments)
-    tensors = [i for i, value in enumerate(values) if tf_keras.backend.is_keras_tensor(value)]
+    tensors = [i for i, value in enumerate(values) if hasattr(value, "_keras_history")]
     for position, axis, vector in rows:
         place = tensors[position]
         rank = len(values[place].shape) - 1

@@ -1,0 +1,130 @@
+"""How much every group loses: budgets, rates, multiples, protection."""
+
+import numpy as np
+import pytest
+
+from edgeprune.errors import RecipeError
+from edgeprune.models.count import count
+from edgeprune.prune import surgery
+from edgeprune.prune.allocation import Budget, Constraints, allocate
+from edgeprune.prune.criteria import CRITERIA, Evidence
+from edgeprune.prune.graph import analyse
+
+
+@pytest.fixture
+def graph(L, randomize):
+    import tf_keras
+
+    i = L.image(size=8)
+    x = L.Conv2D(16, 3, padding="same", activation="relu", name="a")(i)
+    y = L.Conv2D(64, 3, padding="same", strides=2, activation="relu", name="b")(x)
+    z = L.BatchNormalization(name="norm")(L.Conv2D(64, 1, name="c")(y))
+    x = L.DepthwiseConv2D(3, name="deep")(L.Add()([y, z]))
+    x = L.Dense(24, activation="relu", name="d")(L.Flatten()(x))
+    return analyse(randomize(tf_keras.Model(i, L.Dense(10, name="head")(x))))
+
+
+def _allocate(graph, how="global", constraints=None, criterion="l2", **budget):
+    chosen = CRITERIA[criterion]
+    scores = chosen.score(graph, Evidence())
+    return allocate(graph, scores, Budget(**budget), how, constraints or Constraints(), chosen.in_loss)
+
+
+def _kept(graph, keep):
+    return {group.name: int(keep[group.units].sum()) for group in graph.groups}
+
+
+@pytest.mark.parametrize("how", ["uniform", "global"])
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("kind", ["max_macs", "max_params"])
+def test_budgets_are_met(graph, how, fraction, kind):
+    """The pruned model's own count is within two points of the budget, and equals what the graph predicted."""
+    keep = _allocate(graph, how, **{kind: fraction})
+    before, after = count(graph.model), count(surgery.remove(graph, keep))
+    assert (graph.count_macs(keep), graph.count_params(keep)) == (after.macs, after.params)
+    share = after.macs / before.macs if kind == "max_macs" else after.params / before.params
+    assert abs(share - fraction) <= 0.02
+
+
+def test_uniform_removes_the_same_fraction_everywhere(graph):
+    """A rate of a quarter leaves three quarters of every group; outputs stay."""
+    assert _kept(graph, _allocate(graph, "uniform", rate=0.25)) == {"a": 12, "b": 48, "d": 18, "head": 10}
+
+
+def test_global_removes_the_fraction_over_all_groups(graph):
+    """One ranking: a quarter of all prunable channels goes, those of the lowest scores."""
+    scores = CRITERIA["l2"].score(graph, Evidence())
+    keep = _allocate(graph, "global", rate=0.25)
+    free = [group for group in graph.groups if not group.frozen]
+    gone = np.concatenate([scores[group.name][~keep[group.units]] for group in free])
+    stay = np.concatenate([scores[group.name][keep[group.units]] for group in free])
+    assert len(gone) == 26
+    assert gone.max() <= stay.min()
+
+
+def test_the_least_important_go(graph):
+    """Within a group, every channel that goes has a score at most that of every channel that stays."""
+    scores = CRITERIA["l1"].score(graph, Evidence())
+    keep = _allocate(graph, "uniform", criterion="l1", rate=0.5)
+    for group in graph.groups:
+        gone, stay = scores[group.name][~keep[group.units]], scores[group.name][keep[group.units]]
+        assert not len(gone) or gone.max() <= stay.min()
+
+
+def test_rates_of_groups(graph):
+    """A group with a rate of its own loses that, whatever the rest does."""
+    constraints = Constraints(rates={"b*": 0.5, "d": 0.0})
+    assert _kept(graph, _allocate(graph, "uniform", constraints, rate=0.25)) == {"a": 12, "b": 32, "d": 24, "head": 10}
+    kept = _kept(graph, _allocate(graph, "global", constraints, max_macs=0.4))
+    assert (kept["b"], kept["d"]) == (32, 24)
+
+
+def test_protected_layers_keep_everything(graph):
+    """A pattern protects every group that one of its layers belongs to."""
+    kept = _kept(graph, _allocate(graph, "uniform", Constraints(protect=("c", "?x")), rate=0.5))
+    assert kept == {"a": 8, "b": 64, "d": 12, "head": 10}
+
+
+def test_min_channels_stay(graph):
+    """No group falls below the minimum, and the largest rate is respected."""
+    kept = _kept(graph, _allocate(graph, "uniform", Constraints(min_channels=14), rate=0.9))
+    assert kept == {"a": 14, "b": 14, "d": 14, "head": 10}
+    kept = _kept(graph, _allocate(graph, "uniform", Constraints(max_rate=0.5), rate=0.9))
+    assert kept == {"a": 8, "b": 32, "d": 12, "head": 10}
+
+
+@pytest.mark.parametrize("how", ["uniform", "global"])
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_multiples(graph, how, multiple):
+    """Numbers of channels kept are multiples of the target's, in a group that is wide enough for them."""
+    kept = _kept(graph, _allocate(graph, how, Constraints(multiple=multiple), rate=0.4))
+    assert kept["b"] % multiple == 0
+    assert kept["b"] < 64
+    assert kept["a"] % 2 == 0
+
+
+def test_unreachable_budgets_name_the_largest_reduction(graph):
+    """An impossible budget is an error that says how far one can go; going there then works."""
+    constraints = Constraints(protect=("a", "d"), max_rate=0.5)
+    with pytest.raises(RecipeError, match=r"largest reachable reduction leaves (\d+\.\d)%") as caught:
+        _allocate(graph, "global", constraints, max_macs=0.05)
+    least = float(str(caught.value).split("leaves ")[1].split("%")[0]) / 100
+    keep = _allocate(graph, "global", constraints, max_macs=least)
+    assert _kept(graph, keep) == {"a": 16, "b": 32, "d": 24, "head": 10}
+
+
+def test_something_of_every_part_stays(L, randomize):
+    """A part that was split off keeps at least one channel, even if all of them are the least important."""
+    import tensorflow as tf
+    import tf_keras
+
+    i = L.image()
+    x, y = tf.split(L.Conv2D(12, 1, name="a")(i), [2, 10], axis=-1)
+    model = randomize(tf_keras.Model(i, L.head(L.Concatenate()([L.Conv2D(3, 1)(x), y]))))
+    kernel = model.get_layer("a").kernel
+    kernel.assign(kernel * np.array([1e-3] * 2 + [1] * 10))
+    graph = analyse(model)
+    keep = _allocate(graph, "uniform", rate=0.5)
+    group = next(group for group in graph.groups if group.name == "a")
+    assert keep[group.units[:2]].sum() == 1
+    surgery.verify(surgery.remove(graph, keep), surgery.mask(graph, keep))
