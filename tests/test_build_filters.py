@@ -1,0 +1,78 @@
+"""`edgeprune build --recipe filters-int8` on the demo: smaller by construction, exact by the oracle, still accurate."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+RECIPE = """
+extends = ["filters-int8"]
+[filters]
+max_macs = "50%"
+steps = 2
+samples = 256
+[finetune]
+epochs = 3
+[distill]
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("filters")
+    (folder / "edgeprune.toml").write_text(RECIPE)
+    command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", "--out", "run"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", json.loads(done.stdout)
+
+
+def test_the_macs_are_halved_in_the_files(built):
+    """MACs counted in the flatbuffer, of both number formats, within two points of the budget."""
+    rows = {row["name"]: row for row in built[1]["variants"]}
+    assert list(rows) == ["float32", "int8", "filters-float32", "filters-int8"]
+    for mode in ("float32", "int8"):
+        assert 0.48 <= rows[f"filters-{mode}"]["macs"] / rows[mode]["macs"] <= 0.52
+        assert rows[f"filters-{mode}"]["bytes"] < rows[mode]["bytes"]
+        assert rows[f"filters-{mode}"]["memory"]["arena_bytes"] < rows[mode]["memory"]["arena_bytes"]
+
+
+def test_accuracy_comes_back(built):
+    """A few epochs restore most of it."""
+    rows = {row["name"]: row for row in built[1]["variants"]}
+    assert rows["filters-int8"]["metric"]["value"] > rows["float32"]["metric"]["value"] - 0.1
+
+
+def test_each_removal_was_verified_and_repaired(built):
+    """Two steps, each equal to its oracle; compensation does not hurt; what is frozen says why."""
+    for number in (1, 2):
+        facts = json.loads((built[0] / "stages" / f"filters.remove{number}" / "artifact.json").read_text())["facts"]
+        assert facts["filters"]["oracle_difference"] <= 1e-4
+        assert facts["filters"]["validation"]["compensated"] >= facts["filters"]["validation"]["pruned"]
+        assert sum(row["removed"] for row in facts["filters"]["groups"]) > 0
+        assert all(row["frozen"] for row in facts["filters"]["groups"] if row["name"] == "outputs")
+
+
+def test_the_pruned_model_is_an_ordinary_keras_model(built):
+    """The .keras file loads and has the layers of the original."""
+    import edgeprune
+
+    pruned = edgeprune.load_model(built[0] / "models" / "demo-filters.keras")
+    original = edgeprune.load_model(built[0] / "models" / "demo-baseline.keras")
+    assert [layer.name for layer in pruned.layers] == [layer.name for layer in original.layers]
+    assert edgeprune.count(pruned).params < edgeprune.count(original).params
+
+
+def test_inspect_shows_what_can_be_pruned(built):
+    """Groups with sizes and savings, the frozen one with its reason."""
+    command = [sys.executable, "-m", "edgeprune", "inspect", str(built[0] / "models" / "demo-baseline.keras")]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert sum(layer["macs"] for layer in found["layers"]) == found["macs"]
+    frozen = [group for group in found["groups"] if group["frozen"]]
+    free = [group for group in found["groups"] if not group["frozen"]]
+    assert len(frozen) == 1
+    assert free
+    assert all(group["saves_macs_per_channel"] > 0 for group in free)
+    assert "made by" in subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
