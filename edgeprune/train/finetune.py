@@ -106,7 +106,7 @@ def finetune(
     Returns:
         The history, one entry per epoch.
     """
-    config, task = lessons.config, lessons.task(task)
+    config, own_task, task = lessons.config, task, lessons.task(task)
     compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
     state = _restore(model, state_file) or TrainingState()
     validation = lessons.validation(data)
@@ -126,6 +126,8 @@ def finetune(
     progress.end()
     if state.best is not None:
         model.set_weights(state.best)
+    # The saved model is to be trained on by others: with the task's own loss, not the teacher's.
+    model.compile(loss=own_task.loss, metrics=[own_task.new_metric()])
     return state.history
 
 

@@ -51,3 +51,24 @@ def test_the_metric_is_that_of_the_labels(tiny_model, packed):
     assert float(metric.result()) == 1.0
     metric.reset_state()
     assert float(metric.result()) == 0.0
+
+
+def test_a_distilled_model_keeps_its_own_loss(tiny_model, tiny_data, tmp_path):
+    """What is saved afterwards is compiled for the labels alone, and loads without a teacher."""
+    import tf_keras
+
+    from edgeprune.models.load import load_model
+    from edgeprune.models.save import save_model
+    from edgeprune.progress import Progress
+    from edgeprune.recipe import FinetuneConfig
+    from edgeprune.train.finetune import Lessons, finetune
+
+    student = tf_keras.models.clone_model(tiny_model)
+    task = resolve_task(tiny_model, TaskConfig(), np.array([1]))
+    lessons = Lessons(FinetuneConfig(epochs=1), DistillConfig(), teacher=tiny_model)
+    state = tmp_path / "state.npz"
+    finetune(student, tiny_data, task, lessons, seed=0, deterministic=False, state_file=state, progress=Progress())
+    save_model(student, tmp_path / "student.keras")
+    loaded = load_model(tmp_path / "student.keras")
+    assert type(loaded.loss).__name__ == "SparseCategoricalCrossentropy"
+    assert resolve_task(loaded, TaskConfig(), np.array([1])).metric == "sparse_categorical_accuracy"
