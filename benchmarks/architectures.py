@@ -54,7 +54,8 @@ def _measure(make) -> str:
     tf_keras.backend.clear_session()
     gc.collect()
     size = {"Inception": 75, "Xception": 71}.get(make.__name__.removesuffix("V3").removesuffix("ResNetV2"), 32)
-    linear = {"classifier_activation": None} if "classifier_activation" in inspect.signature(make).parameters else {}
+    known = inspect.signature(make).parameters
+    linear = {"classifier_activation": None} if {"classifier_activation", "kwargs"} & known.keys() else {}
     model = load_model(make(weights=None, input_shape=(size, size, 3), **linear))
     groups = analyse(model).groups
     reasons = sorted({group.frozen for group in groups if group.frozen})

@@ -338,6 +338,8 @@ def activation(call: Call) -> Axes:
 @register(*UNCHANGED)
 def unchanged(call: Call) -> Axes:
     """One value in, one value out, by position."""
+    if getattr(call.layer, "noise_shape", None):
+        call.freeze(call.inputs[0], f"Dropout {call.name!r} has a noise shape of its own")
     return call.inputs[0]
 
 

@@ -56,6 +56,11 @@ NAMES = [
 ]
 
 
+def _trained(model):
+    """Number of parameters that are trained; the statistics of Normalization become constants."""
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -69,7 +74,7 @@ def test_a_small_application(name, arguments, keras3, calibrated, tmp_path):
     model = getattr(keras3.applications, name)(weights=None, classes=10, input_shape=(32, 32, 3), **arguments)
     loaded = load_model(calibrated(model))
     assert {layer.name for layer in model.layers} <= {layer.name for layer in loaded.layers}
-    assert np.isclose(loaded.count_params(), model.count_params())
+    assert _trained(loaded) == _trained(model)
     export_keras3(loaded, tmp_path / "back.keras")
 
 
@@ -108,7 +113,7 @@ def test_every_application(name, keras3, keras, calibrated):
     size = SIZES.get(name, 32)
     model = getattr(keras3.applications, name)(weights=None, classes=10, input_shape=(size, size, 3))
     loaded = load_model(calibrated(model))
-    assert loaded.count_params() == model.count_params()
+    assert _trained(loaded) == _trained(model)
     del model, loaded
     keras3.backend.clear_session()
     keras.backend.clear_session()

@@ -51,7 +51,8 @@ def _build(version, family, name, classes=10):
     import_tf()
     make = getattr(importlib.import_module(f"{version}.applications"), name)
     size = SMALLEST_INPUTS.get(family, 32)
-    linear = {"classifier_activation": None} if "classifier_activation" in inspect.signature(make).parameters else {}
+    known = inspect.signature(make).parameters
+    linear = {"classifier_activation": None} if {"classifier_activation", "kwargs"} & known.keys() else {}
     return load_model(make(weights=None, input_shape=(size, size, 3), classes=classes, **linear))
 
 

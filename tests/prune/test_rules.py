@@ -340,6 +340,11 @@ def dropout_family(L):
     return L.behind_stem(*x, L.ActivityRegularization(0.1))
 
 
+@case(stem="Dropout 'drop' has a noise shape of its own")
+def dropout_of_a_given_shape(L):
+    return L.behind_stem(L.Dropout(0.5, noise_shape=(None, 1, 1, 8), name="drop"))
+
+
 @case(a="Masking 'mask' looks at all of them")
 def masking_inside(L):
     i = L.Input((5, 3))
