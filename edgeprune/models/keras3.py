@@ -268,17 +268,23 @@ def _check(model: Any, graph: Any, dialect: Keras3, translated: Any, translator:
     if difference <= TOLERANCE:
         return
     where = _first_difference(graph, dialect, translator, inputs)
+    if where is None:
+        # Every layer computes the same from the same inputs, so the model itself blows up rounding errors, as deep
+        # ones with untrained weights do: that is no fault of the translation.
+        _log.warning(
+            "%r blows up rounding errors to %.1e of its largest output.", model.name, difference
+        )
+        return
     raise ModelError(
         f"The translation of {model.name!r} from Keras 3 to tf_keras computes something else: its outputs differ by "
         f"{difference:.1e} of the largest. {where}",
         expected=f"at most {TOLERANCE:.0e}",
-        fix="replace that layer by others, or build the model with tf_keras; and please report it. Untrained weights "
-        "can make a model that blows up rounding errors: try the trained one.",
+        fix="replace that layer by others, or build the model with tf_keras; and please report it.",
     )
 
 
-def _first_difference(graph: Any, dialect: Keras3, translator: _Translator, inputs: list[Any]) -> str:
-    """Run Keras 3 layer by layer, give each layer's inputs to its translation, and name the first one that differs."""
+def _first_difference(graph: Any, dialect: Keras3, translator: _Translator, inputs: list[Any]) -> str | None:
+    """Run Keras 3 layer by layer, feed each translation the same inputs, and name the first that differs, if any."""
     import tf_keras
 
     results = iter(translator.results)
@@ -296,4 +302,4 @@ def _first_difference(graph: Any, dialect: Keras3, translator: _Translator, inpu
         return expected
 
     walk(dialect, graph, inputs, run)
-    return found[0] if found else "No layer differs on the same inputs: it makes much of rounding errors."
+    return found[0] if found else None
