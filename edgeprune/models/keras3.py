@@ -271,9 +271,7 @@ def _check(model: Any, graph: Any, dialect: Keras3, translated: Any, translator:
     if where is None:
         # Every layer computes the same from the same inputs, so the model itself blows up rounding errors, as deep
         # ones with untrained weights do: that is no fault of the translation.
-        _log.warning(
-            "%r blows up rounding errors to %.1e of its largest output.", model.name, difference
-        )
+        _log.warning("%r blows up rounding errors to %.1e of its largest output.", model.name, difference)
         return
     raise ModelError(
         f"The translation of {model.name!r} from Keras 3 to tf_keras computes something else: its outputs differ by "
