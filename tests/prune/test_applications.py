@@ -56,7 +56,7 @@ def _build(version, family, name, classes=10):
     return load_model(make(weights=None, input_shape=(size, size, 3), classes=classes, **linear))
 
 
-@pytest.mark.parametrize(("version", "family", "name", "kind"), _cases())
+@pytest.mark.parametrize(("version", "family", "name", "kind"), list(_cases()))
 def test_application(version, family, name, kind, randomize, train_step, tflite_outputs):
     """30 % of the filters, and half of the MACs: the oracle holds, a training step works, the .tflite agrees."""
     import tf_keras
