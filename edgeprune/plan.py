@@ -10,13 +10,13 @@ import dataclasses
 from edgeprune import stages
 from edgeprune.pipeline import Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import FiltersConfig, Recipe
+from edgeprune.recipe import FiltersConfig, Mode, Recipe
 from edgeprune.target import Target
 
 MODEL = "model"
 BASELINE = "baseline"
 # The variant that every report compares against; it is always built.
-REFERENCE: stages.Mode = "float32"
+REFERENCE: Mode = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def channel_multiple(recipe: Recipe, target: Target) -> int:
     return int(target.channel_multiple.get(dtype, 1))  # type: ignore[call-overload]
 
 
-def _convert_config(recipe: Recipe, target: Target, mode: stages.Mode) -> stages.ConvertConfig:
+def _convert_config(recipe: Recipe, target: Target, mode: Mode) -> stages.ConvertConfig:
     plan = quantization_plan(mode, recipe.quantize, target)
     return stages.ConvertConfig(
         mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None

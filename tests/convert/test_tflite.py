@@ -86,7 +86,7 @@ def test_what_the_converter_refuses_is_one_message(tmp_path):
 def test_lost_zeros_fail_the_build(tiny_model, tmp_path):
     """A file with fewer zeros than its model had is refused, kernel by kernel."""
     from edgeprune.errors import VerificationError
-    from edgeprune.stages import check_zeros_kept
+    from edgeprune.stages.conversion import check_zeros_kept
 
     path = tmp_path / "model.tflite"
     path.write_bytes(convert(tiny_model, QuantizationPlan("float32", "float", False)))

@@ -1,0 +1,83 @@
+"""Removing filters and neurons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.context import Context
+from edgeprune.pipeline import Artifact, stage
+from edgeprune.recipe import Config, FiltersConfig
+from edgeprune.stages.saving import with_model
+
+if TYPE_CHECKING:
+    from edgeprune.prune.allocation import Budget
+
+
+class FiltersStageConfig(Config):
+    """One step of filter pruning; ``share``: how much of the whole reduction is reached after it, in (0, 1]."""
+
+    filters: FiltersConfig
+    share: float
+    multiple: int  # channels, with what the target wants already decided
+
+
+@stage("data", "task", "seed")
+def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) -> Artifact:
+    """Remove the least important filters and neurons, verify, and repair what can be repaired without training."""
+    from edgeprune.calibration import representative_indices
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.prune import surgery
+    from edgeprune.prune.allocation import Constraints
+    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
+    from edgeprune.prune.criteria import Evidence
+    from edgeprune.prune.filters import choose, removed_channels
+    from edgeprune.prune.graph import analyse
+
+    data, task = context.required()
+    settings, original = config.filters, artifact.facts.get("original", artifact.facts["model"])
+    indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
+    evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
+    graph = analyse(context.load(artifact))
+    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, settings.rates)
+    budget = _step_budget(config, original, artifact.facts["model"])
+    keep = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence)
+    pruned = surgery.remove(graph, keep)
+    difference = surgery.verify(pruned, surgery.mask(graph, keep)) if settings.verify else None
+    validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
+    if settings.compensate:
+        fold_means(graph, keep, pruned, evidence)
+        reestimate_batch_norm(pruned, lambda: data.train.subset(indices).batches(128, shuffle_seed=context.seed))
+        validation["compensated"] = evaluate_keras(pruned, data.validation, task)
+    removed = removed_channels(graph, keep)
+    rows = [
+        {
+            "name": group.name,
+            "channels": group.size,
+            "removed": len(removed.get(group.name, ())),
+            "frozen": group.frozen,
+        }
+        for group in graph.groups
+    ]
+    context.progress.note(_filters_line(rows, validation, task.metric))
+    return with_model(artifact, pruned, context).with_(
+        original=original, filters={"groups": rows, "oracle_difference": difference, "validation": validation}
+    )
+
+
+def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: dict[str, Any]) -> Budget:
+    """The budget of one step, relative to the model as it is now; errors of earlier steps do not add up."""
+    from edgeprune.prune.allocation import Budget
+
+    settings = config.filters
+    if settings.rate is not None:
+        return Budget(rate=1 - (1 - settings.rate) ** (1 / settings.steps))
+    what, kept = ("params", settings.max_params) if settings.max_params is not None else ("macs", settings.max_macs)
+    assert kept is not None
+    limit = kept**config.share * original[what] / current[what]
+    return Budget(max_params=limit) if what == "params" else Budget(max_macs=limit)
+
+
+def _filters_line(rows: list[dict[str, Any]], validation: dict[str, float], metric: str) -> str:
+    removed, channels = sum(row["removed"] for row in rows), sum(row["channels"] for row in rows)
+    values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
+    return f"removed {removed} of {channels} filters and neurons; validation {metric}: {values}"
