@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from edgeprune import plan as planning
-from edgeprune.context import Context
+from edgeprune.context import Context, Trust
 from edgeprune.errors import DataError, UsageError
 from edgeprune.files import copy_file, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "magnitude-int8"
 WORKING_RECIPE = Path("edgeprune.toml")
 DEMO = "demo"
+KERAS3_SUFFIX = ".keras3.keras"
 
 
 def build(
@@ -45,6 +46,8 @@ def build(
     deterministic: bool = False,
     fresh: bool = False,
     trust_model: bool = False,
+    custom_objects: str | Path | None = None,
+    export_keras3: bool = False,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -61,6 +64,8 @@ def build(
         deterministic: same seed, same machine, same bytes; slower.
         fresh: forget what an earlier run finished.
         trust_model: run code that the model file brings along.
+        custom_objects: a Python file that defines layer classes of the model; needs ``trust_model``.
+        export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
         progress: hears what is going on.
         command: how the build was started, for the report.
 
@@ -83,8 +88,10 @@ def build(
     with _locked(folder):
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
-        context = _context(source, resolved, chosen, seed, deterministic, trust_model, progress or Progress())
-        return _build(context, DEMO if is_demo else data, folder, limits or Limits(), command)
+        trust = Trust.of(trust_model, custom_objects)
+        context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress())
+        report = _build(context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3)
+    return report
 
 
 def default_folder(model: Any, target: str | Target) -> Path:
@@ -102,7 +109,9 @@ def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
     return load_recipe(recipe)
 
 
-def _build(context: Context, data: Any, folder: Path, limits: Limits, command: str | None) -> dict[str, Any]:
+def _build(
+    context: Context, data: Any, folder: Path, limits: Limits, command: str | None, export_keras3: bool
+) -> dict[str, Any]:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
     from edgeprune.report.document import assemble
@@ -115,6 +124,8 @@ def _build(context: Context, data: Any, folder: Path, limits: Limits, command: s
         run.execute(plan.steps, context)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
+    if export_keras3:
+        _export_keras3(folder, context)
     report = assemble(plan, run, context, files, limits, name, command)
     copy_file(folder / files[report["pick"]], folder / f"{name}.tflite")
     with output_errors(folder):
@@ -154,7 +165,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _context(
-    source: Any, recipe: Recipe, target: Target, seed: int, deterministic: bool, trust: bool, progress: Progress
+    source: Any, recipe: Recipe, target: Target, seed: int, deterministic: bool, trust: Trust, progress: Progress
 ) -> Context:
     from edgeprune.devices.runtime import find_runtime
     from edgeprune.models.hash import model_hash
@@ -165,7 +176,7 @@ def _context(
         "model": None if source is None else model_hash(source),
         "seed": seed,
         "deterministic": deterministic,
-        "trust": trust,
+        "trust": trust.fingerprint,
         "target": target.model_dump(mode="json"),
         "runtime": find_runtime().version,
         "task": recipe.task.model_dump(mode="json"),
@@ -216,6 +227,16 @@ def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name:
         write_bytes(folder / "labels.txt", ("\n".join(data.class_names) + "\n").encode())
     write_bytes(folder / "recipe.toml", context.recipe.to_toml().encode())
     return files
+
+
+def _export_keras3(folder: Path, context: Context) -> None:
+    """Every model in ``models/`` once more, for Keras 3."""
+    from edgeprune.models.export import export_keras3
+    from edgeprune.models.load import reload_model
+
+    for path in sorted(folder.glob("models/*.keras")):
+        context.progress.note(f"exporting {path.name} for Keras 3")
+        export_keras3(reload_model(path, trust=context.trust.given), path.with_suffix(KERAS3_SUFFIX))
 
 
 def _write_manifest(context: Context, folder: Path, command: str | None) -> None:

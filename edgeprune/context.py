@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune._version import __version__
+from edgeprune.errors import UsageError
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe
 from edgeprune.target import Target
@@ -24,6 +25,42 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
+class Trust:
+    """What of the user's code may run while models are loaded.
+
+    Attributes:
+        given: code inside model files may run.
+        custom_objects: layer classes that the user brought, by name.
+        fingerprint: for the keys of stages: a JSON value.
+    """
+
+    given: bool = False
+    custom_objects: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fingerprint: Any = False
+
+    @staticmethod
+    def of(given: bool, custom_objects: str | Path | None) -> Trust:
+        """Import the user's layer classes, if there are any.
+
+        Raises:
+            UsageError: a file of classes without trust.
+            ModelError: it cannot be imported.
+        """
+        from edgeprune.files import sha256_file
+        from edgeprune.models.custom import custom_objects_from
+
+        if custom_objects is None:
+            return Trust(given, fingerprint=given)
+        if not given:
+            raise UsageError(
+                f"--custom-objects {custom_objects} runs code of that file.",
+                expected="--trust-model beside it, to say that the file and the model are yours or trusted.",
+            )
+        classes = custom_objects_from(custom_objects)
+        return Trust(given, classes, fingerprint=sha256_file(Path(custom_objects)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Context:
     """The surroundings of a stage.
 
@@ -32,7 +69,7 @@ class Context:
         recipe, target: as resolved.
         seed: every random choice derives from it.
         deterministic: same seed, same machine, same bytes.
-        trust: code inside model files may run.
+        trust: what of the user's code may run.
         inputs: what the keys of stages may depend on: name → JSON value.
         folder: the folder of the stage that runs; set by the loop.
         data, task: set once the model is known.
@@ -43,7 +80,7 @@ class Context:
     target: Target
     seed: int
     deterministic: bool
-    trust: bool
+    trust: Trust
     inputs: Mapping[str, Any]
     progress: Progress = dataclasses.field(default_factory=Progress)
     folder: Path = Path()
@@ -67,7 +104,7 @@ class Context:
         """A fresh copy of the artifact's model; always from disk, so that a resumed run sees what a first run saw."""
         from edgeprune.models.load import reload_model
 
-        return reload_model(artifact.files[role], trust=self.trust)
+        return reload_model(artifact.files[role], trust=self.trust.given)
 
 
 def versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 RECIPE = """
@@ -22,7 +23,18 @@ epochs = 3
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("filters")
     (folder / "edgeprune.toml").write_text(RECIPE)
-    command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", "--out", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeprune",
+        "build",
+        "--target",
+        "rpi4",
+        "--json",
+        "--out",
+        "run",
+        "--export-keras3",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
@@ -62,6 +74,21 @@ def test_the_pruned_model_is_an_ordinary_keras_model(built):
     original = edgeprune.load_model(built[0] / "models" / "demo-baseline.keras")
     assert [layer.name for layer in pruned.layers] == [layer.name for layer in original.layers]
     assert edgeprune.count(pruned).params < edgeprune.count(original).params
+
+
+def test_the_pruned_model_is_there_for_keras_3(built):
+    """Keras 3 reads it without edgeprune, and it computes what the tf_keras model computes."""
+    import edgeprune
+
+    code = (
+        "import sys, keras, numpy as np; "
+        "np.save(sys.argv[2], keras.models.load_model(sys.argv[1]).predict(np.load(sys.argv[3])))"
+    )
+    folder, ours = built[0], edgeprune.load_model(built[0] / "models" / "demo-filters.keras")
+    np.save(folder / "x.npy", np.random.default_rng(0).random((4, *ours.input_shape[1:]), "float32"))
+    files = [folder / "models" / "demo-filters.keras3.keras", folder / "y.npy", folder / "x.npy"]
+    subprocess.run([sys.executable, "-c", code, *map(str, files)], check=True, capture_output=True, timeout=120)
+    assert np.allclose(np.load(folder / "y.npy"), ours.predict(np.load(folder / "x.npy")), atol=1e-5)
 
 
 def test_inspect_shows_what_can_be_pruned(built):

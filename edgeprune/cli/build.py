@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from edgeprune.cli.options import model_options
+
 
 @click.command()
 @click.argument("model", required=False)
@@ -21,7 +23,8 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True, help="Every random choice derives from it.")
 @click.option("--deterministic", is_flag=True, help="Same seed, same machine, same bytes. Slower.")
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run in the folder finished.")
-@click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers).")
+@model_options
+@click.option("--export-keras3", is_flag=True, help="Write the Keras models for Keras 3, too (.keras3.keras).")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json, and nothing else.")
 def build(model: str | None, target: str, as_json: bool, out: Path | None, **options: object) -> None:
     """Prune, fine-tune, quantize, convert and measure MODEL.

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from edgeprune.cli.options import load_given, model_options
 
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers).")
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def inspect(model: str, trust_model: bool, as_json: bool) -> None:
+def inspect(model: str, trust_model: bool, custom_objects: Path | None, as_json: bool) -> None:
     """Layers, parameters and MACs of MODEL, and the groups of filters that can be pruned."""
     import json
 
-    from edgeprune._tensorflow import import_tf
-
-    import_tf()
-    from edgeprune.models.load import load_model
+    loaded = load_given(model, trust_model, custom_objects)
     from edgeprune.prune.inspection import inspect_model
 
-    found = inspect_model(load_model(model, trust=trust_model))
+    found = inspect_model(loaded)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

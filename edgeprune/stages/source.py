@@ -12,7 +12,11 @@ def load(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The user's model as a functional tf_keras model, compile information included."""
     from edgeprune.models.load import load_model
 
-    return with_model(artifact, load_model(context.source, trust=context.trust), context)
+    return with_model(
+        artifact,
+        load_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects)),
+        context,
+    )
 
 
 @stage("seed", "deterministic")

@@ -1,0 +1,39 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that loads a Keras model: ``trust_model``, ``custom_objects``."""
+    for option in (
+        click.option(
+            "--custom-objects",
+            type=click.Path(path_type=Path),
+            metavar="FILE.py",
+            help="Python file with layer classes of the model; needs --trust-model.",
+        ),
+        click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers)."),
+    ):
+        command = option(command)
+    return command
+
+
+def load_given(model: str, trust_model: bool, custom_objects: Path | None) -> tf_keras.Model:
+    """The model that the user named, with what ``model_options`` gave."""
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    from edgeprune.context import Trust
+    from edgeprune.models.load import load_model
+
+    trust = Trust.of(trust_model, custom_objects)
+    return load_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects))

@@ -1,0 +1,63 @@
+"""Layer classes that the user brings, on the command line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCALE = """
+import tf_keras
+
+class Scale(tf_keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight("scale", shape=(shape[-1],), initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.scale
+"""
+SAVE = """
+import tf_keras, scale
+layers = tf_keras.layers
+inputs = layers.Input((8, 8, 3))
+x = scale.Scale(name="mine")(layers.Conv2D(4, 3, name="conv")(inputs))
+tf_keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))).save("model.keras")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("custom")
+    (folder / "scale.py").write_text(SCALE)
+    subprocess.run([sys.executable, "-c", SAVE], cwd=folder, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+def _inspect(folder, *options):
+    command = [sys.executable, "-m", "edgeprune", "inspect", "model.keras", "--json", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_a_model_with_a_layer_of_the_users_own_is_read(folder):
+    """With the class and trust, the layer is listed, and its channels are frozen by name."""
+    done = _inspect(folder, "--trust-model", "--custom-objects", "scale.py")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "Scale" in [layer["kind"] for layer in found["layers"]]
+    assert any("Scale" in (group["frozen"] or "") for group in found["groups"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "--custom-objects"),
+        (("--custom-objects", "scale.py"), "--trust-model"),
+        (("--custom-objects", "missing.py", "--trust-model"), "missing.py"),
+    ],
+)
+def test_without_class_or_trust_it_is_refused(folder, options, said):
+    """One message with what to do, and exit code 2."""
+    done = _inspect(folder, *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
