@@ -171,6 +171,6 @@ def _unknown_class(path: object, finding: Finding) -> ModelError:
     return ModelError(
         f"{path}: the layer {finding.layer!r} needs {finding.name}{of_module}, which tf_keras does not have.",
         expected="a model made of Keras layers, or of classes that the running program has registered",
-        fix="replace it by a Keras layer; or decorate its class with @tf_keras.saving.register_keras_serializable() "
-        "and call edgeprune from Python after importing it.",
+        fix="replace it by a Keras layer; or put its class into a Python file and add --trust-model --custom-objects "
+        "FILE.py; or, from Python, decorate the class with @tf_keras.saving.register_keras_serializable().",
     )
