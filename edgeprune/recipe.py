@@ -78,7 +78,7 @@ class MagnitudeConfig(Config):
 
 
 class FiltersConfig(Config):
-    """``[filters]``: remove whole filters and neurons. Exactly one budget: ``rate``, ``max_params`` or ``max_macs``."""
+    """``[filters]``: remove whole filters and neurons. Budget: ``rate``, or ``max_params``, ``max_macs`` or both."""
 
     rate: OpenFraction | None = None  # of the filters, removed
     max_params: OpenFraction | None = None  # of the unpruned model's, kept
@@ -96,10 +96,12 @@ class FiltersConfig(Config):
     verify: bool = True  # compare with the masked original on random inputs
 
     @pydantic.model_validator(mode="after")
-    def _one_budget(self) -> FiltersConfig:
+    def _has_budget(self) -> FiltersConfig:
         given = [key for key in ("rate", "max_params", "max_macs") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of rate, max_params and max_macs, not {' and '.join(given) or 'none'}")
+        if not given or (self.rate is not None and len(given) > 1):
+            raise ValueError(
+                f"needs rate, or max_params or max_macs or both of these, not {' and '.join(given) or 'none'}"
+            )
         return self
 
 

@@ -24,7 +24,7 @@ TOLERANCE_POINTS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What is to be kept: exactly one of ``rate`` (fraction of filters removed), ``max_params``, ``max_macs``.
+    """What is to be kept: ``rate`` (fraction of filters removed), or ``max_params``, ``max_macs`` or both.
 
     ``max_params`` and ``max_macs`` are fractions of the unpruned model that may stay, in (0, 1).
     """
@@ -32,6 +32,12 @@ class Budget:
     rate: float | None = None
     max_params: float | None = None
     max_macs: float | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Fraction that may stay, by what is counted: "params", "macs"."""
+        given = {"params": self.max_params, "macs": self.max_macs}
+        return {what: limit for what, limit in given.items() if limit is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +75,8 @@ def allocate(
     Args:
         scores: importance per unit of each group.
         how: ``uniform``: every group loses the same fraction. ``global``: by importance across groups.
-        per_cost: with ``global``, by importance per MAC (or parameter) that a bundle saves. Right for scores in units
-            of the loss; a norm divided by a cost means nothing.
+        per_cost: with ``global``, by importance per share of the MACs (or parameters, or both) that a bundle saves.
+            Right for scores in units of the loss; a norm divided by a cost means nothing.
 
     Returns:
         bool [units of the graph].
@@ -96,12 +102,10 @@ def allocate(
     return plan.keep(plan.counts(int(np.abs(gone - wanted).argmin())))
 
 
-def kept_fraction(graph: Graph, keep: np.ndarray, budget: Budget) -> float:
-    """The fraction of what the budget counts (parameters or MACs) that stays."""
-    everything = np.ones_like(keep)
-    if budget.max_params is not None:
-        return graph.count_params(keep) / graph.count_params(everything)
-    return graph.count_macs(keep) / graph.count_macs(everything)
+def kept_fractions(graph: Graph, keep: np.ndarray, budget: Budget) -> dict[str, float]:
+    """The fraction that stays of everything that the budget limits."""
+    counts, everything = {"params": graph.count_params, "macs": graph.count_macs}, np.ones_like(keep)
+    return {what: counts[what](keep) / counts[what](everything) for what in budget.limits}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,53 +202,69 @@ _ORDERS = {"uniform": _uniform_order, "global": _global_order}
 
 
 def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget) -> dict[str, float]:
-    """MACs (or parameters) that removing one unit of each group saves in the whole model; 0 for a frozen group."""
+    """The share of the whole model's MACs (or parameters; the sum of both shares, if the budget limits both) that
+    removing one unit of each group saves; 0 for a frozen group."""
     first = {g.name: int(g.units[next(i for i in range(g.size) if i not in g.reasons)]) for g in groups if not g.frozen}
     of_interest = np.zeros(len(graph.units), bool)
     of_interest[list(first.values())] = True
     saved = np.zeros(len(graph.units))
-    for term in graph.params if budget.max_params is not None else graph.macs:
-        whole = term.coefficient * math.prod(map(len, term.vectors))
-        for unit in {int(unit) for vector in term.vectors for unit in vector[of_interest[vector]]}:
-            left = term.coefficient * math.prod(int(np.count_nonzero(vector != unit)) for vector in term.vectors)
-            saved[unit] += whole - left
+    for what in budget.limits or ("macs",):
+        terms = {"params": graph.params, "macs": graph.macs}[what]
+        total = sum(term.coefficient * math.prod(map(len, term.vectors)) for term in terms)
+        for term in terms:
+            whole = term.coefficient * math.prod(map(len, term.vectors))
+            for unit in {int(unit) for vector in term.vectors for unit in vector[of_interest[vector]]}:
+                left = term.coefficient * math.prod(int(np.count_nonzero(vector != unit)) for vector in term.vectors)
+                saved[unit] += (whole - left) / total
     return {group.name: float(saved[first[group.name]]) if group.name in first else 0.0 for group in groups}
 
 
 def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
-    """Take bundles in order until the budget is met; one that would go too far past it is passed over.
+    """Take bundles in order until every limit is met; one that would go too far past them is passed over.
 
     Returns:
-        What stays: at most the budget and at least it less the tolerance where that can be had, else the nearest.
+        What stays: at most every limit, and at least one of them less the tolerance where that can be had, else the
+        nearest.
     """
-    limit = budget.max_params if budget.max_params is not None else budget.max_macs
-    assert limit is not None
 
-    def fraction(counts: np.ndarray) -> float:
-        return kept_fraction(plan.graph, plan.keep(counts), budget)
+    def excess(counts: np.ndarray) -> float:
+        """How far the count that is furthest from its limit is above it."""
+        kept = kept_fractions(plan.graph, plan.keep(counts), budget)
+        return max((kept[what] - limit for what, limit in budget.limits.items()), default=0.0)
 
     low, high = 0, len(plan.order)  # the first `low` bundles leave more than the budget
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fraction(plan.counts(middle)) > limit else (low, middle)
-    counts, reached = plan.counts(low), fraction(plan.counts(low))
-    best = min([(reached, counts), (fraction(plan.counts(high)), plan.counts(high))], key=lambda c: abs(c[0] - limit))
+        low, high = (middle, high) if excess(plan.counts(middle)) > 0 else (low, middle)
+    counts, reached = plan.counts(low), excess(plan.counts(low))
+    best = min([(reached, counts), (excess(plan.counts(high)), plan.counts(high))], key=lambda c: abs(c[0]))
     passed_over: set[int] = set()
     for index in plan.order[low:]:
-        if reached <= limit:
+        if reached <= 0:
             break
         trial = counts + np.eye(len(counts), dtype=int)[index]
-        if index in passed_over or (now := fraction(trial)) < limit - TOLERANCE_POINTS / 100:
+        if index in passed_over or (now := excess(trial)) < -TOLERANCE_POINTS / 100:
             passed_over.add(index)  # the later bundles of a group may not go before an earlier one
             continue
         counts, reached = trial, now
-    if reached <= limit or abs(reached - limit) < abs(best[0] - limit):
+    if reached <= 0 or abs(reached) < abs(best[0]):
         best = (reached, counts)
-    if abs(best[0] - limit) * 100 > TOLERANCE_POINTS:
-        what = "parameters" if budget.max_params is not None else "MACs"
-        raise RecipeError(
-            f"Keeping {limit:.1%} of the {what} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest is "
-            f"{best[0]:.1%}, and the largest reachable reduction leaves {fraction(plan.counts(len(plan.order))):.1%}.",
-            fix="ask for less, lower min_channels or the channel multiple, or protect fewer layers.",
-        )
+    if abs(best[0]) * 100 > TOLERANCE_POINTS:
+        raise _unreachable(plan, budget, best[1])
     return plan.keep(best[1])
+
+
+def _unreachable(plan: _Plan, budget: Budget, nearest: np.ndarray) -> RecipeError:
+    def told(counts: np.ndarray) -> str:
+        return _shares(kept_fractions(plan.graph, plan.keep(counts), budget))
+
+    return RecipeError(
+        f"Keeping {_shares(budget.limits)} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest is "
+        f"{told(nearest)}, and the largest reachable reduction leaves {told(plan.counts(len(plan.order)))}.",
+        fix="ask for less, lower min_channels or the channel multiple, or protect fewer layers.",
+    )
+
+
+def _shares(fractions: Mapping[str, float]) -> str:
+    words = {"params": "parameters", "macs": "MACs"}
+    return " and ".join(f"{fraction:.1%} of the {words[what]}" for what, fraction in fractions.items())

@@ -53,15 +53,15 @@ def prune_filters(
 
     Args:
         model: a tf_keras model; it is not changed.
-        rate: fraction of filters removed, in (0, 1); or one of
-        max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1).
+        rate: fraction of filters removed, in (0, 1); or
+        max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1); or both.
         criterion: a key of :data:`edgeprune.prune.criteria.CRITERIA`.
         allocation: "uniform" or "global".
         evidence: data, for criteria that need it.
         verify: compare with the oracle on random inputs.
 
     Raises:
-        RecipeError: no or several budgets, an unknown criterion, or a budget that cannot be reached.
+        RecipeError: no budget, or a rate and another, an unknown criterion, or a budget that cannot be reached.
         DataError: the criterion needs data and there is none.
         VerificationError: the pruned model does not equal the oracle.
     """
@@ -105,11 +105,11 @@ def removed_channels(graph: Graph, keep: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def check_budget(budget: Budget) -> Budget:
-    """The budget itself, if it names exactly one limit, in (0, 1)."""
+    """The budget itself, if it says how much, in (0, 1)."""
     given = {key: value for key, value in dataclasses.asdict(budget).items() if value is not None}
-    if len(given) != 1 or not all(0 < value < 1 for value in given.values()):
+    if not given or (budget.rate and len(given) > 1) or not all(0 < value < 1 for value in given.values()):
         raise RecipeError(
             f"The pruning budget is {given or 'missing'}.",
-            expected="exactly one of rate, max_params and max_macs, in (0, 1).",
+            expected="rate, or max_params or max_macs or both; all in (0, 1).",
         )
     return budget

@@ -71,10 +71,10 @@ def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: 
     settings = config.filters
     if settings.rate is not None:
         return Budget(rate=1 - (1 - settings.rate) ** (1 / settings.steps))
-    what, kept = ("params", settings.max_params) if settings.max_params is not None else ("macs", settings.max_macs)
-    assert kept is not None
-    limit = kept**config.share * original[what] / current[what]
-    return Budget(max_params=limit) if what == "params" else Budget(max_macs=limit)
+    kept = {"params": settings.max_params, "macs": settings.max_macs}
+    limits = {what: limit**config.share * original[what] / current[what] for what, limit in kept.items() if limit}
+    # A limit that an earlier step already met binds no more.
+    return Budget(**{f"max_{what}": limit for what, limit in limits.items() if limit < 1})
 
 
 def _filters_line(rows: list[dict[str, Any]], validation: dict[str, float], metric: str) -> str:

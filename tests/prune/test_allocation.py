@@ -46,6 +46,16 @@ def test_budgets_are_met(graph, how, fraction, kind):
     assert abs(share - fraction) <= 0.02
 
 
+@pytest.mark.parametrize("how", ["uniform", "global"])
+@pytest.mark.parametrize("limits", [(0.5, 0.6), (0.5, 0.3), (0.3, 0.9), (0.9, 0.3)])
+def test_two_budgets_are_met_together(graph, how, limits):
+    """Neither parameters nor MACs exceed their limit, and one of them is within two points of it."""
+    keep = _allocate(graph, how, max_params=limits[0], max_macs=limits[1])
+    before, after = count(graph.model), count(surgery.remove(graph, keep))
+    excess = after.params / before.params - limits[0], after.macs / before.macs - limits[1]
+    assert -0.02 <= max(excess) <= 0
+
+
 def test_uniform_removes_the_same_fraction_everywhere(graph):
     """A rate of a quarter leaves three quarters of every group; outputs stay."""
     assert _kept(graph, _allocate(graph, "uniform", rate=0.25)) == {"a": 12, "b": 48, "d": 18, "head": 10}
