@@ -42,14 +42,14 @@ class Constraints:
         min_channels: kept in every layer.
         multiple: the number of channels of every pruned layer is a multiple of this, where the group allows it.
         protect: shell patterns over layer names that are not pruned.
-        rates: shell pattern → fraction of filters removed, instead of the overall rate.
+        layer_rates: shell pattern → fraction of filters removed, instead of the overall rate.
         max_rate: no group loses more than this fraction.
     """
 
     min_channels: int = 1
     multiple: int = 1
     protect: tuple[str, ...] = ()
-    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    layer_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     max_rate: float = 0.95
 
 
@@ -120,7 +120,7 @@ class _Candidate:
         free = np.array([i for i in range(group.size) if i not in group.reasons], int)
         if any(fnmatch.fnmatch(layer, p) for layer in (group.name, *group.layers) for p in constraints.protect):
             free = free[:0]
-        own = [rate for p, rate in constraints.rates.items() if fnmatch.fnmatch(group.name, p)]
+        own = [rate for p, rate in constraints.layer_rates.items() if fnmatch.fnmatch(group.name, p)]
         most = min(len(free), group.size - constraints.min_channels, int(group.size * constraints.max_rate))
         order = free[np.argsort(scores[free], kind="stable")]
         return cls(group, order, scores, max(most, 0), _step(graph, group, constraints), own[0] if own else None)

@@ -38,7 +38,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
     evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
     graph = analyse(context.load(artifact))
-    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, settings.rates)
+    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, settings.layer_rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     keep = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence)
     pruned = surgery.remove(graph, keep)
