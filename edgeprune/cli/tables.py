@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 def profile_table(found: dict[str, Any]) -> Table:
@@ -49,3 +50,29 @@ def inspection_tables(found: dict[str, Any]) -> Iterator[Table]:
         saves = [f"{row[f'saves_{what}_per_channel']:,.0f}" if row["prunable"] else "–" for what in ("params", "macs")]
         groups.add_row(row["name"], f"{row['size']:,}", made_by, *saves, row["frozen"] or "")
     yield groups
+
+
+def sensitivity_table(found: dict[str, Any]) -> Table:
+    """The drop of each group at each rate, and the recommended rate."""
+    metric, measured = found["metric"], [group for group in found["groups"] if group["points"]]
+    unit = "points" if metric["points"] == 100 else "its own unit"
+    baseline = f"{100 * found['baseline']['metric']:.2f} %" if unit == "points" else f"{found['baseline']['metric']:.4g}"
+    table = Table(
+        title=f"Drop of {metric['name']} in {unit}, each group pruned alone, without training",
+        caption=f"Unpruned: {baseline} on {found['data']['samples']:,} validation samples. Recommended: the largest rate "
+        f"at which the group alone costs at most {found['allowed_drop']:.3g}. Rates are rounded to whole filters.",
+    )
+    table.add_column("group", overflow="fold")
+    for column in ("filters", *(f"{100 * rate:g} %" for rate in found["rates"]), "recommended"):
+        table.add_column(column, justify="right")
+    for group in measured:
+        drops = [_nearest(group["points"], rate)["drop_points"] for rate in found["rates"]]
+        cells = [Text(f"{drop:.2f}", "red" if drop > found["allowed_drop"] else "") for drop in drops]
+        recommended = Text(f"{100 * group['recommended_rate']:.0f} %", "bold")
+        table.add_row(Text(group["name"]), str(group["channels"]), *cells, recommended)
+    return table
+
+
+def _nearest(points: list[dict[str, Any]], rate: float) -> dict[str, Any]:
+    """The point that a rate was rounded to."""
+    return min(points, key=lambda point: abs(point["rate"] - rate))
