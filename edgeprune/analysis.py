@@ -17,6 +17,7 @@ from edgeprune.context import versions
 from edgeprune.errors import ModelError, UsageError
 from edgeprune.files import locked, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
+from edgeprune.prune.sensitivity import RATES
 from edgeprune.recipe import FiltersConfig, Recipe
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from edgeprune.prune.sensitivity import Curves
     from edgeprune.train.task import Task
 
-RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 SAMPLES = 1024
 # What a group alone may cost at its recommended rate: points of a fraction, or this part of the baseline's value.
 RECOMMENDED_POINTS = 1.0
@@ -155,17 +155,13 @@ def _scores(graph: Graph, data: Data, task: Task, request: _Request) -> Scores:
     from edgeprune.prune.criteria import CRITERIA, Evidence
 
     if request.criterion not in CRITERIA:
-        raise RecipeError(
-            f"There is no criterion {request.criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}."
-        )
+        raise RecipeError(f"There is no criterion {request.criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     indices = representative_indices(data.train, request.samples, "stratified", request.seed)
     batches = data.train.subset(indices).batches(32, shuffle_seed=request.seed)
     return CRITERIA[request.criterion].score(graph, Evidence(lambda: batches, task, request.seed))
 
 
-def _document(
-    graph: Graph, curves: Curves, sample: Split, data: Data, task: Task, request: _Request
-) -> dict[str, Any]:
+def _document(graph: Graph, curves: Curves, sample: Split, data: Data, task: Task, request: _Request) -> dict[str, Any]:
     from edgeprune.prune.allocation import Budget, unit_costs
 
     everything = np.ones(len(graph.units), bool)

@@ -158,12 +158,12 @@ def _with_data(context: Context, run: Run, source: Any) -> Context:
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
     _, labels = next(iter(data.validation.batches(1)))
     task = resolve_task(model, context.recipe.task, labels)
-    _check_classes(task, data)
+    check_classes(task, data)
     inputs = {**context.inputs, "data": data.fingerprint}
     return dataclasses.replace(context, inputs=inputs, data=data, task=task)
 
 
-def _check_classes(task: Task, data: Data) -> None:
+def check_classes(task: Task, data: Data) -> None:
     """Labels must be among the model's outputs."""
     known = data.train.labels
     found = len(data.class_names) if data.class_names else int(known.max()) + 1 if known is not None else 0

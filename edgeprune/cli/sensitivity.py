@@ -17,7 +17,7 @@ def _rates(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.option("--data", required=True, help="Folder of class folders, .npz, module:function, file.py:function, or demo.")
+@click.option("--data", required=True, help="Class folders, .npz, module:function, file.py:function, or demo.")
 @click.option("--rates", default="0.1,0.3,0.5,0.7,0.9", show_default=True, callback=_rates, help="Parts of a group.")
 @click.option("--criterion", help="Which filters of a group go first.  [default: the recipe's, else fisher]")
 @click.option("--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Validation samples.")

@@ -56,7 +56,9 @@ def sensitivity_table(found: dict[str, Any]) -> Table:
     """The drop of each group at each rate, and the recommended rate."""
     metric, measured = found["metric"], [group for group in found["groups"] if group["points"]]
     unit = "points" if metric["points"] == 100 else "its own unit"
-    baseline = f"{100 * found['baseline']['metric']:.2f} %" if unit == "points" else f"{found['baseline']['metric']:.4g}"
+    baseline = (
+        f"{100 * found['baseline']['metric']:.2f} %" if unit == "points" else f"{found['baseline']['metric']:.4g}"
+    )
     table = Table(
         title=f"Drop of {metric['name']} in {unit}, each group pruned alone, without training",
         caption=f"Unpruned: {baseline} on {found['data']['samples']:,} validation samples. Recommended: the largest rate "

@@ -58,9 +58,8 @@ def evaluate_keras(model: tf_keras.Model, split: Split, task: Task) -> float:
     """The task's metric of a Keras model on a whole split."""
     metric = task.new_metric()
     for x, y in split.batches(BATCH):
-        metric.update_state(
-            first_output(y), model.predict_on_batch(x) if len(model.outputs) == 1 else first_output(model(x))
-        )
+        outputs = model.predict_on_batch(x) if len(model.outputs) == 1 else model(x)
+        metric.update_state(first_output(y), first_output(outputs))
     return float(metric.result())
 
 

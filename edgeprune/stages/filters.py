@@ -13,8 +13,8 @@ from edgeprune.stages.saving import with_model
 if TYPE_CHECKING:
     from edgeprune.prune.allocation import Budget
     from edgeprune.prune.criteria import Scores
-    from edgeprune.prune.sensitivity import Curves
     from edgeprune.prune.graph import Graph
+    from edgeprune.prune.sensitivity import Curves
 
 
 class FiltersStageConfig(Config):
