@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune._version import __version__
 from edgeprune.context import versions
-from edgeprune.errors import ModelError, UsageError
+from edgeprune.errors import ModelError, RecipeError, UsageError
 from edgeprune.files import locked, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
 from edgeprune.prune.sensitivity import RATES
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from edgeprune.data import Data, Split
     from edgeprune.prune.criteria import Scores
     from edgeprune.prune.graph import Graph, Group
-    from edgeprune.prune.sensitivity import Curves
+    from edgeprune.prune.sensitivity import Curves, Orders
     from edgeprune.train.task import Task
 
 SAMPLES = 1024
-# What a group alone may cost at its recommended rate: points of a fraction, or this part of the baseline's value.
-RECOMMENDED_POINTS = 1.0
-RECOMMENDED_PART = 0.02
+# What a group alone may cost at the rate that it tolerates: points of a fraction, or this part of the baseline's value.
+TOLERATED_POINTS = 1.0
+TOLERATED_PART = 0.02
+# The budget of the recommended rates where the recipe has none.
+DEFAULT_FILTERS = FiltersConfig(max_macs=0.5)
 
 
 def analyse_sensitivity(
@@ -74,7 +76,7 @@ def analyse_sensitivity(
     if not rates or not all(0 < rate < 1 for rate in rates):
         raise UsageError(f"The rates are {list(rates)}.", expected="at least one, each in (0, 1).")
     resolved, path = resolve_recipe(recipe), Path(model)
-    chosen = criterion or (resolved.filters or FiltersConfig(rate=0.5)).criterion
+    chosen = criterion or (resolved.filters or DEFAULT_FILTERS).criterion
     folder = Path(out) if out else Path("runs") / f"{path.stem}-sensitivity"
     start(seed, False)
     source = {"name": path.stem, "source": str(model), "sha256": model_hash(path)}
@@ -86,7 +88,10 @@ def analyse_sensitivity(
         with output_errors(folder):
             write_json(folder / "sensitivity.json", document)
             write_views(document, folder)
-            write_bytes(folder / "recipe.toml", _recipe(document).encode())
+            if document["reachable"]:
+                write_bytes(folder / "recipe.toml", _recipe(document).encode())
+            else:  # one of another budget would be taken for this one's
+                (folder / "recipe.toml").unlink(missing_ok=True)
     return document
 
 
@@ -98,6 +103,16 @@ class _Request:
     rates: tuple[float, ...]
     samples: int
     seed: int
+
+    @property
+    def filters(self) -> FiltersConfig:
+        return self.recipe.filters or DEFAULT_FILTERS
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """The one limit of the recipe, or the default one."""
+        given = {key: getattr(self.filters, key) for key in ("rate", "max_params", "max_macs")}
+        return {key: value for key, value in given.items() if value is not None}
 
     def key(self, data: Data) -> str:
         """Everything that decides a point; not the rates, so that more of them go on from the points that are there."""
@@ -142,16 +157,15 @@ def _analyse(
     indices = representative_indices(data.validation, request.samples, "stratified", request.seed)
     sample = data.validation.subset(indices)
     journal = Journal(folder / "points.jsonl", request.key(data))
-    curves, _ = measure(
+    curves, order = measure(
         graph, lambda: _scores(graph, data, task, request), sample, task, journal, request.rates, progress=progress
     )
-    return _document(graph, curves, sample, data, task, request)
+    return _document(graph, curves, _recommended(graph, curves, order, request), sample, data, task, request)
 
 
 def _scores(graph: Graph, data: Data, task: Task, request: _Request) -> Scores:
     """The importance of every channel, from training samples where the criterion looks at data."""
     from edgeprune.calibration import representative_indices
-    from edgeprune.errors import RecipeError
     from edgeprune.prune.criteria import CRITERIA, Evidence
 
     if request.criterion not in CRITERIA:
@@ -161,7 +175,31 @@ def _scores(graph: Graph, data: Data, task: Task, request: _Request) -> Scores:
     return CRITERIA[request.criterion].score(graph, Evidence(lambda: batches, task, request.seed))
 
 
-def _document(graph: Graph, curves: Curves, sample: Split, data: Data, task: Task, request: _Request) -> dict[str, Any]:
+def _recommended(graph: Graph, curves: Curves, order: Orders, request: _Request) -> dict[str, float] | RecipeError:
+    """The rate of each group by the allocation "sensitivity" under the recipe's budget; or why there is none."""
+    from edgeprune.prune.allocation import Budget, Constraints, allocate
+
+    filters = request.filters
+    constraints = Constraints(filters.min_channels, 1, filters.protect, filters.layer_rates)
+    scores = {group.name: np.zeros(group.size) for group in graph.groups}
+    for name, units in order.items():
+        scores[name][units] = np.arange(len(units))
+    try:
+        keep = allocate(graph, scores, Budget(**request.budget), "sensitivity", constraints, curves=curves)
+    except RecipeError as error:  # the curves are worth having all the same
+        return error
+    return {group.name: float(1 - keep[group.units].mean()) for group in graph.groups}
+
+
+def _document(
+    graph: Graph,
+    curves: Curves,
+    recommended: dict[str, float] | RecipeError,
+    sample: Split,
+    data: Data,
+    task: Task,
+    request: _Request,
+) -> dict[str, Any]:
     from edgeprune.prune.allocation import Budget, unit_costs
 
     everything = np.ones(len(graph.units), bool)
@@ -185,11 +223,16 @@ def _document(graph: Graph, curves: Curves, sample: Split, data: Data, task: Tas
         "rates": list(request.rates),
         "allowed_drop": allowed_drop(task, curves.baseline.metric),
         "baseline": {"metric": curves.baseline.metric, "loss": curves.baseline.loss},
-        "groups": [_group(group, curves, task, saves) for group in graph.groups],
+        "budget": request.budget,
+        "reachable": not isinstance(recommended, RecipeError),
+        "recommendation": getattr(recommended, "what", "the least predicted loss under the budget"),
+        "groups": [_group(group, curves, task, saves, recommended) for group in graph.groups],
     }
 
 
-def _group(group: Group, curves: Curves, task: Task, saves: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _group(
+    group: Group, curves: Curves, task: Task, saves: dict[str, dict[str, float]], recommended: Any
+) -> dict[str, Any]:
     baseline = curves.baseline.metric
     points = [
         {
@@ -207,17 +250,18 @@ def _group(group: Group, curves: Curves, task: Task, saves: dict[str, dict[str, 
         "layers": list(group.layers),
         "frozen": group.frozen,
         **{f"saves_{what}_per_channel": costs[group.name] for what, costs in saves.items()},
-        "recommended_rate": recommended_rate(points, allowed_drop(task, baseline)) if points else None,
+        "tolerated_rate": tolerated_rate(points, allowed_drop(task, baseline)) if points else None,
+        "recommended_rate": recommended[group.name] if points and isinstance(recommended, dict) else None,
         "points": points,
     }
 
 
 def allowed_drop(task: Task, baseline: float) -> float:
-    """What a group alone may cost at its recommended rate, in points (of a metric that is no fraction: its unit)."""
-    return RECOMMENDED_POINTS if task.points == 100 else RECOMMENDED_PART * abs(baseline)
+    """What a group alone may cost at the rate that it tolerates: in points, or in the metric's unit."""
+    return TOLERATED_POINTS if task.points == 100 else TOLERATED_PART * abs(baseline)
 
 
-def recommended_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
+def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
     """The largest rate at which the drop is at most ``allowed``, rounded down to a hundredth.
 
     Between points the drop is taken as straight, and as never falling with the rate; past the last nothing is known.
@@ -242,6 +286,6 @@ def _recipe(document: dict[str, Any]) -> str:
         "rate": min(max(round(removed / sum(group["channels"] for group in rated.values()), 4), 0.0001), 0.9999),
         "allocation": "uniform",
         "criterion": document["criterion"],
-        "layer_rates": {glob.escape(name): group["recommended_rate"] for name, group in rated.items()},
+        "layer_rates": {glob.escape(name): round(group["recommended_rate"], 6) for name, group in rated.items()},
     }
-    return tomli_w.dumps({"description": "Rates by sensitivity, each group alone.", "filters": filters})
+    return tomli_w.dumps({"description": "Rates of each group by measured sensitivity.", "filters": filters})

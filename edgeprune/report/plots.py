@@ -97,7 +97,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, higher_is_bette
         axes.set_ylabel(y_label, parse_math=False)
         figure.legend(
             loc="outside upper left",
-            ncols=3 if any(p.series for p in points) else 4,
+            ncols=4 - any(p.series for p in points),
             frameon=False,
             handletextpad=0.4,
             columnspacing=1.2,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.files import atomic_path, write_bytes
 from edgeprune.report.blocks import Cell, Column, Figure, Figures, Table
-from edgeprune.report.format import short
+from edgeprune.report.format import metric_word, short
 from edgeprune.report.plots import COLORS, drawing, styled, to_svg
+from edgeprune.report.schema import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,31 +42,37 @@ def render(document: Document) -> str:
     """The page as text."""
     from edgeprune.report.views import environment
 
-    metric, measured = document["metric"], _measured(document)
+    measured = _measured(document)
     figure = Figure(
         draw=lambda: _svg(document),
-        alt=f"{len(measured)} small plots, one per group: drop of {metric['name']} against the pruning rate; the table "
-        "below gives every value.",
+        alt=f"{len(measured)} small plots, one per group: drop of {_metric(document)} against the pruning rate; the "
+        "table below gives every value.",
         caption="Each group pruned alone, without training; the other groups in grey. The vertical line is the "
-        "recommended rate, the dashed one the drop that it allows.",
+        f"recommended rate for {_goal(document)}; the dashed one is the drop that counts as tolerated.",
     )
+    value = f"{_value(document)} {_metric(document)}"
+    blocks = [Figures([figure]), table(document)]
     return environment().get_template("sensitivity.html").render(
-        document=document, measured=measured, blocks=[Figures([figure]), table(document)], value=_value(document)
+        document=document, measured=measured, blocks=blocks, value=value
     )  # fmt: skip
 
 
 def table(document: Document) -> Table:
     """Every group with its drop at every rate, the frozen ones with the reason."""
     heads = [Column(f"{100 * rate:g} %", group=f"Drop in {_unit(document)} at a rate of") for rate in document["rates"]]
+    tolerated = f"at most {_drop(document, document['allowed_drop'])}, alone"
     columns = [
-        Column("Group", numeric=False, code=True), Column("Filters"), Column("Saves", "MACs per filter"),
-        Column("Saves", "parameters per filter"), *heads, Column("Recommended", "rate"),
-    ]  # fmt: skip
+        Column("Group", numeric=False, code=True),
+        Column("Filters"),
+        Column("MACs", group="One filter saves"),
+        Column("Parameters", group="One filter saves"),
+        *heads,
+        Column("Tolerates", tolerated),
+        Column("Recommended", f"for {_goal(document)}"),
+    ]
     rows = [_row(document, group) for group in document["groups"]]
     notes = [f"{g['name']} is frozen: {g['frozen']}." for g in document["groups"] if g["frozen"]]
-    notes.append(
-        "Rates are rounded to whole filters. A negative drop is a gain. Drops of several groups add up, roughly."
-    )
+    notes.append("Rates are rounded to whole filters; a negative drop is a gain.")
     return Table("Each group of filters pruned alone, without training.", columns, rows, notes)
 
 
@@ -73,15 +80,28 @@ def _row(document: Document, group: Document) -> list[Cell]:
     cells = [Cell(group["name"], ", ".join(group["layers"])), Cell(f"{group['channels']:,}")]
     cells += [Cell(f"{group[f'saves_{what}_per_channel']:,.0f}") for what in ("macs", "params")]
     if not group["points"]:
-        return [*cells, *(Cell("–", "frozen", tone="absent") for _ in (*document["rates"], "recommended"))]
+        return [*cells, *(Cell("–", "frozen", tone="absent") for _ in (*document["rates"], "tolerated", "recommended"))]
     for rate in document["rates"]:
         point = min(group["points"], key=lambda p: abs(p["rate"] - rate))
-        exact = (
-            f"{point['removed']} removed, {document['metric']['name']} {point['metric']:.6g}, loss {point['loss']:.6g}"
-        )
+        exact = f"{point['removed']} removed, metric {point['metric']:.6g}, loss {point['loss']:.6g}"
         bad = point["drop_points"] > document["allowed_drop"]
         cells.append(Cell(_drop(document, point["drop_points"]), exact, tone="bad" if bad else ""))
-    return [*cells, Cell(f"{100 * group['recommended_rate']:.0f} %")]
+    return [*cells, *(_rate(group[f"{kind}_rate"]) for kind in ("tolerated", "recommended"))]
+
+
+def _rate(value: float | None) -> Cell:
+    return Cell("–", "the budget cannot be reached", tone="absent") if value is None else Cell(f"{100 * value:.0f} %")
+
+
+def _goal(document: Document) -> str:
+    """The budget in words: "50 % of the MACs"."""
+    ((kind, value),) = document["budget"].items()
+    words = {"rate": "of the filters removed", "max_params": "of the parameters", "max_macs": "of the MACs"}
+    return f"{100 * value:g} % {words[kind]}"
+
+
+def _metric(document: Document) -> str:
+    return metric_word(Metric.model_validate(document["metric"]))
 
 
 def panels(document: Document, colors: Mapping[str, str]) -> Any:
@@ -114,7 +134,8 @@ def _fill(
         for line in lines:
             axes.plot(*line, color=colors["point"], linewidth=0.6, alpha=0.6, zorder=1)
         axes.axhline(document["allowed_drop"], color=colors["muted"], linewidth=0.8, linestyle=(0, (3, 2)), zorder=2)
-        axes.axvline(100 * group["recommended_rate"], color=colors["baseline"], linewidth=1.2, zorder=2)
+        if group["recommended_rate"] is not None:
+            axes.axvline(100 * group["recommended_rate"], color=colors["baseline"], linewidth=1.2, zorder=2)
         axes.plot(*own, color=colors["accent"], linewidth=1.6, marker="o", markersize=3, zorder=3)
         title = f"{_shortened(group['name'])} ({group['channels']})"
         axes.set_title(title, fontsize=8, loc="left", parse_math=False)
@@ -122,7 +143,7 @@ def _fill(
         axes.tick_params(labelbottom=True)
     _scale(next(iter(figure.axes)), lines, document)
     figure.supxlabel("Filters of the group removed (%)", fontsize=9, color=colors["muted"])
-    label = f"Drop of {document['metric']['name']} ({_unit(document)})"
+    label = f"Drop of {_metric(document)} ({_unit(document)})"
     figure.supylabel(label, fontsize=9, color=colors["muted"], parse_math=False)
 
 
