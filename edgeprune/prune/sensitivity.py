@@ -224,7 +224,7 @@ class Journal:
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
         try:
             head = json.loads(lines[0]) if lines else {}
-            if head.get("key") == key:
+            if isinstance(head, dict) and head.get("key") == key:
                 self.points = [Point(**json.loads(line)) for line in lines[1:]]
                 self.orders = head["orders"]
                 write_bytes(path, b"".join(line + b"\n" for line in lines))
