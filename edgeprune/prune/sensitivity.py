@@ -150,7 +150,8 @@ def _measured(
     pass_seconds = float(np.median([point.seconds, *(p.seconds for p in known.values())]))
     progress.note(
         f"{len(missing)} points of {split.size:,} samples to measure, about {_duration(len(missing) * pass_seconds)} "
-        f"(one pass takes {pass_seconds:.2f} s)" + (f"; {len(known) - 1} points are there already" if known else "")
+        f"(one pass takes {pass_seconds:.2f} s)"
+        + (f"; {len(known) - 1} points are there already" if len(known) > 1 else "")
     )
     progress.begin("sensitivity", len(missing))
     for group, count in missing:

@@ -102,13 +102,12 @@ def test_plots_are_there(done):
 def test_the_table(done, model):
     """Without --json: a table, nothing measured again."""
     out, *_ = done
-    before = (out / "points.jsonl").stat().st_mtime_ns
+    before = (out / "points.jsonl").read_bytes()
     told = _run(model, out)
     assert told.returncode == 0, told.stderr
     assert "conv2d" in told.stdout
     assert "points of" not in told.stderr
-    assert (out / "points.jsonl").read_bytes().count(b"\n") == 2 + POINTS * told.stdout.count("  8 ")
-    assert before <= (out / "points.jsonl").stat().st_mtime_ns
+    assert (out / "points.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(
