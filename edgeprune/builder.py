@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import filelock
 
 from edgeprune import plan as planning
 from edgeprune.context import Context, Trust
 from edgeprune.errors import DataError, UsageError
-from edgeprune.files import copy_file, output_errors, sha256_file, write_bytes, write_json
+from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
 from edgeprune.recipe import Recipe, load_recipe
@@ -85,7 +81,7 @@ def build(
             expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
         )
     folder = Path(out) if out else default_folder(model, chosen)
-    with _locked(folder):
+    with locked(folder):
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
@@ -145,25 +141,6 @@ def _name(source: Any) -> str:
     return source.stem if isinstance(source, Path) else source.name
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the operating system lets go of the lock when the process ends, however it ends."""
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", blocking=False)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise UsageError(
-                f"Another edgeprune build is running in {folder}.",
-                fix="wait for it to end, or choose another folder with --out.",
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _context(
     source: Any, recipe: Recipe, target: Target, seed: int, deterministic: bool, trust: Trust, progress: Progress
 ) -> Context:
@@ -192,12 +169,12 @@ def _with_data(context: Context, run: Run, source: Any) -> Context:
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
     _, labels = next(iter(data.validation.batches(1)))
     task = resolve_task(model, context.recipe.task, labels)
-    _check_classes(task, data)
+    check_classes(task, data)
     inputs = {**context.inputs, "data": data.fingerprint}
     return dataclasses.replace(context, inputs=inputs, data=data, task=task)
 
 
-def _check_classes(task: Task, data: Data) -> None:
+def check_classes(task: Task, data: Data) -> None:
     """Labels must be among the model's outputs."""
     known = data.train.labels
     found = len(data.class_names) if data.class_names else int(known.max()) + 1 if known is not None else 0

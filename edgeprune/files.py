@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import OutputError
+from edgeprune.errors import OutputError, UsageError
 
 _CAUSES = {
     errno.ENOSPC: ("there is no space left on the disk", "free some space, or choose another folder with --out."),
@@ -85,3 +85,24 @@ def sha256_file(path: Path) -> str:
 def sha256_json(document: Any) -> str:
     """SHA-256 of a JSON document with sorted keys, as a hex string."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make and hold a folder; the operating system lets go of the lock when the process ends, however it ends."""
+    import filelock
+
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise UsageError(
+                f"Another edgeprune is at work in {folder}.",
+                fix="wait for it to end, or choose another folder with --out.",
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

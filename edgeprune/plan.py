@@ -10,7 +10,7 @@ import dataclasses
 from edgeprune import stages
 from edgeprune.pipeline import Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import FiltersConfig, Mode, Recipe
+from edgeprune.recipe import FiltersConfig, Mode, Recipe, rate_label
 from edgeprune.target import Target
 
 MODEL = "model"
@@ -21,11 +21,16 @@ REFERENCE: Mode = "float32"
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One .tflite of a build: its name, the step that ends it, and the step its Keras model comes from."""
+    """One .tflite of a build: its name, the step that ends it, and the step its Keras model comes from.
+
+    Where the recipe explores rates: the rate, and the series of variants that differ in nothing else.
+    """
 
     name: str
     last: str
     model: str
+    series: str | None = None  # the method and format that variants of several rates have in common
+    rate: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,47 +46,69 @@ def source_step(is_demo: bool) -> Step:
     return Step(MODEL, stages.demo if is_demo else stages.load)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    """A chain of steps from the model to what is converted: the step it ends with, and what its variants are called."""
+
+    last: str
+    prefix: str = ""
+    method: str | None = None
+    rate: float | None = None
+
+
 def make_plan(recipe: Recipe, target: Target) -> Plan:
     """All steps of a build but the first."""
     steps = [Step(BASELINE, stages.baseline, after=MODEL)]
     variants = []
-    chains = {"": BASELINE}
-    if pruning := _pruning_steps(recipe, target):
-        steps += pruning
-        chains[f"{pruning[-1].name}-"] = pruning[-1].name
-    for prefix, parent in chains.items():
-        modes = recipe.quantize.modes if prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
+    chains = [_Chain(BASELINE)]
+    for rate in recipe.rates or (None,):
+        pruning = _pruning_steps(recipe if rate is None else recipe.at_rate(rate), target, rate)
+        steps += [step for step in pruning if step not in steps]  # what comes before the first rate is shared
+        if pruning:
+            last = pruning[-1].name
+            method = None if rate is None else last.removesuffix(rate_label(rate))
+            chains.append(_Chain(last, f"{last}-", method, rate))
+    for chain in chains:
+        modes = recipe.quantize.modes if chain.prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
         for mode in modes:
-            made = _variant_steps(f"{prefix}{mode}", parent, _convert_config(recipe, target, mode))
+            name = f"{chain.prefix}{mode}"
+            made = _variant_steps(name, chain.last, _convert_config(recipe, target, mode))
             steps += made
-            variants.append(Variant(f"{prefix}{mode}", made[-1].name, parent))
+            series = f"{chain.method}-{mode}" if chain.method else None
+            variants.append(Variant(name, made[-1].name, chain.last, series, chain.rate))
     return Plan(tuple(steps), tuple(variants))
 
 
-def _pruning_steps(recipe: Recipe, target: Target) -> list[Step]:
-    """The chain from the model to the pruned one. Its last step is named after all methods in it."""
+def _pruning_steps(recipe: Recipe, target: Target, rate: float | None) -> list[Step]:
+    """The chain from the model to the pruned one. Its last step is named after all methods in it.
+
+    From the first section on that has a budget, the names of steps end in the ``rate`` that the recipe is at.
+    """
     steps: list[Step] = []
+    at = "" if rate is None else rate_label(rate)
     if recipe.filters:
-        steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target))
+        steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target), at)
     if recipe.magnitude:
         config = stages.MagnitudeStageConfig(
             magnitude=recipe.magnitude, finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment
         )
         before = steps[-1].name if steps else MODEL
-        steps.append(Step("filters-magnitude" if steps else "magnitude", stages.magnitude, config, after=before))
+        steps.append(
+            Step(f"filters-magnitude{at}" if steps else f"magnitude{at}", stages.magnitude, config, after=before)
+        )
     return steps
 
 
-def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int) -> list[Step]:
+def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int, at: str) -> list[Step]:
     steps: list[Step] = []
     for number in range(1, filters.steps + 1):
         last = number == filters.steps
         config = stages.FiltersStageConfig(filters=filters, share=number / filters.steps, multiple=multiple)
         before = steps[-1].name if steps else MODEL
-        steps.append(Step(f"filters.remove{number}", stages.filters, config, after=before))
+        steps.append(Step(f"filters{at}.remove{number}", stages.filters, config, after=before))
         finetune = recipe.finetune if last else recipe.finetune.model_copy(update={"epochs": filters.step_epochs})
         training = stages.TrainingConfig(finetune=finetune, distill=recipe.distill, augment=recipe.augment)
-        name = "filters" if last else f"filters.finetune{number}"
+        name = f"filters{at}" if last else f"filters{at}.finetune{number}"
         steps.append(Step(name, stages.finetune, training, after=steps[-1].name))
     return steps
 

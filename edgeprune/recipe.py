@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,14 +85,14 @@ class FiltersConfig(Config):
     max_params: OpenFraction | None = None  # of the unpruned model's, kept
     max_macs: OpenFraction | None = None
     criterion: CriterionName = "fisher"
-    allocation: Literal["uniform", "global"] = "global"
+    allocation: Literal["uniform", "global", "sensitivity"] = "global"
     steps: Annotated[int, pydantic.Field(ge=1)] = 1  # 1: one shot; n: prune in n steps with fine-tuning in between
     step_epochs: Annotated[int, pydantic.Field(ge=0)] = 1  # of fine-tuning after each step but the last
     samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that data-driven criteria look at
     min_channels: Annotated[int, pydantic.Field(gt=0)] = 2
     round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
     protect: tuple[str, ...] = ()  # layers that keep their filters; names, shell patterns
-    rates: dict[str, Annotated[float, pydantic.Field(ge=0, lt=1)]] = {}  # layer pattern → its own rate
+    layer_rates: dict[str, Annotated[float, pydantic.Field(ge=0, lt=1)]] = {}  # layer pattern → its own rate
     compensate: bool = True  # repair biases and batch normalization right after removal
     verify: bool = True  # compare with the masked original on random inputs
 
@@ -144,6 +145,24 @@ class CalibrationConfig(Config):
     strategy: Literal["stratified", "random"] = "stratified"
 
 
+def _filters_at(filters: FiltersConfig, rate: float) -> FiltersConfig:
+    """Removes ``rate`` of what the section limits: filters, parameters or MACs."""
+    limit = next(key for key in ("rate", "max_params", "max_macs") if getattr(filters, key) is not None)
+    return filters.model_copy(update={limit: rate if limit == "rate" else 1 - rate})
+
+
+# Section with a budget → the same section at a rate of ``Recipe.rates``.
+RATED: dict[str, Callable[[Any, float], Config]] = {
+    "filters": _filters_at,
+    "magnitude": lambda section, rate: section.model_copy(update={"sparsity": rate}),
+}
+
+
+def rate_label(rate: float) -> str:
+    """A rate as it stands in names of variants: "30" for 0.3, "12.5" for 0.125."""
+    return f"{100 * rate:g}"
+
+
 class Recipe(Config):
     """Everything that decides what a build does, apart from the model, the data and the target."""
 
@@ -158,6 +177,28 @@ class Recipe(Config):
     augment: AugmentConfig = AugmentConfig()
     quantize: QuantizeConfig = QuantizeConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    rates: tuple[OpenFraction, ...] = ()  # a pruned chain for each; (): one chain, as the sections say
+
+    @pydantic.field_validator("rates")
+    @classmethod
+    def _rates_increase(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if rates and (len(rates) < 2 or any(a >= b for a, b in itertools.pairwise(rates))):
+            raise ValueError("needs at least two rates, increasing, each in (0, 1)")
+        if len({rate_label(rate) for rate in rates}) < len(rates):
+            raise ValueError("has rates that differ by less than six digits: variants are named after them")
+        return rates
+
+    @pydantic.model_validator(mode="after")
+    def _rates_have_a_budget(self) -> Recipe:
+        if self.rates and not any(getattr(self, section) for section in RATED):
+            sections = " or ".join(f"[{section}]" for section in RATED)
+            raise ValueError(f"rates need a pruning section with a budget that they take the place of: {sections}")
+        return self
+
+    def at_rate(self, rate: float) -> Recipe:
+        """The recipe whose pruning sections all remove ``rate``, in (0, 1), of what they have a budget of."""
+        sections = {name: change(section, rate) for name, change in RATED.items() if (section := getattr(self, name))}
+        return self.model_copy(update={"rates": (), **sections})
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""
@@ -246,7 +287,7 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
                 + _did_you_mean(str(item["input"]), known)
             )
         else:
-            lines.append(f"  {where} = {item['input']!r}: {item['msg']}.")
+            lines.append(f"  {where} = {item['input']!r}: {item['msg']}." if path else f"  {item['msg']}.")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from edgeprune._version import __version__
 COMMANDS = {
     "build": "Prune, fine-tune, quantize, convert and measure a model.",
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
+    "sensitivity": "Accuracy against pruning rate, for each group of filters alone.",
     "profile": "Size, memory and operators of a .tflite file.",
     "targets": "The boards that edgeprune knows.",
     "init": "Write a commented edgeprune.toml.",
@@ -66,7 +67,7 @@ def main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = _fail(
-            "Interrupted. Finished stages and training epochs are kept: the same command goes on from there.",
+            "Interrupted. Finished stages, training epochs and points are kept: the same command goes on from there.",
             130,
             debug,
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 
 def profile_table(found: dict[str, Any]) -> Table:
@@ -49,3 +51,33 @@ def inspection_tables(found: dict[str, Any]) -> Iterator[Table]:
         saves = [f"{row[f'saves_{what}_per_channel']:,.0f}" if row["prunable"] else "–" for what in ("params", "macs")]
         groups.add_row(row["name"], f"{row['size']:,}", made_by, *saves, row["frozen"] or "")
     yield groups
+
+
+def sensitivity_table(found: dict[str, Any]) -> Table:
+    """The drop of each group at each rate, the rate that it tolerates, and the recommended one."""
+    metric, measured = found["metric"], [group for group in found["groups"] if group["points"]]
+    baseline, percent = found["baseline"]["metric"], metric["points"] == 100
+    budget = ", ".join(f"{key} = {value:g}" for key, value in found["budget"].items())
+    table = Table(
+        title=f"Drop of {metric['name']}{' in points' if percent else ''}, each group pruned alone, without training",
+        caption=f"Unpruned: {f'{100 * baseline:.2f} %' if percent else f'{baseline:.4g}'} on "
+        f"{found['data']['samples']:,} validation samples. Tolerated: costs at most {found['allowed_drop']:.3g} alone. "
+        f"Take: {found['recommendation']} ({budget}).",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("group", overflow="fold")
+    for column in ("filters", *(f"{100 * rate:g} %" for rate in found["rates"]), "tolerated", "take"):
+        table.add_column(column, justify="right")
+    for group in measured:
+        drops = [_nearest(group["points"], rate)["drop_points"] for rate in found["rates"]]
+        cells = [Text(f"{drop:.2f}", "red" if drop > found["allowed_drop"] else "") for drop in drops]
+        rates = (group["tolerated_rate"], group["recommended_rate"])
+        cells += [Text("–" if rate is None else f"{100 * rate:.0f} %", "bold") for rate in rates]
+        table.add_row(Text(group["name"]), str(group["channels"]), *cells)
+    return table
+
+
+def _nearest(points: list[dict[str, Any]], rate: float) -> dict[str, Any]:
+    """The point that a rate was rounded to."""
+    return min(points, key=lambda point: abs(point["rate"] - rate))

@@ -58,7 +58,8 @@ def evaluate_keras(model: tf_keras.Model, split: Split, task: Task) -> float:
     """The task's metric of a Keras model on a whole split."""
     metric = task.new_metric()
     for x, y in split.batches(BATCH):
-        metric.update_state(_first(y), model.predict_on_batch(x) if len(model.outputs) == 1 else _first(model(x)))
+        outputs = model.predict_on_batch(x) if len(model.outputs) == 1 else model(x)
+        metric.update_state(first_output(y), first_output(outputs))
     return float(metric.result())
 
 
@@ -82,7 +83,7 @@ def evaluate_tflite(
     progress.begin("evaluating", split.size)
     for x, y in split.batches(BATCH):
         outputs = session.run(_inputs(x, session.inputs))
-        metric.update_state(_first(y), outputs[0])
+        metric.update_state(first_output(y), outputs[0])
         if reference is not None:
             sums.add([np.asarray(part) for part in forward(x)], outputs)
         progress.advance(len(outputs[0]))
@@ -96,7 +97,7 @@ def _inputs(x: Any, names: Sequence[str]) -> list[np.ndarray]:
     return [np.asarray(part) for part in parts]
 
 
-def _first(y: Any) -> Any:
+def first_output(y: Any) -> Any:
     """The labels or outputs that the metric is over: those of the first output."""
     if isinstance(y, dict):
         return next(iter(y.values()))

@@ -10,13 +10,16 @@ import dataclasses
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.prune.criteria import Scores
 from edgeprune.prune.graph import Graph, Group
+
+if TYPE_CHECKING:
+    from edgeprune.prune.sensitivity import Curves
 
 # A budget counts as met within this many points of the whole.
 TOLERANCE_POINTS = 2.0
@@ -48,14 +51,14 @@ class Constraints:
         min_channels: kept in every layer.
         multiple: the number of channels of every pruned layer is a multiple of this, where the group allows it.
         protect: shell patterns over layer names that are not pruned.
-        rates: shell pattern → fraction of filters removed, instead of the overall rate.
+        layer_rates: shell pattern → fraction of filters removed, instead of the overall rate.
         max_rate: no group loses more than this fraction.
     """
 
     min_channels: int = 1
     multiple: int = 1
     protect: tuple[str, ...] = ()
-    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    layer_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     max_rate: float = 0.95
 
 
@@ -63,9 +66,10 @@ def allocate(
     graph: Graph,
     scores: Scores,
     budget: Budget,
-    how: Literal["uniform", "global"],
+    how: Literal["uniform", "global", "sensitivity"],
     constraints: Constraints,
     per_cost: bool = False,
+    curves: Curves | None = None,
 ) -> np.ndarray:
     """Choose the units that stay.
 
@@ -75,8 +79,10 @@ def allocate(
     Args:
         scores: importance per unit of each group.
         how: ``uniform``: every group loses the same fraction. ``global``: by importance across groups.
+            ``sensitivity``: by the rise of the measured loss per MAC (parameter, filter) saved.
         per_cost: with ``global``, by importance per share of the MACs (or parameters, or both) that a bundle saves.
             Right for scores in units of the loss; a norm divided by a cost means nothing.
+        curves: what ``sensitivity`` goes by; every group that may lose channels has its curve.
 
     Returns:
         bool [units of the graph].
@@ -85,7 +91,7 @@ def allocate(
         RecipeError: the budget cannot be met; the message names the largest reachable reduction.
     """
     candidates = [_Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
-    key = _ORDERS[how](graph, budget, per_cost)
+    key = _ORDERS[how](graph, budget, per_cost, curves)
     bundles = [
         (key(candidate, number), index)
         for index, candidate in enumerate(candidates)
@@ -124,7 +130,7 @@ class _Candidate:
         free = np.array([i for i in range(group.size) if i not in group.reasons], int)
         if any(fnmatch.fnmatch(layer, p) for layer in (group.name, *group.layers) for p in constraints.protect):
             free = free[:0]
-        own = [rate for p, rate in constraints.rates.items() if fnmatch.fnmatch(group.name, p)]
+        own = [rate for p, rate in constraints.layer_rates.items() if fnmatch.fnmatch(group.name, p)]
         most = min(len(free), group.size - constraints.min_channels, int(group.size * constraints.max_rate))
         order = free[np.argsort(scores[free], kind="stable")]
         return cls(group, order, scores, max(most, 0), _step(graph, group, constraints), own[0] if own else None)
@@ -182,12 +188,15 @@ class _Plan:
         return keep
 
 
-def _uniform_order(graph: Graph, budget: Budget, per_cost: bool) -> Callable[[_Candidate, int], float]:
+Key = Callable[[_Candidate, int], Any]  # a candidate and the number of a bundle, from 1 → what bundles are sorted by
+
+
+def _uniform_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
     """By the fraction of the group that is gone with the bundle."""
     return lambda candidate, number: number * candidate.step / candidate.group.size
 
 
-def _global_order(graph: Graph, budget: Budget, per_cost: bool) -> Callable[[_Candidate, int], float]:
+def _global_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
     """By importance, or by importance per cost."""
     costs = unit_costs(graph, graph.groups, budget) if per_cost else dict.fromkeys((g.name for g in graph.groups), 1.0)
 
@@ -198,24 +207,73 @@ def _global_order(graph: Graph, budget: Budget, per_cost: bool) -> Callable[[_Ca
     return key
 
 
-_ORDERS = {"uniform": _uniform_order, "global": _global_order}
+def _sensitivity_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
+    """By the rise of the loss per cost saved, on the convex envelope of each group's curve.
+
+    With convex curves, and losses that add up, taking the cheapest bundle first minimises the predicted loss under the
+    budget (Fox 1966, "Discrete optimization via marginal analysis"). Among equals, groups keep in step.
+    """
+    assert curves is not None
+    costs = unit_costs(graph, graph.groups, budget)
+    envelopes = {group.name: convex_envelope(*curves.loss_rise(group)) for group in graph.groups}
+
+    def key(candidate: _Candidate, number: int) -> tuple[float, float]:
+        size, step = candidate.group.size, candidate.step
+        before, after = ((n * step) / size for n in (number - 1, number))
+        rise = envelopes[candidate.group.name]
+        # Filters all cost the same where the budget counts filters.
+        cost = 1.0 if budget.rate is not None else max(costs[candidate.group.name], 1e-30)
+        return (rise(after) - rise(before)) / (cost * step), after
+
+    return key
+
+
+def convex_envelope(rates: np.ndarray, rises: np.ndarray) -> Callable[[float], float]:
+    """The largest convex function below the points, straight between them; past the last, it goes on as it ended.
+
+    Args:
+        rates: rising, from 0.
+        rises: not falling, from 0.
+    """
+    hull: list[tuple[float, float]] = []
+    for x, y in zip(rates.tolist(), rises.tolist(), strict=True):
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-1][0]) >= (y - hull[-1][1]) * (
+            hull[-1][0] - hull[-2][0]
+        ):
+            hull.pop()
+        hull.append((x, y))
+    xs, ys = np.array(hull).T
+    slope = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2]) if len(hull) > 1 else 0.0
+    return lambda rate: float(np.interp(rate, xs, ys) + slope * max(rate - xs[-1], 0.0))
+
+
+_ORDERS = {"uniform": _uniform_order, "global": _global_order, "sensitivity": _sensitivity_order}
 
 
 def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget) -> dict[str, float]:
-    """The share of the whole model's MACs (or parameters; the sum of both shares, if the budget limits both) that
-    removing one unit of each group saves; 0 for a frozen group."""
+    """The share of the model that removing one unit of each group saves: of its MACs, of its parameters, or the sum of
+    both shares, as the budget limits them."""
+    totals = {"params": graph.count_params, "macs": graph.count_macs}
+    everything = np.ones(len(graph.units), bool)
+    costs = dict.fromkeys((group.name for group in groups), 0.0)
+    for what in budget.limits or ("macs",):
+        total = totals[what](everything)
+        for name, saved in unit_savings(graph, groups, what).items():
+            costs[name] += saved / total
+    return costs
+
+
+def unit_savings(graph: Graph, groups: Sequence[Group], what: str) -> dict[str, float]:
+    """How many MACs ("macs") or parameters ("params") removing one unit of each group saves; 0 for a frozen group."""
     first = {g.name: int(g.units[next(i for i in range(g.size) if i not in g.reasons)]) for g in groups if not g.frozen}
     of_interest = np.zeros(len(graph.units), bool)
     of_interest[list(first.values())] = True
     saved = np.zeros(len(graph.units))
-    for what in budget.limits or ("macs",):
-        terms = {"params": graph.params, "macs": graph.macs}[what]
-        total = sum(term.coefficient * math.prod(map(len, term.vectors)) for term in terms)
-        for term in terms:
-            whole = term.coefficient * math.prod(map(len, term.vectors))
-            for unit in {int(unit) for vector in term.vectors for unit in vector[of_interest[vector]]}:
-                left = term.coefficient * math.prod(int(np.count_nonzero(vector != unit)) for vector in term.vectors)
-                saved[unit] += (whole - left) / total
+    for term in {"params": graph.params, "macs": graph.macs}[what]:
+        whole = term.coefficient * math.prod(map(len, term.vectors))
+        for unit in {int(unit) for vector in term.vectors for unit in vector[of_interest[vector]]}:
+            left = term.coefficient * math.prod(int(np.count_nonzero(vector != unit)) for vector in term.vectors)
+            saved[unit] += whole - left
     return {group.name: float(saved[first[group.name]]) if group.name in first else 0.0 for group in groups}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,15 @@ import numpy as np
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.prune import allocation, surgery
 from edgeprune.prune.allocation import Budget, Constraints
-from edgeprune.prune.criteria import CRITERIA, Evidence
+from edgeprune.prune.criteria import CRITERIA, Evidence, Scores
 from edgeprune.prune.graph import Graph, Group, analyse
 
 if TYPE_CHECKING:
     import tf_keras
+
+    from edgeprune.prune.sensitivity import Curves
+
+    MeasureCurves = Callable[[Graph, Scores], Curves]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,7 @@ def prune_filters(
     constraints: Constraints | None = None,
     evidence: Evidence | None = None,
     verify: bool = True,
+    curves: MeasureCurves | None = None,
 ) -> Pruned:
     """Remove the least important channels.
 
@@ -56,9 +62,11 @@ def prune_filters(
         rate: fraction of filters removed, in (0, 1); or
         max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1); or both.
         criterion: a key of :data:`edgeprune.prune.criteria.CRITERIA`.
-        allocation: "uniform" or "global".
+        allocation: "uniform", "global" or "sensitivity".
         evidence: data, for criteria that need it.
         verify: compare with the oracle on random inputs.
+        curves: for the allocation "sensitivity": ``(graph, scores) -> curves``, by
+            :func:`edgeprune.prune.sensitivity.measure` on validation data.
 
     Raises:
         RecipeError: no budget, or a rate and another, an unknown criterion, or a budget that cannot be reached.
@@ -67,14 +75,20 @@ def prune_filters(
     """
     budget = check_budget(Budget(rate, max_params, max_macs))
     graph = analyse(model)
-    keep = choose(graph, budget, criterion, allocation, constraints or Constraints(), evidence or Evidence())
+    keep = choose(graph, budget, criterion, allocation, constraints or Constraints(), evidence or Evidence(), curves)
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if verify else None
     return Pruned(pruned, removed_channels(graph, keep), difference)
 
 
 def choose(
-    graph: Graph, budget: Budget, criterion: str, how: Any, constraints: Constraints, evidence: Evidence
+    graph: Graph,
+    budget: Budget,
+    criterion: str,
+    how: Any,
+    constraints: Constraints,
+    evidence: Evidence,
+    curves: MeasureCurves | None = None,
 ) -> np.ndarray:
     """The units that stay: bool [units of the graph]."""
     if criterion not in CRITERIA:
@@ -82,7 +96,11 @@ def choose(
     chosen = CRITERIA[criterion]
     if chosen.needs_data and evidence.batches is None:
         raise DataError(f"The criterion {criterion!r} looks at data, and none was given.", fix="pass evidence.")
-    return allocation.allocate(graph, chosen.score(graph, evidence), budget, how, constraints, chosen.in_loss)
+    if how == "sensitivity" and curves is None:
+        raise DataError("The allocation 'sensitivity' measures on data, and none was given.", fix="pass curves.")
+    scores = chosen.score(graph, evidence)
+    measured = curves(graph, scores) if how == "sensitivity" and curves else None
+    return allocation.allocate(graph, scores, budget, how, constraints, chosen.in_loss, measured)
 
 
 def mask_filters(model: tf_keras.Model, removed: dict[str, np.ndarray]) -> tf_keras.Model:

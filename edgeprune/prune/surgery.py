@@ -185,6 +185,11 @@ def _apply(structure: Any, edit: Edit, keep: np.ndarray) -> None:
         structure[key] = np.compress(stays, np.asarray(structure[key]), axis=edit.axis)
 
 
+def mask_name(layer: str, call: int, position: int, axis: int) -> str:
+    """The name of the mask before a call of a layer: on ``axis`` of its input number ``position``."""
+    return f"{layer}_{call}_{position}_{axis}_mask"
+
+
 def _mask_inputs(name: str, number: int, arguments: Any, rows: list[Any], keep: np.ndarray) -> Any:
     import tensorflow as tf
 
@@ -193,6 +198,6 @@ def _mask_inputs(name: str, number: int, arguments: Any, rows: list[Any], keep: 
     for position, axis, vector in rows:
         place = tensors[position]
         rank = len(values[place].shape) - 1
-        layer = ChannelMask(keep[vector].tolist(), axis % rank, name=f"{name}_{number}_{position}_{axis}_mask")
+        layer = ChannelMask(keep[vector].tolist(), axis % rank, name=mask_name(name, number, position, axis))
         values[place] = layer(values[place])
     return tf.nest.pack_sequence_as(arguments, values)

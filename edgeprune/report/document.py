@@ -88,6 +88,8 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
     return {
         "name": variant.name,
         "file": file,
+        "series": variant.series,
+        "rate": variant.rate,
         "baseline": False,
         **{key: profile[key] for key in ("sha256", "bytes", "gzip_bytes", "params", "nonzero_params", "macs")},
         "weight_sparsity": profile["weight_sparsity"],

@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ class Point:
     y: float
     pick: bool = False
     baseline: bool = False
+    series: str | None = None  # points of one series are joined, from small to large x
 
 
 # A point is drawn with every look that it has: the pick may be the baseline.
@@ -86,6 +87,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, higher_is_bette
             [p.x for p in best], [p.y for p in best], where="post", color=COLORS["muted"], linewidth=1.2,
             linestyle=(0, (4, 3)), label="Pareto front", zorder=1,
         )  # fmt: skip
+        _join(axes, points)
         for has_look, look in _LOOKS:
             chosen = [p for p in points if has_look(p)]
             if chosen:
@@ -93,9 +95,26 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, higher_is_bette
         _limits(axes, points)
         axes.set_xlabel(x_label, parse_math=False)
         axes.set_ylabel(y_label, parse_math=False)
-        figure.legend(loc="outside upper left", ncols=4, frameon=False, handletextpad=0.4, columnspacing=1.2)
+        figure.legend(
+            loc="outside upper left",
+            ncols=4 - any(p.series for p in points),
+            frameon=False,
+            handletextpad=0.4,
+            columnspacing=1.2,
+        )
         _label(figure, axes, points, best)
     return result[0]
+
+
+_SERIES = tuple(itertools.product(("-", (0, (1, 1.5)), (0, (6, 2))), ("accent", "baseline", "muted", "ink")))
+
+
+def _join(axes: Axes, points: Sequence[Point]) -> None:
+    """A line through the points of each series."""
+    names = dict.fromkeys(point.series for point in points if point.series)
+    for name, (style, color) in zip(names, itertools.cycle(_SERIES), strict=False):
+        chosen = sorted((point.x, point.y) for point in points if point.series == name)
+        axes.plot(*zip(*chosen, strict=True), color=COLORS[color], linewidth=1.5, linestyle=style, label=name, zorder=2)
 
 
 def curves(lines: Sequence[Line], epochs: Sequence[int], y_label: str, prefix: str) -> str:
@@ -120,42 +139,59 @@ def curves(lines: Sequence[Line], epochs: Sequence[int], y_label: str, prefix: s
 @contextmanager
 def _axes(prefix: str, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes, list[str]]]:
     """A figure in the page's style; on leaving, the list holds its SVG."""
+    with drawing(_WIDTH, height) as figure:
+        result: list[str] = []
+        yield figure, styled(figure.add_subplot()), result
+        result.append(to_svg(figure, prefix))
+
+
+@contextmanager
+def drawing(width: float, height: float, colors: Mapping[str, str] = COLORS) -> Iterator[Figure]:
+    """An empty figure in the page's style, ``width`` x ``height`` in inches; save it before leaving."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    result: list[str] = []
     defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)  # a user's matplotlibrc must not change the bytes
-    with matplotlib.rc_context(rc={**defaults, **_STYLE}):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    with matplotlib.rc_context(rc={**defaults, **_style(colors)}):
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)  # has the renderer that measures text
         figure.patch.set_visible(False)
-        axes = figure.add_subplot()
-        axes.patch.set_visible(False)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(True, zorder=0)
-        yield figure, axes, result
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    result.append(_inline(buffer.getvalue(), prefix))
+        yield figure
 
 
-_STYLE: dict[Any, Any] = {
-    "backend": "agg",
-    "svg.hashsalt": "edgeprune",  # else ids are random
-    "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
-    "font.size": _FONT,
-    "text.color": COLORS["ink"],
-    "axes.labelcolor": COLORS["muted"],
-    "axes.edgecolor": COLORS["line"],
-    "axes.axisbelow": True,
-    "grid.color": COLORS["line"],
-    "grid.linewidth": 0.6,
-    "xtick.color": COLORS["line"],
-    "ytick.color": COLORS["line"],
-    "xtick.labelcolor": COLORS["muted"],
-    "ytick.labelcolor": COLORS["muted"],
-}
+def styled(axes: Axes) -> Axes:
+    """Axes without a box around them, on a grid."""
+    axes.patch.set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, zorder=0)
+    return axes
+
+
+def to_svg(figure: Figure, prefix: str) -> str:
+    """The figure as an ``<svg>`` element; ``prefix`` begins its ids."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return _inline(buffer.getvalue(), prefix)
+
+
+def _style(colors: Mapping[str, str]) -> dict[Any, Any]:
+    return {
+        "backend": "agg",
+        "svg.hashsalt": "edgeprune",  # else ids are random
+        "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
+        "font.size": _FONT,
+        "text.color": colors["ink"],
+        "axes.labelcolor": colors["muted"],
+        "axes.edgecolor": colors["line"],
+        "axes.axisbelow": True,
+        "grid.color": colors["line"],
+        "grid.linewidth": 0.6,
+        "xtick.color": colors["line"],
+        "ytick.color": colors["line"],
+        "xtick.labelcolor": colors["muted"],
+        "ytick.labelcolor": colors["muted"],
+    }
 
 
 def _limits(axes: Axes, points: Sequence[Point]) -> None:

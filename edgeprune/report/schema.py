@@ -151,6 +151,8 @@ class Variant(Entry):
     validation: ValidationValue | None
     baseline: Flag
     kernels: list[Kernel] | None = None
+    series: Text | None = None  # method and format, where the recipe explored several rates of it
+    rate: Fraction | None = None  # of what the recipe limits, removed
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 

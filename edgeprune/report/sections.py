@@ -47,6 +47,7 @@ def tradeoffs(report: Report) -> Blocks:
     costs: list[tuple[str, str, Callable[[Variant], float | None]]] = [
         ("File size (kB)", "file size", lambda variant: variant.bytes / 1000),
         ("Compressed size, gzip (kB)", "compressed size", lambda v: v.gzip_bytes and v.gzip_bytes / 1000),
+        *_macs(report),
         *(
             (_axis(setup), f"latency measured on {setup.place}, {setup.software}", _median(setup))
             for setup in setups(report)
@@ -54,6 +55,13 @@ def tradeoffs(report: Report) -> Blocks:
     ]
     figures = [_scatter(report, f"plot{number}", *cost) for number, cost in enumerate(costs, 1)]
     return [Figures([figure for figure in figures if figure])] if any(figures) else []
+
+
+def _macs(report: Report) -> list[tuple[str, str, Callable[[Variant], float | None]]]:
+    """Multiply-accumulates as a cost, where variants differ in them."""
+    if len({variant.macs for variant in report.variants} - {None}) < 2:
+        return []
+    return [("Multiply-accumulates (millions)", "multiply-accumulates", lambda v: v.macs and v.macs / 1e6)]
 
 
 def _axis(setup: Setup) -> str:
@@ -73,7 +81,7 @@ def _scatter(
 ) -> Figure | None:
     factor, unit = (100, " (%)") if fmt.is_percent(report.metric) else (1, "")
     points = [
-        Point(v.name, x, factor * v.metric.value, pick=v.name == report.pick, baseline=v.baseline)
+        Point(v.name, x, factor * v.metric.value, pick=v.name == report.pick, baseline=v.baseline, series=v.series)
         for v in report.variants
         if (x := cost(v)) is not None and v.metric and math.isfinite(v.metric.value)
     ]

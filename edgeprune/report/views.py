@@ -38,12 +38,12 @@ def render(report: Report, template: str) -> str:
     """One of ``FILES`` as text."""
     shown = [section for section in SECTIONS if section.in_markdown or template.endswith(".html")]
     sections = [(section, blocks) for section in shown if (blocks := section.blocks(report))]
-    return _environment().get_template(template).render(
+    return environment().get_template(template).render(
         report=report, headline=headline, sections=sections, in_files=IN_FILES
     )  # fmt: skip
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     import jinja2
     import markupsafe
 

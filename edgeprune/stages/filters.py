@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
@@ -11,6 +12,9 @@ from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
     from edgeprune.prune.allocation import Budget
+    from edgeprune.prune.criteria import Scores
+    from edgeprune.prune.graph import Graph
+    from edgeprune.prune.sensitivity import Curves
 
 
 class FiltersStageConfig(Config):
@@ -38,9 +42,10 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
     evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
     graph = analyse(context.load(artifact))
-    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, settings.rates)
+    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, settings.layer_rates)
     budget = _step_budget(config, original, artifact.facts["model"])
-    keep = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence)
+    curves = partial(_measure, settings, context)
+    keep = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves)
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if settings.verify else None
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
@@ -62,6 +67,22 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     return with_model(artifact, pruned, context).with_(
         original=original, filters={"groups": rows, "oracle_difference": difference, "validation": validation}
     )
+
+
+def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Scores) -> Curves:
+    """Sensitivity on validation samples; the folder of the stage belongs to one model and config, so that is the key.
+
+    A broken-off stage goes on with the order that it had: scores from data may differ in their last digits.
+    """
+    from edgeprune.calibration import representative_indices
+    from edgeprune.prune import sensitivity
+
+    data, task = context.required()
+    sample = data.validation.subset(
+        representative_indices(data.validation, settings.samples, "stratified", context.seed)
+    )
+    journal = sensitivity.Journal(context.folder / "sensitivity.jsonl", "stage")
+    return sensitivity.measure(graph, lambda: scores, sample, task, journal, progress=context.progress)[0]
 
 
 def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: dict[str, Any]) -> Budget:

@@ -83,7 +83,7 @@ def test_the_least_important_go(graph):
 
 def test_rates_of_groups(graph):
     """A group with a rate of its own loses that, whatever the rest does."""
-    constraints = Constraints(rates={"b*": 0.5, "d": 0.0})
+    constraints = Constraints(layer_rates={"b*": 0.5, "d": 0.0})
     assert _kept(graph, _allocate(graph, "uniform", constraints, rate=0.25)) == {"a": 12, "b": 32, "d": 24, "head": 10}
     kept = _kept(graph, _allocate(graph, "global", constraints, max_macs=0.4))
     assert (kept["b"], kept["d"]) == (32, 24)

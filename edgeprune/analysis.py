@@ -1,0 +1,291 @@
+"""``edgeprune sensitivity``: a model and data in; how each group of filters reacts to pruning, alone, out."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import glob
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune._version import __version__
+from edgeprune.context import versions
+from edgeprune.errors import ModelError, RecipeError, UsageError
+from edgeprune.files import locked, output_errors, sha256_json, write_bytes, write_json
+from edgeprune.progress import Progress
+from edgeprune.prune.sensitivity import RATES
+from edgeprune.recipe import FiltersConfig, Recipe
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.data import Data, Split
+    from edgeprune.prune.criteria import Scores
+    from edgeprune.prune.graph import Graph, Group
+    from edgeprune.prune.sensitivity import Curves, Orders
+    from edgeprune.train.task import Task
+
+SAMPLES = 1024
+# What a group alone may cost at the rate that it tolerates: points of a fraction, or this part of the baseline's value.
+TOLERATED_POINTS = 1.0
+TOLERATED_PART = 0.02
+# The budget of the recommended rates where the recipe has none.
+DEFAULT_FILTERS = FiltersConfig(max_macs=0.5)
+
+
+def analyse_sensitivity(
+    model: str | Path,
+    *,
+    data: Any,
+    recipe: str | Path | Recipe | None = None,
+    rates: Sequence[float] = RATES,
+    criterion: str | None = None,
+    samples: int = SAMPLES,
+    out: str | Path | None = None,
+    seed: int = 0,
+    trust_model: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Prune each group of filters alone at several rates, without training, and evaluate on validation samples.
+
+    Args:
+        model: a model file or folder.
+        data: folder, .npz, ``module:function``, function, arrays, or "demo".
+        recipe: whose ``[data]``, ``[task]`` and ``[filters] criterion`` count; as for a build.
+        rates: fractions of a group's filters, in (0, 1).
+        criterion: which filters of a group go first; None: the recipe's, else fisher.
+        samples: of the validation data; all of it if it has fewer.
+        out: where results go, and where a broken-off run goes on; None: ``runs/MODEL-sensitivity``.
+
+    Returns:
+        The document in sensitivity.json.
+
+    Raises:
+        EdgepruneError: with what happened, what was expected, and what to do.
+    """
+    from edgeprune.builder import resolve_recipe
+    from edgeprune.models.hash import model_hash
+    from edgeprune.models.load import load_model
+    from edgeprune.report.sensitivity import write_views
+    from edgeprune.train.determinism import start
+
+    if not rates or not all(0 < rate < 1 for rate in rates):
+        raise UsageError(f"The rates are {list(rates)}.", expected="at least one, each in (0, 1).")
+    resolved, path = resolve_recipe(recipe), Path(model)
+    chosen = criterion or (resolved.filters or DEFAULT_FILTERS).criterion
+    folder = Path(out) if out else Path("runs") / f"{path.stem}-sensitivity"
+    start(seed, False)
+    source = {"name": path.stem, "source": str(model), "sha256": model_hash(path)}
+    loaded = load_model(model, trust=trust_model)
+    with locked(folder):
+        opened, task = _open(loaded, data, resolved, seed)
+        request = _Request(source, resolved, chosen, tuple(sorted(rates)), samples, seed)
+        document = _analyse(loaded, opened, task, request, folder, progress or Progress())
+        with output_errors(folder):
+            write_json(folder / "sensitivity.json", document)
+            write_views(document, folder)
+            if document["reachable"]:
+                write_bytes(folder / "recipe.toml", _recipe(document).encode())
+            else:  # one of another budget would be taken for this one's
+                (folder / "recipe.toml").unlink(missing_ok=True)
+    return document
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    source: dict[str, Any]
+    recipe: Recipe
+    criterion: str
+    rates: tuple[float, ...]
+    samples: int
+    seed: int
+
+    @property
+    def filters(self) -> FiltersConfig:
+        return self.recipe.filters or DEFAULT_FILTERS
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """The one limit of the recipe, or the default one."""
+        given = {key: getattr(self.filters, key) for key in ("rate", "max_params", "max_macs")}
+        return {key: value for key, value in given.items() if value is not None}
+
+    def key(self, data: Data) -> str:
+        """Everything that decides a point; not the rates, so that more of them go on from the points that are there."""
+        return sha256_json(
+            {
+                "model": self.source["sha256"],
+                "data": data.fingerprint,
+                "task": self.recipe.task.model_dump(mode="json"),
+                "criterion": self.criterion,
+                "samples": self.samples,
+                "seed": self.seed,
+                "versions": versions(),
+            }
+        )
+
+
+def _open(model: tf_keras.Model, source: Any, recipe: Recipe, seed: int) -> tuple[Data, Task]:
+    from edgeprune.builder import check_classes
+    from edgeprune.data import InputSpec, data_errors, load_data
+    from edgeprune.train.task import resolve_task
+
+    with data_errors():
+        data = load_data(source, recipe.data, InputSpec.of(model), seed=seed)
+        _, labels = next(iter(data.validation.batches(1)))
+    task = resolve_task(model, recipe.task, labels)
+    check_classes(task, data)
+    return data, task
+
+
+def _analyse(
+    model: tf_keras.Model, data: Data, task: Task, request: _Request, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    from edgeprune.calibration import representative_indices
+    from edgeprune.prune.graph import analyse
+    from edgeprune.prune.sensitivity import Journal, measure
+
+    graph = analyse(model)
+    if all(group.frozen for group in graph.groups):
+        raise ModelError(
+            "Nothing can be pruned from the model.", fix="`edgeprune inspect` says why each group is frozen."
+        )
+    indices = representative_indices(data.validation, request.samples, "stratified", request.seed)
+    sample = data.validation.subset(indices)
+    journal = Journal(folder / "points.jsonl", request.key(data))
+    curves, order = measure(
+        graph, lambda: _scores(graph, data, task, request), sample, task, journal, request.rates, progress=progress
+    )
+    return _document(graph, curves, _recommended(graph, curves, order, request), sample, data, task, request)
+
+
+def _scores(graph: Graph, data: Data, task: Task, request: _Request) -> Scores:
+    """The importance of every channel, from training samples where the criterion looks at data."""
+    from edgeprune.calibration import representative_indices
+    from edgeprune.prune.criteria import CRITERIA, Evidence
+
+    if request.criterion not in CRITERIA:
+        raise RecipeError(f"There is no criterion {request.criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
+    indices = representative_indices(data.train, request.samples, "stratified", request.seed)
+    batches = data.train.subset(indices).batches(32, shuffle_seed=request.seed)
+    return CRITERIA[request.criterion].score(graph, Evidence(lambda: batches, task, request.seed))
+
+
+def _recommended(graph: Graph, curves: Curves, order: Orders, request: _Request) -> dict[str, float] | RecipeError:
+    """The rate of each group by the allocation "sensitivity" under the recipe's budget; or why there is none."""
+    from edgeprune.prune.allocation import Budget, Constraints, allocate
+
+    filters = request.filters
+    constraints = Constraints(filters.min_channels, 1, filters.protect, filters.layer_rates)
+    scores = {group.name: np.zeros(group.size) for group in graph.groups}
+    for name, units in order.items():
+        scores[name][units] = np.arange(len(units))
+    try:
+        keep = allocate(graph, scores, Budget(**request.budget), "sensitivity", constraints, curves=curves)
+    except RecipeError as error:  # the curves are worth having all the same
+        return error
+    return {group.name: float(1 - keep[group.units].mean()) for group in graph.groups}
+
+
+def _document(
+    graph: Graph,
+    curves: Curves,
+    recommended: dict[str, float] | RecipeError,
+    sample: Split,
+    data: Data,
+    task: Task,
+    request: _Request,
+) -> dict[str, Any]:
+    from edgeprune.prune.allocation import unit_savings
+
+    everything = np.ones(len(graph.units), bool)
+    saves = {
+        "macs": unit_savings(graph, graph.groups, "macs"),
+        "params": unit_savings(graph, graph.groups, "params"),
+    }
+    return {
+        "schema_version": 1,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "edgeprune_version": __version__,
+        "model": {
+            **request.source,
+            "params": graph.count_params(everything),
+            "macs": round(graph.count_macs(everything)),
+        },
+        "data": {"source": data.source, "split": "validation", "samples": sample.size},
+        "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
+        "criterion": request.criterion,
+        "seed": request.seed,
+        "rates": list(request.rates),
+        "allowed_drop": allowed_drop(task, curves.baseline.metric),
+        "baseline": {"metric": curves.baseline.metric, "loss": curves.baseline.loss},
+        "budget": request.budget,
+        "reachable": not isinstance(recommended, RecipeError),
+        "recommendation": getattr(recommended, "what", "the least predicted loss under the budget"),
+        "groups": [_group(group, curves, task, saves, recommended) for group in graph.groups],
+    }
+
+
+def _group(
+    group: Group, curves: Curves, task: Task, saves: dict[str, dict[str, float]], recommended: Any
+) -> dict[str, Any]:
+    baseline = curves.baseline.metric
+    points = [
+        {
+            "rate": point.removed / group.size,
+            "removed": point.removed,
+            "metric": point.metric,
+            "drop_points": task.drop(baseline, point.metric),
+            "loss": point.loss,
+        }
+        for point in curves.of(group)[1:]
+    ]
+    return {
+        "name": group.name,
+        "channels": group.size,
+        "layers": list(group.layers),
+        "frozen": group.frozen,
+        **{f"saves_{what}_per_channel": costs[group.name] for what, costs in saves.items()},
+        "tolerated_rate": tolerated_rate(points, allowed_drop(task, baseline)) if points else None,
+        "recommended_rate": recommended[group.name] if points and isinstance(recommended, dict) else None,
+        "points": points,
+    }
+
+
+def allowed_drop(task: Task, baseline: float) -> float:
+    """What a group alone may cost at the rate that it tolerates: in points, or in the metric's unit."""
+    return TOLERATED_POINTS if task.points == 100 else TOLERATED_PART * abs(baseline)
+
+
+def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
+    """The largest rate at which the drop is at most ``allowed``, rounded down to a hundredth.
+
+    Between points the drop is taken as straight, and as never falling with the rate; past the last nothing is known.
+    """
+    drops = np.nan_to_num([0.0, *(point["drop_points"] for point in points)], nan=np.inf)
+    known = list(zip([0.0, *(p["rate"] for p in points)], np.maximum.accumulate(drops).tolist(), strict=True))
+    rate = known[-1][0]
+    for (low, before), (high, after) in itertools.pairwise(known):
+        if after > allowed:
+            rate = low + (high - low) * (allowed - before) / (after - before)
+            break
+    return int(100 * rate + 1e-9) / 100
+
+
+def _recipe(document: dict[str, Any]) -> str:
+    """The recommended rates as a recipe that others can extend."""
+    import tomli_w
+
+    rated = {group["name"]: group for group in document["groups"] if group["recommended_rate"] is not None}
+    removed = sum(group["recommended_rate"] * group["channels"] for group in rated.values())
+    filters = {
+        "rate": min(max(round(removed / sum(group["channels"] for group in rated.values()), 4), 0.0001), 0.9999),
+        "allocation": "uniform",
+        "criterion": document["criterion"],
+        "layer_rates": {glob.escape(name): round(group["recommended_rate"], 6) for name, group in rated.items()},
+    }
+    return tomli_w.dumps({"description": "Rates of each group by measured sensitivity.", "filters": filters})

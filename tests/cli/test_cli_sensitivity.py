@@ -1,0 +1,128 @@
+"""``edgeprune sensitivity`` as users start it: results, one JSON document, a kill in the middle, wrong usage."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edgeprune.recipe import load_recipe
+
+POINTS = 4  # rates, of each of the tiny model's prunable groups
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sensitivity")
+    tiny_model.save(folder / "tiny.keras")
+    (folder / "edgeprune.toml").write_text("[data]\nscale = 0.00392156862745098\n")
+    return folder / "tiny.keras"
+
+
+def _command(model, out, *more):
+    rates = "0.2,0.4,0.6,0.8"
+    command = [sys.executable, "-m", "edgeprune", "sensitivity", str(model), "--data", "demo", "--criterion", "l2"]
+    return [*command, "--rates", rates, "--samples", "100", "--out", str(out), *more]
+
+
+def _run(model, out, *more):
+    return subprocess.run(_command(model, out, *more), capture_output=True, text=True, cwd=model.parent, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def done(model):
+    """The folder of a run that was interrupted once, and what the interrupted and the second process said."""
+    out = model.parent / "run"
+    with subprocess.Popen(_command(model, out), cwd=model.parent, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 200
+        while _lines(out) < 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=100)
+        code = process.returncode
+    kept = (out / "points.jsonl").read_bytes()
+    return out, code, said, kept, _run(model, out, "--json")
+
+
+def _lines(out):
+    path = out / "points.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def test_an_interrupted_run_loses_nothing(done):
+    """Ctrl-C is exit code 130 with one message; the next run keeps every point and measures the others only."""
+    out, code, said, kept, second = done
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert "goes on from there" in said
+    assert second.returncode == 0, second.stderr
+    assert (out / "points.jsonl").read_bytes().startswith(kept)
+
+
+def test_standard_output_is_one_document(done):
+    """--json prints sensitivity.json; every group has its points, drops agree with the metric, frozen ones say why."""
+    out, *_, second = done
+    document = json.loads(second.stdout)
+    assert document == json.loads((out / "sensitivity.json").read_text())
+    baseline = document["baseline"]["metric"]
+    assert document["data"]["split"] == "validation"
+    for group in document["groups"]:
+        assert bool(group["frozen"]) == (not group["points"])
+        for point in group["points"]:
+            assert point["drop_points"] == pytest.approx(100 * (baseline - point["metric"]), abs=1e-9)
+            assert point["rate"] == point["removed"] / group["channels"]
+    free = [group for group in document["groups"] if not group["frozen"]]
+    assert sum(len(group["points"]) for group in free) == POINTS * len(free)
+    assert "about" in second.stderr  # how long it would take
+
+
+def test_a_recipe_can_use_the_rates(done):
+    """recipe.toml loads, and its rates are the recommended ones."""
+    out, *_, second = done
+    recipe = load_recipe(out / "recipe.toml")
+    recommended = {g["name"]: g["recommended_rate"] for g in json.loads(second.stdout)["groups"] if not g["frozen"]}
+    assert recipe.filters.layer_rates == pytest.approx(recommended, abs=1e-6)
+    assert 0 < recipe.filters.rate < 1
+
+
+def test_plots_are_there(done):
+    """A PNG, and a page that needs nothing from elsewhere, with a panel and a row per group."""
+    out, *_, second = done
+    assert (out / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "sensitivity.html").read_text()
+    assert "http" not in page
+    assert page.count("<svg") == 1
+    for group in json.loads(second.stdout)["groups"]:
+        assert f">{group['name']}</code>" in page
+        assert group["frozen"] or f">{group['name']} ({group['channels']})<" in page
+
+
+def test_the_table(done, model):
+    """Without --json: a table, nothing measured again."""
+    out, *_ = done
+    before = (out / "points.jsonl").read_bytes()
+    told = _run(model, out)
+    assert told.returncode == 0, told.stderr
+    assert "conv2d" in told.stdout
+    assert "points of" not in told.stderr
+    assert (out / "points.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rates", "0.1,x"], "x"),
+        (["--rates", "0.5,1.5"], "in (0, 1)"),
+        (["--criterion", "l7"], "l2"),
+        (["--recipe", "int9"], "int8"),
+    ],
+)
+def test_wrong_usage(model, tmp_path, arguments, words):
+    """Exit code 2 and one message that names what is right."""
+    done = _run(model, tmp_path, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
