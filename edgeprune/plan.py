@@ -10,7 +10,7 @@ import dataclasses
 from edgeprune import stages
 from edgeprune.pipeline import Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import FiltersConfig, Mode, Recipe
+from edgeprune.recipe import FiltersConfig, LayersConfig, Mode, Recipe, SparsifyConfig
 from edgeprune.target import Target
 
 MODEL = "model"
@@ -61,27 +61,56 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
 def _pruning_steps(recipe: Recipe, target: Target) -> list[Step]:
     """The chain from the model to the pruned one. Its last step is named after all methods in it."""
     steps: list[Step] = []
+    if recipe.layers:
+        steps += _layer_steps(recipe, recipe.layers)
+    if recipe.sparsify:
+        steps.append(_sparsify_step(recipe, recipe.sparsify, steps))
     if recipe.filters:
-        steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target))
+        steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target), steps)
     if recipe.magnitude:
         config = stages.MagnitudeStageConfig(
             magnitude=recipe.magnitude, finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment
         )
-        before = steps[-1].name if steps else MODEL
-        steps.append(Step("filters-magnitude" if steps else "magnitude", stages.magnitude, config, after=before))
+        steps.append(Step(_named(steps, "magnitude"), stages.magnitude, config, after=_last(steps)))
     return steps
 
 
-def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int) -> list[Step]:
+def _named(steps: list[Step], method: str) -> str:
+    """The name of a step that adds a method to the chain."""
+    return f"{steps[-1].name}-{method}" if steps else method
+
+
+def _last(steps: list[Step]) -> str:
+    return steps[-1].name if steps else MODEL
+
+
+def _layer_steps(recipe: Recipe, layers: LayersConfig) -> list[Step]:
+    config = stages.LayersStageConfig(layers=layers)
+    if recipe.sparsify or recipe.filters or recipe.magnitude:  # their training restores accuracy
+        return [Step("layers", stages.layers, config, after=MODEL)]
+    training = stages.TrainingConfig(finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment)
+    removal = Step("layers.remove", stages.layers, config, after=MODEL)
+    return [removal, Step("layers", stages.finetune, training, after=removal.name)]
+
+
+def _sparsify_step(recipe: Recipe, sparsify: SparsifyConfig, before: list[Step]) -> Step:
+    finetune = recipe.finetune.model_copy(update={"epochs": sparsify.epochs, "patience": None})
+    config = stages.SparsifyStageConfig(
+        sparsify=sparsify, finetune=finetune, distill=recipe.distill, augment=recipe.augment
+    )
+    return Step(_named(before, "sparsify"), stages.sparsify, config, after=_last(before))
+
+
+def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int, before: list[Step]) -> list[Step]:
     steps: list[Step] = []
+    method = _named(before, "filters")
     for number in range(1, filters.steps + 1):
         last = number == filters.steps
         config = stages.FiltersStageConfig(filters=filters, share=number / filters.steps, multiple=multiple)
-        before = steps[-1].name if steps else MODEL
-        steps.append(Step(f"filters.remove{number}", stages.filters, config, after=before))
+        steps.append(Step(f"{method}.remove{number}", stages.filters, config, after=_last(steps or before)))
         finetune = recipe.finetune if last else recipe.finetune.model_copy(update={"epochs": filters.step_epochs})
         training = stages.TrainingConfig(finetune=finetune, distill=recipe.distill, augment=recipe.augment)
-        name = "filters" if last else f"filters.finetune{number}"
+        name = method if last else f"{method}.finetune{number}"
         steps.append(Step(name, stages.finetune, training, after=steps[-1].name))
     return steps
 
