@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import Config, LayersConfig
@@ -22,10 +24,11 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
     data, task = context.required()
     settings = config.layers
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
-    evidence = BlockEvidence(
-        batches=lambda: data.train.subset(indices).batches(32),
-        worsening=lambda full, short: task.drop(*(evaluate_keras(m, data.validation, task) for m in (full, short))),
-    )
+
+    def worsening(full: Any, short: Any) -> float:
+        return task.drop(evaluate_keras(full, data.validation, task), evaluate_keras(short, data.validation, task))
+
+    evidence = BlockEvidence(lambda: data.train.subset(indices).batches(32), worsening)
     pruned, removals = prune_blocks(
         context.load(artifact),
         remove=settings.remove,

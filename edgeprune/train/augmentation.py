@@ -169,7 +169,9 @@ def _pair(first: Any, second: Any, share: Any) -> Any:
 
 def _unpair(pairs: Any) -> tuple[Any, Any, Any]:
     """Labels, the partners' labels, and the share of the first [batch, 1]."""
-    width = (pairs.shape[-1] - 1) // 2
+    import tensorflow as tf
+
+    width = (tf.shape(pairs)[-1] - 1) // 2
     return pairs[:, :width], pairs[:, width:-1], pairs[:, -1:]
 
 
