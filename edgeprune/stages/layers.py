@@ -37,7 +37,7 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
         evidence=evidence,
         protect=settings.protect,
     )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": removal.block.name,
             "kind": removal.block.kind,
