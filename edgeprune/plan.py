@@ -1,16 +1,18 @@
 """Recipe × target → the steps of a build, as a tree.
 
-The order of pruning stages is fixed here: a recipe says which, never in what order.
+The order of methods is fixed here: a recipe says which, never in what order.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from edgeprune import stages
-from edgeprune.pipeline import Step
+from edgeprune.models.hash import model_hash
+from edgeprune.pipeline import Stage, Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import FiltersConfig, Mode, Recipe, rate_label
+from edgeprune.recipe import Mode, Recipe, WeightsConfig, rate_label
 from edgeprune.target import Target
 
 MODEL = "model"
@@ -41,76 +43,152 @@ class Plan:
     variants: tuple[Variant, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    """Steps in a row from the model on. It is named after the methods in it, and so are its steps.
+
+    Attributes:
+        rate: the one of several rates that the recipe is at.
+        rated: whether a method in the chain follows it; before, chains of several rates are the same.
+    """
+
+    steps: tuple[Step, ...] = ()
+    methods: tuple[str, ...] = ()
+    rate: float | None = None
+    rated: bool = False
+
+    @property
+    def name(self) -> str:
+        return "-".join(self.methods) + (rate_label(self.rate) if self.rated and self.rate is not None else "")
+
+    @property
+    def last(self) -> str:
+        return self.steps[-1].name if self.steps else MODEL
+
+    def method(self, name: str, rated: bool = False) -> _Chain:
+        """The chain with a method begun: the steps that follow are its steps."""
+        return dataclasses.replace(self, methods=(*self.methods, name), rated=self.rated or rated)
+
+    def step(self, stage: Stage, config: Any, suffix: str = "") -> _Chain:
+        """The chain with one more step; the last of a method has no suffix."""
+        step = Step(f"{self.name}{suffix}", stage, config, after=self.last)
+        return dataclasses.replace(self, steps=(*self.steps, step))
+
+
 def source_step(is_demo: bool) -> Step:
     """The first step: where the model comes from."""
     return Step(MODEL, stages.demo if is_demo else stages.load)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chain:
-    """A chain of steps from the model to what is converted: the step it ends with, and what its variants are called."""
-
-    last: str
-    prefix: str = ""
-    method: str | None = None
-    rate: float | None = None
 
 
 def make_plan(recipe: Recipe, target: Target) -> Plan:
     """All steps of a build but the first."""
     steps = [Step(BASELINE, stages.baseline, after=MODEL)]
     variants = []
-    chains = [_Chain(BASELINE)]
+    for mode in dict.fromkeys((REFERENCE, *recipe.quantize.modes)):
+        made = _variant_steps(mode, BASELINE, _convert_config(recipe, target, mode))
+        variants.append(Variant(mode, made[-1].name, BASELINE))
+        steps += made
     for rate in recipe.rates or (None,):
-        pruning = _pruning_steps(recipe if rate is None else recipe.at_rate(rate), target, rate)
-        steps += [step for step in pruning if step not in steps]  # what comes before the first rate is shared
-        if pruning:
-            last = pruning[-1].name
-            method = None if rate is None else last.removesuffix(rate_label(rate))
-            chains.append(_Chain(last, f"{last}-", method, rate))
-    for chain in chains:
-        modes = recipe.quantize.modes if chain.prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
-        for mode in modes:
-            name = f"{chain.prefix}{mode}"
-            made = _variant_steps(name, chain.last, _convert_config(recipe, target, mode))
-            steps += made
-            series = f"{chain.method}-{mode}" if chain.method else None
-            variants.append(Variant(name, made[-1].name, chain.last, series, chain.rate))
+        for chain in _chains(recipe if rate is None else recipe.at_rate(rate), target, rate):
+            steps += [step for step in chain.steps if step not in steps]
+            for mode in recipe.quantize.modes:
+                config = _convert_config(recipe, target, mode, sparse=mode == "float32" and _is_sparse(recipe))
+                ending = f"{mode}-sparse" if config.sparse else mode
+                made = _variant_steps(f"{chain.last}-{ending}", chain.last, config)
+                series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
+                variants.append(Variant(f"{chain.last}-{ending}", made[-1].name, chain.last, series, rate))
+                steps += made
     return Plan(tuple(steps), tuple(variants))
 
 
-def _pruning_steps(recipe: Recipe, target: Target, rate: float | None) -> list[Step]:
-    """The chain from the model to the pruned one. Its last step is named after all methods in it.
-
-    From the first section on that has a budget, the names of steps end in the ``rate`` that the recipe is at.
-    """
-    steps: list[Step] = []
-    at = "" if rate is None else rate_label(rate)
-    if recipe.filters:
-        steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target), at)
-    if recipe.magnitude:
-        config = stages.MagnitudeStageConfig(
-            magnitude=recipe.magnitude, finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment
-        )
-        before = steps[-1].name if steps else MODEL
-        steps.append(
-            Step(f"filters-magnitude{at}" if steps else f"magnitude{at}", stages.magnitude, config, after=before)
-        )
-    return steps
+def _chains(recipe: Recipe, target: Target, rate: float | None) -> list[_Chain]:
+    """The chains from the model to the changed ones; none if the recipe changes nothing."""
+    chains = [_Chain(rate=rate)]
+    for method in METHODS:
+        chains = [after for chain in chains for after in method(recipe, target, chain)]
+    return [chain for chain in chains if chain.steps]
 
 
-def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int, at: str) -> list[Step]:
-    steps: list[Step] = []
+def _layers(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
+    if not recipe.layers:
+        return [chain]
+    chain, config = chain.method("layers"), stages.LayersStageConfig(layers=recipe.layers)
+    if recipe.sparsify or recipe.filters or recipe.weights:  # their training restores accuracy
+        return [chain.step(stages.layers, config)]
+    return [chain.step(stages.layers, config, ".remove").step(stages.finetune, _training(recipe))]
+
+
+def _sparsify(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
+    if not recipe.sparsify:
+        return [chain]
+    training = _training(recipe, epochs=recipe.sparsify.epochs, patience=None)
+    config = stages.SparsifyStageConfig(sparsify=recipe.sparsify, **dict(training))
+    return [chain.method("sparsify").step(stages.sparsify, config)]
+
+
+def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
+    if not recipe.filters:
+        return [chain]
+    filters, multiple = recipe.filters, channel_multiple(recipe, target)
+    chain = chain.method("filters", rated=True)
     for number in range(1, filters.steps + 1):
-        last = number == filters.steps
-        config = stages.FiltersStageConfig(filters=filters, share=number / filters.steps, multiple=multiple)
-        before = steps[-1].name if steps else MODEL
-        steps.append(Step(f"filters{at}.remove{number}", stages.filters, config, after=before))
-        finetune = recipe.finetune if last else recipe.finetune.model_copy(update={"epochs": filters.step_epochs})
-        training = stages.TrainingConfig(finetune=finetune, distill=recipe.distill, augment=recipe.augment)
-        name = f"filters{at}" if last else f"filters{at}.finetune{number}"
-        steps.append(Step(name, stages.finetune, training, after=steps[-1].name))
-    return steps
+        config = stages.FiltersStageConfig(filters=filters, number=number, multiple=multiple)
+        chain = chain.step(stages.filters, config, f".remove{number}")
+        if number < filters.steps:
+            chain = chain.step(stages.finetune, _training(recipe, epochs=filters.step_epochs), f".finetune{number}")
+    return [chain.step(stages.finetune, _training(recipe))]
+
+
+def _weights(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
+    if not recipe.weights:
+        return [chain]
+    if recipe.lottery:
+        return _tickets(recipe, chain)
+    chain = chain.method(weights_method(recipe.weights), rated=True)
+    if recipe.weights.sparse_inference:
+        chain = chain.step(stages.prepare_sparse, stages.PrepareSparseConfig(weights=recipe.weights), ".prepare")
+    return [chain.step(stages.weights, stages.WeightsStageConfig(weights=recipe.weights, **dict(_training(recipe))))]
+
+
+def weights_method(config: WeightsConfig) -> str:
+    """What the field calls it: the criterion, or the dynamic method if masks of one size keep changing."""
+    if config.regrow == "none":
+        return config.criterion
+    dynamic = {"gradient": "rigl", "random": "set"}
+    return dynamic[config.regrow] if config.schedule == "constant" else f"{config.criterion}-regrow"
+
+
+def _tickets(recipe: Recipe, chain: _Chain) -> list[_Chain]:
+    """One step per round, each of which makes a mask; then the ticket, and the control if asked for."""
+    lottery = recipe.lottery
+    assert lottery is not None
+    config = stages.LotteryStageConfig(
+        lottery=lottery,
+        weights=recipe.weights,
+        initial_hash=model_hash(lottery.initial) if lottery.initial else None,
+        **dict(_training(recipe, epochs=lottery.epochs)),
+    )
+    chain = chain.method("lottery", rated=True)
+    for number in range(1, lottery.rounds + 1):
+        chain = chain.step(stages.ticket, config.model_copy(update={"round": number}), f".round{number}")
+    tickets = [chain.step(stages.retrain, config)]
+    if lottery.control:
+        control = config.model_copy(update={"control": True})
+        tickets.append(chain.method("control").step(stages.retrain, control))
+    return tickets
+
+
+METHODS = (_layers, _sparsify, _filters, _weights)
+
+
+def _training(recipe: Recipe, **changes: Any) -> stages.TrainingConfig:
+    """The recipe's training, with other values of ``[finetune]`` where a method has its own."""
+    finetune = recipe.finetune.model_copy(update=changes)
+    return stages.TrainingConfig(finetune=finetune, distill=recipe.distill, augment=recipe.augment)
+
+
+def _is_sparse(recipe: Recipe) -> bool:
+    return recipe.weights is not None and recipe.weights.sparse_inference
 
 
 def channel_multiple(recipe: Recipe, target: Target) -> int:
@@ -122,10 +200,10 @@ def channel_multiple(recipe: Recipe, target: Target) -> int:
     return int(target.channel_multiple.get(dtype, 1))  # type: ignore[call-overload]
 
 
-def _convert_config(recipe: Recipe, target: Target, mode: Mode) -> stages.ConvertConfig:
+def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool = False) -> stages.ConvertConfig:
     plan = quantization_plan(mode, recipe.quantize, target)
     return stages.ConvertConfig(
-        mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None
+        mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None, sparse=sparse
     )
 
 

@@ -106,6 +106,37 @@ class FiltersConfig(Config):
         return self
 
 
+class LayersConfig(Config):
+    """``[layers]``: remove whole residual blocks and layers. Exactly one budget: ``remove`` or ``max_macs``."""
+
+    remove: Annotated[int, pydantic.Field(ge=1)] | None = None  # this many blocks
+    max_macs: OpenFraction | None = None  # of the unpruned model's, kept
+    criterion: Literal["similarity", "sensitivity"] = "similarity"
+    samples: Annotated[int, pydantic.Field(gt=0)] = 512  # training samples that similarity looks at
+    protect: tuple[str, ...] = ()  # layers that stay; names, shell patterns
+
+    @pydantic.model_validator(mode="after")
+    def _one_budget(self) -> LayersConfig:
+        if (self.remove is None) == (self.max_macs is None):
+            raise ValueError("needs exactly one of remove and max_macs")
+        return self
+
+
+class SparsifyConfig(Config):
+    """``[sparsify]``: train with penalties before pruning. A weight of 0 leaves the penalty out."""
+
+    epochs: Annotated[int, pydantic.Field(ge=1)] = 4
+    weights_l1: Annotated[float, pydantic.Field(ge=0)] = 0.0  # times the sum of absolute weights
+    bn_l1: Annotated[float, pydantic.Field(ge=0)] = 0.0  # times the sum of absolute scales of batch normalization
+    group_lasso: Annotated[float, pydantic.Field(ge=0)] = 0.0  # times the sum of the norms of removable channels
+
+    @pydantic.model_validator(mode="after")
+    def _some_penalty(self) -> SparsifyConfig:
+        if not (self.weights_l1 or self.bn_l1 or self.group_lasso):
+            raise ValueError("needs at least one of weights_l1, bn_l1 and group_lasso above 0")
+        return self
+
+
 class FinetuneConfig(Config):
     """``[finetune]``: training after a pruning step. Uses train and validation data only."""
 
@@ -115,6 +146,7 @@ class FinetuneConfig(Config):
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd: Nesterov momentum 0.9
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
     patience: Annotated[int, pydantic.Field(ge=0)] | None = None  # epochs without progress before stopping; None: never
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0  # decoupled; biases and normalization are left alone
 
 
 class DistillConfig(Config):
@@ -125,10 +157,12 @@ class DistillConfig(Config):
 
 
 class AugmentConfig(Config):
-    """``[augment]``: random changes of training images. None by default: not every sample is an image."""
+    """``[augment]``: random changes of training samples. None by default: not every sample is an image."""
 
     flip: bool = False  # left to right
     shift: Annotated[int, pydantic.Field(ge=0)] = 0  # up to this many pixels each way
+    cutout: Annotated[int, pydantic.Field(ge=0)] = 0  # side of the blanked square, in pixels
+    mixup: Annotated[float, pydantic.Field(ge=0)] = 0.0  # alpha of the Beta distribution that two samples are mixed by
 
 
 class QuantizeConfig(Config):
@@ -170,6 +204,8 @@ class Recipe(Config):
     description: str = ""
     data: DataConfig = DataConfig()
     task: TaskConfig = TaskConfig()
+    layers: LayersConfig | None = None
+    sparsify: SparsifyConfig | None = None
     filters: FiltersConfig | None = None
     magnitude: MagnitudeConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeprune.errors import ModelError
@@ -12,7 +12,11 @@ ChangeArguments = Callable[[Any, int, Any, Any], tuple[Any, Any]]
 
 
 def rebuild(
-    model: Any, make_layer: MakeLayer, change_arguments: ChangeArguments | None = None, name: str | None = None
+    model: Any,
+    make_layer: MakeLayer,
+    change_arguments: ChangeArguments | None = None,
+    name: str | None = None,
+    replaced: Mapping[int, Any] | None = None,
 ) -> Any:
     """A new functional model with the same inputs, calls, outputs and names; the weights are not set.
 
@@ -21,6 +25,8 @@ def rebuild(
         make_layer: ``layer -> new layer``, called once per layer, shared ones included.
         change_arguments: ``(layer, number of its call, args, kwargs) -> (args, kwargs)``, the arguments holding the
             new tensors.
+        replaced: id of a tensor between layers of ``model`` → the earlier tensor that takes its place. Calls that
+            nothing asks for any more, and layers without calls, are left out.
 
     Returns:
         A ``tf_keras.Model`` that shares nothing with ``model``.
@@ -35,9 +41,12 @@ def rebuild(
     tensors: dict[int, Any] = {}
 
     def new_tensor(value: Any) -> Any:
-        return tensors.get(id(value), value)
+        return tensors.get(id(_final(value, replaced or {})), value)
 
+    needed = needed_calls(model, replaced or {})
     for node in ordered_nodes(model):
+        if id(node) not in needed:
+            continue
         layer = node.layer
         if id(layer) not in made:
             made[id(layer)] = make_layer(layer)
@@ -58,8 +67,37 @@ def rebuild(
     rebuilt.trainable = model.trainable
     # Setting the model's flag sets it for all layers: theirs are their own.
     for layer in model.layers:
-        _copy_trainable(layer, made[id(layer)])
+        if id(layer) in made:
+            _copy_trainable(layer, made[id(layer)])
     return rebuilt
+
+
+def needed_calls(model: Any, replaced: Mapping[int, Any]) -> set[int]:
+    """Ids of the nodes that the outputs depend on, with tensors replaced as in :func:`rebuild`; inputs always."""
+    from edgeprune.prune.graph import ordered_nodes
+
+    nodes = ordered_nodes(model)
+    maker = {id(tensor): node for node in nodes for tensor in _flat(node.outputs)}
+    needed = {id(node) for node in nodes if node.is_input}
+    waiting = [*model.outputs]
+    while waiting:
+        node = maker[id(_final(waiting.pop(), replaced))]
+        if id(node) not in needed:
+            needed.add(id(node))
+            waiting += node.keras_inputs
+    return needed
+
+
+def _final(tensor: Any, replaced: Mapping[int, Any]) -> Any:
+    while id(tensor) in replaced:
+        tensor = replaced[id(tensor)]
+    return tensor
+
+
+def _flat(structure: Any) -> list[Any]:
+    import tensorflow as tf
+
+    return tf.nest.flatten(structure)
 
 
 def copy_layer(layer: Any) -> Any:

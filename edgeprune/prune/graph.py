@@ -273,7 +273,7 @@ def analyse(model: tf_keras.Model) -> Graph:
         counted = len(graph.macs)
         found = apply_rule(call)
         if len(graph.macs) == counted:
-            call.count_macs(_fixed_macs(node))
+            call.count_macs(fixed_macs(node))
         for tensor, tensor_axes in zip(outputs, found, strict=True):
             _check(call, tensor, tensor_axes)
             axes[id(tensor)] = tensor_axes
@@ -285,7 +285,7 @@ def analyse(model: tf_keras.Model) -> Graph:
     return graph
 
 
-def _fixed_macs(node: Any) -> float:
+def fixed_macs(node: Any) -> float:
     """MACs of a call whose rule counts none: they stay, whatever is removed."""
     try:
         return float(layer_macs(node.layer, call_of(node)) or 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
     pruned = rebuild(graph.model, make_layer, change_arguments)
     new_layers = {layer.name: layer for layer in pruned.layers}
     for layer in graph.model.layers:
-        _fill(new_layers[layer.name], _sliced(layer, graph.layers[layer.name], keep))
+        fill(new_layers[layer.name], _sliced(layer, graph.layers[layer.name], keep))
     return pruned
 
 
@@ -74,7 +75,7 @@ def mask(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
                 shape = [1] * weights[binding.weight].ndim
                 shape[binding.axis] = -1
                 weights[binding.weight] = weights[binding.weight] * keep[binding.vector].reshape(shape)
-        _fill(new_layers[layer.name], weights)
+        fill(new_layers[layer.name], weights)
     return masked
 
 
@@ -88,19 +89,21 @@ def verify(pruned: tf_keras.Model, masked: tf_keras.Model, seed: int = 0) -> flo
         VerificationError: it is more than ``TOLERANCE`` (in half precision: ``HALF_TOLERANCES``), or an output is not a
             number in one of the models only.
     """
+    inputs = random_inputs(masked, seed)
+    return compare(masked(inputs, training=False), pruned(inputs, training=False), masked.layers)
+
+
+def compare(expected: Any, found: Any, layers: Sequence[Any]) -> float:
+    """The largest difference of outputs from what the oracle says; see :func:`verify`.
+
+    Args:
+        layers: whose number formats decide how much is allowed.
+    """
     import tensorflow as tf
 
-    inputs = random_inputs(masked, seed)
-    differences = [
-        _difference(np.asarray(expected, np.float64), np.asarray(found, np.float64))
-        for expected, found in zip(
-            tf.nest.flatten(masked(inputs, training=False)),
-            tf.nest.flatten(pruned(inputs, training=False)),
-            strict=True,
-        )
-    ]
-    worst = max(differences)
-    allowed = max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in masked.layers)
+    pairs = zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True)
+    worst = max(_difference(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs)
+    allowed = max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in layers)
     if worst > allowed:
         raise VerificationError(
             f"The pruned model differs from the masked original by {worst:.1e} of the largest output.",
@@ -138,7 +141,8 @@ def random_inputs(model: tf_keras.Model, seed: int, samples: int = 2) -> Any:
     return tf.nest.map_structure(draw, model._nested_inputs)
 
 
-def _fill(layer: Any, weights: list[np.ndarray]) -> None:
+def fill(layer: Any, weights: list[np.ndarray]) -> None:
+    """Give a layer its weights, and what it derives from them."""
     if weights:
         layer.set_weights(weights)
     if hasattr(layer, "finalize_state"):  # Normalization computes with constants that it derives from its weights

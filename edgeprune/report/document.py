@@ -69,6 +69,11 @@ def assemble(
             for record in run.records
             if "training" in run.artifacts[record.name].facts and "." not in record.name
         ],
+        "pruning": [
+            {"name": name, **facts}
+            for name in dict.fromkeys(variant.model for variant in plan.variants)
+            if (facts := {k: v for k, v in run.artifacts[name].facts.items() if k in ("layers", "sparsify")})
+        ],
         "warnings": run.artifacts["baseline"].facts["baseline"]["warnings"],
         "environment": environment(),
     }

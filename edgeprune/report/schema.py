@@ -195,6 +195,44 @@ class Training(Entry):
     epochs: list[Epoch]
 
 
+class RemovedBlock(Entry):
+    """``score``: by the criterion; ``oracle_difference``: from the model with the block bypassed."""
+
+    name: Text
+    kind: Text
+    layers: list[Text]
+    macs: Count
+    score: Number
+    oracle_difference: Number
+
+
+class LayerRemoval(Entry):
+    criterion: Text
+    removed: list[RemovedBlock]
+
+
+class Penalty(Entry):
+    """``before`` and ``after`` training, without the ``weight`` that it had in the loss."""
+
+    name: Text
+    weight: Number
+    before: Number
+    after: Number
+
+
+class Sparsifying(Entry):
+    penalties: list[Penalty]
+    epochs: Count
+
+
+class Pruning(Entry):
+    """What was done to one pruned model beside removing filters and weights; ``name``: of its last step."""
+
+    name: Text
+    layers: LayerRemoval | None = None
+    sparsify: Sparsifying | None = None
+
+
 class Report(Entry):
     """A whole report.json."""
 
@@ -215,6 +253,7 @@ class Report(Entry):
     gates: list[Gate]
     stages: list[StageRun]
     training: list[Training]
+    pruning: list[Pruning] = []
     warnings: list[Text]
     environment: dict[Text, Text | None]  # versions, runtime, platform, cpu
 

@@ -226,6 +226,34 @@ def layers(report: Report) -> Blocks:
     return tables
 
 
+def pruning(report: Report) -> Blocks:
+    """Removed blocks, and penalties before and after."""
+    block_columns = [
+        Column("Block", numeric=False, code=True), Column("Layers", numeric=False, code=True), Column("MACs"),
+        Column("Score", "lowest goes first"), Column("Difference", "from the bypassed original, relative"),
+    ]  # fmt: skip
+    penalty_columns = [
+        Column("Penalty", numeric=False, code=True), Column("Weight", "in the loss"), Column("Before"), Column("After"),
+    ]  # fmt: skip
+    tables = []
+    for one in report.pruning:
+        if one.layers:
+            rows = [
+                [Cell(b.name), Cell(", ".join(b.layers)), Cell(fmt.scaled(b.macs), f"{b.macs:,}"),
+                 Cell(fmt.short(b.score, 4)), Cell(f"{b.oracle_difference:.1e}")]
+                for b in one.layers.removed
+            ]  # fmt: skip
+            tables.append(Table(f"{one.name}: blocks removed, by {one.layers.criterion}.", block_columns, rows))
+        if one.sparsify:
+            rows = [
+                [Cell(p.name), Cell(fmt.short(p.weight, 4)), Cell(fmt.short(p.before, 4)), Cell(fmt.short(p.after, 4))]
+                for p in one.sparsify.penalties
+            ]
+            caption = f"{one.name}: penalties before and after {one.sparsify.epochs} epochs of training with them."
+            tables.append(Table(caption, penalty_columns, rows))
+    return tables
+
+
 def stages(report: Report) -> Blocks:
     """How long each stage took."""
     columns = [Column("Stage", numeric=False, code=True), Column("Time"), Column("", numeric=False)]
@@ -302,6 +330,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("tradeoffs", "Quality against cost", tradeoffs, in_markdown=False),
     Section("gates", "Gates", gates),
     Section("training", "Training", training),
+    Section("pruning", "Removed blocks and penalties", pruning),
     Section("parity", "Parity with the Keras model", parity),
     Section("layers", "Sparsity by layer", layers, in_markdown=False),
     Section("stages", "Stages", stages, in_markdown=False),

@@ -2,14 +2,18 @@
 
 from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, convert
 from edgeprune.stages.filters import FiltersStageConfig, filters
+from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.measuring import evaluate, latency, profile
 from edgeprune.stages.source import baseline, demo, load
+from edgeprune.stages.sparsify import SparsifyStageConfig, sparsify
 from edgeprune.stages.training import MagnitudeStageConfig, TrainingConfig, finetune, magnitude
 
 __all__ = [
     "ConvertConfig",
     "FiltersStageConfig",
+    "LayersStageConfig",
     "MagnitudeStageConfig",
+    "SparsifyStageConfig",
     "TrainingConfig",
     "baseline",
     "calibrate_and_convert",
@@ -19,7 +23,9 @@ __all__ = [
     "filters",
     "finetune",
     "latency",
+    "layers",
     "load",
     "magnitude",
     "profile",
+    "sparsify",
 ]

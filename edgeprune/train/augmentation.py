@@ -1,41 +1,93 @@
-"""Random changes of training images. Every draw is a function of (seed, number of the batch), so training resumes."""
+"""Random changes of training samples. Every draw is a function of (seed, number of the batch), so training resumes.
+
+Mixed samples have two labels. They travel as one tensor, as the teacher's outputs do: [labels | labels of the partner |
+share of the first], and :func:`mixing` makes the task that understands it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import AugmentConfig
+from edgeprune.train.task import metric_over
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from edgeprune.train.task import Task
+
+# Apart enough for the numbers of batches: each change draws from a stream of its own.
+STREAM = 1_000_003
+
 
 def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.data.Dataset:
-    """Flip and shift a batch of images [batch, height, width, channels], each image by itself.
+    """Change a batch of (x, y), each sample by itself; with ``mixup``, labels come as :func:`mixing` takes them.
+
+    Images are [batch, height, width, channels].
 
     Raises:
-        RecipeError: the samples are no images.
+        RecipeError: a change is for images and the samples are none; mixup of what cannot be mixed.
     """
     import tensorflow as tf
 
-    spec = batches.element_spec[0]
-    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 4:
-        raise RecipeError("[augment] is for images, and the samples are none.", fix="leave the section out.")
+    changes = [key for key in IMAGE_CHANGES if getattr(config, key)]
+    x_spec, y_spec = batches.element_spec
+    for key in changes:
+        if not isinstance(x_spec, tf.TensorSpec) or x_spec.shape.rank != 4:
+            raise RecipeError(
+                f"[augment] {key} is for images, and the samples are none.",
+                expected="one input of [height, width, channels].",
+                fix=f"leave {key} out.",
+            )
+    if config.mixup:
+        _check_mixable(x_spec, y_spec)
 
     def change(number: Any, sample: Any) -> Any:
         x, y = sample
         where = tf.stack([tf.cast(seed % 2**31, tf.int64), number])
-        if config.flip:
-            x = _flip(x, where)
-        if config.shift:
-            x = _shift(x, where + 1_000_003, config.shift)
+        for key in changes:
+            x = IMAGE_CHANGES[key](x, where + STREAM * list(IMAGE_CHANGES).index(key), getattr(config, key))
+        if config.mixup:
+            x, y = _mixup(x, y, where + STREAM * len(IMAGE_CHANGES), config.mixup)
         return x, y
 
     return batches.enumerate().map(change, num_parallel_calls=1).prefetch(2)
 
 
-def _flip(x: Any, seed: Any) -> Any:
+def unmixed(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The batches as they are, with labels as :func:`mixing` takes them."""
+    import tensorflow as tf
+
+    return batches.map(lambda x, y: (x, _pair(y, y, tf.ones([tf.shape(y)[0], 1]))), num_parallel_calls=1)
+
+
+def mixing(task: Task) -> Task:
+    """The task over mixed labels: the loss of both labels by their shares, the metric that of the larger share.
+
+    Zhang et al. 2018, arXiv:1710.09412. For cross-entropy this equals the loss over mixed one-hot labels.
+
+    Raises:
+        RecipeError: the task is not one label out of several classes.
+    """
+    if task.classes is None:
+        raise RecipeError(
+            "[augment] mixup is for classification with one label per sample.",
+            expected="a cross-entropy over classes as the loss.",
+            fix="leave mixup out.",
+        )
+    base = task.loss_function()
+
+    def loss(pairs: Any, outputs: Any) -> Any:
+        first, second, share = _unpair(pairs)
+        return base(first, outputs, share) + base(second, outputs, 1 - share)
+
+    return dataclasses.replace(task, loss=loss, new_metric=metric_over(task, _larger_share))
+
+
+def _flip(x: Any, seed: Any, _: bool) -> Any:
     """Mirror half of the images left to right."""
     import tensorflow as tf
 
@@ -52,3 +104,79 @@ def _shift(x: Any, seed: Any, most: int) -> Any:
     rows = moves[0] + tf.range(tf.shape(x)[1])[None]
     columns = moves[1] + tf.range(tf.shape(x)[2])[None]
     return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+def _cutout(x: Any, seed: Any, side: int) -> Any:
+    """Blank a square of ``side`` pixels whose middle is anywhere (DeVries & Taylor 2017, arXiv:1708.04552).
+
+    It gets the image's mean per channel, which is what zero is to the paper's normalized images.
+    """
+    import tensorflow as tf
+
+    def inside(size: Any, seed: Any) -> Any:
+        first = tf.random.stateless_uniform([tf.shape(x)[0], 1], seed, 0, size, tf.int32) - side // 2
+        places = tf.range(size)[None]
+        return (places >= first) & (places < first + side)
+
+    rows = inside(tf.shape(x)[1], seed)
+    columns = inside(tf.shape(x)[2], seed + STREAM // 2)
+    blank = rows[:, :, None, None] & columns[:, None, :, None]
+    return tf.where(blank, tf.reduce_mean(x, [1, 2], keepdims=True), x)
+
+
+# Key of [augment] → its change (images, seed [2], value of the key) → images; in the order in which they are made.
+IMAGE_CHANGES: dict[str, Callable[[Any, Any, Any], Any]] = {"flip": _flip, "shift": _shift, "cutout": _cutout}
+
+
+def _check_mixable(x_spec: Any, y_spec: Any) -> None:
+    import tensorflow as tf
+
+    if not all(spec.dtype.is_floating for spec in tf.nest.flatten(x_spec)):
+        raise RecipeError(
+            "[augment] mixup is for inputs that are real numbers.",
+            expected="no whole numbers such as words.",
+            fix="leave mixup out.",
+        )
+    if not isinstance(y_spec, tf.TensorSpec) or y_spec.shape.rank is None or y_spec.shape.rank > 2:
+        raise RecipeError("[augment] mixup is for one label per sample.", fix="leave mixup out.")
+
+
+def _mixup(x: Any, y: Any, seed: Any, alpha: float) -> Any:
+    """Mix each sample with the next one of the batch; batches are shuffled, so that is any other."""
+    import tensorflow as tf
+
+    def log_gamma_draw(seed: Any) -> Any:
+        # Gamma(a) = Gamma(a + 1) × U^(1/a), in logarithms: for a small alpha both draws would be zero.
+        shape, uniform = [tf.shape(y)[0], 1], tf.random.stateless_uniform([tf.shape(y)[0], 1], seed + 1)
+        large = tf.random.stateless_gamma(shape, seed, alpha + 1.0)
+        return tf.math.log(large) + tf.math.log(tf.maximum(uniform, 1e-30)) / alpha
+
+    share = tf.sigmoid(log_gamma_draw(seed) - log_gamma_draw(seed + STREAM // 2))
+
+    def mixed(values: Any) -> Any:
+        first = tf.cast(tf.reshape(share, [-1] + [1] * (len(values.shape) - 1)), values.dtype)
+        return first * values + (1 - first) * tf.roll(values, 1, 0)
+
+    return tf.nest.map_structure(mixed, x), _pair(y, tf.roll(y, 1, 0), share)
+
+
+def _pair(first: Any, second: Any, share: Any) -> Any:
+    import tensorflow as tf
+
+    rows = [tf.reshape(tf.cast(labels, tf.float32), [tf.shape(labels)[0], -1]) for labels in (first, second)]
+    return tf.concat([*rows, share], -1)
+
+
+def _unpair(pairs: Any) -> tuple[Any, Any, Any]:
+    """Labels, the partners' labels, and the share of the first [batch, 1]."""
+    import tensorflow as tf
+
+    width = (tf.shape(pairs)[-1] - 1) // 2
+    return pairs[:, :width], pairs[:, width:-1], pairs[:, -1:]
+
+
+def _larger_share(pairs: Any, outputs: Any) -> Any:
+    import tensorflow as tf
+
+    first, second, share = _unpair(pairs)
+    return tf.where(share >= 0.5, first, second)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import DistillConfig
+from edgeprune.train.task import metric_over
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -41,7 +42,6 @@ def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Ta
         RecipeError: a model of several outputs, or labels that are not one number or one row per sample.
     """
     import tensorflow as tf
-    import tf_keras
 
     if len(teacher.outputs) > 1 or isinstance(task.loss, dict | list | tuple):
         raise RecipeError("[distill] works on models with one output.", fix="leave the section out.")
@@ -53,21 +53,8 @@ def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Ta
         labels, taught = _unpack(packed, outputs, width)
         return (1 - config.weight) * base(labels, outputs) + config.weight * soft(taught, outputs)
 
-    class LabelsOnly(tf_keras.metrics.Metric):
-        def __init__(self) -> None:
-            super().__init__(name=task.metric)
-            self.inner = task.new_metric()
-
-        def update_state(self, packed: Any, outputs: Any, sample_weight: Any = None) -> None:
-            self.inner.update_state(_unpack(packed, outputs, width)[0], outputs)
-
-        def result(self) -> Any:
-            return self.inner.result()
-
-        def reset_state(self) -> None:
-            self.inner.reset_state()
-
-    return dataclasses.replace(task, loss=loss, new_metric=LabelsOnly)
+    labels_only = metric_over(task, lambda packed, outputs: _unpack(packed, outputs, width)[0])
+    return dataclasses.replace(task, loss=loss, new_metric=labels_only)
 
 
 def _flat(values: Any) -> Any:

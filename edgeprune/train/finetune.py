@@ -18,8 +18,9 @@ import numpy as np
 
 from edgeprune.files import atomic_path
 from edgeprune.recipe import AugmentConfig, DistillConfig, FinetuneConfig
-from edgeprune.train.augmentation import augment
+from edgeprune.train.augmentation import augment, mixing, unmixed
 from edgeprune.train.distillation import distilling, with_teacher
+from edgeprune.train.regularization import kernels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -65,6 +66,7 @@ class Lessons:
 
     def task(self, task: Task) -> Task:
         """The task as it is trained."""
+        task = mixing(task) if self.augment.mixup else task
         if self.distill is None or self.teacher is None:
             return task
         return distilling(task, self.distill, self.teacher)
@@ -72,12 +74,13 @@ class Lessons:
     def training(self, data: Data, order: int) -> tf.data.Dataset:
         """The batches of one epoch; ``order`` decides the order of the samples and every random change of them."""
         batches = data.train.batches(self.config.batch_size, shuffle_seed=order)
-        if self.augment.flip or self.augment.shift:
+        if self.augment != AugmentConfig():
             batches = augment(batches, self.augment, order)
         return self._taught(batches)
 
     def validation(self, data: Data) -> tf.data.Dataset:
-        return self._taught(data.validation.batches(VALIDATION_BATCH))
+        batches = data.validation.batches(VALIDATION_BATCH)
+        return self._taught(unmixed(batches) if self.augment.mixup else batches)
 
     def _taught(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         return batches if self.teacher is None else with_teacher(batches, self.teacher)
@@ -132,17 +135,25 @@ def finetune(
 
 
 def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, total_steps: int) -> None:
-    """Compile for fine-tuning: the optimizer and its schedule from the recipe, loss and metric from the task."""
+    """Compile for fine-tuning: the optimizer and its schedule from the recipe, loss and metric from the task.
+
+    Weight decay is decoupled: learning rate × decay × weight, whatever the gradient (Loshchilov & Hutter 2019,
+    arXiv:1711.05101).
+    """
     import tf_keras
 
     rate: Any = config.learning_rate
     if config.decay == "cosine":
         rate = tf_keras.optimizers.schedules.CosineDecay(config.learning_rate, max(total_steps, 1))
+    decay = config.weight_decay or None
     optimizers = {
-        "adam": lambda: tf_keras.optimizers.Adam(rate),
-        "sgd": lambda: tf_keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+        "adam": lambda: tf_keras.optimizers.Adam(rate, weight_decay=decay),
+        "sgd": lambda: tf_keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay),
     }
-    model.compile(optimizer=optimizers[config.optimizer](), loss=task.loss, metrics=[task.new_metric()])
+    optimizer = optimizers[config.optimizer]()
+    decayed = {id(weight) for weight in kernels(model)}
+    optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if id(weight) not in decayed])
+    model.compile(optimizer=optimizer, loss=task.loss, metrics=[task.new_metric()])
     model.optimizer.build(model.trainable_variables)
 
 

@@ -67,13 +67,13 @@ class Task:
     points: float
     classes: int | None
 
-    def loss_function(self) -> Callable[[Any, Any], Any]:
-        """The loss over a batch (labels, outputs) as one number, for one output or several."""
+    def loss_function(self) -> Callable[..., Any]:
+        """The loss over a batch (labels, outputs[, weight per sample]) as one number, for one output or several."""
         import tensorflow as tf
         from tf_keras.src.engine.compile_utils import LossesContainer
 
         container = LossesContainer(self.loss)
-        return lambda labels, outputs: container(*tf.nest.map_structure(tf.convert_to_tensor, (labels, outputs)))
+        return lambda *batch: container(*tf.nest.map_structure(tf.convert_to_tensor, batch))
 
     def better(self, a: float, b: float) -> bool:
         """Whether ``a`` is strictly better than ``b``."""
@@ -82,6 +82,27 @@ class Task:
     def drop(self, baseline: float, value: float) -> float:
         """How much worse ``value`` is than ``baseline``, in points (negative: better)."""
         return (baseline - value) * self.points * (1 if self.higher_is_better else -1)
+
+
+def metric_over(task: Task, choose: Callable[[Any, Any], Any]) -> Callable[[], tf_keras.metrics.Metric]:
+    """The task's metric over labels that stand for others: ``choose(labels, outputs) -> labels of the task``."""
+    import tf_keras
+
+    class Over(tf_keras.metrics.Metric):
+        def __init__(self) -> None:
+            super().__init__(name=task.metric)
+            self.inner = task.new_metric()
+
+        def update_state(self, labels: Any, outputs: Any, sample_weight: Any = None) -> None:
+            self.inner.update_state(choose(labels, outputs), outputs)
+
+        def result(self) -> Any:
+            return self.inner.result()
+
+        def reset_state(self) -> None:
+            self.inner.reset_state()
+
+    return Over
 
 
 def resolve_task(model: tf_keras.Model, config: TaskConfig, labels: Any) -> Task:

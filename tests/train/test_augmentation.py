@@ -1,11 +1,15 @@
-"""Augmentation: the same draw for the same seed, another for another; pixels move, none is invented."""
+"""Augmentation: the same draw for the same seed, another for another; what is mixed or blanked is as defined."""
 
 import numpy as np
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import AugmentConfig
-from edgeprune.train.augmentation import augment
+from edgeprune.evaluate.accuracy import evaluate_keras
+from edgeprune.progress import Progress
+from edgeprune.recipe import AugmentConfig, DistillConfig, FinetuneConfig, TaskConfig
+from edgeprune.train.augmentation import augment, mixing
+from edgeprune.train.finetune import Lessons, finetune
+from edgeprune.train.task import resolve_task
 
 
 def batches(count=3, size=16):
@@ -49,10 +53,88 @@ def test_shifted_images_are_windows_of_the_padded_image():
     assert len(found) > 4
 
 
-def test_what_is_no_image_is_refused():
-    """Vectors cannot be flipped."""
+@pytest.mark.parametrize("key", ["flip", "shift", "cutout"])
+def test_what_is_no_image_is_refused(key):
+    """Vectors cannot be flipped; the message names the key."""
     import tensorflow as tf
 
     vectors = tf.data.Dataset.from_tensor_slices((np.zeros((4, 3), "float32"), np.zeros(4))).batch(2)
-    with pytest.raises(RecipeError, match="images"):
-        augment(vectors, AugmentConfig(flip=True), 0)
+    with pytest.raises(RecipeError, match=rf"\[augment\] {key} is for images"):
+        augment(vectors, AugmentConfig(**{key: 1}), 0)
+
+
+def test_cutout_blanks_one_square():
+    """Inside 3 x 3 pixels, fewer at the border, is the image's mean; outside nothing changes."""
+    before, after = images(batches()), images(augment(batches(), AugmentConfig(cutout=3), 0))
+    sizes = set()
+    for a, b in zip(before, after, strict=True):
+        rows, columns = np.nonzero((a != b).any(-1))
+        box = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+        assert (a != b)[box].all()
+        np.testing.assert_allclose(b[box], np.broadcast_to(a.mean((0, 1)), b[box].shape), atol=1e-5)
+        sizes.add(b[box].shape[:2])
+    assert max(sizes) == (3, 3)
+    assert len(sizes) > 1
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.2, 1.0])
+def test_mixup_mixes_neighbours_and_their_labels(alpha):
+    """x = share × x_i + (1 - share) × x_j with the labels of i and j beside the share, which is Beta(alpha, alpha)."""
+    plain, pairs = batches(), list(augment(batches(), AugmentConfig(mixup=alpha), 3).as_numpy_iterator())
+    shares = []
+    for (x, y), (mixed, packed) in zip(plain.as_numpy_iterator(), pairs, strict=True):
+        share = packed[:, 2:]
+        np.testing.assert_array_equal(packed[:, :2], np.stack([y, np.roll(y, 1)], 1))
+        weight = share[..., None, None]
+        np.testing.assert_allclose(mixed, weight * x + (1 - weight) * np.roll(x, 1, 0), atol=1e-5)
+        shares += share[:, 0].tolist()
+    assert np.isfinite(shares).all()
+    assert np.mean(np.minimum(shares, 1 - np.array(shares)) < 0.05) == pytest.approx(
+        {0.001: 1.0, 0.2: 0.58, 1.0: 0.1}[alpha], abs=0.2
+    )
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_the_loss_of_mixed_labels_is_that_of_soft_labels(tiny_model, one_hot):
+    """Cross-entropy with share on one label and the rest on the other; unmixed labels give the task's own loss."""
+    y, partner = np.array([1, 2, 3]), np.array([4, 2, 0])
+    share = np.array([[0.7], [0.4], [1.0]], "float32")
+    labels = (np.eye(10)[y], np.eye(10)[partner]) if one_hot else (y[:, None], partner[:, None])
+    task = resolve_task(tiny_model, TaskConfig(), labels[0])
+    outputs = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype("float32")
+    soft = share * np.eye(10)[y] + (1 - share) * np.eye(10)[partner]
+    packed = np.concatenate([*labels, share], 1).astype("float32")
+    expected = -(soft * np.log(outputs)).sum(-1).mean()
+    assert float(mixing(task).loss_function()(packed, outputs)) == pytest.approx(expected, rel=1e-4)
+    metric = mixing(task).new_metric()
+    metric.update_state(packed, np.eye(10)[[1, 2, 3]].astype("float32"))
+    assert float(metric.result()) == 1.0
+
+
+def test_mixup_needs_classes_and_numbers(tiny_model):
+    """Regression, words and labels per pixel are refused by name."""
+    import tensorflow as tf
+
+    regression = resolve_task(tiny_model, TaskConfig(loss="mse", metric="mae"), np.ones((2, 10)))
+    with pytest.raises(RecipeError, match="mixup is for classification"):
+        mixing(regression)
+    words = tf.data.Dataset.from_tensor_slices((np.zeros((4, 3), "int32"), np.zeros(4))).batch(2)
+    pixels = tf.data.Dataset.from_tensor_slices((np.zeros((4, 3, 3, 1), "float32"), np.zeros((4, 3, 3)))).batch(2)
+    for samples in (words, pixels):
+        with pytest.raises(RecipeError, match="mixup"):
+            augment(samples, AugmentConfig(mixup=0.2), 0)
+
+
+def test_training_mixes_and_validation_does_not(tiny_model, tiny_data, tmp_path):
+    """With mixup, cutout and a teacher together: the validation metric is an evaluation's, and it learns."""
+    import tf_keras
+
+    student = tf_keras.models.clone_model(tiny_model)
+    student.set_weights(tiny_model.get_weights())
+    task = resolve_task(tiny_model, TaskConfig(), np.array([1]))
+    lessons = Lessons(FinetuneConfig(epochs=2), DistillConfig(), AugmentConfig(mixup=0.4, cutout=4), tiny_model)
+    arguments = {"seed": 0, "deterministic": False, "state_file": tmp_path / "s.npz", "progress": Progress()}
+    history = finetune(student, tiny_data, task, lessons, **arguments)
+    best = max(entry["val_metric"] for entry in history)
+    assert evaluate_keras(student, tiny_data.validation, task) == pytest.approx(best, abs=1e-6)
+    assert history[-1]["loss"] < history[0]["loss"]

@@ -1,0 +1,55 @@
+"""Removing whole residual blocks and layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeprune.context import Context
+from edgeprune.pipeline import Artifact, stage
+from edgeprune.recipe import Config, LayersConfig
+from edgeprune.stages.saving import with_model
+
+
+class LayersStageConfig(Config):
+    layers: LayersConfig
+
+
+@stage("data", "task", "seed")
+def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> Artifact:
+    """Remove the least important blocks one after the other, each removal verified."""
+    from edgeprune.calibration import representative_indices
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.prune.blocks import BlockEvidence, prune_blocks
+
+    data, task = context.required()
+    settings = config.layers
+    indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
+
+    def worsening(full: Any, short: Any) -> float:
+        return task.drop(evaluate_keras(full, data.validation, task), evaluate_keras(short, data.validation, task))
+
+    evidence = BlockEvidence(lambda: data.train.subset(indices).batches(32), worsening)
+    pruned, removals = prune_blocks(
+        context.load(artifact),
+        remove=settings.remove,
+        max_macs=settings.max_macs,
+        criterion=settings.criterion,
+        evidence=evidence,
+        protect=settings.protect,
+    )
+    rows: list[dict[str, Any]] = [
+        {
+            "name": removal.block.name,
+            "kind": removal.block.kind,
+            "layers": list(removal.block.layers),
+            "macs": removal.block.macs,
+            "score": removal.score,
+            "oracle_difference": removal.difference,
+        }
+        for removal in removals
+    ]
+    value = evaluate_keras(pruned, data.validation, task)
+    names = ", ".join(row["name"] for row in rows)
+    context.progress.note(f"removed {len(rows)} blocks ({names}); validation {task.metric}: {value:.4f}")
+    facts = {"criterion": settings.criterion, "removed": rows, "validation": value}
+    return with_model(artifact, pruned, context).with_(layers=facts)

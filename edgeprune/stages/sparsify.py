@@ -1,0 +1,50 @@
+"""Training that makes small what pruning is to remove."""
+
+from __future__ import annotations
+
+from edgeprune.context import Context
+from edgeprune.pipeline import Artifact, stage
+from edgeprune.recipe import SparsifyConfig
+from edgeprune.stages.saving import with_model
+from edgeprune.stages.training import TrainingConfig, lessons
+
+
+class SparsifyStageConfig(TrainingConfig):
+    """``finetune`` gives the optimizer; the epochs are those of ``sparsify``."""
+
+    sparsify: SparsifyConfig
+
+
+@stage("data", "task", "seed", "deterministic")
+def sparsify(artifact: Artifact, config: SparsifyStageConfig, context: Context) -> Artifact:
+    """Train with the recipe's penalties; the model that is saved has none."""
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.train import regularization
+    from edgeprune.train.finetune import finetune
+
+    data, task = context.required()
+    model, settings = context.load(artifact), config.sparsify
+    before = regularization.values(model, settings)
+    history = finetune(
+        regularization.penalized(model, settings),
+        data,
+        task,
+        lessons(artifact, config, context),
+        seed=context.seed,
+        deterministic=context.deterministic,
+        state_file=context.folder / "training.npz",
+        progress=context.progress,
+        # The best epoch would often be the first, before the penalties have done anything.
+        first_eligible_epoch=config.finetune.epochs,
+    )
+    model.compile(loss=task.loss, metrics=[task.new_metric()])
+    after = regularization.values(model, settings)
+    rows = [
+        {"name": name, "weight": weight, "before": before[name], "after": after[name]}
+        for name, weight in regularization.weights(settings).items()
+    ]
+    value = evaluate_keras(model, data.validation, task)
+    shrunk = ", ".join(f"{row['name']} {row['before']:.4g} -> {row['after']:.4g}" for row in rows)
+    context.progress.note(f"penalties {shrunk}; validation {task.metric}: {value:.4f}")
+    facts = {"penalties": rows, "epochs": config.finetune.epochs, "validation": value}
+    return with_model(artifact, model, context).with_(training=history, sparsify=facts)

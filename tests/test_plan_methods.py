@@ -1,0 +1,44 @@
+"""The order of pruning methods is fixed, and the chain's last step is named after all of them."""
+
+import pytest
+
+from edgeprune.errors import RecipeError
+from edgeprune.plan import make_plan
+from edgeprune.recipe import parse_recipe
+from edgeprune.target import load_target
+
+LAYERS, SPARSIFY, FILTERS = {"layers": {"remove": 1}}, {"sparsify": {"bn_l1": 0.1}}, {"filters": {"rate": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("table", "steps"),
+    [
+        (LAYERS, ["layers.remove", "layers"]),
+        (SPARSIFY, ["sparsify"]),
+        (LAYERS | SPARSIFY, ["layers", "layers-sparsify"]),
+        (
+            FILTERS | SPARSIFY | LAYERS,
+            ["layers", "layers-sparsify", "layers-sparsify-filters.remove1", "layers-sparsify-filters"],
+        ),
+    ],
+)
+def test_methods_chain_in_their_order(table, steps):
+    """Each step continues from the one before, whatever the order in the recipe."""
+    plan = make_plan(parse_recipe(table, "mine.toml"), load_target("rpi4"))
+    pruning = [step for step in plan.steps if step.name.split(".")[0] in {name.split(".")[0] for name in steps}]
+    assert [step.name for step in pruning] == steps
+    assert [step.after for step in pruning] == ["model", *steps[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"layers": {}}, "exactly one of remove and max_macs"),
+        ({"layers": {"remove": 1, "max_macs": 0.5}}, "exactly one of remove and max_macs"),
+        ({"sparsify": {}}, "at least one of weights_l1, bn_l1 and group_lasso"),
+    ],
+)
+def test_sections_that_say_nothing_are_refused(table, words):
+    """A budget or a penalty is needed, and one budget only."""
+    with pytest.raises(RecipeError, match=words):
+        parse_recipe(table, "mine.toml")
