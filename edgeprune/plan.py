@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 
 from edgeprune import stages
+from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import FiltersConfig, Mode, Recipe
+from edgeprune.recipe import FiltersConfig, LotteryConfig, Mode, Recipe, WeightsConfig
 from edgeprune.target import Target
 
 MODEL = "model"
@@ -46,9 +47,9 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     steps = [Step(BASELINE, stages.baseline, after=MODEL)]
     variants = []
     chains = {"": BASELINE}
-    if pruning := _pruning_steps(recipe, target):
-        steps += pruning
-        chains[f"{pruning[-1].name}-"] = pruning[-1].name
+    pruning, pruned = _pruning_steps(recipe, target)
+    steps += pruning
+    chains |= {f"{name}-": name for name in pruned}
     for prefix, parent in chains.items():
         modes = recipe.quantize.modes if prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
         for mode in modes:
@@ -58,17 +59,56 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     return Plan(tuple(steps), tuple(variants))
 
 
-def _pruning_steps(recipe: Recipe, target: Target) -> list[Step]:
-    """The chain from the model to the pruned one. Its last step is named after all methods in it."""
+def _pruning_steps(recipe: Recipe, target: Target) -> tuple[list[Step], list[str]]:
+    """The steps from the model to the pruned ones, and the names of those that end in a model to convert.
+
+    Such a step is named after all methods on its way.
+    """
     steps: list[Step] = []
     if recipe.filters:
         steps += _filter_steps(recipe, recipe.filters, channel_multiple(recipe, target))
-    if recipe.magnitude:
-        config = stages.MagnitudeStageConfig(
-            magnitude=recipe.magnitude, finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment
+    before = steps[-1].name if steps else MODEL
+    prefix = f"{before}-" if steps else ""
+    if recipe.weights and recipe.lottery:
+        tickets = _lottery_steps(recipe, recipe.weights, recipe.lottery, before, prefix)
+        return [*steps, *tickets], [step.name for step in tickets[recipe.lottery.rounds :]]
+    if recipe.weights:
+        config = stages.WeightsStageConfig(
+            weights=recipe.weights, finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment
         )
-        before = steps[-1].name if steps else MODEL
-        steps.append(Step("filters-magnitude" if steps else "magnitude", stages.magnitude, config, after=before))
+        steps.append(Step(prefix + weights_method(recipe.weights), stages.weights, config, after=before))
+    return steps, [steps[-1].name] if steps else []
+
+
+def weights_method(config: WeightsConfig) -> str:
+    """What the field calls it: the criterion, or the dynamic method if masks of one size keep changing."""
+    if config.regrow == "none":
+        return config.criterion
+    dynamic = {"gradient": "rigl", "random": "set"}
+    return dynamic[config.regrow] if config.schedule == "constant" else f"{config.criterion}-regrow"
+
+
+def _lottery_steps(
+    recipe: Recipe, weights: WeightsConfig, lottery: LotteryConfig, before: str, prefix: str
+) -> list[Step]:
+    """One step per round, each of which makes a mask; then the ticket, and the control if asked for."""
+    common = stages.LotteryStageConfig(
+        lottery=lottery,
+        weights=weights,
+        initial_hash=model_hash(lottery.initial) if lottery.initial else None,
+        finetune=recipe.finetune.model_copy(update={"epochs": lottery.epochs}),
+        distill=recipe.distill,
+        augment=recipe.augment,
+    )
+    steps: list[Step] = []
+    for number in range(1, lottery.rounds + 1):
+        config = common.model_copy(update={"round": number})
+        steps.append(Step(f"{prefix}lottery.round{number}", stages.ticket, config, after=before))
+        before = steps[-1].name
+    steps.append(Step(f"{prefix}lottery", stages.retrain, common, after=before))
+    if lottery.control:
+        config = common.model_copy(update={"control": True})
+        steps.append(Step(f"{prefix}lottery-control", stages.retrain, config, after=before))
     return steps
 
 
@@ -76,7 +116,7 @@ def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int) -> list
     steps: list[Step] = []
     for number in range(1, filters.steps + 1):
         last = number == filters.steps
-        config = stages.FiltersStageConfig(filters=filters, share=number / filters.steps, multiple=multiple)
+        config = stages.FiltersStageConfig(filters=filters, number=number, multiple=multiple)
         before = steps[-1].name if steps else MODEL
         steps.append(Step(f"filters.remove{number}", stages.filters, config, after=before))
         finetune = recipe.finetune if last else recipe.finetune.model_copy(update={"epochs": filters.step_epochs})

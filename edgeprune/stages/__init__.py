@@ -2,15 +2,17 @@
 
 from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, convert
 from edgeprune.stages.filters import FiltersStageConfig, filters
+from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
 from edgeprune.stages.measuring import evaluate, latency, profile
 from edgeprune.stages.source import baseline, demo, load
-from edgeprune.stages.training import MagnitudeStageConfig, TrainingConfig, finetune, magnitude
+from edgeprune.stages.training import TrainingConfig, WeightsStageConfig, finetune, weights
 
 __all__ = [
     "ConvertConfig",
     "FiltersStageConfig",
-    "MagnitudeStageConfig",
+    "LotteryStageConfig",
     "TrainingConfig",
+    "WeightsStageConfig",
     "baseline",
     "calibrate_and_convert",
     "convert",
@@ -20,6 +22,8 @@ __all__ = [
     "finetune",
     "latency",
     "load",
-    "magnitude",
     "profile",
+    "retrain",
+    "ticket",
+    "weights",
 ]

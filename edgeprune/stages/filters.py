@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class FiltersStageConfig(Config):
-    """One step of filter pruning; ``share``: how much of the whole reduction is reached after it, in (0, 1]."""
+    """One step of filter pruning, counted from 1."""
 
     filters: FiltersConfig
-    share: float
+    number: int
     multiple: int  # channels, with what the target wants already decided
 
 
@@ -70,11 +70,22 @@ def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: 
 
     settings = config.filters
     if settings.rate is not None:
-        return Budget(rate=1 - (1 - settings.rate) ** (1 / settings.steps))
+        before, after = (_kept(config, 1 - settings.rate, number) for number in (config.number - 1, config.number))
+        return Budget(rate=1 - after / before)
     what, kept = ("params", settings.max_params) if settings.max_params is not None else ("macs", settings.max_macs)
     assert kept is not None
-    limit = kept**config.share * original[what] / current[what]
+    limit = _kept(config, kept, config.number) * original[what] / current[what]
     return Budget(max_params=limit) if what == "params" else Budget(max_macs=limit)
+
+
+def _kept(config: FiltersStageConfig, kept: float, number: int) -> float:
+    """The fraction of the original kept after step ``number`` (0: before the first) if ``kept`` is to be left."""
+    from edgeprune.prune.schedule import SCHEDULES
+
+    settings = config.filters
+    curve = SCHEDULES[settings.schedule](1 - kept, settings.power)
+    # One cycle starts a little above zero; before the first step nothing is gone.
+    return 1 - (1 - kept) * curve.fraction(number / settings.steps) if number else 1.0
 
 
 def _filters_line(rows: list[dict[str, Any]], validation: dict[str, float], metric: str) -> str:
