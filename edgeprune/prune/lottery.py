@@ -50,7 +50,7 @@ def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
 def _without_seeds(config: Any) -> Any:
     """The configuration of a layer with the seeds of its initializers removed."""
     if isinstance(config, list | tuple):
-        return type(config)(_without_seeds(value) for value in config)
+        return [_without_seeds(value) for value in config]
     if not isinstance(config, dict):
         return config
     return {key: None if key == "seed" else _without_seeds(value) for key, value in config.items()}
@@ -69,7 +69,7 @@ def load_initial(path: str, model: tf_keras.Model, trust: bool) -> tf_keras.Mode
     if [w.shape for w in initial] != [w.shape for w in copy.get_weights()]:
         raise ModelError(
             f"The initial weights in {path} do not fit the model: their number or shapes differ.",
-            expected="the same architecture before training; if filters are removed first, leave [lottery] initial out.",
+            expected="the same architecture before training (with [filters], leave [lottery] initial out).",
         )
     copy.set_weights(initial)
     return copy
