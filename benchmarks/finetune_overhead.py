@@ -48,10 +48,10 @@ def _prepare(model_path, source, epochs):
 
 def _wrapped(model, data, config):
     from edgeprune.prune import magnitude
-    from edgeprune.recipe import MagnitudeConfig
+    from edgeprune.recipe import WeightsConfig
     from edgeprune.train.finetune import steps_per_epoch
 
-    return magnitude.wrap(model, MagnitudeConfig(), config.epochs * steps_per_epoch(data, config))[0]
+    return magnitude.wrap(model, WeightsConfig(), config.epochs * steps_per_epoch(data, config))[0]
 
 
 def _edgeprune_epochs(model, data, task, config):

@@ -1,6 +1,6 @@
 """Recipe: one config per stage. TOML in, validated, every default written out.
 
-A section that a recipe leaves out (``[magnitude]``, say) is a stage that does not run. Sections never name an order:
+A section that a recipe leaves out (``[weights]``, say) is a stage that does not run. Sections never name an order:
 the order is the pipeline's (:mod:`edgeprune.plan`).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import itertools
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,10 @@ OpenFraction = Annotated[
 CriterionName = Literal[
     "l1", "l2", "fpgm", "bn_scale", "taylor", "fisher", "activation", "apoz", "reconstruction", "sampling", "random"
 ]
+ScheduleName = Literal["constant", "one_shot", "polynomial", "cubic", "exponential", "one_cycle"]
 Mode = Literal["float32", "float16", "dynamic", "int8"]
+# What people may look for → how it is called here.
+RENAMED = {"magnitude": "weights"}
 
 
 def _from_percent(value: Any) -> Any:
@@ -61,20 +65,64 @@ class TaskConfig(Config):
     higher_is_better: bool | None = None  # None: known for Keras metrics; required for a function
 
 
-class MagnitudeConfig(Config):
-    """``[magnitude]``: zero the smallest weights while fine-tuning (Zhu & Gupta 2017, arXiv:1710.01878)."""
+class WeightsConfig(Config):
+    """``[weights]``: zero weights while fine-tuning (Zhu & Gupta 2017, arXiv:1710.01878, and its relatives)."""
 
-    sparsity: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5  # fraction of each layer's kernel weights
-    schedule: Literal["polynomial", "constant"] = "polynomial"
+    sparsity: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5  # fraction of the weights of the selected layers
+    criterion: Literal["magnitude", "taylor", "movement"] = "magnitude"
+    granularity: str = "weight"  # weight, block:RxC, n:m, connection
+    scope: Literal["layer", "global"] = "layer"  # every layer to this sparsity, or one ranking over all
+    schedule: ScheduleName = "cubic"
+    power: Annotated[float, pydantic.Field(gt=0)] = 3.0  # of schedule = "polynomial"
     begin: Fraction = 0.0  # fractions of the fine-tuning steps
     end: Fraction = 0.5
+    regrow: Literal["none", "gradient", "random"] = "none"
+    regrow_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3  # of what is kept; falls to 0 as a cosine
     include: tuple[str, ...] = ("*",)  # layer names, shell patterns
     exclude: tuple[str, ...] = ()
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _sparsity_of_pattern(cls, values: Any) -> Any:
+        """n:m says the sparsity itself."""
+        found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", str(values.get("granularity"))) if values else None
+        if found and int(found[1]) < int(found[2]):
+            return {"sparsity": 1 - int(found[1]) / int(found[2]), **values}
+        return values
+
     @pydantic.model_validator(mode="after")
-    def _ordered(self) -> MagnitudeConfig:
-        if self.begin >= self.end:
+    def _consistent(self) -> WeightsConfig:
+        from edgeprune.prune.granularity import NofM, parse
+
+        pattern = parse(self.granularity)
+        one_shot = self.schedule == "one_shot"
+        if self.begin >= self.end and not one_shot:
             raise ValueError(f"begin ({self.begin}) must be less than end ({self.end})")
+        if one_shot and self.regrow != "none":
+            raise ValueError("regrowth needs a schedule with several updates, not one_shot")
+        if isinstance(pattern, NofM) and (self.scope == "global" or self.regrow != "none"):
+            raise ValueError("n:m holds in every group, so neither scope = 'global' nor regrow goes with it")
+        if isinstance(pattern, NofM) and abs(self.sparsity - pattern.sparsity) > 1e-6:
+            raise ValueError(
+                f"granularity {self.granularity} makes the sparsity {pattern.sparsity:g}: say that or none"
+            )
+        return self
+
+
+class LotteryConfig(Config):
+    """``[lottery]``: find the mask by training from the beginning, rewind the weights, train again under the mask
+    (Frankle & Carbin 2019, arXiv:1803.03635). Which weights go, ``[weights]`` says."""
+
+    rewind: Annotated[int, pydantic.Field(ge=0)] = 1  # weights go back to those after this epoch; 0: untrained
+    epochs: Annotated[int, pydantic.Field(ge=1)] = 20  # of each training, the first `rewind` ones included
+    rounds: Annotated[int, pydantic.Field(ge=1)] = 1  # > 1: iterative, equal shares of what is left
+    control: bool = True  # also train other random weights under the same mask
+    initial: str | None = None  # a Keras model whose weights are the initial ones; None: the model's initializers
+
+    @pydantic.model_validator(mode="after")
+    def _rewind_in_time(self) -> LotteryConfig:
+        if self.rewind >= self.epochs:
+            raise ValueError(f"rewind ({self.rewind}) must be less than epochs ({self.epochs})")
         return self
 
 
@@ -88,6 +136,9 @@ class FiltersConfig(Config):
     allocation: Literal["uniform", "global", "sensitivity"] = "global"
     steps: Annotated[int, pydantic.Field(ge=1)] = 1  # 1: one shot; n: prune in n steps with fine-tuning in between
     step_epochs: Annotated[int, pydantic.Field(ge=0)] = 1  # of fine-tuning after each step but the last
+    # How much each of the steps removes; exponential: the same share of what is left.
+    schedule: Literal["polynomial", "cubic", "exponential", "one_cycle"] = "exponential"
+    power: Annotated[float, pydantic.Field(gt=0)] = 3.0  # of schedule = "polynomial"; 1: the same number in each step
     samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that data-driven criteria look at
     min_channels: Annotated[int, pydantic.Field(gt=0)] = 2
     round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
@@ -181,14 +232,14 @@ class CalibrationConfig(Config):
 
 def _filters_at(filters: FiltersConfig, rate: float) -> FiltersConfig:
     """Removes ``rate`` of what the section limits: filters, parameters or MACs."""
-    limit = next(key for key in ("rate", "max_params", "max_macs") if getattr(filters, key) is not None)
-    return filters.model_copy(update={limit: rate if limit == "rate" else 1 - rate})
+    at = {"rate": rate, "max_params": 1 - rate, "max_macs": 1 - rate}
+    return filters.model_copy(update={key: value for key, value in at.items() if getattr(filters, key) is not None})
 
 
 # Section with a budget → the same section at a rate of ``Recipe.rates``.
 RATED: dict[str, Callable[[Any, float], Config]] = {
     "filters": _filters_at,
-    "magnitude": lambda section, rate: section.model_copy(update={"sparsity": rate}),
+    "weights": lambda section, rate: section.model_copy(update={"sparsity": rate}),
 }
 
 
@@ -207,7 +258,8 @@ class Recipe(Config):
     layers: LayersConfig | None = None
     sparsify: SparsifyConfig | None = None
     filters: FiltersConfig | None = None
-    magnitude: MagnitudeConfig | None = None
+    weights: WeightsConfig | None = None
+    lottery: LotteryConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     distill: DistillConfig | None = None
     augment: AugmentConfig = AugmentConfig()
@@ -235,6 +287,14 @@ class Recipe(Config):
         """The recipe whose pruning sections all remove ``rate``, in (0, 1), of what they have a budget of."""
         sections = {name: change(section, rate) for name, change in RATED.items() if (section := getattr(self, name))}
         return self.model_copy(update={"rates": (), **sections})
+
+    @pydantic.model_validator(mode="after")
+    def _lottery_has_a_mask(self) -> Recipe:
+        if self.lottery and not self.weights:
+            raise ValueError("[lottery] needs [weights], which says how many and which weights go")
+        if self.lottery and self.weights and self.weights.regrow != "none":
+            raise ValueError("[lottery] trains under a fixed mask: [weights] regrow must be none")
+        return self
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""
@@ -315,7 +375,8 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
         where = ".".join(path)
         if item["type"] == "extra_forbidden":
             keys = _keys_at(path[:-1])
-            lines.append(f"  {where}: unknown key{_did_you_mean(path[-1], keys)} Known keys: {', '.join(keys)}.")
+            hint = f"; did you mean {RENAMED[where]!r}?" if where in RENAMED else _did_you_mean(path[-1], keys)
+            lines.append(f"  {where}: unknown key{hint} Known keys: {', '.join(keys)}.")
         elif item["type"] == "literal_error":
             known = [word.strip("'") for word in item["ctx"]["expected"].replace(" or ", ", ").split(", ")]
             lines.append(

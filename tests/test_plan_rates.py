@@ -40,7 +40,7 @@ def test_weights_become_as_sparse_as_the_rate():
     plan = _plan(magnitude={}, filters={"rate": 0.5, "steps": 2})
     steps = {step.name: step for step in plan.steps}
     assert len(steps) == len(plan.steps)
-    assert [steps[f"filters-magnitude{at}"].config.magnitude.sparsity for at in (30, 50)] == [0.3, 0.5]
+    assert [steps[f"filters-magnitude{at}"].config.weights.sparsity for at in (30, 50)] == [0.3, 0.5]
     seen = {"model"}
     for step in plan.steps:
         assert step.after in seen
@@ -57,13 +57,13 @@ def test_without_rates_nothing_changes():
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"rates": [0.3], "magnitude": {}}, "at least two"),
-        ({"rates": [0.5, 0.3], "magnitude": {}}, "increasing"),
-        ({"rates": [0.3, 0.3], "magnitude": {}}, "increasing"),
-        ({"rates": [0.3, 1.0], "magnitude": {}}, "less than 1"),
-        ({"rates": [0.0, 0.5], "magnitude": {}}, "greater than 0"),
+        ({"rates": [0.3], "weights": {}}, "at least two"),
+        ({"rates": [0.5, 0.3], "weights": {}}, "increasing"),
+        ({"rates": [0.3, 0.3], "weights": {}}, "increasing"),
+        ({"rates": [0.3, 1.0], "weights": {}}, "less than 1"),
+        ({"rates": [0.0, 0.5], "weights": {}}, "greater than 0"),
         ({"rates": [0.3, 0.5]}, "need a pruning section"),
-        ({"rates": [0.3, 0.3000000001], "magnitude": {}}, "differ"),
+        ({"rates": [0.3, 0.3000000001], "weights": {}}, "differ"),
         ({"filters": {"rate": 0.3, "rates": {"a": 0.1}}}, "layer_rates"),
     ],
 )

@@ -18,8 +18,8 @@ def test_every_builtin_recipe_loads_and_survives_being_written_out(name, tmp_pat
 
 def test_extends_merges_key_by_key():
     """A recipe may build on others; its own keys win, and keys that it does not name stay."""
-    recipe = parse_recipe({"extends": ["magnitude", "int8"], "magnitude": {"sparsity": 0.8}}, "mine.toml")
-    assert recipe.magnitude.sparsity == 0.8
+    recipe = parse_recipe({"extends": ["magnitude", "int8"], "weights": {"sparsity": 0.8}}, "mine.toml")
+    assert recipe.weights.sparsity == 0.8
     assert recipe.quantize.modes == ("float32", "int8")
     assert recipe.finetune == load_recipe("magnitude").finetune
     assert recipe.name == "mine"
@@ -29,10 +29,10 @@ def test_extends_merges_key_by_key():
     ("table", "words"),
     [
         ({"magnitud": {}}, ["magnitud", "did you mean 'magnitude'"]),
-        ({"magnitude": {"sparsty": 0.5}}, ["magnitude.sparsty", "did you mean 'sparsity'"]),
+        ({"weights": {"sparsty": 0.5}}, ["weights.sparsty", "did you mean 'sparsity'"]),
         ({"quantize": {"modes": ["int9"]}}, ["'int9'", "did you mean 'int8'"]),
-        ({"magnitude": {"sparsity": 1.5}}, ["magnitude.sparsity = 1.5", "less than 1"]),
-        ({"magnitude": {"begin": 0.9}}, ["begin (0.9) must be less than end"]),
+        ({"weights": {"sparsity": 1.5}}, ["weights.sparsity = 1.5", "less than 1"]),
+        ({"weights": {"begin": 0.9}}, ["begin (0.9) must be less than end"]),
         ({"finetune": {"epochs": "many"}}, ["finetune.epochs = 'many'"]),
     ],
 )

@@ -3,18 +3,20 @@
 from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, convert
 from edgeprune.stages.filters import FiltersStageConfig, filters
 from edgeprune.stages.layers import LayersStageConfig, layers
+from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
 from edgeprune.stages.measuring import evaluate, latency, profile
 from edgeprune.stages.source import baseline, demo, load
 from edgeprune.stages.sparsify import SparsifyStageConfig, sparsify
-from edgeprune.stages.training import MagnitudeStageConfig, TrainingConfig, finetune, magnitude
+from edgeprune.stages.training import TrainingConfig, WeightsStageConfig, finetune, weights
 
 __all__ = [
     "ConvertConfig",
     "FiltersStageConfig",
     "LayersStageConfig",
-    "MagnitudeStageConfig",
+    "LotteryStageConfig",
     "SparsifyStageConfig",
     "TrainingConfig",
+    "WeightsStageConfig",
     "baseline",
     "calibrate_and_convert",
     "convert",
@@ -25,7 +27,9 @@ __all__ = [
     "latency",
     "layers",
     "load",
-    "magnitude",
     "profile",
+    "retrain",
     "sparsify",
+    "ticket",
+    "weights",
 ]

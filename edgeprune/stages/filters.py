@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class FiltersStageConfig(Config):
-    """One step of filter pruning; ``share``: how much of the whole reduction is reached after it, in (0, 1]."""
+    """One step of filter pruning, counted from 1."""
 
     filters: FiltersConfig
-    share: float
+    number: int
     multiple: int  # channels, with what the target wants already decided
 
 
@@ -91,11 +91,26 @@ def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: 
 
     settings = config.filters
     if settings.rate is not None:
-        return Budget(rate=1 - (1 - settings.rate) ** (1 / settings.steps))
+        before, after = (_kept(config, 1 - settings.rate, number) for number in (config.number - 1, config.number))
+        return Budget(rate=1 - after / before)
     kept = {"params": settings.max_params, "macs": settings.max_macs}
-    limits = {what: limit**config.share * original[what] / current[what] for what, limit in kept.items() if limit}
+    limits = {
+        what: _kept(config, limit, config.number) * original[what] / current[what]
+        for what, limit in kept.items()
+        if limit is not None
+    }
     # A limit that an earlier step already met binds no more.
     return Budget(**{f"max_{what}": limit for what, limit in limits.items() if limit < 1})
+
+
+def _kept(config: FiltersStageConfig, kept: float, number: int) -> float:
+    """The fraction of the original kept after step ``number`` (0: before the first) if ``kept`` is to be left."""
+    from edgeprune.prune.schedule import SCHEDULES
+
+    settings = config.filters
+    curve = SCHEDULES[settings.schedule](1 - kept, settings.power)
+    # One cycle starts a little above zero; before the first step nothing is gone.
+    return 1 - (1 - kept) * curve.fraction(number / settings.steps) if number else 1.0
 
 
 def _filters_line(rows: list[dict[str, Any]], validation: dict[str, float], metric: str) -> str:

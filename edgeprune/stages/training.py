@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import AugmentConfig, Config, DistillConfig, FinetuneConfig, MagnitudeConfig
+from edgeprune.recipe import AugmentConfig, Config, DistillConfig, FinetuneConfig, WeightsConfig
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ class TrainingConfig(Config):
     augment: AugmentConfig
 
 
-class MagnitudeStageConfig(TrainingConfig):
-    magnitude: MagnitudeConfig
+class WeightsStageConfig(TrainingConfig):
+    weights: WeightsConfig
 
 
 @stage("data", "task", "seed", "deterministic")
@@ -46,14 +46,17 @@ def finetune(artifact: Artifact, config: TrainingConfig, context: Context) -> Ar
 
 
 @stage("data", "task", "seed", "deterministic")
-def magnitude(artifact: Artifact, config: MagnitudeStageConfig, context: Context) -> Artifact:
-    """Prune single weights while fine-tuning, and take the wrappers off."""
-    from edgeprune.prune import magnitude as pruning
+def weights(artifact: Artifact, config: WeightsStageConfig, context: Context) -> Artifact:
+    """Zero weights while fine-tuning, and take the wrappers off."""
+    from edgeprune.prune.schedule import final_epoch
+    from edgeprune.prune.weights import check, engine_for
     from edgeprune.train.finetune import finetune, steps_per_epoch
 
     data, task = context.required()
     total_steps = config.finetune.epochs * steps_per_epoch(data, config.finetune)
-    wrapped, names = pruning.wrap(context.load(artifact), config.magnitude, total_steps)
+    model = context.load(artifact)
+    engine = engine_for(model, config.weights)
+    wrapped, names = engine.wrap(model, config.weights, total_steps, context.seed)
     history = finetune(
         wrapped,
         data,
@@ -63,11 +66,11 @@ def magnitude(artifact: Artifact, config: MagnitudeStageConfig, context: Context
         deterministic=context.deterministic,
         state_file=context.folder / "training.npz",
         progress=context.progress,
-        callbacks=pruning.callbacks(),
-        first_eligible_epoch=pruning.final_epoch(config.magnitude, config.finetune.epochs),
+        callbacks=engine.callbacks(),
+        first_eligible_epoch=final_epoch(config.weights, config.finetune.epochs),
     )
-    stripped = pruning.strip(wrapped)
-    zeros = pruning.check_sparsity(stripped, names, config.magnitude.sparsity)
+    stripped = engine.strip(wrapped)
+    zeros = check(stripped, names, config.weights)
     return with_model(artifact, stripped, context).with_(training=history, zeros=zeros)
 
 

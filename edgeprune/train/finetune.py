@@ -98,6 +98,7 @@ def finetune(
     progress: Progress,
     callbacks: Sequence[Any] = (),
     first_eligible_epoch: int = 0,
+    start_epoch: int = 0,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights of its best epoch on validation.
 
@@ -105,18 +106,20 @@ def finetune(
         state_file: where the state is kept between epochs; training goes on from there if it exists.
         callbacks: Keras callbacks that act within an epoch.
         first_eligible_epoch: the best epoch is chosen from here on (before, a pruning schedule may not be finished).
+        start_epoch: the model has this many epochs behind it: learning rate and order of samples go on from there.
 
     Returns:
         The history, one entry per epoch.
     """
     config, own_task, task = lessons.config, task, lessons.task(task)
     compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
+    model.optimizer.iterations.assign(start_epoch * steps_per_epoch(data, config))
     state = _restore(model, state_file) or TrainingState()
     validation = lessons.validation(data)
     reseed = deterministic and _has_random_layers(model)
-    progress.begin("fine-tuning", config.epochs * steps_per_epoch(data, config))
+    progress.begin("fine-tuning", (config.epochs - start_epoch) * steps_per_epoch(data, config))
     progress.advance(len(state.history) * steps_per_epoch(data, config))
-    for epoch in range(len(state.history), config.epochs):
+    for epoch in range(start_epoch + len(state.history), config.epochs):
         if config.patience is not None and state.waited > config.patience:
             break
         if reseed:

@@ -6,7 +6,7 @@ import pytest
 from edgeprune.errors import RecipeError, VerificationError
 from edgeprune.progress import Progress
 from edgeprune.prune import magnitude
-from edgeprune.recipe import FinetuneConfig, MagnitudeConfig, TaskConfig
+from edgeprune.recipe import FinetuneConfig, TaskConfig, WeightsConfig
 from edgeprune.train.finetune import Lessons, finetune, steps_per_epoch
 from edgeprune.train.task import resolve_task
 
@@ -15,7 +15,7 @@ from edgeprune.train.task import resolve_task
 @pytest.mark.parametrize("total_steps", [2, 3, 7, 36, 99, 5000])
 def test_the_last_update_falls_within_training_and_reaches_the_target(schedule, total_steps):
     """For every length of training there is an update at full sparsity before the last step."""
-    made = magnitude.schedule(MagnitudeConfig(sparsity=0.75, schedule=schedule, begin=0.1, end=0.9), total_steps)
+    made = magnitude.schedule(WeightsConfig(sparsity=0.75, schedule=schedule, begin=0.1, end=0.9), total_steps)
     updates = [s for s in range(total_steps) if bool(made(s)[0])]
     assert updates, "no update at all"
     assert float(made(updates[-1])[1]) == pytest.approx(0.75)
@@ -26,7 +26,7 @@ def test_the_last_update_falls_within_training_and_reaches_the_target(schedule, 
 def test_the_sparsity_asked_for_is_in_the_stripped_model(tiny_model, tiny_data, tmp_path, schedule):
     """After fine-tuning and stripping: zeros as asked, names and architecture as before, the original untouched."""
     before = [w.copy() for w in tiny_model.get_weights()]
-    config, training = MagnitudeConfig(sparsity=0.7, schedule=schedule, exclude=("dense*",)), FinetuneConfig(epochs=1)
+    config, training = WeightsConfig(sparsity=0.7, schedule=schedule, exclude=("dense*",)), FinetuneConfig(epochs=1)
     wrapped, names = magnitude.wrap(tiny_model, config, steps_per_epoch(tiny_data, training))
     finetune(
         wrapped,
@@ -61,4 +61,4 @@ def test_missing_zeros_are_an_error_that_names_the_layer(tiny_model):
 def test_patterns_that_select_nothing_are_errors(tiny_model, config):
     """The message shows what there would be."""
     with pytest.raises(RecipeError, match="conv2d"):
-        magnitude.wrap(tiny_model, MagnitudeConfig(**config), 10)
+        magnitude.wrap(tiny_model, WeightsConfig(**config), 10)
