@@ -52,9 +52,11 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     for prefix, parent in chains.items():
         modes = recipe.quantize.modes if prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
         for mode in modes:
-            made = _variant_steps(f"{prefix}{mode}", parent, _convert_config(recipe, target, mode))
+            sparse = bool(prefix) and mode == "float32" and _is_sparse(recipe)
+            name = f"{prefix}{mode}{'-sparse' if sparse else ''}"
+            made = _variant_steps(name, parent, _convert_config(recipe, target, mode, sparse))
             steps += made
-            variants.append(Variant(f"{prefix}{mode}", made[-1].name, parent))
+            variants.append(Variant(name, made[-1].name, parent))
     return Plan(tuple(steps), tuple(variants))
 
 
@@ -67,9 +69,18 @@ def _pruning_steps(recipe: Recipe, target: Target) -> list[Step]:
         config = stages.MagnitudeStageConfig(
             magnitude=recipe.magnitude, finetune=recipe.finetune, distill=recipe.distill, augment=recipe.augment
         )
+        name = "filters-magnitude" if steps else "magnitude"
+        if _is_sparse(recipe):
+            preparing = stages.PrepareSparseConfig(magnitude=recipe.magnitude)
+            before = steps[-1].name if steps else MODEL
+            steps.append(Step(f"{name}.prepare_sparse", stages.prepare_sparse, preparing, after=before))
         before = steps[-1].name if steps else MODEL
-        steps.append(Step("filters-magnitude" if steps else "magnitude", stages.magnitude, config, after=before))
+        steps.append(Step(name, stages.magnitude, config, after=before))
     return steps
+
+
+def _is_sparse(recipe: Recipe) -> bool:
+    return recipe.magnitude is not None and recipe.magnitude.sparse_inference
 
 
 def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int) -> list[Step]:
@@ -95,10 +106,10 @@ def channel_multiple(recipe: Recipe, target: Target) -> int:
     return int(target.channel_multiple.get(dtype, 1))  # type: ignore[call-overload]
 
 
-def _convert_config(recipe: Recipe, target: Target, mode: Mode) -> stages.ConvertConfig:
+def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool) -> stages.ConvertConfig:
     plan = quantization_plan(mode, recipe.quantize, target)
     return stages.ConvertConfig(
-        mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None
+        mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None, sparse=sparse
     )
 
 

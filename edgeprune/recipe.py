@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from edgeprune.errors import RecipeError
+from edgeprune.prune.sparse_inference import MIN_ZEROS
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 OpenFraction = Annotated[
@@ -69,6 +70,16 @@ class MagnitudeConfig(Config):
     end: Fraction = 0.5
     include: tuple[str, ...] = ("*",)  # layer names, shell patterns
     exclude: tuple[str, ...] = ()
+    sparse_inference: bool = False  # prune for XNNPACK's sparse kernels: the 1x1 convolutions only, stored sparse
+
+    @pydantic.model_validator(mode="after")
+    def _sparse_enough(self) -> MagnitudeConfig:
+        if self.sparse_inference and self.sparsity <= MIN_ZEROS:
+            raise ValueError(
+                f"sparse_inference needs a sparsity above two thirds, not {self.sparsity}: XNNPACK keeps dense kernels "
+                "up to there; 0.8 is a good start"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> MagnitudeConfig:
@@ -156,6 +167,12 @@ class Recipe(Config):
     augment: AugmentConfig = AugmentConfig()
     quantize: QuantizeConfig = QuantizeConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _float_for_sparse(self) -> Recipe:
+        if self.magnitude and self.magnitude.sparse_inference and "float32" not in self.quantize.modes:
+            raise ValueError("[magnitude] sparse_inference needs float32 among [quantize] modes: no other has kernels")
+        return self
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""

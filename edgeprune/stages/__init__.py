@@ -4,12 +4,14 @@ from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, co
 from edgeprune.stages.filters import FiltersStageConfig, filters
 from edgeprune.stages.measuring import evaluate, latency, profile
 from edgeprune.stages.source import baseline, demo, load
+from edgeprune.stages.sparse import PrepareSparseConfig, prepare_sparse
 from edgeprune.stages.training import MagnitudeStageConfig, TrainingConfig, finetune, magnitude
 
 __all__ = [
     "ConvertConfig",
     "FiltersStageConfig",
     "MagnitudeStageConfig",
+    "PrepareSparseConfig",
     "TrainingConfig",
     "baseline",
     "calibrate_and_convert",
@@ -21,5 +23,6 @@ __all__ = [
     "latency",
     "load",
     "magnitude",
+    "prepare_sparse",
     "profile",
 ]

@@ -8,6 +8,7 @@ from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import AugmentConfig, Config, DistillConfig, FinetuneConfig, MagnitudeConfig
 from edgeprune.stages.saving import with_model
+from edgeprune.stages.sparse import for_sparse_inference
 
 if TYPE_CHECKING:
     from edgeprune.train.finetune import Lessons
@@ -53,7 +54,7 @@ def magnitude(artifact: Artifact, config: MagnitudeStageConfig, context: Context
 
     data, task = context.required()
     total_steps = config.finetune.epochs * steps_per_epoch(data, config.finetune)
-    wrapped, names = pruning.wrap(context.load(artifact), config.magnitude, total_steps)
+    wrapped, names = pruning.wrap(context.load(artifact), for_sparse_inference(config.magnitude, artifact), total_steps)
     history = finetune(
         wrapped,
         data,
