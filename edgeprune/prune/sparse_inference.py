@@ -210,7 +210,9 @@ def four_dimensional(node: Node) -> Problem | None:
     """Elementwise operators work on tensors of 4 dimensions."""
     if node.rank == 4:
         return None
-    return Problem("four_dimensional", f"works on {node.rank} dimensions", "keep the shape [batch, height, width, channels]")
+    return Problem(
+        "four_dimensional", f"works on {node.rank} dimensions", "keep the shape [batch, height, width, channels]"
+    )
 
 
 def plain_activation(node: Node) -> Problem | None:
@@ -251,7 +253,9 @@ NO_STEM = Problem(
     "reads the model's input without a stem before it",
     "begin with a 3x3 convolution with stride 2 on 3 channels",
 )
-NO_POINTWISE = Problem("pointwise", "there is no 1x1 convolution between stem and pooling", "nothing can be pruned here")
+NO_POINTWISE = Problem(
+    "pointwise", "there is no 1x1 convolution between stem and pooling", "nothing can be pruned here"
+)
 
 
 # -- the cluster -----------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def prepare(model: tf_keras.Model) -> Prepared:
     for layer in model.layers:
         rebuilt.get_layer(layer.name).set_weights(layer.get_weights())
     changed = {name: f"padded by {plan[name][0]} on each side" for name in sorted(plan)}
-    changed |= {name: "made a global average pooling" for name in sorted(pools)}
+    changed |= dict.fromkeys(sorted(pools), "made a global average pooling")
     return Prepared(rebuilt, changed, analyse_model(rebuilt))
 
 
@@ -105,7 +105,7 @@ def _step(model: tf_keras.Model, layer: Any, parents: Any) -> tuple[int, str, An
         return None
     if layer.padding == "same":
         return side, layer.name, "valid"
-    before = parents[0].layer if parents else None
+    before: Any = parents[0].layer if parents else None
     if type(before).__name__ != "ZeroPadding2D" or len(before.outbound_nodes) != 1:
         return None
     size = model.get_layer(before.name).input_shape[1:3]

@@ -127,6 +127,17 @@ class Kernel(Entry):
     name: Text
     sparsity: Fraction
     weights: Count | None = None
+    stored_bytes: Count | None = None  # in the file, indices of a sparse encoding included
+    encoding: Literal["dense", "sparse"] | None = None
+    expected_kernels: Literal["dense", "sparse"] | None = None  # of XNNPACK on ARM; None: nothing is stored sparse
+
+
+class SparsePath(Entry):
+    """Whether XNNPACK is expected to run sparse kernels on an ARM processor, and if not, why."""
+
+    expected: Flag
+    reasons: list[Text]
+    zero_share: Fraction
 
 
 class Variant(Entry):
@@ -151,6 +162,7 @@ class Variant(Entry):
     validation: ValidationValue | None
     baseline: Flag
     kernels: list[Kernel] | None = None
+    sparse_path: SparsePath | None = None  # None: nothing is stored sparse
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 
