@@ -146,7 +146,7 @@ def _weights(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
         return _tickets(recipe, chain)
     chain = chain.method(weights_method(recipe.weights), rated=True)
     if recipe.weights.sparse_inference:
-        chain = chain.step(stages.prepare_sparse, stages.PrepareSparseConfig(weights=recipe.weights), ".prepare")
+        chain = chain.step(stages.prepare_sparse, stages.PrepareSparseConfig(weights=recipe.weights), ".prepare_sparse")
     return [chain.step(stages.weights, stages.WeightsStageConfig(weights=recipe.weights, **dict(_training(recipe))))]
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from edgeprune.errors import RecipeError
+from edgeprune.prune.sparse_inference import MIN_ZEROS
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 OpenFraction = Annotated[
@@ -80,6 +81,16 @@ class WeightsConfig(Config):
     regrow_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3  # of what is kept; falls to 0 as a cosine
     include: tuple[str, ...] = ("*",)  # layer names, shell patterns
     exclude: tuple[str, ...] = ()
+    sparse_inference: bool = False  # prune for XNNPACK's sparse kernels: the 1x1 convolutions only, stored sparse
+
+    @pydantic.model_validator(mode="after")
+    def _sparse_enough(self) -> WeightsConfig:
+        if self.sparse_inference and self.sparsity <= MIN_ZEROS:
+            raise ValueError(
+                f"sparse_inference needs a sparsity above two thirds, not {self.sparsity}: XNNPACK keeps dense kernels "
+                "up to there; 0.8 is a good start"
+            )
+        return self
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -230,16 +241,16 @@ class CalibrationConfig(Config):
     strategy: Literal["stratified", "random"] = "stratified"
 
 
-def _filters_at(filters: FiltersConfig, rate: float) -> FiltersConfig:
+def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float]:
     """Removes ``rate`` of what the section limits: filters, parameters or MACs."""
     at = {"rate": rate, "max_params": 1 - rate, "max_macs": 1 - rate}
-    return filters.model_copy(update={key: value for key, value in at.items() if getattr(filters, key) is not None})
+    return {key: value for key, value in at.items() if getattr(filters, key) is not None}
 
 
-# Section with a budget → the same section at a rate of ``Recipe.rates``.
-RATED: dict[str, Callable[[Any, float], Config]] = {
+# Section with a budget → what it is at a rate of ``Recipe.rates``.
+RATED: dict[str, Callable[[Any, float], dict[str, float]]] = {
     "filters": _filters_at,
-    "weights": lambda section, rate: section.model_copy(update={"sparsity": rate}),
+    "weights": lambda weights, rate: {"sparsity": rate},
 }
 
 
@@ -281,12 +292,18 @@ class Recipe(Config):
         if self.rates and not any(getattr(self, section) for section in RATED):
             sections = " or ".join(f"[{section}]" for section in RATED)
             raise ValueError(f"rates need a pruning section with a budget that they take the place of: {sections}")
+        for rate in self.rates:
+            self.at_rate(rate)
         return self
 
     def at_rate(self, rate: float) -> Recipe:
         """The recipe whose pruning sections all remove ``rate``, in (0, 1), of what they have a budget of."""
-        sections = {name: change(section, rate) for name, change in RATED.items() if (section := getattr(self, name))}
-        return self.model_copy(update={"rates": (), **sections})
+        changed = {
+            name: section.model_validate({**section.model_dump(), **at(section, rate)})
+            for name, at in RATED.items()
+            if (section := getattr(self, name))
+        }
+        return self.model_copy(update={"rates": (), **changed})
 
     @pydantic.model_validator(mode="after")
     def _lottery_has_a_mask(self) -> Recipe:
@@ -294,6 +311,12 @@ class Recipe(Config):
             raise ValueError("[lottery] needs [weights], which says how many and which weights go")
         if self.lottery and self.weights and self.weights.regrow != "none":
             raise ValueError("[lottery] trains under a fixed mask: [weights] regrow must be none")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _float_for_sparse(self) -> Recipe:
+        if self.weights and self.weights.sparse_inference and "float32" not in self.quantize.modes:
+            raise ValueError("[weights] sparse_inference needs float32 among [quantize] modes: no other has kernels")
         return self
 
     def to_toml(self) -> str:

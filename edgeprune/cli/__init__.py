@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
     "sensitivity": "Accuracy against pruning rate, for each group of filters alone.",
     "profile": "Size, memory and operators of a .tflite file.",
+    "check": "What of a model will not run, or not run fast, on a target.",
     "targets": "The boards that edgeprune knows.",
     "init": "Write a commented edgeprune.toml.",
     "doctor": "What is installed, what is missing, and how to get it.",

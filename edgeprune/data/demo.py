@@ -58,9 +58,12 @@ def _enlarge(images: np.ndarray) -> np.ndarray:
 
 
 def demo_model(seed: int = 0) -> tf_keras.Model:
-    """An untrained CNN with the parts that matter to pruning: a residual add, a depthwise block, 1x1 convolutions.
+    """An untrained CNN in the manner of MobileNet: a 3x3 stem, then depthwise and 1x1 convolutions, a residual add.
 
-    Input float32 (16, 16, 1), pixels 0..255; output softmax over 10 classes. About 18,000 parameters.
+    It has the parts that matter to pruning, and it is what XNNPACK's sparse inference wants
+    (:mod:`edgeprune.prune.sparse_inference`): hence the three equal channels, because that takes only colour images.
+
+    Input float32 (16, 16, 1), pixels 0..255; output softmax over 10 classes. About 22,000 parameters.
 
     Args:
         seed: decides the initial weights, whatever TensorFlow's global seed is.
@@ -73,22 +76,31 @@ def demo_model(seed: int = 0) -> tf_keras.Model:
     def he() -> tf_keras.initializers.Initializer:
         return tf_keras.initializers.HeNormal(seed=next(seeds))
 
+    def norm(x: tf_keras.KerasTensor, name: str) -> tf_keras.KerasTensor:
+        return layers.BatchNormalization(name=f"{name}_bn", momentum=0.9)(x)
+
     def conv(x: tf_keras.KerasTensor, filters: int, kernel: int, name: str, strides: int = 1) -> tf_keras.KerasTensor:
         x = layers.Conv2D(
             filters, kernel, strides, "same", use_bias=False, kernel_initializer=he(), name=f"{name}_conv"
         )(x)
-        return layers.BatchNormalization(name=f"{name}_bn", momentum=0.9)(x)
+        return norm(x, name)
+
+    def block(x: tf_keras.KerasTensor, filters: int, name: str, strides: int = 1) -> tf_keras.KerasTensor:
+        depthwise = layers.DepthwiseConv2D(
+            3, strides, "same", use_bias=False, depthwise_initializer=he(), name=f"{name}_dwconv"
+        )
+        x = layers.ReLU(name=f"{name}_dwrelu")(norm(depthwise(x), f"{name}_dw"))
+        return conv(x, filters, 1, name)
 
     inputs = layers.Input((16, 16, 1), name="image")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
-    stem = layers.ReLU(name="stem_relu")(conv(x, 16, 3, "stem"))
-    x = layers.Add(name="residual_add")([stem, conv(stem, 16, 3, "residual")])
+    x = layers.Concatenate(name="colours")([x, x, x])
+    x = layers.ReLU(name="stem_relu")(conv(x, 24, 3, "stem", strides=2))
+    x = layers.ReLU(name="wide_relu")(block(x, 48, "wide"))
+    x = layers.Add(name="residual_add")([x, block(x, 48, "residual")])
     x = layers.ReLU(name="residual_relu")(x)
-    x = layers.DepthwiseConv2D(3, 2, "same", use_bias=False, depthwise_initializer=he(), name="depthwise_dwconv")(x)
-    x = layers.BatchNormalization(name="depthwise_bn", momentum=0.9)(x)
-    x = layers.ReLU(name="depthwise_relu")(x)
-    x = layers.ReLU(name="pointwise_relu")(conv(x, 32, 1, "pointwise"))
-    x = layers.ReLU(name="head_relu")(conv(x, 48, 3, "head", strides=2))
+    x = layers.ReLU(name="down_relu")(block(x, 96, "down", strides=2))
+    x = layers.ReLU(name="head_relu")(block(x, 96, "head"))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     glorot = tf_keras.initializers.GlorotUniform(seed=next(seeds))
     outputs = layers.Dense(10, "softmax", kernel_initializer=glorot, name="classes")(x)

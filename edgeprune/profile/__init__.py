@@ -10,11 +10,13 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from edgeprune.profile.graph import Subgraph, TFLiteModel
     from edgeprune.profile.memory import MemoryPlan
+    from edgeprune.profile.size import Kernel
+    from edgeprune.profile.sparse_path import SparsePath
     from edgeprune.target import Target
 
 __all__ = ["KernelRow", "Latency", "Memory", "OperatorRow", "Profile", "profile"]
@@ -36,7 +38,11 @@ class OperatorRow:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """The weights of one operator as stored; ``sparsity`` is the fraction of zeros in [0, 1]."""
+    """The weights of one operator as stored; ``sparsity`` is the fraction of zeros in [0, 1].
+
+    ``stored_bytes`` are those in the file, indices included; ``expected_kernels`` says what XNNPACK will run on an ARM
+    processor, and is None in a file without sparse encoding.
+    """
 
     name: str
     operator: str
@@ -44,6 +50,9 @@ class KernelRow:
     weights: int
     zeros: int
     sparsity: float
+    stored_bytes: int
+    encoding: Literal["dense", "sparse"]
+    expected_kernels: Literal["dense", "sparse"] | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Profile:
     latency: Latency
     memory: Memory
     placement: None
+    sparse_path: SparsePath | None  # None: nothing in the file is stored sparse
     min_runtime: str | None
     min_litert: str | None
     operators: tuple[OperatorRow, ...]
@@ -110,6 +120,7 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
 
     from edgeprune.profile import macs, memory, size, versions
     from edgeprune.profile.flatbuffer import parse, read_bytes
+    from edgeprune.profile.sparse_path import sparse_path
     from edgeprune.target import load_target
 
     chosen = load_target(target) if isinstance(target, str | Path) else target
@@ -117,6 +128,7 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
     model = parse(content, name=str(path))
     graph = model.subgraphs[0]
     plan = memory.plan(graph)
+    path_taken = sparse_path(model, chosen.runtime if chosen else None)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
         file=str(path),
@@ -131,13 +143,30 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
         latency=Latency(),
         memory=_memory(graph, plan),
         placement=None,
+        sparse_path=path_taken,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
         operators=_operators(graph),
-        kernels=tuple(
-            KernelRow(k.tensor_name, k.operator, k.shape, k.size, k.zeros, k.sparsity) for k in size.kernels(model)
+        kernels=tuple(_kernel_row(kernel, path_taken) for kernel in size.kernels(model)),
+        warnings=(
+            *(versions.runtime_warnings(model, chosen) if chosen else ()),
+            *(path_taken.warnings if path_taken else ()),
+            *_gaps(model, plan),
         ),
-        warnings=(*(versions.runtime_warnings(model, chosen) if chosen else ()), *_gaps(model, plan)),
+    )
+
+
+def _kernel_row(kernel: Kernel, path: SparsePath | None) -> KernelRow:
+    return KernelRow(
+        kernel.tensor_name,
+        kernel.operator,
+        kernel.shape,
+        kernel.size,
+        kernel.zeros,
+        kernel.sparsity,
+        kernel.stored_bytes,
+        encoding="sparse" if kernel.stored_sparse else "dense",
+        expected_kernels=None if path is None else "sparse" if kernel.tensor_name in path.kernels else "dense",
     )
 
 

@@ -183,16 +183,21 @@ class _Parser:
         dimensions = []
         for dimension in self._tables(table, "DimMetadata"):
             sparse = dimension.Format() == tflite.DimensionType.SPARSE_CSR
-            segments = self._index_vector(dimension.ArraySegmentsType(), dimension.ArraySegments()) if sparse else None
-            indices = self._index_vector(dimension.ArrayIndicesType(), dimension.ArrayIndices()) if sparse else None
-            dimensions.append(Dimension(dimension.DenseSize(), segments, indices))
+            if not sparse:
+                dimensions.append(Dimension(dimension.DenseSize(), None, None))
+                continue
+            segments = self._index_vector(dimension.ArraySegmentsType(), dimension.ArraySegments())
+            indices = self._index_vector(dimension.ArrayIndicesType(), dimension.ArrayIndices())
+            nbytes = segments.nbytes + indices.nbytes
+            vectors = [np.asarray(vector, np.int64) for vector in (segments, indices)]
+            dimensions.append(Dimension(dimension.DenseSize(), vectors[0], vectors[1], nbytes))
         return Sparsity(self._numbers(table, "TraversalOrder"), self._numbers(table, "BlockMap"), tuple(dimensions))
 
     def _index_vector(self, kind: int, table: Any) -> np.ndarray:
         vector = getattr(tflite, _INDEX_VECTORS[kind])()
         vector.Init(table.Bytes, table.Pos)
         values = vector.ValuesAsNumpy()
-        return np.asarray(values, np.int64) if isinstance(values, np.ndarray) else np.zeros(0, np.int64)
+        return values if isinstance(values, np.ndarray) else np.zeros(0, np.int64)
 
     def _operator(self, index: int, table: Any, codes: tuple, tensors: int) -> Operator:
         name, custom, version = self._at(codes, table.OpcodeIndex())

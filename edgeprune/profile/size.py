@@ -40,6 +40,8 @@ class Kernel:
     shape: tuple[int, ...]
     size: int
     zeros: int
+    stored_bytes: int  # in the file; with the indices, if it is stored sparse
+    stored_sparse: bool
 
     @property
     def sparsity(self) -> float:
@@ -60,9 +62,16 @@ def kernels(model: TFLiteModel) -> list[Kernel]:
             for position in KERNEL_INPUTS.get(operator.name, ()):
                 tensor = stored_source(graph, graph.input(operator, position))
                 if tensor is not None and len(tensor.shape) > 1 and _is_parameter(tensor):
-                    kernel = Kernel(operator.name, tensor.name, tensor.shape, tensor.size, zeros(tensor))
-                    found.setdefault((number, tensor.index), kernel)
+                    found.setdefault((number, tensor.index), _kernel(operator.name, tensor))
     return list(found.values())
+
+
+def _kernel(operator: str, tensor: Tensor) -> Kernel:
+    indices = tensor.sparsity.nbytes if tensor.sparsity else 0
+    stored = len(tensor.stored) + indices
+    return Kernel(
+        operator, tensor.name, tensor.shape, tensor.size, zeros(tensor), stored, stored_sparse=bool(tensor.sparsity)
+    )
 
 
 def stored_source(graph: Subgraph, tensor: Tensor | None) -> Tensor | None:

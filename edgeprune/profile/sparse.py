@@ -23,6 +23,7 @@ class Dimension:
     dense_size: int
     segments: np.ndarray | None
     indices: np.ndarray | None
+    nbytes: int = 0  # of segments and indices in the file
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,11 @@ class Sparsity:
     traversal_order: tuple[int, ...]
     block_map: tuple[int, ...]
     dimensions: tuple[Dimension, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that say where the stored elements belong."""
+        return sum(dimension.nbytes for dimension in self.dimensions)
 
     def check(self, shape: tuple[int, ...], stored: int) -> None:
         """Walk the encoding once.

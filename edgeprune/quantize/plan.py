@@ -17,11 +17,13 @@ class QuantizationPlan:
         mode: the number format, as the recipe names it.
         io: number format of the file's inputs and outputs.
         needs_samples: whether activation ranges come from representative samples.
+        sparse: store weights with many zeros sparse; for float32 only.
     """
 
     mode: Mode
     io: Literal["float", "int8"]
     needs_samples: bool
+    sparse: bool = False
 
 
 def quantization_plan(mode: Mode, config: QuantizeConfig, target: Target) -> QuantizationPlan:

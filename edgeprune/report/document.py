@@ -106,6 +106,7 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "memory": profile["memory"],
         "placement": profile["placement"],
         "kernels": profile["kernels"],
+        "sparse_path": profile["sparse_path"],
         "min_runtime": profile["min_runtime"],
         "warnings": profile["warnings"],
     }

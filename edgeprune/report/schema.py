@@ -127,6 +127,17 @@ class Kernel(Entry):
     name: Text
     sparsity: Fraction
     weights: Count | None = None
+    stored_bytes: Count | None = None  # in the file, indices of a sparse encoding included
+    encoding: Literal["dense", "sparse"] | None = None
+    expected_kernels: Literal["dense", "sparse"] | None = None  # of XNNPACK on ARM; None: nothing is stored sparse
+
+
+class SparsePath(Entry):
+    """Whether XNNPACK is expected to run sparse kernels on an ARM processor, and if not, why."""
+
+    expected: Flag
+    reasons: list[Text]
+    zero_share: Fraction
 
 
 class Variant(Entry):
@@ -153,6 +164,7 @@ class Variant(Entry):
     kernels: list[Kernel] | None = None
     series: Text | None = None  # method and format, where the recipe explored several rates of it
     rate: Fraction | None = None  # of what the recipe limits, removed
+    sparse_path: SparsePath | None = None  # None: nothing is stored sparse
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 

@@ -211,6 +211,11 @@ _WORTH_A_TABLE = 0.01  # below, a variant was not pruned: quantization alone mak
 def layers(report: Report) -> Blocks:
     """Zeros per layer, for variants that were pruned."""
     columns = [Column("Layer", numeric=False, code=True), Column("Weights", "number"), Column("Sparsity", "zeros")]
+    columns += [
+        Column("Stored", "bytes in the file"),
+        Column("Encoding", numeric=False),
+        Column("Expected kernels", "XNNPACK on ARM", numeric=False),
+    ]
     tables = []
     for variant in report.variants:
         if variant.kernels and (variant.weight_sparsity or 0) >= _WORTH_A_TABLE:
@@ -219,11 +224,30 @@ def layers(report: Report) -> Blocks:
                     Cell(kernel.name),
                     fmt.count(kernel.weights, "weights"),
                     fmt.share(kernel.sparsity, "of the weights are zero"),
+                    fmt.size(kernel.stored_bytes),
+                    Cell(kernel.encoding or ""),
+                    Cell(kernel.expected_kernels or ""),
                 ]
                 for kernel in variant.kernels
             ]
-            tables.append(Table(f"{variant.name}: zeros by layer, counted in the .tflite.", columns, rows, folded=True))
+            tables.append(
+                Table(
+                    f"{variant.name}: zeros by layer, counted in the .tflite.{_path(variant)}",
+                    columns,
+                    rows,
+                    folded=True,
+                )
+            )
     return tables
+
+
+def _path(variant: Variant) -> str:
+    path = variant.sparse_path
+    if path is None:
+        return ""
+    if path.expected:
+        return f" Sparse inference is expected: {path.zero_share:.1%} of the weights of its 1x1 convolutions are zero."
+    return f" Dense kernels are expected, because {'; '.join(path.reasons)}."
 
 
 def pruning(report: Report) -> Blocks:

@@ -16,7 +16,8 @@ HOST_NOTE = (
     "a variant that gains nothing on a large processor may gain on a small one, and the other way round."
 )
 SPARSITY_NOTE = (
-    "Zeroed weights shorten a file only once it is compressed (gzip), and speed up only runtimes with sparse kernels."
+    "Zeroed weights shorten a file only once it is compressed (gzip) or stored sparse, and speed up only runtimes with "
+    "sparse kernels."
 )
 ABSENT_NOTE = "– stands for a figure that was not measured or does not apply."
 

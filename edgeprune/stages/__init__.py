@@ -6,6 +6,7 @@ from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
 from edgeprune.stages.measuring import evaluate, latency, profile
 from edgeprune.stages.source import baseline, demo, load
+from edgeprune.stages.sparse import PrepareSparseConfig, prepare_sparse
 from edgeprune.stages.sparsify import SparsifyStageConfig, sparsify
 from edgeprune.stages.training import TrainingConfig, WeightsStageConfig, finetune, weights
 
@@ -14,6 +15,7 @@ __all__ = [
     "FiltersStageConfig",
     "LayersStageConfig",
     "LotteryStageConfig",
+    "PrepareSparseConfig",
     "SparsifyStageConfig",
     "TrainingConfig",
     "WeightsStageConfig",
@@ -27,6 +29,7 @@ __all__ = [
     "latency",
     "layers",
     "load",
+    "prepare_sparse",
     "profile",
     "retrain",
     "sparsify",

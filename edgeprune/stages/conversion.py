@@ -10,6 +10,7 @@ from edgeprune.errors import VerificationError
 from edgeprune.files import write_bytes
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import CalibrationConfig, Config, Mode
+from edgeprune.stages.sparse import check_sparse
 
 
 class ConvertConfig(Config):
@@ -18,6 +19,7 @@ class ConvertConfig(Config):
     mode: Mode
     io: Literal["float", "int8"]
     calibration: CalibrationConfig | None  # None: the mode needs no samples
+    sparse: bool = False  # store weights with many zeros sparse
 
 
 @stage()
@@ -42,10 +44,12 @@ def _convert(artifact: Artifact, config: ConvertConfig, context: Context, sample
     from edgeprune.convert.tflite import convert as convert_model
     from edgeprune.quantize.plan import QuantizationPlan
 
-    plan = QuantizationPlan(config.mode, config.io, needs_samples=config.calibration is not None)
-    path = context.folder / "model.tflite"
-    write_bytes(path, convert_model(context.load(artifact), plan, samples))
+    plan = QuantizationPlan(config.mode, config.io, config.calibration is not None, config.sparse)
+    path, model = context.folder / "model.tflite", context.load(artifact)
+    write_bytes(path, convert_model(model, plan, samples))
     check_zeros_kept(path, artifact.facts.get("zeros", []))
+    if config.sparse:
+        check_sparse(path, model, artifact.facts["sparse_inference"]["layers"])
     return artifact.with_({"tflite": path})
 
 

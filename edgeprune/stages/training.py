@@ -8,6 +8,7 @@ from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import AugmentConfig, Config, DistillConfig, FinetuneConfig, WeightsConfig
 from edgeprune.stages.saving import with_model
+from edgeprune.stages.sparse import for_sparse_inference
 
 if TYPE_CHECKING:
     from edgeprune.train.finetune import Lessons
@@ -54,9 +55,9 @@ def weights(artifact: Artifact, config: WeightsStageConfig, context: Context) ->
 
     data, task = context.required()
     total_steps = config.finetune.epochs * steps_per_epoch(data, config.finetune)
-    model = context.load(artifact)
-    engine = engine_for(model, config.weights)
-    wrapped, names = engine.wrap(model, config.weights, total_steps, context.seed)
+    model, settings = context.load(artifact), for_sparse_inference(config.weights, artifact)
+    engine = engine_for(model, settings)
+    wrapped, names = engine.wrap(model, settings, total_steps, context.seed)
     history = finetune(
         wrapped,
         data,
