@@ -160,11 +160,12 @@ def weights_method(config: WeightsConfig) -> str:
 
 def _tickets(recipe: Recipe, chain: _Chain) -> list[_Chain]:
     """One step per round, each of which makes a mask; then the ticket, and the control if asked for."""
-    lottery = recipe.lottery
+    lottery, weights = recipe.lottery, recipe.weights
     assert lottery is not None
+    assert weights is not None
     config = stages.LotteryStageConfig(
         lottery=lottery,
-        weights=recipe.weights,
+        weights=weights,
         initial_hash=model_hash(lottery.initial) if lottery.initial else None,
         **dict(_training(recipe, epochs=lottery.epochs)),
     )

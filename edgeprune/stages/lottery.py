@@ -83,7 +83,7 @@ def _initial(artifact: Artifact, config: LotteryStageConfig, context: Context) -
 
     model = context.load(artifact)
     if config.lottery.initial and not config.control:
-        return lottery.load_initial(config.lottery.initial, model, context.trust)
+        return lottery.load_initial(config.lottery.initial, model, context.trust.given)
     seed = int(np.random.SeedSequence([context.seed, 3, int(config.control)]).generate_state(1)[0])
     return lottery.reinitialized(model, seed)
 
