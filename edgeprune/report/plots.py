@@ -40,7 +40,7 @@ class Point:
     y: float
     pick: bool = False
     baseline: bool = False
-    series: str | None = None  # points of one series are joined, from small to large x
+    series: str | None = None  # points of one series are joined, in the order given
 
 
 # A point is drawn with every look that it has: the pick may be the baseline.
@@ -110,10 +110,10 @@ _SERIES = tuple(itertools.product(("-", (0, (1, 1.5)), (0, (6, 2))), ("accent", 
 
 
 def _join(axes: Axes, points: Sequence[Point]) -> None:
-    """A line through the points of each series."""
+    """A line through the points of each series, in the order in which they are given."""
     names = dict.fromkeys(point.series for point in points if point.series)
     for name, (style, color) in zip(names, itertools.cycle(_SERIES), strict=False):
-        chosen = sorted((point.x, point.y) for point in points if point.series == name)
+        chosen = [(point.x, point.y) for point in points if point.series == name]
         axes.plot(*zip(*chosen, strict=True), color=COLORS[color], linewidth=1.5, linestyle=style, label=name, zorder=2)
 
 
