@@ -14,7 +14,7 @@ from edgeprune.stages.sparse import check_sparse, choose_layers
 
 def build(folder, *options):
     command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

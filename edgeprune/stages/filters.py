@@ -38,7 +38,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.prune.graph import analyse
 
     data, task = context.required()
-    settings, original = config.filters, artifact.facts.get("original", artifact.facts["model"])
+    settings, original = config.filters, artifact.facts["original"]
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
     evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
     graph = analyse(context.load(artifact))
@@ -65,7 +65,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     ]
     context.progress.note(_filters_line(rows, validation, task.metric))
     return with_model(artifact, pruned, context).with_(
-        original=original, filters={"groups": rows, "oracle_difference": difference, "validation": validation}
+        filters={"groups": rows, "oracle_difference": difference, "validation": validation}
     )
 
 

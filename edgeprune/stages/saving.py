@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
 
 def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> Artifact:
+    """The artifact with this model, saved and counted."""
     from edgeprune.models.count import count
     from edgeprune.models.save import save_model
 
     path = context.folder / "model.keras"
     save_model(model, path)
     counts = count(model)
+    facts = {
+        "params": counts.params,
+        "macs": counts.macs,
+        "input_shape": _shapes(model.inputs),
+        "output_shape": _shapes(model.outputs),
+    }
+    # The model as it came teaches, and budgets are shares of it.
     return artifact.with_(
-        {"teacher": path, **artifact.files, "model": path},
-        model={
-            "params": counts.params,
-            "macs": counts.macs,
-            "input_shape": _shapes(model.inputs),
-            "output_shape": _shapes(model.outputs),
-        },
+        {"teacher": path, **artifact.files, "model": path}, model=facts, original=artifact.facts.get("original", facts)
     )
 
 
