@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune._version import __version__
-from edgeprune.context import versions
+from edgeprune.context import Trust, versions
 from edgeprune.errors import ModelError, RecipeError, UsageError
 from edgeprune.files import locked, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
@@ -48,6 +48,7 @@ def analyse_sensitivity(
     out: str | Path | None = None,
     seed: int = 0,
     trust_model: bool = False,
+    custom_objects: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Prune each group of filters alone at several rates, without training, and evaluate on validation samples.
@@ -59,6 +60,7 @@ def analyse_sensitivity(
         rates: fractions of a group's filters, in (0, 1).
         criterion: which filters of a group go first; None: the recipe's, else fisher.
         samples: of the validation data; all of it if it has fewer.
+        trust_model, custom_objects: as for a build.
         out: where results go, and where a broken-off run goes on; None: ``runs/MODEL-sensitivity``.
 
     Returns:
@@ -80,7 +82,8 @@ def analyse_sensitivity(
     folder = Path(out) if out else Path("runs") / f"{path.stem}-sensitivity"
     start(seed, False)
     source = {"name": path.stem, "source": str(model), "sha256": model_hash(path)}
-    loaded = load_model(model, trust=trust_model)
+    trust = Trust.of(trust_model, custom_objects)
+    loaded = load_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects))
     with locked(folder):
         opened, task = _open(loaded, data, resolved, seed)
         request = _Request(source, resolved, chosen, tuple(sorted(rates)), samples, seed)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from edgeprune.cli.options import model_options
+
 
 def _rates(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
     try:
@@ -24,7 +26,7 @@ def _rates(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--recipe", help="For [data] and [task]: a built-in recipe or a TOML file.  [default: ./edgeprune.toml]")
 @click.option("--out", type=click.Path(path_type=Path), help="Results.  [default: runs/MODEL-sensitivity]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Every random choice derives from it.")
-@click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers).")
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="Print sensitivity.json, and nothing else.")
 def sensitivity(model: str, as_json: bool, out: Path | None, **options: Any) -> None:
     """Prune each group of filters of MODEL alone at several rates, without training, and evaluate on validation data.
@@ -50,5 +52,9 @@ def sensitivity(model: str, as_json: bool, out: Path | None, **options: Any) -> 
     from edgeprune.cli.tables import sensitivity_table
 
     Console().print(sensitivity_table(document))
-    click.echo(f"{out / 'sensitivity.html'} and .png show the curves; {out / 'recipe.toml'} holds the rates,")
-    click.echo('to start a recipe from with `extends`, or let a build measure: [filters] allocation = "sensitivity"')
+    click.echo(f"{out / 'sensitivity.html'} and .png show the curves.")
+    if (out / "recipe.toml").is_file():
+        click.echo(
+            f"{out / 'recipe.toml'} holds the rates, to start a recipe from with `extends`; or let a build measure:"
+        )
+        click.echo('[filters] allocation = "sensitivity"')
