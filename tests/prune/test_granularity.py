@@ -72,11 +72,11 @@ def test_n_of_m_keeps_the_best_n_of_every_group_along_the_inputs(shape, seed, pa
 
 def test_a_global_ranking_is_one_argsort_over_all_kernels():
     """The weights that go are the lowest of all kernels together."""
-    scores = [random((10, 48), 1), 2 * random((8, 3, 3, 16), 2), 0.8 * random((7, 5), 3)]
-    kept = np.concatenate([mask.ravel() for mask in choose(scores, Weight(), 0.6, "global")])
+    scores = [random((10, 48), 1), 2 * random((8, 3, 3, 16), 2), 1.5 * random((7, 5), 3)]
+    kept = np.concatenate([mask.ravel() for mask in choose(scores, Weight(), 0.4, "global")])
     flat = np.concatenate([array.ravel() for array in scores])
     expected = np.ones(flat.size, bool)
-    expected[np.argsort(flat)[: round(0.6 * flat.size)]] = False
+    expected[np.argsort(flat)[: round(0.4 * flat.size)]] = False
     np.testing.assert_array_equal(kept, expected)
 
 

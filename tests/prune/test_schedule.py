@@ -13,7 +13,7 @@ def test_every_schedule_rises_to_exactly_the_final_sparsity(name, final):
     curve = SCHEDULES[name](final, 2.0)
     fractions = [curve.fraction(step / 100) for step in range(101)]
     assert fractions == sorted(fractions)
-    assert 0 <= fractions[0]
+    assert fractions[0] >= 0
     assert fractions[-1] == pytest.approx(1, abs=1e-12)
 
 
@@ -58,3 +58,23 @@ def test_the_final_epoch_has_the_last_update_in_it():
                 last = updates(config, epochs * 10).end
                 assert last <= 10 * (final_epoch(config, epochs) + 1)
                 assert final_epoch(config, epochs) < epochs
+
+
+def test_filters_follow_a_schedule_step_by_step():
+    """By default every step keeps the same share of what is left; a polynomial of power 1 removes equal amounts."""
+    from edgeprune.recipe import FiltersConfig
+    from edgeprune.stages.filters import FiltersStageConfig, _step_budget
+
+    def kept(**settings):
+        left = [1.0]
+        for number in (1, 2, 3):
+            config = FiltersStageConfig(filters=FiltersConfig(steps=3, **settings), number=number, multiple=1)
+            if "rate" in settings:
+                left.append(left[-1] * (1 - _step_budget(config, {}, {}).rate))
+            else:
+                left.append(left[-1] * _step_budget(config, {"macs": 100}, {"macs": 100 * left[-1]}).max_macs)
+        return left
+
+    for budget in ({"rate": 0.5}, {"max_macs": 0.5}):
+        assert kept(**budget) == pytest.approx([1, 0.5 ** (1 / 3), 0.5 ** (2 / 3), 0.5])
+        assert kept(**budget, schedule="polynomial", power=1.0) == pytest.approx([1, 5 / 6, 4 / 6, 0.5])
