@@ -55,7 +55,7 @@ def test_units_are_where_the_documentation_says():
 @given(SHAPES, SEEDS, st.sampled_from([NofM(2, 4), NofM(1, 4), NofM(3, 8), NofM(1, 2)]), st.sampled_from([0.4, 1.0]))
 @settings(deadline=None, max_examples=60)
 def test_n_of_m_keeps_the_best_n_of_every_group_along_the_inputs(shape, seed, pattern, share):
-    """At full sparsity each group has min(n, its length) weights, the largest; below, a share of the surplus is gone."""
+    """At full sparsity each group has min(n, its length) weights, the largest; below, a share goes."""
     scores = random(shape, seed)
     kept = choose([scores], pattern, pattern.sparsity * share)[0]
     surplus = 0
