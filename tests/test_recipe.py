@@ -28,7 +28,14 @@ def test_extends_merges_key_by_key():
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"magnitud": {}}, ["magnitud", "did you mean 'magnitude'"]),
+        ({"weight": {}}, ["weight", "did you mean 'weights'"]),
+        ({"magnitude": {}}, ["magnitude", "did you mean 'weights'"]),
+        ({"lottery": {}}, ["[lottery] needs [weights]"]),
+        ({"lottery": {"rewind": 20}}, ["rewind (20) must be less than epochs (20)"]),
+        ({"weights": {"granularity": "4:2"}}, ["block:RxC"]),
+        ({"weights": {"granularity": "1:4", "sparsity": 0.5}}, ["makes the sparsity 0.75"]),
+        ({"weights": {"granularity": "2:4", "scope": "global"}}, ["holds in every group"]),
+        ({"weights": {"schedule": "one_shot", "regrow": "random"}}, ["several updates"]),
         ({"weights": {"sparsty": 0.5}}, ["weights.sparsty", "did you mean 'sparsity'"]),
         ({"quantize": {"modes": ["int9"]}}, ["'int9'", "did you mean 'int8'"]),
         ({"weights": {"sparsity": 1.5}}, ["weights.sparsity = 1.5", "less than 1"]),

@@ -1,0 +1,26 @@
+"""The recipes `gradual` and `lottery` on the demo, with few epochs: what they promise is in the files."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+EPOCHS = {"gradual": "[finetune]\nepochs = 2\n", "lottery": "[lottery]\nepochs = 2\nrounds = 2\n"}
+VARIANTS = {"gradual": ["magnitude-regrow"], "lottery": ["lottery", "lottery-control"]}
+
+
+@pytest.mark.parametrize("recipe", EPOCHS)
+def test_the_recipe_builds_sparse_files(tmp_path, recipe):
+    """Every variant of the recipe is in the report, with four fifths of its prunable weights zero."""
+    (tmp_path / "edgeprune.toml").write_text(f'extends = ["{recipe}"]\n{EPOCHS[recipe]}')
+    command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["variants"]}
+    assert list(rows) == ["float32", *(f"{name}-float32" for name in VARIANTS[recipe])]
+    for name in VARIANTS[recipe]:
+        facts = json.loads((tmp_path / "run" / "stages" / name / "artifact.json").read_text())["facts"]
+        zeros, size = (sum(row[key] for row in facts["zeros"]) for key in ("zeros", "size"))
+        assert zeros == pytest.approx(0.8 * size, abs=len(facts["zeros"]))
+        assert rows[f"{name}-float32"]["gzip_bytes"] < 0.5 * rows["float32"]["gzip_bytes"]
