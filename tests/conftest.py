@@ -1,7 +1,12 @@
 """Fixtures that several parts share."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -21,6 +26,26 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("needs the real models and data in ../shared")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def begin_demo(tmp_path_factory):
+    """A function that lets a build of the demo for rpi4 begin where its model is trained and measured.
+
+    All workers share one such build; seed 0, not deterministic.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = root / "demo-for-all"
+    with filelock.FileLock(root / "demo-for-all.lock"):
+        if not (folder / "report.json").exists():
+            command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--recipe", "int8"]
+            subprocess.run([*command, "--out", str(folder)], cwd=root, check=True, capture_output=True, timeout=600)
+
+    def begin(out):
+        shutil.copytree(folder / "stages", Path(out) / "stages")
+
+    return begin
 
 
 @pytest.fixture(scope="session")

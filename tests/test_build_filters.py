@@ -1,4 +1,4 @@
-"""`edgeprune build --recipe filters-int8` on the demo: smaller by construction, exact by the oracle, still accurate."""
+"""`edgeprune build --recipe compact` on the demo: smaller by construction, exact by the oracle, still accurate."""
 
 import json
 import subprocess
@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 RECIPE = """
-extends = ["filters-int8"]
+extends = ["compact"]
 [filters]
 max_macs = "50%"
 steps = 2
 samples = 256
 [finetune]
 epochs = 3
-[distill]
 """
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory, begin_demo):
     folder = tmp_path_factory.mktemp("filters")
+    begin_demo(folder / "run")
     (folder / "edgeprune.toml").write_text(RECIPE)
     command = [
         sys.executable,
@@ -35,7 +35,7 @@ def built(tmp_path_factory):
         "run",
         "--export-keras3",
     ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
 

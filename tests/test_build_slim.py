@@ -10,7 +10,8 @@ from edgeprune.recipe import parse_recipe
 TINY = {"finetune": {"epochs": 1}, "distill": {}}
 
 
-def build(folder, recipe):
+def build(folder, recipe, begin_demo):
+    begin_demo(folder / "run")
     path = folder / "edgeprune.toml"
     path.write_text(parse_recipe(recipe, "tiny.toml").to_toml())
     edgeprune.build(None, target="rpi4", data="demo", recipe=path, out=folder / "run")
@@ -18,14 +19,14 @@ def build(folder, recipe):
 
 
 @pytest.fixture(scope="module")
-def slim(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("slim"), {"extends": ["slim"], "sparsify": {"epochs": 2}, **TINY})
+def slim(tmp_path_factory, begin_demo):
+    return build(tmp_path_factory.mktemp("slim"), {"extends": ["slim"], "sparsify": {"epochs": 2}, **TINY}, begin_demo)
 
 
 @pytest.fixture(scope="module")
-def shallow(tmp_path_factory):
+def shallow(tmp_path_factory, begin_demo):
     table = {"layers": {"remove": 1, "samples": 64}, "quantize": {"modes": ["float32"]}, **TINY}
-    return build(tmp_path_factory.mktemp("shallow"), table)
+    return build(tmp_path_factory.mktemp("shallow"), table, begin_demo)
 
 
 def test_slim_trains_with_the_penalty_and_halves_the_macs(slim):

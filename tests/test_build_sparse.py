@@ -18,8 +18,9 @@ def build(folder, *options):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory, begin_demo):
     folder = tmp_path_factory.mktemp("sparse")
+    begin_demo(folder / "run")
     done = build(folder, "--recipe", "sparse", "--out", "run")
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)

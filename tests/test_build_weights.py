@@ -11,8 +11,9 @@ VARIANTS = {"gradual": ["magnitude-regrow"], "lottery": ["lottery", "lottery-con
 
 
 @pytest.mark.parametrize("recipe", EPOCHS)
-def test_the_recipe_builds_sparse_files(tmp_path, recipe):
+def test_the_recipe_builds_sparse_files(tmp_path, begin_demo, recipe):
     """Every variant of the recipe is in the report, with four fifths of its prunable weights zero."""
+    begin_demo(tmp_path / "run")
     (tmp_path / "edgeprune.toml").write_text(f'extends = ["{recipe}"]\n{EPOCHS[recipe]}')
     command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)

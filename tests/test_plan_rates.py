@@ -37,7 +37,7 @@ def test_filters_remove_the_rate_of_what_the_recipe_limits(limit, expected):
 
 def test_weights_become_as_sparse_as_the_rate():
     """Chains part at the first section with a budget; all names are unique, and every step comes after its parent."""
-    plan = _plan(magnitude={}, filters={"rate": 0.5, "steps": 2})
+    plan = _plan(weights={}, filters={"rate": 0.5, "steps": 2})
     steps = {step.name: step for step in plan.steps}
     assert len(steps) == len(plan.steps)
     assert [steps[f"filters-magnitude{at}"].config.weights.sparsity for at in (30, 50)] == [0.3, 0.5]
@@ -49,7 +49,7 @@ def test_weights_become_as_sparse_as_the_rate():
 
 def test_without_rates_nothing_changes():
     """Names carry no number, and variants belong to no series."""
-    plan = _plan(magnitude={}, rates=[])
+    plan = _plan(weights={}, rates=[])
     assert [variant.name for variant in plan.variants][2:] == ["magnitude-float32", "magnitude-int8"]
     assert {variant.series for variant in plan.variants} == {None}
 
