@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeprune.profile.graph import Subgraph, TFLiteModel
     from edgeprune.profile.memory import MemoryPlan
     from edgeprune.target import Target
@@ -68,7 +70,9 @@ class Latency:
 class Profile:
     """The facts of one .tflite file.
 
-    ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases, ``min_litert`` in those of ai-edge-litert;
+    ``placement`` is None for a target without an accelerator; see :class:`edgeprune.profile.placement.Placement` for
+    its keys. ``delegates`` has the same keys for each delegate of the runtime that the target has. ``performance`` is
+    what the target's compiler estimates. ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases, ``min_litert`` in those of ai-edge-litert;
     None when the table of releases does not know an operator in the file.
     """
 
@@ -83,7 +87,9 @@ class Profile:
     macs: int
     latency: Latency
     memory: Memory
-    placement: None
+    placement: Mapping[str, Any] | None
+    delegates: tuple[Mapping[str, Any], ...]
+    performance: Mapping[str, Any] | None
     min_runtime: str | None
     min_litert: str | None
     operators: tuple[OperatorRow, ...]
@@ -95,20 +101,28 @@ class Profile:
         return _json(asdict(self))
 
 
-def profile(path: str | Path, target: str | Path | Target | None = None) -> Profile:
+def profile(
+    path: str | Path,
+    target: str | Path | Target | None = None,
+    compiled: Mapping[str, Any] | None = None,
+) -> Profile:
     """Profile a .tflite file.
 
     Args:
         path: the file.
         target: the board to warn about: a :class:`~edgeprune.target.Target`, its name or its TOML file.
+        compiled: what the target's compiler said about this file, as
+            :meth:`edgeprune.convert.compilers.Compiled.to_dict`; None: predicted, or asked if nothing predicts it.
 
     Raises:
         ModelError: the file is missing, damaged or not a .tflite.
         TargetError: no such target.
+        MissingError: the target's compiler is needed and not installed.
     """
     import hashlib
 
     from edgeprune.profile import macs, memory, size, versions
+    from edgeprune.profile.target_placement import delegates_of, placement_of
     from edgeprune.profile.flatbuffer import parse, read_bytes
     from edgeprune.target import load_target
 
@@ -117,6 +131,7 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
     model = parse(content, name=str(path))
     graph = model.subgraphs[0]
     plan = memory.plan(graph)
+    found = placement_of(path, graph, chosen, compiled)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
         file=str(path),
@@ -130,14 +145,16 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
         macs=macs.macs(model),
         latency=Latency(),
         memory=_memory(graph, plan),
-        placement=None,
+        placement=found.placement,
+        delegates=delegates_of(graph, chosen),
+        performance=found.performance,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
         operators=_operators(graph),
         kernels=tuple(
             KernelRow(k.tensor_name, k.operator, k.shape, k.size, k.zeros, k.sparsity) for k in size.kernels(model)
         ),
-        warnings=(*(versions.runtime_warnings(model, chosen) if chosen else ()), *_gaps(model, plan)),
+        warnings=(*(versions.runtime_warnings(model, chosen) if chosen else ()), *_gaps(model, plan), *found.warnings),
     )
 
 
@@ -193,8 +210,13 @@ def _json(value: Any) -> Any:
 
 
 class _CallablePackage(ModuleType):
-    def __call__(self, path: str | Path, target: str | Path | Target | None = None) -> Profile:
-        return profile(path, target)
+    def __call__(
+        self,
+        path: str | Path,
+        target: str | Path | Target | None = None,
+        compiled: Mapping[str, Any] | None = None,
+    ) -> Profile:
+        return profile(path, target, compiled)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -332,11 +332,11 @@ GPU = RuleBook(
 
 @rule(LIMIT, "convert with fixed input sizes.")
 def nnapi_dynamic(graph: Subgraph, operator: Operator) -> Answer:
-    """Sizes must be known.
+    """Sizes must be known; a batch of unknown size is taken as 1.
 
-    [nnapi] HasUnspecifiedDimension.
+    [nnapi] allow_dynamic_dimensions, off by default.
     """
-    return any(size < 0 for tensor in activations(graph, operator) for size in tensor.signature)
+    return any(size < 0 for tensor in activations(graph, operator) for size in tensor.signature[1:])
 
 
 @rule(DATA_TYPE)
