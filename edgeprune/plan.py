@@ -52,7 +52,7 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     for prefix, parent in chains.items():
         modes = recipe.quantize.modes if prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
         for mode in modes:
-            made = _variant_steps(f"{prefix}{mode}", parent, _convert_config(recipe, target, mode))
+            made = _variant_steps(f"{prefix}{mode}", parent, _convert_config(recipe, target, mode), target)
             steps += made
             variants.append(Variant(f"{prefix}{mode}", made[-1].name, parent))
     return Plan(tuple(steps), tuple(variants))
@@ -102,9 +102,11 @@ def _convert_config(recipe: Recipe, target: Target, mode: stages.Mode) -> stages
     )
 
 
-def _variant_steps(name: str, parent: str, config: stages.ConvertConfig) -> list[Step]:
+def _variant_steps(name: str, parent: str, config: stages.ConvertConfig, target: Target) -> list[Step]:
     converting = stages.calibrate_and_convert if config.calibration else stages.convert
     steps = [Step(f"{name}.convert", converting, config, after=parent)]
+    if target.compiler and config.mode == "int8":  # the compilers take integers only
+        steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
     for measuring in (stages.profile, stages.evaluate, stages.latency):
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
     return steps

@@ -198,6 +198,18 @@ def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Co
     return _convert(artifact, config, context, representative_dataset(data.train, indices))
 
 
+@stage("target", "compiler")
+def compile_model(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The vendor's compiler makes the file for the accelerator; nothing where it may be missing and is."""
+    from edgeprune.convert.compilers import compile_for
+
+    made = compile_for(context.target, artifact.files["tflite"], context.folder)
+    if made is None:
+        return artifact
+    context.progress.note(f"{made.compiler} {made.version}: {made.placement['cpu_ops']} operators left on the CPU")
+    return artifact.with_({"compiled": made.file}, compiled=made.to_dict())
+
+
 @stage("data", "task", "runtime")
 def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The metric of the .tflite on validation and test, and its parity with its Keras model on test.
@@ -229,7 +241,8 @@ def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
     """What the file itself tells: sizes, sparsity, memory, operator versions."""
     from edgeprune.profile import profile as profile_file
 
-    return artifact.with_(profile=profile_file(artifact.files["tflite"], context.target).to_dict())
+    found = profile_file(artifact.files["tflite"], context.target, artifact.facts.get("compiled"))
+    return artifact.with_(profile=found.to_dict())
 
 
 @stage("runtime")

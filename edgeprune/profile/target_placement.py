@@ -31,6 +31,9 @@ def _edgetpu(graph: Subgraph, target: Target) -> Placement:
 # Compilers whose work can be predicted from the file. The others are asked.
 PREDICTORS: dict[str, Callable[[Subgraph, Target], Placement]] = {"edgetpu": _edgetpu}
 
+# The custom operator that a compiler leaves in place of what it took, and the processor that runs it.
+COMPILED = {"ethos-u": "Ethos-U"}
+
 
 def placement_of(path: str | Path, graph: Subgraph, target: Target | None, compiled: Mapping[str, Any] | None) -> Found:
     """What the target's accelerator takes of a file.
@@ -48,7 +51,27 @@ def placement_of(path: str | Path, graph: Subgraph, target: Target | None, compi
     predictor = PREDICTORS.get(target.compiler.name)
     if predictor is not None:
         return Found(predictor(graph, target).to_dict())
+    if any(operator.custom and operator.name in COMPILED for operator in graph.operators):
+        return Found(_compiled_file(graph))
     return _asked(path, target)
+
+
+def _compiled_file(graph: Subgraph) -> dict[str, Any]:
+    """The placement that a file which a compiler wrote says about itself."""
+    names = [operator.name for operator in graph.operators]
+    left = [name for name in names if name not in COMPILED]
+    return {
+        "processor": next(COMPILED[name] for name in names if name in COMPILED),
+        "source": "compiled file",
+        "accelerator_ops": len(names) - len(left),
+        "cpu_ops": len(left),
+        "uncertain_ops": 0,
+        "fully_mapped": not left,
+        "partitions": len(names) - len(left),
+        "cached_param_bytes": None,
+        "streamed_param_bytes": None,
+        "not_mapped": [{"name": name, "status": "left by the compiler"} for name in left],
+    }
 
 
 def _asked(path: str | Path, target: Target) -> Found:
