@@ -124,16 +124,16 @@ def judge(book: RuleBook, graph: Subgraph, operator: Operator) -> Verdict:
         return Verdict(True, book.mapped)
     name = "CUSTOM" if operator.custom else operator.name
     doubt = None
-    # An operator that is not in the list is told so, unless the tool has something to say about its tensors first.
+    substitute = (book.substitutes or {}).get(name)
     for item in (*book.general, *book.operators.get(name, ())):
         answer = item.check(graph, operator)
         if answer:
-            return Verdict(False, item.status, item.reason, item.fix, item.name)
+            return Verdict(False, item.status, item.reason, substitute or item.fix, item.name)
         if answer is None:
             doubt = doubt or Verdict(None, book.mapped, item.reason, item.fix, item.name)
     if name not in book.operators:
-        fix = (book.substitutes or {}).get(name)
-        return Verdict(False, book.unsupported, f"{operator.name} is not among the operators of {book.name}.", fix)
+        reason = f"{operator.name} is not among the operators of {book.name}."
+        return Verdict(False, book.unsupported, reason, substitute)
     return doubt or Verdict(True, book.mapped)
 
 

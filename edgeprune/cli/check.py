@@ -1,0 +1,99 @@
+"""``edgeprune check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgeprune.profile.check import Finding, Subject
+    from edgeprune.target import Target
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
+@click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
+def check(model: Path, target: str, trust_model: bool, as_json: bool) -> None:
+    """What of MODEL will not run, or not run fast, on a target, and what to change.
+
+    MODEL is a .tflite file, or a Keras model, trained or not: it is converted with noise for calibration, and the
+    findings name its layers. Exit code 1 when something will not run.
+    """
+    import json
+
+    from edgeprune.target import load_target
+
+    chosen = load_target(target)
+    findings = _file(model, chosen) if model.suffix == ".tflite" else _keras(model, chosen, trust_model)
+    if as_json:
+        document = {"model": str(model), "target": chosen.name, "findings": [item.to_dict() for item in findings]}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print(findings, model, chosen)
+    if any(item.severity == "error" for item in findings):
+        click.get_current_context().exit(1)
+
+
+def _file(path: Path, target: Target) -> list[Finding]:
+    from edgeprune.profile.check import Subject
+    from edgeprune.profile.check import check as find
+    from edgeprune.profile.flatbuffer import read
+
+    return find([Subject(path, read(path))], target)
+
+
+def _keras(path: Path, target: Target, trust: bool) -> list[Finding]:
+    import tempfile
+
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    from edgeprune.models.load import load_model
+    from edgeprune.profile.check import check as find
+
+    model = load_model(path, trust=trust)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        subjects, refused = _subjects(model, target, Path(folder))
+        return [*refused, *find(subjects, target)]
+
+
+def _subjects(model: Any, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
+    """The conversions that worked, and for those that did not, the converter's words."""
+    from edgeprune.convert.trial import trial_modes, trial_subject
+    from edgeprune.errors import ConversionError
+    from edgeprune.profile.check import Finding
+
+    subjects, refused = [], []
+    for mode in trial_modes(target):
+        try:
+            subjects.append(trial_subject(model, target, mode, folder))
+        except ConversionError as error:
+            refused.append(Finding("error", error.what, error.fix, checker="converter", formats=(mode,)))
+    return subjects, refused
+
+
+def _print(findings: list[Finding], model: Path, target: Target) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    console = Console()
+    console.print(Text(f"{model} on {target.name}: {_counts(findings)}"))
+    for item in findings:
+        text = Text.assemble(("\n" + item.severity, styles[item.severity]), f": {item.what}")
+        where = ", ".join(item.where[:6]) + (f" and {len(item.where) - 6} more" if len(item.where) > 6 else "")
+        details = [("in", where), ("fix", item.fix), ("format", ", ".join(item.formats))]
+        lines = [f"  {name}: {value}" for name, value in details if value and value != "as it is"]
+        console.print(Text("\n").join([text, *map(Text, lines)]))
+
+
+def _counts(findings: list[Finding]) -> str:
+    from collections import Counter
+
+    counts = Counter(item.severity for item in findings)
+    words = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items()]
+    return ", ".join(words) or "nothing found"
