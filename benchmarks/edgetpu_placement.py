@@ -42,7 +42,9 @@ def main() -> None:
         )
         if missed or found.fully_mapped != full:
             left = _on_cpu(found)
-            misses.append(f"{name}: predicted on the CPU {dict(left)}, compiler left {row['ops_left_on_cpu'] or 'none'}")
+            misses.append(
+                f"{name}: predicted on the CPU {dict(left)}, compiler left {row['ops_left_on_cpu'] or 'none'}"
+            )
         if abs(error) > 0.05:
             misses.append(f"{name}: cached bytes {error:+.1%}")
     files = len(rows)

@@ -71,5 +71,7 @@ def call(command: Sequence[str | Path], *, timeout_s: float, fix: str, cwd: Path
     logger.info("%s ended with %d after %.1f s", name, done.returncode, seconds)
     if done.returncode != 0:
         tail = "\n".join(done.stdout.strip().splitlines()[-TAIL_LINES:])
-        raise ConversionError(f"{name} failed with exit code {done.returncode}:\n{tail}", fix=f"run it by hand: {shown}")
+        raise ConversionError(
+            f"{name} failed with exit code {done.returncode}:\n{tail}", fix=f"run it by hand: {shown}"
+        )
     return Output(done.stdout, seconds)

@@ -68,8 +68,13 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
         kinds.add_column(name, justify="left" if name in ("operator", "type") else "right")
     for row in found["operators"]:
         cells = [_both(row, key) for key in ("count", "macs", "weight_bytes", "output_bytes")]
-        kinds.add_row(row["operator"], row["dtype"], *cells)
+        kinds.add_row(row["operator"], _types(row), *cells)
     yield kinds
+
+
+def _types(row: dict[str, Any]) -> str:
+    sides = [", ".join(row[side]["dtypes"]) if row[side] else "–" for side in ("a", "b")]
+    return sides[0] if sides[0] == sides[1] else " → ".join(sides)
 
 
 def _shown(value: Any) -> str:
@@ -85,10 +90,10 @@ def _change(pair: dict[str, Any], less_is_better: bool | None) -> Text:
     if not change:
         same = pair["a"] == pair["b"]
         return Text("same" if same else "differs", style="dim" if same else "yellow")
-    if isinstance(pair["a"], float) or not pair["a"]:
-        text = f"{change:+.1%}" if isinstance(change, float) else f"{change:+,}"
+    if isinstance(change, float):  # a fraction
+        text = f"{change * 100:+.1f} points"
     else:
-        text = f"{change / pair['a']:+.1%}"
+        text = f"{change / pair['a']:+.1%}" if pair["a"] else f"{change:+,}"
     style = "yellow" if less_is_better is None else "green" if (change < 0) == less_is_better else "red"
     return Text(text, style=style)
 

@@ -187,5 +187,3 @@ def placement_of(log: ModelLog) -> dict[str, object]:
 
 def _failed_words(log: ModelLog) -> tuple[str, ...]:
     return (f"{log.unmapped_ops} operators run on the host's CPU.",) if log.unmapped_ops else ()
-
-

@@ -54,5 +54,6 @@ def _noise(model: tf_keras.Model) -> Iterator[list[np.ndarray]]:
 def _sample(tensor: Any, generator: np.random.Generator) -> np.ndarray:
     shape = [1, *(size or UNKNOWN_SIZE for size in tensor.shape[1:])]
     dtype = tensor.dtype.as_numpy_dtype
-    # Whole numbers are mostly indices into a table, of which 0 and 1 exist.
-    return (generator.random(shape) if np.issubdtype(dtype, np.floating) else generator.integers(0, 2, shape)).astype(dtype)
+    if np.issubdtype(dtype, np.floating):
+        return generator.random(shape).astype(dtype)
+    return generator.integers(0, 2, shape).astype(dtype)  # mostly indices into a table, of which 0 and 1 exist

@@ -59,7 +59,8 @@ def compile_model(model: Path, folder: Path, settings: CompilerSettings) -> Comp
         MissingError: Vela is not installed, or did not end in time.
         ConversionError: Vela refused the model, with its own words.
     """
-    command = [sys.executable, "-m", "ethosu.vela", *settings.arguments, "--show-cpu-operations", "--output-dir", folder, model]
+    options = ["--show-cpu-operations", "--output-dir", str(folder)]
+    command = [sys.executable, "-m", "ethosu.vela", *settings.arguments, *options, str(model)]
     text = call(command, timeout_s=TIMEOUT_S, fix=INSTALL).text
     artifact = folder / f"{model.stem}_vela.tflite"
     summaries = sorted(folder.glob(f"{model.stem}_summary_*.csv"))

@@ -72,8 +72,8 @@ class Profile:
 
     ``placement`` is None for a target without an accelerator; see :class:`edgeprune.profile.placement.Placement` for
     its keys. ``delegates`` has the same keys for each delegate of the runtime that the target has. ``performance`` is
-    what the target's compiler estimates. ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases, ``min_litert`` in those of ai-edge-litert;
-    None when the table of releases does not know an operator in the file.
+    what the target's compiler estimates. ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases,
+    ``min_litert`` in those of ai-edge-litert; None when the table of releases does not know an operator in the file.
     """
 
     file: str
@@ -122,8 +122,8 @@ def profile(
     import hashlib
 
     from edgeprune.profile import macs, memory, size, versions
-    from edgeprune.profile.target_placement import delegates_of, placement_of
     from edgeprune.profile.flatbuffer import parse, read_bytes
+    from edgeprune.profile.target_placement import delegates_of, placement_of
     from edgeprune.target import load_target
 
     chosen = load_target(target) if isinstance(target, str | Path) else target

@@ -199,7 +199,8 @@ def _compiler(subject: Subject, target: Target) -> list[Finding]:
 
 def _channels(subject: Subject, target: Target) -> list[Finding]:
     """Hidden layers whose channels do not fill the target's vectors."""
-    graph, odd = subject.graph, {}
+    graph = subject.graph
+    odd: dict[tuple[int, int], list[str]] = {}
     ending = _ending(graph)
     for operator in graph.operators:
         weights = graph.input(operator, 1)
@@ -252,9 +253,8 @@ def _delegates(subject: Subject, target: Target) -> list[Finding]:
     """What the runtime's delegates leave to its plain kernels."""
     from edgeprune.profile.delegates import delegate_placement
 
-    return [
-        finding for name in target.delegates for finding in _left(subject, delegate_placement(subject.graph, name), "note")
-    ]
+    places = [delegate_placement(subject.graph, name) for name in target.delegates]
+    return [finding for place in places for finding in _left(subject, place, "note")]
 
 
 def _predicted(target: Target) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,9 @@ FIGURES: dict[str, tuple[str, bool | None]] = {
 
 @dataclass(frozen=True)
 class KindRow:
-    """All operators of one kind and output format in a file; bytes as stored (weights) and written (activations)."""
+    """All operators of one kind in a file; bytes as stored (weights) and written (activations)."""
 
-    operator: str
-    dtype: str
+    dtypes: tuple[str, ...]  # of the outputs
     count: int
     macs: int
     weight_bytes: int
@@ -42,21 +40,20 @@ def compare(a: str | Path, b: str | Path) -> dict[str, Any]:
 
     Returns:
         JSON types: ``a``, ``b`` (paths), ``figures`` (name → a, b, change: b - a for numbers), ``operators`` (one entry
-        for each kind of operator: operator, dtype, and for a and b the counts, MACs and bytes, or None).
+        for each kind of operator: operator, and for a and b the number formats, counts, MACs and bytes, or None).
 
     Raises:
         ModelError: a file is missing or damaged.
     """
     files = [_figures(path) for path in (a, b)]
-    kinds = [{(row.operator, row.dtype): row for row in _kinds(path)} for path in (a, b)]
-    names = list(dict.fromkeys([*kinds[0], *kinds[1]]))
+    kinds = [_kinds(path) for path in (a, b)]
     return {
         "a": str(a),
         "b": str(b),
         "figures": {name: _pair(files[0][name], files[1][name]) for name in FIGURES},
         "operators": [
-            {"operator": name, "dtype": dtype, "a": _row(kinds[0], name, dtype), "b": _row(kinds[1], name, dtype)}
-            for name, dtype in names
+            {"operator": name, "a": _row(kinds[0].get(name)), "b": _row(kinds[1].get(name))}
+            for name in dict.fromkeys([*kinds[0], *kinds[1]])
         ],
     }
 
@@ -75,37 +72,27 @@ def _pair(a: Any, b: Any) -> dict[str, Any]:
     return {"a": a, "b": b, "change": b - a if numbers else None}
 
 
-def _kinds(path: str | Path) -> Iterable[KindRow]:
+def _kinds(path: str | Path) -> dict[str, KindRow]:
     from edgeprune.profile.macs import operator_macs
 
     graph = parse(read_bytes(path), str(path)).subgraphs[0]
-    rows: dict[tuple[str, str], KindRow] = {}
+    rows: dict[str, KindRow] = {}
     for operator in graph.operators:
         output = graph.output(operator)
-        dtype = output.dtype if output else ""
-        before = rows.get((operator.name, dtype), KindRow(operator.name, dtype, 0, 0, 0, 0))
-        rows[operator.name, dtype] = KindRow(
-            operator.name,
-            dtype,
+        before = rows.get(operator.name, KindRow((), 0, 0, 0, 0))
+        rows[operator.name] = KindRow(
+            tuple(dict.fromkeys([*before.dtypes, *([output.dtype] if output else [])])),
             before.count + 1,
             before.macs + operator_macs(graph, operator),
             before.weight_bytes + _stored(graph, operator),
             before.output_bytes + sum(graph.tensors[i].nbytes for i in operator.outputs if i >= 0),
         )
-    return rows.values()
+    return rows
 
 
 def _stored(graph: Subgraph, operator: Operator) -> int:
     return sum(len(graph.tensors[i].stored) for i in operator.inputs if i >= 0)
 
 
-def _row(kinds: dict[tuple[str, str], KindRow], name: str, dtype: str) -> dict[str, int] | None:
-    row = kinds.get((name, dtype))
-    if row is None:
-        return None
-    return {
-        "count": row.count,
-        "macs": row.macs,
-        "weight_bytes": row.weight_bytes,
-        "output_bytes": row.output_bytes,
-    }
+def _row(row: KindRow | None) -> dict[str, Any] | None:
+    return None if row is None else {**asdict(row), "dtypes": list(row.dtypes)}

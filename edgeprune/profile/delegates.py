@@ -2,6 +2,8 @@
 
 Published rules only. Sources, named in the rules:
 
+The operators of each stand in ``delegate_operators.csv``; the rules here say more about some of them.
+
 - [xnnpack] tensorflow/lite/delegates/xnnpack/README.md, the sections on FP32 and on quantized operators, and what
   ai-edge-litert 2.3 does with them (tests/profile/test_delegates.py asks it);
 - [gpu] tensorflow/lite/tools/versioning/gpu_compatibility.cc at 03a5e4e1, the rules that both the delegate and
@@ -11,6 +13,10 @@ Published rules only. Sources, named in the rules:
 """
 
 from __future__ import annotations
+
+import csv
+import functools
+import importlib.resources
 
 from edgeprune.profile.graph import Operator, Subgraph
 from edgeprune.profile.placement import (
@@ -33,34 +39,13 @@ DATA_TYPE = "number format not supported by the delegate"
 _FLOAT = {"float32"}
 _BYTE = {"int8", "uint8"}
 _FUSED = {"NONE", "RELU", "RELU_N1_TO_1", "RELU6", 0}
-# [xnnpack] operators with a quantized version.
-_XNNPACK_QUANTIZED = {
-    "ADD",
-    "CONCATENATION",
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "DEPTH_TO_SPACE",
-    "DEQUANTIZE",
-    "ELU",
-    "FULLY_CONNECTED",
-    "LEAKY_RELU",
-    "LOGISTIC",
-    "MAX_POOL_2D",
-    "MEAN",
-    "MUL",
-    "PAD",
-    "QUANTIZE",
-    "RESHAPE",
-    "RESIZE_BILINEAR",
-    "SLICE",
-    "SPACE_TO_DEPTH",
-    "SPLIT",
-    "STRIDED_SLICE",
-    "SUB",
-    "TANH",
-    "TRANSPOSE",
-    "TRANSPOSE_CONV",
-}
+
+
+@functools.cache
+def _listed(column: str) -> frozenset[str]:
+    """The operators that a column of delegate_operators.csv marks."""
+    text = importlib.resources.files("edgeprune.profile").joinpath("delegate_operators.csv").read_text("utf-8")
+    return frozenset(row["operator"] for row in csv.DictReader(text.splitlines()) if row[column])
 
 
 @rule(NOT_LISTED)
@@ -81,7 +66,9 @@ def xnnpack_format(graph: Subgraph, operator: Operator) -> Answer:
     weights = graph.input(operator, 1)
     if operator.name in ("CONV_2D", "FULLY_CONNECTED") and dtypes <= _FLOAT:
         return weights is not None and weights.dtype not in {"float32", "float16", "int8", "int4"}
-    return not (dtypes <= _FLOAT or (dtypes <= _BYTE and len(dtypes) == 1 and operator.name in _XNNPACK_QUANTIZED))
+    return not (
+        dtypes <= _FLOAT or (dtypes <= _BYTE and len(dtypes) == 1 and operator.name in _listed("xnnpack_quantized"))
+    )
 
 
 @rule(LIMIT)
@@ -205,30 +192,21 @@ def _static(graph: Subgraph, index: int) -> bool:
     return source is not None and source.constant
 
 
-_UNARY = ("ABS", "CEIL", "ELU", "FLOOR", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MINIMUM", "NEG", "RELU")
-_MORE_UNARY = ("RELU6", "RELU_N1_TO_1", "ROUND", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "TANH", "PRELU", "RSQRT")
 XNNPACK = RuleBook(
     name="XNNPACK",
     operators={
-        **dict.fromkeys((*_UNARY, *_MORE_UNARY, "DEPTH_TO_SPACE", "SPACE_TO_DEPTH", "DEQUANTIZE"), ()),
+        **dict.fromkeys(_listed("xnnpack"), ()),
         **dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), (fused,)),
-        "AVERAGE_POOL_2D": (fused, pool_step),
-        "BATCH_MATMUL": (),
-        "CONCATENATION": (four_parts,),
-        "CONV_2D": (fused, weights_and_bias),
-        "DEPTHWISE_CONV_2D": (fused, weights_and_bias),
+        **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), (fused, pool_step)),
+        **dict.fromkeys(("CONCATENATION", "SPLIT"), (four_parts,)),
+        **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), (fused, weights_and_bias)),
+        **dict.fromkeys(("RESHAPE", "RESIZE_BILINEAR", "SLICE", "TRANSPOSE"), (parameters_static,)),
         "FULLY_CONNECTED": (fused, weights_only),
-        "MAX_POOL_2D": (fused, pool_step),
         "MEAN": (mean_axes,),
         "PAD": (parameters_static, negative_padding),
         "QUANTIZE": (mixed_signs,),
-        "RESHAPE": (parameters_static,),
-        "RESIZE_BILINEAR": (parameters_static,),
-        "SLICE": (parameters_static,),
         "SOFTMAX": (softmax_beta,),
-        "SPLIT": (four_parts,),
         "STRIDED_SLICE": (parameters_static, slice_steps),
-        "TRANSPOSE": (parameters_static,),
         "TRANSPOSE_CONV": (weights_only,),
     },
     general=(custom, xnnpack_format),
@@ -298,31 +276,16 @@ def gpu_broadcast(graph: Subgraph, operator: Operator) -> Answer:
     return any(a < b for a, b in pairs) and any(b < a for a, b in pairs)
 
 
-_GPU_PLAIN = (
-    ("ABS", "BATCH_MATMUL", "CONCATENATION", "COS", "DENSIFY", "DEPTH_TO_SPACE", "DEQUANTIZE", "DIV", "ELU", "EQUAL")
-    + ("EXP", "FLOOR", "FLOOR_DIV", "FLOOR_MOD", "GATHER", "GELU", "GREATER", "GREATER_EQUAL", "HARD_SWISH")
-    + ("LEAKY_RELU", "LESS", "LESS_EQUAL", "LOG", "LOGICAL_AND", "LOGISTIC", "LSTM", "MAXIMUM", "MINIMUM")
-    + ("MIRROR_PAD", "NEG", "NOT_EQUAL", "PACK", "PAD", "PADV2", "POW", "PRELU", "QUANTIZE", "RELU", "RELU6")
-    + ("RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "RSQRT", "SIGN", "SIN")
-    + ("SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH", "TILE")
-    + ("TRANSPOSE",)
-)
 GPU = RuleBook(
     name="GPU delegate",
     operators={
-        **dict.fromkeys(_GPU_PLAIN, ()),
+        **dict.fromkeys(_listed("gpu"), ()),
+        **dict.fromkeys(("AVERAGE_POOL_2D", "CONV_2D", "MAX_POOL_2D"), (gpu_fused,)),
         **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), (gpu_axes,)),
-        "ADD": (),
-        "AVERAGE_POOL_2D": (gpu_fused,),
-        "CONV_2D": (gpu_fused,),
+        **dict.fromkeys(("SLICE", "STRIDED_SLICE"), (gpu_slice,)),
         "DEPTHWISE_CONV_2D": (gpu_fused, gpu_depth_multiplier),
-        "FULLY_CONNECTED": (),
-        "MAX_POOL_2D": (gpu_fused,),
         "MUL": (gpu_fused, gpu_broadcast),
-        "SLICE": (gpu_slice,),
         "SOFTMAX": (softmax_beta,),
-        "STRIDED_SLICE": (gpu_slice,),
-        "TRANSPOSE_CONV": (),
     },
     general=(custom, gpu_format),
     mapped=TAKEN,
@@ -349,21 +312,9 @@ def nnapi_format(graph: Subgraph, operator: Operator) -> Answer:
     return any(tensor.dtype not in allowed for tensor in activations(graph, operator))
 
 
-_NNAPI = (
-    ("ABS", "ADD", "ARG_MAX", "ARG_MIN", "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "CAST", "CONCATENATION", "CONV_2D")
-    + ("DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "DEQUANTIZE", "DIV", "ELU", "EQUAL", "EXP", "EXPAND_DIMS", "FILL")
-    + ("FLOOR", "FULLY_CONNECTED", "GATHER", "GREATER", "GREATER_EQUAL", "HARD_SWISH", "L2_NORMALIZATION")
-    + ("L2_POOL_2D", "LEAKY_RELU", "LESS", "LESS_EQUAL", "LOCAL_RESPONSE_NORMALIZATION", "LOG", "LOGICAL_AND")
-    + ("LOGICAL_NOT", "LOGICAL_OR", "LOGISTIC", "LSTM", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL", "NEG")
-    + ("NOT_EQUAL", "PACK", "PAD", "PADV2", "POW", "PRELU", "QUANTIZE", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN")
-    + ("REDUCE_PROD", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
-    + ("RSQRT", "SELECT", "SIN", "SLICE", "SOFTMAX", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V")
-    + ("SQRT", "SQUARED_DIFFERENCE", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "SVDF", "TANH", "TILE", "TOPK_V2")
-    + ("TRANSPOSE", "TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
-)
 NNAPI = RuleBook(
     name="NNAPI",
-    operators=dict.fromkeys(_NNAPI, ()),
+    operators=dict.fromkeys(_listed("nnapi"), ()),
     general=(custom, nnapi_format, nnapi_dynamic),
     mapped=TAKEN,
     unsupported=NOT_LISTED,

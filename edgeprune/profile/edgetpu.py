@@ -3,7 +3,7 @@
 Layout of the parameters, found by others in compiled files and confirmed here on 28 pairs of files:
 
 - Weights lie in lines of 64 bytes: 16 outputs times 4 inputs, for each position of the kernel. So output channels
-  count in multiples of 16 and input channels in multiples of 4 (RingCanary/coral-usb-oxidized docs/conv_layout_probe.md:
+  count in multiples of 16 and input channels in multiples of 4 (RingCanary/coral-usb-oxidized, conv_layout_probe.md:
   ``offset = 512 + (ic // 4) * 256 + oc * 4 + ic % 4`` for 64 outputs; ricardodeazambuja/LibrEdgeTPU
   docs/HARDWARE_ANALYSIS.md).
 - Depthwise kernels take one line for 16 channels at each position: 4 bytes per weight.
@@ -24,7 +24,7 @@ import numpy as np
 
 from edgeprune.profile.edgetpu_rules import EDGE_TPU
 from edgeprune.profile.graph import Operator, Subgraph, Tensor
-from edgeprune.profile.placement import Placement, PlacedOperator, place, summarize
+from edgeprune.profile.placement import PlacedOperator, Placement, place, summarize
 
 LINE_BYTES = 64
 LANES = 16

@@ -21,7 +21,7 @@ Check = Callable[[Subgraph, Operator], Answer]
 
 @dataclass(frozen=True)
 class Rule:
-    """A limit. ``status`` is what the processor's own tool prints for an operator that breaks it; ``fix``: what to do."""
+    """A limit. ``status``: what the processor's own tool prints for an operator that breaks it; ``fix``: what to do."""
 
     check: Check
     status: str
