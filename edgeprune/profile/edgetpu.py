@@ -24,7 +24,7 @@ import numpy as np
 
 from edgeprune.profile.edgetpu_rules import EDGE_TPU
 from edgeprune.profile.graph import Operator, Subgraph, Tensor
-from edgeprune.profile.placement import PlacedOperator, Placement, place, summarize
+from edgeprune.profile.placement import PlacedOperator, Placement, fitting, place, summarize
 
 LINE_BYTES = 64
 LANES = 16
@@ -57,7 +57,8 @@ def parameters(graph: Subgraph, placed: list[PlacedOperator], cache_bytes: int) 
     for operator, spot in zip(graph.operators, placed, strict=True):
         if not spot.on_accelerator:
             continue
-        size = layer_bytes(graph, operator)
+        with fitting(operator):
+            size = layer_bytes(graph, operator)
         tile = -(-size // min(TILES, _groups(graph, operator)))
         if cached + size <= cache_bytes and tile <= cache_bytes // TILES:
             cached += size

@@ -8,13 +8,17 @@ rules by operator: an operator without an entry is not supported.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgeprune.errors import ModelError
 from edgeprune.profile.graph import Operator, Subgraph, Tensor
 
+# What indexing and arithmetic raise on an operator whose tensors are not those of its kind.
+_MISFIT = (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError, OverflowError)
 Answer = bool | None
 Check = Callable[[Subgraph, Operator], Answer]
 
@@ -137,6 +141,18 @@ def judge(book: RuleBook, graph: Subgraph, operator: Operator) -> Verdict:
     return doubt or Verdict(True, book.mapped)
 
 
+@contextlib.contextmanager
+def fitting(operator: Operator) -> Iterator[None]:
+    """Turn what a contradiction between an operator and its tensors raises into an error of the file."""
+    try:
+        yield
+    except _MISFIT as error:
+        raise ModelError(
+            f"The model is damaged: the tensors of operator {operator.index} {operator.name} do not fit it ({error}).",
+            fix="convert or copy the model again.",
+        ) from None
+
+
 def partition(graph: Subgraph, supported: Sequence[bool]) -> list[int]:
     """The number of the part that each operator runs in, as the runtime cuts a graph for a delegate.
 
@@ -155,8 +171,15 @@ def partition(graph: Subgraph, supported: Sequence[bool]) -> list[int]:
 
 
 def place(book: RuleBook, graph: Subgraph) -> tuple[list[PlacedOperator], int]:
-    """Each operator's place, and the number of parts that the accelerator gets."""
-    verdicts = [judge(book, graph, operator) for operator in graph.operators]
+    """Each operator's place, and the number of parts that the accelerator gets.
+
+    Raises:
+        ModelError: an operator has tensors that it cannot have.
+    """
+    verdicts = []
+    for operator in graph.operators:
+        with fitting(operator):
+            verdicts.append(judge(book, graph, operator))
     supported = [verdict.supported is not False for verdict in verdicts]
     parts = partition(graph, supported)
     taken = sorted({part for part, fits in zip(parts, supported, strict=True) if fits})

@@ -106,18 +106,23 @@ def weights(*shape, dtype="int8"):
 
 IMAGE = tensor((1, 8, 8, 16))
 CASES = {
-    "convolution": (single("CONV_2D", [IMAGE, weights(8, 3, 3, 16), ints(0)], [tensor((1, 8, 8, 8))]), True, limits.MAPPED),
+    "convolution": (
+        single("CONV_2D", [IMAGE, weights(8, 3, 3, 16), ints(0)], [tensor((1, 8, 8, 8))]), True, limits.MAPPED
+    ),
     "float": (
         single("ADD", [tensor((1, 4), "float32")] * 2, [tensor((1, 4), "float32")]), False, limits.DATA_TYPE
     ),
     "hard-swish": (single("HARD_SWISH", [IMAGE], [IMAGE]), False, limits.UNSUPPORTED),
     "custom": (single("MyOp", [IMAGE], [IMAGE], custom=True), False, limits.DATA_TYPE),
     "compiled": (single("edgetpu-custom-op", [IMAGE], [IMAGE], custom=True), True, limits.MAPPED),
-    "quantize from float": (single("QUANTIZE", [tensor((1, 4), "float32")], [tensor((1, 4))]), False, limits.LIMITATION),
+    "quantize from float": (
+        single("QUANTIZE", [tensor((1, 4), "float32")], [tensor((1, 4))]), False, limits.LIMITATION
+    ),
     "requantize": (single("QUANTIZE", [tensor((1, 4), "uint8")], [tensor((1, 4))]), True, limits.MAPPED),
     "batch of two": (single("LOGISTIC", [tensor((2, 8, 8, 3))], [tensor((2, 8, 8, 3))]), False, limits.RANK),
     "unknown batch": (
-        single("LOGISTIC", [tensor((1, 8), signature=(-1, 8))], [tensor((1, 8), signature=(-1, 8))]), True, limits.MAPPED
+        single("LOGISTIC", [tensor((1, 8), signature=(-1, 8))], [tensor((1, 8), signature=(-1, 8))]), True,
+        limits.MAPPED,
     ),
     "unknown width": (
         single("LOGISTIC", [tensor((1, 8), signature=(1, -1))], [tensor((1, 8))]), False,
