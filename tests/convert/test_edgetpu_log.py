@@ -112,7 +112,7 @@ def test_logs_without_a_summary(sections):
     assert (log.mapped_ops, log.unmapped_ops) == (8, 2)
 
 
-# -- the runner, with a program in the compiler's place that prints such a log ------------------------------------------
+# -- the runner, with a program in the compiler's place that prints such a log ----------------------------------------
 
 
 @pytest.fixture
