@@ -28,7 +28,9 @@ def main() -> None:
 
     import_tf()
     from edgeprune import build
-    from edgeprune.check import check
+    from edgeprune.models.load import load_model
+    from edgeprune.profile.check import Subject, sparse_inference
+    from edgeprune.profile.flatbuffer import read
     from edgeprune.recipe import parse_recipe
     from edgeprune.target import load_target
 
@@ -37,7 +39,7 @@ def main() -> None:
         train(arguments.data, arguments.epochs, dense)
     table = {
         "extends": "sparse",
-        "magnitude": {"sparsity": arguments.sparsity},
+        "weights": {"sparsity": arguments.sparsity},
         "finetune": {"epochs": arguments.finetune_epochs},
         "augment": AUGMENT,
     }
@@ -50,9 +52,9 @@ def main() -> None:
     )
     before, after = report["variants"]
     target = load_target("rpi4")
-    verdicts = [
-        check(file, target)["sparse_inference"][0].what for file in (dense, arguments.out / "run" / after["file"])
-    ]
+    files = [arguments.out / "run" / row["file"] for row in (before, after)]
+    subjects = [Subject(files[0], read(files[0]), load_model(dense), "float32"), Subject(files[1], read(files[1]))]
+    verdicts = [sparse_inference(subject, target)[0].what for subject in subjects]
     _print(report, before, after, verdicts)
 
 

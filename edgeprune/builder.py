@@ -124,6 +124,9 @@ def _build(
         _export_keras3(folder, context)
     report = assemble(plan, run, context, files, limits, name, command)
     copy_file(folder / files[report["pick"]], folder / f"{name}.tflite")
+    for variant in report["variants"]:
+        if variant["name"] == report["pick"] and variant["compiled"]:
+            copy_file(folder / variant["compiled"]["file"], folder / _compiled_name(name, variant["compiled"]["file"]))
     with output_errors(folder):
         write_json(folder / "report.json", report)
         write_views(report, folder)
@@ -144,6 +147,7 @@ def _name(source: Any) -> str:
 def _context(
     source: Any, recipe: Recipe, target: Target, seed: int, deterministic: bool, trust: Trust, progress: Progress
 ) -> Context:
+    from edgeprune.convert.compilers import compiler_version
     from edgeprune.devices.runtime import find_runtime
     from edgeprune.models.hash import model_hash
     from edgeprune.train.determinism import start
@@ -156,6 +160,7 @@ def _context(
         "trust": trust.fingerprint,
         "target": target.model_dump(mode="json"),
         "runtime": find_runtime().version,
+        "compiler": compiler_version(target),
         "task": recipe.task.model_dump(mode="json"),
     }
     return Context(source, recipe, target, seed, deterministic, trust, inputs, progress)
@@ -186,6 +191,11 @@ def check_classes(task: Task, data: Data) -> None:
         )
 
 
+def _compiled_name(stem: str, compiled: str | Path) -> str:
+    """``stem`` with the compiler's ending: ``_edgetpu.tflite``, ``_vela.tflite``."""
+    return f"{stem}_{Path(compiled).name.rpartition('_')[2]}"
+
+
 def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name: str) -> dict[str, str]:
     """Copy what the stages made to where the user finds it; returns the path of each variant's file."""
     files = {}
@@ -196,6 +206,11 @@ def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name:
         model = folder / "models" / f"{name}-{variant.model}.keras"
         copy_file(run.artifacts[variant.model].files["model"], model)
         wanted |= {folder / files[variant.name], model}
+        compiled = run.artifacts[variant.last].files.get("compiled")
+        if compiled:
+            exported = folder / "variants" / _compiled_name(f"{name}-{variant.name}", compiled)
+            copy_file(compiled, exported)
+            wanted.add(exported)
     # What an earlier recipe left in the folders that belong to the build would be taken for results of this one.
     for stale in {*folder.glob("variants/*.tflite"), *folder.glob("models/*.keras")} - wanted:
         stale.unlink()

@@ -85,7 +85,7 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     steps = [Step(BASELINE, stages.baseline, after=MODEL)]
     variants = []
     for mode in dict.fromkeys((REFERENCE, *recipe.quantize.modes)):
-        made = _variant_steps(mode, BASELINE, _convert_config(recipe, target, mode))
+        made = _variant_steps(mode, BASELINE, _convert_config(recipe, target, mode), target)
         variants.append(Variant(mode, made[-1].name, BASELINE))
         steps += made
     for rate in recipe.rates or (None,):
@@ -94,7 +94,7 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
             for mode in recipe.quantize.modes:
                 config = _convert_config(recipe, target, mode, sparse=mode == "float32" and _is_sparse(recipe))
                 ending = f"{mode}-sparse" if config.sparse else mode
-                made = _variant_steps(f"{chain.last}-{ending}", chain.last, config)
+                made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
                 variants.append(Variant(f"{chain.last}-{ending}", made[-1].name, chain.last, series, rate))
                 steps += made
@@ -208,9 +208,11 @@ def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool = F
     )
 
 
-def _variant_steps(name: str, parent: str, config: stages.ConvertConfig) -> list[Step]:
+def _variant_steps(name: str, parent: str, config: stages.ConvertConfig, target: Target) -> list[Step]:
     converting = stages.calibrate_and_convert if config.calibration else stages.convert
     steps = [Step(f"{name}.convert", converting, config, after=parent)]
+    if target.compiler and config.mode == "int8":  # the compilers take integers only
+        steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
     for measuring in (stages.profile, stages.evaluate, stages.latency):
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
     return steps

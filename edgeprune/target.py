@@ -72,6 +72,15 @@ class Accelerator(Facts):
     power_w: Amount | None = None
 
 
+class CompilerSettings(Facts):
+    """``[compiler]``: the vendor's compiler for this target, see :mod:`edgeprune.convert.compilers`."""
+
+    name: Literal["edgetpu", "vela"]
+    arguments: tuple[str, ...] = ()  # what it is told beside the model
+    required: bool = False  # nothing runs on the accelerator without it, and nothing here can predict it
+    processor: str | None = None  # what it compiles for, in reports
+
+
 class Quantization(Facts):
     """``[quantization]``: what full-integer files for this target should look like."""
 
@@ -89,6 +98,8 @@ class Target(Facts):
     runtime: Runtime
     cpu: Cpu | None = None
     accelerator: Accelerator | None = None
+    compiler: CompilerSettings | None = None
+    delegates: tuple[Literal["gpu", "nnapi", "xnnpack"], ...] = ("xnnpack",)  # of the runtime, beside the accelerator
     quantization: Quantization
     channel_multiple: Multiples = Field(default_factory=lambda: _frozen({}))  # channels that fill the kernels' vectors
     sources: Sources

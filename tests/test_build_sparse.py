@@ -63,11 +63,10 @@ def test_what_was_rewritten_is_kept(built):
 
 def test_check_says_that_the_path_is_on(built):
     """The same verdict from the command that users ask."""
-    from edgeprune.check import check
-    from edgeprune.target import load_target
-
     file = next((built[0] / "variants").glob("*-sparse.tflite"))
-    assert "sparse inference will be on" in check(file, load_target("rpi4"))["sparse_inference"][0].what
+    command = [sys.executable, "-m", "edgeprune", "check", str(file), "--target", "rpi4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert "Sparse inference will be on" in done.stdout
 
 
 def test_a_dense_file_fails_the_verification(built):

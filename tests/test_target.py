@@ -80,7 +80,21 @@ def test_aliases_name_one_target_each():
     targets = [load_target(name) for name in target_names()]
     words = [*target_names(), *(alias for target in targets for alias in target.aliases)]
     assert len(set(words)) == len(words)
-    assert load_target("edgetpu") is load_target("coral")
+    assert load_target("edgetpu") is load_target("coral") is load_target("coral-usb")
+    assert load_target("android") is load_target("android-arm64")
+    assert load_target("coral-dev").name == "coral-dev"
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_compilers_are_known(name):
+    """A target's compiler has a module; what has no prediction is required."""
+    from edgeprune.convert.compilers import COMPILERS
+    from edgeprune.profile.target_placement import PREDICTORS
+
+    compiler = load_target(name).compiler
+    if compiler is not None:
+        assert compiler.name in COMPILERS
+        assert compiler.required == (compiler.name not in PREDICTORS)
 
 
 def test_an_unknown_target_names_the_nearest_and_all():

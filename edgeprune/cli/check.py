@@ -2,54 +2,98 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from edgeprune.check import Finding
-
-_STYLES = {"error": "red", "warning": "yellow", "info": ""}
+    from edgeprune.profile.check import Finding, Subject
+    from edgeprune.target import Target
 
 
 @click.command()
-@click.argument("model", type=click.Path())
+@click.argument("model", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
 @click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def check(model: str, target: str, trust_model: bool, as_json: bool) -> None:
-    """What of MODEL, a Keras model or a .tflite, will not run or not run fast on the target, and why.
+def check(model: Path, target: str, trust_model: bool, as_json: bool) -> None:
+    """What of MODEL will not run, or not run fast, on a target, and what to change.
 
-    Nothing is trained or built. The exit code is 0 whatever is found.
+    MODEL is a .tflite file, or a Keras model, trained or not: it is converted with noise for calibration, and the
+    findings name its layers. Exit code 1 when something will not run.
     """
-    import dataclasses
     import json
 
-    from edgeprune.check import check as check_model
     from edgeprune.target import load_target
 
-    board = load_target(target)
-    found = check_model(model, board, trust=trust_model)
+    chosen = load_target(target)
+    findings = _file(model, chosen) if model.suffix == ".tflite" else _keras(model, chosen, trust_model)
     if as_json:
-        rows = [{"checker": name, **dataclasses.asdict(one)} for name, findings in found.items() for one in findings]
-        click.echo(json.dumps({"model": model, "target": board.name, "findings": rows}, indent=2))
-        return
-    if not found:
-        click.echo(f"Nothing to check for {board.name}.")
-    for name, findings in found.items():
-        _print(name, findings)
+        document = {"model": str(model), "target": chosen.name, "findings": [item.to_dict() for item in findings]}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print(findings, model, chosen)
+    if any(item.severity == "error" for item in findings):
+        click.get_current_context().exit(1)
 
 
-def _print(name: str, findings: list[Finding]) -> None:
+def _file(path: Path, target: Target) -> list[Finding]:
+    from edgeprune.profile.check import Subject
+    from edgeprune.profile.check import check as find
+    from edgeprune.profile.flatbuffer import read
+
+    return find([Subject(path, read(path))], target)
+
+
+def _keras(path: Path, target: Target, trust: bool) -> list[Finding]:
+    import tempfile
+
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    from edgeprune.models.load import load_model
+    from edgeprune.profile.check import check as find
+
+    model = load_model(path, trust=trust)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        subjects, refused = _subjects(model, target, Path(folder))
+        return [*refused, *find(subjects, target)]
+
+
+def _subjects(model: Any, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
+    """The conversions that worked, and for those that did not, the converter's words."""
+    from edgeprune.convert.trial import trial_modes, trial_subject
+    from edgeprune.errors import ConversionError
+    from edgeprune.profile.check import Finding
+
+    subjects, refused = [], []
+    for mode in trial_modes(target):
+        try:
+            subjects.append(trial_subject(model, target, mode, folder))
+        except ConversionError as error:
+            refused.append(Finding("error", error.what, error.fix, checker="converter", formats=(mode,)))
+    return subjects, refused
+
+
+def _print(findings: list[Finding], model: Path, target: Target) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=name.replace("_", " "))
-    for column in ("", "layer or operator", "what", "to change"):
-        table.add_column(column)
-    for one in findings:
-        table.add_row(
-            *(Text(text, _STYLES[one.severity]) for text in (one.severity, one.where, one.what, one.fix or ""))
-        )
-    Console().print(table)
+    styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    console = Console()
+    console.print(Text(f"{model} on {target.name}: {_counts(findings)}"))
+    for item in findings:
+        text = Text.assemble(("\n" + item.severity, styles[item.severity]), f": {item.what}")
+        where = ", ".join(item.where[:6]) + (f" and {len(item.where) - 6} more" if len(item.where) > 6 else "")
+        details = [("in", where), ("fix", item.fix), ("format", ", ".join(item.formats))]
+        lines = [f"  {name}: {value}" for name, value in details if value and value != "as it is"]
+        console.print(Text("\n").join([text, *map(Text, lines)]))
+
+
+def _counts(findings: list[Finding]) -> str:
+    from collections import Counter
+
+    counts = Counter(item.severity for item in findings)
+    words = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items()]
+    return ", ".join(words) or "nothing found"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from importlib import metadata
 
 import click
+
+from edgeprune.external import find
 
 # package → what it is for, and how to get it
 PACKAGES = {
@@ -19,7 +20,10 @@ RUNTIMES = {
     "ai-edge-litert": "runs .tflite files: pip install ai-edge-litert",
     "tflite-runtime": "runs .tflite files, the older name: pip install 'edgeprune[tflite-runtime]'",
 }
-TOOLS = {"edgetpu_compiler": "compiles for Coral; Debian packages by Google, x86-64 only"}
+TOOLS = {
+    "edgetpu_compiler": "compiles for Coral; Debian packages by Google, x86-64 only",
+    "vela": "compiles for Ethos-U: pip install 'edgeprune[vela]'",
+}
 
 
 @click.command()
@@ -30,7 +34,7 @@ def doctor() -> None:
     runtimes = [_line(name, purpose) for name, purpose in RUNTIMES.items()]
     click.echo("Tools that are not needed, but used if they are there:")
     for name, purpose in TOOLS.items():
-        where = shutil.which(name)
+        where = find(name)
         click.echo(f"  {'ok     ' if where else 'missing'} {name}: {where or purpose}")
     if all(found) and any(runtimes):
         click.echo("edgeprune can build.")

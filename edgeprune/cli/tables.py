@@ -21,12 +21,37 @@ def profile_table(found: dict[str, Any]) -> Table:
     memory = found["memory"]
     table.caption = "\n".join(
         [
-            f"{found['params']:,} parameters, {found['weight_sparsity']:.1%} of the kernel weights are zero",
+            f"{found['params']:,} parameters, {_zeros(found['weight_sparsity'])}",
             f"{found['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, most in use at {memory['peak_operator']}",
+            *placement_lines(found),
             *found["warnings"],
         ]
     )
     return table
+
+
+def _zeros(sparsity: float | None) -> str:
+    return "no kernels" if sparsity is None else f"{sparsity:.1%} of the kernel weights are zero"
+
+
+def placement_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Where the operators run, one line for each processor, and what the target's compiler estimates."""
+    for place in [*([found["placement"]] if found["placement"] else []), *found["delegates"]]:
+        total = place["accelerator_ops"] + place["cpu_ops"]
+        unsure = f", {place['uncertain_ops']} of them in doubt" if place["uncertain_ops"] else ""
+        yield f"{place['processor']} ({place['source']}): {place['accelerator_ops']} of {total} operators{unsure}"
+        yield from dict.fromkeys(f"  {row['name']}: {row['status']}" for row in place["not_mapped"])
+        if place["cached_param_bytes"] is not None:
+            yield (
+                f"  parameters: {place['cached_param_bytes']:,} bytes cached on the chip, "
+                f"{place['streamed_param_bytes'] or 0:,} streamed in each inference"
+            )
+    if found["performance"]:
+        estimate = found["performance"]
+        yield (
+            f"  estimated by the compiler: {estimate['cycles']:,} cycles, {estimate['inference_ms']:.3f} ms, "
+            f"{estimate['sram_bytes']:,} bytes of SRAM"
+        )
 
 
 def inspection_tables(found: dict[str, Any]) -> Iterator[Table]:

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeprune.profile.graph import Subgraph, TFLiteModel
     from edgeprune.profile.memory import MemoryPlan
     from edgeprune.profile.size import Kernel
@@ -77,8 +79,10 @@ class Latency:
 class Profile:
     """The facts of one .tflite file.
 
-    ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases, ``min_litert`` in those of ai-edge-litert;
-    None when the table of releases does not know an operator in the file.
+    ``placement`` is None for a target without an accelerator; see :class:`edgeprune.profile.placement.Placement` for
+    its keys. ``delegates`` has the same keys for each delegate of the runtime that the target has. ``performance`` is
+    what the target's compiler estimates. ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases,
+    ``min_litert`` in those of ai-edge-litert; None when the table of releases does not know an operator in the file.
     """
 
     file: str
@@ -92,8 +96,10 @@ class Profile:
     macs: int
     latency: Latency
     memory: Memory
-    placement: None
     sparse_path: SparsePath | None  # None: nothing in the file is stored sparse
+    placement: Mapping[str, Any] | None
+    delegates: tuple[Mapping[str, Any], ...]
+    performance: Mapping[str, Any] | None
     min_runtime: str | None
     min_litert: str | None
     operators: tuple[OperatorRow, ...]
@@ -105,22 +111,30 @@ class Profile:
         return _json(asdict(self))
 
 
-def profile(path: str | Path, target: str | Path | Target | None = None) -> Profile:
+def profile(
+    path: str | Path,
+    target: str | Path | Target | None = None,
+    compiled: Mapping[str, Any] | None = None,
+) -> Profile:
     """Profile a .tflite file.
 
     Args:
         path: the file.
         target: the board to warn about: a :class:`~edgeprune.target.Target`, its name or its TOML file.
+        compiled: what the target's compiler said about this file, as
+            :meth:`edgeprune.convert.compilers.Compiled.to_dict`; None: predicted, or asked if nothing predicts it.
 
     Raises:
         ModelError: the file is missing, damaged or not a .tflite.
         TargetError: no such target.
+        MissingError: the target's compiler is needed and not installed.
     """
     import hashlib
 
     from edgeprune.profile import macs, memory, size, versions
     from edgeprune.profile.flatbuffer import parse, read_bytes
     from edgeprune.profile.sparse_path import sparse_path
+    from edgeprune.profile.target_placement import delegates_of, placement_of
     from edgeprune.target import load_target
 
     chosen = load_target(target) if isinstance(target, str | Path) else target
@@ -129,6 +143,7 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
     graph = model.subgraphs[0]
     plan = memory.plan(graph)
     path_taken = sparse_path(model, chosen.runtime if chosen else None)
+    found = placement_of(path, graph, chosen, compiled)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
         file=str(path),
@@ -142,8 +157,10 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
         macs=macs.macs(model),
         latency=Latency(),
         memory=_memory(graph, plan),
-        placement=None,
         sparse_path=path_taken,
+        placement=found.placement,
+        delegates=delegates_of(graph, chosen),
+        performance=found.performance,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
         operators=_operators(graph),
@@ -152,6 +169,7 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
             *(versions.runtime_warnings(model, chosen) if chosen else ()),
             *(path_taken.warnings if path_taken else ()),
             *_gaps(model, plan),
+            *found.warnings,
         ),
     )
 
@@ -222,8 +240,13 @@ def _json(value: Any) -> Any:
 
 
 class _CallablePackage(ModuleType):
-    def __call__(self, path: str | Path, target: str | Path | Target | None = None) -> Profile:
-        return profile(path, target)
+    def __call__(
+        self,
+        path: str | Path,
+        target: str | Path | Target | None = None,
+        compiled: Mapping[str, Any] | None = None,
+    ) -> Profile:
+        return profile(path, target, compiled)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

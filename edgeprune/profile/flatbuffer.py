@@ -27,6 +27,8 @@ from edgeprune.profile.sparse import Dimension, Sparsity
 
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
+# Vela hands the Ethos-U its working memory as an input that no operator writes.
+_BRINGS_SCRATCH = {"ethos-u"}
 # What the accessors raise on bytes that are not a flatbuffer of this schema.
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
 
@@ -284,6 +286,8 @@ def _check_order(graph: Subgraph) -> None:
         for index in operator.inputs:
             tensor = graph.tensors[index]
             known = index < 0 or index in written or tensor.constant or tensor.variable
+            if operator.custom and operator.name in _BRINGS_SCRATCH:
+                continue
             if not known and tensor.nbytes:  # empty lists of axes are stored without a buffer
                 raise _Damaged(f"operator {operator.index} reads tensor {index} before it is written")
         for index in operator.outputs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import selection
 from edgeprune._version import __version__
 from edgeprune.context import versions
+from edgeprune.files import sha256_file
 
 if TYPE_CHECKING:
     from edgeprune.context import Context
@@ -105,8 +106,25 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "latency": {"estimated": None, "measured": artifact.facts["latency"]},
         "memory": profile["memory"],
         "placement": profile["placement"],
+        "delegates": profile["delegates"],
+        "compiled": _compiled(artifact, file),
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
         "min_runtime": profile["min_runtime"],
         "warnings": profile["warnings"],
+    }
+
+
+def _compiled(artifact: Artifact, file: str) -> dict[str, Any] | None:
+    """What the vendor's compiler made of a variant: its file, and its own estimate."""
+    if "compiled" not in artifact.files:
+        return None
+    path, facts = artifact.files["compiled"], artifact.facts["compiled"]
+    return {
+        "file": f"{file.removesuffix('.tflite')}_{path.name.rpartition('_')[2]}",
+        "sha256": sha256_file(path),
+        "bytes": path.stat().st_size,
+        "compiler": facts["compiler"],
+        "version": facts["version"],
+        "performance": facts["performance"],
     }

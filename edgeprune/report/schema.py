@@ -121,6 +121,17 @@ class Placement(Entry):
     fully_mapped: Flag
 
 
+class Compiled(Entry):
+    """The file that the target's compiler made of a variant; ``performance`` is the compiler's own estimate."""
+
+    file: Text
+    sha256: Sha256
+    bytes: Count
+    compiler: Text
+    version: Text
+    performance: dict[Text, Number | Count] | None
+
+
 class Kernel(Entry):
     """The weights of one layer, as stored in the .tflite; ``sparsity`` is the fraction of zeros."""
 
@@ -157,6 +168,7 @@ class Variant(Entry):
     latency: Latency
     memory: Memory
     placement: Placement | None
+    compiled: Compiled | None = None
     warnings: list[Text]
     drop_points: Number | None
     validation: ValidationValue | None

@@ -103,8 +103,12 @@ def _files(report: Report, folder: Path | None) -> str:
     def path(name: str) -> str:
         return str(folder / name) if folder else name
 
+    pick, compiled = headline.pick_file(report), report.picked.compiled
+    ending = compiled.file.rpartition("_")[2] if compiled else ""
+    made = [(path(f"{Path(pick).stem}_{ending}"), f"the pick, compiled by {compiled.compiler}")] if compiled else []
     files = [
-        (path(headline.pick_file(report)), "the pick: this file goes to the device"),
+        (path(pick), "the pick: this file goes to the device"),
+        *made,
         (path("variants"), "all variants"),
         (path("report.html"), "the report with plots; open it in a browser"),
         (path("report.json"), "every figure, for programs"),

@@ -67,7 +67,7 @@ def setups(report: Report) -> list[Setup]:
 def variants_table(report: Report) -> Table:
     """Every variant with every figure."""
     entries = [
-        *_quality(report), *_size(), *_content(),
+        *_quality(report), *_size(), *_content(), *_placement(report), *_compiled(report),
         *(_measured(setup, first=not number) for number, setup in enumerate(setups(report))), *_estimated(report),
     ]  # fmt: skip
     heads: list[Column] = [Column("Variant", numeric=False, code=True), *(column for column, _ in entries)]
@@ -80,6 +80,7 @@ def variants_table(report: Report) -> Table:
     )
     devices = dict.fromkeys(f"{setup.place} is {setup.details}." for setup in setups(report) if setup.details)
     rules = [
+        (report.picked.placement is not None, placement_note(report.picked)),
         (bool(devices), "Devices: " + " ".join(devices)),
         (any(setup.place == "host" for setup in setups(report)), HOST_NOTE),
         (any(variant.weight_sparsity for variant in report.variants), SPARSITY_NOTE),
@@ -154,6 +155,55 @@ def _content() -> list[Entry]:
             lambda variant: fmt.size(variant.memory.arena_bytes),
         ),
     ]
+
+
+def _placement(report: Report) -> list[Entry]:
+    """Nothing for targets without an accelerator."""
+    if not any(variant.placement for variant in report.variants):
+        return []
+
+    def cell(variant: Variant) -> Cell:
+        place = variant.placement
+        if place is None:
+            return fmt.absent("no placement")
+        total = place.accelerator_ops + place.cpu_ops
+        return Cell(f"{place.accelerator_ops:,} of {total:,}", tone="good" if place.fully_mapped else "")
+
+    return [(Column("Accelerator", "operators", "Placement", level=IN_FILES), cell)]
+
+
+def _compiled(report: Report) -> list[Entry]:
+    """What the target's compiler estimates; nothing where none does."""
+    if not any(variant.compiled and variant.compiled.performance for variant in report.variants):
+        return []
+
+    def cell(variant: Variant) -> Cell:
+        estimate = variant.compiled.performance if variant.compiled else None
+        if not estimate:
+            return fmt.absent("not compiled")
+        exact = f"{estimate['cycles']:,} cycles, {estimate['sram_bytes']:,} bytes of SRAM"
+        return Cell(fmt.milliseconds(estimate["inference_ms"]), exact, note=f"{estimate['cycles']:,} cycles")
+
+    made = next(variant.compiled for variant in report.variants if variant.compiled)
+    note = f"estimated by {made.compiler} {made.version}"
+    return [(Column(report.target.name, note, "Compiler", level=IN_FILES), cell)]
+
+
+def placement_note(variant: Variant) -> str:
+    """Where the operators of a variant run, and who says so."""
+    place = variant.placement
+    if place is None:
+        return ""
+    extra = place.model_extra or {}
+    total = place.accelerator_ops + place.cpu_ops
+    rows = {f"{row['name']} ({row['status']})" for row in extra.get("not_mapped", ()) if "status" in row}
+    left = f" On the CPU or in doubt: {'; '.join(sorted(rows))}." if rows else ""
+    estimate = variant.compiled.performance if variant.compiled else None
+    time = f" It estimates {estimate['cycles']:,} cycles, {estimate['inference_ms']:.3f} ms." if estimate else ""
+    return (
+        f"{variant.name} on the {extra.get('processor', 'accelerator')}: {place.accelerator_ops:,} of {total:,} "
+        f"operators ({extra.get('source', 'predicted')}).{left}{time}"
+    )
 
 
 def _measured(setup: Setup, first: bool) -> Entry:

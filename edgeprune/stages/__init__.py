@@ -1,6 +1,6 @@
 """The stages: each takes an artifact, does one thing, and hands on a new artifact."""
 
-from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, convert
+from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, compile_model, convert
 from edgeprune.stages.filters import FiltersStageConfig, filters
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
@@ -21,6 +21,7 @@ __all__ = [
     "WeightsStageConfig",
     "baseline",
     "calibrate_and_convert",
+    "compile_model",
     "convert",
     "demo",
     "evaluate",

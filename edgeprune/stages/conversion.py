@@ -40,6 +40,18 @@ def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Co
     return _convert(artifact, config, context, representative_dataset(data.train, indices))
 
 
+@stage("target", "compiler")
+def compile_model(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The vendor's compiler makes the file for the accelerator; nothing where it may be missing and is."""
+    from edgeprune.convert.compilers import compile_for
+
+    made = compile_for(context.target, artifact.files["tflite"], context.folder)
+    if made is None:
+        return artifact
+    context.progress.note(f"{made.compiler} {made.version}: {made.placement['cpu_ops']} operators left on the CPU")
+    return artifact.with_({"compiled": made.file}, compiled=made.to_dict())
+
+
 def _convert(artifact: Artifact, config: ConvertConfig, context: Context, samples: Any) -> Artifact:
     from edgeprune.convert.tflite import convert as convert_model
     from edgeprune.quantize.plan import QuantizationPlan

@@ -39,7 +39,8 @@ def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
     """What the file itself tells: sizes, sparsity, memory, operator versions."""
     from edgeprune.profile import profile as profile_file
 
-    return artifact.with_(profile=profile_file(artifact.files["tflite"], context.target).to_dict())
+    found = profile_file(artifact.files["tflite"], context.target, artifact.facts.get("compiled"))
+    return artifact.with_(profile=found.to_dict())
 
 
 @stage("runtime")

@@ -41,7 +41,9 @@ def _run(model, out, *more):
 def done(model):
     """The folder of a run that was interrupted once, and what the interrupted and the second process said."""
     out = model.parent / "run"
-    with subprocess.Popen(_command(model, out), cwd=model.parent, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        _command(model, out), cwd=model.parent, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_interrupts
+    ) as process:
         deadline = time.monotonic() + 200
         while _lines(out) < 3 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -50,6 +52,11 @@ def done(model):
         code = process.returncode
     kept = (out / "points.jsonl").read_bytes()
     return out, code, said, kept, _run(model, out, "--json")
+
+
+def _hears_interrupts():
+    """A shell starts what runs in the background deaf to Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _lines(out):

@@ -1,11 +1,15 @@
+import contextlib
 import random
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import edgeprune.profile as profile_package
 from edgeprune.errors import ModelError
-from edgeprune.profile import flatbuffer, macs, memory, size, versions
+from edgeprune.profile import delegates, edgetpu, flatbuffer, macs, memory, size, versions
 
 
 def interpreter_of(path, **options):
@@ -110,6 +114,9 @@ def exercise(content: bytes) -> None:
             if tensor.constant and tensor.is_numeric:
                 tensor.data()
     size.kernels(model), size.params(model), size.nonzero_params(model), macs.macs(model), versions.min_runtime(model)
+    edgetpu.edgetpu_placement(model.subgraphs[0])
+    for name in delegates.DELEGATES:
+        delegates.delegate_placement(model.subgraphs[0], name)
 
 
 def mutate(content: bytes, generator: random.Random) -> bytes:
@@ -137,6 +144,42 @@ def test_mutated_files_are_read_or_refused(artifacts, rounds):
         except ModelError:
             refused += 1
     assert 0 < refused < rounds
+
+
+def test_mutated_files_take_memory_in_proportion(artifacts):
+    """What a mutated file makes the reader and the profile allocate stays within a multiple of its size."""
+    generator = random.Random(7)
+    contents = [path.read_bytes() for path in artifacts.values()]
+    tracemalloc.start()
+    for _ in range(30):
+        content = mutate(generator.choice(contents), generator)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        with contextlib.suppress(ModelError):
+            exercise(content)
+        assert tracemalloc.get_traced_memory()[1] - before < 100 * len(content) + 5_000_000
+    tracemalloc.stop()
+
+
+def test_a_damaged_file_is_exit_code_2(tmp_path, artifacts):
+    """On the command line, a mutated file that cannot be read ends with one message and exit code 2."""
+    generator = random.Random(3)
+    content = artifacts["int8"].read_bytes()
+    damaged = next(made for made in iter(lambda: mutate(content, generator), None) if refused(made))
+    path = tmp_path / "damaged.tflite"
+    path.write_bytes(damaged)
+    command = [sys.executable, "-m", "edgeprune", "profile", str(path), "--target", "coral"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def refused(content: bytes) -> bool:
+    try:
+        exercise(content)
+    except ModelError:
+        return True
+    return False
 
 
 def test_real_files_are_read(shared_models):

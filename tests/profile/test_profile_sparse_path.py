@@ -149,8 +149,9 @@ def test_reading_needs_no_tensorflow(files):
 
     code = (
         "import sys; sys.modules['tensorflow'] = sys.modules['tf_keras'] = None; "
-        "from edgeprune.check import check; from edgeprune.target import load_target; "
-        f"print(check({str(files[0.8][1])!r}, load_target('rpi4'))['sparse_inference'][0].what)"
+        "from edgeprune.profile.check import Subject, sparse_inference; from edgeprune.target import load_target; "
+        f"from edgeprune.profile.flatbuffer import read; file = {str(files[0.8][1])!r}; "
+        "print(sparse_inference(Subject(file, read(file)), load_target('rpi4'))[0].what)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -167,8 +168,7 @@ def test_every_real_file_gets_a_verdict(shared_models):
 
 def test_targets_without_an_arm_processor_are_not_asked():
     """The sparse kernels are XNNPACK's for ARM."""
-    from edgeprune.check import CHECKERS
+    from edgeprune.profile.check_sparse import has_arm_cpu
 
-    checker = next(one for one in CHECKERS if one.name == "sparse_inference")
-    assert checker.applies_to(load_target("rpi4"))
-    assert not checker.applies_to(load_target("coral"))
+    assert has_arm_cpu(load_target("rpi4"))
+    assert not has_arm_cpu(load_target("ethos-u55-128"))

@@ -1,0 +1,115 @@
+"""``edgeprune compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+
+@click.command()
+@click.argument("a", type=click.Path())
+@click.argument("b", type=click.Path())
+@click.option("--data", help="Compare accuracy too: a source as `edgeprune build --data` takes it.")
+@click.option("--recipe", help="Where [data] says how the data is prepared.  [default: ./edgeprune.toml]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
+def compare(a: str, b: str, data: str | None, recipe: str | None, as_json: bool) -> None:
+    """Two .tflite files A and B side by side: sizes, memory, MACs, operators, and accuracy if data is given."""
+    import json
+
+    from edgeprune.profile.compare import compare as compare_files
+
+    found = compare_files(a, b)
+    found["accuracy"] = _accuracy((a, b), data, recipe) if data else None
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for table in _tables(found):
+        console.print(table)
+
+
+def _accuracy(paths: tuple[str, str], data: str, recipe: str | None) -> dict[str, Any]:
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    from edgeprune.builder import resolve_recipe
+    from edgeprune.evaluate.files import compare_accuracy
+
+    return compare_accuracy(paths, data, resolve_recipe(recipe).data)
+
+
+def _tables(found: dict[str, Any]) -> Iterator[Table]:
+    from rich.table import Table
+
+    from edgeprune.profile.compare import FIGURES
+
+    whole = Table(title=f"A: {found['a']}\nB: {found['b']}")
+    for name in ("", "A", "B", "change"):
+        whole.add_column(name, justify="right" if name else "left")
+    for key, (label, less_is_better) in FIGURES.items():
+        pair = found["figures"][key]
+        whole.add_row(label, _shown(pair["a"]), _shown(pair["b"]), _change(pair, less_is_better))
+    if found["accuracy"]:
+        values = found["accuracy"]["accuracy"]
+        points = {"a": values[0], "b": values[1], "change": values[1] - values[0]}
+        label = f"accuracy on {found['accuracy']['samples']:,} test samples"
+        whole.add_row(label, *(f"{value:.2%}" for value in values), _points(points["change"]))
+    yield whole
+    kinds = Table(title="by operator (bytes: weights stored, outputs written)")
+    for name in ("operator", "type", "count", "MACs", "weight bytes", "output bytes"):
+        kinds.add_column(name, justify="left" if name in ("operator", "type") else "right")
+    for row in found["operators"]:
+        cells = [_both(row, key) for key in ("count", "macs", "weight_bytes", "output_bytes")]
+        kinds.add_row(row["operator"], _types(row), *cells)
+    yield kinds
+
+
+def _types(row: dict[str, Any]) -> str:
+    sides = [", ".join(row[side]["dtypes"]) if row[side] else "–" for side in ("a", "b")]
+    return sides[0] if sides[0] == sides[1] else " → ".join(sides)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _change(pair: dict[str, Any], less_is_better: bool | None) -> Text:
+    from rich.text import Text
+
+    change = pair["change"]
+    if not change:
+        same = pair["a"] == pair["b"]
+        return Text("same" if same else "differs", style="dim" if same else "yellow")
+    if isinstance(change, float):  # a fraction
+        text = f"{change * 100:+.1f} points"
+    else:
+        text = f"{change / pair['a']:+.1%}" if pair["a"] else f"{change:+,}"
+    style = "yellow" if less_is_better is None else "green" if (change < 0) == less_is_better else "red"
+    return Text(text, style=style)
+
+
+def _points(change: float) -> Text:
+    from rich.text import Text
+
+    style = "dim" if change == 0 else "green" if change > 0 else "red"
+    return Text(f"{change * 100:+.2f} points", style=style)
+
+
+def _both(row: dict[str, Any], key: str) -> Text:
+    """'3' where both have 3, else '3 → 2', green where B has less."""
+    from rich.text import Text
+
+    a, b = ((row[side] or {}).get(key, 0) for side in ("a", "b"))
+    if a == b:
+        return Text(f"{a:,}", style="dim")
+    return Text(f"{a:,} → {b:,}", style="green" if b < a else "red")

@@ -1,0 +1,91 @@
+"""Placement as far as a target has something to place on: its compiler's word, else a prediction."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.profile.graph import Subgraph
+from edgeprune.profile.placement import Placement
+from edgeprune.target import Target
+
+
+@dataclass(frozen=True)
+class Found:
+    """A placement as JSON types, the compiler's own estimate, and what to warn about."""
+
+    placement: Mapping[str, Any] | None = None
+    performance: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def _edgetpu(graph: Subgraph, target: Target) -> Placement:
+    from edgeprune.profile.edgetpu import edgetpu_placement
+
+    return edgetpu_placement(graph, target.accelerator.parameter_cache_bytes if target.accelerator else None)
+
+
+# Compilers whose work can be predicted from the file. The others are asked.
+PREDICTORS: dict[str, Callable[[Subgraph, Target], Placement]] = {"edgetpu": _edgetpu}
+
+# The custom operator that a compiler leaves in place of what it took, and the processor that runs it.
+COMPILED = {"ethos-u": "Ethos-U"}
+
+
+def placement_of(path: str | Path, graph: Subgraph, target: Target | None, compiled: Mapping[str, Any] | None) -> Found:
+    """What the target's accelerator takes of a file.
+
+    Args:
+        compiled: what the compiler said, if it ran already.
+
+    Raises:
+        MissingError: only the compiler can tell, and it is not installed.
+    """
+    if compiled is not None:
+        return Found(compiled["placement"], compiled["performance"], tuple(compiled["warnings"]))
+    if target is None or target.compiler is None:
+        return Found()
+    predictor = PREDICTORS.get(target.compiler.name)
+    if predictor is not None:
+        return Found(predictor(graph, target).to_dict())
+    if any(operator.custom and operator.name in COMPILED for operator in graph.operators):
+        return Found(_compiled_file(graph))
+    return _asked(path, target)
+
+
+def _compiled_file(graph: Subgraph) -> dict[str, Any]:
+    """The placement that a file which a compiler wrote says about itself."""
+    names = [operator.name for operator in graph.operators]
+    left = [name for name in names if name not in COMPILED]
+    return {
+        "processor": next(COMPILED[name] for name in names if name in COMPILED),
+        "source": "compiled file",
+        "accelerator_ops": len(names) - len(left),
+        "cpu_ops": len(left),
+        "uncertain_ops": 0,
+        "fully_mapped": not left,
+        "partitions": len(names) - len(left),
+        "cached_param_bytes": None,
+        "streamed_param_bytes": None,
+        "not_mapped": [{"name": name, "status": "left by the compiler"} for name in left],
+    }
+
+
+def _asked(path: str | Path, target: Target) -> Found:
+    from edgeprune.convert.compilers import compile_for
+
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        made = compile_for(target, Path(path), Path(folder))
+    if made is None:
+        return Found()
+    return Found(made.placement, made.performance, tuple(made.warnings))
+
+
+def delegates_of(graph: Subgraph, target: Target | None) -> tuple[dict[str, Any], ...]:
+    """What each delegate of the target's runtime takes of a graph."""
+    from edgeprune.profile.delegates import delegate_placement
+
+    return tuple(delegate_placement(graph, name).to_dict() for name in (target.delegates if target else ()))
