@@ -19,8 +19,8 @@ import numpy as np
 from latency_data import Point, groups, load, samples
 
 from edgeprune.profile import latency_prior as prior
-from edgeprune.profile.latency_fit import COVERED, fit, predict, range_factor
-from edgeprune.target import load_target
+from edgeprune.profile.latency_fit import COMMON, COVERED, EACH, fit, predict, range_factor
+from edgeprune.target import Target, load_target, target_names
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "latency.md"
@@ -29,7 +29,7 @@ MARK = "# Latency, written by benchmarks/latency_accuracy.py. Seconds for one un
 # Kernels that an estimate is for unless others are asked for: of today's runtimes, or where these were never measured
 # and others were, the measured ones.
 DEFAULTS = {"coral": "edgetpu", "pixel3": "builtin", "pixel4": "builtin"}
-EDGETPU_COMMON = 0.2  # the link, the array and the host do not share a speed
+SAME_CHIP = {"each": 0.15, "common": 0.1}  # what it starts from was measured on the same chip behind another host
 
 Prior = Callable[["Lab", str | None], np.ndarray]
 
@@ -43,6 +43,8 @@ class Fit:
     start: Prior
     devices: tuple[str, ...] = ()
     words: str = ""
+    each: float = EACH
+    common: float = COMMON
 
 
 def hardware(target: str) -> Prior:
@@ -71,6 +73,25 @@ def exchanged(target: str, known: str, wanted: str, model: str = "rpi4") -> Prio
     return start
 
 
+def with_floor(target: str, seconds: float) -> Prior:
+    """Edge TPU coefficients with another time for an inference that does nothing."""
+
+    def start(lab: Lab, without: str | None) -> np.ndarray:
+        theta = lab.solve(target, "edgetpu", without).copy()
+        theta[prior.EDGETPU_TERMS.index("inferences")] = np.log(seconds)
+        return theta
+
+    return start
+
+
+def board_of(name: str) -> Target:
+    """The target of a fit; what is no target of its own has the facts of coral."""
+    return load_target(name if name in target_names() else "coral")
+
+
+SWEEPS = "sweeps of one Edge TPU"
+USB_FLOOR_S = 0.28e-3  # ricardodeazambuja/LibrEdgeTPU@be71d6de:docs/HARDWARE_ANALYSIS.md
+PCIE_FLOOR_S = 0.109e-3  # the least of Jorgitou98/EdgeTPU-QuantRL-Evaluation@ecd386c3, which is below that of USB
 SAME_CORE = "which has the same core, by hardware facts"
 ON_RPI4 = "its other kernels, as they differ on rpi4"
 FITS = (
@@ -89,9 +110,18 @@ FITS = (
     Fit("android", "builtin", carried("rpi4", "builtin", "android"), (), "rpi4 (the nearest core) by hardware facts"),
     Fit("android", "xnnpack", carried("rpi4", "xnnpack", "android"), (), "rpi4 (the nearest core) by hardware facts"),
     Fit(
-        "coral", "edgetpu", lambda lab, without: prior.edgetpu_prior(),
-        ("coral-usb-x86", "coral-dev", "coral-usb-rpi4", "edgetpu-bus-unknown"), "hardware facts",
+        SWEEPS, "edgetpu", lambda lab, without: prior.edgetpu_prior(), ("edgetpu-bus-unknown",), "hardware facts",
+        common=0.2,  # the link, the array and the host do not share a speed
     ),
+    Fit(
+        "coral", "edgetpu", with_floor(SWEEPS, USB_FLOOR_S), ("coral-usb-x86",),
+        "sweeps of 132 models on one chip, and the floor of USB", **SAME_CHIP,
+    ),
+    Fit(
+        "coral-dev", "edgetpu", with_floor(SWEEPS, PCIE_FLOOR_S), ("coral-dev",),
+        "sweeps of 132 models on one chip, and the floor of PCIe", **SAME_CHIP,
+    ),
+    Fit("coral on rpi4", "edgetpu", same("coral", "edgetpu"), ("coral-usb-rpi4",), "coral-usb", **SAME_CHIP),
     Fit("coral", "builtin", same("rpi4", "builtin"), (), "rpi4, which stands for the unknown host"),
 )  # fmt: skip
 # Boards predicted without any measurement of their own: how far derived coefficients are off.
@@ -122,13 +152,15 @@ class Lab:
         one = self.find(target, kernels)
         start = one.start(self, without)
         points = [p for p in self.of(one) if p.family != without]
-        common = {"common": EDGETPU_COMMON} if kernels == "edgetpu" else {}
-        return fit(samples(points, load_target(target), kernels), start, **common) if points else start
+        if not points:
+            return start
+        data = samples(points, board_of(target), kernels)
+        return fit(data, start, one.each, one.common)
 
     def left_out(self, one: Fit) -> np.ndarray:
         """log(predicted / measured) of each point, its family kept out of everything."""
         points = self.of(one)
-        data, residuals = samples(points, load_target(one.target), one.kernels), np.zeros(len(points))
+        data, residuals = samples(points, board_of(one.target), one.kernels), np.zeros(len(points))
         for family in np.unique(groups(points)):
             inside = groups(points) == family
             part = data.take(inside)
@@ -256,6 +288,8 @@ def _table(name: str, values: dict[str, float]) -> str:
 def write_targets(lab: Lab) -> None:
     for name in dict.fromkeys(one.target for one in FITS):
         path = ROOT / "targets" / f"{name}.toml"
+        if not path.is_file():
+            continue
         head = path.read_text(encoding="utf-8").split(MARK)[0].rstrip("\n")
         parts = [section(lab, one) for one in FITS if one.target == name]
         default = DEFAULTS.get(name, "xnnpack")
@@ -281,7 +315,8 @@ def main() -> None:
         *device_rows(lab), "", "## By architecture left out", "", *family_rows(lab), "",
         "## Boards without measurements", "",
         "Whole boards predicted from others by hardware facts: median error "
-        f"{np.median(np.abs(np.expm1(residuals))):.1%}, {COVERED:.0%} within a factor of {derived:.2f}, which is the range of derived coefficients.", "",
+        f"{np.median(np.abs(np.expm1(residuals))):.1%}, {COVERED:.0%} within a factor of {derived:.2f}, which is the "
+        "range of derived coefficients.", "",
     ]  # fmt: skip
     print("\n".join(lines))
     RESULTS.parent.mkdir(exist_ok=True)
