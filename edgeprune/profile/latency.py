@@ -8,7 +8,7 @@ doi:10.1145/1465482.1465560). No TensorFlow, no device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from edgeprune.errors import UsageError
@@ -30,7 +30,6 @@ class Estimate:
         model_version: of the target's coefficients, with the kernels they are for.
         kernels: 'builtin', 'xnnpack' or 'edgetpu'.
         origin: 'fitted' to measurements of this board, or 'derived' from another board and hardware facts.
-        operator_ms: by index of the operator.
     """
 
     median_ms: float
@@ -40,7 +39,14 @@ class Estimate:
     model_version: str
     kernels: AnyKernels
     origin: str
-    operator_ms: tuple[float, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An estimate, and the milliseconds of each operator in their order; their sum may lack what belongs to none."""
+
+    estimate: Estimate
+    operator_ms: tuple[float, ...]
 
 
 def available(target: Target) -> tuple[AnyKernels, ...]:
@@ -52,14 +58,14 @@ def available(target: Target) -> tuple[AnyKernels, ...]:
     return tuple(sorted(known, key=lambda name: name != model.kernels))
 
 
-def estimate(
+def predict(
     graph: Subgraph,
     target: Target,
     kernels: AnyKernels | None = None,
     threads: int | None = None,
     placement: features_edgetpu.Placement | None = None,
-) -> Estimate | None:
-    """Estimate one inference of a graph.
+) -> Prediction | None:
+    """Predict one inference of a graph.
 
     Args:
         kernels: None for what the target's ``[latency]`` names.
@@ -87,7 +93,7 @@ def estimate(
     else:
         seconds = _on_cpu(graph, target, chosen, used)
     total = 1e3 * sum(seconds.values())
-    return Estimate(
+    estimate = Estimate(
         median_ms=total,
         low_ms=total / table.range_factor,
         high_ms=total * table.range_factor,
@@ -95,8 +101,18 @@ def estimate(
         model_version=f"{target.latency.version}-{chosen}",
         kernels=chosen,
         origin=table.origin,
-        operator_ms=tuple(1e3 * seconds.get(operator.index, 0.0) for operator in graph.operators),
     )
+    return Prediction(estimate, tuple(1e3 * seconds.get(operator.index, 0.0) for operator in graph.operators))
+
+
+def warnings(target: Target, estimate: Estimate) -> list[str]:
+    """What a reader of an estimate must know: that nobody measured this board."""
+    if estimate.origin == "fitted":
+        return []
+    return [
+        f"No measurement of {target.name} with {estimate.kernels} kernels went into its latency estimate: it is "
+        "derived from another board and hardware facts, and its range is wide. `edgeprune targets fit` makes it better."
+    ]
 
 
 def _threads(target: Target, threads: int | None) -> int:

@@ -6,9 +6,10 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.report import labels, pareto
@@ -25,6 +26,15 @@ COLORS = {
     "accent": "#040404",
     "baseline": "#050505",
     "point": "#060606",
+}
+# The same of the bright page in report.css, for files that stand alone.
+PNG_COLORS = {
+    "ink": "#1c2128",
+    "muted": "#59636e",
+    "line": "#d9dee4",
+    "accent": "#0b62c4",
+    "baseline": "#9a5b00",
+    "point": "#6b7683",
 }
 _WIDTH, _HEIGHT = 5.6, 3.9  # inches of 72 points
 _FONT = 9.0  # points
@@ -80,7 +90,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, higher_is_bette
     Returns:
         An ``<svg>`` element.
     """
-    with _axes(prefix) as (figure, axes, result):
+    with svg_axes(prefix) as (figure, axes, result):
         best = [points[index] for index in pareto.front([(p.x, p.y) for p in points], higher_is_better)]
         axes.step(
             [p.x for p in best], [p.y for p in best], where="post", color=COLORS["muted"], linewidth=1.2,
@@ -103,7 +113,7 @@ def curves(lines: Sequence[Line], epochs: Sequence[int], y_label: str, prefix: s
     from matplotlib.ticker import MaxNLocator
 
     colors = (COLORS["accent"], COLORS["baseline"])
-    with _axes(prefix, height=_HEIGHT * 0.8) as (figure, axes, result):
+    with svg_axes(prefix, height=_HEIGHT * 0.8) as (figure, axes, result):
         for color, line in zip(colors, lines, strict=False):
             values = [math.nan if value is None else value for value in line.values]
             style: Any = (0, (4, 2)) if line.dashed else "-"
@@ -118,15 +128,32 @@ def curves(lines: Sequence[Line], epochs: Sequence[int], y_label: str, prefix: s
 
 
 @contextmanager
-def _axes(prefix: str, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes, list[str]]]:
+def svg_axes(prefix: str, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes, list[str]]]:
     """A figure in the page's style; on leaving, the list holds its SVG."""
+    result: list[str] = []
+    with _figure(height, COLORS) as (figure, axes):
+        yield figure, axes, result
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    result.append(_inline(buffer.getvalue(), prefix))
+
+
+@contextmanager
+def png_axes(path: Path, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes]]:
+    """A figure in the colours of the bright page; on leaving, it is in the file."""
+    with _figure(height, PNG_COLORS) as (figure, axes):
+        yield figure, axes
+        figure.savefig(path, dpi=144, facecolor="white", metadata={"Software": None})
+
+
+@contextmanager
+def _figure(height: float, colors: Mapping[str, str]) -> Iterator[tuple[Figure, Axes]]:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    result: list[str] = []
     defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)  # a user's matplotlibrc must not change the bytes
-    with matplotlib.rc_context(rc={**defaults, **_STYLE}):
+    with matplotlib.rc_context(rc={**defaults, **_style(colors)}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)  # has the renderer that measures text
         figure.patch.set_visible(False)
@@ -134,28 +161,26 @@ def _axes(prefix: str, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes, 
         axes.patch.set_visible(False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(True, zorder=0)
-        yield figure, axes, result
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    result.append(_inline(buffer.getvalue(), prefix))
+        yield figure, axes
 
 
-_STYLE: dict[Any, Any] = {
-    "backend": "agg",
-    "svg.hashsalt": "edgeprune",  # else ids are random
-    "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
-    "font.size": _FONT,
-    "text.color": COLORS["ink"],
-    "axes.labelcolor": COLORS["muted"],
-    "axes.edgecolor": COLORS["line"],
-    "axes.axisbelow": True,
-    "grid.color": COLORS["line"],
-    "grid.linewidth": 0.6,
-    "xtick.color": COLORS["line"],
-    "ytick.color": COLORS["line"],
-    "xtick.labelcolor": COLORS["muted"],
-    "ytick.labelcolor": COLORS["muted"],
-}
+def _style(colors: Mapping[str, str]) -> dict[Any, Any]:
+    return {
+        "backend": "agg",
+        "svg.hashsalt": "edgeprune",  # else ids are random
+        "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
+        "font.size": _FONT,
+        "text.color": colors["ink"],
+        "axes.labelcolor": colors["muted"],
+        "axes.edgecolor": colors["line"],
+        "axes.axisbelow": True,
+        "grid.color": colors["line"],
+        "grid.linewidth": 0.6,
+        "xtick.color": colors["line"],
+        "ytick.color": colors["line"],
+        "xtick.labelcolor": colors["muted"],
+        "ytick.labelcolor": colors["muted"],
+    }
 
 
 def _limits(axes: Axes, points: Sequence[Point]) -> None:

@@ -113,6 +113,7 @@ class Latency(Entry):
 
 class Memory(Entry):
     arena_bytes: Count | None
+    timeline_bytes: list[Count] | None = None  # of the arena, in use while each operator runs
 
 
 class Placement(Entry):
@@ -127,6 +128,16 @@ class Kernel(Entry):
     name: Text
     sparsity: Fraction
     weights: Count | None = None
+
+
+class Operator(Entry):
+    """One operator of the main subgraph; ``estimated_ms`` on the target."""
+
+    index: Count
+    name: Text
+    output_name: Text
+    macs: Count
+    estimated_ms: Amount | None
 
 
 class Variant(Entry):
@@ -151,6 +162,7 @@ class Variant(Entry):
     validation: ValidationValue | None
     baseline: Flag
     kernels: list[Kernel] | None = None
+    operators: list[Operator] | None = None
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 
@@ -163,12 +175,16 @@ class Picks(Entry):
 
 
 class Gate(Entry):
-    """``value`` is the pick's; ``None``: it could not be measured, and then ``passed`` is false."""
+    """``value`` is the pick's; ``None``: it could not be measured, and then ``passed`` is false.
+
+    ``source``: of a latency, whether it was measured on the target, estimated for it, or measured elsewhere.
+    """
 
     name: Text
     limit: Number
     value: Number | None
     passed: Flag
+    source: Text | None = None
 
 
 class StageRun(Entry):
