@@ -211,6 +211,13 @@ def load_target(name_or_path: str | Path) -> Target:
     )
 
 
+def to_toml(target: Target) -> str:
+    """The text of a target file; :func:`load_target` reads the same target from it."""
+    import tomli_w
+
+    return tomli_w.dumps(target.model_dump(mode="json", exclude_none=True))
+
+
 @functools.cache
 def _known() -> Mapping[str, Target]:
     folder = importlib.resources.files("edgeprune.targets")

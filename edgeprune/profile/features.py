@@ -16,7 +16,7 @@ from edgeprune.profile.graph import Operator, Subgraph, Tensor
 from edgeprune.profile.macs import operator_macs
 from edgeprune.profile.size import stored_source
 from edgeprune.profile.sparse_kernels import COST_OF_NONZERO
-from edgeprune.target import CpuSeconds, Target
+from edgeprune.target import CpuSeconds, DType, Target
 
 Kernels = Literal["builtin", "xnnpack"]
 
@@ -77,7 +77,7 @@ class Caches:
 
     l1_bytes: int
     last_bytes: int
-    channel_multiple: Mapping[str, int]  # channels that fill a vector, per number format
+    channel_multiple: Mapping[DType, int]  # channels that fill a vector, per number format
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Work:
     index: int
     name: str
     kind: str
-    dtype: str
+    dtype: DType
     amounts: Mapping[str, float]
 
 
@@ -137,7 +137,7 @@ def _miss(nbytes: int, cache_bytes: int) -> float:
     return nbytes / (nbytes + cache_bytes)
 
 
-def _dtype(graph: Subgraph, operator: Operator) -> str:
+def _dtype(graph: Subgraph, operator: Operator) -> DType:
     """Integer kernels where activations are integers, or kernels are and activations are quantized on the fly."""
     kernel = graph.input(operator, 1)
     hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise") and kernel is not None
@@ -172,7 +172,7 @@ def _output_elements(graph: Subgraph, operator: Operator) -> int:
 Amounts = dict[str, float]
 
 
-def _conv(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: str) -> Amounts:
+def _conv(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
     """A matrix product: output pixels x (window, input channels) x output channels."""
     kernel, output, data = graph.input(operator, 1), graph.output(operator), _data(graph, operator)
     if kernel is None or output is None or data is None or not output.shape or not kernel.shape:
@@ -196,24 +196,24 @@ def _data(graph: Subgraph, operator: Operator) -> Tensor | None:
     return graph.input(operator, 2 if operator.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE") else 0)
 
 
-def _dense(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: str) -> Amounts:
+def _dense(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
     return {"dense_macs": operator_macs(graph, operator)}
 
 
-def _depthwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: str) -> Amounts:
+def _depthwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
     return {"depthwise_macs": operator_macs(graph, operator)}
 
 
-def _elementwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: str) -> Amounts:
+def _elementwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
     passes = _PASSES.get(operator.name, 1)
     return {"elementwise_elements": passes * _output_elements(graph, operator)}
 
 
-def _nonlinear(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: str) -> Amounts:
+def _nonlinear(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
     return {"nonlinear_elements": _output_elements(graph, operator)}
 
 
-def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: str) -> Amounts:
+def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
     """Pooling reads its window for each output, a reduction each input once."""
     data = graph.input(operator, 0)
     window = operator.options.get("filter_height", 0) * operator.options.get("filter_width", 0)
@@ -221,7 +221,7 @@ def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Cach
     return {"reduced_elements": max(whole, window * _output_elements(graph, operator))}
 
 
-def _moved(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: str) -> Amounts:
+def _moved(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
     return {"moved_bytes": _activation_bytes(graph, operator)}
 
 

@@ -238,8 +238,8 @@ def on_target(report: Report) -> Blocks:
         figures.append(
             Figure(
                 draw=partial(memory_svg, timeline, "memory"),
-                alt=f"Memory of the arena in use over {len(timeline)} operators; at most {fmt.scaled(max(timeline), 'B')} "
-                f"at operator {timeline.index(max(timeline))}.",
+                alt=f"Memory of the arena in use over {len(timeline)} operators; at most "
+                f"{fmt.scaled(max(timeline), 'B')} at operator {timeline.index(max(timeline))}.",
                 caption=f"Arena in use while each operator of {pick.name} runs, with the built-in kernels.",
             )
         )
