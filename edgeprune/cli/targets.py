@@ -71,9 +71,10 @@ def fit(name: str, table: Path, base: str | None, out: Path | None, force: bool)
         ) from None
     assert target.latency is not None
     for kernels in ("builtin", "xnnpack"):
-        found = getattr(target.latency, kernels)
-        if found:
-            error = "" if found.heldout_median_error is None else f", {found.heldout_median_error:.1%} median error on"
-            scored = f"{error} files left out" if error else ", too few files to measure the error"
-            click.echo(f"{kernels}: {found.measurements} measurements{scored}; 80 % range: factor {found.range_factor}")
+        if found := getattr(target.latency, kernels):
+            score = found.heldout_median_error
+            words = "too few files to measure the error" if score is None else f"{score:.1%} median error left out"
+            click.echo(
+                f"{kernels}: {found.measurements} measurements, {words}; 80 % range: factor {found.range_factor}"
+            )
     click.echo(f"{path} written; use it as --target {path}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +119,11 @@ def fit_target(name: str, base: Target, measurements: Sequence[Measurement]) -> 
     :mod:`edgeprune.profile.latency_fit`.
 
     Raises:
-        TargetError: the base has no coefficients to start from.
+        TargetError: the name does not do, or the base has no coefficients to start from.
         DataError: no set of kernels has enough files, or the measurements are of several boards.
     """
+    if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
+        raise TargetError(f"{name!r} is no name for a target.", expected="small letters, digits and hyphens.")
     if base.latency is None:
         raise TargetError(f"The target {base.name} has no latency coefficients.", fix="choose another --base.")
     devices = sorted({one.device for one in measurements})
@@ -143,8 +146,12 @@ def fit_target(name: str, base: Target, measurements: Sequence[Measurement]) -> 
             fix="measure more models, small and large ones, float and int8: edgeprune bench FILE.tflite.",
         )
     kept = base.latency.kernels if base.latency.kernels in fitted else next(iter(fitted))
-    tables: dict[str, CpuLatency] = dict(fitted)
-    model = LatencyModel(version=f"{base.latency.version}-{name}", kernels=kept, **tables)
+    model = LatencyModel(
+        version=f"{base.latency.version}-{name}",
+        kernels=kept,
+        builtin=fitted.get("builtin"),
+        xnnpack=fitted.get("xnnpack"),
+    )
     title = f"{devices[0]}, fitted from {base.name}"
     return base.model_copy(update={"name": name, "title": title, "aliases": (), "latency": model})
 
