@@ -61,6 +61,40 @@ def test_every_number_has_a_source_and_a_sane_value(name):
         assert low <= value <= high, path
 
 
+# Seconds per unit of a kind of work, by the unit that its name ends with: from a fast phone to a slow microprocessor.
+SECONDS = {
+    "macs": (1e-12, 1e-8),
+    "elements": (1e-11, 5e-8),
+    "bytes": (1e-11, 5e-8),
+    "rows": (1e-9, 1e-6),
+    "cycles": (1e-10, 1e-8),
+    "operators": (1e-7, 1e-4),
+    "inferences": (1e-5, 1e-2),
+}
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_coefficients_lie_where_processors_do(name):
+    """Every coefficient is in the range of its unit, ranges are neither tight nor useless, derived ones are wider."""
+    latency = load_target(name).latency
+    tables = [t for t in (latency.builtin, latency.xnnpack, latency.edgetpu) if t] if latency else []
+    for table in tables:
+        assert 1.05 <= table.range_factor <= 3
+        assert (table.measurements > 0) == (table.origin == "fitted")
+        for path, seconds in numbers(table.seconds_per.model_dump()):
+            low, high = SECONDS[path.rsplit("_", 1)[-1].rsplit(".", 1)[-1]]
+            assert low <= seconds <= high, path
+
+
+def test_faster_boards_have_smaller_coefficients():
+    """Products of both number formats get cheaper from the Raspberry Pi Zero 2 W over 3 and 4 to 5."""
+    boards = [load_target(name).latency for name in ("rpi-zero2w", "rpi3", "rpi4", "rpi5")]
+    for dtype in ("float32", "int8"):
+        for kernels in ("builtin", "xnnpack"):
+            macs = [getattr(getattr(board, kernels).seconds_per, dtype).conv_macs for board in boards]
+            assert macs == sorted(macs, reverse=True), (dtype, kernels)
+
+
 @pytest.mark.parametrize("name", target_names())
 def test_targets_are_consistent(name):
     """A target stands in the file of its name, has a runtime of a known kind, and round-trips through JSON."""
