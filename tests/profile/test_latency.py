@@ -66,7 +66,7 @@ def test_more_work_takes_longer(name, dtype, channels, more, side, depth):
 
 @pytest.mark.parametrize("name", CPUS)
 def test_more_threads_help_up_to_the_cores(name):
-    """Each thread makes a model of convolutions faster, by less than its share; threads beyond the cores change none."""
+    """Each thread makes a model of convolutions faster, by less than its share; those beyond the cores do nothing."""
     target, graph = load_target(name), convolutions(64)
     for kernels in available(target):
         times = [median_ms(graph, name, kernels=kernels, threads=count) for count in range(1, target.cpu.cores + 1)]

@@ -14,7 +14,10 @@ from edgeprune.profile.latency import predict
 from edgeprune.profile.measurements import MIN_FILES, base_name, fit_target, read_measurements
 from edgeprune.target import load_target, to_toml
 
-COLUMNS = "file sha256 device target runtime runtime_version threads delegate runs median_ms p95_ms created".split()
+COLUMNS = (
+    "file", "sha256", "device", "target", "runtime", "runtime_version", "threads", "delegate", "runs", "median_ms",
+    "p95_ms", "created",
+)  # fmt: skip
 BASE = load_target("rpi4")
 
 
