@@ -29,7 +29,7 @@ def test_bars_keep_the_sum_and_the_order():
     indices = [int(row.name.split()[0]) for row in rows[:-1]]
     assert indices == sorted(indices)
     assert rows[-1].name == f"{100 - MAX_BARS + 1} others"
-    assert min(row.ms for row in rows[:-1]) >= 0.6
+    assert min(row.ms for row in rows[:-1]) >= 0.5 - 1e-9  # 28 of 0.6 or more, 11 of 0.5
 
 
 def test_few_operators_all_have_a_bar():
