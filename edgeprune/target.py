@@ -54,6 +54,7 @@ class Cpu(Facts):
     l1d_bytes: Positive | None = None  # per core
     l2_bytes: Positive | None = None
     l2_shared: bool | None = None  # by all cores; else one per core
+    l3_bytes: Positive | None = None  # shared by all cores
     memory_bandwidth_bytes_per_s: Amount | None = None  # copied by one core, counted in one direction
     dot_product: bool | None = None  # int8 dot-product instructions
     macs_per_cycle: ByDType = Field(default_factory=lambda: _frozen({}))  # peak, per core
@@ -81,6 +82,82 @@ class CompilerSettings(Facts):
     processor: str | None = None  # what it compiles for, in reports
 
 
+class CpuSeconds(Facts):
+    """Seconds that one core takes for one unit of each kind of work; :mod:`edgeprune.profile.features` counts them."""
+
+    conv_macs: Amount  # multiply-accumulates of convolutions as matrix products, output channels padded to the vectors
+    conv_elements: Amount  # read and written by these products: packing in, rescaling and clamping out
+    dense_macs: Amount  # multiply-accumulates of fully connected layers and other products of few rows
+    depthwise_macs: Amount
+    elementwise_elements: Amount  # of the output: additions, products, clamps, hard-swish
+    nonlinear_elements: Amount  # of the output: sigmoid, tanh, softmax, exponentials
+    reduced_elements: Amount  # of the input: pooling and means
+    window_rows: Amount  # copied when windows are unrolled into rows of a matrix: output pixels x window height
+    moved_bytes: Amount  # read and written by that, and by what only copies
+    panel_bytes: Amount  # kernels read again for each few rows of a product, beyond the first-level cache
+    memory_bytes: Amount  # from and to main memory
+    operators: Amount  # that do something
+
+
+class SecondsByDType(Facts):
+    """``[latency.….seconds_per]``: by number format of the kernels that run an operator."""
+
+    float32: CpuSeconds
+    int8: CpuSeconds
+
+
+class EdgeTpuSeconds(Facts):
+    """Seconds for one unit of each kind of work on an Edge TPU (:mod:`edgeprune.profile.features_edgetpu`)."""
+
+    array_cycles: Amount  # of matrix products: rows x blocks of 64 inputs x blocks of 64 outputs
+    depthwise_cycles: Amount  # rows x window x blocks of 64 channels
+    activation_elements: Amount  # read and written on the chip
+    sent_bytes: Amount  # over the link to the chip: inputs, and parameters that are not cached
+    returned_bytes: Amount  # over the link from the chip: outputs
+    operators: Amount
+    inferences: Amount
+
+
+class Coefficients(Facts):
+    """What all coefficients say about themselves. ``how`` is their source, for every number of the table."""
+
+    how: Annotated[str, Field(min_length=10)]
+    origin: Literal["fitted", "derived"]  # to measurements of this board; or from another board and hardware facts
+    measurements: Annotated[int, Field(ge=0)]
+    range_factor: Annotated[float, Field(gt=1)]  # about 80 % of true latencies: estimate / factor … estimate * factor
+    heldout_median_error: Annotated[float, Field(ge=0)] | None = None  # fraction, on architectures left out of the fit
+    heldout_rank_correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+class CpuLatency(Coefficients):
+    """``[latency.builtin]``, ``[latency.xnnpack]``: one table per set of kernels."""
+
+    serial_fraction: Annotated[float, Field(ge=0, le=1)]  # of parallel work that more threads do not help
+    seconds_per: SecondsByDType
+
+
+class EdgeTpuLatency(Coefficients):
+    """``[latency.edgetpu]``; what the chip does not take runs with ``[latency.builtin]`` on the host."""
+
+    seconds_per: EdgeTpuSeconds
+
+
+class LatencyModel(Facts):
+    """``[latency]``: coefficients of :mod:`edgeprune.profile.latency`."""
+
+    version: str
+    kernels: Literal["builtin", "xnnpack", "edgetpu"]  # what an estimate is for unless another is asked for
+    builtin: CpuLatency | None = None
+    xnnpack: CpuLatency | None = None
+    edgetpu: EdgeTpuLatency | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _default_is_there(self) -> LatencyModel:
+        if getattr(self, self.kernels) is None:
+            raise ValueError(f"kernels is {self.kernels!r}, and there is no table latency.{self.kernels}")
+        return self
+
+
 class Quantization(Facts):
     """``[quantization]``: what full-integer files for this target should look like."""
 
@@ -89,7 +166,10 @@ class Quantization(Facts):
 
 
 class Target(Facts):
-    """A board. ``sources`` maps the dotted path of a fact, of every number at least, to where it was read."""
+    """A board. ``sources`` maps the dotted path of a fact, of every number at least, to where it was read.
+
+    The coefficients under ``latency`` carry their source themselves.
+    """
 
     name: Name
     title: str
@@ -101,12 +181,13 @@ class Target(Facts):
     compiler: CompilerSettings | None = None
     delegates: tuple[Literal["gpu", "nnapi", "xnnpack"], ...] = ("xnnpack",)  # of the runtime, beside the accelerator
     quantization: Quantization
+    latency: LatencyModel | None = None
     channel_multiple: Multiples = Field(default_factory=lambda: _frozen({}))  # channels that fill the kernels' vectors
     sources: Sources
 
     @pydantic.model_validator(mode="after")
     def _sourced(self) -> Target:
-        facts = dict(_leaves(self.model_dump(exclude={"sources"}, exclude_none=True)))
+        facts = dict(_leaves(self.model_dump(exclude={"sources", "latency"}, exclude_none=True)))
         numbers = {path for path, value in facts.items() if type(value) in (int, float)}
         missing, unused = sorted(numbers - self.sources.keys()), sorted(self.sources.keys() - facts.keys())
         if missing or unused:
@@ -139,6 +220,13 @@ def load_target(name_or_path: str | Path) -> Target:
         expected=f"a TOML file, or one of: {', '.join(words)}.",
         fix="`edgeprune targets list` says what they are.",
     )
+
+
+def to_toml(target: Target) -> str:
+    """The text of a target file; :func:`load_target` reads the same target from it."""
+    import tomli_w
+
+    return tomli_w.dumps(target.model_dump(mode="json", exclude_none=True))
 
 
 @functools.cache

@@ -51,3 +51,29 @@ def test_gates_compare_the_pick_with_the_limits():
         ("max_size", True),
         ("max_latency", False),
     ]
+
+
+ESTIMATE = {"median_ms": 20.0, "low_ms": 15.0, "high_ms": 26.0, "threads": 4, "model_version": "1-xnnpack"}
+HOST = {"device": "this host", "median_ms": 2.0}
+
+
+def latency_gate(limit, measured, estimated=None):
+    row = variant("int8", 0.9, 300)
+    row["latency"] = {"measured": measured, "estimated": estimated}
+    return check_gates(row, Limits(max_latency=limit))[0]
+
+
+def test_the_latency_gate_is_about_the_target():
+    """A fast host does not pass a slow board: the estimate decides, unless the board itself was measured."""
+    missed = latency_gate(10, [HOST], ESTIMATE)
+    assert (missed["value"], missed["passed"]) == (20.0, False)
+    assert "estimated for the target" in missed["source"]
+    assert "15 to 26 ms" in missed["source"]
+    met = latency_gate(10, [HOST, {"device": "board", "target": "rpi4", "median_ms": 9.0}], ESTIMATE)
+    assert (met["value"], met["passed"], met["source"]) == (9.0, True, "measured on board")
+
+
+def test_without_an_estimate_the_gate_says_that_it_looks_elsewhere():
+    """Only the host was measured and nothing is known about the target: the words say so."""
+    assert "not on the target" in latency_gate(10, [HOST])["source"]
+    assert "source" not in check_gates(variant("x", 0.9, 10), Limits(max_size=5))[0]

@@ -16,6 +16,7 @@ RANGES = {
     "cpu.clock_hz": (1e8, 5e9),
     "cpu.l1d_bytes": (2**12, 2**18),
     "cpu.l2_bytes": (2**16, 2**25),
+    "cpu.l3_bytes": (2**18, 2**27),
     "cpu.memory_bandwidth_bytes_per_s": (1e8, 2e11),
     "cpu.macs_per_cycle.float32": (1, 64),
     "cpu.macs_per_cycle.float16": (1, 128),
@@ -52,12 +53,46 @@ def numbers(table, prefix=""):
 def test_every_number_has_a_source_and_a_sane_value(name):
     """Each number of a target names where it was read, and lies in the range of real boards."""
     target = load_target(name)
-    found = dict(numbers(target.model_dump(mode="json", exclude={"sources"})))
+    found = dict(numbers(target.model_dump(mode="json", exclude={"sources", "latency"})))
     assert found
     for path, value in found.items():
         assert len(target.sources[path]) > 10, path
         low, high = RANGES[path]
         assert low <= value <= high, path
+
+
+# Seconds per unit of a kind of work, by the unit that its name ends with: from a fast phone to a slow microprocessor.
+SECONDS = {
+    "macs": (1e-12, 1e-8),
+    "elements": (1e-11, 5e-8),
+    "bytes": (1e-11, 5e-8),
+    "rows": (1e-9, 1e-6),
+    "cycles": (1e-10, 1e-8),
+    "operators": (1e-7, 1e-4),
+    "inferences": (1e-5, 1e-2),
+}
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_coefficients_lie_where_processors_do(name):
+    """Every coefficient is in the range of its unit, ranges are neither tight nor useless, derived ones are wider."""
+    latency = load_target(name).latency
+    tables = [t for t in (latency.builtin, latency.xnnpack, latency.edgetpu) if t] if latency else []
+    for table in tables:
+        assert 1.05 <= table.range_factor <= 3
+        assert (table.measurements > 0) == (table.origin == "fitted")
+        for path, seconds in numbers(table.seconds_per.model_dump()):
+            low, high = SECONDS[path.rsplit("_", 1)[-1].rsplit(".", 1)[-1]]
+            assert low <= seconds <= high, path
+
+
+def test_faster_boards_have_smaller_coefficients():
+    """Products of both number formats get cheaper from the Raspberry Pi Zero 2 W over 3 and 4 to 5."""
+    boards = [load_target(name).latency for name in ("rpi-zero2w", "rpi3", "rpi4", "rpi5")]
+    for dtype in ("float32", "int8"):
+        for kernels in ("builtin", "xnnpack"):
+            macs = [getattr(getattr(board, kernels).seconds_per, dtype).conv_macs for board in boards]
+            assert macs == sorted(macs, reverse=True), (dtype, kernels)
 
 
 @pytest.mark.parametrize("name", target_names())

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from edgeprune.profile.latency import AnyKernels
 
 
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
+@click.option("--kernels", type=click.Choice(["builtin", "xnnpack", "edgetpu"]), help="[default: the target's]")
+@click.option("--threads", type=int, help="That one inference may use.  [default: the target's]")
+@click.option("--plot", type=click.Path(path_type=Path), help="Folder for latency.png and memory.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def profile(file: str, target: str, as_json: bool) -> None:
-    """Size, memory and operators of a .tflite FILE, as far as the file itself tells."""
+def profile(
+    file: str, target: str, kernels: AnyKernels | None, threads: int | None, plot: Path | None, as_json: bool
+) -> None:
+    """Size, memory and operators of a .tflite FILE, and how long it should take on the target."""
     import json
 
     from edgeprune.profile import profile as profile_file
     from edgeprune.target import load_target
 
-    found = profile_file(file, load_target(target)).to_dict()
+    found = profile_file(file, load_target(target), kernels=kernels, threads=threads).to_dict()
+    if plot:
+        from edgeprune.report.profile_plots import write_pngs
+
+        write_pngs(found, plot)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

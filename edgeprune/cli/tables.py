@@ -13,17 +13,20 @@ from rich.text import Text
 def profile_table(found: dict[str, Any]) -> Table:
     """Size, memory and operators of a .tflite file."""
     table = Table(title=f"{found['file']}: {found['bytes']:,} bytes, {found['gzip_bytes']:,} after gzip")
-    for column in ("#", "operator", "version", "output", "MACs"):
-        table.add_column(column, justify="right" if column in ("#", "MACs") else "left")
+    for column in ("#", "operator", "version", "output", "MACs", "estimated ms"):
+        table.add_column(column, justify="right" if column in ("#", "MACs", "estimated ms") else "left")
     for row in found["operators"]:
         shape = "x".join(map(str, row["output_shape"] or ()))
-        table.add_row(str(row["index"]), row["name"], str(row["version"]), shape, f"{row['macs']:,}")
+        table.add_row(
+            str(row["index"]), row["name"], str(row["version"]), shape, f"{row['macs']:,}", _milliseconds(row)
+        )
     memory = found["memory"]
     table.caption = "\n".join(
         [
             f"{found['params']:,} parameters, {_zeros(found['weight_sparsity'])}",
             f"{found['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, most in use at {memory['peak_operator']}",
             *placement_lines(found),
+            *_latency_lines(found),
             *found["warnings"],
         ]
     )
@@ -51,6 +54,24 @@ def placement_lines(found: dict[str, Any]) -> Iterator[str]:
         yield (
             f"  estimated by the compiler: {estimate['cycles']:,} cycles, {estimate['inference_ms']:.3f} ms, "
             f"{estimate['sram_bytes']:,} bytes of SRAM"
+        )
+
+
+def _milliseconds(row: dict[str, Any]) -> str:
+    return "–" if row["estimated_ms"] is None else f"{row['estimated_ms']:.3f}"
+
+
+def _latency_lines(found: dict[str, Any]) -> Iterator[str]:
+    """The default estimate first, then those with other kernels."""
+    latency = found["latency"]
+    if latency["estimated"] is None:
+        yield f"no latency estimate: nothing is known about the speed of {found['target']}"
+        return
+    for entry in (latency["estimated"], *latency["others"]):
+        yield (
+            f"{entry['median_ms']:.3g} ms estimated on {found['target']} with {entry['kernels']} kernels, "
+            f"{entry['threads']} thread{'s' if entry['threads'] != 1 else ''}; 80 % range {entry['low_ms']:.3g} to "
+            f"{entry['high_ms']:.3g} ms ({entry['origin']})"
         )
 
 

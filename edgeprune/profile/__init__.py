@@ -1,4 +1,5 @@
-"""What a .tflite tells about itself, without TensorFlow: size, sparsity, MACs, memory, operators, needed runtime.
+"""What a .tflite tells about itself, without TensorFlow: size, sparsity, MACs, memory, operators, needed
+runtime, and how long it should take on a target.
 
 The package is callable, because its one function has its name: ``edgeprune.profile(path)`` works whether ``profile``
 was bound to the function or, after some other part was imported, to this package.
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeprune.profile.graph import Subgraph, TFLiteModel
+    from edgeprune.profile.latency import AnyKernels, Estimate, Prediction
     from edgeprune.profile.memory import MemoryPlan
     from edgeprune.profile.size import Kernel
     from edgeprune.profile.sparse_path import SparsePath
@@ -36,6 +38,7 @@ class OperatorRow:
     output_shape: tuple[int, ...] | None
     dtype: str | None  # of the output
     macs: int
+    estimated_ms: float | None  # on the target; None without one, or where nothing is known about it
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,18 @@ class Memory:
     peak_bytes: int
     peak_operator: str | None  # 'index name', where most memory is alive at once
     dynamic: bool
+    timeline_bytes: tuple[int, ...]  # alive while each operator runs
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Estimated latency on the target, in milliseconds; None until it can be estimated."""
+    """Estimated latency on the target; None without a target, or where nothing is known about it.
 
-    estimated: None = None
+    ``others``: with the other kernels that the target has coefficients for.
+    """
+
+    estimated: Estimate | None
+    others: tuple[Estimate, ...]
 
 
 @dataclass(frozen=True)
@@ -115,23 +123,29 @@ def profile(
     path: str | Path,
     target: str | Path | Target | None = None,
     compiled: Mapping[str, Any] | None = None,
+    *,
+    kernels: AnyKernels | None = None,
+    threads: int | None = None,
 ) -> Profile:
     """Profile a .tflite file.
 
     Args:
         path: the file.
-        target: the board to warn about: a :class:`~edgeprune.target.Target`, its name or its TOML file.
         compiled: what the target's compiler said about this file, as
             :meth:`edgeprune.convert.compilers.Compiled.to_dict`; None: predicted, or asked if nothing predicts it.
+        target: the board: a :class:`~edgeprune.target.Target`, its name or its TOML file.
+        kernels: that the latency is estimated for: 'builtin', 'xnnpack' or 'edgetpu'; None for the target's default.
+        threads: None for the target's default.
 
     Raises:
         ModelError: the file is missing, damaged or not a .tflite.
         TargetError: no such target.
         MissingError: the target's compiler is needed and not installed.
+        UsageError: kernels that nothing is known about on the target, or no threads.
     """
     import hashlib
 
-    from edgeprune.profile import macs, memory, size, versions
+    from edgeprune.profile import latency, macs, memory, size, versions
     from edgeprune.profile.flatbuffer import parse, read_bytes
     from edgeprune.profile.sparse_path import sparse_path
     from edgeprune.profile.target_placement import delegates_of, placement_of
@@ -144,6 +158,7 @@ def profile(
     plan = memory.plan(graph)
     path_taken = sparse_path(model, chosen.runtime if chosen else None)
     found = placement_of(path, graph, chosen, compiled)
+    predicted = latency.predict(graph, chosen, kernels, threads) if chosen else None
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
         file=str(path),
@@ -155,7 +170,7 @@ def profile(
         nonzero_params=size.nonzero_params(model),
         weight_sparsity=size.weight_sparsity(model),
         macs=macs.macs(model),
-        latency=Latency(),
+        latency=_latency(graph, chosen, predicted, threads),
         memory=_memory(graph, plan),
         sparse_path=path_taken,
         placement=found.placement,
@@ -163,11 +178,12 @@ def profile(
         performance=found.performance,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
-        operators=_operators(graph),
+        operators=_operators(graph, predicted.operator_ms if predicted else None),
         kernels=tuple(_kernel_row(kernel, path_taken) for kernel in size.kernels(model)),
         warnings=(
             *(versions.runtime_warnings(model, chosen) if chosen else ()),
             *(path_taken.warnings if path_taken else ()),
+            *(latency.warnings(chosen, predicted.estimate) if chosen and predicted else ()),
             *_gaps(model, plan),
             *found.warnings,
         ),
@@ -188,6 +204,15 @@ def _kernel_row(kernel: Kernel, path: SparsePath | None) -> KernelRow:
     )
 
 
+def _latency(graph: Subgraph, target: Target | None, predicted: Prediction | None, threads: int | None) -> Latency:
+    from edgeprune.profile.latency import available, predict
+
+    if target is None or predicted is None:
+        return Latency(None, ())
+    others = [predict(graph, target, name, threads) for name in available(target) if name != predicted.estimate.kernels]
+    return Latency(predicted.estimate, tuple(other.estimate for other in others if other))
+
+
 def _memory(graph: Subgraph, plan: MemoryPlan) -> Memory:
     peak = None if plan.peak_operator is None else graph.operators[plan.peak_operator]
     return Memory(
@@ -196,10 +221,11 @@ def _memory(graph: Subgraph, plan: MemoryPlan) -> Memory:
         plan.peak_bytes,
         f"{peak.index} {peak.name}" if peak else None,
         plan.dynamic,
+        plan.alive_bytes(len(graph.operators)),
     )
 
 
-def _operators(graph: Subgraph) -> tuple[OperatorRow, ...]:
+def _operators(graph: Subgraph, estimated_ms: tuple[float, ...] | None) -> tuple[OperatorRow, ...]:
     from edgeprune.profile.macs import operator_macs
 
     rows = []
@@ -215,6 +241,7 @@ def _operators(graph: Subgraph) -> tuple[OperatorRow, ...]:
                 output_shape=output.shape if output else None,
                 dtype=output.dtype if output else None,
                 macs=operator_macs(graph, operator),
+                estimated_ms=estimated_ms[operator.index] if estimated_ms else None,
             )
         )
     return tuple(rows)
@@ -240,13 +267,8 @@ def _json(value: Any) -> Any:
 
 
 class _CallablePackage(ModuleType):
-    def __call__(
-        self,
-        path: str | Path,
-        target: str | Path | Target | None = None,
-        compiled: Mapping[str, Any] | None = None,
-    ) -> Profile:
-        return profile(path, target, compiled)
+    def __call__(self, *arguments: Any, **options: Any) -> Profile:
+        return profile(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

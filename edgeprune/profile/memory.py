@@ -9,6 +9,7 @@ runtime's own kernels, one thread and no delegate; XNNPACK allocates its workspa
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -61,6 +62,10 @@ class MemoryPlan:
     peak_operator: int | None
     dynamic: bool
     allocations: tuple[Allocation, ...]
+
+    def alive_bytes(self, operators: int) -> tuple[int, ...]:
+        """Bytes of the arena in use while each of so many operators runs."""
+        return tuple(_alive(list(self.allocations), operators))
 
 
 def arena_bytes(model: TFLiteModel) -> int:
@@ -192,17 +197,18 @@ def _offset(placed: list[Allocation], nbytes: int, first: int, last: int) -> int
     return _align(end) if best is None else best
 
 
-def _peak(allocations: list[Allocation], operators: int) -> tuple[int, int | None]:
+def _alive(allocations: list[Allocation], operators: int) -> list[int]:
     change = [0] * (operators + 2)
     for block in allocations:
         change[block.first] += block.nbytes
         change[block.last + 1] -= block.nbytes
-    alive, peak_bytes, peak_operator = 0, 0, None
-    for index in range(operators):
-        alive += change[index]
-        if alive > peak_bytes:
-            peak_bytes, peak_operator = alive, index
-    return peak_bytes, peak_operator
+    return list(itertools.accumulate(change[:operators]))
+
+
+def _peak(allocations: list[Allocation], operators: int) -> tuple[int, int | None]:
+    alive = _alive(allocations, operators)
+    peak_bytes = max(alive, default=0)
+    return peak_bytes, alive.index(peak_bytes) if peak_bytes else None
 
 
 def _existing(*index_lists: Iterable[int]) -> list[int]:

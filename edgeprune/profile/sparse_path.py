@@ -65,9 +65,26 @@ def sparse_path(model: TFLiteModel, runtime: Runtime | None = None) -> SparsePat
 
 def analyse_file(model: TFLiteModel) -> Analysis:
     """What each operator of the main subgraph is to sparse inference, and what is in its way."""
-    graph = model.subgraphs[0]
+    return analyse_graph(model.subgraphs[0])
+
+
+def analyse_graph(graph: Subgraph) -> Analysis:
+    """The same of a subgraph."""
     nodes = [_node(graph, operator) for operator in graph.operators if operator.name not in _UNPACKING]
     return analyse(nodes, graph.outputs)
+
+
+def sparse_operators(graph: Subgraph, runtime: Runtime) -> dict[int, float]:
+    """Index of each convolution that is expected to run sparse, to the fraction of its weights that is not zero.
+
+    Empty: all run dense, or it is not known that the runtime does otherwise.
+    """
+    if runtime_problem(runtime) or not any(tensor.sparsity for tensor in graph.tensors):
+        return {}
+    analysis = analyse_graph(graph)
+    if not analysis.qualifies or analysis.zero_share <= MIN_ZEROS:
+        return {}
+    return {int(node.name.split()[0]): 1 - node.zeros / node.weights for node in analysis.pointwise}
 
 
 def runtime_problem(runtime: Runtime) -> str | None:

@@ -103,7 +103,11 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "drop_points": task.drop(reference, test["value"]),
         "validation": evaluation["validation"],
         "parity": evaluation["parity"],
-        "latency": {"estimated": None, "measured": artifact.facts["latency"]},
+        "latency": {**profile["latency"], "measured": artifact.facts["latency"]},
+        "operators": [
+            {key: row[key] for key in ("index", "name", "output_name", "macs", "estimated_ms")}
+            for row in profile["operators"]
+        ],
         "memory": profile["memory"],
         "placement": profile["placement"],
         "delegates": profile["delegates"],

@@ -127,6 +127,16 @@ def tiles(report: Report) -> list[Tile]:
                 f"{fmt.plain(entry.median_ms)} ms",
             )
         )
+    if pick.latency.estimated:
+        guess = pick.latency.estimated
+        found.append(
+            Tile(
+                f"Latency estimated on {report.target.name}",
+                fmt.milliseconds(guess.median_ms),
+                f"between {fmt.short(guess.low_ms)} and {fmt.milliseconds(guess.high_ms)} in about 80 % of cases",
+                f"{fmt.plain(guess.median_ms)} ms",
+            )
+        )
     return found
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.report import labels, pareto
@@ -25,6 +26,15 @@ COLORS = {
     "accent": "#040404",
     "baseline": "#050505",
     "point": "#060606",
+}
+# The same of the bright page in report.css, for files that stand alone.
+PNG_COLORS = {
+    "ink": "#1c2128",
+    "muted": "#59636e",
+    "line": "#d9dee4",
+    "accent": "#0b62c4",
+    "baseline": "#9a5b00",
+    "point": "#6b7683",
 }
 _WIDTH, _HEIGHT = 5.6, 3.9  # inches of 72 points
 _FONT = 9.0  # points
@@ -81,7 +91,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, higher_is_bette
     Returns:
         An ``<svg>`` element.
     """
-    with _axes(prefix) as (figure, axes, result):
+    with svg_axes(prefix) as (figure, axes, result):
         best = [points[index] for index in pareto.front([(p.x, p.y) for p in points], higher_is_better)]
         axes.step(
             [p.x for p in best], [p.y for p in best], where="post", color=COLORS["muted"], linewidth=1.2,
@@ -122,7 +132,7 @@ def curves(lines: Sequence[Line], epochs: Sequence[int], y_label: str, prefix: s
     from matplotlib.ticker import MaxNLocator
 
     colors = (COLORS["accent"], COLORS["baseline"])
-    with _axes(prefix, height=_HEIGHT * 0.8) as (figure, axes, result):
+    with svg_axes(prefix, height=_HEIGHT * 0.8) as (figure, axes, result):
         for color, line in zip(colors, lines, strict=False):
             values = [math.nan if value is None else value for value in line.values]
             style: Any = (0, (4, 2)) if line.dashed else "-"
@@ -137,12 +147,20 @@ def curves(lines: Sequence[Line], epochs: Sequence[int], y_label: str, prefix: s
 
 
 @contextmanager
-def _axes(prefix: str, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes, list[str]]]:
+def svg_axes(prefix: str, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes, list[str]]]:
     """A figure in the page's style; on leaving, the list holds its SVG."""
     with drawing(_WIDTH, height) as figure:
         result: list[str] = []
         yield figure, styled(figure.add_subplot()), result
         result.append(to_svg(figure, prefix))
+
+
+@contextmanager
+def png_axes(path: Path, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes]]:
+    """A figure in the colours of the bright page; on leaving, it is in the file."""
+    with drawing(_WIDTH, height, PNG_COLORS) as figure:
+        yield figure, styled(figure.add_subplot())
+        figure.savefig(path, dpi=144, facecolor="white", metadata={"Software": None})
 
 
 @contextmanager

@@ -113,6 +113,7 @@ class Latency(Entry):
 
 class Memory(Entry):
     arena_bytes: Count | None
+    timeline_bytes: list[Count] | None = None  # of the arena, in use while each operator runs
 
 
 class Placement(Entry):
@@ -151,6 +152,16 @@ class SparsePath(Entry):
     zero_share: Fraction
 
 
+class Operator(Entry):
+    """One operator of the main subgraph; ``estimated_ms`` on the target."""
+
+    index: Count
+    name: Text
+    output_name: Text
+    macs: Count
+    estimated_ms: Amount | None
+
+
 class Variant(Entry):
     """One .tflite. ``drop_points``: how much worse than the baseline, in points; negative: better."""
 
@@ -177,6 +188,7 @@ class Variant(Entry):
     series: Text | None = None  # method and format, where the recipe explored several rates of it
     rate: Fraction | None = None  # of what the recipe limits, removed
     sparse_path: SparsePath | None = None  # None: nothing is stored sparse
+    operators: list[Operator] | None = None
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 
@@ -189,12 +201,16 @@ class Picks(Entry):
 
 
 class Gate(Entry):
-    """``value`` is the pick's; ``None``: it could not be measured, and then ``passed`` is false."""
+    """``value`` is the pick's; ``None``: it could not be measured, and then ``passed`` is false.
+
+    ``source``: of a latency, whether it was measured on the target, estimated for it, or measured elsewhere.
+    """
 
     name: Text
     limit: Number
     value: Number | None
     passed: Flag
+    source: Text | None = None
 
 
 class StageRun(Entry):

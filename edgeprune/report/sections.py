@@ -22,6 +22,7 @@ from edgeprune.report.blocks import (
     Table,
 )  # fmt: skip
 from edgeprune.report.plots import Line, Point, curves, scatter
+from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
 from edgeprune.report.schema import Epoch, Gate, Report, Training, Variant
 from edgeprune.report.variants import Setup, badges, setups, variants_table
 
@@ -174,7 +175,7 @@ def gates(report: Report) -> Blocks:
 def _gate(report: Report, gate: Gate) -> list[Cell]:
     words, show = _GATES.get(gate.name, (gate.name, lambda _, value: fmt.plain(value)))
     matches = [e for e in report.picked.latency.measured if gate.name == "max_latency" and e.median_ms == gate.value]
-    note = f"measured on {Setup.of(matches[0]).place}, {Setup.of(matches[0]).software}" if matches else None
+    note = f"measured on {Setup.of(matches[0]).place}, {Setup.of(matches[0]).software}" if matches else gate.source
     value = fmt.absent() if gate.value is None else Cell(show(report, gate.value), fmt.plain(gate.value), note)
     result = Cell("passed", tone="good") if gate.passed else Cell("missed", tone="bad")
     return [Cell(words, gate.name), Cell(show(report, gate.limit), fmt.plain(gate.limit)), value, result]
@@ -278,6 +279,33 @@ def pruning(report: Report) -> Blocks:
     return tables
 
 
+def on_target(report: Report) -> Blocks:
+    """Where the pick spends its time and memory: estimates for the target, and the plan of the interpreter."""
+    pick, figures = report.picked, []
+    timed = [(row.index, row.name, row.estimated_ms or 0.0) for row in pick.operators or ()]
+    if pick.latency.estimated and (rows := bars(timed)):
+        label = axis_label(report.target.name, pick.latency.estimated.model_dump())
+        slowest = max(rows, key=lambda row: row.ms)
+        figures.append(
+            Figure(
+                draw=partial(latency_svg, rows, label, "operators"),
+                alt=f"Bars, {' '.join(label.split())}, by operator; the longest is {slowest.name} with "
+                f"{fmt.milliseconds(slowest.ms)}.",
+                caption=f"Estimated latency of {pick.name} by operator, in the order in which they run.",
+            )
+        )
+    if timeline := pick.memory.timeline_bytes:
+        figures.append(
+            Figure(
+                draw=partial(memory_svg, timeline, "memory"),
+                alt=f"Memory of the arena in use over {len(timeline)} operators; at most "
+                f"{fmt.scaled(max(timeline), 'B')} at operator {timeline.index(max(timeline))}.",
+                caption=f"Arena in use while each operator of {pick.name} runs, with the built-in kernels.",
+            )
+        )
+    return [Figures(figures)] if figures else []
+
+
 def stages(report: Report) -> Blocks:
     """How long each stage took."""
     columns = [Column("Stage", numeric=False, code=True), Column("Time"), Column("", numeric=False)]
@@ -353,6 +381,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("variants", "Variants", variants),
     Section("tradeoffs", "Quality against cost", tradeoffs, in_markdown=False),
     Section("gates", "Gates", gates),
+    Section("operators", "The pick by operator", on_target, in_markdown=False),
     Section("training", "Training", training),
     Section("pruning", "Removed blocks and penalties", pruning),
     Section("parity", "Parity with the Keras model", parity),

@@ -1,0 +1,107 @@
+"""What a graph asks of an Edge TPU, in the countable amounts of :class:`edgeprune.target.EdgeTpuSeconds`.
+
+The chip multiplies in an array of 64 x 64 cells; parameters that fit stay in its memory, the others come over the link
+for every inference. Sources: google-coral/libedgetpu driver/config/beagle/beagle_chip_structures.h (16 tiles of 64
+cells of 4 lanes, 3 MiB for activations); that whole layers are cached or streamed, and that a convolution whose
+activations do not fit asks for its parameters again, shows in the sweeps of Jorgitou98/EdgeTPU-QuantRL-Evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from edgeprune.profile.features import FREE, KINDS
+from edgeprune.profile.graph import Operator, Subgraph, Tensor
+from edgeprune.profile.size import stored_source
+
+ARRAY = 64  # rows and columns of the array of multipliers
+DEFAULT_CACHE_BYTES = 8_100_000  # the most that was seen on the chip: 7.73 MiB
+TILE_BYTES = 3 << 19  # half the memory for activations: more than that, and parameters come once per part
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which operators (indices) run on the chip, and how many bytes of parameters stay on it."""
+
+    mapped: Collection[int]
+    cached_bytes: int
+
+
+def all_integer(graph: Subgraph) -> Placement:
+    """The placement that maps every operator whose tensors are integers, and fills the cache in their order."""
+    mapped = [op for op in graph.operators if not any(t.dtype.startswith("float") for t in _tensors(graph, op))]
+    return Placement(frozenset(op.index for op in mapped), DEFAULT_CACHE_BYTES)
+
+
+def amounts(graph: Subgraph, placement: Placement) -> dict[int, dict[str, float]]:
+    """Amounts by index of each mapped operator; -1 for what the inference as a whole asks for."""
+    mapped = [op for op in graph.operators if op.index in placement.mapped and op.name not in FREE]
+    left, found = placement.cached_bytes, {}
+    for operator in mapped:
+        size = _parameter_bytes(graph, operator)
+        streamed = size > left
+        left -= 0 if streamed else size
+        found[operator.index] = _amounts(graph, operator, size if streamed else 0)
+    found[-1] = {"inferences": 1.0, **_boundary_bytes(graph, mapped)} if mapped else {}
+    return found
+
+
+def _amounts(graph: Subgraph, operator: Operator, streamed_bytes: int) -> dict[str, float]:
+    data, output, kernel = graph.input(operator, 0), graph.output(operator), graph.input(operator, 1)
+    activations = [t for t in _tensors(graph, operator) if not t.constant]
+    nbytes = sum(t.nbytes for t in activations)
+    work: dict[str, float] = {
+        "operators": 1.0,
+        "activation_elements": float(sum(t.size for t in activations)),
+        "sent_bytes": streamed_bytes * max(1.0, nbytes / TILE_BYTES),
+    }
+    if data is None or output is None or kernel is None or not output.shape or not kernel.shape:
+        return work
+    channels, kind = output.shape[-1], KINDS.get(operator.name)
+    rows = output.size / max(channels, 1)
+    if kind == "depthwise":
+        work["depthwise_cycles"] = rows * math.prod(kernel.shape[1:3]) * math.ceil(channels / ARRAY)
+    elif kind in ("conv", "dense"):
+        work["array_cycles"] = rows * math.ceil(math.prod(kernel.shape[1:]) / ARRAY) * math.ceil(channels / ARRAY)
+    return work
+
+
+def _tensors(graph: Subgraph, operator: Operator) -> list[Tensor]:
+    return [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+
+
+def _parameter_bytes(graph: Subgraph, operator: Operator) -> int:
+    """Kernels with both sides padded to the array, and biases."""
+    total = 0
+    for position in range(len(operator.inputs)):
+        tensor = graph.input(operator, position)
+        if tensor is None or stored_source(graph, tensor) is None:
+            continue
+        total += _padded_bytes(tensor) if position == 1 and len(tensor.shape) > 1 else tensor.nbytes
+    return total
+
+
+def _padded_bytes(kernel: Tensor) -> int:
+    """Inputs (last) and outputs (first) of a kernel fill whole blocks of the array."""
+    outputs, *window, inputs = kernel.shape
+    return math.prod(window) * _whole(inputs) * _whole(outputs)
+
+
+def _whole(size: int) -> int:
+    """Up to a multiple of 64; few channels, as of an image, to a multiple of 4."""
+    block = ARRAY if size > 4 else 4
+    return -(-size // block) * block
+
+
+def _boundary_bytes(graph: Subgraph, mapped: list[Operator]) -> dict[str, float]:
+    """What crosses the link: read by the mapped part from outside of it, and written by it for others."""
+    inside = {index for operator in mapped for index in operator.outputs}
+    read = {i for operator in mapped for i in operator.inputs if i >= 0 and not graph.tensors[i].constant} - inside
+    elsewhere = {op.index for op in graph.operators} - {op.index for op in mapped}
+    wanted = set(graph.outputs) | {i for op in graph.operators if op.index in elsewhere for i in op.inputs}
+    return {
+        "sent_bytes": float(sum(graph.tensors[i].nbytes for i in read)),
+        "returned_bytes": float(sum(graph.tensors[i].nbytes for i in inside & wanted)),
+    }
