@@ -95,6 +95,7 @@ USB_FLOOR_S = 0.28e-3  # ricardodeazambuja/LibrEdgeTPU@be71d6de:docs/HARDWARE_AN
 PCIE_FLOOR_S = 0.109e-3  # the least of Jorgitou98/EdgeTPU-QuantRL-Evaluation@ecd386c3, which is below that of USB
 SAME_CORE = "which has the same core, by hardware facts"
 ON_RPI4 = "its other kernels, as they differ on rpi4"
+NEAREST_CORE = "rpi4 (the nearest core) by hardware facts"
 FITS = (
     Fit("rpi4", "builtin", hardware("rpi4"), ("rpi4",), "hardware facts"),
     Fit("rpi4", "xnnpack", same("rpi4", "builtin"), ("rpi4",), "the built-in kernels"),
@@ -108,8 +109,8 @@ FITS = (
     Fit("rpi5", "xnnpack", carried("pixel4", "xnnpack", "rpi5"), (), "pixel4, " + SAME_CORE),
     Fit("rpi-zero2w", "builtin", carried("rpi3", "builtin", "rpi-zero2w"), (), "rpi3, " + SAME_CORE),
     Fit("rpi-zero2w", "xnnpack", carried("rpi3", "xnnpack", "rpi-zero2w"), (), "rpi3, " + SAME_CORE),
-    Fit("android-arm64", "builtin", carried("rpi4", "builtin", "android-arm64"), (), "rpi4 (the nearest core) by hardware facts"),
-    Fit("android-arm64", "xnnpack", carried("rpi4", "xnnpack", "android-arm64"), (), "rpi4 (the nearest core) by hardware facts"),
+    Fit("android-arm64", "builtin", carried("rpi4", "builtin", "android-arm64"), (), NEAREST_CORE),
+    Fit("android-arm64", "xnnpack", carried("rpi4", "xnnpack", "android-arm64"), (), NEAREST_CORE),
     Fit(
         SWEEPS, "edgetpu", lambda lab, without: prior.edgetpu_prior(), ("edgetpu-bus-unknown",), "hardware facts",
         common=0.2,  # the link, the array and the host do not share a speed

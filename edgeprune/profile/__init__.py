@@ -146,6 +146,7 @@ def profile(
     import hashlib
 
     from edgeprune.profile import latency, macs, memory, size, versions
+    from edgeprune.profile.features_edgetpu import DEFAULT_CACHE_BYTES, Placement
     from edgeprune.profile.flatbuffer import parse, read_bytes
     from edgeprune.profile.sparse_path import sparse_path
     from edgeprune.profile.target_placement import delegates_of, placement_of
@@ -158,7 +159,8 @@ def profile(
     plan = memory.plan(graph)
     path_taken = sparse_path(model, chosen.runtime if chosen else None)
     found = placement_of(path, graph, chosen, compiled)
-    predicted = latency.predict(graph, chosen, kernels, threads) if chosen else None
+    placed = None if found.mapped is None else Placement(found.mapped, DEFAULT_CACHE_BYTES)
+    predicted = latency.predict(graph, chosen, kernels, threads, placed) if chosen else None
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
         file=str(path),

@@ -15,11 +15,15 @@ from edgeprune.target import Target
 
 @dataclass(frozen=True)
 class Found:
-    """A placement as JSON types, the compiler's own estimate, and what to warn about."""
+    """A placement as JSON types, the compiler's own estimate, and what to warn about.
+
+    ``mapped``: indices of the operators that a prediction puts on the accelerator.
+    """
 
     placement: Mapping[str, Any] | None = None
     performance: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    mapped: frozenset[int] | None = None
 
 
 def _edgetpu(graph: Subgraph, target: Target) -> Placement:
@@ -50,7 +54,8 @@ def placement_of(path: str | Path, graph: Subgraph, target: Target | None, compi
         return Found()
     predictor = PREDICTORS.get(target.compiler.name)
     if predictor is not None:
-        return Found(predictor(graph, target).to_dict())
+        made = predictor(graph, target)
+        return Found(made.to_dict(), mapped=frozenset(op.index for op in made.operators if op.on_accelerator))
     if any(operator.custom and operator.name in COMPILED for operator in graph.operators):
         return Found(_compiled_file(graph))
     return _asked(path, target)
