@@ -1,6 +1,6 @@
 """Every architecture of tf_keras.applications and keras.applications: groups, freezes, what pruning removes, seconds.
 
-python benchmarks/architectures.py [NAME ...]     (without names: all; writes benchmarks/results/architectures.md)
+python benchmarks/architectures.py [NAME ...]     (without names: those that benchmarks/results/architectures.md lacks)
 """
 
 import gc
@@ -20,27 +20,41 @@ COLUMNS = [
     "after 50 % of MACs", "parameters (M)", "after 30 % of filters", "after 50 % of MACs", "seconds", "difference",
 ]  # fmt: skip
 
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
+
 
 def main() -> None:
     import_tf()
     names = sys.argv[1:]
-    rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    print("\n".join(rows), flush=True)
+    known = _rows_in(RESULTS)
+    print(HEADER, end="", flush=True)
     for version in ("tf_keras", "keras"):
         module = importlib.import_module(f"{version}.applications")
         for name in [n for n in dir(module) if inspect.isfunction(getattr(module, n))]:
-            if not names or name in names:
-                rows.append(f"| {version} | {name} | {_measure(getattr(module, name))} |")
-                print(rows[-1], flush=True)
-    if not names:
-        text = (
-            "# What is pruned of every architecture\n\n`python benchmarks/architectures.py`\n\n"
-            f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores. Random weights, "
-            "smallest inputs, L2 norms. 30 % of filters: uniform; 50 % of MACs: one global ranking. Seconds: graph, "
-            "scores, selection and surgery together, for the second. Difference: from the masked original, relative, "
-            "the larger of both.\n\n"
-        )
-        RESULTS.write_text(text + "\n".join(rows) + "\n")
+            if names and name not in names:
+                continue
+            if (version, name) not in known or names:
+                known[version, name] = f"| {version} | {name} | {_measure(getattr(module, name))} |"
+                RESULTS.write_text(_page(known))
+            print(known[version, name], flush=True)
+
+
+def _rows_in(path: Path) -> dict[tuple[str, str], str]:
+    """What an earlier run wrote, by version and architecture; a run that was broken off goes on from there."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = [line for line in lines if line.startswith(("| tf_keras |", "| keras |"))]
+    return {(row.split(" | ")[0].removeprefix("| "), row.split(" | ")[1]): row for row in rows}
+
+
+def _page(rows: dict[tuple[str, str], str]) -> str:
+    intro = (
+        "# What is pruned of every architecture\n\n`python benchmarks/architectures.py`\n\n"
+        f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores. Random weights, "
+        "smallest inputs, L2 norms. 30 % of filters: uniform; 50 % of MACs: one global ranking. Seconds: graph, "
+        "scores, selection and surgery together, for the second. Difference: from the masked original, relative, "
+        "the larger of both.\n\n"
+    )
+    return intro + HEADER + "\n".join(rows.values()) + "\n"
 
 
 def _measure(make) -> str:

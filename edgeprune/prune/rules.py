@@ -337,9 +337,13 @@ def activation(call: Call) -> Axes:
 
 @register(*UNCHANGED)
 def unchanged(call: Call) -> Axes:
-    """One value in, one value out, by position."""
-    if getattr(call.layer, "noise_shape", None):
-        call.freeze(call.inputs[0], f"Dropout {call.name!r} has a noise shape of its own")
+    """One value in, one value out, by position. A noise shape that names a number of channels must keep it."""
+    noise = getattr(call.layer, "noise_shape", None)
+    if noise:
+        sized = tuple(
+            None if size in (None, 1) else vector for size, vector in zip(noise[1:], call.inputs[0], strict=True)
+        )
+        call.freeze(sized, f"the noise shape of Dropout {call.name!r} names their number")
     return call.inputs[0]
 
 

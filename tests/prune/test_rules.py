@@ -340,9 +340,14 @@ def dropout_family(L):
     return L.behind_stem(*x, L.ActivityRegularization(0.1))
 
 
-@case(stem="Dropout 'drop' has a noise shape of its own")
+@case(stem="the noise shape of Dropout 'drop' names their number")
 def dropout_of_a_given_shape(L):
     return L.behind_stem(L.Dropout(0.5, noise_shape=(None, 1, 1, 8), name="drop"))
+
+
+@case(stem=(8, "head stem"))
+def dropout_of_whole_samples(L):
+    return L.behind_stem(L.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop"))
 
 
 @case(a="Masking 'mask' looks at all of them")
