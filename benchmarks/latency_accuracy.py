@@ -124,6 +124,7 @@ FITS = (
         "sweeps of 132 models on one chip, and the floor of PCIe", **SAME_CHIP,
     ),
     Fit("coral-usb on rpi4", "edgetpu", same("coral-usb", "edgetpu"), ("coral-usb-rpi4",), "coral-usb", **SAME_CHIP),
+    Fit("coral-dev", "builtin", carried("rpi3", "builtin", "coral-dev"), (), "rpi3, " + SAME_CORE),
     Fit("coral-usb", "builtin", same("rpi4", "builtin"), (), "rpi4, which stands for the unknown host"),
 )  # fmt: skip
 # Boards predicted without any measurement of their own: how far derived coefficients are off.
