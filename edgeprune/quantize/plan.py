@@ -17,11 +17,15 @@ class QuantizationPlan:
         mode: the number format, as the recipe names it.
         io: number format of the file's inputs and outputs.
         needs_samples: whether activation ranges come from representative samples.
+        ranges_in_model: whether they are in the model: it was trained with rounded activations.
+        one_scale: names of layers whose kernels get one scale for all channels, so that shared weights stay shared.
     """
 
     mode: Mode
     io: Literal["float", "int8"]
     needs_samples: bool
+    ranges_in_model: bool = False
+    one_scale: tuple[str, ...] = ()
 
 
 def quantization_plan(mode: Mode, config: QuantizeConfig, target: Target) -> QuantizationPlan:
