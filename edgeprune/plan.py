@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 
 from edgeprune import stages
-from edgeprune.pipeline import Step
+from edgeprune.pipeline import Stage, Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import FiltersConfig, Mode, Recipe
+from edgeprune.recipe import ClusterConfig, Config, FiltersConfig, FinetuneConfig, Mode, QatConfig, Recipe
 from edgeprune.target import Target
 
 MODEL = "model"
@@ -46,12 +46,14 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
     steps = [Step(BASELINE, stages.baseline, after=MODEL)]
     variants = []
     chains = {"": BASELINE}
-    if pruning := _pruning_steps(recipe, target):
+    if pruning := _extended(_pruning_steps(recipe, target), recipe):
         steps += pruning
         chains[f"{pruning[-1].name}-"] = pruning[-1].name
     for prefix, parent in chains.items():
         modes = recipe.quantize.modes if prefix else dict.fromkeys((REFERENCE, *recipe.quantize.modes))
         for mode in modes:
+            if prefix and recipe.qat and mode != "int8":
+                continue  # the model carries the rounding of int8
             made = _variant_steps(f"{prefix}{mode}", parent, _convert_config(recipe, target, mode))
             steps += made
             variants.append(Variant(f"{prefix}{mode}", made[-1].name, parent))
@@ -84,6 +86,39 @@ def _filter_steps(recipe: Recipe, filters: FiltersConfig, multiple: int) -> list
         name = "filters" if last else f"filters.finetune{number}"
         steps.append(Step(name, stages.finetune, training, after=steps[-1].name))
     return steps
+
+
+def _extended(steps: list[Step], recipe: Recipe) -> list[Step]:
+    """The chain with clustering and quantization-aware training behind it."""
+    if recipe.cluster:
+        config = stages.ClusterStageConfig(
+            cluster=recipe.cluster,
+            finetune=_gentle(recipe.finetune, recipe.cluster),
+            distill=recipe.distill,
+            augment=recipe.augment,
+        )
+        steps = [*steps, _next(steps, "cluster", stages.cluster, config)]
+    if recipe.qat:
+        training = stages.QatStageConfig(
+            calibration=recipe.calibration,
+            finetune=_gentle(recipe.finetune, recipe.qat),
+            distill=recipe.distill,
+            augment=recipe.augment,
+        )
+        steps = [*steps, _next(steps, "qat", stages.qat, training)]
+    return steps
+
+
+def _next(steps: list[Step], method: str, run: Stage, config: Config) -> Step:
+    before = steps[-1].name if steps else None
+    return Step(f"{before}-{method}" if before else method, run, config, after=before or MODEL)
+
+
+def _gentle(finetune: FinetuneConfig, config: ClusterConfig | QatConfig) -> FinetuneConfig:
+    """``[finetune]`` with the epochs and the learning rate of a stage that trains an already trained model further."""
+    epochs = finetune.epochs if config.epochs is None else config.epochs
+    rate = finetune.learning_rate * config.learning_rate_scale
+    return finetune.model_copy(update={"epochs": epochs, "learning_rate": rate})
 
 
 def channel_multiple(recipe: Recipe, target: Target) -> int:

@@ -33,13 +33,24 @@ _LEARNED_TYPES = ("float64", "float32", "float16", "bfloat16", "int4", "int2", "
 
 @dataclass(frozen=True)
 class Kernel:
-    """The stored weights of one operator. ``size`` counts them dense; ``zeros`` those whose real value is zero."""
+    """The stored weights of one operator.
+
+    Attributes:
+        size: number of weights, counted dense.
+        zeros: those whose real value is zero.
+        distinct: different stored numbers; with a scale per channel these are integers, and a real value may have a
+            different integer in each channel.
+        channel_distinct: the largest number of different weights in one output channel; ``distinct`` if the kernel has
+            one scale or none.
+    """
 
     operator: str
     tensor_name: str
     shape: tuple[int, ...]
     size: int
     zeros: int
+    distinct: int = 0
+    channel_distinct: int = 0
 
     @property
     def sparsity(self) -> float:
@@ -60,7 +71,8 @@ def kernels(model: TFLiteModel) -> list[Kernel]:
             for position in KERNEL_INPUTS.get(operator.name, ()):
                 tensor = stored_source(graph, graph.input(operator, position))
                 if tensor is not None and len(tensor.shape) > 1 and _is_parameter(tensor):
-                    kernel = Kernel(operator.name, tensor.name, tensor.shape, tensor.size, zeros(tensor))
+                    counts = (zeros(tensor), *distinct(tensor))
+                    kernel = Kernel(operator.name, tensor.name, tensor.shape, tensor.size, *counts)
                     found.setdefault((number, tensor.index), kernel)
     return list(found.values())
 
@@ -109,6 +121,16 @@ def zeros(tensor: Tensor) -> int:
     shape = [1] * len(tensor.shape)
     shape[quantization.axis] = len(points)
     return int(np.count_nonzero(tensor.data() == points.reshape(shape)))
+
+
+def distinct(tensor: Tensor) -> tuple[int, int]:
+    """Different stored numbers of a constant, in all and at most in one channel of its scales."""
+    values = tensor.data()
+    total = len(np.unique(values))
+    quantization = tensor.quantization
+    if quantization is None or len(quantization.scale) < 2:
+        return total, total
+    return total, max(len(np.unique(part)) for part in np.moveaxis(values, quantization.axis, 0))
 
 
 def _parameters(model: TFLiteModel) -> list[Tensor]:

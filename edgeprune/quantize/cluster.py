@@ -62,7 +62,7 @@ def cluster(model: tf_keras.Model, config: ClusterConfig, *, zeros: bool, seed: 
         zeros: whether zeroed weights stay zero.
 
     Returns:
-        Layer name → its clusters, and its zeros if they are kept. Layers with zeros and without clusters are among them.
+        Layer name → its clusters, and its zeros if they are kept; layers that only have zeros are among them.
     """
     names = select(model, config)
     found: dict[str, Structure] = {}

@@ -2,7 +2,7 @@
 
 Training for int8 must round where the int8 file rounds. The converter folds batch normalization into the convolution
 before it and fuses some activations; here the same is done first, so that what is trained is what is shipped, wherever
-the batch normalization stands (Jacob et al. 2017, arXiv:1712.05877, section 3.2; Krishnamoorthi 2018, arXiv:1806.08342).
+the batch normalization stands (Jacob et al. 2017, arXiv:1712.05877, section 3.2; Krishnamoorthi, arXiv:1806.08342).
 """
 
 from __future__ import annotations

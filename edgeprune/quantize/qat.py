@@ -1,11 +1,11 @@
-"""Quantization-aware training: the model trains with the rounding of its int8 file (Jacob et al. 2017, arXiv:1712.05877).
+"""Quantization-aware training: a model trains with the rounding of its int8 file (Jacob et al., arXiv:1712.05877).
 
 The pieces are tfmot's (``QuantizeWrapperV2``, ``QuantizeLayer``, quantizers, ``QuantizeConfig``); where they are placed
 is decided here, by the tables of :mod:`edgeprune.quantize.rules`. tfmot's own placement matches patterns of layers,
 refuses every layer that it does not know, and leaves batch normalization unfolded unless it follows a convolution
 (tfmot#363).
 
-Ranges of activations start from training samples, not from tfmot's -6..6, which a short training does not get away from.
+Ranges of activations start from training samples: from tfmot's -6..6 a short training does not get away.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Trainee:
     rounders: dict[Point, Any]
 
     def baked(self) -> tf_keras.Model:
-        """The trained model as an ordinary one: weights on their int8 grid, activations rounded by TensorFlow operations.
+        """The trained model as an ordinary one: weights on their int8 grid, activations rounded by operations.
 
         Raises:
             VerificationError: zeros or clusters were lost in training.
@@ -208,5 +208,3 @@ def _wrapper_name(layer: Any) -> str:
 def _rounder_name(point: Point) -> str:
     name, call, place = point
     return "_".join([name, "range", *(str(part) for part in (call, place) if part)])
-
-

@@ -48,13 +48,6 @@ def round_kernel(kernel: Any, rule: KernelRule, *, shared: bool) -> Any:
     return tf.transpose(tf.reshape(rounded, tf.shape(moved)), np.argsort(order))
 
 
-def takes_one_scale(layer: Any) -> bool:
-    """Whether the converter can be told the scale of the layer's kernel: TensorFlow rounds the last axis only."""
-    rule = kernel_rule(layer)
-    rank = len(getattr(layer, rule.attribute).shape) if rule else 0
-    return rule is not None and rank in (2, 4) and rule.channel_axes == (rank - 1,)
-
-
 @contextlib.contextmanager
 def one_scale_kernels(model: Any, names: Sequence[str]) -> Iterator[None]:
     """While a model is traced, some of its layers use kernels that say their scale: one for all channels."""
@@ -99,7 +92,7 @@ def _classes() -> tuple[type, type]:
         def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
             kernel = inputs if self.structure is None else self.structure.project(inputs)
             clustered = self.structure is not None and self.structure.clusters is not None
-            return round_kernel(kernel, self.rule, shared=clustered) if self.rounds else kernel
+            return round_kernel(kernel, self.rule, shared=clustered and self.rule.one_scale) if self.rounds else kernel
 
         def get_config(self) -> dict[str, Any]:
             raise NotImplementedError("A model in training is not saved; what is saved is Trainee.baked().")

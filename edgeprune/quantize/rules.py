@@ -20,19 +20,22 @@ class KernelRule:
     Attributes:
         attribute: of the layer.
         channel_axes: axes of the kernel that together number the output channels; each has a scale of its own.
+        one_scale: whether the converter can be told one scale for all channels (rounding in the graph is along the last
+            axis, and only two- and four-dimensional kernels pass the converter with it).
     """
 
     attribute: str
     channel_axes: tuple[int, ...]
+    one_scale: bool = False
 
 
 # Layer class → its kernel. What is not here keeps float weights in training; the converter does with them what it can.
 KERNELS: dict[str, KernelRule] = {
     "Conv1D": KernelRule("kernel", (2,)),
-    "Conv2D": KernelRule("kernel", (3,)),
+    "Conv2D": KernelRule("kernel", (3,), one_scale=True),
     "DepthwiseConv2D": KernelRule("depthwise_kernel", (2, 3)),
     "Conv2DTranspose": KernelRule("kernel", (2,)),
-    "Dense": KernelRule("kernel", (1,)),
+    "Dense": KernelRule("kernel", (1,), one_scale=True),
 }
 
 _SAME = """

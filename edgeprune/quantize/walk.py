@@ -49,4 +49,3 @@ def walk(model: tf_keras.Model, emit: Emit, emit_input: Callable[[Any, Any], Any
             tensors[id(old)] = made
     ends = tf.nest.map_structure(lambda value: inputs[id(value)], model._nested_inputs)
     return tf_keras.Model(ends, tf.nest.map_structure(new, model._nested_outputs), name=model.name)
-

@@ -100,5 +100,5 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "placement": profile["placement"],
         "kernels": profile["kernels"],
         "min_runtime": profile["min_runtime"],
-        "warnings": profile["warnings"],
+        "warnings": [*artifact.facts.get("warnings", []), *profile["warnings"]],
     }

@@ -1,0 +1,60 @@
+"""Clustering: few values per kernel, zero among them where weights were pruned; training keeps them equal."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.quantize.cluster import assign
+from edgeprune.quantize.structure import Structure, structure_of
+
+
+@pytest.mark.parametrize("init", ["linear", "kmeans++"])
+@settings(max_examples=30, deadline=None)
+@given(clusters=st.integers(2, 20), sparsity=st.sampled_from([0.0, 0.5, 0.9]), seed=st.integers(0, 99))
+def test_no_more_clusters_than_asked_for_and_zeros_stay_apart(init, clusters, sparsity, seed):
+    """Every weight has a cluster, zeroed weights have one of their own, and near weights are together."""
+    generator = np.random.default_rng(seed)
+    kernel = generator.normal(size=(3, 3, 4, 5)).astype("float32")
+    mask = (generator.random(kernel.shape) >= sparsity).astype("float32") if sparsity else None
+    kernel = kernel if mask is None else kernel * mask
+    numbers, count = assign(kernel, clusters, init, mask, np.random.default_rng(seed))
+    assert count <= clusters
+    assert set(np.unique(numbers)) == set(range(count))
+    if mask is not None:
+        assert set(numbers[mask == 0]).isdisjoint(numbers[mask == 1])
+    shared = Structure(mask, numbers, count).project(kernel).numpy()
+    assert len(np.unique(shared)) <= clusters
+    assert (shared[kernel == 0] == 0).all()
+    free = kernel[kernel != 0]
+    order = np.argsort(free, kind="stable")
+    assert (np.diff(shared[kernel != 0][order]) >= -1e-6).all()
+
+
+def test_as_many_clusters_as_values_change_nothing():
+    """A kernel that has few values already keeps them."""
+    kernel = np.random.default_rng(0).choice(np.float32([-2, 0.5, 3]), (4, 6))
+    numbers, count = assign(kernel, 3, "linear", None, np.random.default_rng(0))
+    assert count == 3
+    np.testing.assert_allclose(Structure(None, numbers, count).project(kernel), kernel, rtol=1e-6)
+
+
+def test_gradients_keep_equal_weights_equal_and_zeros_zero():
+    """Steps of Adam on a projected kernel: the clusters move, the structure does not."""
+    import tensorflow as tf
+    import tf_keras
+
+    generator = np.random.default_rng(0)
+    kernel = generator.choice(np.float32([-1, 0, 0.5, 2]), (6, 8))
+    structure = structure_of(kernel, zeros=True, clusters=True)
+    variable, target = tf.Variable(kernel), generator.normal(size=kernel.shape).astype("float32")
+    optimizer = tf_keras.optimizers.Adam(0.05)
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum((structure.project(variable) - target) ** 2)
+        optimizer.apply_gradients([(tape.gradient(loss, variable), variable)])
+    trained = structure.project(variable).numpy()
+    assert len(np.unique(trained)) == 4
+    assert (trained[kernel == 0] == 0).all()
+    np.testing.assert_allclose(variable, trained, atol=1e-5)
+    assert not np.allclose(np.unique(trained), np.unique(kernel))
