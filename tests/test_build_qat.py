@@ -132,10 +132,11 @@ def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):
     np.testing.assert_allclose(kernel / scale, np.round(kernel / scale), atol=1e-3)
 
 
-def test_distillation_and_resuming_work(model_file, tmp_path):
-    """With [distill] the training runs, and a second build reuses it."""
+def test_distillation_reuse_and_keras_3_work(model_file, tmp_path):
+    """With [distill] the training runs, a second build reuses it, and Keras 3 computes what the trained model does."""
     taught = recipe("qat", distill={})
-    first = edgeprune.build(model_file, data="demo", recipe=taught, out=tmp_path)
+    first = edgeprune.build(model_file, data="demo", recipe=taught, out=tmp_path, export_keras3=True)
+    assert (tmp_path / "models" / "tiny-qat.keras3.keras").is_file()  # written only if its outputs are the same
     again = edgeprune.build(model_file, data="demo", recipe=taught, out=tmp_path)
     assert all(stage["reused"] for stage in again["stages"])
     assert [row["sha256"] for row in first["variants"]] == [row["sha256"] for row in again["variants"]]
