@@ -269,8 +269,10 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
                 f"  {where} = {item['input']!r}: expected one of {', '.join(known)}"
                 + _did_you_mean(str(item["input"]), known)
             )
-        else:
+        elif path:
             lines.append(f"  {where} = {item['input']!r}: {item['msg']}.")
+        else:  # about several sections
+            lines.append(f"  {item['msg'].removeprefix('Value error, ')}.")
     return "\n".join(lines)
 
 

@@ -73,7 +73,7 @@ def test_every_recipe_runs_and_stays_accurate(builds, name):
     assert list(found) == ["float32", "int8", *RECIPES[name]]
     for variant in RECIPES[name]:
         assert found[variant]["metric"]["value"] > found["float32"]["metric"]["value"] - 0.1
-        assert found[variant]["parity"]["top1_agreement"] > 0.97
+        assert found[variant]["parity"]["top1_agreement"] > 0.95
         assert not found[variant]["warnings"]
 
 

@@ -142,10 +142,11 @@ class _Makers:
 
         x = args[0]
         channels = x.shape[-1]
-        if len(x.shape) > 2 and _axis(layer) not in (None, len(x.shape) - 1):
+        axis, rank = _axis(layer), len(x.shape)
+        if axis is not None and axis % rank != rank - 1:
             return None
         scale, shift = (np.broadcast_to(part, [channels]).astype("float32") for part in affine(layer))
-        if len(x.shape) == 4:
+        if rank == 4:
             make = lambda: tf_keras.layers.DepthwiseConv2D(1, name=layer.name)  # noqa: E731
             return self.once(layer.name, make, [scale.reshape(1, 1, channels, 1), shift])(x)
         scaled = tf.math.multiply(x, scale.tolist(), name=_call_name(f"{layer.name}_scale", key))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Training for int8 pays if most of the work becomes int8.
 MIN_QUANTIZED_MACS = 0.5
+# A range of nothing has no scale; activations that are always zero get this one.
+_SMALLEST_RANGE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,9 @@ class Trainee:
             return tensor
         low, high = (float(variable) for variable in self.limits(point))
         name = _rounder_name(point)
-        return tf.quantization.fake_quant_with_min_max_vars(tensor, low, high, num_bits=8, name=name)
+        return tf.quantization.fake_quant_with_min_max_vars(
+            tensor, low, max(high, low + _SMALLEST_RANGE), num_bits=8, name=name
+        )
 
     def limits(self, point: Point) -> tuple[Any, Any]:
         """The range of a point as training left it."""
@@ -145,7 +149,7 @@ def _trainee(
     for point, (low, high) in (limits or {}).items():
         variables = rounders[point].quantizer_vars
         variables["min_var"].assign(low)
-        variables["max_var"].assign(max(high, low + 1e-6))
+        variables["max_var"].assign(max(high, low + _SMALLEST_RANGE))
     return Trainee(trained, prepared, kept, rounders)
 
 

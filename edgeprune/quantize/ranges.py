@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.quantize.rules import fuses, is_fused, output_range
+from edgeprune.quantize.rules import fuses, is_fused, output_range, symbol
 from edgeprune.quantize.walk import CallKey
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def points(model: tf_keras.Model) -> dict[Point, Any]:
         for tensor in node.keras_inputs:
             consumers.setdefault(id(tensor), []).append(node)
     ends = {id(tensor) for tensor in model.outputs}
+    inside = _inside_hard_swish(nodes, consumers)
     calls: dict[str, int] = {}
     found: dict[Point, Any] = {}
     for node in nodes:
@@ -46,9 +47,50 @@ def points(model: tf_keras.Model) -> dict[Point, Any]:
         for place, tensor in enumerate(tf.nest.flatten(node.outputs)):
             after = consumers.get(id(tensor), [])
             fused = len(after) == 1 and id(tensor) not in ends and fuses(layer) and is_fused(after[0].layer)
-            if tensor.dtype.is_floating and not fused:
+            if tensor.dtype.is_floating and not fused and id(tensor) not in inside:
                 found[layer.name, number, place] = tensor
     return found
+
+
+# x * (relu6(x + 3) / 6), which the converter makes one operator HARD_SWISH: from the product backwards, the operation
+# that makes the factor, and its constant.
+_HARD_SWISH = (
+    ({"math.multiply", "__operators__.mul"}, 1 / 6),
+    ({"nn.relu6"}, None),
+    ({"math.add", "__operators__.add"}, 3.0),
+)
+
+
+def _inside_hard_swish(nodes: list[Any], consumers: dict[int, list[Any]]) -> set[int]:
+    """The tensors (by id) between ``x`` and the product: rounding them would keep the converter from fusing."""
+    makers = {id(node.outputs): node for node in nodes}
+    inside: set[int] = set()
+    for node in nodes:
+        if type(node.layer).__name__ != "Multiply" or len(node.keras_inputs) != 2:
+            continue
+        for x, factor in (node.keras_inputs, node.keras_inputs[::-1]):
+            chain, tensor = [], factor
+            for symbols, constant in _HARD_SWISH:
+                maker = makers.get(id(tensor))
+                if maker is None or not _is_operation(maker, symbols, constant) or len(consumers[id(tensor)]) != 1:
+                    break
+                chain.append(id(tensor))
+                tensor = maker.keras_inputs[0]
+            if len(chain) == len(_HARD_SWISH) and tensor is x:
+                inside |= set(chain)
+    return inside
+
+
+def _is_operation(node: Any, symbols: set[str], constant: float | None) -> bool:
+    import tensorflow as tf
+
+    layer = node.layer
+    if type(layer).__name__ == "ReLU":
+        return "nn.relu6" in symbols and is_fused(layer) and layer.max_value == 6.0
+    if type(layer).__name__ != "TFOpLambda" or symbol(layer) not in symbols:
+        return False
+    numbers = [value for value in tf.nest.flatten((node.call_args, node.call_kwargs)) if isinstance(value, int | float)]
+    return constant is None or any(abs(value - constant) < 1e-6 for value in numbers)
 
 
 def observe(model: tf_keras.Model, batches: Iterable[Any]) -> dict[Point, tuple[float, float]]:

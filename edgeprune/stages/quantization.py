@@ -60,7 +60,7 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     if reason := refusal(model):
         warning = f"Not trained for int8, but quantized after training: {reason}."
         context.progress.note(warning)
-        return artifact.with_(qat={"applied": False, "reason": reason}, warnings=[warning])
+        return artifact.with_(qat={"applied": False, "reason": reason}, training=[], warnings=[warning])
     clustered = tuple(row["layer"] for row in artifact.facts.get("clusters", []))
     preserve = Preserved(bool(artifact.facts.get("zeros")), clustered)
     trainee = prepare_training(model, samples(config.calibration, context)(), preserve)

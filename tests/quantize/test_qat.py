@@ -65,6 +65,15 @@ def preactivation(layers, x):
     return layers.Dense(10)(layers.Flatten()(layers.ZeroPadding2D(1)(x)))
 
 
+def hard_swish(layers, x):
+    """As in MobileNetV3: hard swish as a product, and a gate of hard sigmoids."""
+    x = layers.Conv2D(6, 3)(x)
+    x = layers.Multiply()([x, layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)])
+    gate = layers.Conv2D(6, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply()([x, layers.ReLU(6.0)(gate + 3.0) * (1.0 / 6.0)])
+    return layers.Dense(10)(layers.Flatten()(x))
+
+
 def from_body(body, shape):
     import tf_keras
 
@@ -85,6 +94,7 @@ MODELS = {
     "dscnn": lambda shared: from_body(dscnn, (20, 10, 1)),
     "unet": lambda shared: from_body(unet, (16, 16, 3)),
     "preactivation": lambda shared: from_body(preactivation, (8, 8, 3)),
+    "hard_swish": lambda shared: from_body(hard_swish, (8, 8, 3)),
     "efficientnet_lite": lambda shared: from_body(efficientnet_lite, (24, 24, 3)),
     "resnet8": lambda shared: load_model(shared / "models" / "mlperf_tiny_resnet8.h5"),
     "mobilenet_v1": lambda shared: load_model(application("MobileNet", 0.25)),
@@ -92,6 +102,7 @@ MODELS = {
     "mobilenet_v3": lambda shared: load_model(application("MobileNetV3Small", 0.35)),
 }
 SLOW = {"mobilenet_v1", "mobilenet_v2", "mobilenet_v3"}
+HARD_SWISHES = {"hard_swish": 1, "mobilenet_v3": 19}
 PIXELS = {"mobilenet_v3", "resnet8"}  # inputs of 0..255
 
 
@@ -125,7 +136,9 @@ def test_architectures_train_and_become_full_int8(name, shared, tmp_path):
     baked = one_step(prepare_training(model, [x], Preserved()), x)
     path = tmp_path / "model.tflite"
     path.write_bytes(convert(baked, QuantizationPlan("int8", "int8", False, ranges_in_model=True)))
+    operators = [operator.name for operator in read(path).subgraphs[0].operators]
     assert float_operators(read(path)) == []
+    assert operators.count("HARD_SWISH") == HARD_SWISHES.get(name, 0)
     reference, found = baked.predict(x, verbose=0), run(path, baked, x)
     span = float(np.ptp(reference))
     assert np.abs(found - reference).mean() < 0.03 * span
