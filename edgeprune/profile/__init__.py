@@ -36,7 +36,11 @@ class OperatorRow:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """The weights of one operator as stored; ``sparsity`` is the fraction of zeros in [0, 1]."""
+    """The weights of one operator as stored.
+
+    ``sparsity`` is the fraction of zeros in [0, 1]; ``distinct`` the number of different stored numbers, and
+    ``channel_distinct`` the largest such number in one output channel, where channels have scales of their own.
+    """
 
     name: str
     operator: str
@@ -44,6 +48,8 @@ class KernelRow:
     weights: int
     zeros: int
     sparsity: float
+    distinct: int
+    channel_distinct: int
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,8 @@ def profile(path: str | Path, target: str | Path | Target | None = None) -> Prof
         min_litert=versions.format_version(litert) if litert else None,
         operators=_operators(graph),
         kernels=tuple(
-            KernelRow(k.tensor_name, k.operator, k.shape, k.size, k.zeros, k.sparsity) for k in size.kernels(model)
+            KernelRow(k.tensor_name, k.operator, k.shape, k.size, k.zeros, k.sparsity, k.distinct, k.channel_distinct)
+            for k in size.kernels(model)
         ),
         warnings=(*(versions.runtime_warnings(model, chosen) if chosen else ()), *_gaps(model, plan)),
     )

@@ -49,8 +49,8 @@ class Kernel:
     shape: tuple[int, ...]
     size: int
     zeros: int
-    distinct: int = 0
-    channel_distinct: int = 0
+    distinct: int
+    channel_distinct: int
 
     @property
     def sparsity(self) -> float:
