@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import VerificationError
-from edgeprune.quantize.rules import kernel_rule
+from edgeprune.quantize.rules import KernelRule, kernel_rule
 
 if TYPE_CHECKING:
     import tf_keras
@@ -83,10 +83,14 @@ def count_zeros(model: tf_keras.Model, names: list[str]) -> list[dict[str, Any]]
     ]
 
 
-def count_clusters(model: tf_keras.Model, names: list[str], **counted: Any) -> list[dict[str, Any]]:
-    """One entry per kernel of the layers: layer, size, distinct (number of different weights), and what is added."""
+def count_clusters(model: tf_keras.Model, kept: dict[str, Structure]) -> list[dict[str, Any]]:
+    """One entry per clustered kernel: layer, size, distinct (how many different weights it holds).
+
+    A kernel that was rounded with a scale per channel holds as many as clusters were kept in each channel.
+    """
+    names = [name for name, structure in kept.items() if structure.clusters is not None]
     return [
-        {"layer": name, "size": int(kernel.size), "distinct": len(np.unique(kernel)), **counted}
+        {"layer": name, "size": int(kernel.size), "distinct": min(len(np.unique(kernel)), kept[name].count)}
         for name, kernel in _kernels(model, names)
     ]
 
@@ -98,17 +102,26 @@ def check_kept(model: tf_keras.Model, kept: dict[str, Structure]) -> None:
         VerificationError: a kernel has fewer zeros, or more different weights, than before.
     """
     lost = []
+    rules = {layer.name: kernel_rule(layer) for layer in model.layers}
     for name, kernel in _kernels(model, list(kept)):
         structure = kept[name]
         if structure.mask is not None and np.count_nonzero(kernel) > np.count_nonzero(structure.mask):
             lost.append(f"{name}: {np.mean(kernel == 0):.1%} zeros instead of {np.mean(structure.mask == 0):.1%}")
-        if structure.clusters is not None and len(np.unique(kernel)) > structure.count:
-            lost.append(f"{name}: {len(np.unique(kernel))} different weights instead of {structure.count}")
+        if structure.clusters is not None and (found := _distinct(kernel, rules[name])) > structure.count:
+            lost.append(f"{name}: {found} different weights instead of {structure.count}")
     if lost:
         raise VerificationError(
             f"Quantization-aware training lost what was to be preserved. {'; '.join(lost)}.",
             fix="report this model; training must keep zeros and clusters.",
         )
+
+
+def _distinct(kernel: np.ndarray, rule: KernelRule | None) -> int:
+    """Different weights in the kernel, or at most in one channel if its channels have scales of their own."""
+    if rule is None or rule.one_scale:
+        return len(np.unique(kernel))
+    (axis,) = rule.channel_axes
+    return max(len(np.unique(part)) for part in np.moveaxis(kernel, axis, 0))
 
 
 def _kernels(model: tf_keras.Model, names: list[str]) -> list[tuple[str, np.ndarray]]:

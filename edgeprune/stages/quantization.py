@@ -39,9 +39,9 @@ def cluster(artifact: Artifact, config: ClusterStageConfig, context: Context) ->
     trainee = share_weights(prepared, kept)
     history = _train(trainee.model, artifact, config, context)
     baked = trainee.baked()
-    names = [name for name, structure in kept.items() if structure.clusters is not None]
-    clusters = count_clusters(baked, names)
-    context.progress.note(f"{len(names)} layers share {max(row['distinct'] for row in clusters)} weights or fewer each")
+    clusters = count_clusters(baked, kept)
+    most = max(row["distinct"] for row in clusters)
+    context.progress.note(f"{len(clusters)} layers share {most} weights or fewer each")
     facts: dict[str, Any] = {"zeros": count_zeros(baked, list(kept))} if pruned else {}
     return with_model(artifact, baked, context).with_(training=history, clusters=clusters, **facts)
 
@@ -71,7 +71,7 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     if preserve.zeros:
         facts["zeros"] = count_zeros(baked, pruned)
     if preserve.clustered:
-        facts["clusters"] = count_clusters(baked, list(clustered))
+        facts["clusters"] = count_clusters(baked, trainee.kept)
     return with_model(artifact, baked, context).with_(training=history, **facts)
 
 

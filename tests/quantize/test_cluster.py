@@ -39,6 +39,27 @@ def test_as_many_clusters_as_values_change_nothing():
     np.testing.assert_allclose(Structure(None, numbers, count).project(kernel), kernel, rtol=1e-6)
 
 
+def test_kernels_without_one_scale_keep_their_clusters_in_each_channel():
+    """One-dimensional and transposed convolutions are rounded by channel, and the count says so."""
+    import tf_keras
+
+    from edgeprune.quantize.cluster import cluster
+    from edgeprune.quantize.qat import Preserved, prepare_training, share_weights
+    from edgeprune.quantize.structure import count_clusters
+    from edgeprune.recipe import ClusterConfig
+
+    inputs = tf_keras.layers.Input([12, 3])
+    model = tf_keras.Model(inputs, tf_keras.layers.Conv1D(6, 3, name="conv")(inputs))
+    kept = cluster(model, ClusterConfig(n_clusters=4), zeros=False, seed=0)
+    clustered = share_weights(model, kept).baked()
+    x = np.random.default_rng(0).normal(size=(8, 12, 3)).astype("float32")
+    trainee = prepare_training(clustered, [x], Preserved(clustered=("conv",)))
+    rounded = trainee.baked().get_layer("conv").kernel.numpy()
+    assert len(np.unique(clustered.get_layer("conv").kernel)) <= 4 < len(np.unique(rounded))
+    assert max(len(np.unique(rounded[..., channel])) for channel in range(6)) <= 4
+    assert [row["distinct"] for row in count_clusters(trainee.baked(), trainee.kept)] == [4]
+
+
 def test_gradients_keep_equal_weights_equal_and_zeros_zero():
     """Steps of Adam on a projected kernel: the clusters move, the structure does not."""
     import tensorflow as tf

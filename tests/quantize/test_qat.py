@@ -140,9 +140,10 @@ def test_architectures_train_and_become_full_int8(name, shared, tmp_path):
     assert float_operators(read(path)) == []
     assert operators.count("HARD_SWISH") == HARD_SWISHES.get(name, 0)
     reference, found = baked.predict(x, verbose=0), run(path, baked, x)
+    # A softmax is stored in steps of 1/256, which the Keras model does not take; untrained, its outputs differ little.
     span = float(np.ptp(reference))
-    assert np.abs(found - reference).mean() < 0.03 * span
-    assert np.abs(found - reference).max() < 0.2 * span
+    assert np.abs(found - reference).mean() < 0.03 * span + 1 / 256
+    assert np.abs(found - reference).max() < 0.2 * span + 2 / 256
 
 
 def test_pruned_and_clustered_kernels_of_one_by_one_keep_both(tmp_path):
