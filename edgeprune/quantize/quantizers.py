@@ -59,7 +59,8 @@ def one_scale_kernels(model: Any, names: Sequence[str]) -> Iterator[None]:
             rule = kernel_rule(layer)
             assert rule is not None
             variable = getattr(layer, rule.attribute)
-            kernel = variable.numpy()
+            with tf.init_scope():  # the value, which does not exist in the graph that is being traced
+                kernel = variable.numpy()
             limits = channel_limits(kernel, rule, shared=True)
             rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
                 tf.constant(kernel), -limits, limits, num_bits=8, narrow_range=True

@@ -49,15 +49,15 @@ def test_kernels_without_one_scale_keep_their_clusters_in_each_channel():
     from edgeprune.recipe import ClusterConfig
 
     inputs = tf_keras.layers.Input([12, 3])
-    model = tf_keras.Model(inputs, tf_keras.layers.Conv1D(6, 3, name="conv")(inputs))
-    kept = cluster(model, ClusterConfig(n_clusters=4), zeros=False, seed=0)
+    model = tf_keras.Model(inputs, tf_keras.layers.Conv1D(12, 3, name="conv")(inputs))
+    kept = cluster(model, ClusterConfig(n_clusters=8), zeros=False, seed=0)
     clustered = share_weights(model, kept).baked()
     x = np.random.default_rng(0).normal(size=(8, 12, 3)).astype("float32")
     trainee = prepare_training(clustered, [x], Preserved(clustered=("conv",)))
     rounded = trainee.baked().get_layer("conv").kernel.numpy()
-    assert len(np.unique(clustered.get_layer("conv").kernel)) <= 4 < len(np.unique(rounded))
-    assert max(len(np.unique(rounded[..., channel])) for channel in range(6)) <= 4
-    assert [row["distinct"] for row in count_clusters(trainee.baked(), trainee.kept)] == [4]
+    assert len(np.unique(clustered.get_layer("conv").kernel)) <= 8 < len(np.unique(rounded))
+    assert max(len(np.unique(rounded[..., channel])) for channel in range(12)) <= 8
+    assert [row["distinct"] for row in count_clusters(trainee.baked(), trainee.kept)] == [8]
 
 
 def test_gradients_keep_equal_weights_equal_and_zeros_zero():
