@@ -62,9 +62,13 @@ def one_scale_kernels(model: Any, names: Sequence[str]) -> Iterator[None]:
             with tf.init_scope():  # the value, which does not exist in the graph that is being traced
                 kernel = variable.numpy()
             limits = channel_limits(kernel, rule, shared=True)
-            rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-                tf.constant(kernel), -limits, limits, num_bits=8, narrow_range=True
-            )
+            # The converter takes a scale per channel for convolutions; of a matrix, it fails to transpose them.
+            convolution = kernel.ndim == 4
+            make = tf.quantization.fake_quant_with_min_max_vars
+            if convolution:
+                make = tf.quantization.fake_quant_with_min_max_vars_per_channel
+            limit = limits if convolution else limits[0]
+            rounded = make(tf.constant(kernel), -limit, limit, num_bits=8, narrow_range=True)
             # Not by assignment: Keras would take the variable off its list.
             vars(layer)[rule.attribute] = rounded
             replaced.append((layer, rule.attribute, variable))
