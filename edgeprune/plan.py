@@ -12,7 +12,7 @@ from edgeprune import stages
 from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import Mode, Recipe, WeightsConfig, rate_label
+from edgeprune.recipe import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
 from edgeprune.target import Target
 
 MODEL = "model"
@@ -92,6 +92,8 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
         for chain in _chains(recipe if rate is None else recipe.at_rate(rate), target, rate):
             steps += [step for step in chain.steps if step not in steps]
             for mode in recipe.quantize.modes:
+                if recipe.qat and mode != "int8":
+                    continue  # the model carries the rounding of int8
                 config = _convert_config(recipe, target, mode, sparse=mode == "float32" and _is_sparse(recipe))
                 ending = f"{mode}-sparse" if config.sparse else mode
                 made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target)
@@ -179,7 +181,27 @@ def _tickets(recipe: Recipe, chain: _Chain) -> list[_Chain]:
     return tickets
 
 
-METHODS = (_layers, _sparsify, _filters, _weights)
+def _cluster(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
+    if not recipe.cluster:
+        return [chain]
+    config = stages.ClusterStageConfig(cluster=recipe.cluster, **dict(_gentle(recipe, recipe.cluster)))
+    return [chain.method("cluster").step(stages.cluster, config)]
+
+
+def _qat(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
+    if not recipe.qat:
+        return [chain]
+    config = stages.QatStageConfig(calibration=recipe.calibration, **dict(_gentle(recipe, recipe.qat)))
+    return [chain.method("qat").step(stages.qat, config)]
+
+
+METHODS = (_layers, _sparsify, _filters, _weights, _cluster, _qat)
+
+
+def _gentle(recipe: Recipe, config: ClusterConfig | QatConfig) -> stages.TrainingConfig:
+    """The epochs and the learning rate of a stage that trains an already trained model further."""
+    epochs = recipe.finetune.epochs if config.epochs is None else config.epochs
+    return _training(recipe, epochs=epochs, learning_rate=recipe.finetune.learning_rate * config.learning_rate_scale)
 
 
 def _training(recipe: Recipe, **changes: Any) -> stages.TrainingConfig:

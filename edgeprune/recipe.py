@@ -199,6 +199,24 @@ class SparsifyConfig(Config):
         return self
 
 
+class ClusterConfig(Config):
+    """``[cluster]``: each layer's weights share few values (Han et al. 2016, arXiv:1510.00149)."""
+
+    n_clusters: Annotated[int, pydantic.Field(ge=2, le=255)] = 16  # different weights per layer; zero counts
+    init: Literal["linear", "kmeans++"] = "linear"  # the centroids that k-means starts from
+    include: tuple[str, ...] = ("*",)  # layer names, shell patterns
+    exclude: tuple[str, ...] = ()
+    epochs: Annotated[int, pydantic.Field(ge=0)] | None = None  # of training the shared weights; None: [finetune]'s
+    learning_rate_scale: Annotated[float, pydantic.Field(gt=0)] = 0.1  # times [finetune]'s
+
+
+class QatConfig(Config):
+    """``[qat]``: train with the rounding of the int8 file (Jacob et al. 2017, arXiv:1712.05877)."""
+
+    epochs: Annotated[int, pydantic.Field(ge=0)] | None = None  # None: [finetune]'s
+    learning_rate_scale: Annotated[float, pydantic.Field(gt=0)] = 0.1  # times [finetune]'s
+
+
 class FinetuneConfig(Config):
     """``[finetune]``: training after a pruning step. Uses train and validation data only."""
 
@@ -271,6 +289,8 @@ class Recipe(Config):
     filters: FiltersConfig | None = None
     weights: WeightsConfig | None = None
     lottery: LotteryConfig | None = None
+    cluster: ClusterConfig | None = None
+    qat: QatConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     distill: DistillConfig | None = None
     augment: AugmentConfig = AugmentConfig()
@@ -317,6 +337,12 @@ class Recipe(Config):
     def _float_for_sparse(self) -> Recipe:
         if self.weights and self.weights.sparse_inference and "float32" not in self.quantize.modes:
             raise ValueError("[weights] sparse_inference needs float32 among [quantize] modes: no other has kernels")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _trained_for_int8(self) -> Recipe:
+        if self.qat and "int8" not in self.quantize.modes:
+            raise ValueError("[qat] trains for int8 files: [quantize] modes must have 'int8'")
         return self
 
     def to_toml(self) -> str:
@@ -406,8 +432,10 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
                 f"  {where} = {item['input']!r}: expected one of {', '.join(known)}"
                 + _did_you_mean(str(item["input"]), known)
             )
-        else:
-            lines.append(f"  {where} = {item['input']!r}: {item['msg']}." if path else f"  {item['msg']}.")
+        elif path:
+            lines.append(f"  {where} = {item['input']!r}: {item['msg']}.")
+        else:  # about several sections
+            lines.append(f"  {item['msg'].removeprefix('Value error, ')}.")
     return "\n".join(lines)
 
 

@@ -41,6 +41,8 @@ def test_extends_merges_key_by_key():
         ({"weights": {"sparsity": 1.5}}, ["weights.sparsity = 1.5", "less than 1"]),
         ({"weights": {"begin": 0.9}}, ["begin (0.9) must be less than end"]),
         ({"finetune": {"epochs": "many"}}, ["finetune.epochs = 'many'"]),
+        ({"cluster": {"n_clusters": 1}}, ["cluster.n_clusters = 1"]),
+        ({"qat": {}, "quantize": {"modes": ["float32"]}}, ["[qat] trains for int8 files", "modes must have 'int8'"]),
     ],
 )
 def test_wrong_keys_and_values_are_named_with_the_nearest_right_one(table, words):

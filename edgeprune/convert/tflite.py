@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.chatter import without_lines
@@ -39,7 +39,7 @@ def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | No
     """
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(model)], model)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(model, plan.one_scale)], model)
     _SETTINGS[plan.mode](converter, plan, samples)
     try:
         with without_lines(_CHATTER):
@@ -51,8 +51,10 @@ def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | No
         ) from error
 
 
-def _function(model: tf_keras.Model) -> Any:
+def _function(model: tf_keras.Model, one_scale: Sequence[str] = ()) -> Any:
     import tensorflow as tf
+
+    from edgeprune.quantize.quantizers import one_scale_kernels
 
     specs = [
         tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype, name=name)
@@ -61,7 +63,8 @@ def _function(model: tf_keras.Model) -> Any:
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
-        outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        with one_scale_kernels(model, one_scale):
+            outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
         return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
 
     return serve.get_concrete_function()
@@ -92,8 +95,9 @@ def _int8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> No
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if not plan.ranges_in_model:
+        converter.representative_dataset = samples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     if plan.io == "int8":
         converter.inference_input_type = converter.inference_output_type = tf.int8
 

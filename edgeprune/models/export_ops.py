@@ -151,7 +151,7 @@ def _pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: fl
 
 
 def _others() -> dict[str, Callable[..., Any]]:
-    from keras import ops
+    from keras import ops, quantizers
 
     def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
         a = ops.swapaxes(a, -1, -2) if transpose_a else a
@@ -172,4 +172,8 @@ def _others() -> dict[str, Callable[..., Any]]:
         "math.l2_normalize": lambda x, axis, epsilon=1e-12: ops.normalize(x, axis, 2, epsilon**0.5),
         "nn.depth_to_space": lambda input, block_size: ops.depth_to_space(input, block_size),
         "nn.space_to_depth": lambda input, block_size: ops.space_to_depth(input, block_size),
+        # Keras 3 forgets another number of bits on the way.
+        "quantization.fake_quant_with_min_max_vars": lambda inputs, min, max, num_bits=8: (
+            quantizers.fake_quant_with_min_max_vars(inputs, min, max, num_bits)
+        ),
     }

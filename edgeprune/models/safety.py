@@ -47,6 +47,8 @@ _OP_WORDS = """
     zeros_like
 """
 _OP_NAMES = frozenset(_OP_WORDS.split())
+# Not the whole of tf.quantization: it has functions that read and write files.
+_OP_SYMBOLS = {"quantization.fake_quant_with_min_max_vars"}
 _KERAS = {"keras", "tf_keras", "builtins"}
 # Where tf_keras looks names up; "schedules" and the like are one level down.
 _SPACES = """
@@ -132,7 +134,7 @@ def _judge(config: dict[str, Any], class_name: str, layer: str) -> Iterator[Find
 
 def _is_tensor_arithmetic(symbol: str) -> bool:
     space, _, name = symbol.removeprefix("compat.v1.").partition(".")
-    return space in _OP_SPACES if name else space in _OP_NAMES
+    return symbol in _OP_SYMBOLS or (space in _OP_SPACES if name else space in _OP_NAMES)
 
 
 def _is_registered(name: Any) -> bool:

@@ -46,7 +46,8 @@ class KernelRow:
     """The weights of one operator as stored; ``sparsity`` is the fraction of zeros in [0, 1].
 
     ``stored_bytes`` are those in the file, indices included; ``expected_kernels`` says what XNNPACK will run on an ARM
-    processor, and is None in a file without sparse encoding.
+    processor, and is None in a file without sparse encoding. ``distinct`` is the number of different stored numbers,
+    ``channel_distinct`` the largest such number in one output channel, where channels have scales of their own.
     """
 
     name: str
@@ -58,6 +59,8 @@ class KernelRow:
     stored_bytes: int
     encoding: Literal["dense", "sparse"]
     expected_kernels: Literal["dense", "sparse"] | None
+    distinct: int
+    channel_distinct: int
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,8 @@ def _kernel_row(kernel: Kernel, path: SparsePath | None) -> KernelRow:
         kernel.stored_bytes,
         encoding="sparse" if kernel.stored_sparse else "dense",
         expected_kernels=None if path is None else "sparse" if kernel.tensor_name in path.kernels else "dense",
+        distinct=kernel.distinct,
+        channel_distinct=kernel.channel_distinct,
     )
 
 

@@ -33,7 +33,16 @@ _LEARNED_TYPES = ("float64", "float32", "float16", "bfloat16", "int4", "int2", "
 
 @dataclass(frozen=True)
 class Kernel:
-    """The stored weights of one operator. ``size`` counts them dense; ``zeros`` those whose real value is zero."""
+    """The stored weights of one operator.
+
+    Attributes:
+        size: number of weights, counted dense.
+        zeros: those whose real value is zero.
+        distinct: different stored numbers; with a scale per channel these are integers, and a real value may have a
+            different integer in each channel.
+        channel_distinct: the largest number of different weights in one output channel; ``distinct`` if the kernel has
+            one scale or none.
+    """
 
     operator: str
     tensor_name: str
@@ -42,6 +51,8 @@ class Kernel:
     zeros: int
     stored_bytes: int  # in the file; with the indices, if it is stored sparse
     stored_sparse: bool
+    distinct: int
+    channel_distinct: int
 
     @property
     def sparsity(self) -> float:
@@ -70,7 +81,14 @@ def _kernel(operator: str, tensor: Tensor) -> Kernel:
     indices = tensor.sparsity.nbytes if tensor.sparsity else 0
     stored = len(tensor.stored) + indices
     return Kernel(
-        operator, tensor.name, tensor.shape, tensor.size, zeros(tensor), stored, stored_sparse=bool(tensor.sparsity)
+        operator,
+        tensor.name,
+        tensor.shape,
+        tensor.size,
+        zeros(tensor),
+        stored,
+        bool(tensor.sparsity),
+        *distinct(tensor),
     )
 
 
@@ -118,6 +136,16 @@ def zeros(tensor: Tensor) -> int:
     shape = [1] * len(tensor.shape)
     shape[quantization.axis] = len(points)
     return int(np.count_nonzero(tensor.data() == points.reshape(shape)))
+
+
+def distinct(tensor: Tensor) -> tuple[int, int]:
+    """Different stored numbers of a constant, in all and at most in one channel of its scales."""
+    values = tensor.data()
+    total = len(np.unique(values))
+    quantization = tensor.quantization
+    if quantization is None or len(quantization.scale) < 2:
+        return total, total
+    return total, max(len(np.unique(part)) for part in np.moveaxis(values, quantization.axis, 0))
 
 
 def _parameters(model: TFLiteModel) -> list[Tensor]:

@@ -18,12 +18,16 @@ class QuantizationPlan:
         io: number format of the file's inputs and outputs.
         needs_samples: whether activation ranges come from representative samples.
         sparse: store weights with many zeros sparse; for float32 only.
+        ranges_in_model: whether they are in the model: it was trained with rounded activations.
+        one_scale: names of layers whose kernels get one scale for all channels, so that shared weights stay shared.
     """
 
     mode: Mode
     io: Literal["float", "int8"]
     needs_samples: bool
     sparse: bool = False
+    ranges_in_model: bool = False
+    one_scale: tuple[str, ...] = ()
 
 
 def quantization_plan(mode: Mode, config: QuantizeConfig, target: Target) -> QuantizationPlan:

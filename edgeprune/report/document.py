@@ -115,7 +115,7 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
         "min_runtime": profile["min_runtime"],
-        "warnings": profile["warnings"],
+        "warnings": [*artifact.facts.get("warnings", []), *profile["warnings"]],
     }
 
 

@@ -5,22 +5,26 @@ from edgeprune.stages.filters import FiltersStageConfig, filters
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
 from edgeprune.stages.measuring import evaluate, latency, profile
+from edgeprune.stages.quantization import ClusterStageConfig, QatStageConfig, cluster, qat
 from edgeprune.stages.source import baseline, demo, load
 from edgeprune.stages.sparse import PrepareSparseConfig, prepare_sparse
 from edgeprune.stages.sparsify import SparsifyStageConfig, sparsify
 from edgeprune.stages.training import TrainingConfig, WeightsStageConfig, finetune, weights
 
 __all__ = [
+    "ClusterStageConfig",
     "ConvertConfig",
     "FiltersStageConfig",
     "LayersStageConfig",
     "LotteryStageConfig",
     "PrepareSparseConfig",
+    "QatStageConfig",
     "SparsifyStageConfig",
     "TrainingConfig",
     "WeightsStageConfig",
     "baseline",
     "calibrate_and_convert",
+    "cluster",
     "compile_model",
     "convert",
     "demo",
@@ -32,6 +36,7 @@ __all__ = [
     "load",
     "prepare_sparse",
     "profile",
+    "qat",
     "retrain",
     "sparsify",
     "ticket",

@@ -47,6 +47,18 @@ def test_a_zero_is_the_zero_point():
     assert size.zeros(tensor((3, 5))) == 4
 
 
+def test_different_numbers_are_counted_in_all_and_by_channel():
+    """With a scale per channel, equal integers of two channels are different weights; with one scale they are not."""
+    values = np.array([[1, 2, 1], [3, 4, 5]], np.int8)
+
+    def tensor(scale):
+        quantization = Quantization(scale, (0,) * len(scale), 0)
+        return Tensor(0, "w", (2, 3), (2, 3), "int8", quantization, None, False, True, memoryview(values.tobytes()))
+
+    assert size.distinct(tensor((1.0,))) == (5, 5)
+    assert size.distinct(tensor((1.0, 2.0))) == (5, 3)
+
+
 @pytest.mark.parametrize(("dtype", "bits"), [("int4", 4), ("int2", 2), ("uint4", 4)])
 def test_packed_weights_are_unpacked(dtype, bits):
     """Weights of less than a byte come out with their values and signs, the lowest bits first."""

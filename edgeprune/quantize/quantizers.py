@@ -1,0 +1,134 @@
+"""Kernels rounded to int8 in the forward pass of training, as the file stores them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeprune.quantize.rules import KernelRule, kernel_rule
+from edgeprune.quantize.structure import Structure
+
+_SMALLEST_LIMIT = 1e-8
+
+
+def channel_limits(kernel: np.ndarray, rule: KernelRule, *, shared: bool) -> np.ndarray:
+    """Largest magnitude per output channel [channels]; the kernel's largest in each place if ``shared``."""
+    others = tuple(axis for axis in range(kernel.ndim) if axis not in rule.channel_axes)
+    limits = np.abs(kernel).max(others).reshape(-1)
+    if shared:
+        limits = np.full_like(limits, limits.max())
+    return np.maximum(limits, _SMALLEST_LIMIT)
+
+
+def round_kernel(kernel: Any, rule: KernelRule, *, shared: bool) -> Any:
+    """The kernel on its int8 grid, symmetric, -127..127, one scale per output channel; the gradient passes through.
+
+    Args:
+        shared: one scale for all channels. A clustered kernel needs it: with a scale per channel, k different weights
+            become up to k different integers in each channel, and compression sees nothing of the clusters.
+    """
+    import tensorflow as tf
+
+    axes = rule.channel_axes
+    others = [axis for axis in range(len(kernel.shape)) if axis not in axes]
+    order = [*others, *axes]
+    moved = tf.transpose(kernel, order)
+    flat = tf.reshape(moved, [-1, int(np.prod([kernel.shape[axis] for axis in axes]))])
+    limits = tf.stop_gradient(tf.reduce_max(tf.abs(flat), 0))
+    if shared:
+        limits = tf.fill(tf.shape(limits), tf.reduce_max(limits))
+    limits = tf.maximum(limits, _SMALLEST_LIMIT)
+    rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        flat, -limits, limits, num_bits=8, narrow_range=True
+    )
+    return tf.transpose(tf.reshape(rounded, tf.shape(moved)), np.argsort(order))
+
+
+@contextlib.contextmanager
+def one_scale_kernels(model: Any, names: Sequence[str]) -> Iterator[None]:
+    """While a model is traced, some of its layers use kernels that say their scale: one for all channels."""
+    import tensorflow as tf
+
+    replaced = []
+    for layer in model.layers:
+        if layer.name in names:
+            rule = kernel_rule(layer)
+            assert rule is not None
+            variable = getattr(layer, rule.attribute)
+            with tf.init_scope():  # the value, which does not exist in the graph that is being traced
+                kernel = variable.numpy()
+            limits = channel_limits(kernel, rule, shared=True)
+            # The converter takes a scale per channel for convolutions; of a matrix, it fails to transpose them.
+            convolution = kernel.ndim == 4
+            make = tf.quantization.fake_quant_with_min_max_vars
+            if convolution:
+                make = tf.quantization.fake_quant_with_min_max_vars_per_channel
+            limit = limits if convolution else limits[0]
+            rounded = make(tf.constant(kernel), -limit, limit, num_bits=8, narrow_range=True)
+            # Not by assignment: Keras would take the variable off its list.
+            vars(layer)[rule.attribute] = rounded
+            replaced.append((layer, rule.attribute, variable))
+    try:
+        yield
+    finally:
+        for layer, attribute, variable in replaced:
+            vars(layer)[attribute] = variable
+
+
+@functools.cache
+def _classes() -> tuple[type, type]:
+    """The classes, made on first use: their bases come with TensorFlow."""
+    from tensorflow_model_optimization.python.core.quantization.keras.quantize_config import QuantizeConfig
+    from tensorflow_model_optimization.python.core.quantization.keras.quantizers import Quantizer
+
+    class KernelQuantizer(Quantizer):
+        """Keeps the structure of a kernel, and rounds it. It has no variables: the range is the kernel's own."""
+
+        def __init__(self, rule: KernelRule, structure: Structure | None, rounds: bool):
+            self.rule, self.structure, self.rounds = rule, structure, rounds
+
+        def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+            return {}
+
+        def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+            kernel = inputs if self.structure is None else self.structure.project(inputs)
+            clustered = self.structure is not None and self.structure.clusters is not None
+            return round_kernel(kernel, self.rule, shared=clustered and self.rule.one_scale) if self.rounds else kernel
+
+        def get_config(self) -> dict[str, Any]:
+            raise NotImplementedError("A model in training is not saved; what is saved is Trainee.baked().")
+
+    class KernelOnly(QuantizeConfig):
+        """Rounds the kernel of a layer; its output is rounded by a layer behind it."""
+
+        def __init__(self, rule: KernelRule, structure: Structure | None, rounds: bool):
+            self.rule, self.quantizer = rule, KernelQuantizer(rule, structure, rounds)
+
+        def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
+            return [(getattr(layer, self.rule.attribute), self.quantizer)]
+
+        def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
+            setattr(layer, self.rule.attribute, quantize_weights[0])
+
+        def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+            return []
+
+        def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+            pass
+
+        def get_output_quantizers(self, layer: Any) -> list[Any]:
+            return []
+
+        def get_config(self) -> dict[str, Any]:
+            raise NotImplementedError("A model in training is not saved; what is saved is Trainee.baked().")
+
+    return KernelQuantizer, KernelOnly
+
+
+def kernel_config(rule: KernelRule, structure: Structure | None, *, rounds: bool) -> Any:
+    """tfmot's ``QuantizeConfig`` for a layer with a kernel; without ``rounds`` it only keeps the structure."""
+    return _classes()[1](rule, structure, rounds)

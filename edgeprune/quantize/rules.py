@@ -1,0 +1,116 @@
+"""What quantization-aware training does with a layer: one table per question, keyed by class or function name.
+
+Which outputs need a range of their own follows TFLite's quantization specification: an operator that only moves values
+(pooling by maximum, reshaping, padding) keeps the range of its input, softmax and its kin have a fixed one, every other
+output has its own (https://ai.google.dev/edge/litert/models/quantization_spec).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+Range = Literal["own", "same", "fixed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelRule:
+    """The weights of a layer that become int8.
+
+    Attributes:
+        attribute: of the layer.
+        channel_axes: axes of the kernel that together number the output channels; each has a scale of its own.
+        one_scale: whether the converter can be told one scale for all channels (rounding in the graph is along the last
+            axis, and only two- and four-dimensional kernels pass the converter with it).
+    """
+
+    attribute: str
+    channel_axes: tuple[int, ...]
+    one_scale: bool = False
+
+
+# Layer class → its kernel. What is not here keeps float weights in training; the converter does with them what it can.
+KERNELS: dict[str, KernelRule] = {
+    "Conv1D": KernelRule("kernel", (2,)),
+    "Conv2D": KernelRule("kernel", (3,), one_scale=True),
+    "DepthwiseConv2D": KernelRule("depthwise_kernel", (2, 3)),
+    "Conv2DTranspose": KernelRule("kernel", (2,)),
+    "Dense": KernelRule("kernel", (1,), one_scale=True),
+}
+
+_SAME = """
+    Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise AlphaDropout
+    ActivityRegularization Flatten Reshape Permute RepeatVector MaxPooling1D MaxPooling2D AveragePooling1D
+    AveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D
+    UpSampling1D UpSampling2D SlicingOpLambda
+"""
+_SAME_OPERATIONS = """
+    reshape transpose expand_dims squeeze pad identity stop_gradient slice strided_slice split unstack gather
+    nn.max_pool nn.max_pool2d nn.avg_pool nn.avg_pool2d nn.depth_to_space nn.space_to_depth image.resize compat.v1.pad
+    __operators__.getitem tile broadcast_to
+"""
+_FIXED_FUNCTIONS = {"softmax", "sigmoid", "tanh"}
+_FIXED_OPERATIONS = {"nn.softmax", "nn.sigmoid", "nn.tanh", "math.softmax", "math.sigmoid", "math.tanh", "tanh"}
+SAME_CLASSES = frozenset(_SAME.split())
+SAME_OPERATIONS = frozenset(_SAME_OPERATIONS.split())
+# TFLite fuses these into the operator before them: no rounding happens in between.
+FUSED_FUNCTIONS = frozenset({"relu", "relu6"})
+FUSED_OPERATIONS = frozenset({"nn.relu", "nn.relu6"})
+# Operators that take a fused activation in.
+FUSING_CLASSES = frozenset({*KERNELS, "Add", "Multiply", "Subtract"})
+FUSING_OPERATIONS = frozenset(
+    {"math.add", "__operators__.add", "math.multiply", "__operators__.mul", "math.subtract", "__operators__.sub"}
+)
+
+
+def kernel_rule(layer: Any) -> KernelRule | None:
+    """The rule for the kernel of a layer, or None."""
+    return KERNELS.get(type(layer).__name__)
+
+
+def output_range(layer: Any) -> Range:
+    """Where the range of a layer's output comes from."""
+    kind = type(layer).__name__
+    if kind == "TFOpLambda":
+        if symbol(layer) in SAME_OPERATIONS:
+            return "same"
+        return "fixed" if symbol(layer) in _FIXED_OPERATIONS else "own"
+    if kind in SAME_CLASSES or function_of(layer) == "linear":
+        return "same"
+    return "fixed" if kind == "Softmax" or function_of(layer) in _FIXED_FUNCTIONS else "own"
+
+
+def is_fused(layer: Any) -> bool:
+    """Whether the layer is an activation that TFLite computes inside the operator before it."""
+    kind = type(layer).__name__
+    if kind == "ReLU":
+        plain = not float(layer.negative_slope or 0) and not float(layer.threshold or 0)
+        return plain and layer.max_value in (None, 6.0)
+    if kind == "TFOpLambda":
+        return symbol(layer) in FUSED_OPERATIONS
+    return function_of(layer) in FUSED_FUNCTIONS
+
+
+def fuses(layer: Any) -> bool:
+    """Whether an activation behind the layer is computed inside of its operator."""
+    if type(layer).__name__ == "TFOpLambda":
+        return symbol(layer) in FUSING_OPERATIONS
+    return type(layer).__name__ in FUSING_CLASSES and getattr(layer, "activation", None) in (None, _linear())
+
+
+def function_of(layer: Any) -> str | None:
+    """The name of the function of a layer ``Activation``; None for every other layer."""
+    if type(layer).__name__ != "Activation":
+        return None
+    return getattr(layer.activation, "__name__", type(layer.activation).__name__)
+
+
+def symbol(layer: Any) -> str:
+    """The TensorFlow symbol of a ``TFOpLambda``."""
+    return layer.symbol or ""
+
+
+def _linear() -> Any:
+    import tf_keras
+
+    return tf_keras.activations.linear

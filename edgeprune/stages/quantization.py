@@ -1,0 +1,105 @@
+"""Stages that train for quantization: shared weights, and the rounding of int8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.context import Context
+from edgeprune.pipeline import Artifact, stage
+from edgeprune.recipe import CalibrationConfig, ClusterConfig
+from edgeprune.stages.saving import with_model
+from edgeprune.stages.training import TrainingConfig, lessons
+
+if TYPE_CHECKING:
+    import tf_keras
+
+_BATCH = 32
+
+
+class ClusterStageConfig(TrainingConfig):
+    cluster: ClusterConfig
+
+
+class QatStageConfig(TrainingConfig):
+    calibration: CalibrationConfig  # the samples that the first ranges come from
+
+
+@stage("data", "task", "seed", "deterministic")
+def cluster(artifact: Artifact, config: ClusterStageConfig, context: Context) -> Artifact:
+    """Share the weights of each layer among few values, and train these values."""
+    from edgeprune.quantize.cluster import cluster as share
+    from edgeprune.quantize.prepare import prepare
+    from edgeprune.quantize.qat import share_weights
+    from edgeprune.quantize.structure import count_clusters, count_zeros
+
+    prepared = prepare(context.load(artifact))
+    pruned = bool(artifact.facts.get("zeros"))
+    kept = share(prepared, config.cluster, zeros=pruned, seed=context.seed)
+    trainee = share_weights(prepared, kept)
+    history = _train(trainee.model, artifact, config, context)
+    baked = trainee.baked()
+    clusters = count_clusters(baked, kept)
+    most = max(row["distinct"] for row in clusters)
+    context.progress.note(f"{len(clusters)} layers share {most} weights or fewer each")
+    facts: dict[str, Any] = {"zeros": count_zeros(baked, list(kept))} if pruned else {}
+    return with_model(artifact, baked, context).with_(training=history, clusters=clusters, **facts)
+
+
+@stage("data", "task", "seed", "deterministic")
+def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifact:
+    """Train with the rounding of the int8 file; zeros and clusters that came before are preserved.
+
+    A model that has no use for it is handed on as it is, with a warning that says why: its int8 file is then made by
+    post-training quantization.
+    """
+    from edgeprune.quantize.qat import Preserved, prepare_training, refusal
+    from edgeprune.quantize.structure import count_clusters, count_zeros
+
+    model = context.load(artifact)
+    if reason := refusal(model):
+        warning = f"Not trained for int8, but quantized after training: {reason}."
+        context.progress.note(warning)
+        return artifact.with_(qat={"applied": False, "reason": reason}, training=[], warnings=[warning])
+    clustered = tuple(row["layer"] for row in artifact.facts.get("clusters", []))
+    preserve = Preserved(bool(artifact.facts.get("zeros")), clustered)
+    trainee = prepare_training(model, samples(config.calibration, context)(), preserve)
+    history = _train(trainee.model, artifact, config, context)
+    baked = trainee.baked()
+    pruned = [name for name, structure in trainee.kept.items() if structure.mask is not None]
+    facts: dict[str, Any] = {"qat": {"applied": True, "preserved": _names(preserve)}}
+    if preserve.zeros:
+        facts["zeros"] = count_zeros(baked, pruned)
+    if preserve.clustered:
+        facts["clusters"] = count_clusters(baked, trainee.kept)
+    return with_model(artifact, baked, context).with_(training=history, **facts)
+
+
+def samples(config: CalibrationConfig, context: Context) -> Callable[[], Iterator[Any]]:
+    """Batches of the inputs of representative training samples."""
+    from edgeprune.calibration import representative_indices
+
+    data, _ = context.required()
+    indices = representative_indices(data.train, config.samples, config.strategy, context.seed)
+    return lambda: (x for x, _ in data.train.subset(indices).batches(_BATCH))
+
+
+def _train(model: tf_keras.Model, artifact: Artifact, config: TrainingConfig, context: Context) -> Any:
+    from edgeprune.train.finetune import finetune
+
+    data, task = context.required()
+    return finetune(
+        model,
+        data,
+        task,
+        lessons(artifact, config, context),
+        seed=context.seed,
+        deterministic=context.deterministic,
+        state_file=context.folder / "training.npz",
+        progress=context.progress,
+    )
+
+
+def _names(preserve: Any) -> list[str]:
+    found = {"zeros": preserve.zeros, "clusters": bool(preserve.clustered)}
+    return [name for name, kept in found.items() if kept]

@@ -1,0 +1,157 @@
+"""Builds with quantization-aware training and clustering; zeros and clusters are counted in the files."""
+
+import json
+
+import numpy as np
+import pytest
+
+import edgeprune
+from edgeprune.profile.flatbuffer import read
+from edgeprune.profile.size import kernels
+from edgeprune.recipe import parse_recipe
+
+# Recipe → the variants that it adds to float32 and int8.
+RECIPES = {
+    "qat": ["qat-int8"],
+    "pqat": ["magnitude-qat-int8"],
+    "cluster-int8": ["cluster-float32", "cluster-int8"],
+    "pcqat": ["magnitude-cluster-qat-int8"],
+    "filters-qat": ["filters-qat-int8"],
+}
+CLUSTERS = 8
+
+
+@pytest.fixture(scope="module")
+def model_file(tiny_model, tmp_path_factory):
+    """The trained model, once for all builds."""
+    path = tmp_path_factory.mktemp("model") / "tiny.keras"
+    tiny_model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def builds(model_file, tmp_path_factory):
+    """Run folder and report by recipe; each is built when it is first asked for."""
+    done = {}
+
+    def build(name):
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            done[name] = folder, edgeprune.build(model_file, data="demo", recipe=recipe(name), out=folder)
+        return done[name]
+
+    return build
+
+
+def recipe(name, **changes):
+    table = {
+        "extends": [name],
+        "data": {"scale": 1 / 255},
+        "finetune": {"epochs": 1},
+        "calibration": {"samples": 32},
+        **({"filters": {"steps": 1, "samples": 128}} if name.startswith("filters") else {}),
+        **({"cluster": {"n_clusters": CLUSTERS}} if "cluster" in name or name == "pcqat" else {}),
+        **({"qat": {"epochs": 1}} if "qat" in name else {}),
+        **changes,
+    }
+    return parse_recipe(table, f"{name}.toml")
+
+
+def rows(report):
+    return {row["name"]: row for row in report["variants"]}
+
+
+def stored_kernels(folder, report, name):
+    return kernels(read(folder / rows(report)[name]["file"]))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_and_stays_accurate(builds, name):
+    """The variants are named after the chain, are within ten points of float, and near their Keras model."""
+    _, report = builds(name)
+    found = rows(report)
+    assert list(found) == ["float32", "int8", *RECIPES[name]]
+    for variant in RECIPES[name]:
+        assert found[variant]["metric"]["value"] > found["float32"]["metric"]["value"] - 0.1
+        assert found[variant]["parity"]["top1_agreement"] > 0.95
+        assert not found[variant]["warnings"]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "qat" in name])
+def test_trained_files_are_int8_throughout(builds, name):
+    """Every operator computes in int8; inputs and outputs are as the target wants them."""
+    from edgeprune.profile.islands import float_operators
+    from edgeprune.target import load_target
+
+    folder, report = builds(name)
+    model = read(folder / rows(report)[RECIPES[name][-1]]["file"])
+    assert float_operators(model) == []
+    graph = model.subgraphs[0]
+    wanted = {"int8": "int8", "float": "float32"}[load_target("rpi4").quantization.io]
+    assert {graph.tensors[index].dtype for index in (*graph.inputs, *graph.outputs)} == {wanted}
+
+
+@pytest.mark.parametrize("name", ["pqat", "pcqat"])
+def test_zeros_survive_training_and_conversion(builds, name):
+    """Half of the weights of every kernel are zero in the flatbuffer."""
+    folder, report = builds(name)
+    for kernel in stored_kernels(folder, report, RECIPES[name][-1]):
+        assert kernel.sparsity >= 0.5 - 1 / kernel.size, kernel
+
+
+def test_clusters_survive_training_and_conversion(builds):
+    """After PCQAT a kernel holds at most as many different int8 numbers as there are clusters."""
+    folder, report = builds("pcqat")
+    for kernel in stored_kernels(folder, report, "magnitude-cluster-qat-int8"):
+        assert kernel.distinct <= CLUSTERS, kernel
+
+
+def test_clusters_without_training_for_int8_are_kept_in_every_channel(builds):
+    """Post-training int8 has a scale per channel, so the promise is per channel; in float it is per kernel."""
+    folder, report = builds("cluster-int8")
+    for kernel in stored_kernels(folder, report, "cluster-int8"):
+        assert kernel.channel_distinct <= CLUSTERS, kernel
+    for kernel in stored_kernels(folder, report, "cluster-float32"):
+        assert kernel.distinct <= CLUSTERS, kernel
+
+
+def test_what_is_preserved_is_visible_after_compression(builds):
+    """Zeros shorten the compressed file, zeros and clusters shorten it more."""
+    sizes = [rows(builds(name)[1])[RECIPES[name][-1]]["gzip_bytes"] for name in ("qat", "pqat", "pcqat")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[2] < 0.85 * sizes[0]
+
+
+def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):
+    """The .keras file loads without tfmot's classes, and its weights are on the int8 grid."""
+    folder, _ = builds("qat")
+    model = edgeprune.load_model(folder / "models" / "tiny-qat.keras")
+    assert {type(layer).__name__ for layer in model.layers} & {"QuantizeLayer", "QuantizeWrapperV2"} == set()
+    kernel = model.get_layer("conv2d_1").kernel.numpy()
+    scale = np.abs(kernel).max((0, 1, 2)) / 127
+    np.testing.assert_allclose(kernel / scale, np.round(kernel / scale), atol=1e-3)
+
+
+def test_distillation_reuse_and_keras_3_work(model_file, tmp_path):
+    """With [distill] the training runs, a second build reuses it, and Keras 3 computes what the trained model does."""
+    taught = recipe("qat", distill={})
+    first = edgeprune.build(model_file, data="demo", recipe=taught, out=tmp_path, export_keras3=True)
+    assert (tmp_path / "models" / "tiny-qat.keras3.keras").is_file()  # written only if its outputs are the same
+    again = edgeprune.build(model_file, data="demo", recipe=taught, out=tmp_path)
+    assert all(stage["reused"] for stage in again["stages"])
+    assert [row["sha256"] for row in first["variants"]] == [row["sha256"] for row in again["variants"]]
+
+
+def test_a_model_without_use_for_it_falls_back_and_says_why(tmp_path):
+    """A recurrent model gets the post-training file, and its variant the reason."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    inputs = layers.Input([16, 16, 1])
+    x = layers.LSTM(8, unroll=True)(layers.Reshape([16, 16])(inputs))
+    model = tf_keras.Model(inputs, layers.Dense(10, activation="softmax")(x), name="recurrent")
+    report = edgeprune.build(model, data="demo", recipe=recipe("qat"), out=tmp_path)
+    (warning,) = rows(report)["qat-int8"]["warnings"][:1]
+    assert "LSTM" in warning
+    assert "after training" in warning
+    assert json.loads((tmp_path / "report.json").read_text())["variants"][-1]["warnings"][0] == warning
