@@ -96,10 +96,8 @@ def channel_multiple(recipe: Recipe, target: Target) -> int:
 
 
 def _convert_config(recipe: Recipe, target: Target, mode: Mode) -> stages.ConvertConfig:
-    plan = quantization_plan(mode, recipe.quantize, target)
-    return stages.ConvertConfig(
-        mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None
-    )
+    plan = quantization_plan(mode, recipe, target)
+    return stages.ConvertConfig(plan=plan, calibration=recipe.calibration if plan.needs_samples else None)
 
 
 def _variant_steps(name: str, parent: str, config: stages.ConvertConfig) -> list[Step]:

@@ -82,6 +82,11 @@ def environment() -> dict[str, str]:
     return {**versions(), "runtime": find_runtime().version, "platform": platform.platform(), "cpu": cpu_model()}
 
 
+def _conversion_warnings(artifact: Artifact) -> list[str]:
+    facts = artifact.facts
+    return [*facts["conversion"]["warnings"], *facts.get("calibration", {}).get("warnings", [])]
+
+
 def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, task: Task) -> dict[str, Any]:
     profile, evaluation = dict(artifact.facts["profile"]), artifact.facts["evaluation"]
     test = evaluation["test"]
@@ -100,5 +105,5 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "placement": profile["placement"],
         "kernels": profile["kernels"],
         "min_runtime": profile["min_runtime"],
-        "warnings": profile["warnings"],
+        "warnings": [*profile["warnings"], *_conversion_warnings(artifact)],
     }

@@ -3,50 +3,85 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
 from edgeprune.errors import VerificationError
 from edgeprune.files import write_bytes
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import CalibrationConfig, Config, Mode
+from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.recipe import CalibrationConfig, Config
+
+if TYPE_CHECKING:
+    import tf_keras
 
 
 class ConvertConfig(Config):
     """A conversion, with what the target decides already decided."""
 
-    mode: Mode
-    io: Literal["float", "int8"]
+    plan: QuantizationPlan
     calibration: CalibrationConfig | None  # None: the mode needs no samples
 
 
 @stage()
 def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert without looking at data."""
-    return _convert(artifact, config, context, samples=None)
+    return finish(artifact, config.plan, context, context.load(artifact), samples=None)
 
 
 @stage("data", "seed")
 def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert with activation ranges from representative training samples."""
-    from edgeprune.calibration import representative_dataset, representative_indices
+    model = context.load(artifact)
+    samples, facts = representative(model, config, context)
+    return finish(artifact, config.plan, context, model, samples).with_(calibration=facts)
+
+
+def representative(model: tf_keras.Model, config: ConvertConfig, context: Context) -> tuple[Any, dict[str, Any]]:
+    """The representative dataset, and what the report and the manifest say about it."""
+    import numpy as np
+
+    from edgeprune.calibration import check_samples, choose_samples, representative_dataset
 
     data, _ = context.required()
     assert config.calibration is not None
-    calibration = config.calibration
-    indices = representative_indices(data.train, calibration.samples, calibration.strategy, context.seed)
-    return _convert(artifact, config, context, representative_dataset(data.train, indices))
+    indices = choose_samples(data.train, config.calibration, model, context.seed)
+    samples = representative_dataset(data.train, indices)
+    labels = data.train.labels
+    warnings = check_samples(
+        samples(),
+        data.train.spec,
+        labels=None if labels is None else labels[indices],
+        class_count=None if labels is None else len(np.unique(labels)),
+    )
+    return samples, {"samples": len(indices), "indices": indices.tolist(), "warnings": warnings}
 
 
-def _convert(artifact: Artifact, config: ConvertConfig, context: Context, samples: Any) -> Artifact:
+def finish(
+    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Any
+) -> Artifact:
+    """Convert, check, and hand on the file."""
     from edgeprune.convert.tflite import convert as convert_model
-    from edgeprune.quantize.plan import QuantizationPlan
 
-    plan = QuantizationPlan(config.mode, config.io, needs_samples=config.calibration is not None)
+    return write(artifact, plan, context, model, convert_model(model, plan, samples))
+
+
+def write(
+    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, content: bytes
+) -> Artifact:
+    """Hand on a converted file, with what is odd about it."""
+    from edgeprune.convert.findings import conversion_warnings, select_operators
+
     path = context.folder / "model.tflite"
-    write_bytes(path, convert_model(context.load(artifact), plan, samples))
+    write_bytes(path, content)
     check_zeros_kept(path, artifact.facts.get("zeros", []))
-    return artifact.with_({"tflite": path})
+    return artifact.with_(
+        {"tflite": path},
+        conversion={
+            "warnings": conversion_warnings(content, plan, model),
+            "select_operators": select_operators(content),
+        },
+    )
 
 
 def check_zeros_kept(path: Path, expected: list[dict[str, Any]]) -> None:

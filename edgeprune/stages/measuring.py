@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
+
+if TYPE_CHECKING:
+    from edgeprune.devices.runtime import Runtime
 
 
 @stage("data", "task", "runtime")
@@ -14,13 +18,12 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
 
     The only stage that reads test data.
     """
-    from edgeprune.devices.runtime import find_runtime
     from edgeprune.evaluate.accuracy import evaluate_tflite
     from edgeprune.evaluate.session import Session
 
     data, task = context.required()
     model = context.load(artifact)
-    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=find_runtime())
+    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=_runtime(artifact))
     validation, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     test, parity = evaluate_tflite(session, data.test, task, reference=model, progress=context.progress)
     session.close()
@@ -47,5 +50,15 @@ def latency(artifact: Artifact, config: None, context: Context) -> Artifact:
     """Latency on this machine, with the runtime's default kernels and with its built-in ones."""
     from edgeprune.devices.host import measure_latency
 
-    measured = [measure_latency(artifact.files["tflite"], threads=1, kernels=k) for k in ("default", "builtin")]
+    measured = [
+        measure_latency(artifact.files["tflite"], threads=1, kernels=k, runtime=_runtime(artifact))
+        for k in ("default", "builtin")
+    ]
     return artifact.with_(latency=measured)
+
+
+def _runtime(artifact: Artifact) -> Runtime:
+    """The first that is installed; only TensorFlow's own interpreter has the operators of full TensorFlow."""
+    from edgeprune.devices.runtime import find_runtime
+
+    return find_runtime("tensorflow" if artifact.facts["conversion"]["select_operators"] else None)
