@@ -1,7 +1,7 @@
 """Narrower activation ranges than what the samples reach: rare outliers cost all other values their precision.
 
-The converter takes ranges from its own calibrator only, which notes minimum and maximum. So the calibrated float file is
-run here once more, with every tensor kept, to fill a histogram per activation.
+The converter takes ranges from its own calibrator only, which notes minimum and maximum. So the calibrated float file
+is run here once more, with every tensor kept, to fill a histogram per activation.
 """
 
 from __future__ import annotations

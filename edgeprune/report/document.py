@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeprune.train.task import Task
 
 SCHEMA_VERSION = 1
+PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")
 
 
 def assemble(
@@ -94,7 +95,8 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "name": variant.name,
         "file": file,
         "baseline": False,
-        **{key: profile[key] for key in ("sha256", "bytes", "gzip_bytes", "params", "nonzero_params", "macs")},
+        **{key: profile[key] for key in PROFILE_KEYS},
+        "metadata_bytes": artifact.facts["conversion"]["metadata_bytes"],
         "weight_sparsity": profile["weight_sparsity"],
         "metric": test,
         "drop_points": task.drop(reference, test["value"]),

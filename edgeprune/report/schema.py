@@ -137,6 +137,8 @@ class Variant(Entry):
     sha256: Sha256
     bytes: Count
     gzip_bytes: Count | None
+    zstd_bytes: Count | None = None
+    metadata_bytes: Count | None = None  # of bytes: TFLite metadata and label file
     params: Count | None
     nonzero_params: Count | None
     macs: Count | None

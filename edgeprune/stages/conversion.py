@@ -23,13 +23,13 @@ class ConvertConfig(Config):
     calibration: CalibrationConfig | None  # None: the mode needs no samples
 
 
-@stage()
+@stage("data", "task")
 def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
-    """Convert without looking at data."""
+    """Convert without looking at samples; the metadata tells how data is preprocessed."""
     return finish(artifact, config.plan, context, context.load(artifact), samples=None)
 
 
-@stage("data", "seed")
+@stage("data", "task", "seed")
 def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert with activation ranges from representative training samples."""
     model = context.load(artifact)
@@ -73,15 +73,37 @@ def write(
     from edgeprune.convert.findings import conversion_warnings, select_operators
 
     path = context.folder / "model.tflite"
-    write_bytes(path, content)
+    described = _described(content, plan, context, model)
+    write_bytes(path, described)
     check_zeros_kept(path, artifact.facts.get("zeros", []))
     return artifact.with_(
         {"tflite": path},
         conversion={
             "warnings": conversion_warnings(content, plan, model),
             "select_operators": select_operators(content),
+            "metadata_bytes": len(described) - len(content),
         },
     )
+
+
+def _described(content: bytes, plan: QuantizationPlan, context: Context, model: tf_keras.Model) -> bytes:
+    """The file with TFLite metadata: what its inputs are, what its outputs mean, what it needs."""
+    from edgeprune._version import __version__
+    from edgeprune.convert.metadata import describe, with_metadata
+    from edgeprune.profile.flatbuffer import parse
+    from edgeprune.profile.versions import format_version, min_runtime
+
+    data, task = context.required()
+    needed = min_runtime(parse(content))
+    runtime = f" Needs TensorFlow Lite {format_version(needed)} or newer." if needed else ""
+    info = describe(
+        model,
+        data.preprocessing,
+        description=f"{model.name} as {plan.mode}, converted by edgeprune {__version__}.{runtime}",
+        version=__version__,
+        classes=data.class_names if task.classes else None,
+    )
+    return with_metadata(content, info)
 
 
 def check_zeros_kept(path: Path, expected: list[dict[str, Any]]) -> None:
