@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from edgeprune import stages
-from edgeprune.pipeline import Step
+from edgeprune.pipeline import Stage, Step
 from edgeprune.quantize.plan import quantization_plan
 from edgeprune.recipe import FiltersConfig, Mode, Recipe
 from edgeprune.target import Target
@@ -97,12 +97,29 @@ def channel_multiple(recipe: Recipe, target: Target) -> int:
 
 def _convert_config(recipe: Recipe, target: Target, mode: Mode) -> stages.ConvertConfig:
     plan = quantization_plan(mode, recipe, target)
-    return stages.ConvertConfig(plan=plan, calibration=recipe.calibration if plan.needs_samples else None)
+    calibration = recipe.calibration if plan.needs_samples else None
+    if mode == "mixed":
+        return stages.MixedStageConfig(plan=plan, calibration=calibration, mixed=recipe.mixed)
+    if mode == "int8" and (recipe.quantize.equalize or recipe.quantize.correct_bias):
+        return stages.PreparedConvertConfig(
+            plan=plan,
+            calibration=calibration,
+            equalize=recipe.quantize.equalize,
+            correct_bias=recipe.quantize.correct_bias,
+        )
+    return stages.ConvertConfig(plan=plan, calibration=calibration)
 
 
 def _variant_steps(name: str, parent: str, config: stages.ConvertConfig) -> list[Step]:
-    converting = stages.calibrate_and_convert if config.calibration else stages.convert
-    steps = [Step(f"{name}.convert", converting, config, after=parent)]
+    steps = [Step(f"{name}.convert", _converting(config), config, after=parent)]
     for measuring in (stages.profile, stages.evaluate, stages.latency):
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
     return steps
+
+
+def _converting(config: stages.ConvertConfig) -> Stage:
+    by_config = {
+        stages.MixedStageConfig: stages.mix_and_convert,
+        stages.PreparedConvertConfig: stages.prepare_and_convert,
+    }
+    return by_config.get(type(config), stages.calibrate_and_convert if config.calibration else stages.convert)

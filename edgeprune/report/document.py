@@ -85,7 +85,8 @@ def environment() -> dict[str, str]:
 
 def _conversion_warnings(artifact: Artifact) -> list[str]:
     facts = artifact.facts
-    return [*facts["conversion"]["warnings"], *facts.get("calibration", {}).get("warnings", [])]
+    topics = ("conversion", "calibration", "mixed")
+    return [warning for topic in topics for warning in facts.get(topic, {}).get("warnings", [])]
 
 
 def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, task: Task) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "memory": profile["memory"],
         "placement": profile["placement"],
         "kernels": profile["kernels"],
+        **{key: artifact.facts[key] for key in ("mixed", "prepared") if key in artifact.facts},
         "min_runtime": profile["min_runtime"],
         "warnings": [*profile["warnings"], *_conversion_warnings(artifact)],
     }

@@ -82,6 +82,8 @@ class Parity(Entry):
     max_abs_error: Number | None
     mean_abs_error: Number | None
     top1_agreement: Fraction | None
+    outputs: list[dict[Text, Any]] | None = None  # the same figures per output, with its name
+    origin: dict[Text, Any] | None = None  # where along the graph the error arises, if agreement is low
 
 
 class Measured(Entry):

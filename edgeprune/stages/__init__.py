@@ -2,6 +2,7 @@
 
 from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, convert
 from edgeprune.stages.filters import FiltersStageConfig, filters
+from edgeprune.stages.integer import MixedStageConfig, PreparedConvertConfig, mix_and_convert, prepare_and_convert
 from edgeprune.stages.measuring import evaluate, latency, profile
 from edgeprune.stages.source import baseline, demo, load
 from edgeprune.stages.training import MagnitudeStageConfig, TrainingConfig, finetune, magnitude
@@ -10,6 +11,8 @@ __all__ = [
     "ConvertConfig",
     "FiltersStageConfig",
     "MagnitudeStageConfig",
+    "MixedStageConfig",
+    "PreparedConvertConfig",
     "TrainingConfig",
     "baseline",
     "calibrate_and_convert",
@@ -21,5 +24,7 @@ __all__ = [
     "latency",
     "load",
     "magnitude",
+    "mix_and_convert",
+    "prepare_and_convert",
     "profile",
 ]
