@@ -1,8 +1,8 @@
 """Cross-layer equalization: even out the ranges of channels between neighbouring layers.
 
 After Nagel et al. 2019, arXiv:1906.04721, section 4.1. Where a layer's output reaches the next layer only through steps
-that a positive factor passes through (batch normalization, whose own factors are scaled; ReLU, padding, pooling), channel
-i may be divided by s_i in the first layer and multiplied by s_i in the second: the model computes the same. With
+that a positive factor passes (batch normalization, whose own factors are scaled; ReLU, padding, pooling), channel i may be
+divided by s_i in the first layer and multiplied by s_i in the second: the model computes the same. With
 s_i = sqrt(r1_i / r2_i), r being the largest weights that make and that read channel i, both ranges become equal.
 """
 
@@ -52,6 +52,11 @@ class Pair:
     producer: Any
     norm: Any | None
     consumer: Any
+
+    @property
+    def channels(self) -> int:
+        """How many channels the pair shares."""
+        return int(_kernel(self.producer).shape[_KERNEL_AXES[type(self.producer).__name__][0]])
 
 
 def equalize(model: tf_keras.Model) -> list[tuple[str, str]]:
@@ -157,15 +162,25 @@ def _equalize(pair: Pair) -> np.ndarray:
     alive = (making > 0) & (reading > 0)
     factors = np.where(alive, np.sqrt(making / np.where(alive, reading, 1)), 1).astype(np.float32)
     factors[factors == 0] = 1
+    move(pair, 1 / factors)
+    return factors
+
+
+def move(pair: Pair, factors: np.ndarray) -> None:
+    """Multiply what makes each channel by a positive factor, and divide what reads it by the same.
+
+    Args:
+        factors: [channels].
+    """
+    made, read = _KERNEL_AXES[type(pair.producer).__name__][0], _KERNEL_AXES[type(pair.consumer).__name__][1]
     if pair.norm is not None:
         for weight in (pair.norm.gamma, pair.norm.beta):
-            weight.assign(weight.numpy() / factors)
+            weight.assign(weight.numpy() * factors)
     else:
-        _scale(_kernel(pair.producer), made, 1 / factors)
+        _scale(_kernel(pair.producer), made, factors)
         if pair.producer.use_bias:
-            pair.producer.bias.assign(pair.producer.bias.numpy() / factors)
-    _scale(_kernel(pair.consumer), read, factors)
-    return factors
+            pair.producer.bias.assign(pair.producer.bias.numpy() * factors)
+    _scale(_kernel(pair.consumer), read, 1 / factors)
 
 
 def _reach(kernel: np.ndarray, axis: int) -> np.ndarray:
