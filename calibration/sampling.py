@@ -80,8 +80,9 @@ def check_samples(
         class_count: number of classes in the training data, if known.
 
     Returns:
-        Warnings, one sentence each: no samples, another shape or dtype than the model takes, values that are not finite, constant samples, a range so narrow that
-        the data were probably scaled twice, outliers, classes without a sample.
+        Warnings, one sentence each: no samples, another shape or dtype than the model takes, values that are not
+        finite, constant samples, a range so narrow that the data were probably scaled twice, outliers, classes without
+        a sample.
     """
     rows = [list(sample.values()) if isinstance(sample, dict) else sample for sample in samples]
     if not rows:

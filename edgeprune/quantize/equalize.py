@@ -1,8 +1,8 @@
 """Cross-layer equalization: even out the ranges of channels between neighbouring layers.
 
 After Nagel et al. 2019, arXiv:1906.04721, section 4.1. Where a layer's output reaches the next layer only through steps
-that a positive factor passes (batch normalization, whose own factors are scaled; ReLU, padding, pooling), channel i may be
-divided by s_i in the first layer and multiplied by s_i in the second: the model computes the same. With
+that a positive factor passes (batch normalization, whose own factors are scaled; ReLU, padding, pooling), channel i may
+be divided by s_i in the first layer and multiplied by s_i in the second: the model computes the same. With
 s_i = sqrt(r1_i / r2_i), r being the largest weights that make and that read channel i, both ranges become equal.
 """
 
