@@ -2,8 +2,8 @@
 
 The format is ``metadata_schema.fbs`` of TensorFlow Lite Support (identifier M001): a flatbuffer in the buffer named
 ``TFLITE_METADATA`` of the model, and the associated files as an uncompressed zip archive behind the model. Android
-Studio, the Task Library and ``MetadataExtractor`` read it. Its Python package pins protobuf below 4 and has not been
-released since 2023, so the tables are written here.
+Studio, the Task Library and ``MetadataExtractor`` read it. Its Python package pins protobuf
+below 4, so the tables are written here.
 """
 
 from __future__ import annotations
@@ -205,11 +205,12 @@ def _input(name: str, tensor: Any, preprocessing: Mapping[str, Any]) -> TensorIn
         return TensorInfo(name, f"integers of shape {list(shape)}", image=image)
     # In the metadata's form, (x - mean) / std, the scale is part of both.
     scale = preprocessing["scale"]
-    mean, std = tuple(m / scale for m in preprocessing["mean"]), tuple(s / scale for s in preprocessing["std"])
-    low = tuple((0 - m) / s for m, s in _pairs(mean, std)) if image else None
-    high = tuple((255 - m) / s for m, s in _pairs(mean, std)) if image else None
+    pairs = _pairs([m / scale for m in preprocessing["mean"]], [s / scale for s in preprocessing["std"]])
+    mean, std = tuple(m for m, _ in pairs), tuple(s for _, s in pairs)
+    low = tuple((0 - m) / s for m, s in pairs) if image else None
+    high = tuple((255 - m) / s for m, s in pairs) if image else None
     what = "an image, pixels of 0..255" if image else f"values of shape {list(shape)}"
-    return TensorInfo(name, what, *map(tuple, zip(*_pairs(mean, std), strict=True)), low, high, image)
+    return TensorInfo(name, what, mean, std, low, high, image)
 
 
 def _pairs(mean: Sequence[float], std: Sequence[float]) -> list[tuple[float, float]]:

@@ -101,7 +101,7 @@ def _follow(start: Any, readers: dict[int, list[Any]], outputs: set[int], calls:
             return None
         node = following[0]
         layer, kind = node.layer, type(node.layer).__name__
-        if calls[id(layer)] > 1:
+        if calls[id(layer)] > 1 and layer.weights:
             return None
         if kind in _KERNEL_AXES:
             return Pair(start.layer, norm, layer) if _reads_channels(layer) else None
