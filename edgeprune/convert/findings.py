@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeprune.convert.refusals import layers_of
+from edgeprune.convert.refusals import layer_of
 from edgeprune.profile.flatbuffer import parse
 from edgeprune.quantize.plan import RULES, QuantizationPlan
 
@@ -46,8 +46,8 @@ def conversion_warnings(content: bytes, plan: QuantizationPlan, model: tf_keras.
 def _listed(found: Sequence[tuple[str, str]], model: tf_keras.Model) -> str:
     rows = []
     for operator, tensor in found:
-        layers = layers_of([tensor], model)
-        rows.append(f"{operator} ({layers[0]})" if layers else operator)
+        layer = layer_of(tensor, model)
+        rows.append(f"{operator} ({layer})" if layer else operator)
     return ", ".join(dict.fromkeys(rows))
 
 

@@ -57,6 +57,16 @@ def layers_of(names: Sequence[str], model: tf_keras.Model) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in found if name))
 
 
+def layer_of(tensor: str, model: tf_keras.Model) -> str | None:
+    """The layer that computes a tensor of a .tflite.
+
+    What is fused into one operator is named together; of these, the layer with a kernel does the computing.
+    """
+    names = layers_of([tensor], model)
+    weighted = (n for n in names if any(hasattr(model.get_layer(n), key) for key in ("kernel", "depthwise_kernel")))
+    return next(weighted, names[0] if names else None)
+
+
 def _layer_in(scope: str, known: Sequence[str]) -> str | None:
     """The longest layer name that is whole path parts of ``scope``; layer names may hold slashes themselves."""
     inner = f"/{scope.partition('@')[0]}/"

@@ -79,14 +79,13 @@ def first_fall(errors: Sequence[TensorError]) -> TensorError | None:
 
 def describe(errors: Sequence[TensorError], model: Any) -> dict[str, Any] | None:
     """Where the error arises, for the report: layer, operator, and the decibels before and after."""
-    from edgeprune.convert.refusals import layers_of
+    from edgeprune.convert.refusals import layer_of
 
     row = first_fall(errors)
     if row is None:
         return None
-    layers = layers_of([row.tensor], model)
     return {
-        "layer": layers[0] if layers else None,
+        "layer": layer_of(row.tensor, model),
         "operator": row.operator,
         "tensor": row.tensor,
         "sqnr_db": row.sqnr_db,

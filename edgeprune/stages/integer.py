@@ -81,9 +81,9 @@ def _validation(content: bytes, model: tf_keras.Model, context: Context) -> floa
 
 
 def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model: tf_keras.Model) -> dict[str, Any]:
-    from edgeprune.convert.refusals import layers_of
+    from edgeprune.convert.refusals import layer_of
 
-    layers = [next(iter(layers_of([tensor], model)), tensor) for tensor in chosen.tensors]
+    layers = [layer_of(tensor, model) or tensor for tensor in chosen.tensors]
     warnings = []
     if not chosen.met:
         warnings.append(
