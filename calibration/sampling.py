@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeprune.data import InputSpec, Split, data_errors
 from edgeprune.data.labels import stratified_order
+from edgeprune.data.spec import Shape
 
 Sample = list[np.ndarray] | dict[str, np.ndarray]
 
@@ -79,8 +80,9 @@ def check_samples(
         class_count: number of classes in the training data, if known.
 
     Returns:
-        Warnings, one sentence each: no samples, values that are not finite, constant samples, a range so narrow that
-        the data were probably scaled twice, outliers, classes without a sample.
+        Warnings, one sentence each: no samples, another shape or dtype than the model takes, values that are not
+        finite, constant samples, a range so narrow that the data were probably scaled twice, outliers, classes without
+        a sample.
     """
     rows = [list(sample.values()) if isinstance(sample, dict) else sample for sample in samples]
     if not rows:
@@ -88,11 +90,30 @@ def check_samples(
     warnings = []
     for i, name in enumerate(input_spec.names):
         where = f" of input {name!r}" if len(input_spec.names) > 1 else ""
+        warnings += _check_form([row[i] for row in rows], input_spec.shapes[i], input_spec.dtypes[i], where)
         warnings += _check_values([np.asarray(row[i], np.float64) for row in rows], where)
     if labels is not None and class_count is not None and len(np.unique(labels)) < class_count:
         missing = class_count - len(np.unique(labels))
         warnings.append(f"{missing} of {class_count} classes have no representative sample; use more samples.")
     return warnings
+
+
+def _check_form(samples: list[np.ndarray], shape: Shape, dtype: str, where: str) -> list[str]:
+    warnings = []
+    wrong = [sample.shape[1:] for sample in samples if not _fits(sample.shape[1:], shape)]
+    if wrong:
+        warnings.append(
+            f"{len(wrong)} of {len(samples)} representative samples{where} have another shape than the model takes: "
+            f"{wrong[0]} instead of {shape}."
+        )
+    other = sorted({sample.dtype.name for sample in samples} - {dtype})
+    if other:
+        warnings.append(f"Representative samples{where} are {', '.join(other)}; the model takes {dtype}.")
+    return warnings
+
+
+def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
+    return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))
 
 
 def _check_values(samples: list[np.ndarray], where: str) -> list[str]:

@@ -44,6 +44,7 @@ def build(
     trust_model: bool = False,
     custom_objects: str | Path | None = None,
     export_keras3: bool = False,
+    compress: bool = False,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -62,6 +63,7 @@ def build(
         trust_model: run code that the model file brings along.
         custom_objects: a Python file that defines layer classes of the model; needs ``trust_model``.
         export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
+        compress: write every .tflite once more as .tflite.gz.
         progress: hears what is going on.
         command: how the build was started, for the report.
 
@@ -86,7 +88,9 @@ def build(
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
         context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress())
-        report = _build(context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3)
+        report = _build(
+            context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, compress
+        )
     return report
 
 
@@ -106,7 +110,13 @@ def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
 
 
 def _build(
-    context: Context, data: Any, folder: Path, limits: Limits, command: str | None, export_keras3: bool
+    context: Context,
+    data: Any,
+    folder: Path,
+    limits: Limits,
+    command: str | None,
+    export_keras3: bool,
+    compress: bool,
 ) -> dict[str, Any]:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
@@ -123,14 +133,13 @@ def _build(
     if export_keras3:
         _export_keras3(folder, context)
     report = assemble(plan, run, context, files, limits, name, command)
-    copy_file(folder / files[report["pick"]], folder / f"{name}.tflite")
-    for variant in report["variants"]:
-        if variant["name"] == report["pick"] and variant["compiled"]:
-            copy_file(folder / variant["compiled"]["file"], folder / _compiled_name(name, variant["compiled"]["file"]))
+    _write_pick(context, run, report, folder, name)
+    if compress:
+        _compress(folder)
     with output_errors(folder):
         write_json(folder / "report.json", report)
         write_views(report, folder)
-    _write_manifest(context, folder, command)
+    _write_manifest(context, run, plan, folder, command)
     return report
 
 
@@ -212,7 +221,7 @@ def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name:
             copy_file(compiled, exported)
             wanted.add(exported)
     # What an earlier recipe left in the folders that belong to the build would be taken for results of this one.
-    for stale in {*folder.glob("variants/*.tflite"), *folder.glob("models/*.keras")} - wanted:
+    for stale in {*folder.glob("variants/*.tflite*"), *folder.glob("models/*.keras")} - wanted:
         stale.unlink()
     data, _ = context.required()
     if data.class_names:
@@ -231,7 +240,29 @@ def _export_keras3(folder: Path, context: Context) -> None:
         export_keras3(reload_model(path, trust=context.trust.given), path.with_suffix(KERAS3_SUFFIX))
 
 
-def _write_manifest(context: Context, folder: Path, command: str | None) -> None:
+def _write_pick(context: Context, run: Run, report: dict[str, Any], folder: Path, name: str) -> None:
+    """The pick under the model's own name, and beside it code that runs it."""
+    from edgeprune.snippets import write_snippets
+
+    data, task = context.required()
+    pick = next(variant for variant in report["variants"] if variant["name"] == report["pick"])
+    copy_file(folder / pick["file"], folder / f"{name}.tflite")
+    if pick["compiled"]:
+        copy_file(folder / pick["compiled"]["file"], folder / _compiled_name(name, pick["compiled"]["file"]))
+    inputs = context.load(run.artifacts[planning.MODEL]).input_names
+    classes = data.class_names if task.classes else None
+    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, inputs, classes)
+
+
+def _compress(folder: Path) -> None:
+    """Every .tflite once more, as gzip makes it at level 9, with no time stamp."""
+    import gzip
+
+    for path in [*folder.glob("*.tflite"), *folder.glob("variants/*.tflite")]:
+        write_bytes(path.with_name(path.name + ".gz"), gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
+
+
+def _write_manifest(context: Context, run: Run, plan: planning.Plan, folder: Path, command: str | None) -> None:
     from edgeprune.report.document import environment
 
     data, _ = context.required()
@@ -255,6 +286,11 @@ def _write_manifest(context: Context, folder: Path, command: str | None) -> None
             "reproducibility": promise,
             "inputs": dict(context.inputs),
             "preprocessing": data.preprocessing,
+            "calibration": {
+                variant.name: run.artifacts[variant.last].facts["calibration"]["indices"]
+                for variant in plan.variants
+                if "calibration" in run.artifacts[variant.last].facts
+            },
             "environment": environment(),
             "files": {
                 str(path.relative_to(folder)): {"sha256": sha256_file(path), "bytes": path.stat().st_size}

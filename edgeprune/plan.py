@@ -95,7 +95,7 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
                 if recipe.qat and mode != "int8":
                     continue  # the model carries the rounding of int8
                 config = _convert_config(recipe, target, mode, sparse=mode == "float32" and _is_sparse(recipe))
-                ending = f"{mode}-sparse" if config.sparse else mode
+                ending = f"{mode}-sparse" if config.plan.sparse else mode
                 made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
                 variants.append(Variant(f"{chain.last}-{ending}", made[-1].name, chain.last, series, rate))
@@ -224,17 +224,32 @@ def channel_multiple(recipe: Recipe, target: Target) -> int:
 
 
 def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool = False) -> stages.ConvertConfig:
-    plan = quantization_plan(mode, recipe.quantize, target)
-    return stages.ConvertConfig(
-        mode=plan.mode, io=plan.io, calibration=recipe.calibration if plan.needs_samples else None, sparse=sparse
-    )
+    plan = dataclasses.replace(quantization_plan(mode, recipe, target), sparse=sparse)
+    calibration = recipe.calibration if plan.needs_samples else None
+    if mode == "mixed":
+        return stages.MixedStageConfig(plan=plan, calibration=calibration, mixed=recipe.mixed)
+    if mode == "int8" and (recipe.quantize.equalize or recipe.quantize.correct_bias):
+        return stages.PreparedConvertConfig(
+            plan=plan,
+            calibration=calibration,
+            equalize=recipe.quantize.equalize,
+            correct_bias=recipe.quantize.correct_bias,
+        )
+    return stages.ConvertConfig(plan=plan, calibration=calibration)
 
 
 def _variant_steps(name: str, parent: str, config: stages.ConvertConfig, target: Target) -> list[Step]:
-    converting = stages.calibrate_and_convert if config.calibration else stages.convert
-    steps = [Step(f"{name}.convert", converting, config, after=parent)]
-    if target.compiler and config.mode == "int8":  # the compilers take integers only
+    steps = [Step(f"{name}.convert", _converting(config), config, after=parent)]
+    if target.compiler and config.plan.mode == "int8":  # the compilers take integers only
         steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
     for measuring in (stages.profile, stages.evaluate, stages.latency):
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
     return steps
+
+
+def _converting(config: stages.ConvertConfig) -> Stage:
+    by_config = {
+        stages.MixedStageConfig: stages.mix_and_convert,
+        stages.PreparedConvertConfig: stages.prepare_and_convert,
+    }
+    return by_config.get(type(config), stages.calibrate_and_convert if config.calibration else stages.convert)

@@ -28,7 +28,8 @@ CriterionName = Literal[
     "l1", "l2", "fpgm", "bn_scale", "taylor", "fisher", "activation", "apoz", "reconstruction", "sampling", "random"
 ]
 ScheduleName = Literal["constant", "one_shot", "polynomial", "cubic", "exponential", "one_cycle"]
-Mode = Literal["float32", "float16", "dynamic", "int8"]
+Mode = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int8-weights", "int4-weights", "mixed"]
+IO = Literal["float", "int8", "uint8"]
 # What people may look for → how it is called here.
 RENAMED = {"magnitude": "weights"}
 
@@ -249,14 +250,31 @@ class QuantizeConfig(Config):
     """``[quantize]``: the number formats that every model is converted to."""
 
     modes: Annotated[tuple[Mode, ...], pydantic.Field(min_length=1)] = ("float32",)
-    io: Literal["float", "int8"] | None = None  # input/output of int8 files; None: what the target prefers
+    io: IO | None = None  # input/output of int8 files; None: what the target prefers
+    equalize: bool = False  # before int8: even out the ranges of channels in neighbouring layers
+    correct_bias: bool = False  # before int8: undo the mean error that quantized weights make
 
 
 class CalibrationConfig(Config):
     """``[calibration]``: the representative samples for int8, drawn from training data."""
 
-    samples: Annotated[int, pydantic.Field(gt=0)] = 256
-    strategy: Literal["stratified", "random"] = "stratified"
+    samples: Annotated[int, pydantic.Field(gt=0)] | Literal["auto"] = 256  # auto: until the ranges stop growing
+    strategy: Literal["stratified", "random", "coverage"] = "stratified"
+    range: Literal["minmax", "percentile", "mse"] = "minmax"  # of activations, from what the samples show
+    percentile: Annotated[float, pydantic.Field(gt=50, le=100)] = 99.99  # of values inside; range = "percentile"
+
+
+class MixedConfig(Config):
+    """``[mixed]``: the layers that int8 hurts most stay in float, as few as ``max_drop`` allows."""
+
+    max_drop: Annotated[float, pydantic.Field(ge=0)] = 0.5  # points of the metric on validation, against the model
+    steps: Annotated[int, pydantic.Field(ge=1)] = 5  # files tried
+
+
+class ConversionConfig(Config):
+    """``[convert]``: what the files may ask of the runtime."""
+
+    select_tf_ops: bool = False  # operators of full TensorFlow, which most runtimes on boards do not have
 
 
 def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float]:
@@ -296,6 +314,8 @@ class Recipe(Config):
     augment: AugmentConfig = AugmentConfig()
     quantize: QuantizeConfig = QuantizeConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    mixed: MixedConfig = MixedConfig()
+    convert: ConversionConfig = ConversionConfig()
     rates: tuple[OpenFraction, ...] = ()  # a pruned chain for each; (): one chain, as the sections say
 
     @pydantic.field_validator("rates")

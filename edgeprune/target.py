@@ -161,7 +161,7 @@ class LatencyModel(Facts):
 class Quantization(Facts):
     """``[quantization]``: what full-integer files for this target should look like."""
 
-    io: Literal["float", "int8"]  # number format of their inputs and outputs
+    io: Literal["float", "int8", "uint8"]  # number format of their inputs and outputs
     static_batch: bool = False  # all sizes must be fixed, the batch included
 
 

@@ -80,13 +80,13 @@ def test_every_recipe_runs_and_stays_accurate(builds, name):
 @pytest.mark.parametrize("name", [name for name in RECIPES if "qat" in name])
 def test_trained_files_are_int8_throughout(builds, name):
     """Every operator computes in int8; inputs and outputs are as the target wants them."""
-    from edgeprune.profile.islands import float_operators
+    from edgeprune.convert.findings import float_operators
     from edgeprune.target import load_target
 
     folder, report = builds(name)
-    model = read(folder / rows(report)[RECIPES[name][-1]]["file"])
-    assert float_operators(model) == []
-    graph = model.subgraphs[0]
+    path = folder / rows(report)[RECIPES[name][-1]]["file"]
+    assert float_operators(path.read_bytes()) == []
+    graph = read(path).subgraphs[0]
     wanted = {"int8": "int8", "float": "float32"}[load_target("rpi4").quantization.io]
     assert {graph.tensors[index].dtype for index in (*graph.inputs, *graph.outputs)} == {wanted}
 

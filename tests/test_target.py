@@ -107,7 +107,7 @@ def test_targets_are_consistent(name):
 
 def test_inputs_and_outputs_of_int8_files():
     """Boards with a CPU take floats; the Edge TPU wants integers throughout."""
-    assert [load_target(name).quantization.io for name in ("rpi4", "android", "coral")] == ["float", "float", "int8"]
+    assert [load_target(name).quantization.io for name in ("rpi4", "android", "coral")] == ["float", "float", "uint8"]
 
 
 def test_aliases_name_one_target_each():
@@ -151,7 +151,7 @@ def test_a_target_of_ones_own(tmp_path):
     ("change", "complaint"),
     [
         (("threads = 2", "threads = 0"), "threads: Input should be greater than 0"),
-        (('io = "float"', 'io = "int4"'), "quantization.io: Input should be 'float' or 'int8'"),
+        (('io = "float"', 'io = "int4"'), "quantization.io: Input should be 'float', 'int8' or 'uint8'"),
         (("title", "titel"), "titel: Extra inputs are not permitted"),
         (('threads = "counted"', ""), "no source for threads"),
         (('threads = "counted"', 'threads = "counted", cpu = "x"'), "a source for cpu, which is not there"),

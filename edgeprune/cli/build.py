@@ -25,6 +25,7 @@ from edgeprune.cli.options import model_options
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run in the folder finished.")
 @model_options
 @click.option("--export-keras3", is_flag=True, help="Write the Keras models for Keras 3, too (.keras3.keras).")
+@click.option("--compress", is_flag=True, help="Write every .tflite as .tflite.gz, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json, and nothing else.")
 def build(model: str | None, target: str, as_json: bool, out: Path | None, **options: object) -> None:
     """Prune, fine-tune, quantize, convert and measure MODEL.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.chatter import without_lines
+from edgeprune.convert.refusals import translate
 from edgeprune.errors import ConversionError
 from edgeprune.quantize.plan import QuantizationPlan
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 Samples = Callable[[], Any]
 
-# What the converter says about every int8 model.
-_CHATTER = re.compile("fully_quantize: |WARNING: All log messages before absl|[IW]0000 ")
+# What the converter says about every int8 model, and MLIR about every model that it refuses.
+_CHATTER = re.compile(
+    "fully_quantize: |WARNING: All log messages before absl|[IWE]0000 |loc\\(|error: |\\s|TF Select ops: |Some ops "
+)
 
 
 def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None = None) -> bytes:
@@ -35,20 +38,86 @@ def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | No
         The flatbuffer.
 
     Raises:
-        ConversionError: the converter refused, with its reason.
+        ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed.
+        MissingError: the format needs a package that is not installed.
+    """
+    if plan.mode in ("int8-weights", "int4-weights"):
+        from edgeprune.convert.weights import quantize_weights
+
+        return quantize_weights(_run(model, plan, _float32), plan.mode)
+    if plan.mode == "mixed" or plan.ranges != "minmax":
+        return quantize_calibrated(calibrate(model, plan, samples), plan)
+    return _run(model, plan, _SETTINGS[plan.mode], samples)
+
+
+def calibrate(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None) -> bytes:
+    """A float32 .tflite whose activations carry their ranges: what :func:`quantize_calibrated` takes.
+
+    The ranges are what the samples reach, narrowed as the plan says (:mod:`edgeprune.calibration.ranges`).
+    """
+    from edgeprune.calibration.ranges import narrowed_ranges
+    from edgeprune.convert.calibrated import read_ranges, with_ranges
+
+    assert samples is not None
+    content = _run(model, plan, _calibration, samples)
+    if plan.ranges == "minmax":
+        return content
+    reached = read_ranges(content)
+    return with_ranges(content, narrowed_ranges(content, reached, samples, plan.ranges, plan.percentile))
+
+
+def quantize_calibrated(calibrated: bytes, plan: QuantizationPlan, *, verify: bool = False) -> bytes:
+    """Quantize a calibrated .tflite to int8, all but the operators that make ``plan.float_tensors``.
+
+    Args:
+        calibrated: from :func:`calibrate`.
+        plan: of a format with int8 activations.
+        verify: with operators that compare each result with the float one's (TensorFlow's ``NumericVerify``).
     """
     import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
 
+    dtype = getattr(tf, _IO_TYPES[plan.io])
+    with without_lines(_CHATTER):
+        return bytes(
+            mlir_quantize(
+                calibrated,
+                input_data_type=dtype,
+                output_data_type=dtype,
+                enable_numeric_verify=verify,
+                denylisted_nodes=list(plan.float_tensors) or None,
+            )
+        )
+
+
+def _run(
+    model: tf_keras.Model, plan: QuantizationPlan, settings: Callable[..., None], samples: Samples | None = None
+) -> bytes:
+    import tensorflow as tf
+
+    _check_shapes(model, plan)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(model, plan.one_scale)], model)
-    _SETTINGS[plan.mode](converter, plan, samples)
+    settings(converter, plan, samples)
+    if plan.select_tf_ops:
+        operators = {*converter.target_spec.supported_ops, tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS}
+        converter.target_spec.supported_ops = sorted(operators, key=lambda ops: ops.value)
     try:
         with without_lines(_CHATTER):
             return bytes(converter.convert())
-    except Exception as error:  # the converter raises many types; all of them end the build with its own words
+    except Exception as error:  # the converter raises many types; all of them end the build, in the user's terms
+        raise translate(error, model, plan.mode) from error
+
+
+def _check_shapes(model: tf_keras.Model, plan: QuantizationPlan) -> None:
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in zip(model.input_names, model.inputs, strict=True)}
+    open_ones = {name: shape for name, shape in shapes.items() if None in shape}
+    if plan.static_shapes and open_ones:
+        listed = ", ".join(f"{name} {shape}" for name, shape in open_ones.items())
         raise ConversionError(
-            f"TensorFlow's converter refused {model.name!r} as {plan.mode}: {_reason(error)}.",
-            fix="use --debug for its whole output; a layer without a TFLite operator must be replaced.",
-        ) from error
+            f"The model {model.name!r} has inputs of open size: {listed}.",
+            expected="fixed sizes: the target takes no shape that is known only at run time.",
+            fix="build the model with an input of fixed size (tf_keras.Input([height, width, channels])).",
+        )
 
 
 def _function(model: tf_keras.Model, one_scale: Sequence[str] = ()) -> Any:
@@ -81,7 +150,7 @@ def _float32(converter: Any, plan: QuantizationPlan, samples: Samples | None) ->
 def _float16(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    _dynamic(converter, plan, samples)
     converter.target_spec.supported_types = [tf.float16]
 
 
@@ -94,17 +163,31 @@ def _dynamic(converter: Any, plan: QuantizationPlan, samples: Samples | None) ->
 def _int8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    _dynamic(converter, plan, samples)
     if not plan.ranges_in_model:
         converter.representative_dataset = samples
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if plan.io == "int8":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
+    if plan.io != "float":
+        converter.inference_input_type = converter.inference_output_type = getattr(tf, _IO_TYPES[plan.io])
 
 
-_SETTINGS = {"float32": _float32, "float16": _float16, "dynamic": _dynamic, "int8": _int8}
+def _int16x8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+    import tensorflow as tf
+
+    _dynamic(converter, plan, samples)
+    converter.representative_dataset = samples
+    # Operators without a 16-bit kernel stay in float; a warning of the variant names them.
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+    ]
 
 
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+def _calibration(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+    _dynamic(converter, plan, samples)
+    converter.representative_dataset = samples
+    converter._experimental_calibrate_only = True
+
+
+_SETTINGS = {"float32": _float32, "float16": _float16, "dynamic": _dynamic, "int8": _int8, "int16x8": _int16x8}
+_IO_TYPES = {"float": "float32", "int8": "int8", "uint8": "uint8"}

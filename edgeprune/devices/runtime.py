@@ -41,13 +41,21 @@ class Runtime:
     version: str
     module: Any
 
-    def interpreter(self, model: str | Path | bytes, *, threads: int = 1, kernels: Kernels = "default") -> Any:
+    def interpreter(
+        self,
+        model: str | Path | bytes,
+        *,
+        threads: int = 1,
+        kernels: Kernels = "default",
+        preserve_all_tensors: bool = False,
+    ) -> Any:
         """An interpreter of a .tflite file or its bytes, tensors allocated.
 
         Args:
             model: path or content of the file.
             threads: number of threads that one inference may use.
             kernels: 'default', what the runtime chooses (XNNPACK where it applies), or 'builtin', its own only.
+            preserve_all_tensors: intermediate tensors can be read after a run; takes more memory.
 
         Raises:
             ModelError: damaged, or with operators that this runtime cannot run.
@@ -63,7 +71,10 @@ class Runtime:
         try:
             with without_lines(_INFO):
                 interpreter = self.module.Interpreter(
-                    **source, num_threads=threads, experimental_op_resolver_type=resolver
+                    **source,
+                    num_threads=threads,
+                    experimental_op_resolver_type=resolver,
+                    experimental_preserve_all_tensors=preserve_all_tensors,
                 )
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

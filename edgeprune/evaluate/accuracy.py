@@ -21,37 +21,53 @@ BATCH = 250
 
 
 @dataclasses.dataclass(frozen=True)
-class Parity:
-    """How far a .tflite is from the Keras model that it came from, over all outputs.
+class OutputParity:
+    """One output of a .tflite against the Keras model's.
 
-    ``top1_agreement`` is the fraction of samples with the same largest output; None where that has no meaning.
+    ``top1_agreement`` is the fraction of samples with the same largest value; None where that has no meaning.
     """
 
+    name: str
     max_abs_error: float
     mean_abs_error: float
     top1_agreement: float | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """How far a .tflite is from the Keras model that it came from, over all outputs; agreement is the first one's."""
+
+    max_abs_error: float
+    mean_abs_error: float
+    top1_agreement: float | None
+    outputs: tuple[OutputParity, ...]
+
+
 @dataclasses.dataclass
-class _ParitySums:
+class _OutputSums:
     largest: float = 0.0
     total: float = 0.0
     values: int = 0
     agreeing: int = 0
     samples: int = 0
 
-    def add(self, reference: list[np.ndarray], outputs: list[np.ndarray]) -> None:
-        for expected, found in zip(reference, outputs, strict=True):
-            error = np.abs(expected - found)
-            self.largest = max(self.largest, float(error.max()))
-            self.total += float(error.sum(dtype=np.float64))
-            self.values += error.size
-        self.agreeing += int(np.sum(reference[0].argmax(-1) == outputs[0].argmax(-1)))
-        self.samples += reference[0][..., 0].size
+    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
+        error = np.abs(expected - found)
+        self.largest = max(self.largest, float(error.max()))
+        self.total += float(error.sum(dtype=np.float64))
+        self.values += error.size
+        self.agreeing += int(np.sum(expected.argmax(-1) == found.argmax(-1)))
+        self.samples += expected[..., 0].size
 
-    def parity(self, classes: int | None) -> Parity:
-        agreement = self.agreeing / self.samples if classes and classes > 1 else None
-        return Parity(self.largest, self.total / self.values, agreement)
+    def parity(self, name: str, classes: int | None, width: int) -> OutputParity:
+        agreement = self.agreeing / self.samples if classes and width > 1 else None
+        return OutputParity(name, self.largest, self.total / self.values, agreement)
+
+
+def _parity(sums: dict[str, _OutputSums], widths: Sequence[int], classes: int | None) -> Parity:
+    rows = tuple(part.parity(name, classes, width) for (name, part), width in zip(sums.items(), widths, strict=True))
+    total, values = sum(part.total for part in sums.values()), sum(part.values for part in sums.values())
+    return Parity(max(row.max_abs_error for row in rows), total / values, rows[0].top1_agreement, rows)
 
 
 def evaluate_keras(model: tf_keras.Model, split: Split, task: Task) -> float:
@@ -79,16 +95,19 @@ def evaluate_tflite(
         return tf.nest.flatten(reference(x, training=False))
 
     metric = task.new_metric()
-    sums = _ParitySums()
+    sums = {name: _OutputSums() for name in reference.output_names} if reference is not None else {}
+    widths: list[int] = []
     progress.begin("evaluating", split.size)
     for x, y in split.batches(BATCH):
         outputs = session.run(_inputs(x, session.inputs))
         metric.update_state(first_output(y), outputs[0])
         if reference is not None:
-            sums.add([np.asarray(part) for part in forward(x)], outputs)
+            widths = [output.shape[-1] for output in outputs]
+            for part, expected, found in zip(sums.values(), forward(x), outputs, strict=True):
+                part.add(np.asarray(expected), found)
         progress.advance(len(outputs[0]))
     progress.end()
-    return float(metric.result()), sums.parity(task.classes) if reference is not None else None
+    return float(metric.result()), _parity(sums, widths, task.classes) if sums else None
 
 
 def _inputs(x: Any, names: Sequence[str]) -> list[np.ndarray]:

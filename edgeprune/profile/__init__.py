@@ -101,6 +101,7 @@ class Profile:
     sha256: str
     bytes: int
     gzip_bytes: int
+    zstd_bytes: int
     params: int
     nonzero_params: int
     weight_sparsity: float | None
@@ -171,6 +172,7 @@ def profile(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         gzip_bytes=size.gzip_bytes(content),
+        zstd_bytes=size.zstd_bytes(content),
         params=size.params(model),
         nonzero_params=size.nonzero_params(model),
         weight_sparsity=size.weight_sparsity(model),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 
 # The package fills its namespace with one class per table of the schema.
@@ -124,8 +125,11 @@ class _Parser:
         return self.view[start : start + length]
 
     def _operator_code(self, code: Any) -> tuple[str, bool, int]:
-        # Codes above 127 did not fit into the first field; older writers fill only that one.
-        number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
+        # Codes above 127 did not fit into the first field; older writers fill only that one, some newer ones only the
+        # second. The accessor of the second prefers the first, so the field (number 3 of the table) is read here.
+        field = code._tab.Offset(10)
+        second = code._tab.Get(flatbuffers.number_types.Int32Flags, field + code._tab.Pos) if field else 0
+        number = max(code.DeprecatedBuiltinCode(), second)
         name = _OPERATOR_NAMES.get(number, f"BUILTIN_{number}")
         custom = name == "CUSTOM"
         return (self._text(code.CustomCode()) or name if custom else name), custom, code.Version()

@@ -65,6 +65,13 @@ def gzip_bytes(content: bytes) -> int:
     return len(gzip.compress(content, compresslevel=9, mtime=0))
 
 
+def zstd_bytes(content: bytes) -> int:
+    """Size after zstd at level 19."""
+    import zstandard
+
+    return len(zstandard.ZstdCompressor(level=19).compress(content))
+
+
 def kernels(model: TFLiteModel) -> list[Kernel]:
     """The kernels of all subgraphs, each stored tensor once, in the order in which operators use them."""
     found: dict[tuple[int, int], Kernel] = {}

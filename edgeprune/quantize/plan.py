@@ -3,10 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
-from edgeprune.recipe import Mode, QuantizeConfig
+from edgeprune.recipe import IO, Mode, Recipe
 from edgeprune.target import Target
+
+Ranges = Literal["minmax", "percentile", "mse"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a number format needs and allows.
+
+    Attributes:
+        samples: activation ranges come from representative samples.
+        integer_io: inputs and outputs may be 8-bit integers.
+        clipping: activation ranges may be narrower than what the samples show.
+    """
+
+    samples: bool = False
+    integer_io: bool = False
+    clipping: bool = False
+
+
+# One line per number format. 16 bits have room for every outlier, and only int8's ranges can be set from outside.
+RULES: Mapping[Mode, Rule] = MappingProxyType(
+    {
+        "float32": Rule(),
+        "float16": Rule(),
+        "dynamic": Rule(),
+        "int8": Rule(samples=True, integer_io=True, clipping=True),
+        "int16x8": Rule(samples=True),
+        "int8-weights": Rule(),
+        "int4-weights": Rule(),
+        "mixed": Rule(samples=True, integer_io=True, clipping=True),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,18 +54,34 @@ class QuantizationPlan:
         sparse: store weights with many zeros sparse; for float32 only.
         ranges_in_model: whether they are in the model: it was trained with rounded activations.
         one_scale: names of layers whose kernels get one scale for all channels, so that shared weights stay shared.
+        ranges: how an activation's range comes from its values; ``percentile``: percent of the values inside.
+        static_shapes: the target takes no shape that is known only at run time.
+        select_tf_ops: operators of full TensorFlow are allowed.
+        float_tensors: names of the tensors whose operators stay in float (mode ``mixed``).
     """
 
     mode: Mode
-    io: Literal["float", "int8"]
+    io: IO
     needs_samples: bool
     sparse: bool = False
     ranges_in_model: bool = False
     one_scale: tuple[str, ...] = ()
+    ranges: Ranges = "minmax"
+    percentile: float = 99.99
+    static_shapes: bool = False
+    select_tf_ops: bool = False
+    float_tensors: tuple[str, ...] = ()
 
 
-def quantization_plan(mode: Mode, config: QuantizeConfig, target: Target) -> QuantizationPlan:
-    """The plan for one mode; only full int8 files may have int8 inputs and outputs."""
-    if mode != "int8":
-        return QuantizationPlan(mode, "float", needs_samples=False)
-    return QuantizationPlan(mode, config.io or target.quantization.io, needs_samples=True)
+def quantization_plan(mode: Mode, recipe: Recipe, target: Target) -> QuantizationPlan:
+    """The plan for one mode: the format's rule first, then the recipe, then what the target prefers."""
+    rule = RULES[mode]
+    return QuantizationPlan(
+        mode,
+        (recipe.quantize.io or target.quantization.io) if rule.integer_io else "float",
+        needs_samples=rule.samples,
+        ranges=recipe.calibration.range if rule.clipping else "minmax",
+        percentile=recipe.calibration.percentile,
+        static_shapes=target.quantization.static_batch,
+        select_tf_ops=recipe.convert.select_tf_ops,
+    )

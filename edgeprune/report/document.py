@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeprune.train.task import Task
 
 SCHEMA_VERSION = 1
+PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")
 
 
 def assemble(
@@ -88,6 +89,12 @@ def environment() -> dict[str, str]:
     return {**versions(), "runtime": find_runtime().version, "platform": platform.platform(), "cpu": cpu_model()}
 
 
+def _conversion_warnings(artifact: Artifact) -> list[str]:
+    facts = artifact.facts
+    topics = ("conversion", "calibration", "mixed")
+    return [warning for topic in topics for warning in facts.get(topic, {}).get("warnings", [])]
+
+
 def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, task: Task) -> dict[str, Any]:
     profile, evaluation = dict(artifact.facts["profile"]), artifact.facts["evaluation"]
     test = evaluation["test"]
@@ -97,7 +104,8 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "series": variant.series,
         "rate": variant.rate,
         "baseline": False,
-        **{key: profile[key] for key in ("sha256", "bytes", "gzip_bytes", "params", "nonzero_params", "macs")},
+        **{key: profile[key] for key in PROFILE_KEYS},
+        "metadata_bytes": artifact.facts["conversion"]["metadata_bytes"],
         "weight_sparsity": profile["weight_sparsity"],
         "metric": test,
         "drop_points": task.drop(reference, test["value"]),
@@ -114,8 +122,9 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "compiled": _compiled(artifact, file),
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
+        **{key: artifact.facts[key] for key in ("mixed", "prepared") if key in artifact.facts},
         "min_runtime": profile["min_runtime"],
-        "warnings": [*artifact.facts.get("warnings", []), *profile["warnings"]],
+        "warnings": [*artifact.facts.get("warnings", []), *profile["warnings"], *_conversion_warnings(artifact)],
     }
 
 

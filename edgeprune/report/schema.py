@@ -82,6 +82,8 @@ class Parity(Entry):
     max_abs_error: Number | None
     mean_abs_error: Number | None
     top1_agreement: Fraction | None
+    outputs: list[dict[Text, Any]] | None = None  # the same figures per output, with its name
+    origin: dict[Text, Any] | None = None  # where along the graph the error arises, if agreement is low
 
 
 class Measured(Entry):
@@ -170,6 +172,8 @@ class Variant(Entry):
     sha256: Sha256
     bytes: Count
     gzip_bytes: Count | None
+    zstd_bytes: Count | None = None
+    metadata_bytes: Count | None = None  # of bytes: TFLite metadata and label file
     params: Count | None
     nonzero_params: Count | None
     macs: Count | None

@@ -128,6 +128,11 @@ def _size() -> list[Entry]:
     return [
         (Column("File", "as it is", "Size"), lambda variant: fmt.size(variant.bytes)),
         (Column("gzip", "compressed", "Size"), lambda variant: fmt.size(variant.gzip_bytes)),
+        (Column("zstd", "compressed", "Size", level=IN_HTML), lambda variant: fmt.size(variant.zstd_bytes)),
+        (
+            Column("Metadata", "part of the file", "Size", level=IN_HTML),
+            lambda variant: fmt.size(variant.metadata_bytes),
+        ),
     ]
 
 

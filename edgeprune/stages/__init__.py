@@ -2,6 +2,7 @@
 
 from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, compile_model, convert
 from edgeprune.stages.filters import FiltersStageConfig, filters
+from edgeprune.stages.integer import MixedStageConfig, PreparedConvertConfig, mix_and_convert, prepare_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
 from edgeprune.stages.measuring import evaluate, latency, profile
@@ -17,7 +18,9 @@ __all__ = [
     "FiltersStageConfig",
     "LayersStageConfig",
     "LotteryStageConfig",
+    "MixedStageConfig",
     "PrepareSparseConfig",
+    "PreparedConvertConfig",
     "QatStageConfig",
     "SparsifyStageConfig",
     "TrainingConfig",
@@ -34,6 +37,8 @@ __all__ = [
     "latency",
     "layers",
     "load",
+    "mix_and_convert",
+    "prepare_and_convert",
     "prepare_sparse",
     "profile",
     "qat",

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
 from edgeprune.errors import VerificationError
 from edgeprune.files import write_bytes
 from edgeprune.pipeline import Artifact, stage
+from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe import CalibrationConfig, Config, Mode
 from edgeprune.stages.sparse import check_sparse
+
+if TYPE_CHECKING:
+    import tf_keras
 
 
 class ConvertConfig(Config):
     """A conversion, with what the target decides already decided."""
 
-    mode: Mode
-    io: Literal["float", "int8"]
+    plan: QuantizationPlan
     calibration: CalibrationConfig | None  # None: the mode needs no samples
     sparse: bool = False  # store weights with many zeros sparse
 
 
-@stage()
+@stage("data", "task")
 def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
-    """Convert without looking at data."""
-    return _convert(artifact, config, context, samples=None)
+    """Convert without looking at samples; the metadata tells how data is preprocessed."""
+    return finish(artifact, config.plan, context, context.load(artifact), samples=None)
 
 
-@stage("data", "seed")
+@stage("data", "task", "seed")
 def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert with activation ranges from representative training samples."""
-    from edgeprune.calibration import representative_dataset, representative_indices
+    model = context.load(artifact)
+    samples, facts = representative(model, config, context)
+    return finish(artifact, config.plan, context, model, samples).with_(calibration=facts)
+
+
+def representative(model: tf_keras.Model, config: ConvertConfig, context: Context) -> tuple[Any, dict[str, Any]]:
+    """The representative dataset, and what the report and the manifest say about it."""
+    import numpy as np
+
+    from edgeprune.calibration import check_samples, choose_samples, representative_dataset
 
     data, _ = context.required()
     assert config.calibration is not None
-    calibration = config.calibration
-    indices = representative_indices(data.train, calibration.samples, calibration.strategy, context.seed)
-    return _convert(artifact, config, context, representative_dataset(data.train, indices))
+    indices = choose_samples(data.train, config.calibration, model, context.seed)
+    samples = representative_dataset(data.train, indices)
+    labels = data.train.labels
+    warnings = check_samples(
+        samples(),
+        data.train.spec,
+        labels=None if labels is None else labels[indices],
+        class_count=None if labels is None else len(np.unique(labels)),
+    )
+    return samples, {"samples": len(indices), "indices": indices.tolist(), "warnings": warnings}
 
 
 @stage("target", "compiler")
@@ -53,38 +73,71 @@ def compile_model(artifact: Artifact, config: None, context: Context) -> Artifac
     return artifact.with_({"compiled": made.file}, compiled=made.to_dict())
 
 
-def _convert(artifact: Artifact, config: ConvertConfig, context: Context, samples: Any) -> Artifact:
+def finish(
+    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Any
+) -> Artifact:
+    """Convert, check, and hand on the file."""
     from edgeprune.convert.tflite import convert as convert_model
-    from edgeprune.quantize.plan import QuantizationPlan
 
-    model, facts = context.load(artifact), artifact.facts
-    trained = config.mode == "int8" and facts.get("qat", {}).get("applied", False)
-    shared = _one_scale(model, facts) if trained else ()
-    plan = QuantizationPlan(config.mode, config.io, samples is not None, config.sparse, trained, shared)
-    path = context.folder / "model.tflite"
-    write_bytes(path, convert_model(model, plan, samples))
-    check_zeros_kept(path, facts.get("zeros", []))
-    check_clusters_kept(path, facts.get("clusters", []), config.mode, shared)
-    if config.sparse:
-        check_sparse(path, model, facts["sparse_inference"]["layers"])
-    return artifact.with_({"tflite": path}, warnings=[*facts.get("warnings", []), *_float_warnings(path, trained)])
+    plan = _as_trained(artifact, plan, model)
+    return write(artifact, plan, context, model, convert_model(model, plan, samples))
 
 
-def _one_scale(model: Any, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """The clustered layers that get one scale for all channels, as they were trained with."""
+def _as_trained(artifact: Artifact, plan: QuantizationPlan, model: tf_keras.Model) -> QuantizationPlan:
+    """The plan for a model that was trained for int8: its ranges are in it, and so are the scales of shared weights."""
     from edgeprune.quantize.rules import kernel_rule
 
+    facts = artifact.facts
+    if plan.mode != "int8" or not facts.get("qat", {}).get("applied", False):
+        return plan
     clustered = {row["layer"] for row in facts.get("clusters", [])}
     rules = {layer.name: kernel_rule(layer) for layer in model.layers if layer.name in clustered}
-    return tuple(name for name, rule in rules.items() if rule is not None and rule.one_scale)
+    shared = tuple(name for name, rule in rules.items() if rule is not None and rule.one_scale)
+    return dataclasses.replace(plan, ranges_in_model=True, one_scale=shared)
 
 
-def _float_warnings(path: Path, trained: bool) -> list[str]:
-    from edgeprune.profile.flatbuffer import read
-    from edgeprune.profile.islands import float_warning
+def write(
+    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, content: bytes
+) -> Artifact:
+    """Hand on a converted file, with what is odd about it."""
+    from edgeprune.convert.findings import conversion_warnings, select_operators
 
-    warning = float_warning(read(path)) if trained else None
-    return [warning] if warning else []
+    path = context.folder / "model.tflite"
+    described = _described(content, plan, context, model)
+    write_bytes(path, described)
+    facts = artifact.facts
+    check_zeros_kept(path, facts.get("zeros", []))
+    check_clusters_kept(path, facts.get("clusters", []), plan.mode, plan.one_scale)
+    if plan.sparse:
+        check_sparse(path, model, facts["sparse_inference"]["layers"])
+    return artifact.with_(
+        {"tflite": path},
+        conversion={
+            "warnings": conversion_warnings(content, plan, model),
+            "select_operators": select_operators(content),
+            "metadata_bytes": len(described) - len(content),
+        },
+    )
+
+
+def _described(content: bytes, plan: QuantizationPlan, context: Context, model: tf_keras.Model) -> bytes:
+    """The file with TFLite metadata: what its inputs are, what its outputs mean, what it needs."""
+    from edgeprune._version import __version__
+    from edgeprune.convert.metadata import describe, with_metadata
+    from edgeprune.profile.flatbuffer import parse
+    from edgeprune.profile.versions import format_version, min_runtime
+
+    data, task = context.required()
+    needed = min_runtime(parse(content))
+    runtime = f" Needs TensorFlow Lite {format_version(needed)} or newer." if needed else ""
+    info = describe(
+        model,
+        data.preprocessing,
+        description=f"{model.name} as {plan.mode}, converted by edgeprune {__version__}.{runtime}",
+        version=__version__,
+        classes=data.class_names if task.classes else None,
+    )
+    return with_metadata(content, info)
 
 
 def check_zeros_kept(path: Path, expected: list[dict[str, Any]]) -> None:

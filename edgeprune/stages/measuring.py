@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.devices.runtime import Runtime
+
+# Below this agreement with the Keras model, the report says where the error arises.
+LOW_AGREEMENT = 0.98
+ORIGIN_SAMPLES = 32
 
 
 @stage("data", "task", "runtime")
@@ -14,22 +24,23 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
 
     The only stage that reads test data.
     """
-    from edgeprune.devices.runtime import find_runtime
     from edgeprune.evaluate.accuracy import evaluate_tflite
     from edgeprune.evaluate.session import Session
 
     data, task = context.required()
     model = context.load(artifact)
-    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=find_runtime())
+    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=_runtime(artifact))
     validation, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     test, parity = evaluate_tflite(session, data.test, task, reference=model, progress=context.progress)
     session.close()
     assert parity is not None
+    agreement = parity.top1_agreement
+    origin = _origin(artifact, model, context) if agreement is not None and agreement < LOW_AGREEMENT else None
     return artifact.with_(
         evaluation={
             "validation": {"value": validation, "samples": data.validation.size},
             "test": {"value": test, "samples": data.test.size, "split": "test"},
-            "parity": dataclasses.asdict(parity),
+            "parity": {**dataclasses.asdict(parity), "origin": origin},
         }
     )
 
@@ -48,5 +59,30 @@ def latency(artifact: Artifact, config: None, context: Context) -> Artifact:
     """Latency on this machine, with the runtime's default kernels and with its built-in ones."""
     from edgeprune.devices.host import measure_latency
 
-    measured = [measure_latency(artifact.files["tflite"], threads=1, kernels=k) for k in ("default", "builtin")]
+    measured = [
+        measure_latency(artifact.files["tflite"], threads=1, kernels=k, runtime=_runtime(artifact))
+        for k in ("default", "builtin")
+    ]
     return artifact.with_(latency=measured)
+
+
+def _runtime(artifact: Artifact) -> Runtime:
+    """The first that is installed; only TensorFlow's own interpreter has the operators of full TensorFlow."""
+    from edgeprune.devices.runtime import find_runtime
+
+    return find_runtime("tensorflow" if artifact.facts["conversion"]["select_operators"] else None)
+
+
+def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> dict[str, Any] | None:
+    """The first layer after which the file departs from its Keras model, on validation samples."""
+    from edgeprune.calibration import representative_dataset, representative_indices
+    from edgeprune.convert.tflite import convert
+    from edgeprune.evaluate.origin import describe, error_by_tensor
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    data, _ = context.required()
+    indices = representative_indices(data.validation, ORIGIN_SAMPLES, "stratified", seed=0)
+    samples = representative_dataset(data.validation, indices)
+    reference = convert(model, QuantizationPlan("float32", "float", needs_samples=False))
+    errors = error_by_tensor(artifact.files["tflite"].read_bytes(), reference, samples(), _runtime(artifact))
+    return describe(errors, model)

@@ -98,9 +98,20 @@ def test_good_samples_give_no_warning():
     assert "1 of 4 classes" in check_samples(_rows(*NORMAL), SPEC, labels=labels, class_count=4)[0]
 
 
+def test_other_shapes_and_dtypes_are_named():
+    """A sample of the wrong size, and samples in float64."""
+    (warning,) = check_samples([*_rows(*NORMAL), [np.linspace(0, 9, 9, dtype=np.float32).reshape(1, 3, 3, 1)]], SPEC)
+    assert "1 of 21" in warning
+    assert "(3, 3, 1) instead of (2, 2, 1)" in warning
+    (warning,) = check_samples([[row[0].astype(np.float64)] for row in _rows(*NORMAL)], SPEC)
+    assert "float64; the model takes float32" in warning
+
+
 def test_inputs_by_name_are_checked_one_by_one():
     """For several inputs the warning names the input."""
     split = _split(np.arange(20) % 2, TWO_INPUTS)
-    samples = [{**sample, "right": np.zeros((1, 3))} for sample in representative_dataset(split, np.arange(5))()]
+    samples = [
+        {**sample, "right": np.zeros((1, 3), np.float32)} for sample in representative_dataset(split, np.arange(5))()
+    ]
     warnings = check_samples(samples, TWO_INPUTS)
     assert warnings == ["5 of 5 representative samples of input 'right' are constant (blank images?)."]

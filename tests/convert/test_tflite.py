@@ -1,16 +1,19 @@
 """Conversion: every number format runs, keeps names, and computes what the Keras model computes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from edgeprune.calibration import representative_dataset, representative_indices
-from edgeprune.convert.tflite import convert
+from edgeprune.convert.findings import conversion_warnings, float_operators, select_operators
+from edgeprune.convert.tflite import calibrate, convert, quantize_calibrated
 from edgeprune.devices.runtime import find_runtime
 from edgeprune.errors import ConversionError
 from edgeprune.evaluate.accuracy import evaluate_keras, evaluate_tflite
 from edgeprune.evaluate.session import Session
 from edgeprune.progress import Progress
-from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.quantize.plan import RULES, QuantizationPlan
 from edgeprune.recipe import TaskConfig
 from edgeprune.train.task import resolve_task
 
@@ -21,12 +24,18 @@ FORMATS = {
     ("dynamic", "float"): 0.97,
     ("int8", "float"): 0.95,
     ("int8", "int8"): 0.95,
+    ("int8", "uint8"): 0.95,
+    ("int16x8", "float"): 0.98,
+    ("int8-weights", "float"): 0.97,
+    ("int4-weights", "float"): 0.85,
 }
+INTEGERS = {"int8": np.int8, "uint8": np.uint8, "float": np.float32}
 
 
 def make(tiny_model, tiny_data, mode, io):
     samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 64, "stratified", 0))
-    return convert(tiny_model, QuantizationPlan(mode, io, mode == "int8"), samples if mode == "int8" else None)
+    needed = RULES[mode].samples
+    return convert(tiny_model, QuantizationPlan(mode, io, needed), samples if needed else None)
 
 
 @pytest.mark.parametrize(("mode", "io"), FORMATS)
@@ -51,10 +60,32 @@ def test_formats_have_the_dtypes_they_promise(tiny_model, tiny_data):
         interpreter = find_runtime().interpreter(content, kernels="builtin")
         interpreter.allocate_tensors()
         ends = {interpreter.get_input_details()[0]["dtype"], interpreter.get_output_details()[0]["dtype"]}
-        assert ends == {np.int8 if io == "int8" else np.float32}
-        if (mode, io) == ("int8", "int8"):
-            assert {detail["dtype"] for detail in interpreter.get_tensor_details()} <= {np.int8, np.int32}
+        assert ends == {INTEGERS[io]}
+        dtypes = {detail["dtype"] for detail in interpreter.get_tensor_details()}
+        if io != "float":
+            assert dtypes <= {np.int8, np.int32, INTEGERS[io]}
+        if mode == "int16x8":
+            assert {np.int16, np.int8, np.int64} <= dtypes
     assert sizes["int8", "int8"] < sizes["float16", "float"] < sizes["float32", "float"]
+    assert sizes["int4-weights", "float"] < sizes["int8-weights", "float"] < sizes["float16", "float"]
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8", "int8-weights", "int4-weights"])
+def test_every_output_channel_has_a_scale_of_its_own(tiny_model, tiny_data, mode):
+    """The kernels of convolutions are quantized per channel."""
+    from edgeprune.profile.flatbuffer import parse
+    from edgeprune.profile.size import stored_source
+
+    graph = parse(make(tiny_model, tiny_data, mode, "float")).subgraphs[0]
+    kernels = [stored_source(graph, graph.input(op, 1)) for op in graph.operators if op.name == "CONV_2D"]
+    assert [len(kernel.quantization.scale) for kernel in kernels] == [8, 8]
+
+
+@pytest.mark.parametrize("mode", ["float32", "int8", "int8-weights"])
+def test_names_of_inputs_and_outputs_are_kept(tiny_model, tiny_data, mode):
+    """The signature names what the Keras model names, whichever tool wrote the file."""
+    interpreter = find_runtime().interpreter(make(tiny_model, tiny_data, mode, "float"))
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["input_1"], "outputs": ["dense"]}}
 
 
 def test_several_inputs_and_outputs_keep_their_order(tmp_path):
@@ -72,15 +103,111 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_what_the_converter_refuses_is_one_message(tmp_path):
-    """An operation without a TFLite counterpart names itself."""
-    import tensorflow as tf
+def small_model(operation, shape=(4, 4)):
+    """A dense layer named `before`, then an operation of TensorFlow in a layer named `odd`."""
     import tf_keras
 
-    inputs = tf_keras.layers.Input([4, 4])
-    model = tf_keras.Model(inputs, tf.linalg.det(inputs))
-    with pytest.raises(ConversionError, match="refused"):
-        convert(model, QuantizationPlan("float32", "float", False))
+    class Odd(tf_keras.layers.Layer):
+        def call(self, x):
+            return operation(x)
+
+    inputs = tf_keras.layers.Input(shape)
+    return tf_keras.Model(inputs, Odd(name="odd")(tf_keras.layers.Dense(4, name="before")(inputs)), name="small")
+
+
+def sines(samples=4):
+    def batches():
+        for phase in range(samples):
+            yield [np.sin(np.arange(16, dtype="float32") + phase).reshape(1, 4, 4)]
+
+    return batches
+
+
+def test_an_operator_of_full_tensorflow_is_refused_with_its_layer():
+    """The message names operator and layer, and the recipe's key that would let it pass."""
+    import tensorflow as tf
+
+    with pytest.raises(ConversionError, match=r"MatrixDeterminant, from the layer 'odd'.*\n.*\n.*select_tf_ops = true"):
+        convert(small_model(tf.linalg.det), QuantizationPlan("float32", "float", False))
+
+
+def test_select_tf_ops_pass_where_the_recipe_allows_them():
+    """Then a warning names them; without the key the same model is refused."""
+    import tensorflow as tf
+
+    model = small_model(tf.linalg.det)
+    plan = QuantizationPlan("float32", "float", False, select_tf_ops=True)
+    content = convert(model, plan)
+    assert select_operators(content) == ["MatrixDeterminant"]
+    assert "MatrixDeterminant" in conversion_warnings(content, plan, model)[0]
+    with pytest.raises(ConversionError, match="MatrixDeterminant"):
+        convert(model, dataclasses.replace(plan, select_tf_ops=False))
+
+
+def test_an_operator_that_no_runtime_has_is_refused_with_its_layer():
+    """Python code inside a model cannot travel."""
+    import tensorflow as tf
+
+    def python(x):
+        return tf.ensure_shape(tf.numpy_function(np.sort, [x], tf.float32), x.shape)
+
+    with pytest.raises(ConversionError, match=r"(?s)PyFunc.*'odd'.*replace the layer"):
+        convert(small_model(python), QuantizationPlan("float32", "float", False, select_tf_ops=True))
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_what_has_no_integer_kernel_stays_in_float_and_is_named(mode):
+    """A sine runs in float between integer layers; the warning says which layer."""
+    import tensorflow as tf
+
+    model = small_model(lambda x: tf.sin(x) + 1)
+    plan = QuantizationPlan(mode, "float", True)
+    content = convert(model, plan, sines())
+    assert "SIN (odd)" in conversion_warnings(content, plan, model)[0]
+
+
+def test_open_sizes_are_refused_where_the_target_needs_fixed_ones():
+    """Other targets take them."""
+    import tf_keras
+
+    inputs = tf_keras.layers.Input([None, None, 3], name="image")
+    model = tf_keras.Model(inputs, tf_keras.layers.GlobalAveragePooling2D()(inputs))
+    assert convert(model, QuantizationPlan("float32", "float", False))
+    with pytest.raises(ConversionError, match=r"image \(None, None, 3\)"):
+        convert(model, QuantizationPlan("float32", "float", False, static_shapes=True))
+
+
+@pytest.mark.parametrize("ranges", ["percentile", "mse"])
+def test_narrowed_ranges_arrive_in_the_file(tiny_model, tiny_data, ranges):
+    """Some activation has a smaller step than with its full range, none a larger one; inputs keep theirs."""
+    samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 32, "stratified", 0))
+    plan = QuantizationPlan("int8", "float", True, ranges="minmax")
+    full, narrow = (
+        scales(convert(tiny_model, dataclasses.replace(plan, ranges=name, percentile=99), samples))
+        for name in ("minmax", ranges)
+    )
+    assert full.keys() == narrow.keys()
+    assert all(narrow[name] <= full[name] * 1.0001 for name in full)
+    assert any(narrow[name] < full[name] * 0.98 for name in full)
+
+
+def scales(content):
+    from edgeprune.profile.flatbuffer import parse
+
+    tensors = parse(content).subgraphs[0].tensors
+    return {t.name: t.quantization.scale[0] for t in tensors if t.quantization and not t.constant}
+
+
+def test_tensors_named_stay_in_float(tiny_model, tiny_data):
+    """Mode mixed: only the operators that make these tensors compute in float, and the file still runs."""
+    samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 16, "stratified", 0))
+    plan = QuantizationPlan("mixed", "float", True)
+    calibrated = calibrate(tiny_model, plan, samples)
+    operator, tensor = float_operators(calibrated)[1]
+    mixed = quantize_calibrated(calibrated, dataclasses.replace(plan, float_tensors=(tensor,)))
+    assert float_operators(mixed) == [(operator, tensor)]
+    assert float_operators(quantize_calibrated(calibrated, plan)) == []
+    find_runtime().interpreter(mixed).invoke()
 
 
 def test_lost_zeros_fail_the_build(tiny_model, tmp_path):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from edgeprune.convert.findings import conversion_warnings, float_operators
 from edgeprune.convert.tflite import convert
 from edgeprune.devices.runtime import find_runtime
 from edgeprune.evaluate.session import Session
 from edgeprune.models.load import load_model
 from edgeprune.profile.flatbuffer import read
-from edgeprune.profile.islands import float_operators, float_warning
 from edgeprune.profile.size import kernels
 from edgeprune.quantize.cluster import cluster
 from edgeprune.quantize.plan import QuantizationPlan
@@ -137,7 +137,7 @@ def test_architectures_train_and_become_full_int8(name, shared, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(convert(baked, QuantizationPlan("int8", "int8", False, ranges_in_model=True)))
     operators = [operator.name for operator in read(path).subgraphs[0].operators]
-    assert float_operators(read(path)) == []
+    assert float_operators(path.read_bytes()) == []
     assert operators.count("HARD_SWISH") == HARD_SWISHES.get(name, 0)
     reference, found = baked.predict(x, verbose=0), run(path, baked, x)
     # A softmax is stored in steps of 1/256, which the Keras model does not take; untrained, its outputs differ little.
@@ -180,9 +180,10 @@ def test_what_no_rule_knows_stays_float_and_is_named(tmp_path):
     x = images(model, 1)
     baked = one_step(prepare_training(model, [x], Preserved()), x)
     path = tmp_path / "model.tflite"
-    path.write_bytes(convert(baked, QuantizationPlan("int8", "float", False, ranges_in_model=True)))
-    warning = float_warning(read(path))
-    assert "stay in float32" in warning
+    plan = QuantizationPlan("int8", "float", False, ranges_in_model=True)
+    path.write_bytes(convert(baked, plan))
+    (warning,) = conversion_warnings(path.read_bytes(), plan, baked)
+    assert "partly in float" in warning
     assert "CONV_2D" not in warning
     np.testing.assert_allclose(run(path, baked, x), baked.predict(x, verbose=0), atol=0.1 * np.ptp(baked(x)))
 

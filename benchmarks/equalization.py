@@ -1,0 +1,92 @@
+"""What cross-layer equalization and bias correction rescue: int8 accuracy of a model whose channels were skewed.
+
+    python benchmarks/equalization.py MODEL DATA [SAMPLES]
+
+How the case is made: in every pair of layers that a positive factor can move between, channel i of the first is
+multiplied by 10^u, and the second's weights on it are divided by it, u uniform in -WIDTH..WIDTH. The float model
+computes what it did. Trained networks with batch normalization before depthwise layers show such ranges by themselves
+(Nagel et al. 2019, figure 2); how wide they are here is this script's choice. Accuracy on SAMPLES test images (1,000 by
+default), drawn in proportion to the classes.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+WIDTHS = (0.0, 1.0, 1.5)
+PREPARATIONS = {"none": (), "equalized": ("equalize",), "equalized, biases corrected": ("equalize", "correct")}
+
+
+def main() -> None:
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    import numpy as np
+    import tf_keras
+
+    from edgeprune.calibration import representative_dataset, representative_indices
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.models.load import load_model
+    from edgeprune.recipe import DataConfig, TaskConfig
+    from edgeprune.train.task import resolve_task
+
+    tf_keras.utils.set_random_seed(0)
+    model = load_model(sys.argv[1])
+    data = load_data(sys.argv[2], DataConfig(), InputSpec.of(model), seed=0)
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
+    test = data.test.subset(representative_indices(data.test, count, "stratified", 0))
+    task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
+    samples = representative_dataset(data.train, representative_indices(data.train, 128, "stratified", 0))
+    weights = model.get_weights()
+    print(f"`python {' '.join(sys.argv)}` on {platform.platform()}, {os.cpu_count()} cores, seed 0.\n")
+    print(f"{task.metric} on {test.size} test images; per-channel int8, 128 calibration samples.\n")
+    print("| width of the skew, powers of ten | float | prepared | int8 |\n|---|---|---|---|")
+    for width in WIDTHS:
+        for name, steps in PREPARATIONS.items():
+            model.set_weights(weights)
+            skew(model, width, np.random.default_rng(0))
+            value = evaluate_keras(model, test, task)
+            prepare(model, steps, samples)
+            print(f"| ±{width} | {value:.2%} | {name} | {int8(model, samples, test, task):.2%} |", flush=True)
+
+
+def skew(model, width, rng) -> None:
+    """Multiply what makes a channel, divide what reads it."""
+    from edgeprune.quantize.equalize import find_pairs, move
+
+    for pair in find_pairs(model):
+        move(pair, 10 ** rng.uniform(-width, width, pair.channels))
+
+
+def prepare(model, steps, samples) -> None:
+    from edgeprune.quantize.bias import correct_biases
+    from edgeprune.quantize.equalize import equalize
+
+    if "equalize" in steps:
+        equalize(model)
+    if "correct" in steps:
+        correct_biases(model, samples)
+
+
+def int8(model, samples, split, task) -> float:
+    from edgeprune.convert.tflite import convert
+    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.evaluate.session import Session
+    from edgeprune.progress import Progress
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(convert(model, QuantizationPlan("int8", "float", needs_samples=True), samples))
+        session = Session(path, model.input_names, model.output_names, runtime=find_runtime(), threads=1)
+        value, _ = evaluate_tflite(session, split, task, progress=Progress())
+        session.close()
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A model through int8, against a reference conversion of the same model, on the same images.
+
+    python benchmarks/mlperf_reference.py MODEL REFERENCE DATA [SAMPLES]
+
+Size: edgeprune's file without and with metadata beside the reference's. Accuracy: both files on the same SAMPLES test
+images (2,000 by default), drawn in proportion to the classes. The int8 inputs and outputs are the reference's own.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main() -> None:
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    import tf_keras
+
+    from edgeprune.calibration import representative_dataset, representative_indices
+    from edgeprune.convert.metadata import describe, with_metadata
+    from edgeprune.convert.tflite import convert
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.models.load import load_model
+    from edgeprune.quantize.plan import QuantizationPlan
+    from edgeprune.recipe import DataConfig, TaskConfig
+    from edgeprune.train.task import resolve_task
+
+    tf_keras.utils.set_random_seed(0)
+    model, reference = load_model(sys.argv[1]), Path(sys.argv[2])
+    data = load_data(sys.argv[3], DataConfig(), InputSpec.of(model), seed=0)
+    count = int(sys.argv[4]) if len(sys.argv) > 4 else 2000
+    test = data.test.subset(representative_indices(data.test, count, "stratified", 0))
+    task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
+    samples = representative_dataset(data.train, representative_indices(data.train, 256, "stratified", 0))
+    content = convert(model, QuantizationPlan("int8", "int8", needs_samples=True), samples)
+    info = describe(model, data.preprocessing, description="int8", version="1", classes=data.class_names)
+    described = with_metadata(content, info)
+    print(f"`python {' '.join(sys.argv)}` on {platform.platform()}, {os.cpu_count()} cores, seed 0, 256 samples.\n")
+    print(f"| file | bytes | of them metadata | {task.metric}, {test.size} test images |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Path(folder) / "ours.tflite"
+        ours.write_bytes(described)
+        rows = (("reference", reference, 0), ("edgeprune int8", ours, len(described) - len(content)))
+        for name, path, metadata in rows:
+            value = accuracy(path, model, test, task)
+            print(f"| {name} | {path.stat().st_size:,} | {metadata:,} | {value:.2%} |", flush=True)
+
+
+def accuracy(path, model, split, task) -> float:
+    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.evaluate.session import Session
+    from edgeprune.progress import Progress
+
+    session = Session(path, model.input_names, model.output_names, runtime=find_runtime(), threads=1)
+    value, _ = evaluate_tflite(session, split, task, progress=Progress())
+    session.close()
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What a converted file has that the recipe's reader would not expect, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgeprune.convert.refusals import layer_of
+from edgeprune.profile.flatbuffer import parse
+from edgeprune.quantize.plan import RULES, QuantizationPlan
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.profile.graph import Operator, Subgraph
+
+SELECT_PREFIX = "Flex"
+# These move between formats, or do not compute with values.
+_BORDERS = ("QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE")
+
+
+def select_operators(content: bytes) -> list[str]:
+    """Operators of full TensorFlow in a file, each once."""
+    operators = parse(content).subgraphs[0].operators
+    return sorted({op.name.removeprefix(SELECT_PREFIX) for op in operators if op.custom and op.name.startswith("Flex")})
+
+
+def float_operators(content: bytes) -> list[tuple[str, str]]:
+    """(operator, name of its output) of what computes in float."""
+    graph = parse(content).subgraphs[0]
+    return [(op.name, graph.output(op).name) for op in graph.operators if _is_float(graph, op)]  # type: ignore[union-attr]
+
+
+def conversion_warnings(content: bytes, plan: QuantizationPlan, model: tf_keras.Model) -> list[str]:
+    """Warnings about a file: operators of full TensorFlow, and float operators in a file that should have none."""
+    warnings = []
+    if select := select_operators(content):
+        warnings.append(
+            f"Needs operators of full TensorFlow ({', '.join(select)}): runs only where the runtime has select TF ops."
+        )
+    if RULES[plan.mode].samples and plan.mode != "mixed" and (found := float_operators(content)):
+        warnings.append(f"Computes partly in float, for want of a kernel: {_listed(found, model)}.")
+    return warnings
+
+
+def _listed(found: Sequence[tuple[str, str]], model: tf_keras.Model) -> str:
+    rows = []
+    for operator, tensor in found:
+        layer = layer_of(tensor, model)
+        rows.append(f"{operator} ({layer})" if layer else operator)
+    return ", ".join(dict.fromkeys(rows))
+
+
+def _is_float(graph: Subgraph, operator: Operator) -> bool:
+    output = graph.output(operator)
+    return operator.name not in _BORDERS and output is not None and output.dtype == "float32"

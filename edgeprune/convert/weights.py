@@ -1,0 +1,38 @@
+"""Weight-only formats: kernels in 8 or 4 bits, arithmetic in float32."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+
+from edgeprune.errors import MissingError
+
+PACKAGE = "ai-edge-quantizer"
+# The names of the quantizer's recipes, which quantize per channel.
+_RECIPES = {"int8-weights": "weight_only_wi8_afp32", "int4-weights": "weight_only_wi4_afp32"}
+
+
+def quantize_weights(content: bytes, mode: str) -> bytes:
+    """Store the kernels of a float32 .tflite in fewer bits, each output channel with a scale of its own.
+
+    The converter has no such mode: its ``dynamic`` also quantizes activations, at run time. Small layers stay as they
+    are where the quantizer sees nothing to gain.
+
+    Args:
+        content: a float32 .tflite.
+        mode: ``int8-weights`` or ``int4-weights``.
+
+    Raises:
+        MissingError: ai-edge-quantizer is not installed.
+    """
+    if importlib.util.find_spec("ai_edge_quantizer") is None:
+        raise MissingError(
+            f"The format {mode} needs {PACKAGE}, which is not installed.", fix="pip install 'edgeprune[weight-only]'"
+        )
+    from ai_edge_quantizer import quantizer, recipe
+
+    worker = quantizer.Quantizer(content)
+    worker.load_quantization_recipe(getattr(recipe, _RECIPES[mode])())
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a summary of sizes
+        return bytes(worker.quantize().quantized_model)

@@ -1,0 +1,104 @@
+"""Bias correction: quantized weights shift the mean of what a layer computes; its bias takes that back.
+
+After Nagel et al. 2019, arXiv:1906.04721, section 4.2, in its empirical form (appendix D): both means are measured on
+representative samples, layer by layer, with all earlier layers already quantized and corrected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.prune.graph import ordered_nodes
+
+if TYPE_CHECKING:
+    import tf_keras
+
+# Layer class → attribute of its kernel, and the axis of the kernel that has a scale per position.
+_KERNELS = {"Conv2D": ("kernel", 3), "DepthwiseConv2D": ("depthwise_kernel", 2), "Dense": ("kernel", 1)}
+LEVELS = 127
+SAMPLES = 128
+
+
+def correct_biases(model: tf_keras.Model, samples: Callable[[], Any]) -> list[str]:
+    """Change biases so that the model's means survive the quantization of its weights, in place.
+
+    The kernels stay in float: the converter will quantize them the same way. A batch normalization behind a layer
+    without bias takes the correction in its moving mean.
+
+    Args:
+        samples: the representative dataset.
+
+    Returns:
+        Names of the layers corrected.
+    """
+    import itertools
+
+    import tf_keras
+
+    targets = [node for node in ordered_nodes(model) if type(node.layer).__name__ in _KERNELS]
+    counts: dict[str, int] = {}
+    for node in targets:
+        counts[node.layer.name] = counts.get(node.layer.name, 0) + 1
+    targets = [node for node in targets if counts[node.layer.name] == 1 and _place(node) is not None]
+    batch = _stack(list(itertools.islice(samples(), SAMPLES)))
+    wanted = {}
+    for node in targets:
+        wanted[node.layer.name] = _mean(tf_keras.Model(model.inputs, node.outputs), batch, node.layer)
+    originals = {node.layer.name: _kernel(node.layer).numpy() for node in targets}
+    for node in targets:
+        layer = node.layer
+        kernel = _kernel(layer)
+        kernel.assign(rounded(originals[layer.name], _KERNELS[type(layer).__name__][1]))
+        found = _mean(tf_keras.Model(model.inputs, node.outputs), batch, layer)
+        weight, sign = _place(node)  # type: ignore[misc]
+        weight.assign(weight.numpy() + sign * (wanted[layer.name] - found))
+    for node in targets:
+        _kernel(node.layer).assign(originals[node.layer.name])
+    return [node.layer.name for node in targets]
+
+
+def rounded(kernel: np.ndarray, axis: int) -> np.ndarray:
+    """A kernel as int8 stores it: symmetric, one scale per index along ``axis``."""
+    others = tuple(i for i in range(kernel.ndim) if i != axis)
+    step = np.abs(kernel).max(others, keepdims=True) / LEVELS
+    step = np.where(step == 0, 1, step)
+    return (np.round(kernel / step) * step).astype(np.float32)
+
+
+def _kernel(layer: Any) -> Any:
+    return getattr(layer, _KERNELS[type(layer).__name__][0])
+
+
+def _place(node: Any) -> tuple[Any, int] | None:
+    """The weight that can take the correction, and its sign; None where there is none."""
+    layer = node.layer
+    if layer.use_bias:
+        return layer.bias, 1
+    following = node.outputs._keras_history.layer.outbound_nodes
+    if len(following) == 1 and type(following[0].layer).__name__ == "BatchNormalization":
+        return following[0].layer.moving_mean, -1
+    return None
+
+
+def _mean(model: tf_keras.Model, batch: Any, layer: Any) -> np.ndarray:
+    """Mean of a layer's output before its activation, per channel."""
+    activation = getattr(layer, "activation", None)
+    layer.activation = None if activation is None else _identity
+    try:
+        values = np.asarray(model(batch, training=False))
+    finally:
+        layer.activation = activation
+    return values.reshape(-1, values.shape[-1]).mean(0, dtype=np.float64).astype(np.float32)
+
+
+def _identity(x: Any) -> Any:
+    return x
+
+
+def _stack(rows: list[Any]) -> Any:
+    if isinstance(rows[0], dict):
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return np.concatenate([row[0] for row in rows])

@@ -1,0 +1,194 @@
+"""Cross-layer equalization: even out the ranges of channels between neighbouring layers.
+
+After Nagel et al. 2019, arXiv:1906.04721, section 4.1. Where a layer's output reaches the next layer only through steps
+that a positive factor passes (batch normalization, whose own factors are scaled; ReLU, padding, pooling), channel i may
+be divided by s_i in the first layer and multiplied by s_i in the second: the model computes the same. With
+s_i = sqrt(r1_i / r2_i), r being the largest weights that make and that read channel i, both ranges become equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.prune.graph import ordered_nodes
+
+if TYPE_CHECKING:
+    import tf_keras
+
+# Layer class → axis of its kernel along which it makes channels, and along which it reads them.
+_KERNEL_AXES = {
+    "Conv1D": (2, 1),
+    "Conv2D": (3, 2),
+    "Dense": (1, 0),
+    "DepthwiseConv2D": (2, 2),
+}
+# Passed by any positive factor. A ReLU that is capped, leaky as it may be, is not.
+_HOMOGENEOUS = (
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "Dropout",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "LeakyReLU",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "SpatialDropout2D",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+)
+_LINEAR_ACTIVATIONS = ("linear", "relu")
+MAX_SWEEPS = 20
+TOLERANCE = 1e-3  # a sweep that scales no channel by more than this is the last
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two layers that a positive factor per channel can move between; ``norm`` is the normalization in between."""
+
+    producer: Any
+    norm: Any | None
+    consumer: Any
+
+    @property
+    def channels(self) -> int:
+        """How many channels the pair shares."""
+        return int(_kernel(self.producer).shape[_KERNEL_AXES[type(self.producer).__name__][0]])
+
+
+def equalize(model: tf_keras.Model) -> list[tuple[str, str]]:
+    """Even out channels, in place; the model computes what it did.
+
+    Depthwise layers are both ends of a pair, so that conv → depthwise → conv is two pairs. Pairs are visited in turn
+    until nothing moves.
+
+    Returns:
+        Names of producer and consumer of each pair.
+    """
+    pairs = find_pairs(model)
+    for _ in range(MAX_SWEEPS):
+        factors = [_equalize(pair) for pair in pairs]
+        if all(np.abs(np.log(factor)).max() < TOLERANCE for factor in factors):
+            break
+    return [(pair.producer.name, pair.consumer.name) for pair in pairs]
+
+
+def find_pairs(model: tf_keras.Model) -> list[Pair]:
+    """The pairs of a functional model: layers called once, with nothing else reading what is between them."""
+    nodes = ordered_nodes(model)
+    readers: dict[int, list[Any]] = {}
+    for node in nodes:
+        for tensor in {id(tensor): tensor for tensor in node.keras_inputs}.values():
+            readers.setdefault(id(tensor), []).append(node)
+    calls: dict[int, int] = {}
+    for node in nodes:
+        calls[id(node.layer)] = calls.get(id(node.layer), 0) + 1
+    outputs = {id(tensor) for tensor in model.outputs}
+    starts = [node for node in nodes if _makes_channels(node.layer) and calls[id(node.layer)] == 1]
+    found = (_follow(node, readers, outputs, calls) for node in starts)
+    return [pair for pair in found if pair is not None]
+
+
+def _follow(start: Any, readers: dict[int, list[Any]], outputs: set[int], calls: dict[int, int]) -> Pair | None:
+    norm, node = None, start
+    while True:
+        tensor = node.outputs
+        following = readers.get(id(tensor), [])
+        if isinstance(tensor, list | tuple) or id(tensor) in outputs or len(following) != 1:
+            return None
+        node = following[0]
+        layer, kind = node.layer, type(node.layer).__name__
+        if calls[id(layer)] > 1 and layer.weights:
+            return None
+        if kind in _KERNEL_AXES:
+            return Pair(start.layer, norm, layer) if _reads_channels(layer) else None
+        if kind == "BatchNormalization" and norm is None and start.layer is not None and _first(start, node):
+            if not (layer.scale and layer.center):
+                return None
+            norm = layer
+        elif not _is_homogeneous(layer):
+            return None
+
+
+def _first(start: Any, node: Any) -> bool:
+    """A normalization right behind a linear layer; behind a ReLU its factors are not the layer's."""
+    return node.keras_inputs[0] is start.outputs and _activation(start.layer) == "linear"
+
+
+def _is_homogeneous(layer: Any) -> bool:
+    kind = type(layer).__name__
+    if kind == "ReLU":
+        return layer.max_value is None and not layer.threshold
+    if kind == "Activation":
+        return _activation(layer) in _LINEAR_ACTIVATIONS
+    if kind.startswith("ZeroPadding"):
+        return True
+    return kind in _HOMOGENEOUS
+
+
+def _activation(layer: Any) -> str:
+    return str(getattr(getattr(layer, "activation", None), "__name__", "linear"))
+
+
+def _makes_channels(layer: Any) -> bool:
+    kind = type(layer).__name__
+    return kind in _KERNEL_AXES and _activation(layer) in _LINEAR_ACTIVATIONS and _is_plain(layer)
+
+
+def _reads_channels(layer: Any) -> bool:
+    return _is_plain(layer)
+
+
+def _is_plain(layer: Any) -> bool:
+    return getattr(layer, "groups", 1) == 1 and getattr(layer, "depth_multiplier", 1) == 1
+
+
+def _kernel(layer: Any) -> Any:
+    return layer.depthwise_kernel if type(layer).__name__ == "DepthwiseConv2D" else layer.kernel
+
+
+def _equalize(pair: Pair) -> np.ndarray:
+    """Scale one pair; returns the factors [channels] by which the producer was divided."""
+    made, read = _KERNEL_AXES[type(pair.producer).__name__][0], _KERNEL_AXES[type(pair.consumer).__name__][1]
+    making = _reach(_kernel(pair.producer).numpy(), made)
+    if pair.norm is not None:
+        deviation = np.sqrt(pair.norm.moving_variance.numpy() + pair.norm.epsilon)
+        making = making * np.abs(pair.norm.gamma.numpy()) / deviation
+    reading = _reach(_kernel(pair.consumer).numpy(), read)
+    # A dead channel has no range to even out.
+    alive = (making > 0) & (reading > 0)
+    factors = np.where(alive, np.sqrt(making / np.where(alive, reading, 1)), 1).astype(np.float32)
+    factors[factors == 0] = 1
+    move(pair, 1 / factors)
+    return factors
+
+
+def move(pair: Pair, factors: np.ndarray) -> None:
+    """Multiply what makes each channel by a positive factor, and divide what reads it by the same.
+
+    Args:
+        factors: [channels].
+    """
+    made, read = _KERNEL_AXES[type(pair.producer).__name__][0], _KERNEL_AXES[type(pair.consumer).__name__][1]
+    if pair.norm is not None:
+        for weight in (pair.norm.gamma, pair.norm.beta):
+            weight.assign(weight.numpy() * factors)
+    else:
+        _scale(_kernel(pair.producer), made, factors)
+        if pair.producer.use_bias:
+            pair.producer.bias.assign(pair.producer.bias.numpy() * factors)
+    _scale(_kernel(pair.consumer), read, 1 / factors)
+
+
+def _reach(kernel: np.ndarray, axis: int) -> np.ndarray:
+    """The largest absolute weight of each channel."""
+    return np.abs(np.moveaxis(kernel, axis, 0)).reshape(kernel.shape[axis], -1).max(1)
+
+
+def _scale(weight: Any, axis: int, factors: np.ndarray) -> None:
+    shape = [1] * len(weight.shape)
+    shape[axis] = -1
+    weight.assign(weight.numpy() * factors.reshape(shape))

@@ -1,0 +1,83 @@
+"""Mixed precision: which operators of an int8 file should compute in float.
+
+The operators are ranked by the noise that each adds, once; then a few files along that ranking are measured, halving
+the interval on a logarithmic scale, because most of the damage is usually done by a few layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from edgeprune.devices.runtime import Runtime
+from edgeprune.evaluate.origin import error_by_tensor
+
+Tensors = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One file tried.
+
+    Attributes:
+        tensors: outputs of the operators that stay in float.
+        drop_points: on validation, against the Keras model.
+        bytes: of the file, without metadata.
+        met: whether the drop is within what is allowed.
+        chosen: the one to ship.
+    """
+
+    tensors: Tensors
+    drop_points: float
+    bytes: int
+    met: bool
+    chosen: bool = False
+
+
+def rank(quantized: bytes, calibrated: bytes, samples: Iterable[Any], runtime: Runtime) -> list[str]:
+    """Outputs of the operators of an int8 file, those first that add most noise relative to their signal."""
+    errors = error_by_tensor(quantized, calibrated, samples, runtime)
+    return [row.tensor for row in sorted(errors, key=lambda row: -row.added_noise)]
+
+
+def search(
+    ranked: list[str], measure: Callable[[Tensors], tuple[float, int]], max_drop: float, steps: int
+) -> list[Trial]:
+    """Find a short head of the ranking that is enough in float.
+
+    Args:
+        ranked: outputs of operators, worst first.
+        measure: from outputs of operators in float to (drop in points, bytes).
+        max_drop: points.
+        steps: at most this many files are measured.
+
+    Returns:
+        All trials in order, one of them chosen: the one with the fewest operators in float among those within the
+        allowed drop, or the one with the smallest drop if none is.
+    """
+    trials: list[Trial] = []
+
+    def met(count: int) -> bool:
+        drop, size = measure(tuple(ranked[:count]))
+        trials.append(Trial(tuple(ranked[:count]), drop, size, drop <= max_drop))
+        return trials[-1].met
+
+    failed, enough = 0, len(ranked)
+    if not met(0):
+        while len(trials) < steps and failed < enough - 1:
+            middle = min(max(round(math.sqrt(max(failed, 1) * enough)), failed + 1), enough - 1)
+            if met(middle):
+                enough = middle
+            else:
+                failed = middle
+        if len(trials) < steps and not any(trial.met for trial in trials):
+            met(len(ranked))
+    within = [trial for trial in trials if trial.met]
+    best = (
+        min(within, key=lambda trial: len(trial.tensors))
+        if within
+        else min(trials, key=lambda trial: trial.drop_points)
+    )
+    return [dataclasses.replace(trial, chosen=trial is best) for trial in trials]

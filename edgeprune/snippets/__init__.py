@@ -1,0 +1,116 @@
+"""Ready-to-run code beside an artifact, with its preprocessing and quantization filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.files import write_bytes
+from edgeprune.target import Target
+
+# File name → template, and whether a target wants it. Plain Python runs on any machine with one of the runtimes.
+_KINDS: tuple[tuple[str, str, Callable[[Target], bool]], ...] = (
+    ("run_{name}.py", "python.py.jinja", lambda target: True),
+    ("run_{name}_coral.py", "coral.py.jinja", lambda target: bool(target.accelerator)),
+    (
+        "{camel}Classifier.kt",
+        "android.kt.jinja",
+        lambda target: target.runtime.package in ("tensorflow-lite", "litert"),
+    ),
+)
+
+
+def write_snippets(
+    model: Path,
+    target: Target,
+    preprocessing: Mapping[str, Any],
+    inputs: Sequence[str],
+    labels: Sequence[str] | None,
+) -> list[Path]:
+    """Write the snippets for ``target`` beside a .tflite.
+
+    Args:
+        model: the .tflite.
+        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``.
+        inputs: names of the model's inputs, in the order of the Keras model.
+        labels: names of the classes, if the output has classes.
+
+    Returns:
+        The files written.
+    """
+    facts = _facts(model, preprocessing, inputs, labels)
+    written = []
+    for pattern, template, wanted in _KINDS:
+        # Kotlin has no NumPy: its snippet covers what an app feeds most, one image.
+        if not wanted(target) or (template.endswith(".kt.jinja") and len(facts["inputs"][0]["shape"]) != 4):
+            continue
+        path = model.parent / pattern.format(name=_identifier(model.stem), camel=_camel(model.stem))
+        write_bytes(path, _render(template, {**facts, "camel": _camel(model.stem)}).encode())
+        written.append(path)
+    return written
+
+
+def _facts(
+    model: Path, preprocessing: Mapping[str, Any], inputs: Sequence[str], labels: Sequence[str] | None
+) -> dict[str, Any]:
+    from edgeprune.profile.flatbuffer import read
+
+    content = read(model)
+    graph = content.subgraphs[0]
+    signature = content.signatures[0] if content.signatures else None
+    order = [signature.inputs[name] for name in inputs] if signature else list(graph.inputs)
+    return {
+        "file": model.name,
+        "inputs": [{"name": name, **_tensor(graph.tensors[i])} for name, i in zip(inputs, order, strict=True)],
+        "output": _tensor(graph.tensors[graph.outputs[0]]),
+        "scale": preprocessing["scale"],
+        "mean": list(preprocessing["mean"]),
+        "std": list(preprocessing["std"]),
+        "labels": list(labels) if labels else None,
+    }
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    quantized = tensor.quantization is not None and tensor.dtype != "float32"
+    return {
+        "tensor": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "scale": tensor.quantization.scale[0] if quantized else None,
+        "zero_point": tensor.quantization.zero_point[0] if quantized else None,
+    }
+
+
+def _render(template: str, facts: Mapping[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["kotlin"] = _kotlin
+    environment.filters["python"] = repr
+    return environment.get_template(template).render(facts)
+
+
+def _kotlin(value: Any) -> str:
+    """A Kotlin literal: a string, or a number as Float."""
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+        return f'"{escaped}"'
+    return f"{float(value)!r}f"
+
+
+def _identifier(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name)
+
+
+def _camel(name: str) -> str:
+    words = "".join(character if character.isalnum() else " " for character in name).split()
+    joined = "".join(word[:1].upper() + word[1:] for word in words)
+    return joined if joined[:1].isalpha() else f"Model{joined}"

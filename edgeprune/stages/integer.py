@@ -1,0 +1,122 @@
+"""Conversions to integers that do more than calibrate: mixed precision, and models prepared for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.context import Context
+from edgeprune.pipeline import Artifact, stage
+from edgeprune.recipe import MixedConfig
+from edgeprune.stages.conversion import ConvertConfig, finish, representative, write
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.quantize.mixed import Trial
+
+RANKING_SAMPLES = 32
+
+
+class MixedStageConfig(ConvertConfig):
+    mixed: MixedConfig
+
+
+class PreparedConvertConfig(ConvertConfig):
+    equalize: bool
+    correct_bias: bool
+
+
+@stage("data", "task", "seed", "runtime")
+def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Context) -> Artifact:
+    """Keep the layers in float that int8 hurts most, as few as the allowed drop on validation needs."""
+    import dataclasses
+    import itertools
+
+    from edgeprune.convert.tflite import calibrate, quantize_calibrated
+    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.quantize.mixed import rank, search
+
+    data, task = context.required()
+    model = context.load(artifact)
+    samples, calibration = representative(model, config, context)
+    calibrated = calibrate(model, config.plan, samples)
+    files: dict[tuple[str, ...], bytes] = {}
+
+    def build(tensors: tuple[str, ...]) -> bytes:
+        if tensors not in files:
+            files[tensors] = quantize_calibrated(calibrated, dataclasses.replace(config.plan, float_tensors=tensors))
+        return files[tensors]
+
+    baseline = evaluate_keras(model, data.validation, task)
+
+    def measure(tensors: tuple[str, ...]) -> tuple[float, int]:
+        value = _validation(build(tensors), model, context)
+        return task.drop(baseline, value), len(files[tensors])
+
+    seen = itertools.islice(samples(), RANKING_SAMPLES)
+    ranked = rank(build(()), calibrated, seen, find_runtime())
+    trials = search(ranked, measure, config.mixed.max_drop, config.mixed.steps)
+    chosen = next(trial for trial in reversed(trials) if trial.chosen)
+    facts = _mixed_facts(chosen, trials, config.mixed, model)
+    return write(artifact, config.plan, context, model, build(chosen.tensors)).with_(
+        calibration=calibration, mixed=facts
+    )
+
+
+def _validation(content: bytes, model: tf_keras.Model, context: Context) -> float:
+    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.evaluate.session import Session
+    from edgeprune.files import write_bytes
+
+    data, task = context.required()
+    path = context.folder / "trial.tflite"
+    write_bytes(path, content)
+    session = Session(path, model.input_names, model.output_names, runtime=find_runtime())
+    value, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
+    session.close()
+    path.unlink()
+    return value
+
+
+def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model: tf_keras.Model) -> dict[str, Any]:
+    from edgeprune.convert.refusals import layer_of
+
+    layers = [layer_of(tensor, model) or tensor for tensor in chosen.tensors]
+    warnings = []
+    if not chosen.met:
+        warnings.append(
+            f"Mixed precision did not reach the allowed drop of {config.max_drop:g} points in {len(trials)} trials; "
+            f"the best has {len(layers)} layers in float and loses {chosen.drop_points:.2f} points on validation."
+        )
+    return {
+        "float_layers": layers,
+        "trials": [
+            {
+                "float_operators": len(trial.tensors),
+                "drop_points": trial.drop_points,
+                "bytes": trial.bytes,
+                "met": trial.met,
+            }
+            for trial in trials
+        ],
+        "warnings": warnings,
+    }
+
+
+@stage("data", "task", "seed")
+def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, context: Context) -> Artifact:
+    """Even out channels, undo what quantized weights do to means, then calibrate and convert."""
+    from edgeprune.quantize.bias import correct_biases
+    from edgeprune.quantize.equalize import equalize
+
+    model = context.load(artifact)
+    samples, calibration = representative(model, config, context)
+    facts: dict[str, Any] = {}
+    if config.equalize:
+        pairs = equalize(model)
+        facts["equalized"] = [{"producer": a, "consumer": b} for a, b in pairs]
+    if config.correct_bias:
+        facts["corrected_biases"] = correct_biases(model, samples)
+    return finish(artifact, config.plan, context, model, samples).with_(calibration=calibration, prepared=facts)

@@ -1,0 +1,93 @@
+"""Snippets: the Python ones run on the artifact and find what edgeprune finds; the Kotlin one has the right numbers."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from edgeprune.calibration import representative_dataset, representative_indices
+from edgeprune.convert.tflite import convert
+from edgeprune.devices.runtime import find_runtime
+from edgeprune.evaluate.session import Session
+from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.snippets import write_snippets
+from edgeprune.target import load_target
+
+PREPROCESSING = {"scale": 1 / 255, "mean": (0.0,), "std": (1.0,)}
+LABELS = ["zero", "one", "two", "three", "four", "five", "six", "seven", 'ei"ght', "ni$ne"]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_model, tiny_data, tmp_path_factory):
+    """One uint8 file and one float file, each with the snippets of all targets, and a raw sample."""
+    folder = tmp_path_factory.mktemp("run")
+    samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 32, "stratified", 0))
+    (folder / "small-uint8.tflite").write_bytes(convert(tiny_model, QuantizationPlan("int8", "uint8", True), samples))
+    (folder / "small.tflite").write_bytes(convert(tiny_model, QuantizationPlan("float32", "float", False)))
+    for name in ("small", "small-uint8"):
+        for target in ("coral", "android"):
+            target = load_target(target)
+            write_snippets(folder / f"{name}.tflite", target, PREPROCESSING, tiny_model.input_names, LABELS)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 1)).astype(np.uint8)
+    np.save(folder / "sample.npy", image)
+    return folder
+
+
+CASES = {
+    "run_small.py": ("small", []),
+    "run_small_uint8.py": ("small-uint8", []),
+    "run_small_uint8_coral.py": ("small-uint8", ["--cpu"]),
+}
+
+
+@pytest.mark.parametrize("script", CASES)
+def test_the_python_snippet_computes_what_edgeprune_computes(tiny_model, folder, script):
+    """In a process of its own, on raw pixels: the five best classes and their scores."""
+    name, options = CASES[script]
+    command = [sys.executable, script, "sample.npy", *options]
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, found.stderr
+    rows = [line.split(maxsplit=1) for line in found.stdout.splitlines()]
+    x = np.load(folder / "sample.npy")[None].astype(np.float32) * np.float32(1 / 255)
+    session = Session(
+        folder / f"{name}.tflite", tiny_model.input_names, tiny_model.output_names, runtime=find_runtime()
+    )
+    (expected,) = session.run([x])[0]
+    assert len(rows) == 5
+    for score, label in rows:
+        assert float(score) == pytest.approx(expected[LABELS.index(label)], abs=1e-6)
+    assert rows[0][1] == LABELS[int(expected.argmax())]
+
+
+def test_the_coral_snippet_asks_for_the_edge_tpu_library_unless_told_otherwise(folder):
+    """Without --cpu it loads the delegate, which is not on this machine."""
+    command = [sys.executable, "run_small_uint8_coral.py", "sample.npy"]
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert found.returncode != 0
+    assert "libedgetpu" in found.stderr
+
+
+def test_the_kotlin_snippet_has_the_files_numbers(folder):
+    """Size, scale and zero point of the input, escaped labels; braces balance."""
+    from edgeprune.profile.flatbuffer import read
+
+    text = (folder / "SmallUint8Classifier.kt").read_text()
+    graph = read(folder / "small-uint8.tflite").subgraphs[0]
+    quantization = graph.tensors[graph.inputs[0]].quantization
+    assert f"{quantization.scale[0]!r}f).roundToInt() + ({quantization.zero_point[0]})" in text
+    assert "const val HEIGHT = 16" in text
+    assert "const val OUTPUTS = 10" in text
+    assert r'"ei\"ght", "ni\$ne"' in text
+    assert text.count("{") == text.count("}")
+    assert text.count("(") == text.count(")")
+    assert "putFloat" in (folder / "SmallClassifier.kt").read_text()
+
+
+def test_only_what_the_target_can_use_is_written(folder, tiny_model, tmp_path):
+    """A Pi gets Python only."""
+    path = tmp_path / "m.tflite"
+    path.write_bytes((folder / "small.tflite").read_bytes())
+    written = write_snippets(path, load_target("rpi4"), PREPROCESSING, tiny_model.input_names, None)
+    assert [file.name for file in written] == ["run_m.py"]
+    compile(written[0].read_text(), "run_m.py", "exec")

@@ -1,0 +1,86 @@
+"""Number formats on the demo: recipes of post-training quantization end in files that run and keep the accuracy."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+
+from edgeprune.builder import build
+from edgeprune.recipe import load_recipe, parse_recipe
+
+RECIPES = {
+    "float16": ["float32", "float16"],
+    "dynamic": ["float32", "dynamic"],
+    "int16x8": ["float32", "int16x8"],
+    "mixed": ["float32", "int8", "mixed"],
+}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The run folder of one build of all formats at once; the recipes' own modes are a part of these."""
+    folder = tmp_path_factory.mktemp("formats")
+    table = {
+        "extends": list(RECIPES),
+        "quantize": {"modes": ["float32", "float16", "dynamic", "int8", "int16x8", "mixed"], "io": "uint8"},
+        "calibration": {"samples": 48, "strategy": "coverage", "range": "mse"},
+    }
+    recipe = parse_recipe(table, "formats")
+    return folder, build(None, target="coral", recipe=recipe, out=folder, compress=True)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_name_their_formats(name):
+    """Each builds float32 beside what it is named after."""
+    assert list(load_recipe(name).quantize.modes) == RECIPES[name]
+
+
+def test_every_format_keeps_the_accuracy(demo):
+    """Within two points of float32, measured on the files."""
+    _, report = demo
+    assert {v["name"] for v in report["variants"]} == {"float32", "float16", "dynamic", "int8", "int16x8", "mixed"}
+    assert all(v["drop_points"] <= 2 for v in report["variants"])
+
+
+def test_the_report_has_what_each_format_adds(demo):
+    """Bytes of metadata, zstd sizes, parity per output, and the trials of mixed precision."""
+    _, report = demo
+    rows = {v["name"]: v for v in report["variants"]}
+    for row in rows.values():
+        assert 500 < row["metadata_bytes"] < 3000
+        assert 0 < row["zstd_bytes"] < row["bytes"]
+        (output,) = row["parity"]["outputs"]
+        assert output["max_abs_error"] == row["parity"]["max_abs_error"]
+    trials = rows["mixed"]["mixed"]["trials"]
+    assert 1 <= len(trials) <= 5
+    assert any(trial["met"] for trial in trials)
+
+
+def test_calibration_samples_are_in_the_manifest(demo):
+    """The positions of the samples, for every format that has them."""
+    folder, _ = demo
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["calibration"]) == {"int8", "int16x8", "mixed"}
+    assert all(len(set(indices)) == 48 for indices in manifest["calibration"].values())
+
+
+def test_compressed_files_and_snippets_are_beside_the_artifacts(demo):
+    """Unpacked they are the same; the snippet of the pick runs in a process of its own."""
+    import numpy as np
+
+    folder, report = demo
+    for variant in report["variants"]:
+        path = folder / variant["file"]
+        packed = path.with_name(path.name + ".gz").read_bytes()
+        assert gzip.decompress(packed) == path.read_bytes()
+        assert len(packed) == variant["gzip_bytes"]
+    shape = report["model"]["input_shape"][1:]
+    np.save(folder / "sample.npy", np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
+    for script, options in (("run_demo.py", []), ("run_demo_coral.py", ["--cpu"])):
+        found = subprocess.run(
+            [sys.executable, script, "sample.npy", *options], cwd=folder, capture_output=True, text=True, timeout=240
+        )
+        assert found.returncode == 0, found.stderr
+        assert len(found.stdout.splitlines()) == 5
