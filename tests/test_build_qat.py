@@ -49,7 +49,7 @@ def recipe(name, **changes):
         "data": {"scale": 1 / 255},
         "finetune": {"epochs": 1},
         "calibration": {"samples": 32},
-        **({"filters": {"steps": 1, "samples": 128}} if name.startswith("filters") else {}),
+        **({"filters": {"max_macs": 0.44, "steps": 1, "samples": 128}} if name.startswith("filters") else {}),
         **({"cluster": {"n_clusters": CLUSTERS}} if "cluster" in name or name == "pcqat" else {}),
         **({"qat": {"epochs": 1}} if "qat" in name else {}),
         **changes,

@@ -173,7 +173,7 @@ def _others() -> dict[str, Callable[..., Any]]:
         "nn.depth_to_space": lambda input, block_size: ops.depth_to_space(input, block_size),
         "nn.space_to_depth": lambda input, block_size: ops.space_to_depth(input, block_size),
         # Keras 3 forgets another number of bits on the way.
-        "quantization.fake_quant_with_min_max_vars": lambda inputs, min, max, num_bits=8: (
-            quantizers.fake_quant_with_min_max_vars(inputs, min, max, num_bits)
+        "quantization.fake_quant_with_min_max_vars": lambda inputs, min, max, num_bits=8, narrow_range=False: (
+            quantizers.fake_quant_with_min_max_vars(inputs, min, max, num_bits, narrow_range)
         ),
     }

@@ -150,7 +150,7 @@ def test_missing_figures_are_dashes_with_their_meaning(html):
     text = html("nothing_measured")
     row = row_of(Page(text).rows, "int8")
     assert [cell for cell, _ in row[1:]] == [
-        ABSENT, ABSENT, "95.4 kB", ABSENT, "78.7 k", ABSENT, ABSENT, ABSENT, ABSENT, "not estimated"
+        ABSENT, ABSENT, "95.4 kB", ABSENT, ABSENT, ABSENT, "78.7 k", ABSENT, ABSENT, ABSENT, ABSENT, "not estimated"
     ]  # fmt: skip
     assert all(titles for cell, titles in row if cell == ABSENT)
     assert "not measured or does not apply" in text
