@@ -112,7 +112,7 @@ def sensitivity_table(found: dict[str, Any]) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("group", overflow="fold")
+    table.add_column("group", overflow="fold", min_width=min(12, max((len(g["name"]) for g in measured), default=5)))
     for column in ("filters", *(f"{100 * rate:g} %" for rate in found["rates"]), "tolerated", "take"):
         table.add_column(column, justify="right")
     for group in measured:
