@@ -376,17 +376,22 @@ def peak_bytes():
 
 
 def leave_when_alone():
-    """When standard input ends, whoever started this is gone: remove the folder that was made for it, and stop."""
+    """Watch standard input: when it ends, whoever started this is gone."""
 
     def wait():
         while os.read(0, 4096):
             pass
-        folder = os.getcwd()
-        if os.path.basename(folder).startswith(FOLDER_PREFIX):
-            shutil.rmtree(folder, ignore_errors=True)
-        os._exit(MISSING)
+        leave()
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def leave():
+    """Remove the folder that was made for this run, as nobody else will, and stop."""
+    folder = os.getcwd()
+    if os.path.basename(folder).startswith(FOLDER_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(MISSING)
 
 
 def parse(arguments=None):
@@ -419,6 +424,8 @@ def main(arguments=None):
     except RunnerError as error:
         print(json.dumps({"error": str(error), "code": error.code}), flush=True)
         return error.code
+    except BrokenPipeError:  # nobody listens any more
+        leave()
     print(json.dumps(document, indent=None if options.stream else 2), flush=True)
     return 0
 

@@ -1,7 +1,14 @@
-"""Two tiny .tflite files, converted once per session."""
+"""Two tiny .tflite files, converted once per session; a real sshd."""
 
 from __future__ import annotations
 
+import dataclasses
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +36,101 @@ def tiny_files(tmp_path_factory) -> dict[str, Path]:
     converter.inference_input_type = converter.inference_output_type = tf.int8
     (folder / "int8.tflite").write_bytes(converter.convert())
     return {name: folder / f"{name}.tflite" for name in ("float32", "int8")}
+
+
+@dataclasses.dataclass
+class Sshd:
+    """A real sshd on loopback with keys and configuration of its own; ``ssh`` on PATH uses them."""
+
+    folder: Path
+    port: int
+    user: str
+    process: subprocess.Popen
+
+    @property
+    def address(self) -> str:
+        return f"ssh://{self.user}@127.0.0.1:{self.port}"
+
+    def configure(self, **changed: str) -> None:
+        """The user's ssh configuration; a keyword replaces a setting."""
+        settings = {
+            "UserKnownHostsFile": str(self.folder / "known_hosts"),
+            "GlobalKnownHostsFile": "/dev/null",
+            "IdentityFile": str(self.folder / "user"),
+            "IdentitiesOnly": "yes",
+            **changed,
+        }
+        (self.folder / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+
+    def connections(self) -> list[int]:
+        """Processes of sshd that serve a connection, with those that they left privileges to."""
+        own = _children(self.process.pid)
+        return [*own, *(child for pid in own for child in _children(pid) if "sshd" in _command(child))]
+
+
+def _children(pid: int) -> list[int]:
+    task = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in task.read_text().split()] if task.exists() else []
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def _sshd(tmp_path_factory):
+    daemon = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if not daemon or not shutil.which("ssh") or not shutil.which("ssh-keygen"):
+        pytest.skip("needs sshd and ssh: apt install openssh-server openssh-client")
+    folder = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "user", "stranger"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    shutil.copy(folder / "user.pub", folder / "authorized_keys")
+    port = free_port()
+    key = " ".join((folder / "host.pub").read_text().split()[:2])
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}\n")
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
+        f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where a privileged sshd locks its helper in
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen([daemon, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
+    _wait_for(port, process, folder / "log")
+    yield Sshd(folder, port, getpass.getuser(), process)
+    process.terminate()
+    process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(100):
+        if process.poll() is not None:
+            pytest.skip(f"sshd does not start: {log.read_text()[-300:]}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("sshd does not listen")
+
+
+@pytest.fixture
+def sshd(_sshd, tmp_path, monkeypatch):
+    """The daemon, with a sane configuration of the client in place."""
+    _sshd.configure()
+    client = tmp_path / "bin" / "ssh"
+    client.parent.mkdir()
+    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {_sshd.folder}/config "$@"\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
+    return _sshd
