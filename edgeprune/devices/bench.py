@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 def bench(
-    address: str, job: Job, *, compare: bool = False, target: str | None = None, sample: Sample | None = None
+    address: str,
+    job: Job,
+    *,
+    compare: bool = False,
+    target: str | None = None,
+    sample: Sample | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Measure files on a device.
 
@@ -30,6 +36,7 @@ def bench(
         compare: two files take turns, so that what slows the device for a while slows both.
         target: the board's name, noted with the results.
         sample: to be run on the device and here.
+        keep: called with each result as soon as it is there, also with that of a run that was broken off.
 
     Returns:
         ``device`` {address, name, machine, system}; ``results``: one per file, in order, with file, sha256, bytes,
@@ -55,7 +62,7 @@ def bench(
         for part in jobs:
             if sample:
                 part = dataclasses.replace(part, samples=Path(folder) / "samples.npz")
-            results += _measure(device, part, target, results)
+            results += _measure(device, part, target, keep, results)
     for file, result in zip(job.files, results, strict=True):
         _add_accuracy(file, result, sample)
     return {
@@ -66,15 +73,22 @@ def bench(
     }
 
 
-def _measure(device: Device, job: Job, target: str | None, earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _measure(
+    device: Device, job: Job, target: str | None, keep: Callable[[dict[str, Any]], None], earlier: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     rounds = max(job.rounds, ROUNDS if len(job.files) > 1 else 1)
     try:
         found = tool_of(device)(device, dataclasses.replace(job, rounds=rounds))
     except DeviceError as error:
-        kept = [_named(job.files[result.pop("model", 0)], result, target) for result in error.results]
+        kept = [_named(job.files[result.pop("model")], result, target) for result in error.results]
+        for result in kept:
+            keep(result)
         error.results = [*earlier, *kept]
         raise
-    return [_named(file, result, target) for file, result in zip(job.files, found, strict=True)]
+    results = [_named(file, result, target) for file, result in zip(job.files, found, strict=True)]
+    for result in results:
+        keep(result)
+    return results
 
 
 def _named(file: Path, result: dict[str, Any], target: str | None) -> dict[str, Any]:

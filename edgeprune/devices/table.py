@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,19 @@ COLUMNS = (
 )
 
 
+def check(table: Path) -> None:
+    """Make sure, before anything is measured, that rows can be added.
+
+    Raises:
+        DataError: the file is there and is no such table.
+        OutputError: its folder is missing, or not writable.
+    """
+    with output_errors(table):
+        _header(table)
+        if not os.access(table if table.exists() else table.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(table))
+
+
 def append(table: Path, results: Sequence[Mapping[str, Any]]) -> int:
     """Add a row for each result that has a median; files are named relative to the table.
 
@@ -46,7 +60,6 @@ def append(table: Path, results: Sequence[Mapping[str, Any]]) -> int:
         if header is None:
             writer.writeheader()
         writer.writerows(rows)
-        table.parent.mkdir(parents=True, exist_ok=True)
         # In one write, so that rows of two commands do not mix.
         with table.open("ab", buffering=0) as file:
             file.write(text.getvalue().encode())
