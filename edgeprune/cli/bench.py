@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.cli.options import device_options
+
 if TYPE_CHECKING:
     from edgeprune.devices.sample import Sample
 
@@ -27,13 +29,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="builtin (kernels without XNNPACK); edgetpu on a board; xnnpack, gpu or nnapi on Android.",
 )
-@click.option("--python", metavar="PATH", help="Python on the device.  [default: python3]")
-@click.option(
-    "--benchmark-binary",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="benchmark_model for the Android device.  [default: the one in its /data/local/tmp]",
-)
+@device_options
 @click.option("--operators", is_flag=True, help="A table of operators, on Android. It slows the file down.")
 @click.option(
     "--csv",
