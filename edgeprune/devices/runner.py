@@ -202,7 +202,8 @@ def time_ms(invoke, runs, share=1.0):
         runs: at least this many.
         share: of the limits up to which a fast model is run more often, when it has several turns.
     """
-    times_ns, total_ns = [], 0
+    times_ns: list[int] = []
+    total_ns = 0
     while len(times_ns) < runs or (len(times_ns) < MAX_RUNS * share and total_ns < MAX_SECONDS * share * 1e9):
         start = time.perf_counter_ns()
         invoke()

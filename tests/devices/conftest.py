@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -78,6 +79,66 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+@dataclasses.dataclass
+class Phone:
+    """The adb double, connected to an adb server of its own."""
+
+    folder: Path
+    address: str
+    process: subprocess.Popen
+
+    @property
+    def home(self) -> Path:
+        """What is /data/local/tmp there."""
+        return self.folder / "tmp"
+
+    def install(self, name: str, script: str) -> Path:
+        """A program on the phone's PATH."""
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+
+_GETPROP = """case $1 in
+*manufacturer) echo Example;;
+*model) echo Phone 7;;
+*abi) echo arm64-v8a;;
+*) echo 14;;
+esac"""
+
+
+@pytest.fixture(scope="session")
+def adb_server(tmp_path_factory):
+    """The port of an adb server for these tests alone."""
+    if not shutil.which("adb"):
+        pytest.skip("needs adb: apt install adb")
+    port = free_port()
+    home = tmp_path_factory.mktemp("adb")
+    environment = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(port), "HOME": str(home)}
+    subprocess.run(["adb", "start-server"], env=environment, check=True, timeout=60, capture_output=True)
+    yield port
+    subprocess.run(["adb", "kill-server"], env=environment, check=False, timeout=60, capture_output=True)
+
+
+@pytest.fixture
+def phone(adb_server, tmp_path, monkeypatch):
+    """A phone that adb sees; kill its process, and it is unplugged."""
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(adb_server))
+    folder = tmp_path / "phone"
+    double = Path(__file__).with_name("adb_double.py")
+    process = subprocess.Popen([sys.executable, str(double), str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    serial = f"127.0.0.1:{process.stdout.readline().strip()}"
+    subprocess.run(["adb", "connect", serial], check=True, timeout=60, capture_output=True)
+    found = Phone(folder, f"adb://{serial}", process)
+    found.install("getprop", _GETPROP)
+    yield found
+    process.kill()
+    process.wait()
+    subprocess.run(["adb", "disconnect", serial], check=False, timeout=60, capture_output=True)
 
 
 def free_port() -> int:

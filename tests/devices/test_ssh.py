@@ -123,11 +123,10 @@ def test_a_connection_that_is_cut(sshd, tiny_files):
     """When the connection breaks mid-run, the rounds that are through are kept, and the runner cleans up by itself."""
     from edgeprune.devices.protocol import Job, tool_of
 
-    before = set(Path("/tmp").glob("edgeprune-*"))
     job = Job((tiny_files["float32"],), runs=10_000_000, rounds=100_000, python=sys.executable)
     device = open_device(sshd.address)
     device.connect()
-    (folder,) = set(Path("/tmp").glob("edgeprune-*")) - before
+    folder = Path(device._folder)
 
     def cut():
         while not _running(folder):
@@ -169,22 +168,20 @@ def _running(folder: Path) -> list[int]:
 
 def test_ctrl_c_leaves_nothing_behind(sshd, tiny_files):
     """Ctrl-C in the middle of a measurement ends with code 130, and the folder there is gone."""
-    before = set(Path("/tmp").glob("edgeprune-*"))
     script = (
         "import sys; from pathlib import Path; from edgeprune.devices.protocol import *\n"
         "job = Job((Path(sys.argv[2]),), runs=10**7, rounds=10**5, python=sys.executable)\n"
-        "with open_device(sys.argv[1]) as device: tool_of(device)(device, job)\n"
+        "with open_device(sys.argv[1]) as device:\n"
+        "    print(device._folder, flush=True)\n"
+        "    tool_of(device)(device, job)\n"
     )
     command = [sys.executable, "-c", script, sshd.address, str(tiny_files["float32"])]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ})
-    folder = None
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    folder = Path(process.stdout.readline().decode().strip())
     for _ in range(300):
-        made = set(Path("/tmp").glob("edgeprune-*")) - before
-        folder = next(iter(made), None)
-        if folder and _running(folder):
+        if _running(folder):
             break
         time.sleep(0.1)
-    assert folder is not None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in errors
