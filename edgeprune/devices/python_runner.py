@@ -15,6 +15,8 @@ from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelErr
 
 TIMEOUT_S = 1800.0
 WARMUP = 5
+# Rounds even where no file takes turns: what a device has measured before it goes away is kept round by round.
+BLOCKS = 10
 _SHELL_NOT_FOUND = (126, 127)  # POSIX: found but not a program, not found
 _INSTALL = "install one there: python3 -m venv env; env/bin/pip install ai-edge-litert; then --python env/bin/python."
 _OUTPUTS = "outputs.npz"
@@ -57,7 +59,7 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
 def _push(device: Device, job: Job) -> list[str]:
     """Copy what is needed; the command line of the runner there."""
     words = [device.push(Path(runner.__file__), "runner.py"), "--stdin", "--stream"]
-    settings = {"threads": job.threads, "runs": job.runs, "rounds": job.rounds, "warmup": WARMUP}
+    settings = {"threads": job.threads, "runs": job.runs, "rounds": max(job.rounds, BLOCKS), "warmup": WARMUP}
     for option, value in {**settings, "delegate": job.delegate}.items():
         words += [f"--{option}", str(value)]
     if job.samples:

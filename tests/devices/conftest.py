@@ -6,6 +6,7 @@ import dataclasses
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -67,6 +68,22 @@ class Sshd:
         """Processes of sshd that serve a connection, with those that they left privileges to."""
         own = _children(self.process.pid)
         return [*own, *(child for pid in own for child in _children(pid) if "sshd" in _command(child))]
+
+    def runner_seconds(self) -> float:
+        """Processor time of the runner that was started over a connection; 0 where there is none."""
+        waiting = [self.process.pid]
+        while waiting:
+            pid = waiting.pop()
+            if "runner.py" in _command(pid) and not _children(pid):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            waiting += _children(pid)
+        return 0.0
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for pid in self.connections():
+            os.kill(pid, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:

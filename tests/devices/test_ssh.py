@@ -129,13 +129,9 @@ def test_a_connection_that_is_cut(sshd, tiny_files):
     folder = Path(device._folder)
 
     def cut():
-        while not _running(folder):
+        while sshd.runner_seconds() < 1.5:  # loading takes less
             time.sleep(0.1)
-        time.sleep(1.5)  # let some rounds go through
-        for pid in sshd.connections():
-            os.kill(pid, signal.SIGKILL)
-            # As root, a child of the killed one serves the connection.
-            subprocess.run(["pkill", "-KILL", "-P", str(pid)], check=False)
+        sshd.cut()
 
     killer = threading.Thread(target=cut)
     killer.start()
