@@ -18,7 +18,9 @@ WARMUP = 5
 # Rounds even where no file takes turns: what a device has measured before it goes away is kept round by round.
 BLOCKS = 10
 _SHELL_NOT_FOUND = (126, 127)  # POSIX: found but not a program, not found
-_INSTALL = "install one there: python3 -m venv ~/env; ~/env/bin/pip install ai-edge-litert; then name that Python with --python."
+_INSTALL = (
+    "install one there: python3 -m venv ~/env; ~/env/bin/pip install ai-edge-litert; and name that Python: --python."
+)
 _OUTPUTS = "outputs.npz"
 
 
