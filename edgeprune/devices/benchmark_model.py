@@ -196,7 +196,7 @@ def _run(device: Device, binary: str, path: str, runs: int, job: Job) -> Report:
             raise ModelError(f"benchmark_model on {device.address} refuses the file: {said}.") from None
         raise MissingError(
             f"benchmark_model on {device.address} ended with exit code {done.code}: {said or error}.",
-            expected="benchmark_model of the Interpreter API, TensorFlow 2.2 or newer, for the processor of the device.",
+            expected="benchmark_model of the Interpreter API, TensorFlow 2.2 or newer, for that processor.",
             fix=_WHERE,
         ) from None
 

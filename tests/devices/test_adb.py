@@ -137,7 +137,7 @@ def test_what_the_tool_refuses(phone, job):
     with open_device(phone.address) as device:
         with pytest.raises(ModelError, match="CONV_2D"):
             tool_of(device)(device, dataclasses.replace(job, benchmark_binary=binary(phone, refused)))
-        with pytest.raises(MissingError, match="processor"):
+        with pytest.raises(MissingError, match="for that processor"):
             tool_of(device)(device, dataclasses.replace(job, benchmark_binary=binary(phone, "", "exit 126")))
         with pytest.raises(UsageError, match="accuracy"):
             tool_of(device)(device, dataclasses.replace(job, samples=binary(phone)))
