@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune import plan as planning
 from edgeprune.context import Context, Trust
-from edgeprune.errors import DataError, UsageError
+from edgeprune.devices.variants import OnDevice, measure_variants
+from edgeprune.errors import DataError, MissingError, UsageError
 from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
@@ -45,6 +46,7 @@ def build(
     custom_objects: str | Path | None = None,
     export_keras3: bool = False,
     compress: bool = False,
+    device: str | OnDevice | None = None,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def build(
         custom_objects: a Python file that defines layer classes of the model; needs ``trust_model``.
         export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
         compress: write every .tflite once more as .tflite.gz.
+        device: where every variant is measured, too: ``host``, ``ssh://…`` or ``adb://…``.
         progress: hears what is going on.
         command: how the build was started, for the report.
 
@@ -71,7 +74,8 @@ def build(
         The report, as in report.json.
 
     Raises:
-        EdgepruneError: with what happened, what was expected, and what to do.
+        EdgepruneError: with what happened, what was expected, and what to do. Where the device went away while the
+            variants were measured, the report has been written all the same.
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = resolve_recipe(recipe)
@@ -82,6 +86,9 @@ def build(
             "No data was given.",
             expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
         )
+    where = OnDevice(device) if isinstance(device, str) else device
+    if where:
+        where.check()
     folder = Path(out) if out else default_folder(model, chosen)
     with locked(folder):
         if fresh:
@@ -89,7 +96,7 @@ def build(
         trust = Trust.of(trust_model, custom_objects)
         context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress())
         report = _build(
-            context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, compress
+            context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, compress, where
         )
     return report
 
@@ -117,6 +124,7 @@ def _build(
     command: str | None,
     export_keras3: bool,
     compress: bool,
+    where: OnDevice | None,
 ) -> dict[str, Any]:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
@@ -132,6 +140,7 @@ def _build(
     files = _export(plan, run, context, folder, name)
     if export_keras3:
         _export_keras3(folder, context)
+    broken = _measure_on_device(where, plan, run, context) if where else None
     report = assemble(plan, run, context, files, limits, name, command)
     _write_pick(context, run, report, folder, name)
     if compress:
@@ -140,7 +149,23 @@ def _build(
         write_json(folder / "report.json", report)
         write_views(report, folder)
     _write_manifest(context, run, plan, folder, command)
+    if broken:
+        broken.add_note(f"The report in {folder} has what was measured until then.")
+        raise broken
     return report
+
+
+def _measure_on_device(where: OnDevice, plan: planning.Plan, run: Run, context: Context) -> MissingError | None:
+    """Put what the device says in front of what this machine said; returns what ended it before the last variant."""
+    last = {variant.name: variant.last for variant in plan.variants}
+    files = {name: run.artifacts[step].files["tflite"] for name, step in last.items()}
+    found = measure_variants(where, files, context.target, context.progress)
+    for name, step in last.items():
+        facts = run.artifacts[step].facts
+        profile = {**facts["profile"], "warnings": [*facts["profile"]["warnings"], *found.warnings.get(name, [])]}
+        measured = [*found.entries.get(name, []), *facts["latency"]]
+        run.artifacts[step] = run.artifacts[step].with_(latency=measured, profile=profile)
+    return found.broken
 
 
 def _source(model: Any) -> Any:

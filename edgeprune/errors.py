@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EdgepruneError(Exception):
     """An error that the user can act on.
@@ -52,6 +54,18 @@ class MissingError(EdgepruneError):
     """Something outside edgeprune is missing: a tool, a device, a runtime."""
 
     exit_code = 3
+
+
+class DeviceError(MissingError):
+    """A device cannot be reached, went away or did not answer in time.
+
+    ``output`` is what the program on it had printed until then; ``results`` what that was worth.
+    """
+
+    def __init__(self, what: str, *, expected: str | None = None, fix: str | None = None, output: bytes = b""):
+        super().__init__(what, expected=expected, fix=fix)
+        self.output = output
+        self.results: list[dict[str, Any]] = []
 
 
 class OutputError(EdgepruneError):

@@ -11,11 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from edgeprune.errors import ConversionError, MissingError
 
 logger = logging.getLogger(__name__)
 TAIL_LINES = 12
+# A command that was told to end has this long before it is killed: adb and ssh hand the news on to the device.
+_GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,85 @@ class Output:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code, None when it was stopped after its time; what it printed; how long it took."""
+
+    code: int | None
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+
 def find(command: str) -> Path | None:
     """Where a command is: beside this Python (as pip installs scripts), else on PATH; None when it is nowhere."""
     beside = shutil.which(command, path=str(Path(sys.executable).parent))
     found = beside or shutil.which(command)
     return Path(found) if found else None
+
+
+def execute(
+    command: Sequence[str | Path],
+    *,
+    timeout_s: float,
+    fix: str,
+    cwd: Path | None = None,
+    stdin: BinaryIO | int = subprocess.DEVNULL,
+    stderr: int = subprocess.PIPE,
+) -> Ended:
+    """Run a command until it ends or its time is up, and tell how; any exit code is an answer.
+
+    Args:
+        command: program and arguments; no shell.
+        timeout_s: seconds after which it is stopped; what it printed until then is kept.
+        fix: what to do when the program is not there.
+        stdin: a file to read from; ``subprocess.PIPE``: open and empty until the command ends.
+        stderr: ``subprocess.STDOUT`` for both streams in one.
+
+    Raises:
+        MissingError: the program cannot be started.
+    """
+    words = [str(word) for word in command]
+    name = Path(words[0]).name
+    logger.info("running: %s", shlex.join(words))
+    started = time.monotonic()
+    try:
+        # A session of its own: Ctrl-C in the terminal reaches this process only, which then ends the command.
+        process = subprocess.Popen(
+            words, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True
+        )
+    except OSError as error:
+        raise MissingError(f"{name} cannot be started: {error.strerror or error}.", fix=fix) from None
+    # ``communicate`` would close an open standard input at once.
+    kept, process.stdin = process.stdin, None
+    code: int | None = None
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        out, err = _stop(process)
+    except BaseException:
+        _stop(process)
+        raise
+    finally:
+        if kept:
+            kept.close()
+    seconds = time.monotonic() - started
+    logger.info("%s ended with %s after %.1f s", name, "no answer" if code is None else code, seconds)
+    return Ended(code, out, err or b"", seconds)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """End a command, kindly first; what it has printed."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    try:
+        return process.communicate(timeout=_GRACE_S)
+    except subprocess.TimeoutExpired as left:  # a child of its own holds the pipes
+        return left.stdout or b"", left.stderr or b""
 
 
 def call(command: Sequence[str | Path], *, timeout_s: float, fix: str, cwd: Path | None = None) -> Output:
@@ -47,31 +124,13 @@ def call(command: Sequence[str | Path], *, timeout_s: float, fix: str, cwd: Path
     """
     words = [str(word) for word in command]
     name, shown = Path(words[0]).name, shlex.join(words)
-    logger.info("running: %s", shown)
-    started = time.monotonic()
-    try:
-        done = subprocess.run(
-            words,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    ended = execute(words, timeout_s=timeout_s, fix=fix, cwd=cwd, stderr=subprocess.STDOUT)
+    text = ended.stdout.decode("utf-8", "replace")
+    if ended.code is None:
         raise MissingError(
             f"{name} did not end within {timeout_s:g} s.", fix=f"run it by hand to see what it waits for: {shown}"
-        ) from None
-    except OSError as error:
-        raise MissingError(f"{name} cannot be started: {error.strerror or error}.", fix=fix) from None
-    seconds = time.monotonic() - started
-    logger.info("%s ended with %d after %.1f s", name, done.returncode, seconds)
-    if done.returncode != 0:
-        tail = "\n".join(done.stdout.strip().splitlines()[-TAIL_LINES:])
-        raise ConversionError(
-            f"{name} failed with exit code {done.returncode}:\n{tail}", fix=f"run it by hand: {shown}"
         )
-    return Output(done.stdout, seconds)
+    if ended.code != 0:
+        tail = "\n".join(text.strip().splitlines()[-TAIL_LINES:])
+        raise ConversionError(f"{name} failed with exit code {ended.code}:\n{tail}", fix=f"run it by hand: {shown}")
+    return Output(text, ended.seconds)

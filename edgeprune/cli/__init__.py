@@ -18,6 +18,7 @@ COMMANDS = {
     "profile": "Size, memory and operators of a .tflite file.",
     "check": "What will not run, or not run fast, on a target, and what to change.",
     "compare": "Two .tflite files side by side.",
+    "bench": "Measure .tflite files on this machine, a board over ssh, or an Android device.",
     "targets": "The boards that edgeprune knows.",
     "init": "Write a commented edgeprune.toml.",
     "doctor": "What is installed, what is missing, and how to get it.",

@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
-import platform
-import time
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from edgeprune.devices import runner
+from edgeprune.devices.protocol import Completed, Device, Info, plain_name
+from edgeprune.devices.runner import cpu_model, random_input
+from edgeprune.devices.runtime import Kernels, Runtime, find_runtime
+from edgeprune.errors import DeviceError, UsageError
+from edgeprune.external import execute
 
-from edgeprune.devices.runtime import Kernels, Runtime, find_runtime, is_delegated
-from edgeprune.errors import UsageError
+__all__ = ["MIN_RUNS", "Host", "cpu_model", "measure_latency", "random_input"]
 
 MIN_RUNS = 50
-# A fast model is run more often than asked, until either is reached.
-_MAX_RUNS = 500
-_MAX_SECONDS = 0.5
 
 
-def cpu_model() -> str:
-    """The name of this machine's processor, as the operating system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        fields = dict(line.split(":", 1) for line in cpuinfo.read_text("utf-8", "replace").splitlines() if ":" in line)
-        for name, value in fields.items():
-            if name.strip() in ("model name", "Model", "Hardware"):
-                return value.strip()
-    return platform.processor() or platform.machine()
+class Host(Device):
+    """This machine: files are copied to a temporary folder, programs run as child processes."""
+
+    python = sys.executable
+
+    def __init__(self, address: str):
+        super().__init__(address)
+        if address != "host":
+            raise UsageError(f"{address!r} is not a device.", expected="host, without anything behind it.")
+        self._folder: Path | None = None
+
+    def connect(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix=runner.FOLDER_PREFIX))
+
+    def info(self) -> Info:
+        import platform
+
+        return Info(cpu_model(), platform.machine(), f"{platform.system()} {platform.release()}")
+
+    def push(self, local: Path, name: str) -> str:
+        assert self._folder is not None
+        return str(shutil.copyfile(local, self._folder / plain_name(name)))
+
+    def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
+        fix = f"check that {arguments[0]} is there."
+        ended = execute(arguments, timeout_s=timeout_s, fix=fix, cwd=self._folder, stdin=subprocess.PIPE)
+        if ended.code is None:
+            raise DeviceError(f"The program did not end within {timeout_s:g} s.", output=ended.stdout)
+        return Completed(ended.code, ended.stdout, ended.stderr.decode("utf-8", "replace"))
+
+    def pull(self, name: str, local: Path) -> None:
+        assert self._folder is not None
+        shutil.copyfile(self._folder / plain_name(name), local)
+
+    def close(self) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
 
 
 def measure_latency(
@@ -50,8 +83,8 @@ def measure_latency(
         seed: of the random input.
 
     Returns:
-        device, runtime, threads, kernels ('xnnpack' or 'builtin': what really ran), runs, warmup, median_ms, p95_ms,
-        min_ms, max_ms, mean_ms, std_ms.
+        device, runtime, threads, kernels ('xnnpack' or 'builtin': what really ran), runs, warmup, median_ms, p5_ms,
+        p95_ms, min_ms, max_ms, mean_ms, std_ms.
 
     Raises:
         UsageError: too few runs or warm-ups.
@@ -64,50 +97,14 @@ def measure_latency(
         )
     runtime = runtime or find_runtime()
     interpreter = runtime.interpreter(path, threads=threads, kernels=kernels)
-    generator = np.random.default_rng(seed)
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], random_input(detail, generator))
+    runner.set_random_inputs(interpreter, seed)
     for _ in range(warmup):
         interpreter.invoke()
-    times_ms = _time_ms(interpreter, runs)
     return {
         "device": f"host: {cpu_model()}",
         "runtime": runtime.version,
         "threads": threads,
-        "kernels": "xnnpack" if is_delegated(interpreter) else "builtin",
-        "runs": len(times_ms),
+        "kernels": runner.kernels_of(interpreter, kernels),
         "warmup": warmup,
-        "median_ms": float(np.median(times_ms)),
-        "p95_ms": float(np.percentile(times_ms, 95)),
-        "min_ms": float(times_ms.min()),
-        "max_ms": float(times_ms.max()),
-        "mean_ms": float(times_ms.mean()),
-        "std_ms": float(times_ms.std()),
+        **runner.summary(runner.time_ms(interpreter.invoke, runs)),
     }
-
-
-def random_input(detail: dict[str, Any], generator: np.random.Generator) -> np.ndarray:
-    """Random values for an input: [0, 1) in floats, the whole range in 8 and 16 bits, zeros in wider integers.
-
-    Wider integers are indices and lengths, which may not lead beyond a table.
-    """
-    dtype, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
-    if dtype.kind == "f":
-        return generator.random(shape, np.float32).astype(dtype)
-    if dtype.kind == "b":
-        return generator.integers(0, 2, shape).astype(dtype)
-    if dtype.kind in "iu" and dtype.itemsize <= 2:
-        limits = np.iinfo(dtype)
-        return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
-    return np.zeros(shape, dtype)
-
-
-def _time_ms(interpreter: Any, runs: int) -> np.ndarray:
-    times_ns: list[int] = []
-    total_ns = 0
-    while len(times_ns) < runs or (len(times_ns) < _MAX_RUNS and total_ns < _MAX_SECONDS * 1e9):
-        start = time.perf_counter_ns()
-        interpreter.invoke()
-        times_ns.append(time.perf_counter_ns() - start)
-        total_ns += times_ns[-1]
-    return np.asarray(times_ns) / 1e6

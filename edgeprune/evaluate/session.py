@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.devices.runner import dequantize, quantize
 from edgeprune.devices.runtime import Kernels, Runtime
 
 
@@ -93,21 +94,3 @@ def _ordered(interpreter: Any, kind: str, names: Sequence[str]) -> list[dict[str
     indices = next(iter(signatures.values()))[kind]
     by_index = {detail["index"]: detail for detail in details}
     return [by_index[indices[name]] for name in names]
-
-
-def quantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Float values in the number format that an input wants."""
-    dtype = detail["dtype"]
-    scale, zero_point = detail["quantization"]
-    if scale and np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
-    return np.asarray(values, dtype)
-
-
-def dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """An output in float32, whatever its number format."""
-    scale, zero_point = detail["quantization"]
-    if scale and np.issubdtype(values.dtype, np.integer):
-        return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
-    return values.astype(np.float32)

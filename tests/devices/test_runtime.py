@@ -27,7 +27,7 @@ def test_interpreters_run(tiny_files, kernels, form):
     interpreter.invoke()
     output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     assert output.sum() == pytest.approx(1, abs=1e-5)
-    assert runtime.is_delegated(interpreter) == (kernels == "default")
+    assert runtime.runner.is_delegated(interpreter) == (kernels == "default")
 
 
 def test_runtimes_agree(tiny_files):
@@ -81,7 +81,7 @@ def test_unknown_and_missing_runtimes(monkeypatch):
     """A name that is no runtime is a usage error; one that is not installed is missing, with how to get it."""
     with pytest.raises(UsageError, match="There is no runtime 'onnx'"):
         runtime.find_runtime("onnx")
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime.runner.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match="pip install ai-edge-litert") as error:
         runtime.find_runtime()
     assert error.value.exit_code == 3

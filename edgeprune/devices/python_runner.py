@@ -1,0 +1,132 @@
+"""Measuring with the runner: one Python file that goes to the device with the model, and answers in lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.devices import runner
+from edgeprune.devices.protocol import Device, Job
+from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelError, UsageError
+
+TIMEOUT_S = 1800.0
+WARMUP = 5
+# Rounds even where no file takes turns: what a device has measured before it goes away is kept round by round.
+BLOCKS = 10
+_SHELL_NOT_FOUND = (126, 127)  # POSIX: found but not a program, not found
+_INSTALL = (
+    "install one there: python3 -m venv ~/env; ~/env/bin/pip install ai-edge-litert; and name that Python: --python."
+)
+_OUTPUTS = "outputs.npz"
+
+
+def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+    """Time files with the runner; see :data:`edgeprune.devices.protocol.Tool`.
+
+    Returns:
+        Beside the usual: init_ms, first_ms, p5_ms, min_ms, max_ms, mean_ms, std_ms, peak_bytes (of the whole process,
+        Python included), before and after (governor, clock_hz, temperature_c, throttling; None where the machine does
+        not tell), outputs_sha256 (on random input, the same everywhere), and ``outputs`` for a job with samples.
+
+    Raises:
+        UsageError: a delegate that the runner does not know.
+        ModelError: the runtime there refuses a file.
+        MissingError: no Python, runtime or delegate there.
+        DeviceError: the device went away.
+    """
+    if job.delegate not in runner.DELEGATES:
+        raise UsageError(
+            f"{device.address} has no delegate {job.delegate!r}.", expected=f"one of: {', '.join(runner.DELEGATES)}."
+        )
+    name = f"{device.address.partition('://')[0]}: {device.info().name}"
+    arguments = [job.python or device.python, *_push(device, job)]
+    try:
+        done = device.run(arguments, timeout_s=TIMEOUT_S)
+    except DeviceError as error:
+        error.results = _unfinished(error.output, name)
+        raise
+    lines = list(_lines(done.stdout))
+    if done.code or not lines or "results" not in lines[-1]:
+        raise _failure(device, arguments[0], done.code, lines, done.stderr)
+    results = [{"device": name, "complete": True, **result} for result in lines[-1]["results"]]
+    if job.samples:
+        _add_outputs(device, results, job.samples.parent)
+    return results
+
+
+def _push(device: Device, job: Job) -> list[str]:
+    """Copy what is needed; the command line of the runner there."""
+    words = [device.push(Path(runner.__file__), "runner.py"), "--stdin", "--stream"]
+    settings = {"threads": job.threads, "runs": job.runs, "rounds": max(job.rounds, BLOCKS), "warmup": WARMUP}
+    for option, value in {**settings, "delegate": job.delegate}.items():
+        words += [f"--{option}", str(value)]
+    if job.samples:
+        words += ["--samples", device.push(job.samples, "samples.npz"), "--outputs", _OUTPUTS]
+    for number, file in enumerate(job.files):
+        suffix = runner.EDGETPU_SUFFIX if file.name.endswith(runner.EDGETPU_SUFFIX) else ".tflite"
+        words.append(device.push(file, f"model{number}{suffix}"))
+    return words
+
+
+def _lines(output: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON documents among the lines of an output; the last line may be cut off."""
+    for line in output.decode("utf-8", "replace").splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+def _unfinished(output: bytes, name: str) -> list[dict[str, Any]]:
+    """What the rounds that are through say about each file."""
+    facts: dict[int, dict[str, Any]] = {}
+    rounds: dict[int, list[list[float]]] = {}
+    for line in _lines(output):
+        if line.get("event") == "loaded":
+            facts[line["model"]] = line["facts"]
+        elif line.get("event") == "round":
+            rounds.setdefault(line["model"], []).append(line["times_ms"])
+    return [
+        {
+            "device": name,
+            "complete": False,
+            **facts[model],
+            **runner.summary(np.concatenate(times)),
+            "rounds_ms": times,
+            "model": model,
+        }
+        for model, times in sorted(rounds.items())
+    ]
+
+
+def _failure(device: Device, python: str, code: int, lines: list[dict[str, Any]], errors: str) -> EdgepruneError:
+    if lines and "error" in lines[-1]:
+        what = f"{device.address}: {lines[-1]['error']}."
+        if lines[-1]["code"] == runner.MODEL:
+            return ModelError(what, fix="`edgeprune profile` lists its operators and the runtime that they need.")
+        return MissingError(what, fix=_INSTALL)
+    if code in _SHELL_NOT_FOUND:
+        return MissingError(f"{device.address} has no {python}.", fix="say where Python is there with --python.")
+    said = "".join(c if c.isprintable() else " " for c in " ".join(errors.split())[-500:])
+    if "No module named" in said:
+        return MissingError(f"{device.address}: {said}.", fix=_INSTALL)
+    return DeviceError(
+        f"The runner on {device.address} ended with exit code {code}: {said or 'it said nothing'}.",
+        fix="copy edgeprune/devices/runner.py there and run it by hand to see more.",
+    )
+
+
+def _add_outputs(device: Device, results: list[dict[str, Any]], folder: Path) -> None:
+    path = folder / _OUTPUTS
+    device.pull(_OUTPUTS, path)
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    for number, result in enumerate(results):
+        mine = [key for key in arrays if key.startswith(f"y{number}_")]
+        result["outputs"] = [arrays[f"y{number}_{index}"] for index in range(len(mine))]

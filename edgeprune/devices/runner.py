@@ -1,0 +1,437 @@
+#!/usr/bin/env python3
+"""Times .tflite files on the machine that it runs on, and says under what circumstances, as JSON.
+
+This one file is all that a board needs, beside Python 3.9 or newer, NumPy and one of ai-edge-litert, tflite-runtime or
+TensorFlow: ``edgeprune bench`` copies it there, and it can be copied by hand, too::
+
+    python3 runner.py model.tflite --threads 4
+
+``edgeprune build`` uses the same functions for the machine that builds. Nothing else of edgeprune is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+
+# Package, the module that tells that it is installed, the module with its Interpreter and OpResolverType. In the order
+# in which they are tried: ai-edge-litert is tflite-runtime under its new name; importing TensorFlow takes seconds.
+RUNTIMES = {
+    "ai-edge-litert": ("ai_edge_litert", "ai_edge_litert.interpreter"),
+    "tflite-runtime": ("tflite_runtime", "tflite_runtime.interpreter"),
+    "tensorflow": ("tensorflow", "tensorflow.lite.python.interpreter"),
+}
+# Delegates by name: the op resolver, and the shared library of a delegate to load. AUTO lets the runtime apply its
+# default delegate, XNNPACK.
+DELEGATES = {
+    "default": ("AUTO", None),
+    "builtin": ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", None),
+    "edgetpu": ("AUTO", "libedgetpu.so.1"),
+}
+EDGETPU_SUFFIX = "_edgetpu.tflite"
+# A fast model is run more often than asked, until either is reached: the clock needs time to settle.
+MAX_RUNS = 500
+MAX_SECONDS = 0.5
+FOLDER_PREFIX = "edgeprune-"
+# Bits of the firmware's answer on a Raspberry Pi; raspberrypi/documentation, "vcgencmd get_throttled".
+THROTTLING = {
+    0: "under-voltage",
+    1: "clock capped",
+    2: "throttled",
+    3: "soft temperature limit",
+    16: "under-voltage since boot",
+    17: "clock capped since boot",
+    18: "throttled since boot",
+    19: "soft temperature limit since boot",
+}
+# Exit codes, as edgeprune's own: something wrong with the file, and something missing on this machine.
+MODEL, MISSING = 2, 3
+
+
+class RunnerError(Exception):
+    """What keeps a file from being measured; ``code`` is MODEL or MISSING."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+def release(name: str, package: str) -> str:
+    """The release of an installed runtime."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # another distribution of the package, such as tensorflow-cpu
+        return str(importlib.import_module(package).__version__)
+
+
+def installed_runtime(names=tuple(RUNTIMES)):
+    """Name, 'name release' and module of the first runtime of ``names`` that is installed, or None."""
+    for name in names:
+        package, module = RUNTIMES[name]
+        if importlib.util.find_spec(package) is not None:
+            return name, f"{name} {release(name, package)}", importlib.import_module(module)
+    return None
+
+
+def make_interpreter(module, delegate="default", threads=1, keep_all_tensors=False, **source):
+    """An interpreter with its tensors allocated.
+
+    Args:
+        module: of a runtime.
+        delegate: a name of ``DELEGATES``.
+        threads: that one inference may use.
+        keep_all_tensors: so that those in between can be read, too.
+        source: ``model_path`` or ``model_content``.
+
+    Raises:
+        ValueError, RuntimeError: the runtime refuses the file.
+        RunnerError: the delegate's library is missing.
+    """
+    resolver, library = DELEGATES[delegate]
+    delegates = None
+    if library:
+        try:
+            delegates = [module.load_delegate(library)]
+        except (ValueError, OSError) as error:
+            reason = str(error).strip() or "is it installed?"
+            raise RunnerError(MISSING, f"the delegate {library} cannot be loaded: {reason}") from error
+    interpreter = module.Interpreter(
+        num_threads=threads,
+        experimental_delegates=delegates,
+        experimental_op_resolver_type=getattr(module.OpResolverType, resolver),
+        experimental_preserve_all_tensors=keep_all_tensors,
+        **source,
+    )
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def delegate_of(path, delegate):
+    """The delegate for a file: one that was compiled for the Edge TPU needs the Edge TPU's unless told otherwise."""
+    is_compiled = os.path.basename(str(path)).endswith(EDGETPU_SUFFIX)
+    return "edgetpu" if delegate == "default" and is_compiled else delegate
+
+
+def is_delegated(interpreter):
+    """Whether a delegate (XNNPACK, where none was named) has taken over at least one operator."""
+    return any(details["op_name"] == "DELEGATE" for details in interpreter._get_ops_details())
+
+
+def kernels_of(interpreter, delegate):
+    """What really runs: 'edgetpu', 'xnnpack' or 'builtin'."""
+    if not is_delegated(interpreter):
+        return "builtin"
+    return delegate if DELEGATES[delegate][1] else "xnnpack"
+
+
+def random_input(detail, generator):
+    """Random values for an input: [0, 1) in floats, the whole range in 8 and 16 bits, zeros in wider integers.
+
+    Wider integers are indices and lengths, which may not lead beyond a table.
+    """
+    dtype, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
+    if dtype.kind == "f":
+        return generator.random(shape, np.float32).astype(dtype)
+    if dtype.kind == "b":
+        return generator.integers(0, 2, shape).astype(dtype)
+    if dtype.kind in "iu" and dtype.itemsize <= 2:
+        limits = np.iinfo(dtype)
+        return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    return np.zeros(shape, dtype)
+
+
+def set_random_inputs(interpreter, seed=0):
+    """Fill all inputs; the same values for the same seed."""
+    generator = np.random.default_rng(seed)
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], random_input(detail, generator))
+
+
+def quantize(values, detail):
+    """Float values in the number format that an input wants."""
+    dtype = detail["dtype"]
+    scale, zero_point = detail["quantization"]
+    if scale and np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+    return np.asarray(values, dtype)
+
+
+def dequantize(values, detail):
+    """An output in float32, whatever its number format."""
+    scale, zero_point = detail["quantization"]
+    if scale and np.issubdtype(values.dtype, np.integer):
+        return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
+    return values.astype(np.float32)
+
+
+def run_samples(interpreter, inputs):
+    """Outputs, one array [n, ...] each in float32, for samples given one after the other.
+
+    Args:
+        inputs: one array [n, ...] per input, in the order of the file.
+    """
+    details, results = interpreter.get_output_details(), []
+    for index in range(len(inputs[0])):
+        for detail, values in zip(interpreter.get_input_details(), inputs):  # noqa: B905  # Python 3.9 has no strict
+            interpreter.set_tensor(detail["index"], quantize(values[index : index + 1], detail))
+        interpreter.invoke()
+        results.append([dequantize(interpreter.get_tensor(detail["index"]), detail)[0] for detail in details])
+    return [np.stack([row[i] for row in results]) for i in range(len(details))]
+
+
+def time_ms(invoke, runs, share=1.0):
+    """Times of single inferences, in milliseconds.
+
+    Args:
+        invoke: one inference.
+        runs: at least this many.
+        share: of the limits up to which a fast model is run more often, when it has several turns.
+    """
+    times_ns: list[int] = []
+    total_ns = 0
+    while len(times_ns) < runs or (len(times_ns) < MAX_RUNS * share and total_ns < MAX_SECONDS * share * 1e9):
+        start = time.perf_counter_ns()
+        invoke()
+        times_ns.append(time.perf_counter_ns() - start)
+        total_ns += times_ns[-1]
+    return np.asarray(times_ns) / 1e6
+
+
+def summary(times):
+    """Statistics of times in milliseconds."""
+    times = np.asarray(times)
+    return {
+        "runs": len(times),
+        "median_ms": float(np.median(times)),
+        "p5_ms": float(np.percentile(times, 5)),
+        "p95_ms": float(np.percentile(times, 95)),
+        "min_ms": float(times.min()),
+        "max_ms": float(times.max()),
+        "mean_ms": float(times.mean()),
+        "std_ms": float(times.std()),
+    }
+
+
+def cpu_model():
+    """The name of this machine's processor, as the operating system gives it."""
+    text = _read("/proc/cpuinfo") or ""
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    for name, value in fields.items():
+        if name.strip() in ("model name", "Model", "Hardware"):
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def circumstances():
+    """Clock, governor, temperature and throttling right now; None for what this machine does not tell."""
+    clocks = [_number(path) for path in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    known = [clock for clock in clocks if clock is not None]
+    temperatures = [_number(path) for path in sorted(glob.glob("/sys/class/thermal/thermal_zone*/temp"))]
+    warm = [value / 1e3 for value in temperatures if value is not None]
+    return {
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_hz": int(max(known) * 1e3) if known else None,
+        "temperature_c": max(warm) if warm else None,
+        "throttling": _throttling(),
+    }
+
+
+def _throttling():
+    if not shutil.which("vcgencmd"):
+        return None
+    try:
+        done = subprocess.run(
+            ["vcgencmd", "get_throttled"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=5, check=True
+        )
+        bits = int(done.stdout.decode().strip().partition("=")[2], 16)  # throttled=0x50005
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return throttling_of(bits)
+
+
+def throttling_of(bits):
+    """The names of the bits that a Raspberry Pi's firmware has set."""
+    return [name for bit, name in THROTTLING.items() if bits >> bit & 1]
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip("\0\n ")
+    except OSError:
+        return None
+
+
+def _number(path):
+    try:
+        return float(_read(path) or "")
+    except ValueError:
+        return None
+
+
+class Measured:
+    """One file: loaded, run once, and then timed round by round."""
+
+    def __init__(self, runtime, path, threads, delegate, warmup):
+        self.delegate = delegate_of(path, delegate)
+        self.times = []
+        start = time.perf_counter_ns()
+        try:
+            self.interpreter = make_interpreter(runtime[2], self.delegate, threads, model_path=path)
+        except (ValueError, RuntimeError) as error:
+            raise RunnerError(MODEL, f"{runtime[1]} refuses the file: {str(error).strip()}") from error
+        init_ns = time.perf_counter_ns() - start
+        set_random_inputs(self.interpreter)
+        first_ms = float(time_ms(self.interpreter.invoke, 1, share=0)[0])
+        self.facts = {
+            "runtime": runtime[1],
+            "threads": threads,
+            "kernels": kernels_of(self.interpreter, self.delegate),
+            "init_ms": init_ns / 1e6,
+            "first_ms": first_ms,
+            "warmup": warmup,
+            "outputs_sha256": self._checksum(),
+        }
+        for _ in range(warmup):
+            self.interpreter.invoke()
+
+    def round(self, runs, share):
+        self.times.append(time_ms(self.interpreter.invoke, runs, share).tolist())
+        return self.times[-1]
+
+    def result(self):
+        return dict(self.facts, **summary(np.concatenate(self.times)), rounds_ms=self.times)
+
+    def _checksum(self):
+        digest = hashlib.sha256()
+        for detail in self.interpreter.get_output_details():
+            digest.update(np.ascontiguousarray(self.interpreter.get_tensor(detail["index"])).tobytes())
+        return digest.hexdigest()
+
+
+def measure(options, say):
+    """Load every file, time them in turns, and run the samples.
+
+    Args:
+        options: of the command line.
+        say: called with each thing that is known, as soon as it is: {"event": …}.
+    """
+    runtime = installed_runtime()
+    if runtime is None:
+        raise RunnerError(MISSING, f"Python {platform.python_version()} has none of {', '.join(RUNTIMES)}")
+    machine = {"cpu": cpu_model(), "machine": platform.machine(), "python": platform.python_version()}
+    before = circumstances()
+    say({"event": "start", "before": before, **machine})
+    measured = []
+    for number, path in enumerate(options.models):
+        measured.append(Measured(runtime, path, options.threads, options.delegate, options.warmup))
+        say({"event": "loaded", "model": number, "facts": measured[-1].facts})
+    take_turns(measured, options.runs, options.rounds, say)
+    after = circumstances()
+    shared = {"peak_bytes": peak_bytes(), "before": before, "after": after, **machine}
+    if options.samples:
+        write_outputs(measured, options.samples, options.outputs)
+    return {"results": [dict(one.result(), **shared) for one in measured]}
+
+
+def take_turns(measured, runs, rounds, say):
+    """Time files round by round; every other round in reverse order, so that a steady drift cancels in each pair."""
+    each = max(1, -(-runs // rounds))
+    order = list(enumerate(measured))
+    for number in range(rounds):
+        for index, one in order if number % 2 == 0 else order[::-1]:
+            times = one.round(each, 1 / rounds)
+            say({"event": "round", "model": index, "times_ms": times})
+
+
+def write_outputs(measured, samples, outputs):
+    """The outputs of every file for an .npz of inputs x0, x1, …, as an .npz of arrays y{model}_{output}."""
+    with np.load(samples, allow_pickle=False) as archive:
+        inputs = [archive[f"x{i}"] for i in range(len(archive.files))]
+    arrays = {}
+    for number, one in enumerate(measured):
+        for index, values in enumerate(run_samples(one.interpreter, inputs)):
+            arrays[f"y{number}_{index}"] = values
+    np.savez(outputs, **arrays)
+
+
+def peak_bytes():
+    """The most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def leave_when_alone():
+    """Watch standard input: when it ends, whoever started this is gone."""
+
+    def wait():
+        while os.read(0, 4096):
+            pass
+        leave()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def leave():
+    """Remove the folder that was made for this run, as nobody else will, and stop."""
+    folder = os.getcwd()
+    if os.path.basename(folder).startswith(FOLDER_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(MISSING)
+
+
+def parse(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time .tflite files on this machine.")
+    parser.add_argument("models", nargs="+", metavar="FILE.tflite", help="with several, they take turns")
+    parser.add_argument("--threads", type=int, default=1, help="that one inference may use")
+    parser.add_argument("--runs", type=int, default=50, help="inferences to time, of each file")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each file")
+    parser.add_argument("--warmup", type=int, default=5, help="inferences before the first that is timed")
+    parser.add_argument("--delegate", choices=list(DELEGATES), default="default")
+    parser.add_argument("--samples", metavar="IN.npz", help="inputs x0, x1, … to run once each")
+    parser.add_argument("--outputs", metavar="OUT.npz", default="outputs.npz", help="where their outputs go")
+    parser.add_argument("--stream", action="store_true", help="a JSON line for everything as soon as it is known")
+    parser.add_argument("--stdin", action="store_true", help="stop when standard input ends")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    if options.stdin:
+        leave_when_alone()
+
+    def say(line):
+        if options.stream:
+            print(json.dumps(line), flush=True)
+
+    try:
+        document = measure(options, say)
+    except RunnerError as error:
+        print(json.dumps({"error": str(error), "code": error.code}), flush=True)
+        return error.code
+    except BrokenPipeError:  # nobody listens any more
+        leave()
+    print(json.dumps(document, indent=None if options.stream else 2), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

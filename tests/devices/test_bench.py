@@ -1,0 +1,149 @@
+"""edgeprune bench, from the command line to the device and back."""
+
+import csv
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edgeprune.devices.bench import bench
+from edgeprune.devices.protocol import Job
+from edgeprune.devices.sample import load_sample
+from edgeprune.errors import ModelError, UsageError
+
+FIGURES = {"median_ms", "p95_ms", "init_ms", "first_ms", "runs", "threads", "runtime", "kernels", "device", "sha256"}
+
+
+def command(*arguments, cwd, **options):
+    words = [sys.executable, "-m", "edgeprune", "bench", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, timeout=300, **options)
+
+
+def rows(folder):
+    with (folder / "measurements.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_on_the_host(tiny_files, tmp_path):
+    """--json prints one document with the figures and nothing else, and a row is added to measurements.csv."""
+    done = command(tiny_files["int8"], "--device", "host", "--target", "rpi4", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (result,) = found["results"]
+    assert result.keys() >= FIGURES
+    assert (result["threads"], result["target"]) == (4, "rpi4")
+    (row,) = rows(tmp_path)
+    assert float(row["median_ms"]) == result["median_ms"]
+    assert (tmp_path / row["file"]).resolve() == tiny_files["int8"]
+
+
+def test_over_ssh(tiny_files, tmp_path, sshd):
+    """Over ssh, a file with any name is measured and compared with another one, as a table for people."""
+    odd = tmp_path / "-it's; $(id)\n.tflite"
+    odd.write_bytes(tiny_files["int8"].read_bytes())
+    files = [tiny_files["float32"], odd]
+    done = command(
+        "--device", sshd.address, "--python", sys.executable, "--compare", "--", *files, cwd=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "times as long as float32.tflite" in " ".join(done.stdout.split())
+    assert "95% interval" in " ".join(done.stdout.split())
+    assert [row["delegate"] for row in rows(tmp_path)] == ["xnnpack", "xnnpack"]
+
+
+def test_on_android(tiny_files, tmp_path, phone):
+    """Over adb, benchmark_model measures."""
+    binary = tmp_path / "benchmark_model"
+    binary.write_text(
+        "#!/bin/sh\n"
+        "echo count=50 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256 p5=6400 median=7401 p95=7700\n"
+        "echo Inference timings in us: Init: 16772, First inference: 8781, Inference '(avg)': 7454\n"
+    )
+    arguments = [tiny_files["int8"], "--device", phone.address, "--benchmark-binary", binary, "--delegate", "gpu"]
+    done = command(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"][0]["median_ms"] == 7.401
+    (row,) = rows(tmp_path)
+    assert (row["delegate"], row["device"]) == ("gpu", "adb: Example Phone 7")
+
+
+def test_a_board_that_goes_away(tiny_files, tmp_path, sshd):
+    """Exit code 3, and the rounds until then are printed and kept as a row."""
+    arguments = [
+        tiny_files["float32"],
+        "--device",
+        sshd.address,
+        "--python",
+        sys.executable,
+        "--runs",
+        3 * 10**6,
+        "--json",
+    ]
+
+    def cut():
+        while sshd.runner_seconds() < 4:  # of ten or more; a tenth of the runs takes one or two
+            time.sleep(0.1)
+        sshd.cut()
+
+    killer = threading.Thread(target=cut, daemon=True)
+    killer.start()
+    done = command(*arguments, cwd=tmp_path)
+    killer.join(timeout=1)
+    assert done.returncode == 3, done.stderr
+    assert "broke" in done.stderr
+    assert "Traceback" not in done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert not result["complete"]
+    assert result["runs"] % (3 * 10**5) == 0
+    assert [int(row["runs"]) for row in rows(tmp_path)] == [result["runs"]]
+
+
+def test_accuracy_on_the_device(tiny_files, tmp_path):
+    """With data, accuracy there and here are measured on the same random samples, and the outputs compared."""
+    generator = np.random.default_rng(0)
+    x = generator.random((60, 8, 8, 3), np.float32)
+    y = np.arange(60) % 4
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    from edgeprune.recipe import DataConfig
+
+    files = (tiny_files["float32"], tiny_files["int8"])
+    sample = load_sample(files[0], tmp_path / "data.npz", DataConfig(scale=1.0))
+    found = bench("host", Job(files), sample=sample)
+    for result in found["results"]:
+        accuracy = result["accuracy"]
+        assert accuracy["samples"] == len(sample.labels) > 0
+        assert accuracy["accuracy"] == accuracy["host_accuracy"]
+        assert (accuracy["top1_agreement"], accuracy["max_abs_error"]) == (1.0, 0.0)
+        assert "outputs" not in result
+
+
+def test_what_is_refused(tiny_files, tmp_path):
+    """Damaged files never reach the device; --compare takes two; addresses and delegates are checked."""
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(tiny_files["float32"].read_bytes()[:500])
+    with pytest.raises(ModelError):
+        bench("ssh://nobody@127.0.0.1:1", Job((damaged,)))
+    with pytest.raises(UsageError, match="two files"):
+        bench("host", Job((tiny_files["float32"],)), compare=True)
+    for address in ("nowhere", "host://x", "http://x"):
+        with pytest.raises(UsageError, match="not a device"):
+            bench(address, Job((tiny_files["float32"],)))
+    with pytest.raises(UsageError, match="no delegate"):
+        bench("host", Job((tiny_files["float32"],), delegate="gpu"))
+
+
+def test_python_and_runtime_that_are_missing(tiny_files, tmp_path, sshd):
+    """No Python there, or one without a runtime, ends with 3 and says what to install."""
+    from edgeprune.errors import MissingError
+
+    with pytest.raises(MissingError, match="has no /no/python"):
+        bench(sshd.address, Job((tiny_files["float32"],), python="/no/python"))
+    bare = tmp_path / "bare python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
+    with pytest.raises(MissingError, match="pip install ai-edge-litert"):
+        bench(sshd.address, Job((tiny_files["float32"],), python=str(bare)))

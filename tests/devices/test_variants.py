@@ -1,0 +1,48 @@
+"""Variants of a build, measured on a device."""
+
+import sys
+import time
+
+import pytest
+
+from edgeprune.builder import build
+from edgeprune.devices.variants import OnDevice, measure_variants
+from edgeprune.errors import DeviceError
+from edgeprune.progress import Progress
+from edgeprune.report.schema import validate
+from edgeprune.target import load_target
+
+
+def test_a_file_that_the_device_refuses_is_a_warning(tiny_files, tmp_path):
+    """The others are measured all the same; this machine is not taken for the target."""
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(b"no model" * 10)
+    files = {"a": tiny_files["float32"], "b": foreign, "c": tiny_files["int8"]}
+    found = measure_variants(OnDevice("host"), files, load_target("rpi4"), Progress())
+    assert list(found.entries) == ["a", "c"]
+    assert list(found.warnings) == ["b"]
+    assert found.broken is None
+    (entry,) = found.entries["a"]
+    assert (entry["threads"], "target" in entry) == (4, False)
+
+
+def test_a_device_that_is_not_there_is_noticed_before_the_training(tmp_path):
+    """A build whose device cannot be reached ends at once (3), and makes no folder."""
+    started = time.monotonic()
+    with pytest.raises(DeviceError):
+        build(None, recipe="float", out=tmp_path / "out", device="ssh://pi@127.0.0.1:1")
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_has_what_the_device_says(tiny_model, tmp_path, sshd):
+    """Each variant's first latency is the device's, marked as the target's; this machine's follow; the schema holds."""
+    where = OnDevice(sshd.address, python=sys.executable)
+    report = build(tiny_model, data="demo", recipe="float", out=tmp_path / "out", device=where)
+    validate(report)
+    for variant in report["variants"]:
+        first, *others = variant["latency"]["measured"]
+        assert first["device"].startswith("ssh: ")
+        assert (first["target"], first["threads"]) == ("rpi4", 4)
+        assert first["median_ms"] > 0
+        assert [entry["device"].partition(":")[0] for entry in others] == ["host", "host"]
