@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Runs .tflite files on the emulated board, with marks around single inferences for the plugin that counts.
+
+Lies beside ``runner.py`` there, and prints JSON as that does. A mark is a system call without effect, which
+``emulator_plugin.c`` knows by its argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import sys
+
+import runner
+
+MARK = 0x6502
+
+
+def counted(work, mark=os.access):
+    mark("", MARK)
+    work()
+    mark("", MARK)
+
+
+def count(work, warmup):
+    """Mark ``warmup`` + 1 runs of ``work``, of which the last is the one that counts."""
+    for _ in range(warmup + 1):
+        counted(work)
+
+
+def load(runtime, path, delegate):
+    try:
+        return runner.make_interpreter(runtime[2], delegate, 1, model_path=path)
+    except (ValueError, RuntimeError) as error:
+        raise runner.RunnerError(runner.MODEL, f"{runtime[1]} refuses the file: {str(error).strip()}") from error
+
+
+def checksum(interpreter):
+    digest = hashlib.sha256()
+    for detail in interpreter.get_output_details():
+        digest.update(runner.np.ascontiguousarray(interpreter.get_tensor(detail["index"])).tobytes())
+    return digest.hexdigest()
+
+
+def measure(options):
+    runtime = runner.installed_runtime()
+    count(lambda: None, options.warmup)  # what the marks themselves cost
+    results, arrays = [], {}
+    for number, path in enumerate(options.models):
+        interpreter = load(runtime, path, options.delegate)
+        runner.set_random_inputs(interpreter)
+        count(interpreter.invoke, options.warmup)
+        kernels = runner.kernels_of(interpreter, options.delegate)
+        results.append({"runtime": runtime[1], "kernels": kernels, "outputs_sha256": checksum(interpreter)})
+        if options.samples:
+            with runner.np.load(options.samples, allow_pickle=False) as archive:
+                inputs = [archive[f"x{i}"] for i in range(len(archive.files))]
+            for index, values in enumerate(runner.run_samples(interpreter, inputs)):
+                arrays[f"y{number}_{index}"] = values
+    if options.samples:
+        runner.np.savez(options.outputs, **arrays)
+    return {"results": results}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--warmup", type=int, required=True)
+    parser.add_argument("--delegate", default="default")
+    parser.add_argument("--samples")
+    parser.add_argument("--outputs", default="outputs.npz")
+    gc.disable()
+    try:
+        document = measure(parser.parse_args())
+    except runner.RunnerError as error:
+        print(json.dumps({"error": str(error), "code": error.code}))
+        return error.code
+    print(json.dumps(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
