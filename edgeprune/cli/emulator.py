@@ -87,8 +87,9 @@ def _print(files: tuple[str, ...], results: list[dict[str, Any]]) -> None:
         if "operators" not in result:
             continue
         table = Table(title=file)
-        for name in ("#", "Operator", "Output"):
-            table.add_column(name, overflow="fold")
+        for name in ("#", "Operator"):
+            table.add_column(name)
+        table.add_column("Output", no_wrap=True, max_width=30)
         for name in ("Instructions", "Share"):
             table.add_column(name, justify="right")
         for part in result["operators"]:

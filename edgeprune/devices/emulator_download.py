@@ -151,8 +151,7 @@ class _Apt:
 
     def files(self) -> list[File]:
         """The file of every package, with the hash that the signed index has for it."""
-        found = [self._file(name) for name in self._debian.packages]
-        return found
+        return [self._file(name) for name in self._debian.packages]
 
     def _file(self, name: str) -> File:
         printed = self.run(["download", "--print-uris", name]).strip()
@@ -167,7 +166,17 @@ def _pip(wanted: Wheel, folder: Path) -> None:
         raise MissingError("pip is not in this Python environment.", fix="python -m ensurepip")
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{wanted.name}=={wanted.version} --hash=sha256:{wanted.sha256}\n")
-    words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--dest", folder]
+    words: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--dest",
+        folder,
+    ]
     words += ["--only-binary=:all:", "--platform", wanted.platform, "--python-version", "3.11"]
     words += ["--implementation", "cp", "--abi", "cp311", "--requirement", requirements]
     ended = execute(words, timeout_s=TIMEOUT_S, fix="python -m ensurepip")

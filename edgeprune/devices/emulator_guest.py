@@ -7,7 +7,6 @@ Lies beside ``runner.py`` there, and prints JSON as that does. A mark is a syste
 
 from __future__ import annotations
 
-import argparse
 import gc
 import hashlib
 import json
@@ -45,41 +44,35 @@ def checksum(interpreter):
     return digest.hexdigest()
 
 
-def measure(options):
+def measure(job):
     runtime = runner.installed_runtime()
-    count(lambda: None, options.warmup)  # what the marks themselves cost
+    count(lambda: None, job["warmup"])  # what the marks themselves cost
     results, arrays = [], {}
-    for number, path in enumerate(options.models):
-        interpreter = load(runtime, path, options.delegate)
+    for number, path in enumerate(job["models"]):
+        interpreter = load(runtime, path, job["delegate"])
         runner.set_random_inputs(interpreter)
-        count(interpreter.invoke, options.warmup)
-        kernels = runner.kernels_of(interpreter, options.delegate)
+        count(interpreter.invoke, job["warmup"])
+        kernels = runner.kernels_of(interpreter, job["delegate"])
         results.append({"runtime": runtime[1], "kernels": kernels, "outputs_sha256": checksum(interpreter)})
-        if options.samples:
-            with runner.np.load(options.samples, allow_pickle=False) as archive:
+        if job["samples"]:
+            with runner.np.load(job["samples"], allow_pickle=False) as archive:
                 inputs = [archive[f"x{i}"] for i in range(len(archive.files))]
             for index, values in enumerate(runner.run_samples(interpreter, inputs)):
                 arrays[f"y{number}_{index}"] = values
-    if options.samples:
-        runner.np.savez(options.outputs, **arrays)
+    runner.np.savez(job["outputs"], **arrays)
     return {"results": results}
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--warmup", type=int, required=True)
-    parser.add_argument("--delegate", default="default")
-    parser.add_argument("--samples")
-    parser.add_argument("--outputs", default="outputs.npz")
     gc.disable()
+    with open(sys.argv[1], encoding="utf-8") as file:
+        job = json.load(file)
     try:
-        document = measure(parser.parse_args())
+        document = measure(job)
     except runner.RunnerError as error:
-        print(json.dumps({"error": str(error), "code": error.code}))
-        return error.code
+        document = {"error": str(error), "code": error.code}
     print(json.dumps(document))
-    return 0
+    return document.get("code", 0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -72,10 +73,10 @@ def _setup(home: Home, progress: Progress) -> dict[str, Any]:
         progress.note(f"{wanted.name} {wanted.version}")
         wheels.append(download.wheel(wanted, home.downloads))
     progress.stage(3, steps, "unpacking, compiling", False)
-    _unpack(home.sysroot, sha256_json([one.sha256 for one in debs]), lambda to: _sysroot(home, debs, to))
+    _unpack(home.sysroot, sha256_json([one.sha256 for one in debs]), functools.partial(_sysroot, home, debs))
     for wanted in home.parts.wheels.values():
-        archive = home.downloads / wanted.file
-        _unpack(home.wheels / wanted.folder, wanted.sha256, lambda to, archive=archive: _unzip(archive, to))
+        unzip = functools.partial(_unzip, home.downloads / wanted.file)
+        _unpack(home.wheels / wanted.folder, wanted.sha256, unzip)
     home.plugin()
     progress.stage(4, steps, "starting each runtime once", False)
     for runtime in RUNTIMES:
@@ -94,7 +95,7 @@ def _setup(home: Home, progress: Progress) -> dict[str, Any]:
 
 
 def _unpack(folder: Path, content: str, fill: Callable[[Path], None]) -> None:
-    """Fill a folder beside ``folder`` and give it the name when it is whole; ``content`` tells one filling from another."""
+    """Fill a folder under another name, rename it when it is whole; ``content`` tells one filling from another."""
     stamp = folder / ".content"
     if stamp.is_file() and stamp.read_text() == content:
         return

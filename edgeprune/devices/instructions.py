@@ -6,7 +6,6 @@ import json
 import re
 import tempfile
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from edgeprune.devices.emulator import LOG
 from edgeprune.devices.protocol import Device, Job
 from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
 
-GUEST = "emulator_guest.py"
+_GUEST = Path(__file__).with_name("emulator_guest.py")
+_JOB = "job.json"
 TIMEOUT_S = 3600.0
 # Until then the interpreter of Python has specialised its code, the runtime has packed its weights, and the allocator
 # gives the same blocks again and again.
@@ -48,7 +48,8 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
         raise UsageError(f"The emulated board counts {job.threads} threads inexactly.", expected="--threads 1.")
     if job.delegate not in _DELEGATES:
         raise UsageError(f"The emulated board has no {job.delegate!r}.", expected=f"one of: {', '.join(_DELEGATES)}.")
-    results = _count(device, job.files, job.delegate, job.samples)
+    # One start per file: what ran before would leave its traces in the allocator, and so in the count.
+    results = [_count(device, [file], job.delegate, job.samples)[0] for file in job.files]
     if job.profile_operators:
         for file, result in zip(job.files, results, strict=True):
             result["operators"] = by_operator(device, file, job.delegate)
@@ -58,7 +59,7 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
 def by_operator(device: Device, file: Path, delegate: str = "default") -> list[dict[str, Any]]:
     """Instructions per operator of a file's first graph: those of the graph up to it, less those of the graph before.
 
-    The parts add up to the whole. The first operator's part holds what calling the interpreter costs. A runtime that
+    The parts add up to the whole but for some hundreds of instructions. The first operator's part holds what calling the interpreter costs. A runtime that
     transforms a graph as a whole (sparse inference in XNNPACK) does so only once the graph is complete: there, the
     parts mean nothing, and the last one can be negative.
 
@@ -89,12 +90,18 @@ def by_operator(device: Device, file: Path, delegate: str = "default") -> list[d
 
 
 def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path | None) -> list[dict[str, Any]]:
-    with resources.as_file(resources.files("edgeprune.devices") / GUEST) as guest:
-        words = [device.push(guest, GUEST), "--warmup", str(WARMUP), "--delegate", delegate]
+    job = {
+        "models": [device.push(file, f"model{number}.tflite") for number, file in enumerate(files)],
+        "warmup": WARMUP,
+        "delegate": delegate,
+        "samples": device.push(samples, "samples.npz") if samples else None,
+        "outputs": _OUTPUTS,
+    }
     device.push(Path(runner.__file__), "runner.py")
-    if samples:
-        words += ["--samples", device.push(samples, "samples.npz"), "--outputs", _OUTPUTS]
-    words += [device.push(file, f"model{number}.tflite") for number, file in enumerate(files)]
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        (Path(folder) / _JOB).write_text(json.dumps(job), "utf-8")
+        # The same words every time: the length of a command line moves the stack, and that shows in the count.
+        words = [device.push(_GUEST, _GUEST.name), device.push(Path(folder) / _JOB, _JOB)]
     done = device.run([device.python, *words], timeout_s=TIMEOUT_S)
     document = _last_document(done.stdout)
     if done.code or "results" not in document:
