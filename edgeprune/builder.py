@@ -14,7 +14,8 @@ import filelock
 
 from edgeprune import plan as planning
 from edgeprune.context import Context, Trust
-from edgeprune.errors import DataError, UsageError
+from edgeprune.devices.variants import OnDevice, measure_variants
+from edgeprune.errors import DataError, MissingError, UsageError
 from edgeprune.files import copy_file, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
@@ -48,6 +49,7 @@ def build(
     trust_model: bool = False,
     custom_objects: str | Path | None = None,
     export_keras3: bool = False,
+    device: str | OnDevice | None = None,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def build(
         trust_model: run code that the model file brings along.
         custom_objects: a Python file that defines layer classes of the model; needs ``trust_model``.
         export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
+        device: where every variant is measured, too: ``host``, ``ssh://…`` or ``adb://…``.
         progress: hears what is going on.
         command: how the build was started, for the report.
 
@@ -73,7 +76,8 @@ def build(
         The report, as in report.json.
 
     Raises:
-        EdgepruneError: with what happened, what was expected, and what to do.
+        EdgepruneError: with what happened, what was expected, and what to do. Where the device went away while the
+            variants were measured, the report has been written all the same.
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = resolve_recipe(recipe)
@@ -84,13 +88,16 @@ def build(
             "No data was given.",
             expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
         )
+    where = OnDevice(device) if isinstance(device, str) else device
+    if where:
+        where.check()
     folder = Path(out) if out else default_folder(model, chosen)
     with _locked(folder):
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
         context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress())
-        report = _build(context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3)
+        report = _build(context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, where)
     return report
 
 
@@ -110,7 +117,13 @@ def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
 
 
 def _build(
-    context: Context, data: Any, folder: Path, limits: Limits, command: str | None, export_keras3: bool
+    context: Context,
+    data: Any,
+    folder: Path,
+    limits: Limits,
+    command: str | None,
+    export_keras3: bool,
+    where: OnDevice | None,
 ) -> dict[str, Any]:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
@@ -126,13 +139,30 @@ def _build(
     files = _export(plan, run, context, folder, name)
     if export_keras3:
         _export_keras3(folder, context)
+    broken = _measure_on_device(where, plan, run, context) if where else None
     report = assemble(plan, run, context, files, limits, name, command)
     copy_file(folder / files[report["pick"]], folder / f"{name}.tflite")
     with output_errors(folder):
         write_json(folder / "report.json", report)
         write_views(report, folder)
     _write_manifest(context, folder, command)
+    if broken:
+        broken.add_note(f"The report in {folder} has what was measured until then.")
+        raise broken
     return report
+
+
+def _measure_on_device(where: OnDevice, plan: planning.Plan, run: Run, context: Context) -> MissingError | None:
+    """Put what the device says in front of what this machine said; returns what ended it before the last variant."""
+    last = {variant.name: variant.last for variant in plan.variants}
+    files = {name: run.artifacts[step].files["tflite"] for name, step in last.items()}
+    found = measure_variants(where, files, context.target, context.progress)
+    for name, step in last.items():
+        facts = run.artifacts[step].facts
+        profile = {**facts["profile"], "warnings": [*facts["profile"]["warnings"], *found.warnings.get(name, [])]}
+        measured = [*found.entries.get(name, []), *facts["latency"]]
+        run.artifacts[step] = run.artifacts[step].with_(latency=measured, profile=profile)
+    return found.broken
 
 
 def _source(model: Any) -> Any:

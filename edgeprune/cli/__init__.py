@@ -15,6 +15,7 @@ COMMANDS = {
     "build": "Prune, fine-tune, quantize, convert and measure a model.",
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
     "profile": "Size, memory and operators of a .tflite file.",
+    "bench": "Measure .tflite files on this machine, a board over ssh, or an Android device.",
     "emulator": "An emulated Raspberry Pi that counts instructions.",
     "targets": "The boards that edgeprune knows.",
     "init": "Write a commented edgeprune.toml.",

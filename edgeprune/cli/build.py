@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.cli.options import model_options
+from edgeprune.cli.options import device_options, model_options
 
 
 @click.command()
@@ -25,6 +25,8 @@ from edgeprune.cli.options import model_options
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run in the folder finished.")
 @model_options
 @click.option("--export-keras3", is_flag=True, help="Write the Keras models for Keras 3, too (.keras3.keras).")
+@click.option("--device", help="Measure the variants there, too: host, ssh://USER@HOST[:PORT] or adb://SERIAL.")
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print report.json, and nothing else.")
 def build(model: str | None, target: str, as_json: bool, out: Path | None, **options: object) -> None:
     """Prune, fine-tune, quantize, convert and measure MODEL.
@@ -39,9 +41,13 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
     import_tf()
     from edgeprune.builder import build as build_model
     from edgeprune.builder import default_folder
+    from edgeprune.devices.variants import OnDevice
 
     out = out or default_folder(model, target)
     limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
+    there = {name: options.pop(name) for name in ("python", "benchmark_binary")}
+    if device := options.pop("device"):
+        options["device"] = OnDevice(device, **there)  # type: ignore[arg-type]
     with TerminalProgress() as progress:
         report = build_model(
             model,

@@ -27,6 +27,21 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that measures on a device: ``python``, ``benchmark_binary``."""
+    for option in (
+        click.option(
+            "--benchmark-binary",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="benchmark_model for the Android device.  [default: the one in its /data/local/tmp]",
+        ),
+        click.option("--python", metavar="PATH", help="Python on the device.  [default: python3]"),
+    ):
+        command = option(command)
+    return command
+
+
 def load_given(model: str, trust_model: bool, custom_objects: Path | None) -> tf_keras.Model:
     """The model that the user named, with what ``model_options`` gave."""
     from edgeprune._tensorflow import import_tf

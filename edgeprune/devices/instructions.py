@@ -59,9 +59,9 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
 def by_operator(device: Device, file: Path, delegate: str = "default") -> list[dict[str, Any]]:
     """Instructions per operator of a file's first graph: those of the graph up to it, less those of the graph before.
 
-    The parts add up to the whole but for some hundreds of instructions. The first operator's part holds what calling the interpreter costs. A runtime that
-    transforms a graph as a whole (sparse inference in XNNPACK) does so only once the graph is complete: there, the
-    parts mean nothing, and the last one can be negative.
+    The parts add up to the whole but for some hundreds of instructions. The first operator's part holds what calling
+    the interpreter costs. A runtime that transforms a graph as a whole (sparse inference in XNNPACK) does so only once
+    the graph is complete: there, the parts mean nothing, and the last one can be negative.
 
     Returns:
         index, name (of the operator), output (name of its first output), instructions.

@@ -1,0 +1,108 @@
+"""``edgeprune bench``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import device_options
+
+if TYPE_CHECKING:
+    from edgeprune.devices.sample import Sample
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE.tflite...")
+@click.option("--device", required=True, help="host, ssh://USER@HOST[:PORT] or adb://SERIAL.")
+@click.option("--target", help="The board: a name from `edgeprune targets list`; noted, and decides about threads.")
+@click.option("--compare", is_flag=True, help="Two files take turns, and the ratio of their times is given.")
+@click.option("--data", help="Accuracy on the device, too: a source as `edgeprune build --data` takes it.")
+@click.option("--recipe", help="Where [data] says how the data is prepared.  [default: ./edgeprune.toml]")
+@click.option("--threads", type=click.IntRange(1), help="[default: the target's, else 1]")
+@click.option("--runs", type=click.IntRange(10), default=50, show_default=True, help="Inferences to time, at least.")
+@click.option(
+    "--delegate",
+    default="default",
+    show_default=True,
+    help="builtin (kernels without XNNPACK); edgetpu on a board; xnnpack, gpu or nnapi on Android.",
+)
+@device_options
+@click.option("--operators", is_flag=True, help="A table of operators, on Android. It slows the file down.")
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path),
+    default="measurements.csv",
+    show_default=True,
+    help="Table that a row per file is added to; `edgeprune targets fit` reads it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
+def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -> None:
+    """Measure FILE.tflite on a device: latency, memory, and accuracy if data is given.
+
+    The device needs Python with NumPy and one of ai-edge-litert, tflite-runtime or TensorFlow; Android needs TensorFlow
+    Lite's benchmark_model. Nothing stays there.
+    """
+    from edgeprune.devices import bench as benching
+    from edgeprune.devices import table
+    from edgeprune.devices.protocol import Job
+    from edgeprune.errors import DeviceError
+    from edgeprune.target import load_target
+
+    target = load_target(options["target"]) if options["target"] else None
+    table.check(options["table"])
+    job = Job(
+        files,
+        threads=options["threads"] or (target.threads if target else 1),
+        runs=options["runs"],
+        delegate=options["delegate"],
+        python=options["python"],
+        benchmark_binary=options["benchmark_binary"],
+        profile_operators=options["operators"],
+    )
+
+    def keep(result: dict[str, Any]) -> None:
+        table.append(options["table"], [result])
+
+    try:
+        found = benching.bench(
+            device,
+            job,
+            compare=options["compare"],
+            target=target.name if target else None,
+            sample=_sample(files[0], options["data"], options["recipe"]),
+            keep=keep,
+        )
+    except DeviceError as error:
+        if error.results:
+            _print({"device": {"address": device}, "results": error.results, "comparison": None}, as_json)
+        raise
+    _print(found, as_json)
+
+
+def _sample(file: Path, data: str | None, recipe: str | None) -> Sample | None:
+    if data is None:
+        return None
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    from edgeprune.builder import resolve_recipe
+    from edgeprune.devices.sample import load_sample
+
+    return load_sample(file, data, resolve_recipe(recipe).data)
+
+
+def _print(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    from edgeprune.cli.bench_tables import bench_tables
+
+    console = Console()
+    for part in bench_tables(found):
+        console.print(part)

@@ -1,0 +1,97 @@
+"""What ``edgeprune bench`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+# Rows of the table: label, key of a result, how its value is shown.
+_ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("runtime", "runtime", str),
+    ("kernels", "kernels", str),
+    ("threads", "threads", str),
+    ("runs", "runs", lambda value: f"{value:,}"),
+    ("loading (ms)", "init_ms", lambda value: f"{value:.2f}"),
+    ("first inference (ms)", "first_ms", lambda value: f"{value:.3f}"),
+    ("median (ms)", "median_ms", lambda value: f"{value:.3f}"),
+    ("5th percentile (ms)", "p5_ms", lambda value: f"{value:.3f}"),
+    ("95th percentile (ms)", "p95_ms", lambda value: f"{value:.3f}"),
+    ("fastest (ms)", "min_ms", lambda value: f"{value:.3f}"),
+    ("slowest (ms)", "max_ms", lambda value: f"{value:.3f}"),
+    ("mean (ms)", "mean_ms", lambda value: f"{value:.3f}"),
+    ("standard deviation (ms)", "std_ms", lambda value: f"{value:.3f}"),
+    ("peak memory (MiB)", "peak_bytes", lambda value: f"{value / 2**20:.1f}"),
+)
+_CIRCUMSTANCES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("governor", "governor", str),
+    ("clock (MHz)", "clock_hz", lambda value: f"{value / 1e6:,.0f}"),
+    ("temperature (°C)", "temperature_c", lambda value: f"{value:.1f}"),
+    ("throttling", "throttling", lambda value: ", ".join(value) or "none"),
+)
+_OPERATORS_SHOWN = 10
+
+
+def bench_tables(found: dict[str, Any]) -> Iterator[Table | Text]:
+    """The results of a measurement; figures that nobody measured are left out."""
+    results = found["results"]
+    table = Table(title=Text(results[0].get("device", found["device"]["address"])))
+    table.add_column("")
+    for result in results:
+        table.add_column(Text(Path(result["file"]).name + ("" if result.get("complete", True) else " (broken off)")))
+    for label, key, show in _ROWS:
+        values = [result.get(key) for result in results]
+        if any(value is not None for value in values):
+            table.add_row(label, *(Text("–" if value is None else show(value)) for value in values))
+    _add_circumstances(table, results)
+    _add_accuracy(table, results)
+    yield table
+    for result in results:
+        if result.get("operators"):
+            yield _operators(result)
+    if found["comparison"]:
+        yield Text(_comparison(found["comparison"]), "bold")
+    for warning in found.get("warnings", ()):
+        yield Text(f"Warning: {warning}", "yellow")
+
+
+def _add_circumstances(table: Table, results: list[dict[str, Any]]) -> None:
+    for label, key, show in _CIRCUMSTANCES:
+        pairs = [[(result.get(moment) or {}).get(key) for moment in ("before", "after")] for result in results]
+        if any(value is not None for pair in pairs for value in pair):
+            shown = [" → ".join("–" if value is None else show(value) for value in pair) for pair in pairs]
+            table.add_row(label, *map(Text, shown))
+
+
+def _add_accuracy(table: Table, results: list[dict[str, Any]]) -> None:
+    found = [result.get("accuracy") for result in results]
+    known = next((one for one in found if one), None)
+    if known is None:
+        return
+    for key, label in (("accuracy", "accuracy there"), ("host_accuracy", "here"), ("top1_agreement", "same class")):
+        cells = ["–" if not one or one[key] is None else f"{one[key]:.1%}" for one in found]
+        table.add_row(f"{label}, {known['samples']} samples", *cells)
+
+
+def _operators(result: dict[str, Any]) -> Table:
+    rows = sorted(result["operators"], key=lambda row: -row["mean_ms"])
+    whole = sum(row["mean_ms"] for row in rows) or 1.0
+    table = Table(title=Text(f"{Path(result['file']).name}: slowest of {len(rows)} operators"))
+    for name in ("operator", "name", "ms", "share"):
+        table.add_column(name, justify="right" if name in ("ms", "share") else "left")
+    for row in rows[:_OPERATORS_SHOWN]:
+        share = f"{row['mean_ms'] / whole:.1%}"
+        table.add_row(Text(row["type"]), Text(row["name"]), f"{row['mean_ms']:.3f}", share)
+    return table
+
+
+def _comparison(found: dict[str, Any]) -> str:
+    a, b = (Path(found[key]).name for key in "ab")
+    text = f"{b} takes {found['ratio']:.3f} times as long as {a}"
+    if found["low"] is None:
+        return f"{text} ({found['rounds']} rounds: too few for an interval)."
+    interval = f"{found['confidence']:.0%} interval {found['low']:.3f} to {found['high']:.3f}"
+    return f"{text} ({interval}, {found['rounds']} rounds)."

@@ -1,0 +1,138 @@
+"""``edgeprune bench``: .tflite files on a device, each on its own or two in turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.devices.comparison import ROUNDS, ratio
+from edgeprune.devices.protocol import Device, Job, open_device, tool_of
+from edgeprune.errors import DeviceError, UsageError
+from edgeprune.files import sha256_file
+
+if TYPE_CHECKING:
+    from edgeprune.devices.sample import Sample
+
+
+def bench(
+    address: str,
+    job: Job,
+    *,
+    compare: bool = False,
+    target: str | None = None,
+    sample: Sample | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Measure files on a device.
+
+    Args:
+        address: of the device.
+        job: files and settings; ``samples`` is set here.
+        compare: two files take turns, so that what slows the device for a while slows both.
+        target: the board's name, noted with the results.
+        sample: to be run on the device and here.
+        keep: called with each result as soon as it is there, also with that of a run that was broken off.
+
+    Returns:
+        ``device`` {address, name, machine, system}; ``results``: one per file, in order, with file, sha256, bytes,
+        target, created, what the tool found (see :mod:`edgeprune.devices.python_runner` and
+        :mod:`edgeprune.devices.benchmark_model`) and, for a sample, ``accuracy``; ``comparison``
+        {a, b, ratio, low, high, confidence, rounds} or None; ``warnings``.
+
+    Raises:
+        UsageError: not two files to compare.
+        ModelError: a file is damaged or does not run there.
+        MissingError: the device or something on it is missing. A DeviceError has in ``results`` what was measured.
+    """
+    if compare and len(job.files) != 2:
+        raise UsageError(f"--compare takes two files, not {len(job.files)}.", expected="--compare A.tflite B.tflite.")
+    for file in job.files:
+        _check(file)
+    jobs = [job] if compare else [dataclasses.replace(job, files=(file,)) for file in job.files]
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, open_device(address) as device:
+        if sample:
+            sample.write(Path(folder) / "samples.npz")
+        info = device.info()
+        for part in jobs:
+            if sample:
+                part = dataclasses.replace(part, samples=Path(folder) / "samples.npz")
+            results += _measure(device, part, target, keep, results)
+    for file, result in zip(job.files, results, strict=True):
+        _add_accuracy(file, result, sample)
+    return {
+        "device": {"address": address, **dataclasses.asdict(info)},
+        "results": results,
+        "comparison": _comparison(results) if compare else None,
+        "warnings": list(_warnings(results, job)),
+    }
+
+
+def _measure(
+    device: Device, job: Job, target: str | None, keep: Callable[[dict[str, Any]], None], earlier: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    rounds = max(job.rounds, ROUNDS if len(job.files) > 1 else 1)
+    try:
+        found = tool_of(device)(device, dataclasses.replace(job, rounds=rounds))
+    except DeviceError as error:
+        kept = [_named(job.files[result.pop("model")], result, target) for result in error.results]
+        for result in kept:
+            keep(result)
+        error.results = [*earlier, *kept]
+        raise
+    results = [_named(file, result, target) for file, result in zip(job.files, found, strict=True)]
+    for result in results:
+        keep(result)
+    return results
+
+
+def _named(file: Path, result: dict[str, Any], target: str | None) -> dict[str, Any]:
+    return {
+        "file": os.fspath(file),
+        "sha256": sha256_file(file),
+        "bytes": file.stat().st_size,
+        "target": target,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **result,
+    }
+
+
+def _check(file: Path) -> None:
+    """A damaged file must not reach a device: it could crash the runtime there."""
+    from edgeprune.profile.flatbuffer import parse, read_bytes
+
+    parse(read_bytes(file), name=str(file))
+
+
+def _add_accuracy(file: Path, result: dict[str, Any], sample: Sample | None) -> None:
+    from edgeprune.devices.sample import compare_outputs, host_outputs
+
+    outputs = result.pop("outputs", None)
+    if sample is None or outputs is None:
+        return
+    # What was compiled for an accelerator runs there only.
+    host = None if result["kernels"] == "edgetpu" else host_outputs(file, sample)
+    result["accuracy"] = compare_outputs(outputs, host, sample.labels)
+
+
+def _comparison(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    a, b = results
+    return {"a": a["file"], "b": b["file"], **ratio(a["rounds_ms"], b["rounds_ms"])}
+
+
+def _warnings(results: Sequence[dict[str, Any]], job: Job) -> Iterator[str]:
+    for result in results:
+        name = Path(result["file"]).name
+        for moment in ("before", "after"):
+            state = (result.get(moment) or {}).get("throttling")
+            if state:
+                yield f"{name}: {moment} the runs, the board reported: {', '.join(state)}. Check power and cooling."
+        if result.get("delegated") in ("none", "some"):
+            yield f"{name}: {result['delegated']} of the operators ran on {job.delegate}, the rest on the processor."
+        if "median_ms" in result and result["median_ms"] is None:
+            yield f"{name}: this benchmark_model prints no median, so no row is added to a table of measurements."
