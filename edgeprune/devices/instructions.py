@@ -64,7 +64,7 @@ def by_operator(device: Device, file: Path, delegate: str = "default") -> list[d
     the graph is complete: there, the parts mean nothing, and the last one can be negative.
 
     Returns:
-        index, name (of the operator), output (name of its first output), instructions.
+        In the order in which they run: type ('CONV_2D'), name (of the first output), instructions.
     """
     from edgeprune.devices.prefixes import prefixes
     from edgeprune.profile.flatbuffer import parse, read_bytes
@@ -80,9 +80,8 @@ def by_operator(device: Device, file: Path, delegate: str = "default") -> list[d
     parts = np.diff(counts).tolist()
     return [
         {
-            "index": operator.index,
-            "name": operator.name,
-            "output": graph.tensors[operator.outputs[0]].name if operator.outputs else "",
+            "type": operator.name,
+            "name": graph.tensors[operator.outputs[0]].name if operator.outputs else "",
             "instructions": part,
         }
         for operator, part in zip(graph.operators, parts, strict=True)
