@@ -19,8 +19,7 @@ from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
 _GUEST = Path(__file__).with_name("emulator_guest.py")
 _JOB = "job.json"
 TIMEOUT_S = 3600.0
-# Until then the interpreter of Python has specialised its code, the runtime has packed its weights, and the allocator
-# gives the same blocks again and again.
+# Until then the runtime has packed its weights, and the allocator gives the same blocks again and again.
 WARMUP = 5
 _MARK = re.compile(r"^mark (\d+)$", re.MULTILINE)
 _OUTPUTS = "outputs.npz"
@@ -35,7 +34,7 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
 
     Returns:
         One result per file: device, runtime, threads, kernels, warmup, instructions (of one inference on random input,
-        after ``warmup`` others, the call from Python included), outputs_sha256, and ``outputs`` for a job with samples;
+        after ``warmup`` others), outputs_sha256, and ``outputs`` for a job with samples;
         with ``profile_operators``, ``operators`` as :func:`by_operator` gives them. There is no time in it.
 
     Raises:
