@@ -6,6 +6,7 @@ machine's package lists alone.
 
 from __future__ import annotations
 
+import functools
 import getpass
 import importlib.util
 import json
@@ -64,7 +65,7 @@ def debs(debian: Debian, folder: Path, progress: Progress) -> list[File]:
         found = apt.files()
         progress.begin("packages", len(found))
         for one in found:
-            _fetch(folder, one, lambda there, name=one.name: apt.run(["download", name], there))
+            _fetch(folder, one, functools.partial(apt.download, one.name))
             progress.advance()
         progress.end()
     write_json(record, {"archives": debian.archives, "files": [asdict(one) for one in found]})
@@ -148,6 +149,10 @@ class _Apt:
             tail = "\n".join(ended.stderr.decode("utf-8", "replace").strip().splitlines()[-TAIL_LINES:])
             raise MissingError(f"apt-get {arguments[0]} did not work:\n{tail}", fix=RESUME)
         return ended.stdout.decode("utf-8", "replace")
+
+    def download(self, name: str, folder: Path) -> None:
+        """Put a package's file into a folder."""
+        self.run(["download", name], folder)
 
     def files(self) -> list[File]:
         """The file of every package, with the hash that the signed index has for it."""

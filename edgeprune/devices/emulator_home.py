@@ -66,7 +66,9 @@ class Parts:
 def default_parts() -> Parts:
     """The parts in ``emulator.toml``."""
     document = tomllib.loads(_resource("emulator.toml").read_text("utf-8"))
-    debian = {key: tuple(value) if isinstance(value, list) else value for key, value in document["debian"].items()}
+    debian: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in document["debian"].items()
+    }
     wheels = {name: Wheel(name, **facts) for name, facts in document["wheels"].items()}
     return Parts(Debian(**debian), wheels)
 
@@ -154,7 +156,17 @@ class Home:
             self.folder.mkdir(parents=True, exist_ok=True)
             text, part = self.folder / PLUGIN_SOURCE, built.with_suffix(".part")
             text.write_text(source, "utf-8")
-            words = [COMPILER, "-O2", "-Wall", "-fPIC", "-shared", "-fvisibility=hidden", f"-DAPI={api}", "-o", part]
+            words: list[str | Path] = [
+                COMPILER,
+                "-O2",
+                "-Wall",
+                "-fPIC",
+                "-shared",
+                "-fvisibility=hidden",
+                f"-DAPI={api}",
+                "-o",
+                part,
+            ]
             fix = f"sudo apt install {PACKAGES[COMPILER]}"
             ended = execute([*words, text], timeout_s=120, fix=fix)
             if ended.code != 0:
