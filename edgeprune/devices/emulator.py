@@ -71,7 +71,7 @@ class Emulator(Device):
         if ended.code is None:
             raise DeviceError(
                 f"The emulated board did not end within {timeout_s:g} s.",
-                fix="emulation is some fifty times slower than the board: take a smaller model.",
+                fix="take a smaller model or a machine that is less busy: emulation is slow.",
                 output=ended.stdout,
             )
         return Completed(ended.code, ended.stdout, ended.stderr.decode("utf-8", "replace"))

@@ -7,7 +7,6 @@ machine's package lists alone.
 from __future__ import annotations
 
 import functools
-import getpass
 import importlib.util
 import json
 import os
@@ -132,7 +131,7 @@ class _Apt:
             "APT::Architecture": "arm64",
             "APT::Architectures": "arm64",
             "APT::Update::Error-Mode": "any",  # an archive that cannot be reached is an error, not a warning
-            "APT::Sandbox::User": getpass.getuser(),
+            "APT::Sandbox::User": "root",  # stay who we are: the folders are ours
             "Dir::State": work / "state",
             "Dir::State::status": work / "status",
             "Dir::Cache": work / "cache",
