@@ -155,14 +155,18 @@ class _Apt:
 
     def files(self) -> list[File]:
         """The file of every package, with the hash that the signed index has for it."""
-        return [self._file(name) for name in self._debian.packages]
-
-    def _file(self, name: str) -> File:
-        printed = self.run(["download", "--print-uris", name]).strip()
-        match = _URI.match(printed)
-        if match is None:
-            raise MissingError(f"The archive gives no SHA-256 for {name}: {printed!r}.", fix=RESUME)
-        return File(name, match["file"], match["sha256"])
+        printed = self.run(["download", "--print-uris", *self._debian.packages]).strip()
+        found = {}
+        for line in printed.splitlines():
+            match = _URI.match(line)
+            if match is None:
+                raise MissingError(f"The archive gives no SHA-256 for a package: {line!r}.", fix=RESUME)
+            name = match["file"].partition("_")[0]
+            found[name] = File(name, match["file"], match["sha256"])
+        missing = [name for name in self._debian.packages if name not in found]
+        if missing:
+            raise MissingError(f"The archive does not have {', '.join(missing)}.", fix=RESUME)
+        return [found[name] for name in self._debian.packages]
 
 
 def _pip(wanted: Wheel, folder: Path) -> None:
