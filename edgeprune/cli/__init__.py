@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "What will not run, or not run fast, on a target, and what to change.",
     "compare": "Two .tflite files side by side.",
     "bench": "Measure .tflite files on this machine, a board over ssh, or an Android device.",
+    "emulator": "An emulated Raspberry Pi that counts instructions.",
     "targets": "The boards that edgeprune knows.",
     "init": "Write a commented edgeprune.toml.",
     "doctor": "What is installed, what is missing, and how to get it.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE.tflite...")
-@click.option("--device", required=True, help="host, ssh://USER@HOST[:PORT] or adb://SERIAL.")
+@click.option("--device", required=True, help="host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL.")
 @click.option("--target", help="The board: a name from `edgeprune targets list`; noted, and decides about threads.")
 @click.option("--compare", is_flag=True, help="Two files take turns, and the ratio of their times is given.")
 @click.option("--data", help="Accuracy on the device, too: a source as `edgeprune build --data` takes it.")
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     help="builtin (kernels without XNNPACK); edgetpu on a board; xnnpack, gpu or nnapi on Android.",
 )
 @device_options
-@click.option("--operators", is_flag=True, help="A table of operators, on Android. It slows the file down.")
+@click.option("--runtime", help="On the emulator: ai-edge-litert or tflite-runtime.  [default: ai-edge-litert]")
+@click.option(
+    "--max-instructions", type=click.IntRange(1), help="On the emulator: exit with 1 when an inference takes more."
+)
+@click.option("--operators", is_flag=True, help="A table of operators, on Android (slows the file down) and emulator.")
 @click.option(
     "--csv",
     "table",
@@ -52,6 +57,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
     from edgeprune.errors import DeviceError
     from edgeprune.target import load_target
 
+    device = _address(device, options["runtime"], options["max_instructions"])
     target = load_target(options["target"]) if options["target"] else None
     table.check(options["table"])
     job = Job(
@@ -80,7 +86,34 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         if error.results:
             _print({"device": {"address": device}, "results": error.results, "comparison": None}, as_json)
         raise
+    found["gates"] = list(_gates(found["results"], options["max_instructions"]))
     _print(found, as_json)
+    broken = [gate for gate in found["gates"] if not gate["passed"]]
+    for gate in broken:
+        click.echo(
+            f"edgeprune: {gate['file']} takes {gate['value']:,} instructions; the limit is {gate['limit']:,}.", err=True
+        )
+    if broken:
+        raise SystemExit(1)
+
+
+def _address(device: str, runtime: str | None, max_instructions: int | None) -> str:
+    """The device's address with the runtime in it; options of the emulator are refused elsewhere."""
+    from edgeprune.errors import UsageError
+
+    if (runtime or max_instructions) and device.partition("://")[0] != "emulator":
+        raise UsageError(
+            f"--runtime and --max-instructions do not go with --device {device}.", expected="--device emulator."
+        )
+    return f"emulator://{runtime}" if runtime else device
+
+
+def _gates(results: list[dict[str, Any]], max_instructions: int | None) -> Iterator[dict[str, Any]]:
+    for result in results if max_instructions else ():
+        value = result["instructions"]
+        passed = value <= max_instructions
+        gate = {"name": "max_instructions", "limit": max_instructions, "value": value, "passed": passed}
+        yield {"file": result["file"], **gate}
 
 
 def _sample(file: Path, data: str | None, recipe: str | None) -> Sample | None:

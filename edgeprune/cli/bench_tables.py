@@ -24,6 +24,7 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("slowest (ms)", "max_ms", lambda value: f"{value:.3f}"),
     ("mean (ms)", "mean_ms", lambda value: f"{value:.3f}"),
     ("standard deviation (ms)", "std_ms", lambda value: f"{value:.3f}"),
+    ("instructions", "instructions", lambda value: f"{value:,}"),
     ("peak memory (MiB)", "peak_bytes", lambda value: f"{value / 2**20:.1f}"),
 )
 _CIRCUMSTANCES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
@@ -77,19 +78,24 @@ def _add_accuracy(table: Table, results: list[dict[str, Any]]) -> None:
 
 
 def _operators(result: dict[str, Any]) -> Table:
-    rows = sorted(result["operators"], key=lambda row: -row["mean_ms"])
-    whole = sum(row["mean_ms"] for row in rows) or 1.0
-    table = Table(title=Text(f"{Path(result['file']).name}: slowest of {len(rows)} operators"))
-    for name in ("operator", "name", "ms", "share"):
-        table.add_column(name, justify="right" if name in ("ms", "share") else "left")
+    counted = "instructions" in result
+    key, unit, show = ("instructions", "instructions", "{:,}") if counted else ("mean_ms", "ms", "{:.3f}")
+    rows = sorted(result["operators"], key=lambda row: -row[key])
+    whole = sum(row[key] for row in rows) or 1.0
+    table = Table(
+        title=Text(f"{Path(result['file']).name}: {'costliest' if counted else 'slowest'} of {len(rows)} operators")
+    )
+    for name in ("operator", "name", unit, "share"):
+        table.add_column(name, justify="right" if name in (unit, "share") else "left")
     for row in rows[:_OPERATORS_SHOWN]:
-        share = f"{row['mean_ms'] / whole:.1%}"
-        table.add_row(Text(row["type"]), Text(row["name"]), f"{row['mean_ms']:.3f}", share)
+        table.add_row(Text(row["type"]), Text(row["name"]), show.format(row[key]), f"{row[key] / whole:.1%}")
     return table
 
 
 def _comparison(found: dict[str, Any]) -> str:
     a, b = (Path(found[key]).name for key in "ab")
+    if "instructions_ratio" in found:
+        return f"{b} takes {found['instructions_ratio']:.3f} times as many instructions as {a}."
     text = f"{b} takes {found['ratio']:.3f} times as long as {a}"
     if found["low"] is None:
         return f"{text} ({found['rounds']} rounds: too few for an interval)."

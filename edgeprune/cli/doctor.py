@@ -36,12 +36,25 @@ def doctor() -> None:
     for name, purpose in TOOLS.items():
         where = find(name)
         click.echo(f"  {'ok     ' if where else 'missing'} {name}: {where or purpose}")
+    _emulator()
     if all(found) and any(runtimes):
         click.echo("edgeprune can build.")
         return
     from edgeprune.errors import MissingError
 
     raise MissingError("Something that edgeprune needs is missing.", fix="install what is marked above.")
+
+
+def _emulator() -> None:
+    from edgeprune.devices.emulator_home import Home
+    from edgeprune.errors import MissingError
+
+    home = Home()
+    try:
+        found = f"ok      emulated Raspberry Pi, QEMU {home.require()['qemu']}: {home.folder}"
+    except MissingError as error:
+        found = "missing emulated Raspberry Pi: " + " ".join(str(error).split("\n"))
+    click.echo(f"  {found}")
 
 
 def _line(name: str, purpose: str) -> bool:

@@ -42,7 +42,7 @@ def bench(
         ``device`` {address, name, machine, system}; ``results``: one per file, in order, with file, sha256, bytes,
         target, created, what the tool found (see :mod:`edgeprune.devices.python_runner` and
         :mod:`edgeprune.devices.benchmark_model`) and, for a sample, ``accuracy``; ``comparison``
-        {a, b, ratio, low, high, confidence, rounds} or None; ``warnings``.
+        {a, b, ratio, low, high, confidence, rounds}, for counts {a, b, instructions_ratio}, or None; ``warnings``.
 
     Raises:
         UsageError: not two files to compare.
@@ -122,6 +122,8 @@ def _add_accuracy(file: Path, result: dict[str, Any], sample: Sample | None) -> 
 
 def _comparison(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     a, b = results
+    if "instructions" in a:
+        return {"a": a["file"], "b": b["file"], "instructions_ratio": b["instructions"] / a["instructions"]}
     return {"a": a["file"], "b": b["file"], **ratio(a["rounds_ms"], b["rounds_ms"])}
 
 

@@ -22,12 +22,14 @@ DEVICES = {
     "host": "edgeprune.devices.host:Host",
     "ssh": "edgeprune.devices.ssh:Ssh",
     "adb": "edgeprune.devices.adb:Adb",
+    "emulator": "edgeprune.devices.emulator:Emulator",
 }
-FORMS = "host, ssh://USER@HOST[:PORT] or adb://SERIAL"
+FORMS = "host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL"
 # Name of a tool → "module:function", a :data:`Tool`.
 TOOLS = {
     "runner": "edgeprune.devices.python_runner:measure",
     "benchmark_model": "edgeprune.devices.benchmark_model:measure",
+    "instructions": "edgeprune.devices.instructions:measure",
 }
 
 

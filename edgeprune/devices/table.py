@@ -53,6 +53,8 @@ def append(table: Path, results: Sequence[Mapping[str, Any]]) -> int:
         OutputError: it cannot be written.
     """
     rows = [_row(table, result) for result in results if result.get("median_ms") is not None]
+    if not rows:
+        return 0
     with output_errors(table):
         header = _header(table)
         text = io.StringIO()

@@ -1,0 +1,32 @@
+"""``edgeprune emulator``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.group()
+def emulator() -> None:
+    """An emulated Raspberry Pi 4 (Cortex-A72) that counts instructions."""
+
+
+@emulator.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
+def setup(as_json: bool) -> None:
+    """Build it in the cache folder from Debian's arm64 packages and PyPI's aarch64 wheels (about 200 MB).
+
+    Every download's hash is checked. No root; needs QEMU and gcc: sudo apt install qemu-user gcc libc6-dev
+    """
+    from edgeprune.cli.progress import TerminalProgress
+    from edgeprune.devices.emulator_home import Home
+    from edgeprune.devices.emulator_setup import setup as set_up
+
+    home = Home()
+    with TerminalProgress() as progress:
+        done = set_up(home, progress)
+    if as_json:
+        click.echo(json.dumps({"folder": str(home.folder), **done}, indent=2))
+        return
+    click.echo(f"The emulated board is ready in {home.folder} ({done['bytes'] / 1e6:.0f} MB).")

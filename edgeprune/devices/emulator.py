@@ -1,0 +1,88 @@
+"""An emulated Raspberry Pi 4: QEMU runs the runtime's real aarch64 build on this machine's processor."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeprune.devices.emulator_home import RUNTIMES, SETUP, Home
+from edgeprune.devices.protocol import Completed, Device, Info, plain_name
+from edgeprune.errors import DeviceError, UsageError
+from edgeprune.external import execute
+from edgeprune.files import copy_file
+
+# Where the plugin writes, in the fresh folder.
+LOG = "instructions.log"
+
+
+class Emulator(Device):
+    """The board that ``edgeprune emulator setup`` builds. It runs Python, and no other program.
+
+    Outputs are those of the ARM kernels and counts of instructions are exact; times mean nothing.
+
+    Args:
+        address: 'emulator', or 'emulator://RUNTIME' with ai-edge-litert (the default) or tflite-runtime.
+        home: where it was set up; None for the cache folder.
+    """
+
+    tool = "instructions"
+
+    def __init__(self, address: str = "emulator", home: Home | None = None):
+        super().__init__(address)
+        self.runtime = address.partition("://")[2] or RUNTIMES[0]
+        if self.runtime not in RUNTIMES:
+            raise UsageError(
+                f"The emulated board has no runtime {self.runtime!r}.",
+                expected=" or ".join(f"emulator://{name}" for name in RUNTIMES) + ".",
+            )
+        self._home = home or Home()
+        self._qemu = ""
+        self._folder: Path | None = None
+
+    def connect(self) -> None:
+        self._qemu = self._home.require()["qemu"]
+        self._folder = Path(tempfile.mkdtemp(prefix="edgeprune-"))
+
+    @property
+    def folder(self) -> Path:
+        """The fresh folder; a program there sees the same path."""
+        if self._folder is None:
+            raise DeviceError("The emulated board is not connected.", fix="call connect first.")
+        return self._folder
+
+    def info(self) -> Info:
+        system = f"{self._home.parts.debian.release}, user mode of QEMU {self._qemu} on {platform.machine()}"
+        return Info("Cortex-A72", "aarch64", system)
+
+    def push(self, local: Path, name: str) -> str:
+        copy_file(local, self.folder / plain_name(name))
+        return name
+
+    def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
+        if arguments[0] != self.python:
+            raise DeviceError(f"The emulated board cannot run {arguments[0]!r}.", expected=f"{self.python}.")
+        # -B: what Python compiled during setup is read, and nothing new is written, so that every start is the same.
+        command = self._home.command(self.runtime, ["-B", *arguments[1:]], LOG)
+        ended = execute(command, timeout_s=timeout_s, fix=f"run `{SETUP}`.", cwd=self.folder, stdin=subprocess.PIPE)
+        if ended.code is None:
+            raise DeviceError(
+                f"The emulated board did not end within {timeout_s:g} s.",
+                fix="take a smaller model or a machine that is less busy: emulation is slow.",
+                output=ended.stdout,
+            )
+        return Completed(ended.code, ended.stdout, ended.stderr.decode("utf-8", "replace"))
+
+    def pull(self, name: str, local: Path) -> None:
+        source = self.folder / plain_name(name)
+        if not source.is_file():
+            raise DeviceError(f"There is no file {name} on the emulated board.")
+        copy_file(source, local)
+
+    def close(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None

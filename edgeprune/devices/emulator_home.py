@@ -1,0 +1,207 @@
+"""Where the emulated board lives on this machine, what it is made of, and how a program is started on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import MissingError
+from edgeprune.external import execute, find
+from edgeprune.files import sha256_json
+
+QEMU, COMPILER = "qemu-aarch64", "gcc"
+# Command → the Debian packages that bring it.
+PACKAGES = {QEMU: "qemu-user", COMPILER: "gcc libc6-dev"}
+RUNTIMES = ("ai-edge-litert", "tflite-runtime")
+PLUGIN_SOURCE = "emulator_plugin.c"
+SETUP = "edgeprune emulator setup"
+
+
+@dataclass(frozen=True)
+class Debian:
+    """Packages of a distribution for arm64; ``archives`` are lines of sources.list without type and options."""
+
+    release: str
+    keyring: str
+    archives: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel for aarch64, pinned by the SHA-256 of its file."""
+
+    name: str
+    version: str
+    platform: str
+    file: str
+    sha256: str
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the emulated board is made of."""
+
+    debian: Debian
+    wheels: Mapping[str, Wheel]
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes when anything here changes."""
+        return sha256_json([asdict(self.debian), {name: asdict(wheel) for name, wheel in self.wheels.items()}])
+
+
+def default_parts() -> Parts:
+    """The parts in ``emulator.toml``."""
+    document = tomllib.loads(_resource("emulator.toml").read_text("utf-8"))
+    debian: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in document["debian"].items()
+    }
+    wheels = {name: Wheel(name, **facts) for name, facts in document["wheels"].items()}
+    return Parts(Debian(**debian), wheels)
+
+
+def cache_folder() -> Path:
+    """EDGEPRUNE_CACHE, else ``edgeprune`` in XDG_CACHE_HOME, else in ``~/.cache``."""
+    given = os.environ.get("EDGEPRUNE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(base) / "edgeprune"
+
+
+def require_tools(names: Sequence[str] = tuple(PACKAGES)) -> None:
+    """Raises MissingError, with the line for apt, when a command is not there."""
+    missing = [name for name in names if find(name) is None]
+    if missing:
+        packages = " ".join(PACKAGES[name] for name in missing)
+        raise MissingError(
+            f"The emulated board needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not here.",
+            fix=f"sudo apt install {packages}",
+        )
+
+
+def qemu_version() -> str:
+    """The release of the emulator, for example '7.2.22'.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    require_tools([QEMU])
+    printed = execute([QEMU, "--version"], timeout_s=30, fix=f"sudo apt install {PACKAGES[QEMU]}").stdout.decode()
+    found = re.search(r"version (\d+[\d.]*)", printed)
+    if found is None:
+        raise MissingError(f"{QEMU} does not tell its version.", fix=f"sudo apt install {PACKAGES[QEMU]}")
+    return found[1]
+
+
+class Home:
+    """The folder of the emulated board: ``downloads/``, ``sysroot/`` (Debian), ``wheels/``, the plugin, ``ready.json``.
+
+    Args:
+        folder: None for ``emulator`` in :func:`cache_folder`.
+        parts: None for those that edgeprune pins.
+    """
+
+    def __init__(self, folder: Path | None = None, parts: Parts | None = None):
+        self.folder = (folder or cache_folder() / "emulator").absolute()
+        self.parts = parts or default_parts()
+        self.downloads, self.sysroot = self.folder / "downloads", self.folder / "sysroot"
+        self.wheels, self.ready_file = self.folder / "wheels", self.folder / "ready.json"
+
+    def ready(self) -> dict[str, Any] | None:
+        """What setup wrote when it was done; None when it is not done, or was done for other parts."""
+        try:
+            document = json.loads(self.ready_file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        places = [self.sysroot, *(self.wheels / wheel.folder for wheel in self.parts.wheels.values())]
+        is_whole = document.get("parts") == self.parts.digest and all(place.is_dir() for place in places)
+        return document if is_whole else None
+
+    def require(self) -> dict[str, Any]:
+        """What setup wrote.
+
+        Raises:
+            MissingError: the tools are missing, or setup is not done.
+        """
+        require_tools()
+        document = self.ready()
+        if document is None:
+            raise MissingError(f"The emulated board is not set up in {self.folder}.", fix=f"run `{SETUP}`.")
+        return document
+
+    def plugin(self) -> Path:
+        """The compiled plugin; built when its source or QEMU has changed.
+
+        Raises:
+            MissingError: no compiler, or it fails.
+        """
+        source = _resource(PLUGIN_SOURCE).read_text("utf-8")
+        # The interface of plugins has a number: 1 up to QEMU 8. From QEMU 9 on, 2 is the oldest that is accepted.
+        api = 1 if int(qemu_version().split(".")[0]) < 9 else 2
+        built = self.folder / f"plugin-{sha256_json([source, api])[:12]}.so"
+        if not built.exists():
+            require_tools([COMPILER])
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text, part = self.folder / PLUGIN_SOURCE, built.with_suffix(".part")
+            text.write_text(source, "utf-8")
+            words: list[str | Path] = [
+                COMPILER,
+                "-O2",
+                "-Wall",
+                "-fPIC",
+                "-shared",
+                "-fvisibility=hidden",
+                f"-DAPI={api}",
+                "-o",
+                part,
+            ]
+            fix = f"sudo apt install {PACKAGES[COMPILER]}"
+            ended = execute([*words, text], timeout_s=120, fix=fix)
+            if ended.code != 0:
+                reason = ended.stderr.decode("utf-8", "replace").strip()
+                raise MissingError(f"The plugin that counts instructions cannot be compiled:\n{reason}", fix=fix)
+            os.replace(part, built)
+        return built
+
+    def command(self, runtime: str, arguments: Sequence[str], log: str | None = None) -> list[str]:
+        """What starts Python on the emulated board.
+
+        The environment is empty but for what is set here, so that counts do not depend on the user's: strings hash
+        alike, and NumPy's library starts no threads.
+
+        Args:
+            runtime: one of ``RUNTIMES``.
+            arguments: of Python.
+            log: file in the working folder into which the plugin writes; None: no plugin.
+        """
+        paths = [self.wheels / self.parts.wheels[name].folder for name in ("numpy", runtime)]
+        environment = {
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+            "PYTHONHASHSEED": "0",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        }
+        plugin = ["-plugin", str(self.plugin()), "-d", "plugin", "-D", log] if log else []
+        python = self.sysroot / "usr/bin/python3.11"
+        return [
+            *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
+            *(str(find(QEMU) or QEMU), "-cpu", "cortex-a72", "-L", str(self.sysroot), *plugin),
+            *(str(python), "-s", "-S", *arguments),
+        ]
+
+
+def _resource(name: str) -> Any:
+    return resources.files("edgeprune.devices") / name

@@ -1,0 +1,167 @@
+"""Counting the instructions of one inference on the emulated board, of the whole file and per operator."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.devices import runner
+from edgeprune.devices.emulator import LOG
+from edgeprune.devices.protocol import Device, Job
+from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
+
+_GUEST = Path(__file__).with_name("emulator_guest.py")
+_JOB = "job.json"
+TIMEOUT_S = 3600.0
+# Until then the runtime has packed its weights, and the allocator gives the same blocks again and again.
+WARMUP = 5
+_MARK = re.compile(r"^mark (\d+)$", re.MULTILINE)
+_OUTPUTS = "outputs.npz"
+# What the runtime does by itself, and its own kernels; there is no Edge TPU to emulate.
+_DELEGATES = ("default", "builtin")
+
+
+def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+    """Count the instructions of one inference per file; see :data:`edgeprune.devices.protocol.Tool`.
+
+    ``runs`` and ``rounds`` of the job mean nothing here: a count does not vary.
+
+    Returns:
+        One result per file: device, runtime, threads, kernels, warmup, instructions (of one inference on random input,
+        after ``warmup`` others), outputs_sha256, and ``outputs`` for a job with samples;
+        with ``profile_operators``, ``operators`` as :func:`by_operator` gives them. There is no time in it.
+
+    Raises:
+        UsageError: more than one thread, or a delegate that is not there.
+        ModelError: the runtime refuses a file.
+        MissingError: the emulated board is not set up.
+        DeviceError: it did not end in time, or crashed.
+    """
+    if job.threads != 1:
+        raise UsageError(f"The emulated board counts {job.threads} threads inexactly.", expected="--threads 1.")
+    if job.delegate not in _DELEGATES:
+        raise UsageError(f"The emulated board has no {job.delegate!r}.", expected=f"one of: {', '.join(_DELEGATES)}.")
+    # One start per file: what ran before would leave its traces in the allocator, and so in the count.
+    results = [_count(device, [file], job.delegate, job.samples)[0] for file in job.files]
+    if job.profile_operators:
+        for file, result in zip(job.files, results, strict=True):
+            result["operators"] = by_operator(device, file, job.delegate)
+    return results
+
+
+def by_operator(device: Device, file: Path, delegate: str = "default") -> list[dict[str, Any]]:
+    """Instructions per operator of a file's first graph: those of the graph up to it, less those of the graph before.
+
+    The parts add up to the whole but for some hundreds of instructions. The first operator's part holds what calling
+    the interpreter costs. A runtime that transforms a graph as a whole (sparse inference in XNNPACK) does so only once
+    the graph is complete: there, the parts mean nothing, and the last one can be negative.
+
+    Returns:
+        In the order in which they run: type ('CONV_2D'), name (of the first output), instructions.
+    """
+    from edgeprune.devices.prefixes import prefixes
+    from edgeprune.profile.flatbuffer import parse, read_bytes
+
+    content = read_bytes(file)
+    graph = parse(content, str(file)).subgraphs[0]
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        files = []
+        for number, prefix in enumerate(prefixes(content)):
+            files.append(Path(folder) / f"prefix{number}.tflite")
+            files[-1].write_bytes(prefix)
+        counts = [0, *(result["instructions"] for result in _count(device, files, delegate, None))]
+    parts = np.diff(counts).tolist()
+    return [
+        {
+            "type": operator.name,
+            "name": graph.tensors[operator.outputs[0]].name if operator.outputs else "",
+            "instructions": part,
+        }
+        for operator, part in zip(graph.operators, parts, strict=True)
+    ]
+
+
+def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path | None) -> list[dict[str, Any]]:
+    job = {
+        "models": [device.push(file, f"model{number}.tflite") for number, file in enumerate(files)],
+        "warmup": WARMUP,
+        "delegate": delegate,
+        "samples": device.push(samples, "samples.npz") if samples else None,
+        "outputs": _OUTPUTS,
+    }
+    device.push(Path(runner.__file__), "runner.py")
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        (Path(folder) / _JOB).write_text(json.dumps(job), "utf-8")
+        # The same words every time: the length of a command line moves the stack, and that shows in the count.
+        words = [device.push(_GUEST, _GUEST.name), device.push(Path(folder) / _JOB, _JOB)]
+    done = device.run([device.python, *words], timeout_s=TIMEOUT_S)
+    document = _last_document(done.stdout)
+    if done.code or "results" not in document:
+        raise _failure(device, done.code, document, done.stderr)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        device.pull(LOG, Path(folder) / LOG)
+        counts = instructions((Path(folder) / LOG).read_text("utf-8"), len(files))
+        outputs = _outputs(device, Path(folder) / _OUTPUTS, len(files)) if samples else None
+    facts = {"device": f"emulator: {device.info().name}", "threads": 1, "warmup": WARMUP}
+    results = [
+        {**facts, **result, "instructions": count} for result, count in zip(document["results"], counts, strict=True)
+    ]
+    for result, arrays in zip(results, outputs or [], strict=False):
+        result["outputs"] = arrays
+    return results
+
+
+def instructions(log: str, files: int) -> list[int]:
+    """Instructions of the counted inference of each file, less what an empty pair of marks costs.
+
+    Args:
+        log: of the plugin: a line 'mark COUNT' per mark, in pairs; of nothing first, then of each file, WARMUP + 1.
+        files: how many were run.
+
+    Raises:
+        DeviceError: marks are missing.
+    """
+    marks = np.array(_MARK.findall(log), np.int64)
+    each = WARMUP + 1
+    if len(marks) != 2 * each * (files + 1):
+        raise DeviceError(
+            f"The emulated board made {len(marks)} marks.",
+            expected=f"{2 * each * (files + 1)}.",
+            fix="please report this with the version of QEMU.",
+        )
+    pairs = np.diff(marks.reshape(-1, each, 2)[:, -1])[:, 0]
+    return (pairs[1:] - pairs[0]).tolist()
+
+
+def _outputs(device: Device, path: Path, files: int) -> list[list[np.ndarray]]:
+    device.pull(_OUTPUTS, path)
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    names = [[name for name in arrays if name.startswith(f"y{number}_")] for number in range(files)]
+    return [[arrays[f"y{number}_{index}"] for index in range(len(mine))] for number, mine in enumerate(names)]
+
+
+def _last_document(output: bytes) -> dict[str, Any]:
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    try:
+        return json.loads(lines[-1])
+    except (IndexError, ValueError):
+        return {}
+
+
+def _failure(device: Device, code: int, document: dict[str, Any], errors: str) -> EdgepruneError:
+    if document.get("code") == runner.MODEL:
+        return ModelError(
+            f"{device.address}: {document['error']}.",
+            fix="`edgeprune profile` lists its operators and the runtime that they need.",
+        )
+    said = document.get("error") or " ".join(errors.split())[-500:] or "it said nothing"
+    return DeviceError(
+        f"The emulated board ended with exit code {code}: {said}.", fix="--debug shows what was run; please report it."
+    )

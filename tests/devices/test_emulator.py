@@ -1,0 +1,177 @@
+"""The emulated board for real: the runtimes' aarch64 builds under QEMU, in the folder that setup made."""
+
+import io
+import json
+import random
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgeprune.cli import edgeprune
+from edgeprune.devices.bench import bench
+from edgeprune.devices.emulator import Emulator
+from edgeprune.devices.emulator_home import Home
+from edgeprune.devices.instructions import by_operator, measure
+from edgeprune.devices.protocol import Job
+from edgeprune.devices.sample import Sample
+from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+IMAGES = 200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ready():
+    try:
+        Home().require()
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def sparse_and_dense(tmp_path_factory):
+    """A small MobileNetV1 with symmetric padding: dense, and with 80 % of its 1x1 weights zero and stored sparse."""
+    tf, tf_keras = pytest.importorskip("tensorflow"), pytest.importorskip("tf_keras")
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    image = layers.Input((64, 64, 3), batch_size=1)
+    x = layers.ReLU()(layers.Conv2D(16, 3, 2)(layers.ZeroPadding2D(1)(image)))
+    for channels, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1)):
+        x = layers.ReLU()(layers.DepthwiseConv2D(3, stride)(layers.ZeroPadding2D(1)(x)))
+        x = layers.ReLU()(layers.Conv2D(channels, 1)(x))
+    model = tf_keras.Model(image, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    folder = tmp_path_factory.mktemp("sparse")
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    (folder / "dense.tflite").write_bytes(converter.convert())
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D) and not isinstance(layer, layers.DepthwiseConv2D) and layer.strides[0] == 1:
+            kernel, bias = layer.get_weights()
+            kernel[np.abs(kernel) < np.quantile(np.abs(kernel), 0.8)] = 0
+            layer.set_weights([kernel, bias])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    (folder / "sparse.tflite").write_bytes(converter.convert())
+    return folder / "dense.tflite", folder / "sparse.tflite"
+
+
+def counts(address, files):
+    with Emulator(address) as device:
+        return [result["instructions"] for result in measure(device, Job(tuple(files)))]
+
+
+def test_two_runs_count_the_same_and_leave_nothing(tiny_files):
+    """The same file gives the same count to the last instruction, alone or after another one; the folder is removed."""
+    with Emulator() as device:
+        first = measure(device, Job((tiny_files["int8"],)))[0]
+        folder = device.folder
+    assert not folder.exists()
+    both = counts("emulator", [tiny_files["float32"], tiny_files["int8"]])
+    assert first["instructions"] == both[1] > 1000
+    assert (first["device"], first["runtime"], first["threads"]) == ("emulator: Cortex-A72", "ai-edge-litert 2.1.6", 1)
+    assert not any(key.endswith("_ms") for key in first)
+
+
+def test_operators_add_up_to_the_whole(tiny_files):
+    """Every operator has a positive part, and the parts' sum is the file's count within a part in a hundred."""
+    with Emulator() as device:
+        whole = measure(device, Job((tiny_files["int8"],), delegate="builtin"))[0]
+        parts = by_operator(device, tiny_files["int8"], "builtin")
+    assert [part["type"] for part in parts] == ["CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "SOFTMAX"]
+    assert all(part["instructions"] > 0 for part in parts)
+    assert sum(part["instructions"] for part in parts) == pytest.approx(whole["instructions"], rel=0.01)
+    assert whole["kernels"] == "builtin"
+
+
+def test_sparse_inference_depends_on_the_runtime(sparse_and_dense):
+    """80 % zeros save a third of the instructions or more under ai-edge-litert 2.1.6, none under tflite-runtime."""
+    dense, sparse = counts("emulator", sparse_and_dense)
+    assert dense / sparse >= 1.5
+    dense, sparse = counts("emulator://tflite-runtime", sparse_and_dense)
+    assert dense / sparse == pytest.approx(1, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def resnet8(tmp_path_factory):
+    """Files of ResNet8 in float and in int8, and 200 random test images with their labels."""
+    tf, tf_keras = pytest.importorskip("tensorflow"), pytest.importorskip("tf_keras")
+    source, archive = SHARED / "models/resnet8_cifar10_jpeg.h5", SHARED / "data/cifar10-jpeg.tar.gz"
+    if not (source.is_file() and archive.is_file()):
+        pytest.skip(f"needs {source.name} and {archive.name} in {SHARED}")
+    images, labels = _images(archive)
+    model = tf_keras.models.load_model(source, compile=False)
+    folder = tmp_path_factory.mktemp("resnet8")
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    (folder / "float.tflite").write_bytes(converter.convert())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images[:100])
+    (folder / "int8.tflite").write_bytes(converter.convert())
+    return [folder / "float.tflite", folder / "int8.tflite"], Sample((images,), labels)
+
+
+def _images(archive):
+    from PIL import Image
+
+    with tarfile.open(archive) as tar:
+        # In the order of the archive: going back in it would decompress it from the start.
+        members = [one for one in tar.getmembers() if "/test/" in one.name and one.name.endswith(".jpg")]
+        chosen = sorted(random.Random(0).sample(members, IMAGES), key=lambda one: one.offset)
+        classes = sorted({Path(one.name).parent.name for one in members})
+        pixels = [np.asarray(Image.open(io.BytesIO(tar.extractfile(one).read())), np.float32) for one in chosen]
+    order = np.random.default_rng(0).permutation(IMAGES)
+    labels = np.array([classes.index(Path(one.name).parent.name) for one in chosen])
+    return np.stack(pixels)[order], labels[order]
+
+
+def test_outputs_on_arm_are_those_of_the_host(resnet8):
+    """Float and int8 files put at least 99 % of 200 test images into the same class on ARM kernels as here."""
+    files, sample = resnet8
+    found = bench("emulator", Job(tuple(files)), sample=sample)
+    for result in found["results"]:
+        assert result["accuracy"]["samples"] == IMAGES
+        assert result["accuracy"]["top1_agreement"] >= 0.99
+        assert result["accuracy"]["accuracy"] > 0.75
+    floats, integers = (result["instructions"] for result in found["results"])
+    assert integers < floats
+
+
+def test_a_gate_on_instructions_decides_the_exit_code(tiny_files, tmp_path, monkeypatch):
+    """bench prints the count as JSON, without times, and exits with 1 when it is above --max-instructions."""
+    monkeypatch.chdir(tmp_path)
+    words = ["bench", str(tiny_files["int8"]), "--device", "emulator", "--json", "--max-instructions"]
+    broken = CliRunner().invoke(edgeprune, [*words, "10"])
+    assert broken.exit_code == 1
+    document = json.loads(broken.stdout)
+    count = document["results"][0]["instructions"]
+    assert document["gates"] == [
+        {"file": str(tiny_files["int8"]), "name": "max_instructions", "limit": 10, "value": count, "passed": False}
+    ]
+    assert CliRunner().invoke(edgeprune, [*words, str(count)]).exit_code == 0
+    assert not (tmp_path / "measurements.csv").exists()
+
+
+def test_a_refused_file_is_an_error_about_the_model(tmp_path):
+    """What the runtime over there refuses is a ModelError with its words, not a crash."""
+    (tmp_path / "broken.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
+    with Emulator() as device, pytest.raises(ModelError, match="ai-edge-litert"):
+        measure(device, Job((tmp_path / "broken.tflite",)))
+
+
+def test_the_device_keeps_the_protocol(tmp_path):
+    """A program's exit code, output and working folder are as on any device; time limits hold; names are checked."""
+    (tmp_path / "in.txt").write_text("7")
+    with Emulator() as device:
+        device.push(tmp_path / "in.txt", "in.txt")
+        code = "import sys, platform; open('out.txt', 'w').write(open('in.txt').read() * 2); print(platform.machine())"
+        done = device.run(["python3", "-c", code + "; sys.exit(3)", "$(x); '"], timeout_s=300)
+        assert (done.code, done.stdout) == (3, b"aarch64\n")
+        device.pull("out.txt", tmp_path / "out.txt")
+        assert (tmp_path / "out.txt").read_text() == "77"
+        with pytest.raises(DeviceError, match="did not end within 1 s"):
+            device.run(["python3", "-c", "while True: pass"], timeout_s=1)
+        with pytest.raises(ValueError, match="plain file name"):
+            device.push(tmp_path / "in.txt", "../in.txt")
+        with pytest.raises(UsageError, match="threads"):
+            measure(device, Job((tmp_path / "x.tflite",), threads=4))
