@@ -20,7 +20,7 @@ from typing import Any
 
 import edgeprune
 
-FILTERS = {"max_macs": 0.5, "criterion": "fisher", "allocation": "global"}
+FILTERS = {"max_macs": 0.5, "criterion": "taylor", "allocation": "global"}
 HALF = {"sparsity": 0.5}
 
 
@@ -28,11 +28,11 @@ def methods(epochs: int) -> dict[str, dict[str, dict[str, Any]]]:
     """Table heading → method → its recipe, apart from what all have in common."""
     return {
         "Half of the MACs": {
-            "filters: Fisher, global, one shot": {"filters": FILTERS},
+            "filters: Taylor, global, one shot": {"filters": FILTERS},
             "the same, distilled": {"filters": FILTERS, "distill": {"temperature": 2.0, "weight": 0.9}},
             "the same, two steps": {"filters": {**FILTERS, "steps": 2}, "finetune": {"epochs": epochs - 1}},
             "filters: L2, uniform": {"filters": {**FILTERS, "criterion": "l2", "allocation": "uniform"}},
-            "filters: Fisher, by sensitivity": {"filters": {**FILTERS, "allocation": "sensitivity"}},
+            "filters: Taylor, by sensitivity": {"filters": {**FILTERS, "allocation": "sensitivity"}},
             "slimming: L1 on scales, then filters": {
                 "sparsify": {"epochs": 1, "bn_l1": 1e-3},
                 "filters": {**FILTERS, "criterion": "bn_scale"},

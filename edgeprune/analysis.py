@@ -58,7 +58,7 @@ def analyse_sensitivity(
         data: folder, .npz, ``module:function``, function, arrays, or "demo".
         recipe: whose ``[data]``, ``[task]`` and ``[filters] criterion`` count; as for a build.
         rates: fractions of a group's filters, in (0, 1).
-        criterion: which filters of a group go first; None: the recipe's, else fisher.
+        criterion: which filters of a group go first; None: the recipe's, else taylor.
         samples: of the validation data; all of it if it has fewer.
         trust_model, custom_objects: as for a build.
         out: where results go, and where a broken-off run goes on; None: ``runs/MODEL-sensitivity``.

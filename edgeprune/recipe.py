@@ -144,7 +144,7 @@ class FiltersConfig(Config):
     rate: OpenFraction | None = None  # of the filters, removed
     max_params: OpenFraction | None = None  # of the unpruned model's, kept
     max_macs: OpenFraction | None = None
-    criterion: CriterionName = "fisher"
+    criterion: CriterionName = "taylor"
     allocation: Literal["uniform", "global", "sensitivity"] = "global"
     steps: Annotated[int, pydantic.Field(ge=1)] = 1  # 1: one shot; n: prune in n steps with fine-tuning in between
     step_epochs: Annotated[int, pydantic.Field(ge=0)] = 1  # of fine-tuning after each step but the last

@@ -21,7 +21,7 @@ def _rates(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.argument("model", type=click.Path())
 @click.option("--data", required=True, help="Class folders, .npz, module:function, file.py:function, or demo.")
 @click.option("--rates", default="0.1,0.3,0.5,0.7,0.9", show_default=True, callback=_rates, help="Parts of a group.")
-@click.option("--criterion", help="Which filters of a group go first.  [default: the recipe's, else fisher]")
+@click.option("--criterion", help="Which filters of a group go first.  [default: the recipe's, else taylor]")
 @click.option("--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Validation samples.")
 @click.option("--recipe", help="For [data] and [task]: a built-in recipe or a TOML file.  [default: ./edgeprune.toml]")
 @click.option("--out", type=click.Path(path_type=Path), help="Results.  [default: runs/MODEL-sensitivity]")

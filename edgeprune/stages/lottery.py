@@ -10,7 +10,7 @@ from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import LotteryConfig, WeightsConfig
 from edgeprune.stages.saving import with_model
-from edgeprune.stages.training import TrainingConfig, lessons
+from edgeprune.stages.training import TrainingConfig, train
 
 if TYPE_CHECKING:
     import tf_keras
@@ -54,7 +54,8 @@ def ticket(artifact: Artifact, config: LotteryStageConfig, context: Context) -> 
     else:
         model, early = _rewound(artifact, config, context), artifact.files["early"]
     callbacks = [lottery.save_at(rewind, early)] if first and rewind else []
-    history = _train(model, artifact, config, context, 0 if first else rewind, callbacks)
+    start = 0 if first else rewind
+    history = train(model, artifact, config, context, start_epoch=start, callbacks=callbacks)
     sparsity = lottery.round_sparsity(config.weights, config.round, config.lottery.rounds)
     masks = lottery.next_masks(model, config.weights, sparsity)
     lottery.save_arrays(masks, context.folder / "masks.npz")
@@ -70,8 +71,8 @@ def retrain(artifact: Artifact, config: LotteryStageConfig, context: Context) ->
     from edgeprune.prune.masked import strip
     from edgeprune.prune.weights import check
 
-    model = _rewound(artifact, config, context)
-    history = _train(model, artifact, config, context, 0 if config.control else config.lottery.rewind, [])
+    model, start = _rewound(artifact, config, context), 0 if config.control else config.lottery.rewind
+    history = train(model, artifact, config, context, start_epoch=start)
     stripped = strip(model)
     zeros = check(stripped, _names(stripped, config), config.weights)
     return with_model(artifact, stripped, context).with_(training=history, zeros=zeros)
@@ -99,31 +100,6 @@ def _rewound(artifact: Artifact, config: LotteryStageConfig, context: Context) -
     model = masked_model(start, _names(start, config), config.weights.criterion)
     model.set_masks(lottery.load_arrays(artifact.files["masks"]))
     return model
-
-
-def _train(
-    model: MaskedModel,
-    artifact: Artifact,
-    config: LotteryStageConfig,
-    context: Context,
-    start_epoch: int,
-    callbacks: list,
-) -> list[dict[str, float]]:
-    from edgeprune.train.finetune import finetune
-
-    data, task = context.required()
-    return finetune(
-        model,
-        data,
-        task,
-        lessons(artifact, config, context),
-        seed=context.seed,
-        deterministic=context.deterministic,
-        state_file=context.folder / "training.npz",
-        progress=context.progress,
-        callbacks=callbacks,
-        start_epoch=start_epoch,
-    )
 
 
 def _names(model: tf_keras.Model, config: LotteryStageConfig) -> list[str]:

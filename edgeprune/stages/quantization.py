@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import CalibrationConfig, ClusterConfig
 from edgeprune.stages.saving import with_model
-from edgeprune.stages.training import TrainingConfig, lessons
-
-if TYPE_CHECKING:
-    import tf_keras
+from edgeprune.stages.training import TrainingConfig, train
 
 _BATCH = 32
 
@@ -37,7 +34,7 @@ def cluster(artifact: Artifact, config: ClusterStageConfig, context: Context) ->
     pruned = bool(artifact.facts.get("zeros"))
     kept = share(prepared, config.cluster, zeros=pruned, seed=context.seed)
     trainee = share_weights(prepared, kept)
-    history = _train(trainee.model, artifact, config, context)
+    history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     clusters = count_clusters(baked, kept)
     most = max(row["distinct"] for row in clusters)
@@ -64,7 +61,7 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     clustered = tuple(row["layer"] for row in artifact.facts.get("clusters", []))
     preserve = Preserved(bool(artifact.facts.get("zeros")), clustered)
     trainee = prepare_training(model, samples(config.calibration, context)(), preserve)
-    history = _train(trainee.model, artifact, config, context)
+    history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     pruned = [name for name, structure in trainee.kept.items() if structure.mask is not None]
     facts: dict[str, Any] = {"qat": {"applied": True, "preserved": _names(preserve)}}
@@ -82,22 +79,6 @@ def samples(config: CalibrationConfig, context: Context) -> Callable[[], Iterato
     data, _ = context.required()
     indices = representative_indices(data.train, config.samples, config.strategy, context.seed)
     return lambda: (x for x, _ in data.train.subset(indices).batches(_BATCH))
-
-
-def _train(model: tf_keras.Model, artifact: Artifact, config: TrainingConfig, context: Context) -> Any:
-    from edgeprune.train.finetune import finetune
-
-    data, task = context.required()
-    return finetune(
-        model,
-        data,
-        task,
-        lessons(artifact, config, context),
-        seed=context.seed,
-        deterministic=context.deterministic,
-        state_file=context.folder / "training.npz",
-        progress=context.progress,
-    )
 
 
 def _names(preserve: Any) -> list[str]:

@@ -6,7 +6,7 @@ from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import SparsifyConfig
 from edgeprune.stages.saving import with_model
-from edgeprune.stages.training import TrainingConfig, lessons
+from edgeprune.stages.training import TrainingConfig, train
 
 
 class SparsifyStageConfig(TrainingConfig):
@@ -20,23 +20,14 @@ def sparsify(artifact: Artifact, config: SparsifyStageConfig, context: Context) 
     """Train with the recipe's penalties; the model that is saved has none."""
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.train import regularization
-    from edgeprune.train.finetune import finetune
 
     data, task = context.required()
     model, settings = context.load(artifact), config.sparsify
     before = regularization.values(model, settings)
-    history = finetune(
-        regularization.penalized(model, settings),
-        data,
-        task,
-        lessons(artifact, config, context),
-        seed=context.seed,
-        deterministic=context.deterministic,
-        state_file=context.folder / "training.npz",
-        progress=context.progress,
-        # The best epoch would often be the first, before the penalties have done anything.
-        first_eligible_epoch=config.finetune.epochs,
-    )
+    # The best epoch would often be the first, before the penalties have done anything.
+    last = config.finetune.epochs
+    penalized = regularization.penalized(model, settings)
+    history = train(penalized, artifact, config, context, first_eligible_epoch=last)
     model.compile(loss=task.loss, metrics=[task.new_metric()])
     after = regularization.values(model, settings)
     rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
@@ -11,7 +11,7 @@ from edgeprune.stages.saving import with_model
 from edgeprune.stages.sparse import for_sparse_inference
 
 if TYPE_CHECKING:
-    from edgeprune.train.finetune import Lessons
+    import tf_keras
 
 
 class TrainingConfig(Config):
@@ -29,20 +29,8 @@ class WeightsStageConfig(TrainingConfig):
 @stage("data", "task", "seed", "deterministic")
 def finetune(artifact: Artifact, config: TrainingConfig, context: Context) -> Artifact:
     """Train the model as it is."""
-    from edgeprune.train.finetune import finetune as train
-
-    data, task = context.required()
     model = context.load(artifact)
-    history = train(
-        model,
-        data,
-        task,
-        lessons(artifact, config, context),
-        seed=context.seed,
-        deterministic=context.deterministic,
-        state_file=context.folder / "training.npz",
-        progress=context.progress,
-    )
+    history = train(model, artifact, config, context)
     return with_model(artifact, model, context).with_(training=history)
 
 
@@ -51,22 +39,18 @@ def weights(artifact: Artifact, config: WeightsStageConfig, context: Context) ->
     """Zero weights while fine-tuning, and take the wrappers off."""
     from edgeprune.prune.schedule import final_epoch
     from edgeprune.prune.weights import check, engine_for
-    from edgeprune.train.finetune import finetune, steps_per_epoch
+    from edgeprune.train.finetune import steps_per_epoch
 
-    data, task = context.required()
+    data, _ = context.required()
     total_steps = config.finetune.epochs * steps_per_epoch(data, config.finetune)
     model, settings = context.load(artifact), for_sparse_inference(config.weights, artifact)
     engine = engine_for(model, settings)
     wrapped, names = engine.wrap(model, settings, total_steps, context.seed)
-    history = finetune(
+    history = train(
         wrapped,
-        data,
-        task,
-        lessons(artifact, config, context),
-        seed=context.seed,
-        deterministic=context.deterministic,
-        state_file=context.folder / "training.npz",
-        progress=context.progress,
+        artifact,
+        config,
+        context,
         callbacks=engine.callbacks(),
         first_eligible_epoch=final_epoch(config.weights, config.finetune.epochs),
     )
@@ -75,9 +59,29 @@ def weights(artifact: Artifact, config: WeightsStageConfig, context: Context) ->
     return with_model(artifact, stripped, context).with_(training=history, zeros=zeros)
 
 
-def lessons(artifact: Artifact, config: TrainingConfig, context: Context) -> Lessons:
-    """The teacher is the model as it came."""
-    from edgeprune.train.finetune import Lessons
+def train(
+    model: tf_keras.Model, artifact: Artifact, config: TrainingConfig, context: Context, **options: Any
+) -> list[dict[str, float]]:
+    """Train in place and resumably in the folder of the stage; the teacher is the model as it came.
 
+    Args:
+        options: of :func:`edgeprune.train.finetune.finetune`: what differs between the stages.
+
+    Returns:
+        The history, one entry per epoch.
+    """
+    from edgeprune.train.finetune import Lessons, finetune
+
+    data, task = context.required()
     teacher = context.load(artifact, "teacher") if config.distill else None
-    return Lessons(config.finetune, config.distill, config.augment, teacher)
+    return finetune(
+        model,
+        data,
+        task,
+        Lessons(config.finetune, config.distill, config.augment, teacher),
+        seed=context.seed,
+        deterministic=context.deterministic,
+        state_file=context.folder / "training.npz",
+        progress=context.progress,
+        **options,
+    )
