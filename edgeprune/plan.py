@@ -17,6 +17,7 @@ from edgeprune.target import Target
 
 MODEL = "model"
 BASELINE = "baseline"
+CONTROL = "control"
 # The variant that every report compares against; it is always built.
 REFERENCE: Mode = "float32"
 
@@ -25,7 +26,8 @@ REFERENCE: Mode = "float32"
 class Variant:
     """One .tflite of a build: its name, the step that ends it, and the step its Keras model comes from.
 
-    Where the recipe explores rates: the rate, and the series of variants that differ in nothing else.
+    Where the recipe explores rates: the rate, and the series of variants that differ in nothing else. Where it stands
+    only for comparison: the variant that it is the control of.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Variant:
     model: str
     series: str | None = None  # the method and format that variants of several rates have in common
     rate: float | None = None
+    control_of: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,12 @@ class _Chain:
     @property
     def name(self) -> str:
         return "-".join(self.methods) + (rate_label(self.rate) if self.rated and self.rate is not None else "")
+
+    @property
+    def treated(self) -> _Chain | None:
+        """The chain that this one is the control of; None: it is no control."""
+        methods = tuple(method for method in self.methods if method != CONTROL)
+        return dataclasses.replace(self, methods=methods) if methods != self.methods else None
 
     @property
     def last(self) -> str:
@@ -98,7 +107,9 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
                 ending = f"{mode}-sparse" if config.plan.sparse else mode
                 made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
-                variants.append(Variant(f"{chain.last}-{ending}", made[-1].name, chain.last, series, rate))
+                control_of = f"{chain.treated.name}-{ending}" if chain.treated else None
+                name = f"{chain.last}-{ending}"
+                variants.append(Variant(name, made[-1].name, chain.last, series, rate, control_of))
                 steps += made
     return Plan(tuple(steps), tuple(variants))
 
@@ -177,7 +188,7 @@ def _tickets(recipe: Recipe, chain: _Chain) -> list[_Chain]:
     tickets = [chain.step(stages.retrain, config)]
     if lottery.control:
         control = config.model_copy(update={"control": True})
-        tickets.append(chain.method("control").step(stages.retrain, control))
+        tickets.append(chain.method(CONTROL).step(stages.retrain, control))
     return tickets
 
 

@@ -351,6 +351,16 @@ class Recipe(Config):
             raise ValueError("[lottery] needs [weights], which says how many and which weights go")
         if self.lottery and self.weights and self.weights.regrow != "none":
             raise ValueError("[lottery] trains under a fixed mask: [weights] regrow must be none")
+        if self.lottery and self.weights and self.weights.sparse_inference:
+            raise ValueError(
+                "[lottery] trains the model as it was, and [weights] sparse_inference rewrites it: one of them"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _weights_are_trained(self) -> Recipe:
+        if self.weights and not self.lottery and not self.finetune.epochs:
+            raise ValueError("[weights] zeroes weights while fine-tuning: [finetune] epochs must be at least 1")
         return self
 
     @pydantic.model_validator(mode="after")

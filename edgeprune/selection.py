@@ -22,8 +22,10 @@ def choose(variants: list[dict[str, Any]], limits: Limits, higher_is_better: boo
     """The picks, by name of variant.
 
     quality: best on validation. compact: fewest bytes after gzip. balanced: the most compact one that is within the
-    gates and loses no more points on validation than allowed; quality if there is none.
+    gates and loses no more points on validation than allowed; quality if there is none. Controls are there to be
+    compared with, and never picked.
     """
+    variants = [v for v in variants if not v.get("control_of")]
     sign = 1 if higher_is_better else -1
     baseline = next(v for v in variants if v["baseline"])["validation"]["value"]
 

@@ -1,4 +1,4 @@
-"""`edgeprune build --recipe compact` on the demo: smaller by construction, exact by the oracle, still accurate."""
+"""Filters, distilled, on the demo: smaller by construction, exact by the oracle, still accurate."""
 
 import json
 import subprocess
@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 RECIPE = """
-extends = ["compact"]
+extends = ["filters-int8"]
 [filters]
 max_macs = "50%"
 steps = 2
 samples = 256
 [finetune]
 epochs = 3
+[distill]
+temperature = 2.0
+weight = 0.9
 """
 
 

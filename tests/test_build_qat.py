@@ -17,8 +17,10 @@ RECIPES = {
     "cluster-int8": ["cluster-float32", "cluster-int8"],
     "pcqat": ["magnitude-cluster-qat-int8"],
     "filters-qat": ["filters-qat-int8"],
+    "compact": ["filters-qat-int8"],
 }
 CLUSTERS = 8
+FILTERS = ("filters-qat", "compact")
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +51,9 @@ def recipe(name, **changes):
         "data": {"scale": 1 / 255},
         "finetune": {"epochs": 1},
         "calibration": {"samples": 32},
-        **({"filters": {"max_macs": 0.44, "steps": 1, "samples": 128}} if name.startswith("filters") else {}),
+        **({"filters": {"max_macs": 0.44, "steps": 1, "samples": 128}} if name in FILTERS else {}),
         **({"cluster": {"n_clusters": CLUSTERS}} if "cluster" in name or name == "pcqat" else {}),
-        **({"qat": {"epochs": 1}} if "qat" in name else {}),
+        **({"qat": {"epochs": 1}} if "qat" in name or name in FILTERS else {}),
         **changes,
     }
     return parse_recipe(table, f"{name}.toml")

@@ -18,10 +18,16 @@ def test_the_recipe_builds_sparse_files(tmp_path, begin_demo, recipe):
     command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    rows = {row["name"]: row for row in json.loads(done.stdout)["variants"]}
+    report = json.loads(done.stdout)
+    rows = {row["name"]: row for row in report["variants"]}
     assert list(rows) == ["float32", *(f"{name}-float32" for name in VARIANTS[recipe])]
     for name in VARIANTS[recipe]:
         facts = json.loads((tmp_path / "run" / "stages" / name / "artifact.json").read_text())["facts"]
         zeros, size = (sum(row[key] for row in facts["zeros"]) for key in ("zeros", "size"))
         assert zeros == pytest.approx(0.8 * size, abs=len(facts["zeros"]))
         assert rows[f"{name}-float32"]["gzip_bytes"] < 0.5 * rows["float32"]["gzip_bytes"]
+    if recipe == "lottery":
+        assert rows["lottery-control-float32"]["control_of"] == "lottery-float32"
+        assert not any("control" in name for name in report["picks"].values())
+        assert {entry["name"]: entry["lottery"]["round"] for entry in report["pruning"]}["lottery"] == 2
+        assert "the control trains other random weights" in (tmp_path / "run" / "report.md").read_text()

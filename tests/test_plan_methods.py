@@ -42,3 +42,15 @@ def test_sections_that_say_nothing_are_refused(table, words):
     """A budget or a penalty is needed, and one budget only."""
     with pytest.raises(RecipeError, match=words):
         parse_recipe(table, "mine.toml")
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_rates_of_layers_hold_after_all_steps(steps):
+    """A layer's own rate is reached by the steps together, not by each of them."""
+    from edgeprune.stages.filters import FiltersStageConfig, _step_rate
+
+    filters = parse_recipe({"filters": {"rate": 0.3, "steps": steps}}, "mine.toml").filters
+    kept = 1.0
+    for number in range(1, steps + 1):
+        kept *= 1 - _step_rate(FiltersStageConfig(filters=filters, number=number, multiple=1), 0.5)
+    assert kept == pytest.approx(0.5)

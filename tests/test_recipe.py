@@ -32,6 +32,8 @@ def test_extends_merges_key_by_key():
         ({"magnitude": {}}, ["magnitude", "did you mean 'weights'"]),
         ({"lottery": {}}, ["[lottery] needs [weights]"]),
         ({"lottery": {"rewind": 20}}, ["rewind (20) must be less than epochs (20)"]),
+        ({"lottery": {}, "weights": {"sparse_inference": True, "sparsity": 0.8}}, ["one of them"]),
+        ({"weights": {}, "finetune": {"epochs": 0}}, ["[finetune] epochs must be at least 1"]),
         ({"weights": {"granularity": "4:2"}}, ["block:RxC"]),
         ({"weights": {"granularity": "1:4", "sparsity": 0.5}}, ["makes the sparsity 0.75"]),
         ({"weights": {"granularity": "2:4", "scope": "global"}}, ["holds in every group"]),

@@ -28,6 +28,12 @@ def test_quality_compact_and_balanced():
     assert choose(VARIANTS, Limits(), True, 100) == {"quality": "float32", "balanced": "half", "compact": "tiny"}
 
 
+def test_a_control_is_never_picked():
+    """Better and smaller than all others, it is still only there to be compared with."""
+    control = {**variant("lottery-control", 0.95, 10), "control_of": "half"}
+    assert choose([*VARIANTS, control], Limits(), True, 100) == choose(VARIANTS, Limits(), True, 100)
+
+
 def test_limits_narrow_the_balanced_pick():
     """What misses a gate is not picked while something meets it; the test split's figure has no say."""
     assert choose(VARIANTS, Limits(max_drop=1.0), True, 100)["balanced"] == "int8"

@@ -145,7 +145,7 @@ def wrap(
     """
     names = selected(model, config)
     masked = masked_model(model, names, config.criterion, by_gradient=config.regrow == "gradient")
-    masked.plan = Plan(config, updates(config, total_steps), seed)
+    masked.plan = Plan(config, updates(config, total_steps, first=1), seed)
     return masked, names
 
 

@@ -103,9 +103,13 @@ class Updates:
         return 1.0 if self.begin == self.end else (step - self.begin) / (self.end - self.begin)
 
 
-def updates(config: WeightsConfig, total_steps: int) -> Updates:
-    """When masks change within ``total_steps`` optimizer steps; the last update falls exactly on ``end``."""
-    begin = min(round(config.begin * total_steps), max(total_steps - 2, 0))
+def updates(config: WeightsConfig, total_steps: int, first: int = 0) -> Updates:
+    """When masks change within ``total_steps`` optimizer steps; the last update falls exactly on ``end``.
+
+    Args:
+        first: the first step at which they can; tfmot also asks before the first step, at 0.
+    """
+    begin = max(min(round(config.begin * total_steps), total_steps - 2), first)
     if config.schedule == "one_shot":
         return Updates(max(begin, 1), max(begin, 1), 1)
     length = max(round(config.end * total_steps) - 1 - begin, 1)

@@ -74,7 +74,7 @@ def assemble(
         "pruning": [
             {"name": name, **facts}
             for name in dict.fromkeys(variant.model for variant in plan.variants)
-            if (facts := {k: v for k, v in run.artifacts[name].facts.items() if k in ("layers", "sparsify")})
+            if (facts := {k: v for k, v in run.artifacts[name].facts.items() if k in ("layers", "sparsify", "lottery")})
         ],
         "warnings": run.artifacts["baseline"].facts["baseline"]["warnings"],
         "environment": environment(),
@@ -103,6 +103,7 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "file": file,
         "series": variant.series,
         "rate": variant.rate,
+        "control_of": variant.control_of,
         "baseline": False,
         **{key: profile[key] for key in PROFILE_KEYS},
         "metadata_bytes": artifact.facts["conversion"]["metadata_bytes"],

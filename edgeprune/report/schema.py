@@ -191,6 +191,7 @@ class Variant(Entry):
     kernels: list[Kernel] | None = None
     series: Text | None = None  # method and format, where the recipe explored several rates of it
     rate: Fraction | None = None  # of what the recipe limits, removed
+    control_of: Text | None = None  # the variant that it is only there to be compared with; never a pick
     sparse_path: SparsePath | None = None  # None: nothing is stored sparse
     operators: list[Operator] | None = None
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
@@ -269,12 +270,20 @@ class Sparsifying(Entry):
     epochs: Count
 
 
+class Lottery(Entry):
+    """How a mask was found: the rounds that it took, and the fraction of the weights that it keeps."""
+
+    round: Count
+    kept: Number
+
+
 class Pruning(Entry):
     """What was done to one pruned model beside removing filters and weights; ``name``: of its last step."""
 
     name: Text
     layers: LayerRemoval | None = None
     sparsify: Sparsifying | None = None
+    lottery: Lottery | None = None
 
 
 class Report(Entry):

@@ -252,13 +252,17 @@ def _path(variant: Variant) -> str:
 
 
 def pruning(report: Report) -> Blocks:
-    """Removed blocks, and penalties before and after."""
+    """Removed blocks, penalties before and after, lottery tickets beside their controls."""
     block_columns = [
         Column("Block", numeric=False, code=True), Column("Layers", numeric=False, code=True), Column("MACs"),
         Column("Score", "lowest goes first"), Column("Difference", "from the bypassed original, relative"),
     ]  # fmt: skip
     penalty_columns = [
         Column("Penalty", numeric=False, code=True), Column("Weight", "in the loss"), Column("Before"), Column("After"),
+    ]  # fmt: skip
+    ticket_columns = [
+        Column("Variant", numeric=False, code=True), Column("Ticket", "early weights"),
+        Column("Control", "other weights"), Column("Difference", "points"),
     ]  # fmt: skip
     tables = []
     for one in report.pruning:
@@ -276,7 +280,25 @@ def pruning(report: Report) -> Blocks:
             ]
             caption = f"{one.name}: penalties before and after {one.sparsify.epochs} epochs of training with them."
             tables.append(Table(caption, penalty_columns, rows))
+        if one.lottery and (rows := _tickets(report, one.name)):
+            caption = (
+                f"{one.name}: the mask keeps {one.lottery.kept:.1%} of the weights, rounds: {one.lottery.round}; "
+                "the control trains other random weights under it."
+            )
+            tables.append(Table(caption, ticket_columns, rows))
     return tables
+
+
+def _tickets(report: Report, model: str) -> list[list[Cell]]:
+    """The variants of a lottery ticket beside their controls; none for the control itself, or if there is none."""
+    controls = {v.control_of: v for v in report.variants if v.control_of}
+    tickets = [v for v in report.variants if v.name in controls and v.name.startswith(f"{model}-")]
+    rows = []
+    for ticket in tickets:
+        pair = [v.metric.value if v.metric else math.nan for v in (ticket, controls[ticket.name])]
+        shown = [fmt.metric_value(report.metric, value) for value in pair]
+        rows.append([Cell(ticket.name), *shown, Cell(f"{(pair[0] - pair[1]) * report.metric.points:+.2f}")])
+    return rows
 
 
 def on_target(report: Report) -> Blocks:
@@ -383,7 +405,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("gates", "Gates", gates),
     Section("operators", "The pick by operator", on_target, in_markdown=False),
     Section("training", "Training", training),
-    Section("pruning", "Removed blocks and penalties", pruning),
+    Section("pruning", "Removed blocks, penalties, tickets", pruning),
     Section("parity", "Parity with the Keras model", parity),
     Section("layers", "Sparsity by layer", layers, in_markdown=False),
     Section("stages", "Stages", stages, in_markdown=False),

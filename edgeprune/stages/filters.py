@@ -42,7 +42,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
     evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
     graph = analyse(context.load(artifact))
-    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, settings.layer_rates)
+    rates = {pattern: _step_rate(config, rate) for pattern, rate in settings.layer_rates.items()}
+    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
     keep = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves)
@@ -91,8 +92,7 @@ def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: 
 
     settings = config.filters
     if settings.rate is not None:
-        before, after = (_kept(config, 1 - settings.rate, number) for number in (config.number - 1, config.number))
-        return Budget(rate=1 - after / before)
+        return Budget(rate=_step_rate(config, settings.rate))
     kept = {"params": settings.max_params, "macs": settings.max_macs}
     limits = {
         what: _kept(config, limit, config.number) * original[what] / current[what]
@@ -101,6 +101,12 @@ def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: 
     }
     # A limit that an earlier step already met binds no more.
     return Budget(**{f"max_{what}": limit for what, limit in limits.items() if limit < 1})
+
+
+def _step_rate(config: FiltersStageConfig, rate: float) -> float:
+    """The fraction of what is left now that goes in this step if ``rate`` of the original is to go in all."""
+    before, after = (_kept(config, 1 - rate, number) for number in (config.number - 1, config.number))
+    return 1 - after / before
 
 
 def _kept(config: FiltersStageConfig, kept: float, number: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from edgeprune.context import Context
@@ -25,8 +26,12 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
     settings = config.layers
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
 
+    @functools.lru_cache(maxsize=2)  # the model that blocks are taken from is the same for all of them
+    def value(model: Any) -> float:
+        return evaluate_keras(model, data.validation, task)
+
     def worsening(full: Any, short: Any) -> float:
-        return task.drop(evaluate_keras(full, data.validation, task), evaluate_keras(short, data.validation, task))
+        return task.drop(value(full), evaluate_keras(short, data.validation, task))
 
     evidence = BlockEvidence(lambda: data.train.subset(indices).batches(32), worsening)
     pruned, removals = prune_blocks(
@@ -48,8 +53,8 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
         }
         for removal in removals
     ]
-    value = evaluate_keras(pruned, data.validation, task)
+    left = evaluate_keras(pruned, data.validation, task)
     names = ", ".join(row["name"] for row in rows)
-    context.progress.note(f"removed {len(rows)} blocks ({names}); validation {task.metric}: {value:.4f}")
-    facts = {"criterion": settings.criterion, "removed": rows, "validation": value}
+    context.progress.note(f"removed {len(rows)} blocks ({names}); validation {task.metric}: {left:.4f}")
+    facts = {"criterion": settings.criterion, "removed": rows, "validation": left}
     return with_model(artifact, pruned, context).with_(layers=facts)

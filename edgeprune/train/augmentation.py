@@ -7,6 +7,7 @@ share of the first], and :func:`mixing` makes the task that understands it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,11 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
                 expected="one input of [height, width, channels].",
                 fix=f"leave {key} out.",
             )
+    if config.shift and config.shift >= min(side or math.inf for side in x_spec.shape[1:3]):
+        raise RecipeError(
+            f"[augment] shift = {config.shift} moves {x_spec.shape[1]}x{x_spec.shape[2]} pixels out of sight.",
+            expected="less than the smaller side; an eighth of it is common.",
+        )
     if config.mixup:
         _check_mixable(x_spec, y_spec)
 

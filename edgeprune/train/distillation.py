@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import DistillConfig
-from edgeprune.train.task import metric_over
+from edgeprune.train.task import metric_over, takes_logits
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -39,14 +39,16 @@ def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Ta
     """The task over labels as :func:`with_teacher` makes them; its metric is that of the labels alone.
 
     Raises:
-        RecipeError: a model of several outputs, or labels that are not one number or one row per sample.
+        RecipeError: a model of several outputs, or of one that is not a row per sample.
     """
-    import tensorflow as tf
-
-    if len(teacher.outputs) > 1 or isinstance(task.loss, dict | list | tuple):
-        raise RecipeError("[distill] works on models with one output.", fix="leave the section out.")
-    width = tf.TensorShape(teacher.outputs[0].shape[1:]).num_elements()
-    soft = _softened(config.temperature) if task.classes else _squared
+    shapes = [tuple(tensor.shape) for tensor in teacher.outputs]
+    if len(shapes) > 1 or len(shapes[0]) != 2 or isinstance(task.loss, dict | list | tuple):
+        raise RecipeError(
+            f"[distill] works on models with one output of one row per sample, not of {', '.join(map(str, shapes))}.",
+            fix="leave the section out.",
+        )
+    width = shapes[0][1]
+    soft = _softened(config.temperature, takes_logits(task.loss)) if task.classes else _squared
     base = task.loss_function()
 
     def loss(packed: Any, outputs: Any) -> Any:
@@ -71,12 +73,13 @@ def _unpack(packed: Any, outputs: Any, width: int) -> tuple[Any, Any]:
     return labels, tf.reshape(taught, tf.shape(outputs))
 
 
-def _softened(temperature: float) -> Any:
-    """T² × KL of distributions that the models give as probabilities."""
+def _softened(temperature: float, is_logits: bool) -> Any:
+    """T² × KL of distributions that the models give as logits or as probabilities."""
     import tensorflow as tf
 
-    def soften(probabilities: Any) -> Any:
-        return tf.nn.log_softmax(tf.math.log(tf.maximum(probabilities, 1e-8)) / temperature)
+    def soften(outputs: Any) -> Any:
+        logits = outputs if is_logits else tf.math.log(tf.maximum(outputs, 1e-8))
+        return tf.nn.log_softmax(logits / temperature)
 
     def divergence(taught: Any, outputs: Any) -> Any:
         teacher, student = soften(taught), soften(outputs)

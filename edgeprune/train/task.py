@@ -164,6 +164,11 @@ def ends_in_probabilities(model: tf_keras.Model) -> bool:
     return name in ("softmax", "sigmoid", "hard_sigmoid")
 
 
+def takes_logits(loss: Any) -> bool:
+    """Whether a Keras loss was made for outputs before softmax or sigmoid; not all losses have it as an attribute."""
+    return bool(loss.get_config().get("from_logits")) if hasattr(loss, "get_config") else False
+
+
 def _default_loss(model: tf_keras.Model) -> str:
     return "sparse_categorical_crossentropy" if model.outputs[0].shape[-1] > 1 else "binary_crossentropy"
 
@@ -202,7 +207,7 @@ def _metric(name: str, config: TaskConfig, loss: Any) -> tuple[str, Callable[[],
     if isinstance(found, tf_keras.metrics.Metric):
         return name, lambda: tf_keras.metrics.get(name), higher
     # Outputs that are logits cross zero where probabilities cross one half.
-    extra = {"threshold": 0.0} if name == "binary_accuracy" and getattr(loss, "from_logits", False) else {}
+    extra = {"threshold": 0.0} if name == "binary_accuracy" and takes_logits(loss) else {}
     return name, lambda: tf_keras.metrics.MeanMetricWrapper(found, name=name, **extra), higher
 
 

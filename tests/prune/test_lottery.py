@@ -64,3 +64,29 @@ def test_initial_weights_of_another_architecture_are_refused(tiny_model, tmp_pat
     tf_keras.Model(inputs, tf_keras.layers.Dense(2)(inputs)).save(tmp_path / "other.keras")
     with pytest.raises(ModelError, match="do not fit"):
         lottery.load_initial(str(tmp_path / "other.keras"), tiny_model, trust=False)
+
+
+def test_the_early_weights_are_those_of_the_epoch(tiny_model, tiny_data, tmp_path):
+    """What is kept on the way equals, to the last bit, what a training broken off after that epoch has."""
+    from edgeprune.progress import Progress
+    from edgeprune.recipe import FinetuneConfig, TaskConfig
+    from edgeprune.train.finetune import Lessons, finetune
+    from edgeprune.train.task import resolve_task
+
+    class Stop(Progress):
+        def note(self, text):
+            raise KeyboardInterrupt
+
+    def train(progress, state, callbacks=()):
+        model = masked_model(lottery.reinitialized(tiny_model, 3), ["dense"])
+        task, lessons = resolve_task(tiny_model, TaskConfig(), np.array([1])), Lessons(FinetuneConfig(epochs=2))
+        finetune(model, tiny_data, task, lessons, seed=0, deterministic=False, state_file=tmp_path / state,
+                 progress=progress, callbacks=callbacks)  # fmt: skip
+
+    train(Progress(), "whole.npz", [lottery.save_at(1, tmp_path / "early.npz")])
+    with pytest.raises(KeyboardInterrupt):
+        train(Stop(), "broken.npz")
+    with np.load(tmp_path / "broken.npz") as state:
+        early = lottery.load_arrays(tmp_path / "early.npz")
+        for number, weight in enumerate(early):
+            np.testing.assert_array_equal(weight, state[f"weight_{number}"])

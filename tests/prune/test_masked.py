@@ -131,7 +131,7 @@ def test_resumed_equals_unbroken(tiny_model, tiny_data, tmp_path, config):
 
 @pytest.mark.parametrize("regrow", ["gradient", "random"])
 def test_dynamic_training_keeps_its_sparsity_and_regrows(tiny_model, tiny_data, tmp_path, regrow):
-    """RigL, SET: from the first update on the number of zeros is constant, while weights come back and are trained."""
+    """RigL, SET: from the first step on the number of zeros is constant, while weights come back and are trained."""
     import tf_keras
 
     masks = []
@@ -143,6 +143,7 @@ def test_dynamic_training_keeps_its_sparsity_and_regrows(tiny_model, tiny_data, 
     config = WeightsConfig(sparsity=0.6, schedule="constant", regrow=regrow, end=0.8)
     wrapped, _ = train(tiny_model, tiny_data, tmp_path, config, epochs=1, watch=[Watch()])
     assert len({int(mask.sum()) for mask in masks}) == 1
+    assert masks[0].sum() < 0.41 * masks[0].size
     back = masks[-1] & ~np.all(masks, axis=0)
     assert back.sum() > 20
     weights = np.concatenate([p.kernel.to_tflite(p.kernel.variable.numpy()).ravel() for p in wrapped.pruned])

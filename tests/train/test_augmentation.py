@@ -138,3 +138,12 @@ def test_training_mixes_and_validation_does_not(tiny_model, tiny_data, tmp_path)
     best = max(entry["val_metric"] for entry in history)
     assert evaluate_keras(student, tiny_data.validation, task) == pytest.approx(best, abs=1e-6)
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_a_shift_out_of_the_image_is_refused():
+    """The message says how large the images are."""
+    import tensorflow as tf
+
+    images = tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 1), "float32"), np.zeros(4))).batch(2)
+    with pytest.raises(RecipeError, match="8x8"):
+        augment(images, AugmentConfig(shift=8), 0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgeprune.errors import RecipeError
 from edgeprune.recipe import DistillConfig, TaskConfig
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.task import resolve_task
@@ -41,6 +42,29 @@ def test_the_loss_is_as_defined(tiny_model, packed, temperature, weight):
     entropy = -np.mean(np.log(student[np.arange(len(y)), labels]))
     expected = (1 - weight) * entropy + weight * divergence
     assert float(taught.loss_function()(y, student)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_logits_are_not_probabilities():
+    """A model without softmax learns from softmax of its teacher's outputs, not from their logarithms."""
+    import tf_keras
+
+    model = tf_keras.Sequential([tf_keras.layers.Dense(3, input_shape=(2,))])
+    task = resolve_task(model, TaskConfig(), np.array([1]))
+    taught = distilling(task, DistillConfig(temperature=1.0, weight=1.0), model)
+    teacher, student = np.array([-5.0, -1.0, -3.0]), np.array([-1.0, -5.0, -3.0])
+    p, q = (np.exp(v) / np.exp(v).sum() for v in (teacher, student))
+    loss = taught.loss_function()(np.float32([[1, *teacher]]), np.float32([student]))
+    assert float(loss) == pytest.approx(float(np.sum(p * np.log(p / q))), rel=1e-5)
+
+
+def test_outputs_that_are_not_rows_are_refused():
+    """One message instead of a crash in the middle of training."""
+    import tf_keras
+
+    model = tf_keras.Sequential([tf_keras.layers.Conv2D(1, 1, input_shape=(8, 8, 1))])
+    task = resolve_task(model, TaskConfig(loss="mse"), np.zeros((4, 8, 8, 1)))
+    with pytest.raises(RecipeError, match="one row per sample"):
+        distilling(task, DistillConfig(), model)
 
 
 def test_the_metric_is_that_of_the_labels(tiny_model, packed):
