@@ -1,11 +1,13 @@
 """All pruning criteria on one model: accuracy on test before and after a short fine-tune of equal length.
 
-    python benchmarks/criteria.py MODEL DATA [STEPS] > benchmarks/results/criteria.md
+    python benchmarks/criteria.py MODEL DATA [STEPS [TEST_SAMPLES]] > benchmarks/results/criteria.md
 
 For each criterion and share of the MACs removed: right after removal, after compensation (folded means, re-estimated
-batch normalization), and after STEPS optimizer steps of fine-tuning (batch 64, Adam, cosine from 0.001).
+batch normalization), and after STEPS optimizer steps of fine-tuning (batch 64, Adam, cosine from 0.001). TEST_SAMPLES:
+how many test samples, stratified, the figures are taken on; all by default.
 """
 
+import dataclasses
 import os
 import platform
 import sys
@@ -20,6 +22,7 @@ def main() -> None:
     import_tf()
     import tf_keras
 
+    from edgeprune.calibration import representative_indices
     from edgeprune.data import InputSpec, load_data
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.models.load import load_model
@@ -32,6 +35,9 @@ def main() -> None:
     model = load_model(sys.argv[1])
     data = load_data(sys.argv[2], DataConfig(), InputSpec.of(model), seed=0)
     task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
+    if len(sys.argv) > 4:
+        chosen = representative_indices(data.test, int(sys.argv[4]), "stratified", 0)
+        data = dataclasses.replace(data, test=data.test.subset(chosen))
     print("# Criteria\n")
     print(f"`python {' '.join(sys.argv)}` on {platform.platform()}, {os.cpu_count()} cores, seed 0.\n")
     unpruned = _percent(evaluate_keras, model, data, task)

@@ -1,9 +1,10 @@
-"""Every pruning method on one model: at equal size of the zeroed files, and at equal MACs.
+"""Every pruning method on one model: at equal size after compression, and at equal MACs.
 
-    python benchmarks/methods.py MODEL DATA OUT [--epochs 4] [--seeds 1] [--only NAME ...] > OUT.md
+    python benchmarks/methods.py MODEL DATA OUT [--epochs 4] [--seeds 1] [--train N] [--only NAME ...] > OUT.md
 
-Each method fine-tunes for the same number of epochs in all, whatever it spends them on. Figures are those of the int8
-file of each build, on test. A benchmark that was broken off goes on where it was: every method is a run folder in OUT.
+Each method fine-tunes for the same number of epochs in all, whatever it spends them on; the lottery trains twice from
+the beginning. Figures are those of the int8 file of each build, on test. ``--train`` limits the training images.
+A benchmark that was broken off goes on where it was: every method is a run folder in OUT.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def methods(epochs: int) -> dict[str, dict[str, dict[str, Any]]]:
             },
             "one block removed, then filters": {"layers": {"remove": 1}, "filters": FILTERS},
         },
-        "Half of the weights zero (2:4: by its pattern)": {
+        "Equal size after gzip: half of the weights zero, or 74 % of the parameters left": {
             "magnitude, per layer, gradual": {"weights": HALF},
             "the same, distilled": {"weights": HALF, "distill": {"temperature": 2.0, "weight": 0.9}},
             "magnitude, per layer, one shot": {"weights": {**HALF, "schedule": "one_shot"}},
@@ -58,6 +59,16 @@ def methods(epochs: int) -> dict[str, dict[str, dict[str, Any]]]:
             "magnitude, connections": {"weights": {**HALF, "granularity": "connection"}},
             "dynamic: RigL": {"weights": {**HALF, "regrow": "gradient", "schedule": "constant", "end": 0.75}},
             "dynamic: SET": {"weights": {**HALF, "regrow": "random", "schedule": "constant", "end": 0.75}},
+            "L1 on weights, then magnitude": {
+                "sparsify": {"epochs": 1, "weights_l1": 1e-5},
+                "weights": HALF,
+                "finetune": {"epochs": epochs - 1},
+            },
+            "gradual with regrowth": {"weights": {**HALF, "scope": "global", "regrow": "gradient", "end": 0.75}},
+            "filters: Taylor, global, 74 % of the parameters": {"filters": {"max_params": 0.74}},
+            "filters: L2, uniform, 74 % of the parameters": {
+                "filters": {"max_params": 0.74, "criterion": "l2", "allocation": "uniform"},
+            },
             "lottery ticket, rewound to epoch 1": {"weights": HALF, "lottery": {"epochs": epochs, "control": True}},
         },
     }
@@ -70,11 +81,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--train", type=int)
     parser.add_argument("--only", nargs="*", default=())
     options = parser.parse_args()
+    if options.train:
+        options.data = _smaller(options)
     print("# Methods\n")
     print(f"`{shlex.join(['python', *sys.argv])}` on {platform.platform()}, {os.cpu_count()} cores.\n")
-    print(f"{options.epochs} epochs of fine-tuning for each method, {options.seeds} seed(s). Figures of the int8 file.")
+    images = f" on {options.train:,} training images" if options.train else ""
+    print(
+        f"{options.epochs} epochs of fine-tuning{images} for each method, {options.seeds} seed(s); figures of the int8"
+    )
+    print("file on the whole test split. The lottery trains from the beginning instead, twice.")
     unpruned = [_build(options, "unpruned", {}, seed) for seed in range(options.seeds)]
     for heading, table in methods(options.epochs).items():
         print(f"\n## {heading}\n")
@@ -91,6 +109,31 @@ def main() -> None:
                 found = [report["variants"][number] for report in reports]
                 label = name + (": control, other initial weights" if "control" in found[0]["name"] else "")
                 print(_row(label, found), flush=True)
+
+
+def _smaller(options: argparse.Namespace) -> str:
+    """The data with ``--train`` training images, stratified, validation images included, as an .npz file."""
+    import numpy as np
+
+    from edgeprune._tensorflow import import_tf
+
+    import_tf()
+    from edgeprune.calibration import representative_indices
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.models.load import load_model
+    from edgeprune.recipe import DataConfig
+
+    path = options.out / "data.npz"
+    if not path.exists():
+        data = load_data(options.data, DataConfig(), InputSpec.of(load_model(options.model)), seed=0)
+        train = data.train.subset(representative_indices(data.train, options.train, "stratified", 0))
+        arrays = {}
+        for name, split in (("train", train), ("test", data.test)):
+            batches = [(x.numpy().astype(np.uint8), y.numpy()) for x, y in split.batches(512)]
+            arrays[f"x_{name}"], arrays[f"y_{name}"] = map(np.concatenate, zip(*batches, strict=True))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **arrays)
+    return str(path)
 
 
 def _build(options: argparse.Namespace, name: str, recipe: dict[str, Any], seed: int) -> dict[str, Any]:
