@@ -13,13 +13,12 @@ import argparse
 import os
 import platform
 import shlex
-import shutil
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-import edgeprune
+import builds
 
 FILTERS = {"max_macs": 0.5, "criterion": "taylor", "allocation": "global"}
 HALF = {"sparsity": 0.5}
@@ -85,7 +84,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=())
     options = parser.parse_args()
     if options.train:
-        options.data = _smaller(options)
+        options.data = builds.smaller(options.model, options.data, options.train, options.out)
     print("# Methods\n")
     print(f"`{shlex.join(['python', *sys.argv])}` on {platform.platform()}, {os.cpu_count()} cores.\n")
     images = f" on {options.train:,} training images" if options.train else ""
@@ -111,54 +110,19 @@ def main() -> None:
                 print(_row(label, found), flush=True)
 
 
-def _smaller(options: argparse.Namespace) -> str:
-    """The data with ``--train`` training images, stratified, validation images included, as an .npz file."""
-    import numpy as np
-
-    from edgeprune._tensorflow import import_tf
-
-    import_tf()
-    from edgeprune.calibration import representative_indices
-    from edgeprune.data import InputSpec, load_data
-    from edgeprune.models.load import load_model
-    from edgeprune.recipe import DataConfig
-
-    path = options.out / "data.npz"
-    if not path.exists():
-        data = load_data(options.data, DataConfig(), InputSpec.of(load_model(options.model)), seed=0)
-        train = data.train.subset(representative_indices(data.train, options.train, "stratified", 0))
-        arrays = {}
-        for name, split in (("train", train), ("test", data.test)):
-            batches = [(x.numpy().astype(np.uint8), y.numpy()) for x, y in split.batches(512)]
-            arrays[f"x_{name}"], arrays[f"y_{name}"] = map(np.concatenate, zip(*batches, strict=True))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **arrays)
-    return str(path)
-
-
 def _build(options: argparse.Namespace, name: str, recipe: dict[str, Any], seed: int) -> dict[str, Any]:
-    from edgeprune.recipe import parse_recipe
-
-    folder, unpruned = (options.out / str(seed) / _slug(n) for n in (name, "unpruned"))
-    if not folder.exists() and unpruned.exists():
-        shutil.copytree(unpruned / "stages", folder / "stages")  # what all methods share is measured once
     common = {
         "finetune": {"epochs": options.epochs, "batch_size": 64, **recipe.get("finetune", {})},
         "quantize": {"modes": ["int8"]},
     }
-    parsed = parse_recipe({**recipe, **common}, f"{_slug(name)}.toml")
-    return edgeprune.build(options.model, target="rpi4", data=options.data, recipe=parsed, out=folder, seed=seed)
-
-
-def _slug(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+    folder = options.out / str(seed)
+    return builds.build(options.model, options.data, {**recipe, **common}, name, folder, seed, first="unpruned")
 
 
 def _row(name: str, variants: list[dict[str, Any]]) -> str:
     values = [100 * v["metric"]["value"] for v in variants]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     first = variants[0]
-    builtin = next(m for m in first["latency"]["measured"] if m["kernels"] == "builtin")
     cells = [
         name,
         f"{statistics.mean(values):.2f}%{spread}",
@@ -166,7 +130,7 @@ def _row(name: str, variants: list[dict[str, Any]]) -> str:
         f"{round(statistics.mean(v['gzip_bytes'] for v in variants)):,}",
         f"{first['macs'] / 1e6:.2f}",
         f"{first['weight_sparsity']:.1%}",
-        f"{builtin['median_ms']:.2f} ms",
+        f"{builds.latency_ms(first, 'builtin'):.2f} ms",
     ]
     return f"| {' | '.join(cells)} |"
 
