@@ -35,21 +35,25 @@ def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Arti
 
 @stage("data", "task", "seed")
 def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
-    """Convert with activation ranges from representative training samples."""
+    """Convert with activation ranges from representative training samples, or with those that training left."""
     model = context.load(artifact)
-    samples, facts = representative(model, config, context)
+    if _trained_for_int8(artifact):  # its samples are among its facts already
+        return finish(artifact, config.plan, context, model, samples=None)
+    samples, facts = representative(model, config.calibration, context)
     return finish(artifact, config.plan, context, model, samples).with_(calibration=facts)
 
 
-def representative(model: tf_keras.Model, config: ConvertConfig, context: Context) -> tuple[Any, dict[str, Any]]:
+def representative(
+    model: tf_keras.Model, config: CalibrationConfig | None, context: Context
+) -> tuple[Any, dict[str, Any]]:
     """The representative dataset, and what the report and the manifest say about it."""
     import numpy as np
 
     from edgeprune.calibration import check_samples, choose_samples, representative_dataset
 
     data, _ = context.required()
-    assert config.calibration is not None
-    indices = choose_samples(data.train, config.calibration, model, context.seed)
+    assert config is not None
+    indices = choose_samples(data.train, config, model, context.seed)
     samples = representative_dataset(data.train, indices)
     labels = data.train.labels
     warnings = check_samples(
@@ -87,13 +91,16 @@ def _as_trained(artifact: Artifact, plan: QuantizationPlan, model: tf_keras.Mode
     """The plan for a model that was trained for int8: its ranges are in it, and so are the scales of shared weights."""
     from edgeprune.quantize.rules import kernel_rule
 
-    facts = artifact.facts
-    if plan.mode != "int8" or not facts.get("qat", {}).get("applied", False):
+    if plan.mode != "int8" or not _trained_for_int8(artifact):
         return plan
-    clustered = {row["layer"] for row in facts.get("clusters", [])}
+    clustered = {row["layer"] for row in artifact.facts.get("clusters", [])}
     rules = {layer.name: kernel_rule(layer) for layer in model.layers if layer.name in clustered}
     shared = tuple(name for name, rule in rules.items() if rule is not None and rule.one_scale)
-    return dataclasses.replace(plan, ranges_in_model=True, one_scale=shared)
+    return dataclasses.replace(plan, ranges_in_model=True, ranges="minmax", one_scale=shared)
+
+
+def _trained_for_int8(artifact: Artifact) -> bool:
+    return bool(artifact.facts.get("qat", {}).get("applied", False))
 
 
 def write(

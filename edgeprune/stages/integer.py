@@ -39,7 +39,7 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 
     data, task = context.required()
     model = context.load(artifact)
-    samples, calibration = representative(model, config, context)
+    samples, calibration = representative(model, config.calibration, context)
     calibrated = calibrate(model, config.plan, samples)
     files: dict[tuple[str, ...], bytes] = {}
 
@@ -112,7 +112,7 @@ def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, conte
     from edgeprune.quantize.equalize import equalize
 
     model = context.load(artifact)
-    samples, calibration = representative(model, config, context)
+    samples, calibration = representative(model, config.calibration, context)
     facts: dict[str, Any] = {}
     if config.equalize:
         pairs = equalize(model)
