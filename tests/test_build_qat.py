@@ -135,7 +135,7 @@ def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):
 
 
 def test_any_calibration_goes_with_training(model_file, tmp_path):
-    """The samples that the first ranges come from are in the manifest; the file's ranges are those that were trained."""
+    """The samples of the first ranges are in the manifest; the file has the ranges that training left."""
     from edgeprune.convert.tflite import convert
     from edgeprune.quantize.plan import QuantizationPlan
 

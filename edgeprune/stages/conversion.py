@@ -135,10 +135,12 @@ def _described(content: bytes, plan: QuantizationPlan, context: Context, model: 
     from edgeprune.profile.versions import format_version, min_runtime
 
     data, task = context.required()
-    needed = min_runtime(parse(content))
+    file = parse(content)
+    needed = min_runtime(file)
     runtime = f" Needs TensorFlow Lite {format_version(needed)} or newer." if needed else ""
     info = describe(
         model,
+        file,
         data.preprocessing,
         description=f"{model.name} as {plan.mode}, converted by edgeprune {__version__}.{runtime}",
         version=__version__,
