@@ -245,8 +245,9 @@ def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name:
             exported = folder / "variants" / _compiled_name(f"{name}-{variant.name}", compiled)
             copy_file(compiled, exported)
             wanted.add(exported)
-    # What an earlier recipe left in the folders that belong to the build would be taken for results of this one.
-    for stale in {*folder.glob("variants/*.tflite*"), *folder.glob("models/*.keras")} - wanted:
+    # What an earlier build left in places that belong to builds would be taken for results of this one.
+    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz")
+    for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
         stale.unlink()
     data, _ = context.required()
     if data.class_names:
