@@ -112,6 +112,8 @@ def write(
     path = context.folder / "model.tflite"
     described = _described(content, plan, context, model)
     write_bytes(path, described)
+    if select := select_operators(content):  # said here, too: the build may end where the file is to be run
+        context.progress.note(f"the file needs operators of full TensorFlow: {', '.join(select)}")
     facts = artifact.facts
     check_zeros_kept(path, facts.get("zeros", []))
     check_clusters_kept(path, facts.get("clusters", []), plan.mode, plan.one_scale)
@@ -121,7 +123,7 @@ def write(
         {"tflite": path},
         conversion={
             "warnings": conversion_warnings(content, plan, model),
-            "select_operators": select_operators(content),
+            "select_operators": select,
             "metadata_bytes": len(described) - len(content),
         },
     )
