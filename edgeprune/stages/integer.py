@@ -109,7 +109,7 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model:
 def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, context: Context) -> Artifact:
     """Even out channels, undo what quantized weights do to means, then calibrate and convert."""
     from edgeprune.quantize.bias import correct_biases
-    from edgeprune.quantize.equalize import equalize
+    from edgeprune.quantize.equalize import equalize, no_pairs
 
     model = context.load(artifact)
     samples, calibration = representative(model, config.calibration, context)
@@ -117,6 +117,7 @@ def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, conte
     if config.equalize:
         pairs = equalize(model)
         facts["equalized"] = [{"producer": a, "consumer": b} for a, b in pairs]
+        facts["warnings"] = [] if pairs else [no_pairs(model)]
     if config.correct_bias:
         facts["corrected_biases"] = correct_biases(model, samples)
     return finish(artifact, config.plan, context, model, samples).with_(calibration=calibration, prepared=facts)
