@@ -45,7 +45,8 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 
     def build(tensors: tuple[str, ...]) -> bytes:
         if tensors not in files:
-            files[tensors] = quantize_calibrated(calibrated, dataclasses.replace(config.plan, float_tensors=tensors))
+            plan = dataclasses.replace(config.plan, float_tensors=tensors)
+            files[tensors] = quantize_calibrated(calibrated, plan, model)
         return files[tensors]
 
     baseline = evaluate_keras(model, data.validation, task)
