@@ -99,6 +99,7 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model:
                 "drop_points": trial.drop_points,
                 "bytes": trial.bytes,
                 "met": trial.met,
+                "chosen": trial.chosen,
             }
             for trial in trials
         ],
