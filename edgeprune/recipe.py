@@ -272,9 +272,10 @@ class MixedConfig(Config):
 
 
 class ConversionConfig(Config):
-    """``[convert]``: what the files may ask of the runtime."""
+    """``[convert]``: what the files may ask of the runtime, and how they store zeros."""
 
     select_tf_ops: bool = False  # operators of full TensorFlow, which most runtimes on boards do not have
+    sparse_encoding: bool = False  # float32 files of pruned weights store them sparse where that is smaller
 
 
 def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float]:

@@ -121,3 +121,23 @@ def test_operators_of_full_tensorflow_are_named_though_the_build_ends(tmp_path):
     with pytest.raises(ModelError, match="MatrixDeterminant"):
         build(model, data="demo", recipe=recipe, out=tmp_path, progress=Listener(), trust_model=True)
     assert any("MatrixDeterminant" in note for note in notes)
+
+
+def test_pruned_weights_are_stored_sparse_where_that_is_smaller(tiny_model, tmp_path):
+    """If the recipe asks for it; the file computes what its Keras model computes, and unpruned files stay dense."""
+    table = {
+        "extends": ["magnitude"],
+        "data": {"scale": 1 / 255},
+        "finetune": {"epochs": 1},
+        "convert": {"sparse_encoding": True},
+    }
+    report = build(tiny_model, data="demo", recipe=parse_recipe(table, "sparse"), out=tmp_path)
+    dense, sparse = report["variants"]
+    assert {kernel["encoding"] for kernel in dense["kernels"]} == {"dense"}
+    assert {kernel["encoding"] for kernel in sparse["kernels"]} == {"sparse"}
+    facts = json.loads((tmp_path / "stages" / f"{sparse['name']}.convert" / "artifact.json").read_text())["facts"]
+    encoding = facts["conversion"]["sparse_encoding"]
+    assert encoding["used"]
+    assert encoding["sparse_bytes"] == sparse["bytes"] - sparse["metadata_bytes"] < encoding["dense_bytes"]
+    assert sparse["parity"]["max_abs_error"] < 1e-5
+    assert not sparse["warnings"]

@@ -84,7 +84,14 @@ def finish(
     from edgeprune.convert.tflite import convert as convert_model
 
     plan = _as_trained(artifact, plan, model)
-    return write(artifact, plan, context, model, convert_model(model, plan, samples))
+    content = convert_model(model, plan, samples)
+    if not plan.sparse_if_smaller or plan.sparse or not artifact.facts.get("zeros"):
+        return write(artifact, plan, context, model, content)
+    sparse = convert_model(model, dataclasses.replace(plan, sparse=True), samples)
+    context.progress.note(f"{len(content):,} bytes with dense weights, {len(sparse):,} with sparse ones")
+    made = write(artifact, plan, context, model, min(content, sparse, key=len))
+    encoding = {"used": len(sparse) < len(content), "dense_bytes": len(content), "sparse_bytes": len(sparse)}
+    return made.with_(conversion={**made.facts["conversion"], "sparse_encoding": encoding})
 
 
 def _as_trained(artifact: Artifact, plan: QuantizationPlan, model: tf_keras.Model) -> QuantizationPlan:
