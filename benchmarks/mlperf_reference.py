@@ -24,6 +24,7 @@ def main() -> None:
     from edgeprune.convert.tflite import convert
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.load import load_model
+    from edgeprune.profile.flatbuffer import parse
     from edgeprune.quantize.plan import QuantizationPlan
     from edgeprune.recipe import DataConfig, TaskConfig
     from edgeprune.train.task import resolve_task
@@ -36,7 +37,8 @@ def main() -> None:
     task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
     samples = representative_dataset(data.train, representative_indices(data.train, 256, "stratified", 0))
     content = convert(model, QuantizationPlan("int8", "int8", needs_samples=True), samples)
-    info = describe(model, data.preprocessing, description="int8", version="1", classes=data.class_names)
+    labels = data.class_names
+    info = describe(model, parse(content), data.preprocessing, description="int8", version="1", classes=labels)
     described = with_metadata(content, info)
     print(f"`python {' '.join(sys.argv)}` on {platform.platform()}, {os.cpu_count()} cores, seed 0, 256 samples.\n")
     print(f"| file | bytes | of them metadata | {task.metric}, {test.size} test images |\n|---|---|---|---|")

@@ -142,7 +142,7 @@ def _build(
         _export_keras3(folder, context)
     broken = _measure_on_device(where, plan, run, context) if where else None
     report = assemble(plan, run, context, files, limits, name, command)
-    _write_pick(context, run, report, folder, name)
+    _write_pick(context, run, plan, report, folder, name)
     if compress:
         _compress(folder)
     with output_errors(folder):
@@ -245,8 +245,9 @@ def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name:
             exported = folder / "variants" / _compiled_name(f"{name}-{variant.name}", compiled)
             copy_file(compiled, exported)
             wanted.add(exported)
-    # What an earlier recipe left in the folders that belong to the build would be taken for results of this one.
-    for stale in {*folder.glob("variants/*.tflite*"), *folder.glob("models/*.keras")} - wanted:
+    # What an earlier build left in places that belong to builds would be taken for results of this one.
+    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz")
+    for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
         stale.unlink()
     data, _ = context.required()
     if data.class_names:
@@ -265,7 +266,9 @@ def _export_keras3(folder: Path, context: Context) -> None:
         export_keras3(reload_model(path, trust=context.trust.given), path.with_suffix(KERAS3_SUFFIX))
 
 
-def _write_pick(context: Context, run: Run, report: dict[str, Any], folder: Path, name: str) -> None:
+def _write_pick(
+    context: Context, run: Run, plan: planning.Plan, report: dict[str, Any], folder: Path, name: str
+) -> None:
     """The pick under the model's own name, and beside it code that runs it."""
     from edgeprune.snippets import write_snippets
 
@@ -274,9 +277,11 @@ def _write_pick(context: Context, run: Run, report: dict[str, Any], folder: Path
     copy_file(folder / pick["file"], folder / f"{name}.tflite")
     if pick["compiled"]:
         copy_file(folder / pick["compiled"]["file"], folder / _compiled_name(name, pick["compiled"]["file"]))
-    inputs = context.load(run.artifacts[planning.MODEL]).input_names
+    source = next(variant.model for variant in plan.variants if variant.name == pick["name"])
+    model = context.load(run.artifacts[source])  # training may have renamed outputs
+    names = model.input_names, model.output_names
     classes = data.class_names if task.classes else None
-    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, inputs, classes)
+    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes)
 
 
 def _compress(folder: Path) -> None:

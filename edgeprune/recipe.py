@@ -272,9 +272,10 @@ class MixedConfig(Config):
 
 
 class ConversionConfig(Config):
-    """``[convert]``: what the files may ask of the runtime."""
+    """``[convert]``: what the files may ask of the runtime, and how they store zeros."""
 
     select_tf_ops: bool = False  # operators of full TensorFlow, which most runtimes on boards do not have
+    sparse_encoding: bool = False  # float32 files of pruned weights store them sparse where that is smaller
 
 
 def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float]:
@@ -373,6 +374,25 @@ class Recipe(Config):
     def _trained_for_int8(self) -> Recipe:
         if self.qat and "int8" not in self.quantize.modes:
             raise ValueError("[qat] trains for int8 files: [quantize] modes must have 'int8'")
+        if self.qat and "mixed" in self.quantize.modes:
+            raise ValueError(
+                "[qat] trains all layers for int8, and 'mixed' leaves some in float: take 'mixed' out of [quantize] "
+                "modes, or leave out [qat] if no training is wanted"
+            )
+        if self.qat and self.weights and self.weights.sparse_inference:
+            raise ValueError(
+                "[weights] sparse_inference makes a float32 file, and a chain with [qat] int8 only: leave out one of "
+                "them; [qat] keeps zeros without it, as in the recipe pqat"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _prepared_models_are_free(self) -> Recipe:
+        if self.quantize.equalize and (self.qat or self.cluster):
+            section = "[qat] has trained ranges" if self.qat else "[cluster] has made weights share values"
+            raise ValueError(f"[quantize] equalize rescales weights after {section}, which undoes that: one of them")
+        if self.quantize.correct_bias and self.qat:
+            raise ValueError("[quantize] correct_bias undoes an error that [qat] trains away: one of them")
         return self
 
     def to_toml(self) -> str:

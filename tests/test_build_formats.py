@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from edgeprune.builder import build
+from edgeprune.errors import ModelError
+from edgeprune.progress import Progress
 from edgeprune.recipe import load_recipe, parse_recipe
 
 RECIPES = {
@@ -84,3 +87,57 @@ def test_compressed_files_and_snippets_are_beside_the_artifacts(demo):
         )
         assert found.returncode == 0, found.stderr
         assert len(found.stdout.splitlines()) == 5
+
+
+def test_a_build_without_compression_leaves_no_compressed_files(demo, tmp_path):
+    """Those of an earlier build are not taken for files of this one."""
+    folder, _ = demo
+    shutil.copytree(folder, tmp_path / "run")
+    recipe = load_recipe(tmp_path / "run" / "recipe.toml")
+    again = build(None, target="coral", recipe=recipe, out=tmp_path / "run")
+    assert all(stage["reused"] for stage in again["stages"])
+    assert not [*(tmp_path / "run").rglob("*.gz")]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert not [name for name in manifest["files"] if name.endswith(".gz")]
+
+
+def test_operators_of_full_tensorflow_are_named_though_the_build_ends(tmp_path):
+    """Where no runtime has them, the file cannot be measured; what it needs was said when it was written."""
+    import tensorflow as tf
+    import tf_keras
+
+    notes = []
+
+    class Listener(Progress):
+        def note(self, text):
+            notes.append(text)
+
+    layers = tf_keras.layers
+    inputs = layers.Input([16, 16, 1])
+    square = layers.Reshape([1, 1, 16, 16])(inputs)
+    x = layers.Concatenate()([layers.Flatten()(inputs), layers.Flatten()(layers.Lambda(tf.linalg.det)(square))])
+    model = tf_keras.Model(inputs, layers.Dense(10, activation="softmax")(x), name="det")
+    recipe = parse_recipe({"convert": {"select_tf_ops": True}}, "select")
+    with pytest.raises(ModelError, match="MatrixDeterminant"):
+        build(model, data="demo", recipe=recipe, out=tmp_path, progress=Listener(), trust_model=True)
+    assert any("MatrixDeterminant" in note for note in notes)
+
+
+def test_pruned_weights_are_stored_sparse_where_that_is_smaller(tiny_model, tmp_path):
+    """If the recipe asks for it; the file computes what its Keras model computes, and unpruned files stay dense."""
+    table = {
+        "extends": ["magnitude"],
+        "data": {"scale": 1 / 255},
+        "finetune": {"epochs": 1},
+        "convert": {"sparse_encoding": True},
+    }
+    report = build(tiny_model, data="demo", recipe=parse_recipe(table, "sparse"), out=tmp_path)
+    dense, sparse = report["variants"]
+    assert {kernel["encoding"] for kernel in dense["kernels"]} == {"dense"}
+    assert {kernel["encoding"] for kernel in sparse["kernels"]} == {"sparse"}
+    facts = json.loads((tmp_path / "stages" / f"{sparse['name']}.convert" / "artifact.json").read_text())["facts"]
+    encoding = facts["conversion"]["sparse_encoding"]
+    assert encoding["used"]
+    assert encoding["sparse_bytes"] == sparse["bytes"] - sparse["metadata_bytes"] < encoding["dense_bytes"]
+    assert sparse["parity"]["max_abs_error"] < 1e-5
+    assert not sparse["warnings"]

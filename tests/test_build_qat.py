@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import edgeprune
-from edgeprune.profile.flatbuffer import read
+from edgeprune.profile.flatbuffer import parse, read
 from edgeprune.profile.size import kernels
 from edgeprune.recipe import parse_recipe
 
@@ -132,6 +132,28 @@ def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):
     kernel = model.get_layer("conv2d_1").kernel.numpy()
     scale = np.abs(kernel).max((0, 1, 2)) / 127
     np.testing.assert_allclose(kernel / scale, np.round(kernel / scale), atol=1e-3)
+
+
+def test_any_calibration_goes_with_training(model_file, tmp_path):
+    """The samples of the first ranges are in the manifest; the file has the ranges that training left."""
+    from edgeprune.convert.tflite import convert
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    calibration = {"samples": "auto", "strategy": "coverage", "range": "percentile", "percentile": 95}
+    report = edgeprune.build(
+        model_file, data="demo", recipe=recipe("qat", calibration=calibration, qat={"epochs": 0}), out=tmp_path
+    )
+    indices = json.loads((tmp_path / "manifest.json").read_text())["calibration"]["qat-int8"]
+    assert len(set(indices)) == len(indices) >= 32
+    graph = read(tmp_path / rows(report)["qat-int8"]["file"]).subgraphs[0]
+    io = {"float32": "float", "int8": "int8"}[graph.tensors[graph.inputs[0]].dtype]
+    trained = edgeprune.load_model(tmp_path / "models" / "tiny-qat.keras")
+    found = convert(trained, QuantizationPlan("int8", io, needs_samples=True, ranges_in_model=True))
+    assert activation_scales(graph) == activation_scales(parse(found).subgraphs[0])
+
+
+def activation_scales(graph):
+    return {t.name: t.quantization.scale for t in graph.tensors if t.quantization and not t.constant}
 
 
 def test_distillation_reuse_and_keras_3_work(model_file, tmp_path):

@@ -45,6 +45,11 @@ def test_extends_merges_key_by_key():
         ({"finetune": {"epochs": "many"}}, ["finetune.epochs = 'many'"]),
         ({"cluster": {"n_clusters": 1}}, ["cluster.n_clusters = 1"]),
         ({"qat": {}, "quantize": {"modes": ["float32"]}}, ["[qat] trains for int8 files", "modes must have 'int8'"]),
+        ({"extends": ["mixed", "qat"], "quantize": {"modes": ["int8", "mixed"]}}, ["take 'mixed' out of"]),
+        ({"extends": ["sparse", "qat"]}, ["[weights] sparse_inference", "[qat]", "pqat"]),
+        ({"extends": ["cluster-int8"], "quantize": {"equalize": True}}, ["equalize", "[cluster]"]),
+        ({"extends": ["qat"], "quantize": {"equalize": True}}, ["equalize", "[qat]"]),
+        ({"extends": ["qat"], "quantize": {"correct_bias": True}}, ["correct_bias", "[qat]"]),
     ],
 )
 def test_wrong_keys_and_values_are_named_with_the_nearest_right_one(table, words):

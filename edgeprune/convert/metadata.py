@@ -12,11 +12,14 @@ import dataclasses
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 
 from edgeprune.convert.splice import with_buffer
+
+if TYPE_CHECKING:
+    from edgeprune.profile.graph import TFLiteModel
 
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -172,12 +175,19 @@ def _content(writer: _Writer, info: TensorInfo) -> int:
 
 
 def describe(
-    model: Any, preprocessing: Mapping[str, Any], *, description: str, version: str, classes: Sequence[str] | None
+    model: Any,
+    file: TFLiteModel,
+    preprocessing: Mapping[str, Any],
+    *,
+    description: str,
+    version: str,
+    classes: Sequence[str] | None,
 ) -> ModelInfo:
     """The metadata of a Keras model's file.
 
     Args:
         model: functional tf_keras model.
+        file: what it was converted to; the converter may have put inputs and outputs in another order.
         preprocessing: ``scale``, ``mean``, ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` for images.
         description, version: of the file.
         classes: names of the classes of the first output, if it has classes.
@@ -193,7 +203,17 @@ def describe(
         )
         for number, (name, tensor) in enumerate(zip(model.output_names, model.outputs, strict=True))
     )
+    (signature,), graph = file.signatures, file.subgraphs[0]
+    inputs = _as_in_file(inputs, signature.inputs, graph.inputs)
+    outputs = _as_in_file(outputs, signature.outputs, graph.outputs)
     return ModelInfo(model.name, description, version, inputs, outputs)
+
+
+def _as_in_file(
+    infos: tuple[TensorInfo, ...], named: Mapping[str, int], order: Sequence[int]
+) -> tuple[TensorInfo, ...]:
+    """Sorted by where the tensor of each name stands; readers of metadata know no names of signatures."""
+    return tuple(sorted(infos, key=lambda info: order.index(named[info.name])))
 
 
 def _input(name: str, tensor: Any, preprocessing: Mapping[str, Any]) -> TensorInfo:

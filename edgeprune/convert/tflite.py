@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.chatter import without_lines
 from edgeprune.convert.refusals import translate
-from edgeprune.errors import ConversionError
+from edgeprune.errors import ConversionError, EdgepruneError
 from edgeprune.quantize.plan import QuantizationPlan
 
 if TYPE_CHECKING:
@@ -44,9 +45,11 @@ def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | No
     if plan.mode in ("int8-weights", "int4-weights"):
         from edgeprune.convert.weights import quantize_weights
 
-        return quantize_weights(_run(model, plan, _float32), plan.mode)
+        content = _run(model, plan, _float32)
+        with _refusals(model, plan):
+            return quantize_weights(content, plan.mode)
     if plan.mode == "mixed" or plan.ranges != "minmax":
-        return quantize_calibrated(calibrate(model, plan, samples), plan)
+        return quantize_calibrated(calibrate(model, plan, samples), plan, model)
     return _run(model, plan, _SETTINGS[plan.mode], samples)
 
 
@@ -66,19 +69,22 @@ def calibrate(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | 
     return with_ranges(content, narrowed_ranges(content, reached, samples, plan.ranges, plan.percentile))
 
 
-def quantize_calibrated(calibrated: bytes, plan: QuantizationPlan, *, verify: bool = False) -> bytes:
+def quantize_calibrated(
+    calibrated: bytes, plan: QuantizationPlan, model: tf_keras.Model, *, verify: bool = False
+) -> bytes:
     """Quantize a calibrated .tflite to int8, all but the operators that make ``plan.float_tensors``.
 
     Args:
         calibrated: from :func:`calibrate`.
         plan: of a format with int8 activations.
+        model: what it was converted from, for messages.
         verify: with operators that compare each result with the float one's (TensorFlow's ``NumericVerify``).
     """
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
     dtype = getattr(tf, _IO_TYPES[plan.io])
-    with without_lines(_CHATTER):
+    with _refusals(model, plan):
         return bytes(
             mlir_quantize(
                 calibrated,
@@ -101,10 +107,19 @@ def _run(
     if plan.select_tf_ops:
         operators = {*converter.target_spec.supported_ops, tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS}
         converter.target_spec.supported_ops = sorted(operators, key=lambda ops: ops.value)
+    with _refusals(model, plan):
+        return bytes(converter.convert())
+
+
+@contextlib.contextmanager
+def _refusals(model: tf_keras.Model, plan: QuantizationPlan) -> Iterator[None]:
+    """What the converter or a quantizer raises, in the user's terms; what it says beside that is held back."""
     try:
         with without_lines(_CHATTER):
-            return bytes(converter.convert())
-    except Exception as error:  # the converter raises many types; all of them end the build, in the user's terms
+            yield
+    except EdgepruneError:  # of samples that cannot be read, for example
+        raise
+    except Exception as error:  # they raise many types; all of them end the build
         raise translate(error, model, plan.mode) from error
 
 

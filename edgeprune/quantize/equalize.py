@@ -76,6 +76,20 @@ def equalize(model: tf_keras.Model) -> list[tuple[str, str]]:
     return [(pair.producer.name, pair.consumer.name) for pair in pairs]
 
 
+def no_pairs(model: tf_keras.Model) -> str:
+    """Why equalization changed nothing in a model without pairs, as a warning."""
+    ends = {id(tensor) for tensor in model.outputs}
+    inner = [node.layer for node in ordered_nodes(model) if id(node.outputs) not in ends]
+    blocking = list(dict.fromkeys(layer.name for layer in inner if not _activation_passes(layer)))
+    more = f" and {len(blocking) - 3} more" if len(blocking) > 3 else ""
+    what = (
+        f"the activations between layers, such as ReLU6, are not scale-invariant ({', '.join(blocking[:3])}{more})"
+        if blocking
+        else "no two neighbouring layers have only steps between them that a positive factor passes"
+    )
+    return f"Equalization changed nothing: {what}."
+
+
 def find_pairs(model: tf_keras.Model) -> list[Pair]:
     """The pairs of a functional model: layers called once, with nothing else reading what is between them."""
     nodes = ordered_nodes(model)
@@ -116,6 +130,10 @@ def _follow(start: Any, readers: dict[int, list[Any]], outputs: set[int], calls:
 def _first(start: Any, node: Any) -> bool:
     """A normalization right behind a linear layer; behind a ReLU its factors are not the layer's."""
     return node.keras_inputs[0] is start.outputs and _activation(start.layer) == "linear"
+
+
+def _activation_passes(layer: Any) -> bool:
+    return _is_homogeneous(layer) if type(layer).__name__ == "ReLU" else _activation(layer) in _LINEAR_ACTIVATIONS
 
 
 def _is_homogeneous(layer: Any) -> bool:

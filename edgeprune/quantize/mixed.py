@@ -66,13 +66,14 @@ def search(
 
     failed, enough = 0, len(ranked)
     if not met(0):
-        while len(trials) < steps and failed < enough - 1:
+        known = False  # that a trial is within; until then, one step is kept for all operators in float
+        while len(trials) < steps - (not known) and failed < enough - 1:
             middle = min(max(round(math.sqrt(max(failed, 1) * enough)), failed + 1), enough - 1)
             if met(middle):
-                enough = middle
+                enough, known = middle, True
             else:
                 failed = middle
-        if len(trials) < steps and not any(trial.met for trial in trials):
+        if not known and len(trials) < steps:
             met(len(ranked))
     within = [trial for trial in trials if trial.met]
     best = (

@@ -52,6 +52,7 @@ class QuantizationPlan:
         io: number format of the file's inputs and outputs.
         needs_samples: whether activation ranges come from representative samples.
         sparse: store weights with many zeros sparse; for float32 only.
+        sparse_if_smaller: the same for a model that was pruned, where it makes the file smaller.
         ranges_in_model: whether they are in the model: it was trained with rounded activations.
         one_scale: names of layers whose kernels get one scale for all channels, so that shared weights stay shared.
         ranges: how an activation's range comes from its values; ``percentile``: percent of the values inside.
@@ -64,6 +65,7 @@ class QuantizationPlan:
     io: IO
     needs_samples: bool
     sparse: bool = False
+    sparse_if_smaller: bool = False
     ranges_in_model: bool = False
     one_scale: tuple[str, ...] = ()
     ranges: Ranges = "minmax"
@@ -80,6 +82,7 @@ def quantization_plan(mode: Mode, recipe: Recipe, target: Target) -> Quantizatio
         mode,
         (recipe.quantize.io or target.quantization.io) if rule.integer_io else "float",
         needs_samples=rule.samples,
+        sparse_if_smaller=recipe.convert.sparse_encoding and mode == "float32",
         ranges=recipe.calibration.range if rule.clipping else "minmax",
         percentile=recipe.calibration.percentile,
         static_shapes=target.quantization.static_batch,

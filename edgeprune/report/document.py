@@ -91,7 +91,7 @@ def environment() -> dict[str, str]:
 
 def _conversion_warnings(artifact: Artifact) -> list[str]:
     facts = artifact.facts
-    topics = ("conversion", "calibration", "mixed")
+    topics = ("conversion", "calibration", "mixed", "prepared")
     return [warning for topic in topics for warning in facts.get(topic, {}).get("warnings", [])]
 
 

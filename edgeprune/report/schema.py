@@ -76,14 +76,33 @@ class ValidationValue(Entry):
     samples: Count
 
 
+class OutputParity(Entry):
+    """One output; errors in its units."""
+
+    name: Text
+    max_abs_error: Number | None
+    mean_abs_error: Number | None
+    top1_agreement: Fraction | None
+
+
+class Origin(Entry):
+    """Where a file departs from its Keras model: signal over error before and behind an operator, in decibels."""
+
+    layer: Text | None
+    operator: Text
+    tensor: Text
+    sqnr_db: Number
+    sqnr_before_db: Number
+
+
 class Parity(Entry):
     """Against the Keras model that the variant was converted from; errors in units of the output."""
 
     max_abs_error: Number | None
     mean_abs_error: Number | None
     top1_agreement: Fraction | None
-    outputs: list[dict[Text, Any]] | None = None  # the same figures per output, with its name
-    origin: dict[Text, Any] | None = None  # where along the graph the error arises, if agreement is low
+    outputs: list[OutputParity] | None = None
+    origin: Origin | None = None  # if agreement is low
 
 
 class Measured(Entry):
@@ -164,6 +183,35 @@ class Operator(Entry):
     estimated_ms: Amount | None
 
 
+class Trial(Entry):
+    """One file that was tried for mixed precision; ``met``: its drop is within the limit."""
+
+    float_operators: Count
+    drop_points: Number
+    bytes: Count
+    met: Flag
+    chosen: Flag = False
+
+
+class Mixed(Entry):
+    """Which layers stay in float, and the files tried on the way; ``float_layers`` has one name per operator."""
+
+    float_layers: list[Text]
+    trials: list[Trial]
+
+
+class Pair(Entry):
+    producer: Text
+    consumer: Text
+
+
+class Prepared(Entry):
+    """What was changed in the model before int8; ``None``: the recipe does not ask for it."""
+
+    equalized: list[Pair] | None = None
+    corrected_biases: list[Text] | None = None
+
+
 class Variant(Entry):
     """One .tflite. ``drop_points``: how much worse than the baseline, in points; negative: better."""
 
@@ -194,6 +242,8 @@ class Variant(Entry):
     control_of: Text | None = None  # the variant that it is only there to be compared with; never a pick
     sparse_path: SparsePath | None = None  # None: nothing is stored sparse
     operators: list[Operator] | None = None
+    mixed: Mixed | None = None
+    prepared: Prepared | None = None
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 

@@ -21,10 +21,11 @@ from edgeprune.report.blocks import (
     Paragraph,
     Table,
 )  # fmt: skip
+from edgeprune.report.conversion import integers, parity
 from edgeprune.report.plots import Line, Point, curves, scatter
 from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
 from edgeprune.report.schema import Epoch, Gate, Report, Training, Variant
-from edgeprune.report.variants import Setup, badges, setups, variants_table
+from edgeprune.report.variants import Setup, setups, variants_table
 
 Blocks = Sequence[Block]
 
@@ -179,31 +180,6 @@ def _gate(report: Report, gate: Gate) -> list[Cell]:
     value = fmt.absent() if gate.value is None else Cell(show(report, gate.value), fmt.plain(gate.value), note)
     result = Cell("passed", tone="good") if gate.passed else Cell("missed", tone="bad")
     return [Cell(words, gate.name), Cell(show(report, gate.limit), fmt.plain(gate.limit)), value, result]
-
-
-def parity(report: Report) -> Blocks:
-    """How far each .tflite is from the Keras model that it came from."""
-    columns = [
-        Column("Variant", numeric=False, code=True),
-        Column("Largest difference", "absolute, in units of the output"),
-        Column("Mean difference", "absolute, in units of the output"),
-        Column("Same top-1", "answers that agree"),
-    ]
-    rows = []
-    for variant in report.variants:
-        found = variant.parity
-        errors = [found.max_abs_error, found.mean_abs_error] if found else [None, None]
-        cells = [fmt.absent() if value is None else Cell(f"{value:.3g}", f"{value!r}") for value in errors]
-        agree = found.top1_agreement if found else None
-        top1 = fmt.absent("not measured, or the model does not classify")
-        rows.append(
-            [
-                Cell(variant.name, badges=badges(report, variant)),
-                *cells,
-                top1 if agree is None else fmt.share(agree, "", 2),
-            ]
-        )
-    return [Table("Each .tflite against the Keras model that it was converted from.", columns, rows)]
 
 
 _WORTH_A_TABLE = 0.01  # below, a variant was not pruned: quantization alone makes a few zeros
@@ -407,6 +383,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("training", "Training", training),
     Section("pruning", "Removed blocks, penalties, tickets", pruning),
     Section("parity", "Parity with the Keras model", parity),
+    Section("integers", "Mixed precision, equalization, bias correction", integers),
     Section("layers", "Sparsity by layer", layers, in_markdown=False),
     Section("stages", "Stages", stages, in_markdown=False),
     Section("facts", "What went in", facts),

@@ -9,10 +9,15 @@ from typing import Any
 from edgeprune.files import write_bytes
 from edgeprune.target import Target
 
+
+def _compiler(target: Target) -> str | None:
+    return target.compiler.name if target.compiler else None
+
+
 # File name → template, and whether a target wants it. Plain Python runs on any machine with one of the runtimes.
 _KINDS: tuple[tuple[str, str, Callable[[Target], bool]], ...] = (
     ("run_{name}.py", "python.py.jinja", lambda target: True),
-    ("run_{name}_coral.py", "coral.py.jinja", lambda target: bool(target.accelerator)),
+    ("run_{name}_coral.py", "coral.py.jinja", lambda target: _compiler(target) == "edgetpu"),
     (
         "{camel}Classifier.kt",
         "android.kt.jinja",
@@ -26,6 +31,7 @@ def write_snippets(
     target: Target,
     preprocessing: Mapping[str, Any],
     inputs: Sequence[str],
+    outputs: Sequence[str],
     labels: Sequence[str] | None,
 ) -> list[Path]:
     """Write the snippets for ``target`` beside a .tflite.
@@ -33,17 +39,17 @@ def write_snippets(
     Args:
         model: the .tflite.
         preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``.
-        inputs: names of the model's inputs, in the order of the Keras model.
-        labels: names of the classes, if the output has classes.
+        inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
+        labels: names of the classes, if the first output has classes.
 
     Returns:
         The files written.
     """
-    facts = _facts(model, preprocessing, inputs, labels)
+    facts = _facts(model, preprocessing, inputs, outputs, labels)
     written = []
     for pattern, template, wanted in _KINDS:
         # Kotlin has no NumPy: its snippet covers what an app feeds most, one image.
-        if not wanted(target) or (template.endswith(".kt.jinja") and len(facts["inputs"][0]["shape"]) != 4):
+        if not wanted(target) or (template.endswith(".kt.jinja") and not _takes_one_image(facts)):
             continue
         path = model.parent / pattern.format(name=_identifier(model.stem), camel=_camel(model.stem))
         write_bytes(path, _render(template, {**facts, "camel": _camel(model.stem)}).encode())
@@ -52,7 +58,11 @@ def write_snippets(
 
 
 def _facts(
-    model: Path, preprocessing: Mapping[str, Any], inputs: Sequence[str], labels: Sequence[str] | None
+    model: Path,
+    preprocessing: Mapping[str, Any],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    labels: Sequence[str] | None,
 ) -> dict[str, Any]:
     from edgeprune.profile.flatbuffer import read
 
@@ -60,10 +70,13 @@ def _facts(
     graph = content.subgraphs[0]
     signature = content.signatures[0] if content.signatures else None
     order = [signature.inputs[name] for name in inputs] if signature else list(graph.inputs)
+    output = signature.outputs[outputs[0]] if signature else graph.outputs[0]
     return {
         "file": model.name,
         "inputs": [{"name": name, **_tensor(graph.tensors[i])} for name, i in zip(inputs, order, strict=True)],
-        "output": _tensor(graph.tensors[graph.outputs[0]]),
+        "output": _tensor(graph.tensors[output]),
+        "place": graph.outputs.index(output),  # the converter may have put another output first
+        "outputs": len(graph.outputs),
         "scale": preprocessing["scale"],
         "mean": list(preprocessing["mean"]),
         "std": list(preprocessing["std"]),
@@ -71,11 +84,16 @@ def _facts(
     }
 
 
+def _takes_one_image(facts: Mapping[str, Any]) -> bool:
+    return [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+
+
 def _tensor(tensor: Any) -> dict[str, Any]:
     quantized = tensor.quantization is not None and tensor.dtype != "float32"
     return {
         "tensor": tensor.name,
         "shape": list(tensor.shape),
+        "size": tensor.size,
         "dtype": tensor.dtype,
         "scale": tensor.quantization.scale[0] if quantized else None,
         "zero_point": tensor.quantization.zero_point[0] if quantized else None,

@@ -35,21 +35,25 @@ def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Arti
 
 @stage("data", "task", "seed")
 def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
-    """Convert with activation ranges from representative training samples."""
+    """Convert with activation ranges from representative training samples, or with those that training left."""
     model = context.load(artifact)
-    samples, facts = representative(model, config, context)
+    if _trained_for_int8(artifact):  # its samples are among its facts already
+        return finish(artifact, config.plan, context, model, samples=None)
+    samples, facts = representative(model, config.calibration, context)
     return finish(artifact, config.plan, context, model, samples).with_(calibration=facts)
 
 
-def representative(model: tf_keras.Model, config: ConvertConfig, context: Context) -> tuple[Any, dict[str, Any]]:
+def representative(
+    model: tf_keras.Model, config: CalibrationConfig | None, context: Context
+) -> tuple[Any, dict[str, Any]]:
     """The representative dataset, and what the report and the manifest say about it."""
     import numpy as np
 
     from edgeprune.calibration import check_samples, choose_samples, representative_dataset
 
     data, _ = context.required()
-    assert config.calibration is not None
-    indices = choose_samples(data.train, config.calibration, model, context.seed)
+    assert config is not None
+    indices = choose_samples(data.train, config, model, context.seed)
     samples = representative_dataset(data.train, indices)
     labels = data.train.labels
     warnings = check_samples(
@@ -80,20 +84,30 @@ def finish(
     from edgeprune.convert.tflite import convert as convert_model
 
     plan = _as_trained(artifact, plan, model)
-    return write(artifact, plan, context, model, convert_model(model, plan, samples))
+    content = convert_model(model, plan, samples)
+    if not plan.sparse_if_smaller or plan.sparse or not artifact.facts.get("zeros"):
+        return write(artifact, plan, context, model, content)
+    sparse = convert_model(model, dataclasses.replace(plan, sparse=True), samples)
+    context.progress.note(f"{len(content):,} bytes with dense weights, {len(sparse):,} with sparse ones")
+    made = write(artifact, plan, context, model, min(content, sparse, key=len))
+    encoding = {"used": len(sparse) < len(content), "dense_bytes": len(content), "sparse_bytes": len(sparse)}
+    return made.with_(conversion={**made.facts["conversion"], "sparse_encoding": encoding})
 
 
 def _as_trained(artifact: Artifact, plan: QuantizationPlan, model: tf_keras.Model) -> QuantizationPlan:
     """The plan for a model that was trained for int8: its ranges are in it, and so are the scales of shared weights."""
     from edgeprune.quantize.rules import kernel_rule
 
-    facts = artifact.facts
-    if plan.mode != "int8" or not facts.get("qat", {}).get("applied", False):
+    if plan.mode != "int8" or not _trained_for_int8(artifact):
         return plan
-    clustered = {row["layer"] for row in facts.get("clusters", [])}
+    clustered = {row["layer"] for row in artifact.facts.get("clusters", [])}
     rules = {layer.name: kernel_rule(layer) for layer in model.layers if layer.name in clustered}
     shared = tuple(name for name, rule in rules.items() if rule is not None and rule.one_scale)
-    return dataclasses.replace(plan, ranges_in_model=True, one_scale=shared)
+    return dataclasses.replace(plan, ranges_in_model=True, ranges="minmax", one_scale=shared)
+
+
+def _trained_for_int8(artifact: Artifact) -> bool:
+    return bool(artifact.facts.get("qat", {}).get("applied", False))
 
 
 def write(
@@ -105,6 +119,8 @@ def write(
     path = context.folder / "model.tflite"
     described = _described(content, plan, context, model)
     write_bytes(path, described)
+    if select := select_operators(content):  # said here, too: the build may end where the file is to be run
+        context.progress.note(f"the file needs operators of full TensorFlow: {', '.join(select)}")
     facts = artifact.facts
     check_zeros_kept(path, facts.get("zeros", []))
     check_clusters_kept(path, facts.get("clusters", []), plan.mode, plan.one_scale)
@@ -114,7 +130,7 @@ def write(
         {"tflite": path},
         conversion={
             "warnings": conversion_warnings(content, plan, model),
-            "select_operators": select_operators(content),
+            "select_operators": select,
             "metadata_bytes": len(described) - len(content),
         },
     )
@@ -128,10 +144,12 @@ def _described(content: bytes, plan: QuantizationPlan, context: Context, model: 
     from edgeprune.profile.versions import format_version, min_runtime
 
     data, task = context.required()
-    needed = min_runtime(parse(content))
+    file = parse(content)
+    needed = min_runtime(file)
     runtime = f" Needs TensorFlow Lite {format_version(needed)} or newer." if needed else ""
     info = describe(
         model,
+        file,
         data.preprocessing,
         description=f"{model.name} as {plan.mode}, converted by edgeprune {__version__}.{runtime}",
         version=__version__,

@@ -39,13 +39,14 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 
     data, task = context.required()
     model = context.load(artifact)
-    samples, calibration = representative(model, config, context)
+    samples, calibration = representative(model, config.calibration, context)
     calibrated = calibrate(model, config.plan, samples)
     files: dict[tuple[str, ...], bytes] = {}
 
     def build(tensors: tuple[str, ...]) -> bytes:
         if tensors not in files:
-            files[tensors] = quantize_calibrated(calibrated, dataclasses.replace(config.plan, float_tensors=tensors))
+            plan = dataclasses.replace(config.plan, float_tensors=tensors)
+            files[tensors] = quantize_calibrated(calibrated, plan, model)
         return files[tensors]
 
     baseline = evaluate_keras(model, data.validation, task)
@@ -98,6 +99,7 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model:
                 "drop_points": trial.drop_points,
                 "bytes": trial.bytes,
                 "met": trial.met,
+                "chosen": trial.chosen,
             }
             for trial in trials
         ],
@@ -109,14 +111,15 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model:
 def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, context: Context) -> Artifact:
     """Even out channels, undo what quantized weights do to means, then calibrate and convert."""
     from edgeprune.quantize.bias import correct_biases
-    from edgeprune.quantize.equalize import equalize
+    from edgeprune.quantize.equalize import equalize, no_pairs
 
     model = context.load(artifact)
-    samples, calibration = representative(model, config, context)
+    samples, calibration = representative(model, config.calibration, context)
     facts: dict[str, Any] = {}
     if config.equalize:
         pairs = equalize(model)
         facts["equalized"] = [{"producer": a, "consumer": b} for a, b in pairs]
+        facts["warnings"] = [] if pairs else [no_pairs(model)]
     if config.correct_bias:
         facts["corrected_biases"] = correct_biases(model, samples)
     return finish(artifact, config.plan, context, model, samples).with_(calibration=calibration, prepared=facts)

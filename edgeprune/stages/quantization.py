@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.recipe import CalibrationConfig, ClusterConfig
+from edgeprune.stages.conversion import representative
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.training import TrainingConfig, train
 
@@ -60,25 +62,19 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
         return artifact.with_(qat={"applied": False, "reason": reason}, training=[], warnings=[warning])
     clustered = tuple(row["layer"] for row in artifact.facts.get("clusters", []))
     preserve = Preserved(bool(artifact.facts.get("zeros")), clustered)
-    trainee = prepare_training(model, samples(config.calibration, context)(), preserve)
+    data, _ = context.required()
+    _, calibration = representative(model, config.calibration, context)
+    batches = data.train.batches(_BATCH, indices=np.asarray(calibration["indices"]))
+    trainee = prepare_training(model, (x for x, _ in batches), preserve)
     history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     pruned = [name for name, structure in trainee.kept.items() if structure.mask is not None]
-    facts: dict[str, Any] = {"qat": {"applied": True, "preserved": _names(preserve)}}
+    facts: dict[str, Any] = {"qat": {"applied": True, "preserved": _names(preserve)}, "calibration": calibration}
     if preserve.zeros:
         facts["zeros"] = count_zeros(baked, pruned)
     if preserve.clustered:
         facts["clusters"] = count_clusters(baked, trainee.kept)
     return with_model(artifact, baked, context).with_(training=history, **facts)
-
-
-def samples(config: CalibrationConfig, context: Context) -> Callable[[], Iterator[Any]]:
-    """Batches of the inputs of representative training samples."""
-    from edgeprune.calibration import representative_indices
-
-    data, _ = context.required()
-    indices = representative_indices(data.train, config.samples, config.strategy, context.seed)
-    return lambda: (x for x, _ in data.train.subset(indices).batches(_BATCH))
 
 
 def _names(preserve: Any) -> list[str]:

@@ -28,8 +28,26 @@ def content(tiny_model):
 @pytest.fixture(scope="module")
 def described(tiny_model, content):
     preprocessing = {"scale": 1 / 255, "mean": [0.5], "std": [0.25], "color": None}
-    info = describe(tiny_model, preprocessing, description="digits", version="1", classes=DIGITS)
+    info = describe(tiny_model, parse(content), preprocessing, description="digits", version="1", classes=DIGITS)
     return with_metadata(content, info)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_tensors_are_described_in_the_order_of_the_file(names):
+    """The converter sorts inputs and outputs by itself; each description has the shape of the tensor in its place."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    first, second = layers.Input([4], name=names[0]), layers.Input([6], name=names[1])
+    outputs = [layers.Dense(3, name=f"{names[0]}_out")(first), layers.Dense(5, name=f"{names[1]}_out")(second)]
+    model = tf_keras.Model([first, second], outputs)
+    file = parse(convert(model, QuantizationPlan("float32", "float", False)))
+    preprocessing = {"scale": 1.0, "mean": [0.0], "std": [1.0], "color": None}
+    info = describe(model, file, preprocessing, description="two", version="1", classes=None)
+    graph = file.subgraphs[0]
+    for infos, indices in ((info.inputs, graph.inputs), (info.outputs, graph.outputs)):
+        shapes = [list(graph.tensors[index].shape[1:]) for index in indices]
+        assert [one.description for one in infos] == [f"values of shape {shape}" for shape in shapes]
 
 
 def test_the_model_itself_is_unchanged(content, described):

@@ -1,6 +1,7 @@
 """Conversion: every number format runs, keeps names, and computes what the Keras model computes."""
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from edgeprune.calibration import representative_dataset, representative_indices
 from edgeprune.convert.findings import conversion_warnings, float_operators, select_operators
 from edgeprune.convert.tflite import calibrate, convert, quantize_calibrated
 from edgeprune.devices.runtime import find_runtime
-from edgeprune.errors import ConversionError
+from edgeprune.errors import ConversionError, DataError
 from edgeprune.evaluate.accuracy import evaluate_keras, evaluate_tflite
 from edgeprune.evaluate.session import Session
 from edgeprune.progress import Progress
@@ -145,6 +146,33 @@ def test_select_tf_ops_pass_where_the_recipe_allows_them():
         convert(model, dataclasses.replace(plan, select_tf_ops=False))
 
 
+@pytest.mark.parametrize("mode", ["int8", "mixed", "int8-weights"])
+def test_a_refusal_of_any_quantizer_is_one_message(tiny_model, tiny_data, monkeypatch, mode):
+    """TensorFlow's quantizer and ai-edge-quantizer raise errors of their own."""
+
+    def refuse(*_, **__):
+        raise RuntimeError("Quantization not yet supported for op: 'RESIZE'")
+
+    monkeypatch.setattr(importlib.import_module("tensorflow.lite.python.convert"), "mlir_quantize", refuse)
+    if mode == "int8-weights":
+        monkeypatch.setattr(pytest.importorskip("ai_edge_quantizer").quantizer.Quantizer, "quantize", refuse)
+    samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 4, "stratified", 0))
+    plan = QuantizationPlan(mode, "float", True, ranges="minmax" if mode == "int8-weights" else "mse")
+    with pytest.raises(ConversionError, match=f"'tiny' cannot be converted as {mode}: the operator RESIZE"):
+        convert(tiny_model, plan, samples)
+
+
+def test_samples_that_cannot_be_read_are_no_refusal(tiny_model):
+    """The error is that of the data."""
+
+    def samples():
+        raise DataError("broken.png is no image.")
+        yield
+
+    with pytest.raises(DataError, match=r"broken\.png"):
+        convert(tiny_model, QuantizationPlan("int8", "float", True), samples)
+
+
 def test_an_operator_that_no_runtime_has_is_refused_with_its_layer():
     """Python code inside a model cannot travel."""
     import tensorflow as tf
@@ -205,9 +233,9 @@ def test_tensors_named_stay_in_float(tiny_model, tiny_data):
     plan = QuantizationPlan("mixed", "float", True)
     calibrated = calibrate(tiny_model, plan, samples)
     operator, tensor = float_operators(calibrated)[1]
-    mixed = quantize_calibrated(calibrated, dataclasses.replace(plan, float_tensors=(tensor,)))
+    mixed = quantize_calibrated(calibrated, dataclasses.replace(plan, float_tensors=(tensor,)), tiny_model)
     assert float_operators(mixed) == [(operator, tensor)]
-    assert float_operators(quantize_calibrated(calibrated, plan)) == []
+    assert float_operators(quantize_calibrated(calibrated, plan, tiny_model)) == []
     find_runtime().interpreter(mixed).invoke()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune.quantize.bias import correct_biases, rounded
-from edgeprune.quantize.equalize import equalize, find_pairs
+from edgeprune.quantize.equalize import equalize, find_pairs, no_pairs
 
 
 def layers():
@@ -77,6 +77,16 @@ def test_a_capped_relu_ends_a_pair():
     fork = tf_keras.Model(inputs, [layers().Dense(2)(x), layers().Dense(2)(x)])
     assert find_pairs(fork) == []
     assert find_pairs(tf_keras.Model(inputs, [x, layers().Dense(2)(x)])) == []
+
+
+def test_a_model_without_pairs_says_what_is_in_the_way():
+    """Capped activations are named; where there are none, the warning says what a pair is."""
+    import tf_keras
+
+    warning = no_pairs(mobile(lambda x: layers().ReLU(6, name=f"cap_{x.name.split('/')[0]}")(x)))
+    assert "not scale-invariant (cap_norm0, cap_norm1, cap_norm2)" in warning
+    inputs = layers().Input([4])
+    assert "no two neighbouring layers" in no_pairs(tf_keras.Model(inputs, layers().Dense(2)(inputs)))
 
 
 def test_a_dead_channel_stays_what_it_is():

@@ -41,6 +41,16 @@ def test_no_more_files_are_measured_than_asked_for(steps):
     assert sum(trial.chosen for trial in trials) == 1
 
 
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_the_last_step_tries_all_operators_in_float(steps):
+    """Where nothing less is enough; the limit is met if it can be."""
+    measure, _ = drops(len(RANKED))
+    trials = search(RANKED, measure, max_drop=1.0, steps=steps)
+    assert len(trials) == steps
+    assert trials[-1].met
+    assert trials[-1].chosen
+
+
 def test_where_nothing_is_enough_the_smallest_drop_is_chosen():
     """And it says that the limit is not met."""
     measure, _ = drops(99)

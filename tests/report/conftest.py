@@ -82,9 +82,34 @@ def estimated():
     return report
 
 
+def quantized():
+    """Two outputs, a file that departs from its model, trials of mixed precision, and an equalized model."""
+    report = sample()
+    parity = report["variants"][1]["parity"]
+    errors = {"max_abs_error": 0.25, "mean_abs_error": 0.03125}
+    parity["outputs"] = [{"name": "classes", **errors, "top1_agreement": 0.97}]
+    parity["outputs"].append({"name": "boxes", **errors, "top1_agreement": None})
+    parity["origin"] = {
+        "layer": "conv2d_3", "operator": "CONV_2D", "tensor": "a;b", "sqnr_db": 21.5, "sqnr_before_db": 36.25,
+    }  # fmt: skip
+    report["variants"][1]["mixed"] = {
+        "float_layers": ["conv2d_3", "dense"],
+        "trials": [
+            {"float_operators": 0, "drop_points": 2.25, "bytes": 95000, "met": False, "chosen": False},
+            {"float_operators": 2, "drop_points": 0.125, "bytes": 140000, "met": True, "chosen": True},
+        ],
+        "warnings": [],
+    }
+    report["variants"][3]["prepared"] = {
+        "equalized": [{"producer": "conv2d", "consumer": "conv2d_1"}],
+        "corrected_biases": ["conv2d", "dense"],
+    }
+    return report
+
+
 VARIATIONS = {
     make.__name__: make
-    for make in (sample, only_baseline, missed_gate, regression, nothing_measured, crowded, estimated)
+    for make in (sample, only_baseline, missed_gate, regression, nothing_measured, crowded, estimated, quantized)
 }
 
 

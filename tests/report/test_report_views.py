@@ -218,6 +218,21 @@ def test_missed_gates_show(html):
     assert "measured on host, ai-edge-litert 2.3.0, XNNPACK kernels, 1 thread" in text
 
 
+def test_what_was_done_for_integers_shows(html, variations):
+    """Each output, where the error arises, every trial with its result, and the layers that were changed."""
+    rows = [[cell[0].strip() for cell in row] for row in Page(html("quantized")).rows]
+    name, equalized = (variations["quantized"]()["variants"][index]["name"] for index in (1, 3))
+    assert [name, "classes", "0.25", "0.0312", "97.00 %"] in rows
+    assert [name, "boxes", "0.25", "0.0312", ABSENT] in rows
+    assert [name, "conv2d_3", "CONV_2D", "36.2", "21.5"] in rows
+    assert ["0", "2.25 points of accuracy", "95.0 kB", "missed"] in rows
+    assert any(row[0].startswith("2") and row[0].endswith("chosen") and row[-1] == "met" for row in rows)
+    assert "Layers kept in float: conv2d_3, dense." in html("quantized")
+    assert [equalized, "pairs equalized", "1", "conv2d → conv2d_1"] in rows
+    assert [equalized, "biases corrected", "2", "conv2d, dense"] in rows
+    assert "integers" not in [tag[1].get("id") for tag in Page(html("sample")).tags]
+
+
 def test_lower_is_better_reads_the_right_way_round(variations):
     """An error that grew is worse, one that shrank is better."""
     table = variants_table(parse(variations["regression"]()))

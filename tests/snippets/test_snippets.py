@@ -10,6 +10,7 @@ from edgeprune.calibration import representative_dataset, representative_indices
 from edgeprune.convert.tflite import convert
 from edgeprune.devices.runtime import find_runtime
 from edgeprune.evaluate.session import Session
+from edgeprune.profile.flatbuffer import read
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.snippets import write_snippets
 from edgeprune.target import load_target
@@ -28,7 +29,8 @@ def folder(tiny_model, tiny_data, tmp_path_factory):
     for name in ("small", "small-uint8"):
         for target in ("coral", "android"):
             target = load_target(target)
-            write_snippets(folder / f"{name}.tflite", target, PREPROCESSING, tiny_model.input_names, LABELS)
+            names = tiny_model.input_names, tiny_model.output_names
+            write_snippets(folder / f"{name}.tflite", target, PREPROCESSING, *names, LABELS)
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 1)).astype(np.uint8)
     np.save(folder / "sample.npy", image)
     return folder
@@ -70,8 +72,6 @@ def test_the_coral_snippet_asks_for_the_edge_tpu_library_unless_told_otherwise(f
 
 def test_the_kotlin_snippet_has_the_files_numbers(folder):
     """Size, scale and zero point of the input, escaped labels; braces balance."""
-    from edgeprune.profile.flatbuffer import read
-
     text = (folder / "SmallUint8Classifier.kt").read_text()
     graph = read(folder / "small-uint8.tflite").subgraphs[0]
     quantization = graph.tensors[graph.inputs[0]].quantization
@@ -88,6 +88,57 @@ def test_only_what_the_target_can_use_is_written(folder, tiny_model, tmp_path):
     """A Pi gets Python only."""
     path = tmp_path / "m.tflite"
     path.write_bytes((folder / "small.tflite").read_bytes())
-    written = write_snippets(path, load_target("rpi4"), PREPROCESSING, tiny_model.input_names, None)
+    names = tiny_model.input_names, tiny_model.output_names
+    written = write_snippets(path, load_target("rpi4"), PREPROCESSING, *names, None)
     assert [file.name for file in written] == ["run_m.py"]
     compile(written[0].read_text(), "run_m.py", "exec")
+
+
+@pytest.mark.parametrize(("target", "found"), [("coral-usb", True), ("ethos-u55-128", False), ("pixel4", False)])
+def test_the_coral_snippet_is_for_the_edge_tpu(folder, tiny_model, tmp_path, target, found):
+    """Other accelerators have other compilers and libraries."""
+    path = tmp_path / "m.tflite"
+    path.write_bytes((folder / "small.tflite").read_bytes())
+    names = tiny_model.input_names, tiny_model.output_names
+    written = write_snippets(path, load_target(target), PREPROCESSING, *names, None)
+    assert ("run_m_coral.py" in [file.name for file in written]) is found
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_snippets_show_the_models_first_output(tmp_path, names):
+    """Of two outputs, wherever the converter put it, and however many axes it has."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    inputs = layers.Input([8, 8, 1])
+    x = layers.Conv2D(3, 3, name=names[0])(inputs)
+    model = tf_keras.Model(inputs, [x, layers.Dense(5, name=names[1])(layers.Flatten()(inputs))])
+    (tmp_path / "two.tflite").write_bytes(convert(model, QuantizationPlan("float32", "float", False)))
+    ends = model.input_names, model.output_names
+    write_snippets(tmp_path / "two.tflite", load_target("android"), PREPROCESSING, *ends, None)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype(np.uint8)
+    np.save(tmp_path / "sample.npy", image)
+    command = [sys.executable, "run_two.py", "sample.npy"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, found.stderr
+    numbers = np.array(found.stdout.replace("[", " ").replace("]", " ").split(), np.float32)
+    expected = model(image[None] * np.float32(1 / 255))[0].numpy().ravel()
+    np.testing.assert_allclose(numbers, expected, atol=1e-5)
+    text = (tmp_path / "TwoClassifier.kt").read_text()
+    assert "const val OUTPUTS = 108" in text  # 6 x 6 x 3
+    graph = read(tmp_path / "two.tflite").subgraphs[0]
+    place = [len(graph.tensors[index].shape) for index in graph.outputs].index(4)
+    assert f"mapOf<Int, Any>({place} to output)" in text
+
+
+def test_no_kotlin_for_several_inputs(tmp_path):
+    """Its snippet feeds one image."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    images = [layers.Input([8, 8, 1], name=name) for name in ("p", "q")]
+    model = tf_keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Concatenate()(images))))
+    (tmp_path / "m.tflite").write_bytes(convert(model, QuantizationPlan("float32", "float", False)))
+    ends = model.input_names, model.output_names
+    written = write_snippets(tmp_path / "m.tflite", load_target("android"), PREPROCESSING, *ends, None)
+    assert [file.name for file in written] == ["run_m.py"]

@@ -1,0 +1,105 @@
+"""Sections about conversion: how far each file is from its Keras model, and what was done for its integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeprune.report import format as fmt
+from edgeprune.report.blocks import Block, Cell, Column, Table
+from edgeprune.report.schema import Mixed, OutputParity, Parity, Report, Variant
+from edgeprune.report.variants import badges
+
+_ERRORS = [
+    Column("Largest difference", "absolute, in units of the output"),
+    Column("Mean difference", "absolute, in units of the output"),
+    Column("Same top-1", "answers that agree"),
+]
+_VARIANT = Column("Variant", numeric=False, code=True)
+
+
+def parity(report: Report) -> Sequence[Block]:
+    """How far each .tflite is from the Keras model that it came from: in all, per output, and where it begins."""
+    rows = [[Cell(v.name, badges=badges(report, v)), *_errors(v.parity)] for v in report.variants]
+    whole = Table("Each .tflite against the Keras model that it was converted from.", [_VARIANT, *_ERRORS], rows)
+    return [whole, *_by_output(report), *_origins(report)]
+
+
+def _errors(found: Parity | OutputParity | None) -> list[Cell]:
+    errors = [found.max_abs_error, found.mean_abs_error] if found else [None, None]
+    cells = [fmt.absent() if value is None else Cell(f"{value:.3g}", f"{value!r}") for value in errors]
+    agree = found.top1_agreement if found else None
+    absent = fmt.absent("not measured, or the model does not classify")
+    return [*cells, absent if agree is None else fmt.share(agree, "", 2)]
+
+
+def _by_output(report: Report) -> list[Table]:
+    """Nothing for models with one output, whose figures stand above."""
+    rows = [
+        [Cell(variant.name), Cell(output.name), *_errors(output)]
+        for variant in report.variants
+        if variant.parity and len(variant.parity.outputs or ()) > 1
+        for output in variant.parity.outputs or ()
+    ]
+    columns = [_VARIANT, Column("Output", numeric=False, code=True), *_ERRORS]
+    return [Table("By output, for models with several.", columns, rows)] if rows else []
+
+
+def _origins(report: Report) -> list[Table]:
+    columns = [
+        _VARIANT,
+        Column("Layer", numeric=False, code=True),
+        Column("Operator", numeric=False, code=True),
+        Column("Before", "signal over error, in dB"),
+        Column("Behind", "signal over error, in dB"),
+    ]
+    rows = [
+        [Cell(v.name), Cell(found.layer or found.tensor), Cell(found.operator),
+         Cell(f"{found.sqnr_before_db:.1f}"), Cell(f"{found.sqnr_db:.1f}")]
+        for v in report.variants
+        if v.parity and (found := v.parity.origin)
+    ]  # fmt: skip
+    return (
+        [Table("Where the difference arises, for variants that agree on less than 98 %.", columns, rows)]
+        if rows
+        else []
+    )
+
+
+def integers(report: Report) -> Sequence[Block]:
+    """The trials of mixed precision, and what equalization and bias correction changed."""
+    tables = [_trials(report, variant, variant.mixed) for variant in report.variants if variant.mixed]
+    return [*tables, *_prepared(report)]
+
+
+def _trials(report: Report, variant: Variant, mixed: Mixed) -> Table:
+    columns = [
+        Column("Operators in float", "the worst ones"),
+        Column("Drop", "on validation"),
+        Column("Size", "without metadata"),
+        Column("Allowed drop", numeric=False),
+    ]
+    rows = [
+        [
+            Cell(f"{trial.float_operators}", badges=("chosen",) if trial.chosen else ()),
+            Cell(fmt.points(report.metric, trial.drop_points), fmt.plain(trial.drop_points)),
+            fmt.size(trial.bytes),
+            Cell("met", tone="good") if trial.met else Cell("missed", tone="bad"),
+        ]
+        for trial in mixed.trials
+    ]
+    kept = ", ".join(dict.fromkeys(mixed.float_layers)) or "none"
+    return Table(f"{variant.name}: files tried. Layers kept in float: {kept}.", columns, rows)
+
+
+def _prepared(report: Report) -> list[Table]:
+    columns = [_VARIANT, Column("Step", numeric=False), Column("Layers"), Column("", numeric=False, code=True)]
+    rows = []
+    for variant in report.variants:
+        done = variant.prepared
+        if done and done.equalized is not None:
+            pairs = [f"{pair.producer} → {pair.consumer}" for pair in done.equalized]
+            rows.append([Cell(variant.name), Cell("pairs equalized"), Cell(f"{len(pairs)}"), Cell(", ".join(pairs))])
+        if done and done.corrected_biases is not None:
+            names = done.corrected_biases
+            rows.append([Cell(variant.name), Cell("biases corrected"), Cell(f"{len(names)}"), Cell(", ".join(names))])
+    return [Table("What was changed in the model before int8.", columns, rows)] if rows else []
