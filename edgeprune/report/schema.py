@@ -108,6 +108,14 @@ class Estimated(Entry):
     model_version: Text | Count
 
 
+class Instructions(Entry):
+    """Of one inference, counted on an emulated board; never a time."""
+
+    device: Text
+    runtime: Text
+    count: Count
+
+
 class Latency(Entry):
     estimated: Estimated | None
     measured: list[Measured]
@@ -194,6 +202,7 @@ class Variant(Entry):
     control_of: Text | None = None  # the variant that it is only there to be compared with; never a pick
     sparse_path: SparsePath | None = None  # None: nothing is stored sparse
     operators: list[Operator] | None = None
+    instructions: Instructions | None = None  # None: built without --device emulator
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edgeprune.builder import build
 from edgeprune.cli import edgeprune
 from edgeprune.devices.bench import bench
 from edgeprune.devices.emulator import Emulator
@@ -18,6 +19,7 @@ from edgeprune.devices.instructions import by_operator, measure
 from edgeprune.devices.protocol import Job
 from edgeprune.devices.sample import Sample
 from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
+from edgeprune.report.schema import validate
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 IMAGES = 200
@@ -150,6 +152,17 @@ def test_a_gate_on_instructions_decides_the_exit_code(tiny_files, tmp_path, monk
     ]
     assert CliRunner().invoke(edgeprune, [*words, str(count)]).exit_code == 0
     assert not (tmp_path / "measurements.csv").exists()
+
+
+def test_a_build_counts_every_variant(tiny_model, tmp_path):
+    """`build --device emulator` puts a count beside each variant in report and table, and no latency of that board."""
+    report = build(tiny_model, data="demo", recipe="float", target="rpi4", out=tmp_path / "out", device="emulator")
+    validate(report)
+    for variant in report["variants"]:
+        assert variant["instructions"]["count"] > 1000
+        assert variant["instructions"]["device"] == "emulator: Cortex-A72"
+        assert all(entry["device"].startswith("host: ") for entry in variant["latency"]["measured"])
+    assert "ai-edge-litert 2.1.6 on an emulated Cortex-A72" in (tmp_path / "out/report.html").read_text()
 
 
 def test_a_refused_file_is_an_error_about_the_model(tmp_path):
