@@ -21,6 +21,9 @@ _ADDRESS = re.compile(
 _OPTIONS = {
     "BatchMode": "yes",  # never wait for a password that nobody is there to type
     "StrictHostKeyChecking": "yes",  # never talk to a host that is not known, whatever the configuration says
+    "NoHostAuthenticationForLocalhost": "no",  # nor let 127.0.0.1 be anyone, as StrictHostKeyChecking alone does
+    "VerifyHostKeyDNS": "no",
+    "ControlPath": "none",  # never through a connection that was opened under other rules
     "ConnectTimeout": "10",
     "ServerAliveInterval": "5",  # a board that was unplugged is noticed
     "ServerAliveCountMax": "3",

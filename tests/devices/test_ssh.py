@@ -79,6 +79,7 @@ def test_names_on_the_device_cannot_lead_elsewhere(sshd, tmp_path):
         ({"IdentityFile": "{folder}/stranger"}, "none of your keys"),
         ({"UserKnownHostsFile": "/dev/null"}, "host key is not known"),
         ({"UserKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "no"}, "host key is not known"),
+        ({"UserKnownHostsFile": "/dev/null", "NoHostAuthenticationForLocalhost": "yes"}, "host key is not known"),
         ({"UserKnownHostsFile": "{folder}/changed"}, "another one than before"),
     ],
 )
