@@ -154,6 +154,17 @@ def test_a_gate_on_instructions_decides_the_exit_code(tiny_files, tmp_path, monk
     assert not (tmp_path / "measurements.csv").exists()
 
 
+def test_options_for_times_do_not_stop_a_count(tiny_files, tmp_path, monkeypatch):
+    """A target with four threads, and a table that could take no row, do not matter to the emulator."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "measurements.csv").write_text("something else\n")
+    words = ["bench", str(tiny_files["int8"]), "--device", "emulator", "--target", "rpi4", "--json"]
+    done = CliRunner().invoke(edgeprune, words, catch_exceptions=False)
+    (result,) = json.loads(done.stdout)["results"]
+    assert (result["threads"], result["target"]) == (1, "rpi4")
+    assert (tmp_path / "measurements.csv").read_text() == "something else\n"
+
+
 def test_a_build_counts_every_variant(tiny_model, tmp_path):
     """`build --device emulator` puts a count beside each variant in report and table, and no latency of that board."""
     report = build(tiny_model, data="demo", recipe="float", target="rpi4", out=tmp_path / "out", device="emulator")
