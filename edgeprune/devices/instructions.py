@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeprune.devices import runner
 from edgeprune.devices.emulator import LOG
+from edgeprune.devices.emulator_home import SETUP
 from edgeprune.devices.protocol import Device, Job
 from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
 
@@ -163,5 +164,6 @@ def _failure(device: Device, code: int, document: dict[str, Any], errors: str) -
         )
     said = document.get("error") or " ".join(errors.split())[-500:] or "it said nothing"
     return DeviceError(
-        f"The emulated board ended with exit code {code}: {said}.", fix="--debug shows what was run; please report it."
+        f"The emulated board ended with exit code {code}: {said}.",
+        fix=f"run `{SETUP}`, which repairs a damaged board; if it happens again, please report what --debug shows.",
     )
