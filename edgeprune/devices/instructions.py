@@ -14,7 +14,7 @@ import numpy as np
 from edgeprune.devices import runner
 from edgeprune.devices.emulator import LOG
 from edgeprune.devices.emulator_home import SETUP
-from edgeprune.devices.protocol import Device, Job
+from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
 
 _GUEST = Path(__file__).with_name("emulator_guest.py")
@@ -49,10 +49,15 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     if job.delegate not in _DELEGATES:
         raise UsageError(f"The emulated board has no {job.delegate!r}.", expected=f"one of: {', '.join(_DELEGATES)}.")
     # One start per file: what ran before would leave its traces in the allocator, and so in the count.
-    results = [_count(device, [file], job.delegate, job.samples)[0] for file in job.files]
-    if job.profile_operators:
-        for file, result in zip(job.files, results, strict=True):
+    results: list[dict[str, Any]] = []
+    try:
+        for file in job.files:
+            results += _count(device, [file], job.delegate, job.samples)
+        for file, result in zip(job.files, results if job.profile_operators else (), strict=False):
             result["operators"] = by_operator(device, file, job.delegate)
+    except DeviceError as error:
+        error.results = broken_off(results)
+        raise
     return results
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.devices import runner
-from edgeprune.devices.protocol import Device, Job
+from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelError, UsageError
 
 TIMEOUT_S = 1800.0
@@ -54,7 +54,11 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
         raise _failure(device, arguments[0], done.code, lines, done.stderr)
     results = [{"device": name, "complete": True, **result} for result in lines[-1]["results"]]
     if job.samples:
-        _add_outputs(device, results, job.samples.parent)
+        try:
+            _add_outputs(device, results, job.samples.parent)
+        except DeviceError as error:
+            error.results = broken_off(results)
+            raise
     return results
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from edgeprune.devices.bench import bench
-from edgeprune.devices.protocol import Job
-from edgeprune.devices.sample import load_sample
-from edgeprune.errors import ModelError, UsageError
+from edgeprune.devices.host import Host
+from edgeprune.devices.protocol import DEVICES, Job
+from edgeprune.devices.sample import Sample, load_sample
+from edgeprune.errors import DeviceError, ModelError, UsageError
 
 FIGURES = {"median_ms", "p95_ms", "init_ms", "first_ms", "runs", "threads", "runtime", "kernels", "device", "sha256"}
 
@@ -100,6 +101,39 @@ def test_a_board_that_goes_away(tiny_files, tmp_path, sshd):
     assert not result["complete"]
     assert result["runs"] % (3 * 10**5) == 0
     assert [int(row["runs"]) for row in rows(tmp_path)] == [result["runs"]]
+
+
+class Vanishing(Host):
+    """This machine, but it goes away when the outputs of file number ``after`` are fetched."""
+
+    after = 1
+
+    def pull(self, name, local):
+        Vanishing.after -= 1
+        if Vanishing.after < 0:
+            raise DeviceError("It is gone.")
+        super().pull(name, local)
+
+
+@pytest.fixture
+def sample():
+    return Sample((np.random.default_rng(0).random((20, 8, 8, 3), np.float32),), np.arange(20) % 4)
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_what_was_timed_is_kept_when_the_outputs_are_lost(tiny_files, monkeypatch, sample, compare):
+    """A device that goes away after the runs: figures are kept, and an earlier file's accuracy."""
+    monkeypatch.setitem(DEVICES, "host", f"{__name__}:Vanishing")
+    monkeypatch.setattr(Vanishing, "after", 0 if compare else 1)
+    rows = []
+    with pytest.raises(DeviceError) as caught:
+        bench("host", Job(tuple(tiny_files.values())), sample=sample, compare=compare, keep=rows.append)
+    first, second = caught.value.results
+    assert json.loads(json.dumps(caught.value.results))
+    assert [result["complete"] for result in (first, second)] == [not compare, False]
+    assert ("accuracy" in first, "accuracy" in second) == (not compare, False)
+    assert min(result["median_ms"] for result in rows) > 0
+    assert len(rows) == 2
 
 
 def test_accuracy_on_the_device(tiny_files, tmp_path):
