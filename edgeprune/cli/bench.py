@@ -81,7 +81,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
             job,
             compare=options["compare"],
             target=target.name if target else None,
-            sample=_sample(files[0], options["data"], options["recipe"]),
+            sample=_sample(files, options["data"], options["recipe"]),
             keep=keep,
         )
     except DeviceError as error:
@@ -118,16 +118,19 @@ def _gates(results: list[dict[str, Any]], max_instructions: int | None) -> Itera
         yield {"file": result["file"], **gate}
 
 
-def _sample(file: Path, data: str | None, recipe: str | None) -> Sample | None:
+def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sample | None:
     if data is None:
         return None
     from edgeprune._tensorflow import import_tf
+    from edgeprune.evaluate.files import require_same_inputs
+
+    require_same_inputs(files)  # before TensorFlow is imported, and data is read
 
     import_tf()
     from edgeprune.builder import resolve_recipe
     from edgeprune.devices.sample import load_sample
 
-    return load_sample(file, data, resolve_recipe(recipe).data)
+    return load_sample(files[0], data, resolve_recipe(recipe).data)
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:
