@@ -140,5 +140,16 @@ def _warnings(results: Sequence[dict[str, Any]], job: Job) -> Iterator[str]:
                 yield f"{name}: {moment} the runs, the board reported: {', '.join(state)}. Check power and cooling."
         if result.get("delegated") in ("none", "some"):
             yield f"{name}: {result['delegated']} of the operators ran on {job.delegate}, the rest on the processor."
+        if result.get("operators") and "instructions" in result and _is_sparse(Path(result["file"])):
+            yield (
+                f"{name} has weights that are stored sparse: the runtime takes sparse kernels only for a whole graph, "
+                "so that the table of operators does not tell where the instructions go."
+            )
         if "median_ms" in result and result["median_ms"] is None:
             yield f"{name}: this benchmark_model prints no median, so no row is added to a table of measurements."
+
+
+def _is_sparse(file: Path) -> bool:
+    from edgeprune.profile.flatbuffer import read
+
+    return any(tensor.sparsity for tensor in read(file).subgraphs[0].tensors)

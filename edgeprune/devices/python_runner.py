@@ -33,7 +33,7 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
         not tell), outputs_sha256 (on random input, the same everywhere), and ``outputs`` for a job with samples.
 
     Raises:
-        UsageError: a delegate that the runner does not know.
+        UsageError: a delegate or a table of operators that the runner does not have.
         ModelError: the runtime there refuses a file.
         MissingError: no Python, runtime or delegate there.
         DeviceError: the device went away.
@@ -41,6 +41,10 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     if job.delegate not in runner.DELEGATES:
         raise UsageError(
             f"{device.address} has no delegate {job.delegate!r}.", expected=f"one of: {', '.join(runner.DELEGATES)}."
+        )
+    if job.profile_operators:
+        raise UsageError(
+            f"{device.address} gives no table of operators.", expected="--operators with adb://SERIAL or emulator."
         )
     name = f"{device.address.partition('://')[0]}: {device.info().name}"
     arguments = [job.python or device.python, *_push(device, job)]

@@ -10,7 +10,9 @@ import subprocess
 import zipfile
 
 import pytest
+from click.testing import CliRunner
 
+from edgeprune.cli.doctor import doctor
 from edgeprune.devices import emulator_download as download
 from edgeprune.devices.emulator_home import (
     Cpu,
@@ -283,6 +285,21 @@ def test_every_wheel_is_pinned():
         assert wheel.file.startswith(f"{name.replace('-', '_')}-{wheel.version}-cp311-")
         assert wheel.platform in wheel.file
     assert "libc6" in parts.debian.packages
+
+
+@needs_qemu
+@pytest.mark.parametrize("ready", [True, False])
+def test_doctor_shows_the_state(tmp_path, monkeypatch, ready):
+    """The doctor says where the board is and with which QEMU, or how to set it up."""
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    if ready:
+        monkeypatch.setattr(Home, "ready", lambda home: {"qemu": "0.0"})
+    lines = CliRunner().invoke(doctor).output.splitlines()
+    (line,) = [line.strip() for line in lines if "emulated" in line]
+    if ready:
+        assert re.fullmatch(rf"ok +emulated Raspberry Pi, QEMU [1-9][\d.]+: {tmp_path}/emulator", line)
+    else:
+        assert re.match(r"missing .*edgeprune emulator setup", line)
 
 
 @needs_qemu
