@@ -140,16 +140,10 @@ def _warnings(results: Sequence[dict[str, Any]], job: Job) -> Iterator[str]:
                 yield f"{name}: {moment} the runs, the board reported: {', '.join(state)}. Check power and cooling."
         if result.get("delegated") in ("none", "some"):
             yield f"{name}: {result['delegated']} of the operators ran on {job.delegate}, the rest on the processor."
-        if result.get("operators") and "instructions" in result and _is_sparse(Path(result["file"])):
+        if job.profile_operators and "instructions" in result and "operators" not in result:
             yield (
-                f"{name} has weights that are stored sparse: the runtime takes sparse kernels only for a whole graph, "
-                "so that the table of operators does not tell where the instructions go."
+                f"{name}: no table of operators, as weights are stored sparse, and sparse kernels run only while the "
+                "graph is whole. --delegate builtin gives that of the built-in kernels."
             )
         if "median_ms" in result and result["median_ms"] is None:
             yield f"{name}: this benchmark_model prints no median, so no row is added to a table of measurements."
-
-
-def _is_sparse(file: Path) -> bool:
-    from edgeprune.profile.flatbuffer import read
-
-    return any(tensor.sparsity for tensor in read(file).subgraphs[0].tensors)
