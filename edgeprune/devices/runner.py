@@ -299,7 +299,10 @@ class Measured:
             raise RunnerError(MODEL, f"{runtime[1]} refuses the file: {str(error).strip()}") from error
         init_ns = time.perf_counter_ns() - start
         set_random_inputs(self.interpreter)
-        first_ms = float(time_ms(self.interpreter.invoke, 1, share=0)[0])
+        try:
+            first_ms = float(time_ms(self.interpreter.invoke, 1, share=0)[0])
+        except (ValueError, RuntimeError) as error:
+            raise RunnerError(MODEL, f"{runtime[1]} cannot run the file: {str(error).strip()}") from error
         self.facts = {
             "runtime": runtime[1],
             "threads": threads,

@@ -68,6 +68,21 @@ def test_what_cannot_run(tiny_files, tmp_path, name, arguments, code):
     assert json.loads(done.stdout)["code"] == code
 
 
+def test_a_file_that_fails_when_it_runs(tmp_path):
+    """What loads and then cannot be run, here an index beyond a table, is an error about the file (2), as JSON."""
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32)])
+    def beyond(x):
+        return {"y": tf.gather(tf.constant([1.0, 2.0, 3.0]), tf.cast(tf.reduce_sum(x) + 9, tf.int32))}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([beyond.get_concrete_function()])
+    (tmp_path / "beyond.tflite").write_bytes(converter.convert())
+    done = run(FILE, tmp_path / "beyond.tflite")
+    assert done.returncode == runner.MODEL
+    assert "cannot run the file" in json.loads(done.stdout)["error"]
+
+
 def test_outputs_of_samples(tiny_files, tmp_path):
     """Samples run one by one, quantized on the way in and back on the way out."""
     generator = np.random.default_rng(0)
