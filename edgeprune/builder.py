@@ -66,7 +66,7 @@ def build(
         custom_objects: a Python file that defines layer classes of the model; needs ``trust_model``.
         export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
         compress: write every .tflite once more as .tflite.gz.
-        device: where every variant is measured, too: ``host``, ``ssh://…`` or ``adb://…``.
+        device: where every variant is measured, too: ``host``, ``ssh://…``, ``adb://…`` or ``emulator``.
         progress: hears what is going on.
         command: how the build was started, for the report.
 
@@ -164,7 +164,8 @@ def _measure_on_device(where: OnDevice, plan: planning.Plan, run: Run, context: 
         facts = run.artifacts[step].facts
         profile = {**facts["profile"], "warnings": [*facts["profile"]["warnings"], *found.warnings.get(name, [])]}
         measured = [*found.entries.get(name, []), *facts["latency"]]
-        run.artifacts[step] = run.artifacts[step].with_(latency=measured, profile=profile)
+        counted = {"instructions": found.instructions[name]} if name in found.instructions else {}
+        run.artifacts[step] = run.artifacts[step].with_(latency=measured, profile=profile, **counted)
     return found.broken
 
 

@@ -18,11 +18,19 @@ COMMANDS = {
     "profile": "Size, memory and operators of a .tflite file.",
     "check": "What will not run, or not run fast, on a target, and what to change.",
     "compare": "Two .tflite files side by side.",
-    "bench": "Measure .tflite files on this machine, a board over ssh, or an Android device.",
+    "bench": "Measure .tflite files on this machine, a board over ssh, an Android device, or an emulated board.",
     "emulator": "An emulated Raspberry Pi that counts instructions.",
     "targets": "The boards that edgeprune knows.",
     "init": "Write a commented edgeprune.toml.",
     "doctor": "What is installed, what is missing, and how to get it.",
+}
+
+# What an interrupted command leaves behind.
+KEPT = {
+    "build": "Finished stages and training epochs are kept: the same command goes on from there.",
+    "sensitivity": "Finished stages and points are kept: the same command goes on from there.",
+    "bench": "The files that were measured to their end have their rows in the table; nothing stays on the device.",
+    "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",
 }
 
 
@@ -70,11 +78,8 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        code = _fail(
-            "Interrupted. Finished stages, training epochs and points are kept: the same command goes on from there.",
-            130,
-            debug,
-        )
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        code = _fail(f"Interrupted. {KEPT.get(command, '')}".strip(), 130, debug)
     except BrokenPipeError:
         code = 0
     sys.exit(code if isinstance(code, int) else 0)

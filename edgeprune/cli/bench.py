@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--compare", is_flag=True, help="Two files take turns, and the ratio of their times is given.")
 @click.option("--data", help="Accuracy on the device, too: a source as `edgeprune build --data` takes it.")
 @click.option("--recipe", help="Where [data] says how the data is prepared.  [default: ./edgeprune.toml]")
-@click.option("--threads", type=click.IntRange(1), help="[default: the target's, else 1]")
+@click.option("--threads", type=click.IntRange(1), help="[default: the target's, else 1; on the emulator always 1]")
 @click.option("--runs", type=click.IntRange(10), default=50, show_default=True, help="Inferences to time, at least.")
 @click.option(
     "--delegate",
@@ -59,10 +59,12 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
 
     device = _address(device, options["runtime"], options["max_instructions"])
     target = load_target(options["target"]) if options["target"] else None
-    table.check(options["table"])
+    counts = device.partition("://")[0] == "emulator"
+    if not counts:  # what is counted is no row of a table of times
+        table.check(options["table"])
     job = Job(
         files,
-        threads=options["threads"] or (target.threads if target else 1),
+        threads=options["threads"] or (target.threads if target and not counts else 1),
         runs=options["runs"],
         delegate=options["delegate"],
         python=options["python"],
@@ -79,7 +81,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
             job,
             compare=options["compare"],
             target=target.name if target else None,
-            sample=_sample(files[0], options["data"], options["recipe"]),
+            sample=_sample(files, options["data"], options["recipe"]),
             keep=keep,
         )
     except DeviceError as error:
@@ -116,16 +118,19 @@ def _gates(results: list[dict[str, Any]], max_instructions: int | None) -> Itera
         yield {"file": result["file"], **gate}
 
 
-def _sample(file: Path, data: str | None, recipe: str | None) -> Sample | None:
+def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sample | None:
     if data is None:
         return None
     from edgeprune._tensorflow import import_tf
+    from edgeprune.evaluate.files import require_same_inputs
+
+    require_same_inputs(files)  # before TensorFlow is imported, and data is read
 
     import_tf()
     from edgeprune.builder import resolve_recipe
     from edgeprune.devices.sample import load_sample
 
-    return load_sample(file, data, resolve_recipe(recipe).data)
+    return load_sample(files[0], data, resolve_recipe(recipe).data)
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:

@@ -26,7 +26,9 @@ from edgeprune.cli.options import device_options, model_options
 @model_options
 @click.option("--export-keras3", is_flag=True, help="Write the Keras models for Keras 3, too (.keras3.keras).")
 @click.option("--compress", is_flag=True, help="Write every .tflite as .tflite.gz, too.")
-@click.option("--device", help="Measure the variants there, too: host, ssh://USER@HOST[:PORT] or adb://SERIAL.")
+@click.option(
+    "--device", help="Measure the variants there, too: host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL."
+)
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print report.json, and nothing else.")
 def build(model: str | None, target: str, as_json: bool, out: Path | None, **options: object) -> None:

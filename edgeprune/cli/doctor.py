@@ -46,12 +46,13 @@ def doctor() -> None:
 
 
 def _emulator() -> None:
-    from edgeprune.devices.emulator_home import Home
+    from edgeprune.devices.emulator_home import Home, qemu_version
     from edgeprune.errors import MissingError
 
     home = Home()
     try:
-        found = f"ok      emulated Raspberry Pi, QEMU {home.require()['qemu']}: {home.folder}"
+        home.require()
+        found = f"ok      emulated Raspberry Pi, QEMU {qemu_version()}: {home.folder}"
     except MissingError as error:
         found = "missing emulated Raspberry Pi: " + " ".join(str(error).split("\n"))
     click.echo(f"  {found}")

@@ -39,7 +39,7 @@ class Adb(ShellDevice):
         self._serial = parts["serial"]
 
     def info(self) -> Info:
-        asked = "\n".join(f"getprop {name}" for name in _PROPERTIES)
+        asked = "; ".join(f"getprop {name}" for name in _PROPERTIES)
         lines = self._ask(asked).decode("utf-8", "replace").splitlines()
         maker, model, abi, release = (
             "".join(filter(str.isprintable, line)).strip() for line in (*lines, *[""] * 4)[:4]

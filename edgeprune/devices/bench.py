@@ -55,16 +55,20 @@ def bench(
         _check(file)
     jobs = [job] if compare else [dataclasses.replace(job, files=(file,)) for file in job.files]
     results: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, open_device(address) as device:
-        if sample:
-            sample.write(Path(folder) / "samples.npz")
-        info = device.info()
-        for part in jobs:
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, open_device(address) as device:
             if sample:
-                part = dataclasses.replace(part, samples=Path(folder) / "samples.npz")
-            results += _measure(device, part, target, keep, results)
-    for file, result in zip(job.files, results, strict=True):
-        _add_accuracy(file, result, sample)
+                sample.write(Path(folder) / "samples.npz")
+            info = device.info()
+            for part in jobs:
+                if sample:
+                    part = dataclasses.replace(part, samples=Path(folder) / "samples.npz")
+                results += _measure(device, part, target, keep)
+    except DeviceError as error:
+        error.results = [*results, *error.results]
+        _add_accuracy(error.results, sample)
+        raise
+    _add_accuracy(results, sample)
     return {
         "device": {"address": address, **dataclasses.asdict(info)},
         "results": results,
@@ -74,16 +78,15 @@ def bench(
 
 
 def _measure(
-    device: Device, job: Job, target: str | None, keep: Callable[[dict[str, Any]], None], earlier: list[dict[str, Any]]
+    device: Device, job: Job, target: str | None, keep: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, Any]]:
     rounds = max(job.rounds, ROUNDS if len(job.files) > 1 else 1)
     try:
         found = tool_of(device)(device, dataclasses.replace(job, rounds=rounds))
     except DeviceError as error:
-        kept = [_named(job.files[result.pop("model")], result, target) for result in error.results]
-        for result in kept:
+        error.results = [_named(job.files[result.pop("model")], result, target) for result in error.results]
+        for result in error.results:
             keep(result)
-        error.results = [*earlier, *kept]
         raise
     results = [_named(file, result, target) for file, result in zip(job.files, found, strict=True)]
     for result in results:
@@ -109,15 +112,16 @@ def _check(file: Path) -> None:
     parse(read_bytes(file), name=str(file))
 
 
-def _add_accuracy(file: Path, result: dict[str, Any], sample: Sample | None) -> None:
+def _add_accuracy(results: Sequence[dict[str, Any]], sample: Sample | None) -> None:
     from edgeprune.devices.sample import compare_outputs, host_outputs
 
-    outputs = result.pop("outputs", None)
-    if sample is None or outputs is None:
-        return
-    # What was compiled for an accelerator runs there only.
-    host = None if result["kernels"] == "edgetpu" else host_outputs(file, sample)
-    result["accuracy"] = compare_outputs(outputs, host, sample.labels)
+    for result in results:
+        outputs = result.pop("outputs", None)
+        if sample is None or outputs is None:
+            continue
+        # What was compiled for an accelerator runs there only.
+        host = None if result["kernels"] == "edgetpu" else host_outputs(Path(result["file"]), sample)
+        result["accuracy"] = compare_outputs(outputs, host, sample.labels)
 
 
 def _comparison(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -136,5 +140,10 @@ def _warnings(results: Sequence[dict[str, Any]], job: Job) -> Iterator[str]:
                 yield f"{name}: {moment} the runs, the board reported: {', '.join(state)}. Check power and cooling."
         if result.get("delegated") in ("none", "some"):
             yield f"{name}: {result['delegated']} of the operators ran on {job.delegate}, the rest on the processor."
+        if job.profile_operators and "instructions" in result and "operators" not in result:
+            yield (
+                f"{name}: no table of operators, as weights are stored sparse, and sparse kernels run only while the "
+                "graph is whole. --delegate builtin gives that of the built-in kernels."
+            )
         if "median_ms" in result and result["median_ms"] is None:
             yield f"{name}: this benchmark_model prints no median, so no row is added to a table of measurements."

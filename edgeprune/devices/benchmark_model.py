@@ -168,7 +168,8 @@ def _binary(device: Device, local: Path | None) -> tuple[str, str]:
         path, digest = device.push(local, "benchmark_model"), sha256_file(local)
         device.run(["chmod", "700", path], timeout_s=30)
         return path, digest[:12]
-    if device.run(["test", "-x", ON_DEVICE], timeout_s=30).code:
+    # Through sh: on older Androids, test is no program of its own.
+    if device.run(["sh", "-c", '[ -x "$0" ]', ON_DEVICE], timeout_s=30).code:
         raise MissingError(f"There is no {ON_DEVICE} on {device.address}.", fix=_WHERE)
     digest = device.run(["sha256sum", ON_DEVICE], timeout_s=60).stdout.decode("utf-8", "replace")
     return ON_DEVICE, digest[:12]

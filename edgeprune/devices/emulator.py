@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune.devices.emulator_home import RUNTIMES, SETUP, Home
+from edgeprune.devices.emulator_home import RUNTIMES, SETUP, Home, qemu_version
 from edgeprune.devices.protocol import Completed, Device, Info, plain_name
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import execute
@@ -40,11 +40,10 @@ class Emulator(Device):
                 expected=" or ".join(f"emulator://{name}" for name in RUNTIMES) + ".",
             )
         self._home = home or Home()
-        self._qemu = ""
         self._folder: Path | None = None
 
     def connect(self) -> None:
-        self._qemu = self._home.require()["qemu"]
+        self._home.require()
         self._folder = Path(tempfile.mkdtemp(prefix="edgeprune-"))
 
     @property
@@ -55,7 +54,7 @@ class Emulator(Device):
         return self._folder
 
     def info(self) -> Info:
-        system = f"{self._home.parts.debian.release}, user mode of QEMU {self._qemu} on {platform.machine()}"
+        system = f"{self._home.parts.debian.release}, user mode of QEMU {qemu_version()} on {platform.machine()}"
         return Info("Cortex-A72", "aarch64", system)
 
     def push(self, local: Path, name: str) -> str:

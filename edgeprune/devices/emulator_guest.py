@@ -52,7 +52,10 @@ def measure(job):
         interpreter = load(runtime, path, job["delegate"])
         runner.set_random_inputs(interpreter)
         # Not ``interpreter.invoke``: that is Python, which becomes quicker in the course of its first calls.
-        count(interpreter._interpreter.Invoke, job["warmup"])
+        try:
+            count(interpreter._interpreter.Invoke, job["warmup"])
+        except (ValueError, RuntimeError) as error:
+            raise runner.RunnerError(runner.MODEL, f"{runtime[1]} cannot run the file: {str(error).strip()}") from error
         kernels = runner.kernels_of(interpreter, job["delegate"])
         results.append({"runtime": runtime[1], "kernels": kernels, "outputs_sha256": checksum(interpreter)})
         if job["samples"]:

@@ -51,16 +51,25 @@ class Wheel:
 
 
 @dataclass(frozen=True)
+class Cpu:
+    """What a program on the board finds about its processor; ``info``: the lines of /proc/cpuinfo for each core."""
+
+    cores: int
+    info: str
+
+
+@dataclass(frozen=True)
 class Parts:
     """What the emulated board is made of."""
 
     debian: Debian
+    cpu: Cpu
     wheels: Mapping[str, Wheel]
 
     @cached_property
     def digest(self) -> str:
         """Changes when anything here changes."""
-        return sha256_json([asdict(self.debian), {name: asdict(wheel) for name, wheel in self.wheels.items()}])
+        return sha256_json(asdict(self))
 
 
 def default_parts() -> Parts:
@@ -70,7 +79,7 @@ def default_parts() -> Parts:
         key: tuple(value) if isinstance(value, list) else value for key, value in document["debian"].items()
     }
     wheels = {name: Wheel(name, **facts) for name, facts in document["wheels"].items()}
-    return Parts(Debian(**debian), wheels)
+    return Parts(Debian(**debian), Cpu(**document["cpu"]), wheels)
 
 
 def cache_folder() -> Path:
@@ -120,14 +129,34 @@ class Home:
         self.wheels, self.ready_file = self.folder / "wheels", self.folder / "ready.json"
 
     def ready(self) -> dict[str, Any] | None:
-        """What setup wrote when it was done; None when it is not done, or was done for other parts."""
+        """What setup wrote when it was done; None when it is not done, was done for other parts, or files are gone."""
         try:
             document = json.loads(self.ready_file.read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        places = [self.sysroot, *(self.wheels / wheel.folder for wheel in self.parts.wheels.values())]
-        is_whole = document.get("parts") == self.parts.digest and all(place.is_dir() for place in places)
+        is_whole = document.get("parts") == self.parts.digest and document.get("content") == self.content()
         return document if is_whole else None
+
+    @property
+    def places(self) -> list[Path]:
+        """The folders that setup fills."""
+        return [self.sysroot, *(self.wheels / wheel.folder for wheel in self.parts.wheels.values())]
+
+    def content(self) -> dict[str, list[int]]:
+        """Number and bytes of the files in each place: quick to tell, and other when one was lost or cut short.
+
+        Without what Python compiled, which it makes anew.
+        """
+        found = {}
+        for place in self.places:
+            sizes = [
+                os.lstat(os.path.join(folder, name)).st_size
+                for folder, _, names in os.walk(place)
+                if not folder.endswith("__pycache__")
+                for name in names
+            ]
+            found[place.name] = [len(sizes), sum(sizes)]
+        return found
 
     def require(self) -> dict[str, Any]:
         """What setup wrote.
@@ -135,11 +164,25 @@ class Home:
         Raises:
             MissingError: the tools are missing, or setup is not done.
         """
-        require_tools()
+        self.check()
         document = self.ready()
         if document is None:
-            raise MissingError(f"The emulated board is not set up in {self.folder}.", fix=f"run `{SETUP}`.")
+            state = "is damaged or out of date" if self.ready_file.exists() else "is not set up"
+            raise MissingError(f"The emulated board in {self.folder} {state}.", fix=f"run `{SETUP}`.")
         return document
+
+    def check(self) -> None:
+        """Make sure that a board can live here.
+
+        Raises:
+            MissingError: a tool is missing, or the folder's name cannot be used.
+        """
+        require_tools()
+        if os.pathsep in str(self.folder):
+            raise MissingError(
+                f"The emulated board cannot live in {self.folder}: Python there ends a name at {os.pathsep!r}.",
+                fix="name another folder in EDGEPRUNE_CACHE.",
+            )
 
     def plugin(self) -> Path:
         """The compiled plugin; built when its source or QEMU has changed.
@@ -194,7 +237,8 @@ class Home:
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
         }
-        plugin = ["-plugin", str(self.plugin()), "-d", "plugin", "-D", log] if log else []
+        # QEMU wants commas doubled; with the name of the option in front, an equals sign is no other option's.
+        plugin = ["-plugin", "file=" + str(self.plugin()).replace(",", ",,"), "-d", "plugin", "-D", log] if log else []
         python = self.sysroot / "usr/bin/python3.11"
         return [
             *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),

@@ -9,48 +9,36 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from edgeprune.devices import emulator_download as download
-from edgeprune.devices.emulator_home import RUNTIMES, Home, qemu_version, require_tools
+from edgeprune.devices.emulator_home import RUNTIMES, Home, qemu_version
 from edgeprune.errors import MissingError
 from edgeprune.external import TAIL_LINES, execute
 from edgeprune.files import output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
 
-CORES = 4
-# XNNPACK chooses its kernels by these lines, so they must not be those of the machine that emulates. Implementer and
-# part as in Arm's "Cortex-A72 MPCore Processor Technical Reference Manual", register MIDR_EL1; features as Linux names
-# them on a Raspberry Pi 4.
-CPU_INFO = """processor\t: {core}
-BogoMIPS\t: 108.00
-Features\t: fp asimd evtstrm crc32 cpuid
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x0
-CPU part\t: 0xd08
-CPU revision\t: 3
-
-"""
+_STAMP = ".content"
 _TRY = "import sys, numpy; from importlib import import_module; import_module(sys.argv[1]); print(numpy.__version__)"
 _TRY_S = 600
 
 
 def setup(home: Home, progress: Progress | None = None) -> dict[str, Any]:
-    """Build the emulated board, or what is missing of it. With everything there, it does nothing.
+    """Build the emulated board, or what is missing of it. With everything there, it only tries it.
 
     Returns:
-        What ``ready.json`` holds: parts (digest), qemu, debs and wheels (file → SHA-256), bytes, seconds (of the run
-        that completed it).
+        What ``ready.json`` holds: parts (digest), content (see :meth:`Home.content`), qemu, debs and wheels (file →
+        SHA-256), bytes, seconds (of the run that completed it).
 
     Raises:
         MissingError: a tool is missing, no network, a hash or signature is wrong, or a runtime does not start.
         OutputError: the folder cannot be written.
     """
-    require_tools()
+    home.check()
     progress = progress or Progress()
     with output_errors(home.folder):
         home.folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +49,11 @@ def setup(home: Home, progress: Progress | None = None) -> dict[str, Any]:
 def _setup(home: Home, progress: Progress) -> dict[str, Any]:
     started = time.monotonic()
     done = home.ready()
-    if done is not None:
-        home.plugin()
+    if done is not None and _starts(home):
         return done
+    if home.ready_file.exists():
+        progress.note("the board that is here is damaged or out of date: it is built anew")
+        _forget(home)
     steps = 4
     progress.stage(1, steps, "Debian's packages for arm64", False)
     debs = download.debs(home.parts.debian, home.downloads, progress)
@@ -73,7 +63,8 @@ def _setup(home: Home, progress: Progress) -> dict[str, Any]:
         progress.note(f"{wanted.name} {wanted.version}")
         wheels.append(download.wheel(wanted, home.downloads))
     progress.stage(3, steps, "unpacking, compiling", False)
-    _unpack(home.sysroot, sha256_json([one.sha256 for one in debs]), functools.partial(_sysroot, home, debs))
+    content = sha256_json([[one.sha256 for one in debs], asdict(home.parts.cpu)])
+    _unpack(home.sysroot, content, functools.partial(_sysroot, home, debs))
     for wanted in home.parts.wheels.values():
         unzip = functools.partial(_unzip, home.downloads / wanted.file)
         _unpack(home.wheels / wanted.folder, wanted.sha256, unzip)
@@ -84,6 +75,7 @@ def _setup(home: Home, progress: Progress) -> dict[str, Any]:
         progress.note(f"{runtime} starts")
     document = {
         "parts": home.parts.digest,
+        "content": home.content(),
         "qemu": qemu_version(),
         "debs": {one.file: one.sha256 for one in debs},
         "wheels": {one.file: one.sha256 for one in wheels},
@@ -94,9 +86,26 @@ def _setup(home: Home, progress: Progress) -> dict[str, Any]:
     return document
 
 
+def _starts(home: Home) -> bool:
+    """Whether every runtime starts: a file may have been damaged without a change of its size."""
+    try:
+        for runtime in RUNTIMES:
+            _try(home, runtime)
+    except MissingError:
+        return False
+    return True
+
+
+def _forget(home: Home) -> None:
+    """Let nothing that was unpacked or compiled pass for whole; downloads have hashes."""
+    home.ready_file.unlink()
+    for built in [*(place / _STAMP for place in home.places), *home.folder.glob("plugin-*.so")]:
+        built.unlink(missing_ok=True)
+
+
 def _unpack(folder: Path, content: str, fill: Callable[[Path], None]) -> None:
     """Fill a folder under another name, rename it when it is whole; ``content`` tells one filling from another."""
-    stamp = folder / ".content"
+    stamp = folder / _STAMP
     if stamp.is_file() and stamp.read_text() == content:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +113,7 @@ def _unpack(folder: Path, content: str, fill: Callable[[Path], None]) -> None:
         fresh = Path(work) / folder.name
         fresh.mkdir()
         fill(fresh)
-        write_bytes(fresh / ".content", content.encode())
+        write_bytes(fresh / _STAMP, content.encode())
         if folder.exists():
             os.replace(folder, Path(work) / "old")
         os.replace(fresh, folder)
@@ -116,9 +125,11 @@ def _sysroot(home: Home, debs: list[download.File], folder: Path) -> None:
         if ended.code != 0:
             raise MissingError(f"{one.file} cannot be unpacked: {ended.stderr.decode('utf-8', 'replace').strip()}")
     shutil.rmtree(folder / "usr/share/doc", ignore_errors=True)
-    cpus = f"0-{CORES - 1}\n"
-    write_bytes(folder / "proc/cpuinfo", "".join(CPU_INFO.format(core=core) for core in range(CORES)).encode())
-    for name, text in {"possible": cpus, "present": cpus, "online": cpus, "kernel_max": f"{CORES - 1}\n"}.items():
+    cpu = home.parts.cpu
+    lines = [f"processor\t: {core}\n{cpu.info}\n" for core in range(cpu.cores)]
+    write_bytes(folder / "proc/cpuinfo", "".join(lines).encode())
+    cpus, last = f"0-{cpu.cores - 1}\n", f"{cpu.cores - 1}\n"
+    for name, text in {"possible": cpus, "present": cpus, "online": cpus, "kernel_max": last}.items():
         write_bytes(folder / "sys/devices/system/cpu" / name, text.encode())
 
 
@@ -128,9 +139,10 @@ def _unzip(archive: Path, folder: Path) -> None:
 
 
 def _try(home: Home, runtime: str) -> None:
-    """Import a runtime. Python writes down what it compiles, so that later starts are quicker."""
+    """Import a runtime, with the plugin. Python writes down what it compiles, so that later starts are quicker."""
     module = f"{runtime.replace('-', '_')}.interpreter"
-    ended = execute(home.command(runtime, ["-c", _TRY, module]), timeout_s=_TRY_S, fix="sudo apt install qemu-user")
+    command = home.command(runtime, ["-c", _TRY, module], os.devnull)
+    ended = execute(command, timeout_s=_TRY_S, fix="sudo apt install qemu-user")
     if ended.code != 0:
         tail = "\n".join(ended.stderr.decode("utf-8", "replace").strip().splitlines()[-TAIL_LINES:])
         raise MissingError(f"{runtime} does not start on the emulated board (exit code {ended.code}):\n{tail}",

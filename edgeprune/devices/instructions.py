@@ -13,7 +13,8 @@ import numpy as np
 
 from edgeprune.devices import runner
 from edgeprune.devices.emulator import LOG
-from edgeprune.devices.protocol import Device, Job
+from edgeprune.devices.emulator_home import SETUP
+from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
 
 _GUEST = Path(__file__).with_name("emulator_guest.py")
@@ -35,7 +36,8 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     Returns:
         One result per file: device, runtime, threads, kernels, warmup, instructions (of one inference on random input,
         after ``warmup`` others), outputs_sha256, and ``outputs`` for a job with samples;
-        with ``profile_operators``, ``operators`` as :func:`by_operator` gives them. There is no time in it.
+        with ``profile_operators``, ``operators`` as :func:`by_operator` gives them, but not for XNNPACK's kernels on
+        weights that are stored sparse. There is no time in it.
 
     Raises:
         UsageError: more than one thread, or a delegate that is not there.
@@ -48,10 +50,16 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     if job.delegate not in _DELEGATES:
         raise UsageError(f"The emulated board has no {job.delegate!r}.", expected=f"one of: {', '.join(_DELEGATES)}.")
     # One start per file: what ran before would leave its traces in the allocator, and so in the count.
-    results = [_count(device, [file], job.delegate, job.samples)[0] for file in job.files]
-    if job.profile_operators:
-        for file, result in zip(job.files, results, strict=True):
-            result["operators"] = by_operator(device, file, job.delegate)
+    results: list[dict[str, Any]] = []
+    try:
+        for file in job.files:
+            results += _count(device, [file], job.delegate, job.samples)
+        for file, result in zip(job.files, results if job.profile_operators else (), strict=False):
+            if job.delegate == "builtin" or not _is_sparse(file):
+                result["operators"] = by_operator(device, file, job.delegate)
+    except DeviceError as error:
+        error.results = broken_off(results)
+        raise
     return results
 
 
@@ -60,7 +68,7 @@ def by_operator(device: Device, file: Path, delegate: str = "default") -> list[d
 
     The parts add up to the whole but for some hundreds of instructions. The first operator's part holds what calling
     the interpreter costs. A runtime that transforms a graph as a whole (sparse inference in XNNPACK) does so only once
-    the graph is complete: there, the parts mean nothing, and the last one can be negative.
+    the graph is complete: there, the parts mean nothing, the last one can be negative, and some prefixes do not run.
 
     Returns:
         In the order in which they run: type ('CONV_2D'), name (of the first output), instructions.
@@ -85,6 +93,12 @@ def by_operator(device: Device, file: Path, delegate: str = "default") -> list[d
         }
         for operator, part in zip(graph.operators, parts, strict=True)
     ]
+
+
+def _is_sparse(file: Path) -> bool:
+    from edgeprune.profile.flatbuffer import read
+
+    return any(tensor.sparsity for tensor in read(file).subgraphs[0].tensors)
 
 
 def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path | None) -> list[dict[str, Any]]:
@@ -163,5 +177,6 @@ def _failure(device: Device, code: int, document: dict[str, Any], errors: str) -
         )
     said = document.get("error") or " ".join(errors.split())[-500:] or "it said nothing"
     return DeviceError(
-        f"The emulated board ended with exit code {code}: {said}.", fix="--debug shows what was run; please report it."
+        f"The emulated board ended with exit code {code}: {said}.",
+        fix=f"run `{SETUP}`, which repairs a damaged board; if it happens again, please report what --debug shows.",
     )

@@ -57,6 +57,11 @@ class Info:
     system: str
 
 
+def broken_off(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results of the first files of a job, as a DeviceError carries them."""
+    return [{**result, "complete": False, "model": number} for number, result in enumerate(results)]
+
+
 class Device(abc.ABC):
     """A machine that runs files. A context manager: entering connects, leaving closes, however the block ends.
 
@@ -145,7 +150,8 @@ class Job:
 
 # Measures a job; one result per file, in the order of the job. A result has at least the keys of a measured latency in
 # report.json (device, runtime, threads, kernels, runs, median_ms, p95_ms), and ``rounds_ms``: one list of times per
-# round. When the device goes away, the DeviceError carries what was measured until then in ``results``.
+# round. When the device goes away, the DeviceError carries what was measured until then in ``results``: the same keys
+# with ``complete`` False, and ``model``, the place of the file in the job.
 Tool = Callable[[Device, Job], list[dict[str, Any]]]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.devices import runner
-from edgeprune.devices.protocol import Device, Job
+from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelError, UsageError
 
 TIMEOUT_S = 1800.0
@@ -33,7 +33,7 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
         not tell), outputs_sha256 (on random input, the same everywhere), and ``outputs`` for a job with samples.
 
     Raises:
-        UsageError: a delegate that the runner does not know.
+        UsageError: a delegate or a table of operators that the runner does not have.
         ModelError: the runtime there refuses a file.
         MissingError: no Python, runtime or delegate there.
         DeviceError: the device went away.
@@ -41,6 +41,10 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     if job.delegate not in runner.DELEGATES:
         raise UsageError(
             f"{device.address} has no delegate {job.delegate!r}.", expected=f"one of: {', '.join(runner.DELEGATES)}."
+        )
+    if job.profile_operators:
+        raise UsageError(
+            f"{device.address} gives no table of operators.", expected="--operators with adb://SERIAL or emulator."
         )
     name = f"{device.address.partition('://')[0]}: {device.info().name}"
     arguments = [job.python or device.python, *_push(device, job)]
@@ -54,7 +58,11 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
         raise _failure(device, arguments[0], done.code, lines, done.stderr)
     results = [{"device": name, "complete": True, **result} for result in lines[-1]["results"]]
     if job.samples:
-        _add_outputs(device, results, job.samples.parent)
+        try:
+            _add_outputs(device, results, job.samples.parent)
+        except DeviceError as error:
+            error.results = broken_off(results)
+            raise
     return results
 
 

@@ -231,12 +231,12 @@ def summary(times):
 
 def cpu_model():
     """The name of this machine's processor, as the operating system gives it."""
-    text = _read("/proc/cpuinfo") or ""
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    for name, value in fields.items():
-        if name.strip() in ("model name", "Model", "Hardware"):
-            return value.strip()
-    return platform.processor() or platform.machine()
+    lines = (_read("/proc/cpuinfo") or "").splitlines()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    # From what says most to what says least: the last is a family of chips, the same for every Raspberry Pi.
+    names = [fields.get("model name"), fields.get("Model"), _read("/proc/device-tree/model")]
+    names += [fields.get("CPU part") and f"CPU part {fields['CPU part']}", fields.get("Hardware")]
+    return next(filter(None, names), None) or platform.processor() or platform.machine()
 
 
 def circumstances():
@@ -299,7 +299,10 @@ class Measured:
             raise RunnerError(MODEL, f"{runtime[1]} refuses the file: {str(error).strip()}") from error
         init_ns = time.perf_counter_ns() - start
         set_random_inputs(self.interpreter)
-        first_ms = float(time_ms(self.interpreter.invoke, 1, share=0)[0])
+        try:
+            first_ms = float(time_ms(self.interpreter.invoke, 1, share=0)[0])
+        except (ValueError, RuntimeError) as error:
+            raise RunnerError(MODEL, f"{runtime[1]} cannot run the file: {str(error).strip()}") from error
         self.facts = {
             "runtime": runtime[1],
             "threads": threads,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import re
 import secrets
-import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import BinaryIO, ClassVar
 
 from edgeprune.devices.protocol import Completed, Device, Info, plain_name
 from edgeprune.devices.runner import FOLDER_PREFIX
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import Ended
 
 SHORT_S, COPY_S = 30.0, 300.0
@@ -21,10 +20,11 @@ SHORT_S, COPY_S = 30.0, 300.0
 # connection was lost, whatever exit code the client then gives.
 _BEGIN, _END = b"<edgeprune-begin>", b"<edgeprune-end:"
 _ENDED = re.compile(re.escape(_END) + rb"(\d+)>")
-_INFO = """
-tr -d '\\000' 2>/dev/null </proc/device-tree/model || sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1
-echo; uname -m; uname -sr
-"""
+# Every script is one line: csh and tcsh take no newline between single quotes, and one of them may be the login shell.
+_INFO = (
+    "tr -d '\\000' 2>/dev/null </proc/device-tree/model || sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1"
+    "; echo; uname -m; uname -sr"
+)
 
 
 class ShellDevice(Device):
@@ -63,8 +63,11 @@ class ShellDevice(Device):
         return Info(lines[0] if len(lines) > 2 else lines[-2], lines[-2], lines[-1])
 
     def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
-        words = " ".join(shlex.quote(argument) for argument in arguments)
-        return self._shell(f"cd {self._folder} && {words}", timeout_s, subprocess.PIPE)
+        if arguments[0].startswith("-"):
+            raise UsageError(f"{arguments[0]!r} is not a program.", expected="its name, or its path on the device.")
+        # exec takes the first word for a program, never for an assignment or for a word of the shell's own.
+        words = " ".join(map(quote, arguments))
+        return self._shell(f"cd {self._folder} && (exec {words})", timeout_s, subprocess.PIPE)
 
     def close(self) -> None:
         if self._folder is None:
@@ -85,7 +88,7 @@ class ShellDevice(Device):
             DeviceError: the connection failed or broke, or the time was up.
         """
         begin, end = _BEGIN.decode(), _END.decode()
-        framed = f"printf '{begin}'; {{ {script}\n}}; printf '{end}%d>' $?"
+        framed = f"printf '{begin}'; {{ {script}; }}; printf '{end}%d>' $?"
         ended = self._client(framed, timeout_s, stdin)
         output = ended.stdout.partition(_BEGIN)[2]
         errors = ended.stderr.decode("utf-8", "replace")
@@ -117,6 +120,11 @@ class ShellDevice(Device):
             fix="check cable, network and power of the device, and start again.",
             output=output,
         )
+
+
+def quote(word: str) -> str:
+    """A word for a shell, in quotes whatever it is."""
+    return "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def _printable(text: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from edgeprune.devices.shell import COPY_S, ShellDevice, checked_copy
+from edgeprune.devices.shell import COPY_S, ShellDevice, checked_copy, quote
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import Ended, execute
 
@@ -21,6 +20,9 @@ _ADDRESS = re.compile(
 _OPTIONS = {
     "BatchMode": "yes",  # never wait for a password that nobody is there to type
     "StrictHostKeyChecking": "yes",  # never talk to a host that is not known, whatever the configuration says
+    "NoHostAuthenticationForLocalhost": "no",  # nor let 127.0.0.1 be anyone, as StrictHostKeyChecking alone does
+    "VerifyHostKeyDNS": "no",
+    "ControlPath": "none",  # never through a connection that was opened under other rules
     "ConnectTimeout": "10",
     "ServerAliveInterval": "5",  # a board that was unplugged is noticed
     "ServerAliveCountMax": "3",
@@ -32,7 +34,7 @@ _KNOW = "connect once by hand, compare the fingerprint with the board's, and acc
 
 
 class Ssh(ShellDevice):
-    """``ssh://[USER@]HOST[:PORT]``, with a POSIX shell at the other end."""
+    """``ssh://[USER@]HOST[:PORT]``, with ``sh`` at the other end, whatever the login shell."""
 
     causes: ClassVar[Mapping[str, tuple[str, str]]] = {
         "REMOTE HOST IDENTIFICATION HAS CHANGED": (
@@ -67,8 +69,9 @@ class Ssh(ShellDevice):
         self._words += ["--", parts["host"].strip("[]")]
 
     def _client(self, script: str, timeout_s: float, stdin: BinaryIO | int) -> Ended:
-        # The login shell there may be any; it only has to start sh.
-        command = ["ssh", *self._words, f"exec sh -c {shlex.quote(script)}"]
+        # The login shell there only has to start sh. csh and tcsh do, too, but for an argument with a newline or "!",
+        # which edgeprune itself never sends: names there are its own, and --python is the user's.
+        command = ["ssh", *self._words, f"exec sh -c {quote(script)}"]
         return execute(command, timeout_s=timeout_s, fix="install it: apt install openssh-client", stdin=stdin)
 
     def push(self, local: Path, name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.devices.protocol import Device, Job, open_device, tool_of
-from edgeprune.errors import MissingError, ModelError
+from edgeprune.errors import DeviceError, EdgepruneError, MissingError
 from edgeprune.progress import Progress
 from edgeprune.target import Target
 
@@ -54,9 +54,16 @@ class OnDevice:
 
 @dataclasses.dataclass
 class OfVariants:
-    """What was measured: entries of ``latency.measured`` or warnings, by variant; ``broken``: what ended it early."""
+    """What was measured, by variant; ``broken``: what ended it early.
+
+    Attributes:
+        entries: of ``latency.measured``.
+        instructions: device, runtime and count, where the device counts and knows no time.
+        warnings: why a variant has neither, or less than was asked for.
+    """
 
     entries: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    instructions: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     warnings: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     broken: MissingError | None = None
 
@@ -64,8 +71,8 @@ class OfVariants:
 def measure_variants(where: OnDevice, files: Mapping[str, Path], target: Target, progress: Progress) -> OfVariants:
     """Measure every variant's file.
 
-    A file that the runtime there refuses is a warning about its variant; a device that goes away ends the measuring,
-    and the entries until then stay.
+    A file that cannot be measured there is a warning about its variant; a device that goes away ends the measuring, and
+    what was measured until then stays: hours of training are not lost to an error about their last figure.
     """
     found = OfVariants()
     progress.begin(f"measuring on {where.address}", len(files))
@@ -81,11 +88,28 @@ def measure_variants(where: OnDevice, files: Mapping[str, Path], target: Target,
 
 
 def _measure(device: Device, where: OnDevice, name: str, file: Path, target: Target, found: OfVariants) -> None:
-    job = Job((file,), threads=target.threads or 1, python=where.python, benchmark_binary=where.benchmark_binary)
+    # A count is exact with one thread only, whatever the target has.
+    threads = 1 if device.tool == "instructions" else target.threads or 1
+    job = Job((file,), threads=threads, python=where.python, benchmark_binary=where.benchmark_binary)
     try:
         (result,) = tool_of(device)(device, job)
-    except ModelError as error:
+    except DeviceError as error:
+        for result in error.results:
+            _keep(where, name, result, target, found)
+            found.warnings[name] = [f"{where.address} went away while {name} was measured."]
+        raise
+    except MissingError:
+        raise
+    except EdgepruneError as error:
         found.warnings[name] = [f"Not measured on {where.address}: {error.what}"]
+        return
+    _keep(where, name, result, target, found)
+
+
+def _keep(where: OnDevice, name: str, result: dict[str, Any], target: Target, found: OfVariants) -> None:
+    if "instructions" in result:
+        facts = {key: result[key] for key in ("device", "runtime", "kernels")}
+        found.instructions[name] = {**facts, "count": result["instructions"]}
         return
     if result.get("median_ms") is None:
         found.warnings[name] = [f"Not measured on {where.address}: its tool gives no median."]

@@ -32,12 +32,13 @@ def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfi
 
     Raises:
         DataError: the data cannot be read, or does not fit.
-        UsageError: a file is not a classifier with one output.
+        UsageError: a file is not a classifier with one output, or takes other inputs than the first.
     """
     from edgeprune.data import InputSpec, data_errors, load_data
     from edgeprune.devices.runtime import find_runtime
     from edgeprune.evaluate.session import Session
 
+    require_same_inputs([Path(path) for path in paths])
     spec = _spec(paths[0])
     for path in paths:
         _classes(path)
@@ -55,6 +56,23 @@ def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfi
     for session in sessions:
         session.close()
     return {"accuracy": [int(n) / samples for n in right], "samples": samples, "agreement": agreeing / samples}
+
+
+def require_same_inputs(paths: Sequence[Path]) -> None:
+    """Make sure that data prepared for one file fits all of them.
+
+    Raises:
+        UsageError: their inputs differ in number or shape.
+    """
+    first, *others = [(path, _spec(path)[0]) for path in paths]
+    for path, shapes in others:
+        if shapes != first[1]:
+            a, b = (" and ".join("x".join(map(str, shape)) for shape in one) for one in (first[1], shapes))
+            raise UsageError(
+                f"{first[0].name} takes {a}, and {path.name} takes {b}.",
+                expected="inputs of one shape, as the data is prepared once for all files.",
+                fix="take the files one after the other, or leave out --data.",
+            )
 
 
 def _spec(path: str | Path) -> tuple[tuple[tuple[int | None, ...], ...], tuple[str, ...]]:

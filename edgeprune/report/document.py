@@ -123,7 +123,7 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "compiled": _compiled(artifact, file),
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
-        **{key: artifact.facts[key] for key in ("mixed", "prepared") if key in artifact.facts},
+        **{key: artifact.facts[key] for key in ("mixed", "prepared", "instructions") if key in artifact.facts},
         "min_runtime": profile["min_runtime"],
         "warnings": [*artifact.facts.get("warnings", []), *profile["warnings"], *_conversion_warnings(artifact)],
     }

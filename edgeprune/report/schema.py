@@ -127,6 +127,14 @@ class Estimated(Entry):
     model_version: Text | Count
 
 
+class Instructions(Entry):
+    """Of one inference, counted on an emulated board; never a time."""
+
+    device: Text
+    runtime: Text
+    count: Count
+
+
 class Latency(Entry):
     estimated: Estimated | None
     measured: list[Measured]
@@ -244,6 +252,7 @@ class Variant(Entry):
     operators: list[Operator] | None = None
     mixed: Mixed | None = None
     prepared: Prepared | None = None
+    instructions: Instructions | None = None  # None: built without --device emulator
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 

@@ -69,6 +69,7 @@ def variants_table(report: Report) -> Table:
     entries = [
         *_quality(report), *_size(), *_content(), *_placement(report), *_compiled(report),
         *(_measured(setup, first=not number) for number, setup in enumerate(setups(report))), *_estimated(report),
+        *_instructions(report),
     ]  # fmt: skip
     heads: list[Column] = [Column("Variant", numeric=False, code=True), *(column for column, _ in entries)]
     rows = [[_name(report, variant), *(cell(variant) for _, cell in entries)] for variant in report.variants]
@@ -243,6 +244,20 @@ def _estimated(report: Report) -> list[Entry]:
             lambda variant, kind=kind: _estimate(variant.latency.estimated, kind),  # type: ignore[misc]
         )
         for kind in kinds
+    ]
+
+
+def _instructions(report: Report) -> list[Entry]:
+    """What the emulated board counted; nothing where it was not asked. A build asks one board, with one runtime."""
+    counted = next((variant.instructions for variant in report.variants if variant.instructions), None)
+    if counted is None:
+        return []
+    note = f"of one inference, {counted.runtime} on an {counted.device.replace('emulator:', 'emulated')}"
+    return [
+        (
+            Column("Instructions", note, "Counted", level=IN_FILES),
+            lambda variant: fmt.count(variant.instructions.count if variant.instructions else None, "instructions"),
+        )
     ]
 
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from edgeprune.cli import main
+
 
 def edgeprune(*arguments, cwd=None):
     return subprocess.run(
@@ -54,6 +56,27 @@ def test_debug_shows_the_traceback(tmp_path):
     done = edgeprune("build", "--target", "rpi5000", "--debug", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["build", "--target", "rpi4"], "Finished stages and training epochs"),
+        (["--debug", "bench", "a.tflite"], "rows in the table"),
+        (["targets", "list"], "Interrupted.\n"),
+    ],
+)
+def test_ctrl_c_tells_what_is_kept(words, said, monkeypatch, capsys):
+    """An interrupted command ends with 130, and says what is left of its own work, not of another's."""
+
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["edgeprune", *words])
+    monkeypatch.setattr("edgeprune.cli.edgeprune.main", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        main()
+    assert said in capsys.readouterr().err
 
 
 def test_init_writes_a_recipe_once(tmp_path):

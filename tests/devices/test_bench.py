@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,9 +12,13 @@ import numpy as np
 import pytest
 
 from edgeprune.devices.bench import bench
-from edgeprune.devices.protocol import Job
-from edgeprune.devices.sample import load_sample
-from edgeprune.errors import ModelError, UsageError
+from edgeprune.devices.host import Host
+from edgeprune.devices.prefixes import prefixes
+from edgeprune.devices.protocol import DEVICES, Job
+from edgeprune.devices.sample import Sample, load_sample
+from edgeprune.errors import DeviceError, ModelError, UsageError
+from edgeprune.recipe import DataConfig
+from edgeprune.target import load_target
 
 FIGURES = {"median_ms", "p95_ms", "init_ms", "first_ms", "runs", "threads", "runtime", "kernels", "device", "sha256"}
 
@@ -53,6 +58,75 @@ def test_over_ssh(tiny_files, tmp_path, sshd):
     assert "times as long as float32.tflite" in " ".join(done.stdout.split())
     assert "95% interval" in " ".join(done.stdout.split())
     assert [row["delegate"] for row in rows(tmp_path)] == ["xnnpack", "xnnpack"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """60 images of 8x8x3 as an .npz."""
+    x = np.random.default_rng(0).random((60, 8, 8, 3), np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(60) % 4)
+    return tmp_path / "data.npz"
+
+
+def test_over_ssh_as_json(tiny_files, tmp_path, sshd, data):
+    """Over ssh, --json prints one document, with the accuracy there when data is given."""
+    words = [*tiny_files.values(), "--device", sshd.address, "--python", sys.executable, "--data", data, "--json"]
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["device"]["address"] == sshd.address
+    for result in found["results"]:
+        assert result.keys() >= FIGURES
+        assert result["device"].startswith("ssh: ")
+        assert result["accuracy"]["top1_agreement"] == 1
+        assert result["accuracy"]["samples"] > 0
+
+
+def test_rows_are_what_a_fit_reads(tiny_files, tmp_path):
+    """measurements.csv as bench writes it, with three files, is what `edgeprune targets fit` makes a target of."""
+    shorter = tmp_path / "shorter.tflite"
+    shorter.write_bytes(list(prefixes(tiny_files["float32"].read_bytes()))[2])
+    done = command(*tiny_files.values(), shorter, "--device", "host", "--target", "rpi4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = [sys.executable, "-m", "edgeprune", "targets", "fit", "mine", "--from", "measurements.csv"]
+    fitted = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "xnnpack: 3 measurements" in fitted.stdout
+    assert load_target(str(tmp_path / "mine.toml")).name == "mine"
+
+
+def test_no_board_in_the_cache(tiny_files, tmp_path):
+    """The emulator without its setup ends with 3 and names the command."""
+    environment = {**os.environ, "EDGEPRUNE_CACHE": str(tmp_path / "empty")}
+    done = command(tiny_files["int8"], "--device", "emulator", cwd=tmp_path, env=environment)
+    assert done.returncode == 3
+    assert "edgeprune emulator setup" in done.stderr or "apt install" in done.stderr
+
+
+def test_phones_and_tools_that_are_missing(tiny_files, tmp_path, phone):
+    """No benchmark_model on the phone, and no phone, end with 3 and one message."""
+    for address, word in ((phone.address, "--benchmark-binary"), ("adb://0123456789", "adb devices")):
+        done = command(tiny_files["int8"], "--device", address, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert word in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_files_of_several_shapes_share_no_data(tiny_files, tmp_path, data):
+    """With --data, a file whose inputs differ from the first one's ends with 2, before anything is measured."""
+    tf, tf_keras = pytest.importorskip("tensorflow"), pytest.importorskip("tf_keras")
+    flat, model = tmp_path / "flat.tflite", tf_keras.Sequential([tf_keras.layers.Dense(4, input_shape=[5])])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    flat.write_bytes(converter.convert())
+    done = command(tiny_files["int8"], flat, "--device", "host", "--data", data, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "int8.tflite takes 8x8x3, and flat.tflite takes 5." in done.stderr
+
+
+def test_a_table_of_operators_that_nobody_has(tiny_files):
+    """The runner refuses --operators instead of leaving it out, and names who has such a table."""
+    with pytest.raises(UsageError, match="adb://SERIAL or emulator"):
+        bench("host", Job((tiny_files["int8"],), profile_operators=True))
 
 
 def test_on_android(tiny_files, tmp_path, phone):
@@ -102,16 +176,43 @@ def test_a_board_that_goes_away(tiny_files, tmp_path, sshd):
     assert [int(row["runs"]) for row in rows(tmp_path)] == [result["runs"]]
 
 
-def test_accuracy_on_the_device(tiny_files, tmp_path):
-    """With data, accuracy there and here are measured on the same random samples, and the outputs compared."""
-    generator = np.random.default_rng(0)
-    x = generator.random((60, 8, 8, 3), np.float32)
-    y = np.arange(60) % 4
-    np.savez(tmp_path / "data.npz", x=x, y=y)
-    from edgeprune.recipe import DataConfig
+class Vanishing(Host):
+    """This machine, but it goes away when the outputs of file number ``after`` are fetched."""
 
+    after = 1
+
+    def pull(self, name, local):
+        Vanishing.after -= 1
+        if Vanishing.after < 0:
+            raise DeviceError("It is gone.")
+        super().pull(name, local)
+
+
+@pytest.fixture
+def sample():
+    return Sample((np.random.default_rng(0).random((20, 8, 8, 3), np.float32),), np.arange(20) % 4)
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_what_was_timed_is_kept_when_the_outputs_are_lost(tiny_files, monkeypatch, sample, compare):
+    """A device that goes away after the runs: figures are kept, and an earlier file's accuracy."""
+    monkeypatch.setitem(DEVICES, "host", f"{__name__}:Vanishing")
+    monkeypatch.setattr(Vanishing, "after", 0 if compare else 1)
+    rows = []
+    with pytest.raises(DeviceError) as caught:
+        bench("host", Job(tuple(tiny_files.values())), sample=sample, compare=compare, keep=rows.append)
+    first, second = caught.value.results
+    assert json.loads(json.dumps(caught.value.results))
+    assert [result["complete"] for result in (first, second)] == [not compare, False]
+    assert ("accuracy" in first, "accuracy" in second) == (not compare, False)
+    assert min(result["median_ms"] for result in rows) > 0
+    assert len(rows) == 2
+
+
+def test_accuracy_on_the_device(tiny_files, data):
+    """With data, accuracy there and here are measured on the same random samples, and the outputs compared."""
     files = (tiny_files["float32"], tiny_files["int8"])
-    sample = load_sample(files[0], tmp_path / "data.npz", DataConfig(scale=1.0))
+    sample = load_sample(files[0], data, DataConfig(scale=1.0))
     found = bench("host", Job(files), sample=sample)
     for result in found["results"]:
         accuracy = result["accuracy"]

@@ -8,18 +8,33 @@ import re
 import shutil
 import subprocess
 import zipfile
-from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edgeprune.cli.doctor import doctor
 from edgeprune.devices import emulator_download as download
-from edgeprune.devices.emulator_home import Debian, Home, Wheel, cache_folder, default_parts, require_tools
-from edgeprune.devices.emulator_setup import _unpack
+from edgeprune.devices.emulator_home import (
+    Cpu,
+    Debian,
+    Home,
+    Parts,
+    Wheel,
+    cache_folder,
+    default_parts,
+    require_tools,
+)
+from edgeprune.devices.emulator_setup import _unpack, setup
 from edgeprune.errors import MissingError
 from edgeprune.progress import Progress
 
 needs_apt = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb", "gpg", "gpgv")), reason="needs apt, dpkg and gpg"
+)
+
+
+needs_qemu = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("qemu-aarch64", "gcc")), reason="needs QEMU and gcc"
 )
 
 
@@ -219,6 +234,48 @@ def test_what_is_not_set_up_is_said(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "xdg/edgeprune"
 
 
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
+    """A colon, which separates folders for Python, is an error that names the variable to set."""
+    with pytest.raises(MissingError, match="EDGEPRUNE_CACHE"):
+        Home(tmp_path / "a:b").require()
+
+
+@needs_apt
+@needs_qemu
+@pytest.mark.parametrize("damage", ["lost", "cut short", "changed"])
+def test_setup_repairs_a_damaged_board(archive, wheel, tmp_path, monkeypatch, damage):
+    """A file that is gone, shorter, or different and so ends the start of a runtime: setup makes the board whole."""
+    home = Home(tmp_path / "home", Parts(archive.debian, Cpu(1, "BogoMIPS\t: 1\n"), {"tinything": wheel[0]}))
+    file = home.sysroot / "one"
+
+    def start(home, runtime):
+        if file.read_text() != "one":
+            raise MissingError("it does not start")
+
+    monkeypatch.setattr("edgeprune.devices.emulator_setup._try", start)
+    document = setup(home)
+    assert home.ready() == setup(home) == document
+    assert (home.sysroot / "proc/cpuinfo").read_text() == "processor\t: 0\nBogoMIPS\t: 1\n\n"
+    if damage == "lost":
+        file.unlink()
+    else:
+        file.write_text("o" if damage == "cut short" else "two")
+    if damage != "changed":
+        with pytest.raises(MissingError, match=r"(?s)is damaged.*edgeprune emulator setup"):
+            home.require()
+    setup(home)
+    assert file.read_text() == "one"
+    assert home.ready()
+
+
+def test_another_processor_is_another_board():
+    """What a program finds about the processor decides about kernels, and so belongs to what the board is made of."""
+    parts = default_parts()
+    other = dataclasses.replace(parts, cpu=dataclasses.replace(parts.cpu, cores=2))
+    assert other.digest != parts.digest
+    assert "CPU part\t: 0xd08" in parts.cpu.info
+
+
 def test_every_wheel_is_pinned():
     """Wheels are named by version and SHA-256, for aarch64 and Python 3.11, and the file name agrees."""
     parts = default_parts()
@@ -230,16 +287,34 @@ def test_every_wheel_is_pinned():
     assert "libc6" in parts.debian.packages
 
 
-@pytest.mark.skipif(shutil.which("qemu-aarch64") is None or shutil.which("gcc") is None, reason="needs QEMU and gcc")
-def test_the_plugin_compiles_once(tmp_path):
-    """The plugin is a shared library that QEMU can load; it is not compiled again."""
-    home = Home(tmp_path)
+@needs_qemu
+@pytest.mark.parametrize("ready", [True, False])
+def test_doctor_shows_the_state(tmp_path, monkeypatch, ready):
+    """The doctor says where the board is and with which QEMU, or how to set it up."""
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    if ready:
+        monkeypatch.setattr(Home, "ready", lambda home: {"qemu": "0.0"})
+    lines = CliRunner().invoke(doctor).output.splitlines()
+    (line,) = [line.strip() for line in lines if "emulated" in line]
+    if ready:
+        assert re.fullmatch(rf"ok +emulated Raspberry Pi, QEMU [1-9][\d.]+: {tmp_path}/emulator", line)
+    else:
+        assert re.match(r"missing .*edgeprune emulator setup", line)
+
+
+@needs_qemu
+@pytest.mark.parametrize("name", ["cache", "a,b=c d"])
+def test_the_plugin_compiles_once(tmp_path, name):
+    """The plugin is a shared library that QEMU can load, wherever it is; it is not compiled again."""
+    home = Home(tmp_path / name)
     built = home.plugin()
     assert built.read_bytes()[:4] == b"\x7fELF"
     stamp = built.stat().st_mtime_ns
     assert home.plugin() == built
     assert built.stat().st_mtime_ns == stamp
+    command = home.command("ai-edge-litert", [], os.devnull)
+    option = command[command.index("-plugin") + 1]
     loaded = subprocess.run(
-        ["qemu-aarch64", "-plugin", built, Path("/nowhere")], capture_output=True, text=True, check=False
+        ["qemu-aarch64", "-plugin", option, "/nowhere"], capture_output=True, text=True, check=False
     )
-    assert "plugin" not in loaded.stderr
+    assert "plugin" not in loaded.stderr.lower()

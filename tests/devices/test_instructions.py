@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgeprune.devices.instructions import WARMUP, instructions
+from edgeprune.devices.instructions import WARMUP, instructions, measure
 from edgeprune.devices.prefixes import prefixes
-from edgeprune.devices.protocol import open_device
+from edgeprune.devices.protocol import Job, open_device
 from edgeprune.devices.runner import set_random_inputs
 from edgeprune.devices.runtime import find_runtime
 from edgeprune.errors import DeviceError, UsageError
@@ -33,6 +33,27 @@ def test_missing_marks_are_an_error():
     """A log that broke off gives no number."""
     with pytest.raises(DeviceError, match="marks"):
         instructions(log(1_000)[:-20], 1)
+
+
+def test_counts_are_kept_when_the_board_fails(tiny_files, monkeypatch):
+    """Counts of whole files stay when a later file, or the table of operators, is not to be had."""
+    files = tuple(tiny_files.values())
+
+    def fail_after(calls):
+        def count(device, files, delegate, samples):
+            nonlocal calls
+            calls -= 1
+            if calls < 0:
+                raise DeviceError("It crashed.")
+            return [{"instructions": 7}]
+
+        monkeypatch.setattr("edgeprune.devices.instructions._count", count)
+
+    for calls, operators in ((1, False), (2, True)):
+        fail_after(calls)
+        with pytest.raises(DeviceError) as caught:
+            measure(None, Job(files, profile_operators=operators))
+        assert caught.value.results == [{"instructions": 7, "complete": False, "model": n} for n in range(calls)]
 
 
 @pytest.mark.parametrize("name", ["float32", "int8"])

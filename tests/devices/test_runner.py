@@ -68,6 +68,21 @@ def test_what_cannot_run(tiny_files, tmp_path, name, arguments, code):
     assert json.loads(done.stdout)["code"] == code
 
 
+def test_a_file_that_fails_when_it_runs(tmp_path):
+    """What loads and then cannot be run, here an index beyond a table, is an error about the file (2), as JSON."""
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32)])
+    def beyond(x):
+        return {"y": tf.gather(tf.constant([1.0, 2.0, 3.0]), tf.cast(tf.reduce_sum(x) + 9, tf.int32))}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([beyond.get_concrete_function()])
+    (tmp_path / "beyond.tflite").write_bytes(converter.convert())
+    done = run(FILE, tmp_path / "beyond.tflite")
+    assert done.returncode == runner.MODEL
+    assert "cannot run the file" in json.loads(done.stdout)["error"]
+
+
 def test_outputs_of_samples(tiny_files, tmp_path):
     """Samples run one by one, quantized on the way in and back on the way out."""
     generator = np.random.default_rng(0)
@@ -114,6 +129,41 @@ def test_vcgencmd_is_asked(tmp_path, monkeypatch):
         tool.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         assert runner.circumstances()["throttling"] == expected
+
+
+PI = """processor\t: {core}
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd08
+CPU revision\t: 3
+
+"""
+PI_TAIL = """Hardware\t: BCM2835
+Revision\t: c03111
+Serial\t\t: 100000003d1d1c36
+Model\t\t: Raspberry Pi 4 Model B Rev 1.1
+"""
+INTEL = "vendor_id\t: GenuineIntel\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.00GHz\nflags\t\t: fpu\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "tree", "name"),
+    [
+        (PI.format(core=0) + PI.format(core=1) + PI_TAIL, None, "Raspberry Pi 4 Model B Rev 1.1"),
+        (PI.format(core=0) + "Hardware\t: BCM2835\n", "Raspberry Pi 3 Model B", "Raspberry Pi 3 Model B"),
+        (PI.format(core=0) + "Hardware\t: BCM2835\n", None, "CPU part 0xd08"),
+        ("Hardware\t: BCM2835\n", None, "BCM2835"),
+        (INTEL, None, "Intel(R) Xeon(R) CPU @ 2.00GHz"),
+    ],
+)
+def test_the_processor_is_named_by_what_says_most(monkeypatch, cpuinfo, tree, name):
+    """The board's model comes before the family of its chip, wherever each stands in /proc/cpuinfo."""
+    files = {"/proc/cpuinfo": cpuinfo, "/proc/device-tree/model": tree}
+    monkeypatch.setattr(runner, "_read", files.get)
+    assert runner.cpu_model() == name
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from edgeprune.devices.protocol import open_device
 from edgeprune.errors import DeviceError, UsageError
+from edgeprune.external import Ended
 
 NASTY = [
     "with space",
@@ -65,6 +66,37 @@ def test_exit_codes_and_streams(sshd):
             assert done.stderr.startswith("err")
 
 
+@pytest.mark.parametrize("word", ["A=B", "if", "!", "eval", ".", "command", "a b", "$(id)", "~"])
+def test_the_first_word_is_a_program(sshd, word):
+    """What the shell would take for an assignment or a word of its own is a program that is not there."""
+    with open_device(sshd.address) as device:
+        done = device.run([word, "touch", "tricked"], timeout_s=30)
+        assert done.code in (126, 127)
+        assert device.run(["ls"], timeout_s=30).stdout == b""
+        with pytest.raises(UsageError, match="not a program"):
+            device.run(["-a", "x", "touch"], timeout_s=30)
+
+
+@pytest.mark.parametrize("address", ["ssh://host", "adb://serial"])
+def test_scripts_are_one_line(tmp_path, monkeypatch, address):
+    """No script has a newline, or an exclamation mark, which some login shells take for something even in quotes."""
+    scripts = []
+
+    def client(self, script, timeout_s, stdin):
+        scripts.append(script)
+        return Ended(0, b"<edgeprune-begin>3\nb\nc\nd\n<edgeprune-end:0>", b"", 0.1)
+
+    device = open_device(address)
+    monkeypatch.setattr(type(device), "_client", client)
+    with device:
+        device.info()
+        device.run(["python3", "runner.py"], timeout_s=1)
+        if address.startswith("ssh"):
+            device.pull("file", tmp_path / "file")
+    assert len(scripts) >= 4
+    assert not any(character in script for script in scripts for character in "\n!")
+
+
 def test_names_on_the_device_cannot_lead_elsewhere(sshd, tmp_path):
     """A name with a slash, a leading hyphen or a dot is refused before anything is sent."""
     device = open_device(sshd.address)
@@ -79,6 +111,7 @@ def test_names_on_the_device_cannot_lead_elsewhere(sshd, tmp_path):
         ({"IdentityFile": "{folder}/stranger"}, "none of your keys"),
         ({"UserKnownHostsFile": "/dev/null"}, "host key is not known"),
         ({"UserKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "no"}, "host key is not known"),
+        ({"UserKnownHostsFile": "/dev/null", "NoHostAuthenticationForLocalhost": "yes"}, "host key is not known"),
         ({"UserKnownHostsFile": "{folder}/changed"}, "another one than before"),
     ],
 )
