@@ -12,7 +12,7 @@ from rich.text import Text
 
 def profile_table(found: dict[str, Any]) -> Table:
     """Size, memory and operators of a .tflite file."""
-    table = Table(title=f"{found['file']}: {found['bytes']:,} bytes, {found['gzip_bytes']:,} after gzip")
+    table = Table(title=f"{found['file']}: {found['bytes']:,} bytes, about {found['gzip_bytes']:,} after gzip")
     for column in ("#", "operator", "version", "output", "MACs", "estimated ms"):
         table.add_column(column, justify="right" if column in ("#", "MACs", "estimated ms") else "left")
     for row in found["operators"]:

@@ -92,8 +92,10 @@ class Profile:
 
     ``placement`` is None for a target without an accelerator; see :class:`edgeprune.profile.placement.Placement` for
     its keys. ``delegates`` has the same keys for each delegate of the runtime that the target has. ``performance`` is
-    what the target's compiler estimates. ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases,
-    ``min_litert`` in those of ai-edge-litert; None when the table of releases does not know an operator in the file.
+    what the target's compiler estimates. ``gzip_bytes`` are of a quick level, up to a tenth above the best, and
+    ``zstd_bytes`` None, unless the best was asked for: it takes seconds. ``min_runtime`` counts in TensorFlow (and
+    tflite-runtime) releases, ``min_litert`` in those of ai-edge-litert; None when the table of releases does not know
+    an operator in the file.
     """
 
     file: str
@@ -101,7 +103,7 @@ class Profile:
     sha256: str
     bytes: int
     gzip_bytes: int
-    zstd_bytes: int
+    zstd_bytes: int | None
     params: int
     nonzero_params: int
     weight_sparsity: float | None
@@ -130,6 +132,7 @@ def profile(
     *,
     kernels: AnyKernels | None = None,
     threads: int | None = None,
+    best_compression: bool = False,
 ) -> Profile:
     """Profile a .tflite file.
 
@@ -140,6 +143,7 @@ def profile(
         target: the board: a :class:`~edgeprune.target.Target`, its name or its TOML file.
         kernels: that the latency is estimated for: 'builtin', 'xnnpack' or 'edgetpu'; None for the target's default.
         threads: None for the target's default.
+        best_compression: take the time for gzip at level 9 and zstd at level 19.
 
     Raises:
         ModelError: the file is missing, damaged or not a .tflite.
@@ -165,17 +169,18 @@ def profile(
     found = placement_of(path, graph, chosen, compiled)
     placed = None if found.mapped is None else Placement(found.mapped, DEFAULT_CACHE_BYTES)
     predicted = latency.predict(graph, chosen, kernels, threads, placed) if chosen else None
+    table = size.kernels(model)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
         file=str(path),
         target=chosen.name if chosen else None,
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
-        gzip_bytes=size.gzip_bytes(content),
-        zstd_bytes=size.zstd_bytes(content),
+        gzip_bytes=size.gzip_bytes(content, 9 if best_compression else size.QUICK_GZIP),
+        zstd_bytes=size.zstd_bytes(content) if best_compression else None,
         params=size.params(model),
         nonzero_params=size.nonzero_params(model),
-        weight_sparsity=size.weight_sparsity(model),
+        weight_sparsity=size.weight_sparsity(table),
         macs=macs.macs(model),
         latency=_latency(graph, chosen, predicted, threads),
         memory=_memory(graph, plan),
@@ -186,7 +191,7 @@ def profile(
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
         operators=_operators(graph, predicted.operator_ms if predicted else None),
-        kernels=tuple(_kernel_row(kernel, path_taken) for kernel in size.kernels(model)),
+        kernels=tuple(_kernel_row(kernel, path_taken) for kernel in table),
         warnings=(
             *(versions.runtime_warnings(model, chosen) if chosen else ()),
             *(path_taken.warnings if path_taken else ()),

@@ -58,3 +58,25 @@ def test_profile_does_not_import_tensorflow(artifacts):
     )
     done = subprocess.run([sys.executable, "-c", code, str(artifacts["int8"])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_only_a_build_waits_for_the_best_compression(artifacts, monkeypatch):
+    """A profile computes no zstd and a quick gzip; asked for the best compression, it gives the sizes of both."""
+    from edgeprune.profile import size
+
+    best = package.profile(artifacts["int8"], best_compression=True)
+    monkeypatch.setattr(size, "zstd_bytes", lambda content: pytest.fail("zstd takes seconds"))
+    quick = package.profile(artifacts["int8"])
+    assert quick.zstd_bytes is None
+    assert quick.gzip_bytes >= best.gzip_bytes > 0 < best.zstd_bytes
+
+
+def test_zeros_and_distinct_weights_are_counted_once(artifacts, monkeypatch):
+    """The weights, most of a file, are walked through once for the table of kernels and the sparsity of all."""
+    from edgeprune.profile import size
+
+    calls = []
+    counting = size.distinct
+    monkeypatch.setattr(size, "distinct", lambda tensor: calls.append(tensor.index) or counting(tensor))
+    package.profile(artifacts["float32"])
+    assert len(calls) == len(set(calls)) > 0
