@@ -11,7 +11,19 @@ from tiny_files import Given, tflite_of
 
 import edgeprune.profile as profile_package
 from edgeprune.errors import ModelError
-from edgeprune.profile import check, delegates, edgetpu, flatbuffer, latency, macs, memory, size, sparse, versions
+from edgeprune.profile import (
+    check,
+    compare,
+    delegates,
+    edgetpu,
+    flatbuffer,
+    latency,
+    macs,
+    memory,
+    size,
+    sparse,
+    versions,
+)
 from edgeprune.target import load_target
 
 
@@ -108,7 +120,7 @@ def test_overlapping_tables_run_out_of_budget(artifacts):
         parser.model()
 
 
-def exercise(content: bytes) -> None:
+def exercise(content: bytes, folder: Path | None = None) -> None:
     """Everything that the package computes from a file."""
     model = flatbuffer.parse(content)
     for graph in model.subgraphs:
@@ -124,6 +136,9 @@ def exercise(content: bytes) -> None:
         for kernels in latency.available(target):
             latency.predict(model.subgraphs[0], target, kernels)
         check.check([check.Subject(Path("model.tflite"), model)], target)
+    if folder:
+        (folder / "mutated.tflite").write_bytes(content)
+        compare.compare(folder / "mutated.tflite", folder / "mutated.tflite", "rpi4")
 
 
 def mutate(content: bytes, generator: random.Random) -> bytes:
@@ -140,14 +155,14 @@ def mutate(content: bytes, generator: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("rounds", [200, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_mutated_files_are_read_or_refused(artifacts, rounds):
+def test_mutated_files_are_read_or_refused(artifacts, tmp_path, rounds):
     """Whatever bytes change, reading and profiling give a result or a ModelError, never another exception."""
     generator = random.Random(rounds)
     contents = [path.read_bytes() for path in artifacts.values()]
     refused = 0
     for _ in range(rounds):
         try:
-            exercise(mutate(generator.choice(contents), generator))
+            exercise(mutate(generator.choice(contents), generator), tmp_path)
         except ModelError:
             refused += 1
     assert 0 < refused < rounds
