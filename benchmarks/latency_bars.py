@@ -77,9 +77,7 @@ def misses(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
         if found := row.misses():
-            lines.append(
-                f"- {row.device}, {row.kernels}: {'; '.join(found)}. Would close it: {CLOSES.get(row.device, 'more architectures.')}"
-            )
+            lines.append(f"- {row.device}, {row.kernels}: {'; '.join(found)}. Would close it: {_closes(row)}")
     return lines or ["None."]
 
 
