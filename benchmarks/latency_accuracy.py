@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from latency_bars import Row, misses, table
 from latency_data import Point, groups, load, samples
 
 from edgeprune.profile import latency_prior as prior
@@ -224,12 +225,8 @@ def errors(points: list[Point], residuals: np.ndarray) -> Errors:
     )
 
 
-def device_rows(lab: Lab) -> list[str]:
-    rows = [
-        "| device | kernels | architectures | files | median error | of the median architecture | rank correlation | "
-        "in the range |",
-        "|---" * 8 + "|",
-    ]
+def device_rows(lab: Lab) -> list[Row]:
+    rows = []
     for one in FITS:
         points, residuals = lab.of(one), lab.left_out(one) if one.devices else None
         for device in one.devices:
@@ -238,12 +235,9 @@ def device_rows(lab: Lab) -> list[str]:
             found = errors([points[i] for i in mine], residuals[mine])
             names = groups([points[i] for i in mine])
             median = np.median([np.median(np.abs(np.expm1(residuals[mine][names == n]))) for n in np.unique(names)])
-            covered = "–" if np.isnan(found.covered) else f"{found.covered:.0%}"
-            rank = "–" if np.isnan(found.rank) else f"{found.rank:.3f}"
-            rows.append(
-                f"| {device} | {one.kernels} | {len(np.unique(names))} | {len(mine)} | {found.median:.1%} | "
-                f"{median:.1%} | {rank} | {covered} |"
-            )
+            rank, covered = (None if np.isnan(value) else float(value) for value in (found.rank, found.covered))
+            count = len(np.unique(names))
+            rows.append(Row(device, one.kernels, count, len(mine), found.median, float(median), rank, covered))
     return rows
 
 
@@ -316,14 +310,14 @@ def main() -> None:
     options = parser.parse_args()
     lab = Lab(load(options.table, options.cache))
     residuals, names = lab.transferred()
-    derived = range_factor(residuals, names)
+    derived, rows = range_factor(residuals, names), device_rows(lab)
     lines = [
         "# Latency estimates against published measurements", "",
         "`python benchmarks/latency_accuracy.py --cache FOLDER --write`", "",
         "Predicted by fits to which no width, depth or input size of the architecture contributed, nor to those that "
         "they start from. Repeats of a measurement are one file with their median. 'In the range': share inside a "
         f"range, meant for {COVERED:.0%}, that was made without the architecture.", "",
-        *device_rows(lab), "", "## By architecture left out", "", *family_rows(lab), "",
+        *table(rows), "", "## Misses", "", *misses(rows), "", "## By architecture left out", "", *family_rows(lab), "",
         "## Boards without measurements", "",
         "Whole boards predicted from others by hardware facts: median error "
         f"{np.median(np.abs(np.expm1(residuals))):.1%}, {COVERED:.0%} within a factor of {derived:.2f}, which is the "

@@ -66,9 +66,9 @@ def gate_latency(variant: dict[str, Any]) -> tuple[float, str]:
         return on_target[0]["median_ms"], f"measured on {on_target[0]['device']}"
     if estimated:
         low, high = estimated["low_ms"], estimated["high_ms"]
+        spread = f"80 % range {low:.3g} to {high:.3g} ms, latency model" if low < high else "without a range, by"
         return estimated["median_ms"], (
-            f"estimated for the target, 80 % range {low:.3g} to {high:.3g} ms, latency model "
-            f"{estimated['model_version']}; not measured there"
+            f"estimated for the target, {spread} {estimated['model_version']}; not measured there"
         )
     return measured[0]["median_ms"], (
         f"measured on {measured[0].get('device', 'this machine')}, not on the target, for which there is no estimate"

@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.resources
 import tomllib
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -194,6 +195,23 @@ class Target(Facts):
             complaints = [f"no source for {path}" for path in missing]
             raise ValueError("; ".join(complaints + [f"a source for {path}, which is not there" for path in unused]))
         return self
+
+
+def with_runtime(target: Target, text: str) -> Target:
+    """The target with another runtime installed on it: 'ai-edge-litert 2.1.6'.
+
+    Raises:
+        TargetError: no runtime that is known, or no version.
+    """
+    package, _, version = text.partition(" ")
+    try:
+        runtime = Runtime.model_validate({"package": package, "version": version.strip()})
+    except pydantic.ValidationError:
+        packages = typing.get_args(Runtime.model_fields["package"].annotation)
+        raise TargetError(
+            f"{text!r} is no runtime.", expected=f"a package ({', '.join(packages)}) and its version: 'NAME 2.1.6'."
+        ) from None
+    return target.model_copy(update={"runtime": runtime})
 
 
 def target_names() -> list[str]:

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
+@click.option("--target", help="Estimate latency, too: a name from `edgeprune targets list`, or a TOML file.")
 @click.option("--data", help="Compare accuracy too: a source as `edgeprune build --data` takes it.")
 @click.option("--recipe", help="Where [data] says how the data is prepared.  [default: ./edgeprune.toml]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def compare(a: str, b: str, data: str | None, recipe: str | None, as_json: bool) -> None:
+def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | None, as_json: bool) -> None:
     """Two .tflite files A and B side by side: sizes, memory, MACs, operators, and accuracy if data is given."""
     import json
 
     from edgeprune.profile.compare import compare as compare_files
 
-    found = compare_files(a, b)
+    found = compare_files(a, b, target)
     found["accuracy"] = _accuracy((a, b), data, recipe) if data else None
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -56,7 +57,12 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
         whole.add_column(name, justify="right" if name else "left")
     for key, (label, less_is_better) in FIGURES.items():
         pair = found["figures"][key]
-        whole.add_row(label, _shown(pair["a"]), _shown(pair["b"]), _change(pair, less_is_better))
+        if key == "estimated_ms":
+            if found["target"]:
+                label, values = f"{label} on {found['target']}", (_milliseconds(pair["a"]), _milliseconds(pair["b"]))
+                whole.add_row(label, *values, _change(pair, less_is_better, fraction=False))
+        else:
+            whole.add_row(label, _shown(pair["a"]), _shown(pair["b"]), _change(pair, less_is_better))
     if found["accuracy"]:
         values = found["accuracy"]["accuracy"]
         points = {"a": values[0], "b": values[1], "change": values[1] - values[0]}
@@ -70,11 +76,36 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
         cells = [_both(row, key) for key in ("count", "macs", "weight_bytes", "output_bytes")]
         kinds.add_row(row["operator"], _types(row), *cells)
     yield kinds
+    if found["aligned"]:
+        yield _one_by_one(found)
+
+
+def _one_by_one(found: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="one by one (conversions of number formats left out)")
+    keys = ["macs", "weight_bytes", "written_bytes", *(["estimated_ms"] if found["target"] else [])]
+    for name in ("#", "operator", "output", "type", *(key.replace("_", " ") for key in keys)):
+        table.add_column(name, justify="left" if name in ("operator", "output", "type") else "right")
+    for place, row in enumerate(found["aligned"]):
+        shapes = ["x".join(map(str, row[side]["output_shape"])) for side in ("a", "b")]
+        types = [row[side]["dtype"] or "–" for side in ("a", "b")]
+        cells = [_both(row, key) for key in keys]
+        table.add_row(str(place), row["operator"], _arrow(shapes), _arrow(types), *cells)
+    return table
+
+
+def _arrow(sides: list[str]) -> str:
+    return sides[0] if sides[0] == sides[1] else " → ".join(sides)
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _types(row: dict[str, Any]) -> str:
     sides = [", ".join(row[side]["dtypes"]) if row[side] else "–" for side in ("a", "b")]
-    return sides[0] if sides[0] == sides[1] else " → ".join(sides)
+    return _arrow(sides)
 
 
 def _shown(value: Any) -> str:
@@ -83,14 +114,15 @@ def _shown(value: Any) -> str:
     return f"{value:.1%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _change(pair: dict[str, Any], less_is_better: bool | None) -> Text:
+def _change(pair: dict[str, Any], less_is_better: bool | None, *, fraction: bool = True) -> Text:
+    """``fraction``: numbers that are not whole are fractions, whose change is in points."""
     from rich.text import Text
 
     change = pair["change"]
     if not change:
         same = pair["a"] == pair["b"]
         return Text("same" if same else "differs", style="dim" if same else "yellow")
-    if isinstance(change, float):  # a fraction
+    if isinstance(change, float) and fraction:
         text = f"{change * 100:+.1f} points"
     else:
         text = f"{change / pair['a']:+.1%}" if pair["a"] else f"{change:+,}"
@@ -109,7 +141,6 @@ def _both(row: dict[str, Any], key: str) -> Text:
     """'3' where both have 3, else '3 → 2', green where B has less."""
     from rich.text import Text
 
-    a, b = ((row[side] or {}).get(key, 0) for side in ("a", "b"))
-    if a == b:
-        return Text(f"{a:,}", style="dim")
-    return Text(f"{a:,} → {b:,}", style="green" if b < a else "red")
+    a, b = ((row[side] or {}).get(key) or 0 for side in ("a", "b"))
+    shown = [f"{value:.3f}" if isinstance(value, float) else f"{value:,}" for value in (a, b)]
+    return Text(_arrow(shown), style="dim" if a == b else "green" if b < a else "red")

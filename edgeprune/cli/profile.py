@@ -16,18 +16,27 @@ if TYPE_CHECKING:
 @click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
 @click.option("--kernels", type=click.Choice(["builtin", "xnnpack", "edgetpu"]), help="[default: the target's]")
 @click.option("--threads", type=int, help="That one inference may use.  [default: the target's]")
+@click.option("--runtime", help="That you will install: 'ai-edge-litert 2.1.6'.  [default: the target's]")
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder for latency.png and memory.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def profile(
-    file: str, target: str, kernels: AnyKernels | None, threads: int | None, plot: Path | None, as_json: bool
+    file: str,
+    target: str,
+    kernels: AnyKernels | None,
+    threads: int | None,
+    runtime: str | None,
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
     """Size, memory and operators of a .tflite FILE, and how long it should take on the target."""
     import json
 
     from edgeprune.profile import profile as profile_file
-    from edgeprune.target import load_target
+    from edgeprune.target import load_target, with_runtime
 
-    found = profile_file(file, load_target(target), kernels=kernels, threads=threads).to_dict()
+    chosen = load_target(target)
+    chosen = with_runtime(chosen, runtime) if runtime else chosen
+    found = profile_file(file, chosen, kernels=kernels, threads=threads).to_dict()
     if plot:
         from edgeprune.report.profile_plots import write_pngs
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 def profile_table(found: dict[str, Any]) -> Table:
     """Size, memory and operators of a .tflite file."""
-    table = Table(title=f"{found['file']}: {found['bytes']:,} bytes, {found['gzip_bytes']:,} after gzip")
+    table = Table(title=f"{found['file']}: {found['bytes']:,} bytes, about {found['gzip_bytes']:,} after gzip")
     for column in ("#", "operator", "version", "output", "MACs", "estimated ms"):
         table.add_column(column, justify="right" if column in ("#", "MACs", "estimated ms") else "left")
     for row in found["operators"]:
@@ -23,8 +23,12 @@ def profile_table(found: dict[str, Any]) -> Table:
     memory = found["memory"]
     table.caption = "\n".join(
         [
-            f"{found['params']:,} parameters, {_zeros(found['weight_sparsity'])}",
-            f"{found['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, most in use at {memory['peak_operator']}",
+            f"{found['params']:,} parameters, {found['weight_bytes']:,} bytes of weights; "
+            f"{_zeros(found['weight_sparsity'])}",
+            f"{found['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, most in use "
+            f"{memory['peak_bytes']:,} at {memory['peak_operator']}",
+            f"needs TensorFlow Lite {found['min_runtime'] or '(not known)'}, or ai-edge-litert "
+            f"{found['min_litert'] or '(not known)'}, or later",
             *placement_lines(found),
             *_latency_lines(found),
             *found["warnings"],
@@ -44,6 +48,7 @@ def placement_lines(found: dict[str, Any]) -> Iterator[str]:
         unsure = f", {place['uncertain_ops']} of them in doubt" if place["uncertain_ops"] else ""
         yield f"{place['processor']} ({place['source']}): {place['accelerator_ops']} of {total} operators{unsure}"
         yield from dict.fromkeys(f"  {row['name']}: {row['status']}" for row in place["not_mapped"])
+        yield from dict.fromkeys(f"  {note}" for note in place.get("notes", ()))
         if place["cached_param_bytes"] is not None:
             yield (
                 f"  parameters: {place['cached_param_bytes']:,} bytes cached on the chip, "
@@ -65,7 +70,9 @@ def _latency_lines(found: dict[str, Any]) -> Iterator[str]:
     """The default estimate first, then those with other kernels."""
     latency = found["latency"]
     if latency["estimated"] is None:
-        yield f"no latency estimate: nothing is known about the speed of {found['target']}"
+        yield f"no latency estimate: {latency['unknown']}"
+        return
+    if latency["estimated"]["origin"] == "compiler":  # its figure stands with the placement
         return
     for entry in (latency["estimated"], *latency["others"]):
         yield (

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgeprune.cli.options import device_options
+
+if TYPE_CHECKING:
+    from edgeprune.target import Target
 
 
 @click.group()
@@ -44,31 +50,72 @@ def show(name: str, as_json: bool) -> None:
 
 @targets.command()
 @click.argument("name")
-@click.option("--from", "table", type=click.Path(path_type=Path), required=True, help="CSV made by `edgeprune bench`.")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE.tflite...]")
+@click.option("--from", "table", type=click.Path(path_type=Path), help="CSV made by `edgeprune bench`.")
+@click.option("--device", help="Measure the FILEs there first: host, ssh://USER@HOST[:PORT] or adb://SERIAL.")
 @click.option("--base", help="The target to start from.  [default: the one that the measurements name]")
+@click.option("--runs", type=click.IntRange(10), default=50, show_default=True, help="With --device.")
+@device_options
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.toml]")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
-def fit(name: str, table: Path, base: str | None, out: Path | None, force: bool) -> None:
-    """Fit a target NAME of your own to measurements of a board.
+def fit(
+    name: str,
+    files: tuple[Path, ...],
+    table: Path | None,
+    device: str | None,
+    base: str | None,
+    out: Path | None,
+    force: bool,
+    **settings: Any,
+) -> None:
+    """Fit a target NAME of your own to measurements of a board: a table, or FILEs that are measured now.
 
     The result is a TOML file, to be used as --target FILE. Measure at least three models with each set of kernels; the
-    more they differ, the better.
+    more they differ, the better. What is measured now is added to NAME-measurements.csv beside it.
     """
-    from edgeprune.errors import OutputError, TargetError
-    from edgeprune.profile.measurements import base_name, fit_target, read_measurements
+    from edgeprune.errors import TargetError, UsageError
+    from edgeprune.files import output_errors
+    from edgeprune.profile import measurements
     from edgeprune.target import load_target, to_toml
 
     path = out or Path(f"{name}.toml")
     if path.exists() and not force:
         raise TargetError(f"{path} is there already.", fix="use --force to replace it, or --out for another file.")
-    start = load_target(base or base_name(table))
-    target = fit_target(name, start, read_measurements(table))
-    try:
+    if (table is None) == (device is None) or bool(files) != bool(device) or (device and not base):
+        raise UsageError(
+            "Where the measurements come from is not clear.",
+            expected="--from TABLE.csv; or --device ADDRESS --base NAME and files to measure there.",
+        )
+    rows = table or path.with_name(f"{name}-measurements.csv")
+    start = load_target(base or measurements.base_name(rows))
+    if device:
+        _measure(device, files, rows, start, settings)
+    left = measurements.left_out(rows)
+    target = measurements.fit_target(name, start, measurements.read_measurements(rows), left)
+    with output_errors(path):
         path.write_text(to_toml(target), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}.", fix="choose another file with --out."
-        ) from None
+    _print_fit(target, measurements.words_left_out(left))
+    click.echo(f"{path} written; use it as --target {path}")
+
+
+def _measure(device: str, files: tuple[Path, ...], table: Path, base: Target, settings: dict[str, Any]) -> None:
+    """Add a row to the table for each file, with each set of kernels that the base has coefficients for."""
+    from edgeprune.devices import table as rows
+    from edgeprune.devices.bench import bench
+    from edgeprune.devices.protocol import Job
+    from edgeprune.profile.latency import available
+
+    def keep(result: dict[str, Any]) -> None:
+        rows.append(table, [result])
+
+    rows.check(table)
+    delegates = {"xnnpack": "default", "builtin": "builtin"}
+    for kernels in sorted(delegates.keys() & set(available(base)), reverse=True):
+        job = Job(files, threads=base.threads, delegate=delegates[kernels], **settings)
+        bench(device, job, target=base.name, keep=keep)
+
+
+def _print_fit(target: Target, left_out: str) -> None:
     assert target.latency is not None
     for kernels in ("builtin", "xnnpack"):
         if found := getattr(target.latency, kernels):
@@ -77,4 +124,5 @@ def fit(name: str, table: Path, base: str | None, out: Path | None, force: bool)
             click.echo(
                 f"{kernels}: {found.measurements} measurements, {words}; 80 % range: factor {found.range_factor}"
             )
-    click.echo(f"{path} written; use it as --target {path}")
+    if left_out:
+        click.echo(left_out.strip())

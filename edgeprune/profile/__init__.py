@@ -19,26 +19,13 @@ if TYPE_CHECKING:
     from edgeprune.profile.graph import Subgraph, TFLiteModel
     from edgeprune.profile.latency import AnyKernels, Estimate, Prediction
     from edgeprune.profile.memory import MemoryPlan
+    from edgeprune.profile.operators import OperatorRow
     from edgeprune.profile.size import Kernel
     from edgeprune.profile.sparse_path import SparsePath
+    from edgeprune.profile.target_placement import Found
     from edgeprune.target import Target
 
-__all__ = ["KernelRow", "Latency", "Memory", "OperatorRow", "Profile", "profile"]
-
-
-@dataclass(frozen=True)
-class OperatorRow:
-    """One operator of the main subgraph. Shapes as [batch, ...]; a missing optional input or output is None."""
-
-    index: int
-    name: str
-    version: int
-    output_name: str
-    input_shape: tuple[int, ...] | None
-    output_shape: tuple[int, ...] | None
-    dtype: str | None  # of the output
-    macs: int
-    estimated_ms: float | None  # on the target; None without one, or where nothing is known about it
+__all__ = ["KernelRow", "Latency", "Memory", "Profile", "profile"]
 
 
 @dataclass(frozen=True)
@@ -79,11 +66,12 @@ class Memory:
 class Latency:
     """Estimated latency on the target; None without a target, or where nothing is known about it.
 
-    ``others``: with the other kernels that the target has coefficients for.
+    ``others``: with the other kernels that the target has coefficients for. ``unknown``: why there is no estimate.
     """
 
     estimated: Estimate | None
-    others: tuple[Estimate, ...]
+    others: tuple[Estimate, ...] = ()
+    unknown: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +80,10 @@ class Profile:
 
     ``placement`` is None for a target without an accelerator; see :class:`edgeprune.profile.placement.Placement` for
     its keys. ``delegates`` has the same keys for each delegate of the runtime that the target has. ``performance`` is
-    what the target's compiler estimates. ``min_runtime`` counts in TensorFlow (and tflite-runtime) releases,
-    ``min_litert`` in those of ai-edge-litert; None when the table of releases does not know an operator in the file.
+    what the target's compiler estimates. ``gzip_bytes`` are of a quick level, up to a tenth above the best, and
+    ``zstd_bytes`` None, unless the best was asked for: it takes seconds. ``min_runtime`` counts in TensorFlow (and
+    tflite-runtime) releases, ``min_litert`` in those of ai-edge-litert; None when the table of releases does not know
+    an operator in the file.
     """
 
     file: str
@@ -101,11 +91,14 @@ class Profile:
     sha256: str
     bytes: int
     gzip_bytes: int
-    zstd_bytes: int
+    zstd_bytes: int | None
     params: int
     nonzero_params: int
     weight_sparsity: float | None
     macs: int
+    weight_bytes: int  # of the kernels, as stored
+    subgraphs: int
+    metadata: tuple[str, ...]  # names
     latency: Latency
     memory: Memory
     sparse_path: SparsePath | None  # None: nothing in the file is stored sparse
@@ -130,6 +123,7 @@ def profile(
     *,
     kernels: AnyKernels | None = None,
     threads: int | None = None,
+    best_compression: bool = False,
 ) -> Profile:
     """Profile a .tflite file.
 
@@ -140,6 +134,7 @@ def profile(
         target: the board: a :class:`~edgeprune.target.Target`, its name or its TOML file.
         kernels: that the latency is estimated for: 'builtin', 'xnnpack' or 'edgetpu'; None for the target's default.
         threads: None for the target's default.
+        best_compression: take the time for gzip at level 9 and zstd at level 19.
 
     Raises:
         ModelError: the file is missing, damaged or not a .tflite.
@@ -152,6 +147,7 @@ def profile(
     from edgeprune.profile import latency, macs, memory, size, versions
     from edgeprune.profile.features_edgetpu import DEFAULT_CACHE_BYTES, Placement
     from edgeprune.profile.flatbuffer import parse, read_bytes
+    from edgeprune.profile.operators import operator_rows
     from edgeprune.profile.sparse_path import sparse_path
     from edgeprune.profile.target_placement import delegates_of, placement_of
     from edgeprune.target import load_target
@@ -164,20 +160,25 @@ def profile(
     path_taken = sparse_path(model, chosen.runtime if chosen else None)
     found = placement_of(path, graph, chosen, compiled)
     placed = None if found.mapped is None else Placement(found.mapped, DEFAULT_CACHE_BYTES)
-    predicted = latency.predict(graph, chosen, kernels, threads, placed) if chosen else None
+    known = chosen and not versions.compiled_operators(graph)  # what is in these cannot be seen
+    predicted = latency.predict(graph, chosen, kernels, threads, placed) if chosen and known else None
+    table = size.kernels(model)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
         file=str(path),
         target=chosen.name if chosen else None,
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
-        gzip_bytes=size.gzip_bytes(content),
-        zstd_bytes=size.zstd_bytes(content),
+        gzip_bytes=size.gzip_bytes(content, 9 if best_compression else size.QUICK_GZIP),
+        zstd_bytes=size.zstd_bytes(content) if best_compression else None,
         params=size.params(model),
         nonzero_params=size.nonzero_params(model),
-        weight_sparsity=size.weight_sparsity(model),
+        weight_sparsity=size.weight_sparsity(table),
         macs=macs.macs(model),
-        latency=_latency(graph, chosen, predicted, threads),
+        weight_bytes=sum(kernel.stored_bytes for kernel in table),
+        subgraphs=len(model.subgraphs),
+        metadata=tuple(model.metadata),
+        latency=_latency(graph, chosen, predicted, threads, found),
         memory=_memory(graph, plan),
         sparse_path=path_taken,
         placement=found.placement,
@@ -185,8 +186,8 @@ def profile(
         performance=found.performance,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
-        operators=_operators(graph, predicted.operator_ms if predicted else None),
-        kernels=tuple(_kernel_row(kernel, path_taken) for kernel in size.kernels(model)),
+        operators=operator_rows(graph, predicted.operator_ms if predicted else None),
+        kernels=tuple(_kernel_row(kernel, path_taken) for kernel in table),
         warnings=(
             *(versions.runtime_warnings(model, chosen) if chosen else ()),
             *(path_taken.warnings if path_taken else ()),
@@ -213,11 +214,21 @@ def _kernel_row(kernel: Kernel, path: SparsePath | None) -> KernelRow:
     )
 
 
-def _latency(graph: Subgraph, target: Target | None, predicted: Prediction | None, threads: int | None) -> Latency:
-    from edgeprune.profile.latency import available, predict
+def _latency(
+    graph: Subgraph, target: Target | None, predicted: Prediction | None, threads: int | None, found: Found
+) -> Latency:
+    from edgeprune.profile.latency import available, of_compiler, predict
+    from edgeprune.profile.versions import compiled_operators
 
-    if target is None or predicted is None:
-        return Latency(None, ())
+    if target is None:
+        return Latency(None)
+    if predicted is None and found.performance and found.placement:
+        return Latency(of_compiler(found.performance, found.placement["source"], target))
+    if names := compiled_operators(graph):
+        what = f"what a compiler put into {', '.join(names)} cannot be seen; profile the file that it was made from"
+        return Latency(None, unknown=what)
+    if predicted is None:
+        return Latency(None, unknown=f"nothing is known about the speed of {target.name}")
     others = [predict(graph, target, name, threads) for name in available(target) if name != predicted.estimate.kernels]
     return Latency(predicted.estimate, tuple(other.estimate for other in others if other))
 
@@ -232,28 +243,6 @@ def _memory(graph: Subgraph, plan: MemoryPlan) -> Memory:
         plan.dynamic,
         plan.alive_bytes(len(graph.operators)),
     )
-
-
-def _operators(graph: Subgraph, estimated_ms: tuple[float, ...] | None) -> tuple[OperatorRow, ...]:
-    from edgeprune.profile.macs import operator_macs
-
-    rows = []
-    for operator in graph.operators:
-        data, output = graph.input(operator, 0), graph.output(operator)
-        rows.append(
-            OperatorRow(
-                index=operator.index,
-                name=operator.name,
-                version=operator.version,
-                output_name=output.name if output else "",
-                input_shape=data.shape if data else None,
-                output_shape=output.shape if output else None,
-                dtype=output.dtype if output else None,
-                macs=operator_macs(graph, operator),
-                estimated_ms=estimated_ms[operator.index] if estimated_ms else None,
-            )
-        )
-    return tuple(rows)
 
 
 def _gaps(model: TFLiteModel, plan: MemoryPlan) -> list[str]:

@@ -81,13 +81,21 @@ def check(subjects: Iterable[Subject], target: Target) -> list[Finding]:
 # -- checkers ---------------------------------------------------------------------------------------------------------
 
 
+# Words of a warning about a custom operator → what to do; the other warnings say it themselves.
+_CUSTOM_FIXES = {
+    "is a TensorFlow operator": "replace the layer by one that TensorFlow Lite has an operator for.",
+    "is a custom operator": "replace the layer by ones that TensorFlow Lite has operators for, or use a runtime with "
+    "this operator built in or registered.",
+    "runs only through": "take the file that it was compiled from, or a target with that accelerator.",
+}
+
+
 def _runtime(subject: Subject, target: Target) -> list[Finding]:
     """Custom operators, and operators newer than the runtime on the board."""
     from edgeprune.profile.versions import runtime_warnings
 
-    fixes = {"Flex": "replace the layer by one that TensorFlow Lite has an operator for.", "": None}
     return [
-        Finding("error", text, next(fix for word, fix in fixes.items() if word in text))
+        Finding("error", text, next((fix for words, fix in _CUSTOM_FIXES.items() if words in text), None))
         for text in runtime_warnings(subject.file, target)
     ]
 
@@ -124,10 +132,29 @@ def _accelerator(subject: Subject, target: Target) -> list[Finding]:
         )
         fix = "change the operators named in the other findings, or move them to the end of the model."
         findings.append(Finding("warning", what, fix, _names(subject, stranded)))
-    if place.streamed_param_bytes:
-        what = f"{place.streamed_param_bytes:,} bytes of parameters do not stay on the chip: each inference loads them."
-        findings.append(Finding("warning", what, "prune filters, so that the parameters fit."))
-    return findings
+    return [*findings, *_streamed(subject, place)]
+
+
+def _streamed(subject: Subject, place: Placement) -> Iterator[Finding]:
+    """Parameters that each inference loads: those that do not fit, and those that are never kept."""
+    from edgeprune.profile.edgetpu import operand_bytes
+
+    operands = {op.index: operand_bytes(subject.graph, op) for op in _on(subject, place)}
+    never = sum(operands.values())
+    if beyond := (place.streamed_param_bytes or 0) - never:
+        what = f"{beyond:,} bytes of parameters do not stay on the chip: each inference loads them."
+        yield Finding("warning", what, "prune filters, so that the parameters fit.")
+    if never:
+        what = (
+            f"{never:,} bytes of constants of additions and products are loaded in each inference: the "
+            f"{place.processor} never keeps them on the chip, whatever else fits."
+        )
+        fix = "fold scales and offsets into the layer before them, as the converter does for batch normalization."
+        yield Finding("note", what, fix, _names(subject, [op for op in place.operators if operands.get(op.index)]))
+
+
+def _on(subject: Subject, place: Placement) -> list[Operator]:
+    return [subject.graph.operators[op.index] for op in place.operators if op.on_accelerator]
 
 
 def _left(subject: Subject, place: Placement, severity: Severity) -> Iterator[Finding]:

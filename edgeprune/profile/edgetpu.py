@@ -64,7 +64,7 @@ def parameters(graph: Subgraph, placed: list[PlacedOperator], cache_bytes: int) 
             cached += size
         else:
             streamed += size
-        streamed += _operand_bytes(graph, operator)
+        streamed += operand_bytes(graph, operator)
         if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
             notes.append("The compiler unrolls an LSTM; its parameters take several times the bytes given here.")
     return cached, streamed, notes
@@ -122,7 +122,8 @@ def _groups(graph: Subgraph, operator: Operator) -> int:
     return max(1, -(-(output.shape[-1] if output and output.shape else 1) // LANES))
 
 
-def _operand_bytes(graph: Subgraph, operator: Operator) -> int:
+def operand_bytes(graph: Subgraph, operator: Operator) -> int:
+    """Bytes of the constants of an addition or product, which are streamed in each inference, never cached."""
     if operator.name not in ("ADD", "MUL", "SUB", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"):
         return 0
     return sum(TILES * graph.tensors[i].size for i in operator.inputs if i >= 0 and graph.tensors[i].constant)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edgeprune.errors import UsageError
 from edgeprune.profile import features_edgetpu
@@ -28,8 +28,9 @@ class Estimate:
 
     Attributes:
         model_version: of the target's coefficients, with the kernels they are for.
-        kernels: 'builtin', 'xnnpack' or 'edgetpu'.
-        origin: 'fitted' to measurements of this board, or 'derived' from another board and hardware facts.
+        kernels: 'builtin', 'xnnpack' or 'edgetpu'; the name of a compiler whose own estimate this is. A compiler gives
+            no range: low_ms and high_ms are its figure too.
+        origin: 'fitted' to measurements of this board, 'derived' from another board and hardware facts, or 'compiler'.
     """
 
     median_ms: float
@@ -37,7 +38,7 @@ class Estimate:
     high_ms: float
     threads: int
     model_version: str
-    kernels: AnyKernels
+    kernels: str
     origin: str
 
 
@@ -103,6 +104,20 @@ def predict(
         origin=table.origin,
     )
     return Prediction(estimate, tuple(1e3 * seconds.get(operator.index, 0.0) for operator in graph.operators))
+
+
+def of_compiler(performance: Mapping[str, Any], source: str, target: Target) -> Estimate | None:
+    """What the target's compiler estimates itself; None where it names no time.
+
+    Args:
+        performance: its figures, see :class:`edgeprune.convert.compilers.Compiled`.
+        source: its name and version.
+    """
+    milliseconds = performance.get("inference_ms")
+    if milliseconds is None:
+        return None
+    name = source.split()[0]
+    return Estimate(milliseconds, milliseconds, milliseconds, target.threads, source, name, "compiler")
 
 
 def warnings(target: Target, estimate: Estimate) -> list[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,21 @@ def read_measurements(table: Path) -> list[Measurement]:
     return [_measurement(table, number, row) for number, row in numbered]
 
 
+def left_out(table: Path) -> dict[str, int]:
+    """Rows that :func:`read_measurements` leaves out, counted by delegate: only a processor's kernels can be fitted.
+
+    Raises:
+        DataError: the table cannot be read, or lacks columns.
+    """
+    return dict(Counter(str(row["delegate"]) for row in _rows(table) if row["delegate"] not in KERNELS))
+
+
+def words_left_out(left: Mapping[str, int]) -> str:
+    """The same for people; empty when nothing was left out."""
+    rows = ", ".join(f"{count} with {delegate or 'no delegate named'}" for delegate, count in sorted(left.items()))
+    return f" Rows left out, as only the kernels {' and '.join(PARALLEL)} can be fitted: {rows}." if rows else ""
+
+
 def base_name(table: Path) -> str:
     """The target that the measurements were made for.
 
@@ -95,6 +112,8 @@ def _measurement(table: Path, number: int, row: Mapping[str, Any]) -> Measuremen
         raise DataError(f"{place}: threads and median_ms must be numbers.") from None
     if threads < 1 or not 0 < milliseconds < float("inf"):
         raise DataError(f"{place}: {threads} threads and {milliseconds} ms are not a measurement.")
+    if not row["file"]:
+        raise DataError(f"{place}: no file is named; the fit needs its operators.", fix="name it, or remove the row.")
     file = table.parent / row["file"]
     if not file.is_file():
         raise DataError(
@@ -112,11 +131,16 @@ def _measurement(table: Path, number: int, row: Mapping[str, Any]) -> Measuremen
     return Measurement(file, digest, row["device"], KERNELS[row["delegate"]], threads, milliseconds / 1e3, graph)
 
 
-def fit_target(name: str, base: Target, measurements: Sequence[Measurement]) -> Target:
+def fit_target(
+    name: str, base: Target, measurements: Sequence[Measurement], left: Mapping[str, int] = MappingProxyType({})
+) -> Target:
     """A target like another, with coefficients fitted to measurements; each set of kernels on its own.
 
     Few measurements scale the base's coefficients together, many tell the kinds of work apart; see
     :mod:`edgeprune.profile.latency_fit`.
+
+    Args:
+        left: what :func:`left_out` says, for the error.
 
     Raises:
         TargetError: the name does not do, or the base has no coefficients to start from.
@@ -141,7 +165,7 @@ def fit_target(name: str, base: Target, measurements: Sequence[Measurement]) -> 
     if not fitted:
         counts = ", ".join(f"{len(_files(_of(measurements, kernels)))} with {kernels} kernels" for kernels in PARALLEL)
         raise DataError(
-            f"Too few measurements to fit {name}: different files measured: {counts}.",
+            f"Too few measurements to fit {name}: different files measured: {counts}.{words_left_out(left)}",
             expected=f"at least {MIN_FILES} files with one set of kernels.",
             fix="measure more models, small and large ones, float and int8: edgeprune bench FILE.tflite.",
         )

@@ -8,8 +8,8 @@ runtime's own kernels, one thread and no delegate; XNNPACK allocates its workspa
 
 from __future__ import annotations
 
-import bisect
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -175,21 +175,28 @@ def _allocate(blocks: list[tuple[int, int, int, int, bool]]) -> list[Allocation]
     latest_first = [block for block in reversed(blocks) if not (block[4] and block[1] == 0)]
     rest = sorted(latest_first, key=lambda block: (-block[0], block[1]))
     placed: list[Allocation] = []
+    # What is alive at an operator, and what begins to be: the blocks that overlap another in time are those alive at
+    # its first operator and those that begin later, so that nothing has to look at all blocks.
+    alive: defaultdict[int, list[Allocation]] = defaultdict(list)
+    beginning: defaultdict[int, list[Allocation]] = defaultdict(list)
     for nbytes, first, last, tensor, _ in whole_run + rest:
-        if nbytes:
-            block = Allocation(tensor, nbytes, _offset(placed, nbytes, first, last), first, last)
-            bisect.insort_right(placed, block, key=lambda a: a.offset)
-    return placed
+        if not nbytes:
+            continue
+        together = [*alive[first], *(other for index in range(first + 1, last + 1) for other in beginning[index])]
+        block = Allocation(tensor, nbytes, _offset(together, nbytes), first, last)
+        placed.append(block)
+        beginning[first].append(block)
+        for index in range(first, last + 1):
+            alive[index].append(block)
+    return sorted(placed, key=lambda block: block.offset)
 
 
-def _offset(placed: list[Allocation], nbytes: int, first: int, last: int) -> int:
-    """The smallest gap that holds the block, else the end (SimpleMemoryArena::Allocate)."""
+def _offset(together: Iterable[Allocation], nbytes: int) -> int:
+    """The smallest gap that holds the block among those alive with it, else the end (SimpleMemoryArena::Allocate)."""
     best: int | None = None
     best_fit: int | None = None
     end = 0
-    for other in placed:
-        if other.last < first or other.first > last:
-            continue
+    for other in sorted(together, key=lambda block: block.offset):
         start = _align(end)
         if start + nbytes <= other.offset and (best_fit is None or other.offset - start < best_fit):
             best, best_fit = start, other.offset - end

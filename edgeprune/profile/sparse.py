@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MAX_ELEMENTS = 2**28  # of a dense tensor; far above real ones, below what a small hostile file could ask memory for
+# Of a dense tensor: so many, but no more than so many for each number that the file stores for it. Real tensors are far
+# below, and a small hostile file cannot ask for much memory.
+_MAX_ELEMENTS = 2**28
+_MAX_PER_STORED = 2**10
+_ALWAYS_ALLOWED = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +69,20 @@ class Sparsity:
         dense[tuple(positions)] = values[nodes]
         return dense
 
+    def channels(self, shape: tuple[int, ...], stored: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Per stored element that is in the tensor: its index along one axis, and its place in the store."""
+        positions, nodes = self._walk(shape, stored)
+        return positions[axis], nodes
+
     def _walk(self, shape: tuple[int, ...], stored: int) -> tuple[list[np.ndarray], np.ndarray]:
         """Per stored element that is in the tensor: its index along each dimension, and its place in the store."""
         rank = len(shape)
         if sorted(self.traversal_order) != list(range(rank + len(self.block_map))):
             raise ValueError("the levels of a sparse tensor do not match its shape")
-        if math.prod(shape) > _MAX_ELEMENTS:
-            raise ValueError(f"a sparse tensor has {math.prod(shape)} elements")
         # The nodes of a level are distinct rows of the next level's segments, or of the store.
         limit = max([stored, *(len(level.segments) for level in self.dimensions if level.segments is not None)])
+        if math.prod(shape) > min(_MAX_ELEMENTS, max(_ALWAYS_ALLOWED, _MAX_PER_STORED * limit)):
+            raise ValueError(f"a sparse tensor has {math.prod(shape)} elements, and {stored} are stored")
         nodes = np.zeros(1, np.int64)
         coordinates: dict[int, np.ndarray] = {}
         for axis, level in zip(self.traversal_order, self.dimensions, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from edgeprune.target import Target
 class Found:
     """A placement as JSON types, the compiler's own estimate, and what to warn about.
 
-    ``mapped``: indices of the operators that a prediction puts on the accelerator.
+    ``mapped``: indices of the operators on the accelerator, as predicted; None where nothing predicts them. Where the
+    compiler counted them, as many of each kind as it says.
     """
 
     placement: Mapping[str, Any] | None = None
@@ -48,17 +50,36 @@ def placement_of(path: str | Path, graph: Subgraph, target: Target | None, compi
     Raises:
         MissingError: only the compiler can tell, and it is not installed.
     """
+    predictor = PREDICTORS.get(target.compiler.name) if target and target.compiler else None
     if compiled is not None:
-        return Found(compiled["placement"], compiled["performance"], tuple(compiled["warnings"]))
+        mapped = _as_counted(predictor(graph, target), compiled["placement"]) if predictor and target else None
+        return Found(compiled["placement"], compiled["performance"], tuple(compiled["warnings"]), mapped)
     if target is None or target.compiler is None:
         return Found()
-    predictor = PREDICTORS.get(target.compiler.name)
     if predictor is not None:
         made = predictor(graph, target)
         return Found(made.to_dict(), mapped=frozenset(op.index for op in made.operators if op.on_accelerator))
     if any(operator.custom and operator.name in COMPILED for operator in graph.operators):
         return Found(_compiled_file(graph))
     return _asked(path, target)
+
+
+def _as_counted(predicted: Placement, compiled: Mapping[str, Any]) -> frozenset[int]:
+    """The operators on the accelerator: of each kind as many as the compiler counted, which does not say which.
+
+    On the CPU are first those that the prediction leaves there, then the last ones: the compiler takes the first part.
+    """
+    left = Counter[str]()
+    for row in compiled["not_mapped"]:
+        left[row["name"]] += row.get("count", 1)
+    named = left.total() == compiled["cpu_ops"]  # a log may name only some of those that it counts
+    mapped = set()
+    for kind in {op.name for op in predicted.operators} if named else {None}:
+        ops = [op for op in predicted.operators if kind in (op.name, None)]
+        ops.sort(key=lambda op: (not op.on_accelerator, op.index))
+        count = left[kind] if kind else compiled["cpu_ops"]
+        mapped |= {op.index for op in ops[: max(len(ops) - count, 0)]}
+    return frozenset(mapped)
 
 
 def _compiled_file(graph: Subgraph) -> dict[str, Any]:

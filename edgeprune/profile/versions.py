@@ -21,9 +21,12 @@ import functools
 import importlib.resources
 import re
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edgeprune.profile.graph import TFLiteModel
+from edgeprune.profile.graph import Subgraph, TFLiteModel
+
+if TYPE_CHECKING:
+    from edgeprune.target import CompilerSettings
 
 Version = tuple[int, ...]
 
@@ -37,8 +40,8 @@ PACKAGES = {
 }
 # Custom operators that the runtimes bring along (register.cc).
 _BUNDLED_CUSTOM = {"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}
-# Custom operators that a library on the device brings along, and which.
-_DELEGATE_CUSTOM = {"edgetpu-custom-op": "libedgetpu", "ethos-u": "the Ethos-U driver"}
+# Custom operators that a compiler leaves in place of what it took: the compiler, and what on the device runs them.
+COMPILED = {"edgetpu-custom-op": ("edgetpu", "libedgetpu"), "ethos-u": ("vela", "the Ethos-U driver")}
 
 
 class Runtime(Protocol):
@@ -57,6 +60,8 @@ class HasRuntime(Protocol):
     def name(self) -> str: ...
     @property
     def runtime(self) -> Runtime: ...
+    @property
+    def compiler(self) -> CompilerSettings | None: ...
 
 
 def parse_version(text: str) -> Version:
@@ -90,7 +95,12 @@ def min_runtime(model: TFLiteModel, package: str = "tflite-runtime") -> Version 
 
 def runtime_warnings(model: TFLiteModel, target: HasRuntime) -> list[str]:
     """What in the model the target's runtime may not run, one sentence or two each."""
-    return [*_custom_warnings(model), *_version_warnings(model, target)]
+    return [*_custom_warnings(model, target), *_version_warnings(model, target)]
+
+
+def compiled_operators(graph: Subgraph) -> tuple[str, ...]:
+    """Names of the operators in a graph that hold what a compiler for an accelerator took."""
+    return tuple(dict.fromkeys(op.name for op in graph.operators if op.custom and op.name in COMPILED))
 
 
 def _version_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
@@ -117,14 +127,17 @@ def _remedy(name: str, version: int) -> str:
     return f"Install ai-edge-litert {format_version(release)} or later there, or convert with another number format."
 
 
-def _custom_warnings(model: TFLiteModel) -> Iterator[str]:
+def _custom_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
+    own = target.compiler.name if target.compiler else None
     for name, custom, _ in dict.fromkeys(model.operator_codes):
         if not custom or name in _BUNDLED_CUSTOM:
             continue
         if name.startswith("Flex"):
             yield f"{name} is a TensorFlow operator: it runs only where the Flex delegate (Select TF ops) is linked in."
-        elif name in _DELEGATE_CUSTOM:
-            yield f"{name} runs only through {_DELEGATE_CUSTOM[name]}."
+        elif name in COMPILED:
+            compiler, library = COMPILED[name]
+            if compiler != own:  # the target's own artifact is where it belongs
+                yield f"{name} runs only through {library}."
         else:
             yield f"{name} is a custom operator: it runs only where the application registers it."
 

@@ -133,7 +133,9 @@ def tiles(report: Report) -> list[Tile]:
             Tile(
                 f"Latency estimated on {report.target.name}",
                 fmt.milliseconds(guess.median_ms),
-                f"between {fmt.short(guess.low_ms)} and {fmt.milliseconds(guess.high_ms)} in about 80 % of cases",
+                f"between {fmt.short(guess.low_ms)} and {fmt.milliseconds(guess.high_ms)} in about 80 % of cases"
+                if guess.low_ms < guess.high_ms
+                else f"by {guess.model_version}, which gives no range",
                 f"{fmt.plain(guess.median_ms)} ms",
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeprune.report import format as fmt
@@ -240,7 +240,7 @@ def _estimated(report: Report) -> list[Entry]:
         return [(Column(report.target.name, "no estimate", group, level=IN_HTML), lambda variant: nothing)]
     return [
         (
-            Column(report.target.name, f"{threads(kind[0])}, latency model {kind[1]}, median and range", group),
+            Column(report.target.name, _estimator(kind, made), group),
             lambda variant, kind=kind: _estimate(variant.latency.estimated, kind),  # type: ignore[misc]
         )
         for kind in kinds
@@ -261,9 +261,17 @@ def _instructions(report: Report) -> list[Entry]:
     ]
 
 
+def _estimator(kind: tuple[int, str | int], made: Sequence[Estimated]) -> str:
+    """Who estimates: the latency model, or a compiler, which gives no range."""
+    ranged = any(entry.low_ms < entry.high_ms for entry in made if (entry.threads, entry.model_version) == kind)
+    return f"{threads(kind[0])}, latency model {kind[1]}, median and range" if ranged else f"by {kind[1]}"
+
+
 def _estimate(entry: Estimated | None, kind: tuple[int, str | int]) -> Cell:
     if entry is None or (entry.threads, entry.model_version) != kind:
         return Cell("not estimated", tone="absent")
+    if entry.low_ms == entry.high_ms:
+        return Cell(fmt.milliseconds(entry.median_ms), exact=f"{fmt.plain(entry.median_ms)} ms")
     return Cell(
         fmt.milliseconds(entry.median_ms),
         exact=f"{fmt.plain(entry.median_ms)} ms, between {fmt.plain(entry.low_ms)} and {fmt.plain(entry.high_ms)} ms",

@@ -50,7 +50,8 @@ def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
     """What the file itself tells: sizes, sparsity, memory, operator versions."""
     from edgeprune.profile import profile as profile_file
 
-    found = profile_file(artifact.files["tflite"], context.target, artifact.facts.get("compiled"))
+    compiled = artifact.facts.get("compiled")
+    found = profile_file(artifact.files["tflite"], context.target, compiled, best_compression=True)
     return artifact.with_(profile=found.to_dict())
 
 

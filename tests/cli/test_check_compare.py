@@ -57,6 +57,14 @@ def test_compare_with_accuracy(files):
     assert found["figures"]["bytes"]["change"] < 0
 
 
+def test_compare_on_a_target(files):
+    """With a target, its latency stands beside the sizes, for the files and operator by operator."""
+    done = run("compare", files["float32"], files["int8"], "--target", "rpi4")
+    assert done.returncode == 0, done.stderr
+    assert "estimated ms on rpi4" in done.stdout
+    assert "one by one" in done.stdout
+
+
 def test_compare_as_a_table(files):
     """The table names both files and the operators."""
     done = run("compare", files["float32"], files["int8"])

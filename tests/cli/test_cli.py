@@ -1,5 +1,6 @@
 """The command line: bad input is one message and an exit code; cheap commands stay cheap."""
 
+import json
 import subprocess
 import sys
 
@@ -96,3 +97,17 @@ def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path):
     assert done.returncode == 3
     assert "--out" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_targets_as_json():
+    """`targets list` and `targets show` print one JSON document: every name and alias, and every fact of a board."""
+    from edgeprune.target import load_target, target_names
+
+    def document(*arguments):
+        done = subprocess.run([sys.executable, "-m", "edgeprune", "targets", *arguments, "--json"], capture_output=True)
+        return json.loads(done.stdout)
+
+    listed = {entry["name"]: entry for entry in document("list")}
+    assert sorted(listed) == target_names()
+    assert "coral" in listed["coral-usb"]["aliases"]
+    assert document("show", "coral") == json.loads(load_target("coral-usb").model_dump_json())

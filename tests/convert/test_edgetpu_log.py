@@ -1,11 +1,16 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tiny_files import Given, tflite_of
 
 from edgeprune.convert import edgetpu
 from edgeprune.convert.compilers import compile_for, compiler_of
 from edgeprune.errors import ConversionError
+from edgeprune.pipeline import Artifact
+from edgeprune.stages.conversion import compile_model
+from edgeprune.stages.measuring import profile
 from edgeprune.target import load_target
 
 LOGS = Path(__file__).parents[2].parent / "shared" / "data" / "coral" / "compiler_logs.md"
@@ -135,6 +140,25 @@ def fake_compiler(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
     return install
+
+
+def test_a_build_keeps_the_artifact_and_the_word(fake_compiler, sections, tmp_path):
+    """The stages of a build for Coral run the compiler that is on PATH: its file is kept, and the placement in the
+    profile is that of a published log, with an estimate that follows it."""
+    log = next(text for text in sections.values() if edgetpu.parse_log(text)[0].succeeded)
+    fake_compiler(log)
+    model = tmp_path / "model.tflite"
+    tensors = [Given((1, 8, 8, 16), "int8", scale=0.1) for _ in range(3)]
+    model.write_bytes(tflite_of(tensors, [("RELU", (0,), (1,)), ("LEAKY_RELU", (1,), (2,))], [0], [2]))
+    context = SimpleNamespace(
+        target=load_target("coral"), folder=tmp_path, progress=SimpleNamespace(note=lambda text: None)
+    )
+    artifact = profile.run(compile_model.run(Artifact({"tflite": model}), None, context), None, context)
+    assert artifact.files["compiled"].name == "model_edgetpu.tflite"
+    found, (expected, *_) = artifact.facts["profile"], edgetpu.parse_log(log)
+    assert found["placement"]["source"].startswith("edgetpu_compiler")
+    assert found["placement"]["accelerator_ops"] == expected.mapped_ops
+    assert found["latency"]["estimated"]["kernels"] == "edgetpu"
 
 
 def test_the_compilers_word_and_artifact(fake_compiler, tmp_path):

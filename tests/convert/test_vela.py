@@ -58,6 +58,22 @@ def test_a_profile_asks_vela(needs_vela, small_int8):
     found = profile(small_int8, TARGETS[0]).to_dict()
     assert found["placement"]["source"] == f"vela {vela.version()}"
     assert found["performance"]["cycles"] > 0
+
+
+def test_the_compilers_time_is_the_estimate(needs_vela, small_int8):
+    """Nothing but Vela knows how fast an Ethos-U is: its time is the estimate, under its name and without a range, and
+    the gate on latency takes it."""
+    from edgeprune.cli.tables import profile_table
+    from edgeprune.selection import gate_latency
+
+    found = profile(small_int8, TARGETS[0]).to_dict()
+    estimated = found["latency"]["estimated"]
+    assert estimated["median_ms"] == found["performance"]["inference_ms"] == estimated["low_ms"]
+    assert (estimated["model_version"], estimated["origin"]) == (f"vela {vela.version()}", "compiler")
+    assert "no latency estimate" not in profile_table(found).caption
+    value, words = gate_latency({"latency": {**found["latency"], "measured": []}})
+    assert value == estimated["median_ms"]
+    assert "by vela" in words
     assert found["delegates"] == []
 
 

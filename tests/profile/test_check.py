@@ -1,6 +1,8 @@
 import dataclasses
 
+import numpy as np
 import pytest
+from tiny_files import Given, tflite_of
 
 from edgeprune.profile import check as module
 from edgeprune.profile.check import CHECKERS, Finding, Subject, check
@@ -111,6 +113,68 @@ def test_unknown_sizes(artifacts):
     assert [item.severity for item in with_signature((-1, 16, 16, 3))] == ["warning"]
     assert [item.severity for item in with_signature((1, -1, 16, 3))] == ["error"]
     assert with_signature((1, 16, 16, 3)) == []
+
+
+def found_in(folder, target, shape, *nodes, constants=()):
+    """Findings on a chain of operators over int8 tensors of one shape, each (name, number of its constant or None)."""
+    tensors = [Given(shape, "int8", scale=0.1) for _ in range(len(nodes) + 1)]
+    tensors += [Given(value.shape, "int8", value, 0.1) for value in constants]
+    chain = [
+        (name, (i,) if constant is None else (i, len(nodes) + 1 + constant), (i + 1,))
+        for i, (name, constant) in enumerate(nodes)
+    ]
+    path = folder / "tiny.tflite"
+    path.write_bytes(tflite_of(tensors, chain, [0], [len(nodes)]))
+    return check([Subject(path, read(path))], load_target(target))
+
+
+def test_hard_swish_has_a_substitute(tmp_path):
+    """HARD_SWISH is not taken by the Edge TPU, and the finding says to use ReLU6."""
+    found = found_in(tmp_path, "coral", (1, 8, 8, 16), ("RELU", None), ("HARD_SWISH", None))
+    (item,) = [item for item in found if "HARD_SWISH" in item.what]
+    assert item.severity == "warning"
+    assert "ReLU6" in item.fix
+
+
+@pytest.mark.parametrize(("size", "severities"), [(16_000, set()), (16_300, {"note"}), (17_000, {"warning", "error"})])
+def test_softmax_over_many(tmp_path, size, severities):
+    """Softmax over 16,000 is fine, over a few more a note, and over more than compiled anywhere it stays on the CPU."""
+    found = [item for item in found_in(tmp_path, "coral", (1, size), ("SOFTMAX", None)) if item.checker != "channels"]
+    assert {item.severity for item in found} == severities
+    assert all(item.fix for item in found)
+
+
+def test_constants_of_additions_are_streamed_whatever_is_pruned(tmp_path):
+    """Constants that the chip never keeps are a note on the layer, and do not count as parameters that do not fit."""
+    constant = np.arange(16, dtype=np.int8)
+    found = found_in(tmp_path, "coral", (1, 8, 8, 16), ("MUL", 0), constants=[constant])
+    (item,) = [item for item in found if "never keeps" in item.what]
+    assert (item.severity, item.where) == ("note", ("0 MUL",))
+    assert not any("prune filters" in (item.fix or "") for item in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("MyOp", "registered"), ("FlexErf", "replace"), ("ethos-u", "compiled from")]
+)
+def test_custom_operators_have_a_remedy(tmp_path, name, words):
+    """Every kind of custom operator that will not run is an error that says what to do."""
+    (item,) = by_checker(found_in(tmp_path, "rpi4", (1, 8), (name, None)), "runtime")
+    assert item.severity == "error"
+    assert words in item.fix
+
+
+def test_a_build_artifact_passes_for_its_target(tmp_path):
+    """What edgetpu_compiler wrote has nothing to complain about on Coral."""
+    assert found_in(tmp_path, "coral", (1, 8), ("edgetpu-custom-op", None)) == []
+
+
+@pytest.mark.parametrize("target", ["rpi4", "coral", "android"])
+def test_real_files_are_checked(shared_models, target):
+    """Files of several converters, years and formats are checked whole; what is wrong comes with what to change."""
+    for path in shared_models:
+        for item in check([Subject(path, read(path))], load_target(target)):
+            assert item.what
+            assert item.fix or item.severity != "error", (path.name, item.what)
 
 
 def test_a_new_checker_is_an_entry(artifacts, monkeypatch):

@@ -19,6 +19,25 @@ def test_figures_are_those_of_the_profiles(artifacts):
     assert found["figures"]["arena_bytes"]["b"] == b.memory.arena_bytes
 
 
+def test_weights_belong_to_the_layer_that_uses_them(artifacts):
+    """float16 weights count where they are used, not where they are unpacked, so they are half of the float32 ones."""
+    rows = {row["operator"]: row for row in compare(artifacts["float32"], artifacts["float16"])["operators"]}
+    assert rows["DEQUANTIZE"]["b"]["weight_bytes"] == 0
+    for name in ("CONV_2D", "FULLY_CONNECTED"):
+        assert rows[name]["b"]["weight_bytes"] == rows[name]["a"]["weight_bytes"] / 2
+
+
+def test_operators_one_by_one(artifacts):
+    """Files of one network correspond operator by operator, with the latency on a target; different ones do not."""
+    found = compare(artifacts["float32"], artifacts["int8"], "rpi4")
+    whole = profile(artifacts["float32"], "rpi4")
+    assert [row["operator"] for row in found["aligned"]] == [row.name for row in whole.operators]
+    assert found["aligned"][0]["a"]["estimated_ms"] == whole.operators[0].estimated_ms
+    assert found["aligned"][0]["b"]["dtype"] == "int8"
+    assert found["figures"]["estimated_ms"]["a"] == whole.latency.estimated.median_ms
+    assert compare(artifacts["float32"], artifacts["lstm"])["aligned"] is None
+
+
 def test_rows_add_up_to_the_file(artifacts):
     """Counts and MACs by operator add up to those of the file; an operator of one side has no figures on the other."""
     found = compare(artifacts["float32"], artifacts["int8"])

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from edgeprune.cli.targets import fit as fit_command
-from edgeprune.errors import DataError, TargetError
+from edgeprune.errors import DataError, TargetError, UsageError
 from edgeprune.profile.flatbuffer import read
 from edgeprune.profile.latency import predict
-from edgeprune.profile.measurements import MIN_FILES, base_name, fit_target, read_measurements
+from edgeprune.profile.measurements import MIN_FILES, base_name, fit_target, left_out, read_measurements
 from edgeprune.target import load_target, to_toml
 
 COLUMNS = (
@@ -70,6 +70,7 @@ def test_fit_to_toml_and_back(table, tmp_path):
     [
         ({"sha256": "0" * 64}, "is not the file that was measured"),
         ({"file": "gone.tflite"}, "is not there"),
+        ({"file": ""}, "no file is named"),
         ({"median_ms": "fast"}, "must be numbers"),
         ({"median_ms": -1}, "not a measurement"),
         ({"threads": 0}, "not a measurement"),
@@ -100,6 +101,37 @@ def test_tables_that_do_not_do_are_refused(table, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no column file, device"):
         read_measurements(tmp_path / "other.csv")
+
+
+def test_rows_of_an_accelerator_are_said_to_be_left_out(table):
+    """The error for too few measurements counts the rows that were left out, and why."""
+    path = table(delegate="edgetpu")
+    with pytest.raises(DataError, match=r"left out, as only the kernels .* can be fitted: 6 with edgetpu"):
+        fit_target("mine", BASE, read_measurements(path), left_out(path))
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--device", "host"], ["a.tflite", "--device", "host"], ["a.tflite", "--from", "a.csv"]]
+)
+def test_measurements_come_from_one_place(arguments, tmp_path, monkeypatch):
+    """A fit takes a table, or a device with files and a base, and nothing half of each."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="not clear"):
+        CliRunner().invoke(fit_command, ["mine", *arguments], catch_exceptions=False)
+
+
+def test_a_fit_measures_on_the_device_itself(artifacts, tmp_path, monkeypatch):
+    """With a device and files, each is measured there with both sets of kernels, and the fit is to these rows."""
+    monkeypatch.chdir(tmp_path)
+    files = [str(artifacts[name]) for name in ("float32", "int8", "float16")]
+    arguments = ["mine", *files, "--device", "host", "--base", "rpi4", "--runs", "10"]
+    done = CliRunner().invoke(fit_command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "mine-measurements.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted(row["delegate"] for row in rows) == ["builtin"] * 3 + ["xnnpack"] * 3
+    target = load_target("mine.toml")
+    assert target.latency.builtin.measurements == target.latency.xnnpack.measurements == 3
 
 
 def test_repeats_of_one_file_do_not_outvote_the_others(table):

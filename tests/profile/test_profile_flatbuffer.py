@@ -3,13 +3,28 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_files import Given, tflite_of
 
 import edgeprune.profile as profile_package
 from edgeprune.errors import ModelError
-from edgeprune.profile import delegates, edgetpu, flatbuffer, macs, memory, size, versions
+from edgeprune.profile import (
+    check,
+    compare,
+    delegates,
+    edgetpu,
+    flatbuffer,
+    latency,
+    macs,
+    memory,
+    size,
+    sparse,
+    versions,
+)
+from edgeprune.target import load_target
 
 
 def interpreter_of(path, **options):
@@ -105,7 +120,7 @@ def test_overlapping_tables_run_out_of_budget(artifacts):
         parser.model()
 
 
-def exercise(content: bytes) -> None:
+def exercise(content: bytes, folder: Path | None = None) -> None:
     """Everything that the package computes from a file."""
     model = flatbuffer.parse(content)
     for graph in model.subgraphs:
@@ -117,6 +132,13 @@ def exercise(content: bytes) -> None:
     edgetpu.edgetpu_placement(model.subgraphs[0])
     for name in delegates.DELEGATES:
         delegates.delegate_placement(model.subgraphs[0], name)
+    for target in map(load_target, ("rpi4", "coral")):
+        for kernels in latency.available(target):
+            latency.predict(model.subgraphs[0], target, kernels)
+        check.check([check.Subject(Path("model.tflite"), model)], target)
+    if folder:
+        (folder / "mutated.tflite").write_bytes(content)
+        compare.compare(folder / "mutated.tflite", folder / "mutated.tflite", "rpi4")
 
 
 def mutate(content: bytes, generator: random.Random) -> bytes:
@@ -133,14 +155,14 @@ def mutate(content: bytes, generator: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("rounds", [200, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_mutated_files_are_read_or_refused(artifacts, rounds):
+def test_mutated_files_are_read_or_refused(artifacts, tmp_path, rounds):
     """Whatever bytes change, reading and profiling give a result or a ModelError, never another exception."""
     generator = random.Random(rounds)
     contents = [path.read_bytes() for path in artifacts.values()]
     refused = 0
     for _ in range(rounds):
         try:
-            exercise(mutate(generator.choice(contents), generator))
+            exercise(mutate(generator.choice(contents), generator), tmp_path)
         except ModelError:
             refused += 1
     assert 0 < refused < rounds
@@ -159,6 +181,25 @@ def test_mutated_files_take_memory_in_proportion(artifacts):
             exercise(content)
         assert tracemalloc.get_traced_memory()[1] - before < 100 * len(content) + 5_000_000
     tracemalloc.stop()
+
+
+def one_stored_weight(columns: int) -> bytes:
+    """A dense layer of so many inputs, of whose weights one is stored."""
+    weights = Given((1, columns), data=np.ones(1, np.float32), csr=([0, 1], [5]))
+    tensors = [Given((1, columns)), weights, Given((1, 1))]
+    return tflite_of(tensors, [("FULLY_CONNECTED", (0, 1), (2,))], [0], [2])
+
+
+def test_what_a_sparse_tensor_leaves_out_is_not_made(tmp_path, monkeypatch):
+    """A file of a few hundred bytes whose weights are a million, one of them stored, is profiled from what it stores;
+    one that claims a hundred million is refused."""
+    monkeypatch.setattr(sparse.Sparsity, "densify", lambda *_: pytest.fail("a dense array"))
+    path = tmp_path / "tiny.tflite"
+    path.write_bytes(one_stored_weight(2**20))
+    (kernel,) = profile_package.profile(path, "rpi4").kernels
+    assert (kernel.weights, kernel.zeros, kernel.distinct) == (2**20, 2**20 - 1, 2)
+    with pytest.raises(ModelError, match="1 are stored"):
+        flatbuffer.parse(one_stored_weight(2**27))
 
 
 def test_a_damaged_file_is_exit_code_2(tmp_path, artifacts):

@@ -1,3 +1,5 @@
+import random
+
 import pytest
 
 from edgeprune.profile import flatbuffer, memory
@@ -71,6 +73,32 @@ def test_plan_is_sound(artifacts):
                 apart = other.offset + other.nbytes <= block.offset or block.offset + block.nbytes <= other.offset
                 assert apart or other.last < block.first or block.last < other.first
         assert 0 < plan.peak_bytes <= plan.arena_bytes
+
+
+def every_block(blocks):
+    """The plan as the runtime makes it: each block looks at all that are placed (SimpleMemoryArena::Allocate)."""
+    placed = []
+    first_come = sorted((b for b in blocks if b[4] and b[1] == 0), key=lambda b: b[3])
+    others = sorted((b for b in reversed(blocks) if not (b[4] and b[1] == 0)), key=lambda b: (-b[0], b[1]))
+    for nbytes, first, last, tensor, _ in first_come + others:
+        together = [block for block in placed if not (block.last < first or block.first > last)]
+        offset = memory._offset(together, nbytes)
+        placed = sorted([*placed, memory.Allocation(tensor, nbytes, offset, first, last)], key=lambda b: b.offset)
+    return placed
+
+
+def test_blocks_that_do_not_meet_in_time_need_not_be_looked_at():
+    """On random lifetimes and sizes, looking only at what is alive together gives the plan of looking at all."""
+    generator = random.Random(1)
+    for _ in range(60):
+        operators, blocks = generator.randint(1, 30), []
+        for tensor in range(generator.randint(1, 60)):
+            first, whole = generator.randrange(operators), generator.random() < 0.1
+            last = operators - 1 if whole else min(operators - 1, first + generator.choice([0, 1, 1, 2, 20]))
+            blocks.append(
+                (generator.choice([1, 64, 100, 4096, generator.randint(1, 10_000)]), first, last, tensor, whole)
+            )
+        assert memory._allocate(blocks) == every_block(blocks)
 
 
 def test_weights_are_persistent_only_when_unpacked(artifacts):

@@ -5,6 +5,7 @@ import pytest
 
 from edgeprune.profile import flatbuffer, size
 from edgeprune.profile.graph import Quantization, Tensor
+from edgeprune.profile.sparse import Dimension, Sparsity
 
 
 def keras_kernels(model):
@@ -82,7 +83,20 @@ def test_parameters_are_kernels_and_biases(artifacts, keras_model):
         kernels = size.kernels(model)
         zeros = sum(kernel.zeros for kernel in kernels)
         assert size.params(model) - size.nonzero_params(model) >= zeros
-        assert size.weight_sparsity(model) == pytest.approx(zeros / sum(kernel.size for kernel in kernels))
+        assert size.weight_sparsity(kernels) == pytest.approx(zeros / sum(kernel.size for kernel in kernels))
+
+
+@pytest.mark.parametrize("scales", [1, 3])
+def test_sparse_weights_are_as_distinct_as_the_same_ones_dense(scales):
+    """Different numbers, in all and per channel, counted from what is stored are those of the dense array."""
+    dense = np.array([[1, 1, 2], [3, 0, 4], [0, 0, 0]], np.int8)
+    rows = Dimension(3, None, None), Dimension(0, np.array([0, 3, 5, 5]), np.array([0, 1, 2, 0, 2]))
+    stored = memoryview(np.array([1, 1, 2, 3, 4], np.int8).tobytes())
+    quantization = Quantization((0.1,) * scales, (0,) * scales, 0)
+    fields = (0, "w", (3, 3), (3, 3), "int8", quantization)
+    sparse = Tensor(*fields, Sparsity((0, 1), (), rows), False, True, stored)
+    whole = Tensor(*fields, None, False, True, memoryview(dense.tobytes()))
+    assert size.distinct(sparse) == size.distinct(whole) == (5, 5 if scales == 1 else 3)
 
 
 def test_gzip_size_is_repeatable(artifacts):

@@ -1,15 +1,19 @@
 """From the flatbuffer: will XNNPACK run it sparse, and what is stored how."""
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from edgeprune.cli import edgeprune
+from edgeprune.errors import TargetError
 from edgeprune.profile import profile
 from edgeprune.profile.flatbuffer import parse
 from edgeprune.profile.sparse_path import analyse_file, runtime_problem, sparse_path
-from edgeprune.target import Runtime, load_target
+from edgeprune.target import Runtime, load_target, with_runtime
 
 
 def mobile(share):
@@ -88,6 +92,23 @@ def test_too_few_zeros_keep_dense_kernels(files):
     found = profile(files[0.5][1])
     assert not found.sparse_path.expected
     assert "50.0%" in found.sparse_path.reasons[0]
+
+
+def test_a_runtime_to_be_installed_makes_the_sparse_estimate(files):
+    """The estimate for a target whose runtime never runs sparse is that of dense kernels; for the runtime that the user
+    is going to install there it is lower, and the warning is gone."""
+    found = {}
+    for runtime in (None, "ai-edge-litert 2.1.6"):
+        command = ["profile", str(files[0.8][1]), "--target", "rpi4", "--kernels", "xnnpack", "--json"]
+        done = CliRunner().invoke(edgeprune, [*command, *(["--runtime", runtime] if runtime else [])])
+        found[runtime] = json.loads(done.output)
+    old, new = found.values()
+    assert new["latency"]["estimated"]["median_ms"] < old["latency"]["estimated"]["median_ms"]
+    assert any("never switches" in warning for warning in old["warnings"])
+    assert not any("switches to sparse" in warning for warning in new["warnings"])
+    for text in ("litert", "my-runtime 1.0"):
+        with pytest.raises(TargetError, match="is no runtime"):
+            with_runtime(load_target("rpi4"), text)
 
 
 def test_dense_encoding_has_no_sparse_path(files):

@@ -7,7 +7,7 @@ from edgeprune.profile.graph import TFLiteModel
 
 
 def target(package, version):
-    return SimpleNamespace(name="board", runtime=SimpleNamespace(package=package, version=version))
+    return SimpleNamespace(name="board", compiler=None, runtime=SimpleNamespace(package=package, version=version))
 
 
 def model(*codes):
