@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeprune.errors import ModelError
 from edgeprune.models.formats import subclassed
-from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
+from edgeprune.models.verify import largest_difference, random_inputs, tolerance
 
 if TYPE_CHECKING:
     import tf_keras
@@ -287,12 +287,12 @@ def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
 
     inputs = tf.nest.pack_sequence_as(new._nested_inputs, [tf.constant(x) for x in random_inputs(new)])
     expected, found = model(inputs, training=False), new(inputs, training=False)
-    difference = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found))
-    if not difference <= TOLERANCE:
+    difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found)), tolerance(new.layers)
+    if not difference <= allowed:
         raise ModelError(
             f"The model {model.name!r} computes something else once {once}: its outputs differ by {difference:.1e} of "
             "the largest.",
-            expected=f"at most {TOLERANCE:.0e}",
+            expected=f"at most {allowed:.0e}",
             fix="build it as a functional model, out of layers only; and please report it.",
         )
 

@@ -10,8 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     import tf_keras
 
-# A translated model must equal its original up to this, relative to the largest value of each output.
+# A model must equal what it was made from up to this, relative to the largest value of each output. Sums in another
+# order are rounded differently: about as many digits are lost in each number format.
 TOLERANCE = 1e-4
+HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
 # Layers that look a number up: what is fed into them are small whole numbers, whatever its type.
 _LOOKUPS = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
 # Large enough for every architecture of keras.applications.
@@ -49,6 +51,11 @@ def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
 
 def _divides(layer: Any) -> bool:
     return type(layer).__name__ == "Rescaling" and np.ndim(layer.scale) == 0 and 0 < layer.scale < 1
+
+
+def tolerance(layers: Sequence[Any]) -> float:
+    """The relative difference that is allowed between models of layers of these number formats."""
+    return max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in layers)
 
 
 def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprune.errors import VerificationError
 from edgeprune.models.rebuild import copy_layer, make_like, rebuild
+from edgeprune.models.verify import tolerance
 from edgeprune.prune.graph import Edit, Graph
 from edgeprune.prune.masking import ChannelMask
 
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.prune.graph import LayerPlan
-
-# The pruned model must equal the masked one up to this, relative to the largest output. Sums over fewer addends are
-# rounded differently: about as many digits are lost in each number format.
-TOLERANCE = 1e-4
-HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
 
 
 def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
@@ -86,8 +82,8 @@ def verify(pruned: tf_keras.Model, masked: tf_keras.Model, seed: int = 0) -> flo
         The largest difference of any output, relative to that output's largest value.
 
     Raises:
-        VerificationError: it is more than ``TOLERANCE`` (in half precision: ``HALF_TOLERANCES``), or an output is not a
-            number in one of the models only.
+        VerificationError: it is more than :func:`edgeprune.models.verify.tolerance`, or an output is not a number in
+            one of the models only.
     """
     inputs = random_inputs(masked, seed)
     return compare(masked(inputs, training=False), pruned(inputs, training=False), masked.layers)
@@ -103,7 +99,7 @@ def compare(expected: Any, found: Any, layers: Sequence[Any]) -> float:
 
     pairs = zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True)
     worst = max(_difference(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs)
-    allowed = max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in layers)
+    allowed = tolerance(layers)
     if worst > allowed:
         raise VerificationError(
             f"The pruned model differs from the masked original by {worst:.1e} of the largest output.",
