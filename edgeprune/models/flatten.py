@@ -255,7 +255,7 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
         for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
             new_part._trainable = old_part._trainable and not frozen
     check_same(model, flat, "the models in it are opened")
-    _compile_like(flat, model)
+    compile_like(flat, model)
     return flat
 
 
@@ -297,16 +297,17 @@ def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
         )
 
 
-def _compile_like(flat: tf_keras.Model, model: tf_keras.Model) -> None:
+def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
+    """Compile ``new`` with the loss and metrics of ``model``, and a fresh optimizer like its own, if it has them."""
     if not getattr(model, "_is_compiled", False):
         return
     arguments = model._get_compile_args(user_metrics=True)
-    renamed = dict(zip(model.output_names, flat.output_names, strict=True))
+    renamed = dict(zip(model.output_names, new.output_names, strict=True))
     for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
         arguments[key] = rename_outputs(arguments.get(key), renamed)
     optimizer = arguments["optimizer"]
     arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-    flat.compile(**arguments)
+    new.compile(**arguments)
 
 
 def rename_outputs(by_output: Any, renamed: dict[str, str]) -> Any:
