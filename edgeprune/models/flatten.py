@@ -95,9 +95,10 @@ def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around
         given = dialect.training(layer, kwargs.pop("training", None))
         training = around.training if given is None else given
         if dialect.is_model(layer):
-            inner = dialect.graph(layer, args[0])
+            argument = args[0] if args else next(iter(kwargs.values()))  # base(x) or base(inputs=x)
+            inner = dialect.graph(layer, argument)
             nested = _Around((*around.path, layer.name), around.frozen or not layer.trainable, training)
-            found = walk(dialect, inner, _in_order(dialect, inner, args[0]), handle, nested)
+            found = walk(dialect, inner, _in_order(dialect, inner, argument), handle, nested)
         else:
             found = handle(LayerCall(layer, args, kwargs, training, around.path, around.frozen, old_outputs))
         tensors |= zip(map(id, old_outputs), tf.nest.flatten(found), strict=True)

@@ -62,3 +62,19 @@ def test_half_precision_is_compared_as_such(keras3):
         signs = 1 if len(weight.shape) < 2 else random.choice([-1, 1], weight.shape)
         weight.assign(random.uniform(0.2, 1, weight.shape) * signs)
     assert [layer.compute_dtype for layer in load_model(model).layers[1:-1]] == ["float16"] * 10
+
+
+def test_a_nested_model_called_by_name(keras3):
+    """``base(inputs=x)`` is the same as ``base(x)``."""
+    base = keras3.Sequential([keras3.Input((4,)), keras3.layers.Dense(3, name="inner")])
+    i = keras3.Input((4,))
+    loaded = load_model(keras3.Model(i, keras3.layers.Dense(2, name="outer")(base(inputs=i))))
+    assert [layer.name for layer in loaded.layers[1:]] == ["inner", "outer"]
+
+
+def test_indices_that_count_from_the_end(keras3):
+    """``take`` with negative indices takes the same values as in Keras 3."""
+    i, sample = keras3.Input((4, 5)), np.random.default_rng(0).normal(size=(1, 4, 5)).astype("float32")
+    model = keras3.Model(i, [keras3.ops.take(i, [-1, 0, -2], axis=2), keras3.ops.take(i, -1, axis=1)])
+    for found, expected in zip(load_model(model)(sample), model(sample), strict=True):
+        np.testing.assert_array_equal(found, expected)
