@@ -46,7 +46,7 @@ def rebuild(
     def new_tensor(value: Any) -> Any:
         return tensors.get(id(_final(value, replaced or {})), value)
 
-    _refuse_idle(model)
+    refuse_idle(model)
     needed = needed_calls(model, replaced or {})
     for node in ordered_nodes(model):
         if id(node) not in needed:
@@ -76,7 +76,7 @@ def rebuild(
     return rebuilt
 
 
-def _refuse_idle(model: Any) -> None:
+def refuse_idle(model: Any) -> None:
     """Refuse layers that the outputs do not depend on: ``add_loss`` and ``add_metric`` of a functional model."""
     from edgeprune.prune.graph import ordered_nodes
 

@@ -312,6 +312,8 @@ def _remove(plan: _Plan, rate: float) -> np.ndarray:
     """Take as many bundles in order as come nearest to a fraction of the filters of all groups that can be pruned."""
     free = [c for c in plan.candidates if c.rate is None and c.most]
     total = sum(c.group.size for c in free)
+    if not free and all(c.rate is None for c in plan.candidates):
+        raise _nothing_to_remove(plan)
 
     def removed(bundles: int) -> float:
         keep = plan.keep(plan.counts(bundles))
@@ -324,13 +326,22 @@ def _remove(plan: _Plan, rate: float) -> np.ndarray:
     best = min(low, high, key=lambda bundles: abs(removed(bundles) - rate))
     # Where one bundle is more than the tolerance, the nearest number of bundles is as good as it gets.
     allowed = max(TOLERANCE_POINTS / 100, max((c.step for c in free), default=0) / max(total, 1))
-    if rate - removed(best) > allowed and not (total == 0 and any(c.rate is not None for c in plan.candidates)):
+    if free and rate - removed(best) > allowed:
         raise RecipeError(
             f"Removing {rate:.1%} of the filters cannot be reached within {TOLERANCE_POINTS:g} points: the largest "
             f"reachable reduction removes {removed(len(plan.order)):.1%} of them.",
             fix=_ASK_FOR_LESS,
         )
     return plan.keep(plan.counts(best))
+
+
+def _nothing_to_remove(plan: _Plan) -> RecipeError:
+    reasons = [f"{c.group.name}: {c.group.frozen or 'protected, or at its minimum'}" for c in plan.candidates]
+    return RecipeError(
+        f"There are no filters to remove. {'; '.join(reasons[:5])}{'; …' if len(reasons) > 5 else '.'}",
+        expected="a group of channels that is not frozen; `edgeprune inspect MODEL` lists them.",
+        fix="protect fewer layers, lower min_channels, or prune weights ([weights]) instead.",
+    )
 
 
 def _fill(plan: _Plan, budget: Budget) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.load import load_model
+from edgeprune.models.rebuild import refuse_idle
 from edgeprune.prune import allocation, surgery
 from edgeprune.prune.allocation import Budget, Constraints
 from edgeprune.prune.criteria import CRITERIA, Evidence, Scores
@@ -97,6 +98,7 @@ def choose(
     curves: MeasureCurves | None = None,
 ) -> np.ndarray:
     """The units that stay: bool [units of the graph]."""
+    refuse_idle(graph.model)
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     chosen = CRITERIA[criterion]

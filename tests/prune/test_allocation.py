@@ -106,11 +106,17 @@ def test_min_channels_stay(graph):
 
 
 @pytest.mark.parametrize("how", ["uniform", "global"])
-@pytest.mark.parametrize("constraints", [{"min_channels": 14}, {"max_rate": 0.5}, {"protect": ("*",)}], ids=str)
+@pytest.mark.parametrize("constraints", [{"min_channels": 14}, {"max_rate": 0.5}], ids=str)
 def test_unreachable_rates_are_errors(graph, how, constraints):
     """A rate that the constraints do not allow is an error that says how far one can go."""
     with pytest.raises(RecipeError, match=r"Removing 90.0% .* largest reachable reduction removes \d+\.\d%"):
         _allocate(graph, how, Constraints(**constraints), rate=0.9)
+
+
+def test_a_model_without_filters_to_remove(graph):
+    """If nothing can go, the error says why, group by group."""
+    with pytest.raises(RecipeError, match=r"no filters to remove. a: protected.*; head: output of the model"):
+        _allocate(graph, constraints=Constraints(protect=("*",)), rate=0.5)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.35, 0.4, 0.6])

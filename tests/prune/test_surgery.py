@@ -5,6 +5,7 @@ import pytest
 
 from edgeprune.errors import ModelError, VerificationError
 from edgeprune.prune import surgery
+from edgeprune.prune.filters import prune_filters
 from edgeprune.prune.graph import analyse
 
 
@@ -170,8 +171,9 @@ def test_losses_inside_the_model_are_refused(L):
     model = tf_keras.Model(i, L.Dense(2)(x), name="net")
     model.add_loss(tf.reduce_mean(tf.square(x)))
     graph = analyse(model)
-    with pytest.raises(ModelError, match=r"'net' computes losses or metrics inside .*add_loss"):
-        surgery.remove(graph, np.ones(len(graph.units), bool))
+    for prune in (lambda: surgery.remove(graph, np.ones(len(graph.units), bool)), lambda: prune_filters(model, 0.5)):
+        with pytest.raises(ModelError, match=r"'net' computes losses or metrics inside .*add_loss"):
+            prune()
 
 
 def test_loss_and_metrics_stay(L):
