@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import plan as planning
 from edgeprune.context import Context, Trust
 from edgeprune.devices.variants import OnDevice, measure_variants
-from edgeprune.errors import DataError, MissingError, UsageError
+from edgeprune.errors import DataError, EdgepruneError, MissingError, UsageError
 from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
@@ -45,6 +45,7 @@ def build(
     trust_model: bool = False,
     custom_objects: str | Path | None = None,
     export_keras3: bool = False,
+    verify: bool | None = None,
     compress: bool = False,
     device: str | OnDevice | None = None,
     progress: Progress | None = None,
@@ -65,6 +66,7 @@ def build(
         trust_model: run code that the model file brings along.
         custom_objects: a Python file that defines layer classes of the model; needs ``trust_model``.
         export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
+        verify: compare models whose filters were removed with the masked original; None: as the recipe says.
         compress: write every .tflite once more as .tflite.gz.
         device: where every variant is measured, too: ``host``, ``ssh://…``, ``adb://…`` or ``emulator``.
         progress: hears what is going on.
@@ -75,10 +77,10 @@ def build(
 
     Raises:
         EdgepruneError: with what happened, what was expected, and what to do. Where the device went away while the
-            variants were measured, the report has been written all the same.
+            variants were measured, or a model cannot be exported, the report has been written all the same.
     """
     chosen = target if isinstance(target, Target) else load_target(target)
-    resolved = resolve_recipe(recipe)
+    resolved = _with_verify(resolve_recipe(recipe), verify)
     is_demo = model is None
     source = _source(model)
     if data is None and not is_demo:
@@ -116,6 +118,18 @@ def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
     return load_recipe(recipe)
 
 
+def _with_verify(recipe: Recipe, verify: bool | None) -> Recipe:
+    if verify is None:
+        return recipe
+    if recipe.filters is None:
+        raise UsageError(
+            "--verify and --no-verify are about removed filters, and the recipe removes none.",
+            expected="a recipe with [filters].",
+            fix="leave the option out.",
+        )
+    return recipe.model_copy(update={"filters": recipe.filters.model_copy(update={"verify": verify})})
+
+
 def _build(
     context: Context,
     data: Any,
@@ -138,8 +152,7 @@ def _build(
         run.execute(plan.steps, context)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
-    if export_keras3:
-        _export_keras3(folder, context)
+    broken: EdgepruneError | None
     broken = _measure_on_device(where, plan, run, context) if where else None
     report = assemble(plan, run, context, files, limits, name, command)
     _write_pick(context, run, plan, report, folder, name)
@@ -148,6 +161,8 @@ def _build(
     with output_errors(folder):
         write_json(folder / "report.json", report)
         write_views(report, folder)
+    if export_keras3:
+        broken = broken or _export_keras3(folder, context)
     _write_manifest(context, run, plan, folder, command)
     if broken:
         broken.add_note(f"The report in {folder} has what was measured until then.")
@@ -257,14 +272,18 @@ def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name:
     return files
 
 
-def _export_keras3(folder: Path, context: Context) -> None:
-    """Every model in ``models/`` once more, for Keras 3."""
+def _export_keras3(folder: Path, context: Context) -> EdgepruneError | None:
+    """Every model in ``models/`` once more, for Keras 3; returns what ended it before the last."""
     from edgeprune.models.export import export_keras3
     from edgeprune.models.load import reload_model
 
     for path in sorted(folder.glob("models/*.keras")):
         context.progress.note(f"exporting {path.name} for Keras 3")
-        export_keras3(reload_model(path, trust=context.trust.given), path.with_suffix(KERAS3_SUFFIX))
+        try:
+            export_keras3(reload_model(path, trust=context.trust.given), path.with_suffix(KERAS3_SUFFIX))
+        except EdgepruneError as error:
+            return error
+    return None
 
 
 def _write_pick(

@@ -25,6 +25,7 @@ from edgeprune.cli.options import device_options, model_options
 @click.option("--fresh", is_flag=True, help="Forget what an earlier run in the folder finished.")
 @model_options
 @click.option("--export-keras3", is_flag=True, help="Write the Keras models for Keras 3, too (.keras3.keras).")
+@click.option("--verify/--no-verify", default=None, help="Check the removal of filters.  [default: as in the recipe]")
 @click.option("--compress", is_flag=True, help="Write every .tflite as .tflite.gz, too.")
 @click.option(
     "--device", help="Measure the variants there, too: host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL."

@@ -84,25 +84,30 @@ def _latency_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def inspection_tables(found: dict[str, Any]) -> Iterator[Table]:
     """Layers and groups of a model."""
-    layers = Table(title=f"{found['name']}: {found['params']:,} parameters, {found['macs']:,} MACs per sample")
+    layers = Table(
+        title=f"{found['name']}: {found['params']:,} parameters, {found['macs']:,} MACs per sample",
+        caption="?: no rule counts the MACs; they are missing in the sum." if found["uncounted"] else None,
+    )
     for column in ("layer", "kind", "output", "parameters", "MACs"):
         layers.add_column(column, justify="right" if column in ("parameters", "MACs") else "left")
     for row in found["layers"]:
         shape = str(row["output_shape"])
-        layers.add_row(row["name"], row["kind"], shape, f"{row['params']:,}", f"{row['macs']:,}")
+        macs = "?" if row["name"] in found["uncounted"] else f"{row['macs']:,}"
+        layers.add_row(row["name"], row["kind"], shape, f"{row['params']:,}", macs)
     yield layers
     groups = Table(
         title=f"{len(found['groups'])} groups of channels that can only be removed together",
         caption="One channel removed from a group saves the parameters and MACs given, in all layers together.",
     )
-    for column in ("group", "channels", "made by", "saves parameters", "saves MACs", "frozen because"):
-        groups.add_column(column, justify="right" if column.startswith(("channels", "saves")) else "left")
+    for column in ("group", "channels", "prunable", "made by", "saves parameters", "saves MACs", "frozen because"):
+        groups.add_column(column, justify="right" if column.startswith(("channels", "prun", "saves")) else "left")
     for row in found["groups"]:
         made_by = ", ".join(row["layers"][:3]) + (
             f" and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
         )
         saves = [f"{row[f'saves_{what}_per_channel']:,.0f}" if row["prunable"] else "–" for what in ("params", "macs")]
-        groups.add_row(row["name"], f"{row['size']:,}", made_by, *saves, row["frozen"] or "")
+        reasons = row["frozen"] or "; ".join(f"{number}: {reason}" for reason, number in row["reasons"].items())
+        groups.add_row(row["name"], f"{row['size']:,}", f"{row['prunable']:,}", made_by, *saves, reasons)
     yield groups
 
 

@@ -55,14 +55,19 @@ class Counts:
 
 
 def count(model: tf_keras.Model) -> Counts:
-    """Count parameters and multiply-accumulates of a functional tf_keras model.
+    """Count parameters and multiply-accumulates of a functional tf_keras model, or of the translation of a Keras 3 one.
 
     Raises:
         ModelError: a dimension of the input that the multiply-accumulates depend on is not fixed.
     """
     import_tf()
     import numpy as np
+    import tf_keras
 
+    from edgeprune.models.load import load_model
+
+    if not isinstance(model, tf_keras.Model):
+        model = load_model(model)
     rows: dict[int, LayerCount] = {}
     uncounted: dict[str, None] = {}
     seen: set[int] = set()

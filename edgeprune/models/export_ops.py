@@ -42,6 +42,7 @@ def _elementwise() -> dict[str, Callable[..., Any]]:
         **_names(lambda logits, axis=-1: ops.log_softmax(logits, -1 if axis is None else axis), "nn.log_softmax"),
         **_names(lambda x: ops.log_sigmoid(x), "math.log_sigmoid"),
         **_names(lambda input: ops.stop_gradient(input), "stop_gradient"),
+        **_names(lambda input: ops.copy(input), "identity"),
         **_names(lambda x, dtype: ops.cast(x, _dtype(dtype)), "cast"),
         **_names(
             lambda t, clip_value_min, clip_value_max: ops.clip(t, clip_value_min, clip_value_max), "clip_by_value"

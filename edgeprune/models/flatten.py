@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeprune.errors import ModelError
 from edgeprune.models.formats import subclassed
-from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
+from edgeprune.models.verify import largest_difference, random_inputs, tolerance
 
 if TYPE_CHECKING:
     import tf_keras
@@ -95,9 +95,10 @@ def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around
         given = dialect.training(layer, kwargs.pop("training", None))
         training = around.training if given is None else given
         if dialect.is_model(layer):
-            inner = dialect.graph(layer, args[0])
+            argument = args[0] if args else next(iter(kwargs.values()))  # base(x) or base(inputs=x)
+            inner = dialect.graph(layer, argument)
             nested = _Around((*around.path, layer.name), around.frozen or not layer.trainable, training)
-            found = walk(dialect, inner, _in_order(dialect, inner, args[0]), handle, nested)
+            found = walk(dialect, inner, _in_order(dialect, inner, argument), handle, nested)
         else:
             found = handle(LayerCall(layer, args, kwargs, training, around.path, around.frozen, old_outputs))
         tensors |= zip(map(id, old_outputs), tf.nest.flatten(found), strict=True)
@@ -255,7 +256,7 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
         for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
             new_part._trainable = old_part._trainable and not frozen
     check_same(model, flat, "the models in it are opened")
-    _compile_like(flat, model)
+    compile_like(flat, model)
     return flat
 
 
@@ -287,26 +288,27 @@ def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
 
     inputs = tf.nest.pack_sequence_as(new._nested_inputs, [tf.constant(x) for x in random_inputs(new)])
     expected, found = model(inputs, training=False), new(inputs, training=False)
-    difference = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found))
-    if not difference <= TOLERANCE:
+    difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found)), tolerance(new.layers)
+    if not difference <= allowed:
         raise ModelError(
             f"The model {model.name!r} computes something else once {once}: its outputs differ by {difference:.1e} of "
             "the largest.",
-            expected=f"at most {TOLERANCE:.0e}",
+            expected=f"at most {allowed:.0e}",
             fix="build it as a functional model, out of layers only; and please report it.",
         )
 
 
-def _compile_like(flat: tf_keras.Model, model: tf_keras.Model) -> None:
+def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
+    """Compile ``new`` with the loss and metrics of ``model``, and a fresh optimizer like its own, if it has them."""
     if not getattr(model, "_is_compiled", False):
         return
     arguments = model._get_compile_args(user_metrics=True)
-    renamed = dict(zip(model.output_names, flat.output_names, strict=True))
+    renamed = dict(zip(model.output_names, new.output_names, strict=True))
     for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
         arguments[key] = rename_outputs(arguments.get(key), renamed)
     optimizer = arguments["optimizer"]
     arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-    flat.compile(**arguments)
+    new.compile(**arguments)
 
 
 def rename_outputs(by_output: Any, renamed: dict[str, str]) -> Any:

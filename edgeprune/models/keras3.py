@@ -20,11 +20,11 @@ from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
 from edgeprune.models.compiled import compile_as
 from edgeprune.models.flatten import LayerCall, Names, call_layer, copy_input, rename_outputs, walk
 from edgeprune.models.formats import subclassed
+from edgeprune.models.keras3_check import check
 from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2
 from edgeprune.models.keras3_emit import Emitter, is_symbolic
 from edgeprune.models.keras3_file import import_keras3, is_keras3
 from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
-from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
 
 if TYPE_CHECKING:
     import tf_keras
@@ -47,8 +47,8 @@ def translate(
         ``model``; see :class:`edgeprune.models.flatten.Names` for layers of nested models.
 
     Raises:
-        ModelError: something in it has no counterpart in tf_keras, named; or the outputs differ by more than 1e-4 of
-            the largest on random inputs, with the first layer that differs.
+        ModelError: something in it has no counterpart in tf_keras, named; or the outputs differ, see
+            :func:`edgeprune.models.keras3_check.check`.
     """
     import tensorflow as tf
     import tf_keras
@@ -65,7 +65,7 @@ def translate(
     translator.finish()
     if translator.left_out:
         _log.warning("Left out, because they only change training images: %s.", ", ".join(translator.left_out))
-    _check(model, graph, dialect, translated, translator)
+    check(model, graph, dialect, translated, translator.results)
     renamed = dict(zip(getattr(model, "output_names", graph.output_names), translated.output_names, strict=False))
     compile_as(translated, {key: rename_outputs(value, renamed) for key, value in (training or {}).items()})
     return translated
@@ -256,48 +256,3 @@ def _only_augments(layer: Any) -> bool:
     name = type(layer).__name__
     augments = name.startswith("Random") or name in ("AugMix", "CutMix", "MixUp", "RandAugment")
     return isinstance(layer, BaseImagePreprocessingLayer) and augments and name != "RandomCrop"
-
-
-def _check(model: Any, graph: Any, dialect: Keras3, translated: Any, translator: _Translator) -> None:
-    import tensorflow as tf
-
-    inputs = [tf.constant(value) for value in random_inputs(translated)]
-    expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
-    found = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
-    difference = largest_difference(_flat(expected), _flat(found))
-    if difference <= TOLERANCE:
-        return
-    where = _first_difference(graph, dialect, translator, inputs)
-    if where is None:
-        # Every layer computes the same from the same inputs, so the model itself blows up rounding errors, as deep
-        # ones with untrained weights do: that is no fault of the translation.
-        _log.warning("%r blows up rounding errors to %.1e of its largest output.", model.name, difference)
-        return
-    raise ModelError(
-        f"The translation of {model.name!r} from Keras 3 to tf_keras computes something else: its outputs differ by "
-        f"{difference:.1e} of the largest. {where}",
-        expected=f"at most {TOLERANCE:.0e}",
-        fix="replace that layer by others, or build the model with tf_keras; and please report it.",
-    )
-
-
-def _first_difference(graph: Any, dialect: Keras3, translator: _Translator, inputs: list[Any]) -> str | None:
-    """Run Keras 3 layer by layer, feed each translation the same inputs, and name the first that differs, if any."""
-    import tf_keras
-
-    results = iter(translator.results)
-    found: list[str] = []
-
-    def run(call: LayerCall) -> Any:
-        inference = {"training": False} if getattr(call.operation, "_call_has_training_arg", False) else {}
-        expected = call.operation(*call.args, **call.kwargs, **inference)
-        name, arguments, result = next(results)
-        values = [value for value in _flat((call.args, call.kwargs)) if hasattr(value, "dtype")]
-        if not found and len(values) == len(arguments):
-            difference = largest_difference(_flat(expected), _flat(tf_keras.Model(arguments, _flat(result))(values)))
-            if not difference <= TOLERANCE:
-                found.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
-        return expected
-
-    walk(dialect, graph, inputs, run)
-    return found[0] if found else None

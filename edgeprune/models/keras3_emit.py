@@ -43,6 +43,12 @@ class Emitter:
         parts = tuple(map(_slice_to_dict, key)) if isinstance(key, tuple) else _slice_to_dict(key)
         return SlicingOpLambda(tf.__operators__.getitem, name=self._next_name(""))(tensor, parts)
 
+    def without_mask(self, value: Any) -> Any:
+        """``value`` without its mask: operations of Keras 3 drop masks, the layers that stand for them pass them on."""
+        if not is_symbolic(value) or getattr(value, "_keras_mask", None) is None:
+            return value
+        return self.op("identity", value, suffix="unmasked")
+
     def cast(self, value: Any, dtype: str) -> Any:
         """``value`` as ``dtype``; constants are left to TensorFlow."""
         if not is_symbolic(value) or value.dtype.name == dtype:

@@ -35,12 +35,15 @@ def translate_operation(emitter: Emitter, call: LayerCall) -> Any:
     Raises:
         ModelError: the operation has no counterpart, or is called in a way that has none.
     """
+    import tensorflow as tf
+
     operation = call.operation
     name = type(operation).__name__
     if name not in RULES or not type(operation).__module__.startswith("keras."):
         raise unsupported(operation, f"keras.ops operation {name}")
     arguments = inspect.signature(operation.call).bind(*call.args, **call.kwargs).arguments
     _refuse_variables(operation, arguments)
+    arguments = tf.nest.map_structure(emitter.without_mask, arguments)
     return RULES[name](emitter, operation, arguments, call.outputs[0].dtype)
 
 
@@ -73,6 +76,7 @@ _ELEMENTWISE = {
     **{"Ceil": "math.ceil", "Round": "math.round", "Sin": "math.sin", "Cos": "math.cos", "Tan": "math.tan"},
     **{"Erf": "math.erf", "LogSigmoid": "math.log_sigmoid", "StopGradient": "stop_gradient"},
     **{"LogicalNot": "math.logical_not", "ZerosLike": "zeros_like", "OnesLike": "ones_like"},
+    "Copy": "identity",
 }
 # keras.ops class → (TensorFlow function of two tensors, the layer for two tensors)
 _BINARY = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
+
 from edgeprune.models.keras3_emit import Emitter, is_symbolic
 from edgeprune.models.keras3_ops import channels_last, rule, unsupported, whole_batch
 
@@ -129,10 +131,13 @@ def _roll(emitter: Emitter, operation: Any, arguments: Arguments, dtype: str) ->
 
 @rule("Take")
 def _take(emitter: Emitter, operation: Any, arguments: Arguments, dtype: str) -> Any:
-    indices = emitter.cast(arguments["indices"], "int32")
-    if operation.axis is None:
+    tensor, axis, indices = arguments["x"], operation.axis, emitter.cast(arguments["indices"], "int32")
+    if axis is None:
         raise unsupported(operation, "Take without an axis")
-    return emitter.op("gather", arguments["x"], indices, axis=operation.axis)
+    if not is_symbolic(indices) and tensor.shape[axis] is not None:
+        numbers = np.asarray(indices)  # TensorFlow does not count from the end
+        indices = np.where(numbers < 0, numbers + tensor.shape[axis], numbers).tolist()
+    return emitter.op("gather", tensor, indices, axis=axis)
 
 
 @rule("BroadcastTo")

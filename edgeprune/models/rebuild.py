@@ -30,6 +30,9 @@ def rebuild(
 
     Returns:
         A ``tf_keras.Model`` that shares nothing with ``model``.
+
+    Raises:
+        ModelError: the model has losses or metrics as layers, or a layer cannot be made anew.
     """
     import tensorflow as tf
     import tf_keras
@@ -43,6 +46,7 @@ def rebuild(
     def new_tensor(value: Any) -> Any:
         return tensors.get(id(_final(value, replaced or {})), value)
 
+    refuse_idle(model)
     needed = needed_calls(model, replaced or {})
     for node in ordered_nodes(model):
         if id(node) not in needed:
@@ -70,6 +74,21 @@ def rebuild(
         if id(layer) in made:
             _copy_trainable(layer, made[id(layer)])
     return rebuilt
+
+
+def refuse_idle(model: Any) -> None:
+    """Refuse layers that the outputs do not depend on: ``add_loss`` and ``add_metric`` of a functional model."""
+    from edgeprune.prune.graph import ordered_nodes
+
+    needed = needed_calls(model, {})
+    idle = [node.layer.name for node in ordered_nodes(model) if id(node) not in needed]
+    if idle:
+        raise ModelError(
+            f"The model {model.name!r} computes losses or metrics inside (add_loss, add_metric), in the layers "
+            f"{', '.join(idle)}.",
+            expected="a model whose layers all lead to its outputs",
+            fix="build it without them, and name loss and metric in compile() or in the recipe.",
+        )
 
 
 def needed_calls(model: Any, replaced: Mapping[int, Any]) -> set[int]:

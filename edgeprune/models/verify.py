@@ -10,36 +10,45 @@ import numpy as np
 if TYPE_CHECKING:
     import tf_keras
 
-# A translated model must equal its original up to this, relative to the largest value of each output.
+# A model must equal what it was made from up to this, relative to the largest value of each output. Sums in another
+# order are rounded differently: about as many digits are lost in each number format.
 TOLERANCE = 1e-4
+HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
 # Layers that look a number up: what is fed into them are small whole numbers, whatever its type.
 _LOOKUPS = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
 # Large enough for every architecture of keras.applications.
 _UNKNOWN_IMAGE_SIZE, _UNKNOWN_LENGTH = 96, 32
 
 
-def random_inputs(model: tf_keras.Model, seed: int = 0) -> list[np.ndarray]:
-    """Two samples for each input of a functional model, in the order of ``model.inputs``.
+def random_inputs(model: tf_keras.Model, seed: int = 0, samples: int = 2) -> list[np.ndarray]:
+    """A few samples for each input of a functional model, in the order of ``model.inputs``.
 
-    The first sample is normally distributed, the second uniform between 0 and 1, where logarithms and roots are
-    defined. Whole numbers are 0 or 1. Where the model begins with a Rescaling, both are multiplied by what it divides
-    by: 255 for pixels. Unknown axes get 96 positions in images and 32 elsewhere.
+    The first sample is normally distributed, the others uniform between 0 and 1, where logarithms and roots are
+    defined. Whole numbers are 0 or 1; those that a layer looks up are below 8 and within its range. Where the model
+    begins with a Rescaling, all are multiplied by what it divides by: 255 for pixels. Unknown axes get
+    96 positions in images and 32 elsewhere.
     """
     generator = np.random.default_rng(seed)
-    return [_draw(tensor, _consumers(tensor, model), generator) for tensor in model.inputs]
+    return [_draw(tensor, _consumers(tensor, model), generator, samples) for tensor in model.inputs]
 
 
-def _draw(tensor: Any, consumers: Sequence[Any], generator: np.random.Generator) -> np.ndarray:
+def _draw(tensor: Any, consumers: Sequence[Any], generator: np.random.Generator, samples: int) -> np.ndarray:
     unknown = _UNKNOWN_IMAGE_SIZE if len(tensor.shape) == 4 else _UNKNOWN_LENGTH
-    shape = [tensor.shape[0] or 2, *(size or unknown for size in tensor.shape[1:])]
+    shape = [tensor.shape[0] or samples, *(size or unknown for size in tensor.shape[1:])]
     values: np.ndarray
-    if any(type(layer).__name__ in _LOOKUPS for layer in consumers) or not tensor.dtype.is_floating:
-        values = generator.integers(0, 2, shape)
+    ranges = [_range(layer) for layer in consumers if type(layer).__name__ in _LOOKUPS]
+    if ranges or not tensor.dtype.is_floating:
+        values = generator.integers(0, min(ranges, default=2), shape)
     else:
         values = generator.normal(0, 1, shape)
         values[1:] = generator.uniform(0, 1, values[1:].shape)
         values /= next((layer.scale for layer in consumers if _divides(layer)), 1.0)
     return values.astype(tensor.dtype.as_numpy_dtype)
+
+
+def _range(layer: Any) -> int:
+    """The numbers below this are known to a layer that looks them up."""
+    return min(8, getattr(layer, "input_dim", None) or getattr(layer, "num_tokens", None) or 8)
 
 
 def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
@@ -49,6 +58,11 @@ def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
 
 def _divides(layer: Any) -> bool:
     return type(layer).__name__ == "Rescaling" and np.ndim(layer.scale) == 0 and 0 < layer.scale < 1
+
+
+def tolerance(layers: Sequence[Any]) -> float:
+    """The relative difference that is allowed between models of layers of these number formats."""
+    return max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in layers)
 
 
 def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:

@@ -7,7 +7,9 @@ how much of it is found by bisection on counts that come from the graph alone: n
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 # A budget counts as met within this many points of the whole.
 TOLERANCE_POINTS = 2.0
+_ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Constraints:
     Attributes:
         min_channels: kept in every layer.
         multiple: the number of channels of every pruned layer is a multiple of this, where the group allows it.
-        protect: shell patterns over layer names that are not pruned.
-        layer_rates: shell pattern → fraction of filters removed, instead of the overall rate.
+        protect: shell patterns over names of groups and of the layers that make their channels; they are not pruned.
+        layer_rates: shell pattern over the same → fraction of filters removed, instead of the overall rate.
         max_rate: no group loses more than this fraction.
     """
 
@@ -88,8 +91,10 @@ def allocate(
         bool [units of the graph].
 
     Raises:
-        RecipeError: the budget cannot be met; the message names the largest reachable reduction.
+        RecipeError: the budget cannot be met; the message names the largest reachable reduction. Or a pattern matches
+            nothing.
     """
+    _check_patterns(graph, constraints)
     candidates = [_Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
     key = _ORDERS[how](graph, budget, per_cost, curves)
     bundles = [
@@ -98,14 +103,30 @@ def allocate(
         if candidate.rate is None
         for number in range(1, candidate.most // candidate.step + 1)
     ]
-    plan = _Plan(graph, candidates, [index for _, index in sorted(bundles)])
-    if budget.rate is None:
-        return _fill(plan, budget)
-    if how == "uniform":
-        return plan.keep(np.array([c.bundles(budget.rate) for c in candidates]))
-    gone = np.cumsum([0, *(candidates[index].step for index in plan.order)])
-    wanted = budget.rate * sum(c.group.size for c in candidates if c.rate is None and c.most)
-    return plan.keep(plan.counts(int(np.abs(gone - wanted).argmin())))
+    plan = _Plan(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
+    return _fill(plan, budget) if budget.rate is None else _remove(plan, budget.rate)
+
+
+def _check_patterns(graph: Graph, constraints: Constraints) -> None:
+    """A pattern that matches nothing is most likely a name that was mistyped."""
+    names = list(dict.fromkeys(name for group in graph.groups for name in _names(group)))
+    for pattern in (*constraints.protect, *constraints.layer_rates):
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, names, 6) or names[:6]
+            raise RecipeError(
+                f"The pattern {pattern!r} (protect or layer_rates) matches no layer that makes channels.",
+                expected=f"names or shell patterns of such layers, as {', '.join(near)}.",
+                fix="see `edgeprune inspect MODEL` for the groups of channels and their layers.",
+            )
+
+
+def _names(group: Group) -> tuple[str, ...]:
+    """What a pattern may call a group."""
+    return (group.name, *group.layers)
+
+
+def _matches(group: Group, pattern: str) -> bool:
+    return bool(fnmatch.filter(_names(group), pattern))
 
 
 def kept_fractions(graph: Graph, keep: np.ndarray, budget: Budget) -> dict[str, float]:
@@ -128,18 +149,16 @@ class _Candidate:
     @classmethod
     def of(cls, graph: Graph, group: Group, scores: np.ndarray, constraints: Constraints) -> _Candidate:
         free = np.array([i for i in range(group.size) if i not in group.reasons], int)
-        if any(fnmatch.fnmatch(layer, p) for layer in (group.name, *group.layers) for p in constraints.protect):
+        if any(_matches(group, pattern) for pattern in constraints.protect):
             free = free[:0]
-        own = [rate for p, rate in constraints.layer_rates.items() if fnmatch.fnmatch(group.name, p)]
+        own = [rate for pattern, rate in constraints.layer_rates.items() if _matches(group, pattern)]
         most = min(len(free), group.size - constraints.min_channels, int(group.size * constraints.max_rate))
         order = free[np.argsort(scores[free], kind="stable")]
         return cls(group, order, scores, max(most, 0), _step(graph, group, constraints), own[0] if own else None)
 
-    def bundles(self, rate: float) -> int:
-        """The bundles that come nearest to removing a fraction of the group."""
-        return min(
-            round((self.rate if self.rate is not None else rate) * self.group.size / self.step), self.most // self.step
-        )
+    def own_bundles(self) -> int:
+        """The bundles that come nearest to the group's own rate; none where it has none."""
+        return min(round((self.rate or 0.0) * self.group.size / self.step), self.most // self.step)
 
     def removed(self, bundles: int) -> np.ndarray:
         """The units (of the graph) in the first ``bundles``; what does not fill one up goes with the first."""
@@ -170,30 +189,42 @@ class _Plan:
     graph: Graph
     candidates: list[_Candidate]
     order: list[int]
+    min_channels: int
 
     def counts(self, bundles: int) -> np.ndarray:
         """Bundles that each candidate loses if the first ``bundles`` go; a group with a rate of its own loses that."""
         counts = np.bincount(np.array(self.order[:bundles], int), minlength=len(self.candidates))
-        own = [c.bundles(0.0) for c in self.candidates]
+        own = [c.own_bundles() for c in self.candidates]
         return np.where([c.rate is not None for c in self.candidates], own, counts)
 
     def keep(self, counts: np.ndarray) -> np.ndarray:
-        """bool [units]: what stays; no layer is left without channels."""
+        """bool [units]: what stays; every layer, also one of several in a group, has its minimum of channels."""
         keep = np.ones(len(self.graph.units), bool)
         for candidate, count in zip(self.candidates, counts.tolist(), strict=True):
             keep[candidate.removed(count)] = False
-        for vector in self.graph.nonempty:
-            if len(vector) and not keep[vector].any():
-                keep[vector[0]] = True
+        producers = [(vector, self.min_channels) for _, _, vector in self.graph.producers]
+        for vector, least in [*producers, *((vector, 1) for vector in self.graph.nonempty)]:
+            missing = min(least, len(vector)) - int(keep[vector].sum())
+            if missing > 0:
+                gone = vector[~keep[vector]]
+                keep[gone[np.argsort(-self._scores[gone], kind="stable")[:missing]]] = True
         return keep
+
+    @functools.cached_property
+    def _scores(self) -> np.ndarray:
+        """Of every unit: [units]."""
+        scores = np.zeros(len(self.graph.units))
+        for candidate in self.candidates:
+            scores[candidate.group.units] = candidate.scores
+        return scores
 
 
 Key = Callable[[_Candidate, int], Any]  # a candidate and the number of a bundle, from 1 → what bundles are sorted by
 
 
 def _uniform_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
-    """By the fraction of the group that is gone with the bundle."""
-    return lambda candidate, number: number * candidate.step / candidate.group.size
+    """By the fraction that is gone with half of the bundle: a rate is rounded for all groups at once."""
+    return lambda candidate, number: (number - 0.5) * candidate.step / candidate.group.size
 
 
 def _global_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
@@ -277,6 +308,42 @@ def unit_savings(graph: Graph, groups: Sequence[Group], what: str) -> dict[str, 
     return {group.name: float(saved[first[group.name]]) if group.name in first else 0.0 for group in groups}
 
 
+def _remove(plan: _Plan, rate: float) -> np.ndarray:
+    """Take as many bundles in order as come nearest to a fraction of the filters of all groups that can be pruned."""
+    free = [c for c in plan.candidates if c.rate is None and c.most]
+    total = sum(c.group.size for c in free)
+    if not free and all(c.rate is None for c in plan.candidates):
+        raise _nothing_to_remove(plan)
+
+    def removed(bundles: int) -> float:
+        keep = plan.keep(plan.counts(bundles))
+        return sum(int(np.count_nonzero(~keep[c.group.units])) for c in free) / max(total, 1)
+
+    low, high = 0, len(plan.order)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if removed(middle) < rate else (low, middle)
+    best = min(low, high, key=lambda bundles: abs(removed(bundles) - rate))
+    # Where one bundle is more than the tolerance, the nearest number of bundles is as good as it gets.
+    allowed = max(TOLERANCE_POINTS / 100, max((c.step for c in free), default=0) / max(total, 1))
+    if free and rate - removed(best) > allowed:
+        raise RecipeError(
+            f"Removing {rate:.1%} of the filters cannot be reached within {TOLERANCE_POINTS:g} points: the largest "
+            f"reachable reduction removes {removed(len(plan.order)):.1%} of them.",
+            fix=_ASK_FOR_LESS,
+        )
+    return plan.keep(plan.counts(best))
+
+
+def _nothing_to_remove(plan: _Plan) -> RecipeError:
+    reasons = [f"{c.group.name}: {c.group.frozen or 'protected, or at its minimum'}" for c in plan.candidates]
+    return RecipeError(
+        f"There are no filters to remove. {'; '.join(reasons[:5])}{'; …' if len(reasons) > 5 else '.'}",
+        expected="a group of channels that is not frozen; `edgeprune inspect MODEL` lists them.",
+        fix="protect fewer layers, lower min_channels, or prune weights ([weights]) instead.",
+    )
+
+
 def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
     """Take bundles in order until every limit is met; one that would go too far past them is passed over.
 
@@ -319,7 +386,7 @@ def _unreachable(plan: _Plan, budget: Budget, nearest: np.ndarray) -> RecipeErro
     return RecipeError(
         f"Keeping {_shares(budget.limits)} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest is "
         f"{told(nearest)}, and the largest reachable reduction leaves {told(plan.counts(len(plan.order)))}.",
-        fix="ask for less, lower min_channels or the channel multiple, or protect fewer layers.",
+        fix=_ASK_FOR_LESS,
     )
 
 

@@ -9,7 +9,7 @@ in Li et al. 2020, arXiv:2007.02491.)
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,9 @@ PLAIN_SUMS = ("Dense", "Conv1D", "Conv2D", "Conv3D")
 def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence: Evidence) -> int:
     """Add what the removed channels contributed on average to the biases of their consumers in ``pruned``.
 
+    A consumer without a bias may have a batch normalization behind it that is frozen, and is not re-estimated
+    therefore: its mean is lowered by as much.
+
     Args:
         graph: of the unpruned model.
         keep: bool [units].
@@ -35,31 +38,55 @@ def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence:
         evidence: training batches.
 
     Returns:
-        The number of layers whose bias was changed.
+        The number of layers whose constant was changed.
     """
     changed = 0
     layers = {layer.name: layer for layer in pruned.layers}
     calls = collections.Counter(node.layer.name for node in ordered_nodes(graph.model))
     for layer, binding, moments in input_moments(graph, evidence):
         gone = ~keep[binding.vector]
-        bias = getattr(layers[layer.name], "bias", None)
         # Only where the output is a plain sum over input channels, and these are of one tensor.
-        if not gone.any() or bias is None or type(layer).__name__ not in PLAIN_SUMS or calls[layer.name] > 1:
+        if not gone.any() or type(layer).__name__ not in PLAIN_SUMS or calls[layer.name] > 1:
+            continue
+        target = _constant_behind(graph, layer, calls)
+        if target is None:
             continue
         kernel = np.moveaxis(layer.weights[binding.weight].numpy(), binding.axis, 0)
         summed = kernel[gone].reshape(int(gone.sum()), -1, kernel.shape[-1]).sum(1)
         constant = moments.mean[gone] @ summed
-        kept = _kept_outputs(graph, layer, keep, len(constant))
-        if kept is None or kept.sum() != bias.shape[0]:
+        holder, name, sign = target
+        kept = _kept_positions(graph, holder, getattr(holder, name), keep, len(constant))
+        variable = getattr(layers[holder.name], name)
+        if kept is None or kept.sum() != variable.shape[0]:
             continue
-        bias.assign_add(constant[kept].astype(bias.dtype.as_numpy_dtype))
+        variable.assign_add(sign * constant[kept].astype(variable.dtype.as_numpy_dtype))
         changed += 1
     return changed
 
 
-def _kept_outputs(graph: Graph, layer: Any, keep: np.ndarray, size: int) -> np.ndarray | None:
-    """Which of the layer's own outputs stay, as its bias knows them."""
-    number = next((i for i, weight in enumerate(layer.weights) if weight is layer.bias), None)
+def _constant_behind(graph: Graph, layer: Any, calls: Mapping[str, int]) -> tuple[Any, str, int] | None:
+    """Where a constant can be added to the output of a layer: the layer that holds it, its attribute, and the sign."""
+    import tf_keras
+
+    if layer.bias is not None:
+        return layer, "bias", 1
+    nodes = ordered_nodes(graph.model)
+    (made,) = (node.outputs for node in nodes if node.layer is layer)
+    readers = [node.layer for node in nodes if any(tensor is made for tensor in node.keras_inputs)]
+    is_output = any(tensor is made for tensor in graph.model.outputs)
+    if len(readers) != 1 or is_output or calls[readers[0].name] > 1 or not _is_linear(layer):
+        return None
+    is_frozen = isinstance(readers[0], tf_keras.layers.BatchNormalization) and not readers[0].trainable
+    return (readers[0], "moving_mean", -1) if is_frozen else None
+
+
+def _is_linear(layer: Any) -> bool:
+    return getattr(layer.activation, "__name__", "linear") == "linear"
+
+
+def _kept_positions(graph: Graph, layer: Any, variable: Any, keep: np.ndarray, size: int) -> np.ndarray | None:
+    """Which positions of a variable with one axis stay."""
+    number = next((i for i, weight in enumerate(layer.weights) if weight is variable), None)
     for binding in graph.layers[layer.name].bindings:
         if binding.weight == number and len(binding.vector) == size:
             return keep[binding.vector]

@@ -90,10 +90,15 @@ def geometric_median(graph: Graph, evidence: Evidence) -> Scores:
 def batch_norm_scale(graph: Graph, evidence: Evidence) -> Scores:
     """Absolute scale of the batch normalization behind a channel (Liu et al. 2017, arXiv:1708.06519).
 
-    Groups without batch normalization are scored by the L2 norm of their filters.
+    Channels without batch normalization are scored by the L2 norm of their filters.
     """
-    scales = _by_members(graph, lambda rows: np.abs(rows).sum(1), chosen=_is_scale)
-    return l2(graph, evidence) | {name: score for name, score in scales.items() if score.any()}
+    scaled = np.zeros(len(graph.units), bool)
+    for layer in graph.model.layers:
+        weights = layer.weights
+        for binding in graph.layers[layer.name].bindings:
+            scaled[binding.vector] |= _is_scale(weights[binding.weight], binding)
+    scales = _by_unit(graph, lambda rows: np.abs(rows).sum(1), _is_scale)
+    return _for_groups(graph, np.where(scaled, scales, _by_unit(graph, _norm)))
 
 
 @criterion("random")

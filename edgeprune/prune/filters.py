@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import DataError, RecipeError
+from edgeprune.models.load import load_model
+from edgeprune.models.rebuild import refuse_idle
 from edgeprune.prune import allocation, surgery
 from edgeprune.prune.allocation import Budget, Constraints
 from edgeprune.prune.criteria import CRITERIA, Evidence, Scores
@@ -38,8 +40,13 @@ class Pruned:
 
 
 def channel_groups(model: tf_keras.Model) -> tuple[Group, ...]:
-    """The groups of channels of a flat functional tf_keras model that can only be removed together."""
-    return analyse(model).groups
+    """The groups of channels of a model that can only be removed together.
+
+    Args:
+        model: of tf_keras or Keras 3; here and below, it is made a flat functional one first, as
+            :func:`edgeprune.models.load.load_model` does.
+    """
+    return analyse(load_model(model)).groups
 
 
 def prune_filters(
@@ -58,7 +65,7 @@ def prune_filters(
     """Remove the least important channels.
 
     Args:
-        model: a tf_keras model; it is not changed.
+        model: of tf_keras or Keras 3; it is not changed.
         rate: fraction of filters removed, in (0, 1); or
         max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1); or both.
         criterion: a key of :data:`edgeprune.prune.criteria.CRITERIA`.
@@ -74,7 +81,7 @@ def prune_filters(
         VerificationError: the pruned model does not equal the oracle.
     """
     budget = check_budget(Budget(rate, max_params, max_macs))
-    graph = analyse(model)
+    graph = analyse(load_model(model))
     keep = choose(graph, budget, criterion, allocation, constraints or Constraints(), evidence or Evidence(), curves)
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if verify else None
@@ -91,6 +98,7 @@ def choose(
     curves: MeasureCurves | None = None,
 ) -> np.ndarray:
     """The units that stay: bool [units of the graph]."""
+    refuse_idle(graph.model)
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     chosen = CRITERIA[criterion]
@@ -109,7 +117,7 @@ def mask_filters(model: tf_keras.Model, removed: dict[str, np.ndarray]) -> tf_ke
     Args:
         removed: as :attr:`Pruned.removed` gives it.
     """
-    graph = analyse(model)
+    graph = analyse(load_model(model))
     keep = np.ones(len(graph.units), bool)
     for group in graph.groups:
         keep[group.units[np.asarray(removed.get(group.name, ()), int)]] = False

@@ -126,6 +126,7 @@ class Graph:
     def __init__(self, model: tf_keras.Model):
         self.model = model
         self.units = Units()
+        self.sharing = _sharing(model)
         self.layers: dict[str, LayerPlan] = {layer.name: LayerPlan() for layer in model.layers}
         self.edits: dict[tuple[str, int], list[Edit]] = {}
         self.macs: list[Term] = []
@@ -151,6 +152,16 @@ class Graph:
 
     def _total(self, terms: Iterable[Term], keep: np.ndarray) -> float:
         return sum(t.coefficient * math.prod(self.count(v, keep) for v in t.vectors) for t in terms)
+
+
+def _sharing(model: tf_keras.Model) -> dict[str, str]:
+    """Layers that hold weights of another layer (a wrapper, and what it wraps), each with one such layer."""
+    holders: dict[int, list[str]] = {}
+    for layer in model.layers:
+        for weight in layer.weights:
+            holders.setdefault(id(weight), []).append(layer.name)
+    pairs = [names for names in holders.values() if len(names) > 1]
+    return {name: next(other for other in names if other != name) for names in pairs for name in names}
 
 
 @dataclasses.dataclass

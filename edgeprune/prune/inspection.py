@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
 
 
 def inspect_model(model: tf_keras.Model) -> dict[str, Any]:
-    """Layers with parameters and MACs, and groups with their size, layers, reason if frozen, and saving per channel."""
+    """Layers with parameters and MACs, and groups with size, layers, reasons of what is frozen, saving per channel.
+
+    ``uncounted``: layers whose MACs no rule knows; they count 0.
+    """
     graph, counts = analyse(model), count(model)
     return {
         "name": model.name,
         "params": counts.params,
         "macs": counts.macs,
+        "uncounted": list(counts.uncounted),
         "layers": [dataclasses.asdict(layer) for layer in counts.layers],
         "groups": [_group(graph, group) for group in graph.groups],
     }
@@ -37,6 +42,7 @@ def _group(graph: Graph, group: Group) -> dict[str, Any]:
         "size": group.size,
         "prunable": len(free),
         "frozen": group.frozen,
+        "reasons": dict(collections.Counter(group.reasons.values())),
         "layers": list(group.layers),
         "members": [{"layer": m.layer, "weight": m.weight, "axis": m.axis, "role": m.role} for m in group.members],
         "saves_params_per_channel": params - graph.count_params(keep),

@@ -37,7 +37,7 @@ def register(*names: str) -> Callable[[AnyRule], AnyRule]:
 def apply_rule(call: Call) -> list[Axes]:
     """The axes of each output of a call."""
     _load_tables()
-    found = (find_rule(call.layer) or _unknown)(call)
+    found = (_shared if call.name in call.graph.sharing else find_rule(call.layer) or _unknown)(call)
     return found if isinstance(found, list) else [found]
 
 
@@ -63,7 +63,14 @@ def _load_tables() -> None:
 
 
 def _unknown(call: Call) -> list[Axes]:
-    reason = f"no channel rule for {type(call.layer).__name__} (layer {call.name!r})"
+    return _opaque(call, f"no channel rule for {type(call.layer).__name__} (layer {call.name!r})")
+
+
+def _shared(call: Call) -> list[Axes]:
+    return _opaque(call, f"{call.name!r} shares weights with {call.graph.sharing[call.name]!r}")
+
+
+def _opaque(call: Call, reason: str) -> list[Axes]:
     for axes in call.inputs:
         call.freeze(axes, reason)
     return [(None,) * len(shape) for shape in call.output_shapes]
@@ -113,10 +120,13 @@ UNCHANGED = (
 
 def check_activation(call: Call, activation: Any, axes: Axes) -> None:
     """Freeze what an activation function may mix: the last axis for a softmax, all of them for an unknown function."""
-    name = getattr(activation, "__name__", None) or type(activation).__name__
-    if name in ("softmax", "log_softmax"):
+    function = activation if hasattr(activation, "__name__") else type(activation)
+    name = function.__name__
+    # A name says nothing about what a function from elsewhere computes.
+    is_known = (function.__module__ or "").split(".")[0] in ("tf_keras", "keras", "tensorflow", "edgeprune")
+    if is_known and name in ("softmax", "log_softmax"):
         call.freeze(axes[-1:], f"softmax normalises over these channels (layer {call.name!r})")
-    elif name not in ELEMENTWISE and name not in UNCHANGED:
+    elif not is_known or name not in (*ELEMENTWISE, *UNCHANGED):
         call.freeze(axes, f"no channel rule for the activation {name!r} (layer {call.name!r})")
 
 

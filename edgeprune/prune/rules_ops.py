@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.models.keras3_emit import is_symbolic
 from edgeprune.prune.graph import Axes, Call, Edit
 from edgeprune.prune.rules import register
 from edgeprune.prune.rules_attention import lengths
@@ -55,9 +56,17 @@ def path_to(call: Call, position: int, name: str) -> tuple[Any, ...]:
     "sigmoid", "math.tanh", "tanh", "nn.tanh", "nn.softplus", "math.softplus", "nn.selu", "math.exp", "exp", "math.abs",
     "abs", "math.sqrt", "sqrt", "math.rsqrt", "math.square", "square", "math.negative", "negative", "math.log",
     "__operators__.neg", "__operators__.abs", "cast", "identity", "clip_by_value", "nn.dropout", "stop_gradient",
-    "math.erf", "math.sin", "math.cos",
+    "math.erf", "math.sin", "math.cos", "math.tan", "math.sign", "math.floor", "math.ceil", "math.round", "math.log1p",
+    "math.expm1", "math.reciprocal", "math.log_sigmoid", "nn.softsign",
 )  # fmt: skip
 def elementwise(call: Call) -> Axes:
+    """One value in, one value out. Bounds and the like are numbers: they do not come with channels of their own."""
+    if len(call.inputs) > 1:
+        return _opaque(call, "takes more than one tensor")
+    if any(
+        np.ndim(value) for value in (*call.node.call_args, *call.node.call_kwargs.values()) if not is_symbolic(value)
+    ):
+        return _opaque(call, "has an argument that is not a number")
     return call.inputs[0]
 
 
@@ -66,6 +75,7 @@ def elementwise(call: Call) -> Axes:
     "subtract", "multiply", "divide", "maximum", "minimum", "__operators__.add", "__operators__.sub",
     "__operators__.mul", "__operators__.truediv", "__operators__.div", "__operators__.radd", "__operators__.rsub",
     "__operators__.rmul", "__operators__.rtruediv", "math.pow", "pow", "__operators__.pow", "math.squared_difference",
+    "math.floormod", "math.floordiv", "floor_div", "__operators__.mod", "__operators__.floordiv", "math.divide_no_nan",
 )  # fmt: skip
 def binary(call: Call) -> Axes:
     """Two tensors, or a tensor and a constant; a constant with a value per channel is sliced along."""
@@ -74,7 +84,7 @@ def binary(call: Call) -> Axes:
     axes, rank = call.inputs[0], len(call.output_shapes[0])
     for position, name in ((0, "x"), (1, "y")):
         constant = argument(call, position, name)
-        if constant is None or _is_symbolic(constant):
+        if constant is None or is_symbolic(constant):
             continue
         shape = np.shape(constant)
         for axis in range(-min(len(shape), len(axes)), 0):
@@ -85,12 +95,6 @@ def binary(call: Call) -> Axes:
     stretched = [*(None,) * (rank - len(axes)), *axes]
     before = [*(None,) * (rank - len(axes)), *call.input_shapes[0]]
     return tuple(v if a == b else None for v, a, b in zip(stretched, before, call.output_shapes[0], strict=True))
-
-
-def _is_symbolic(value: Any) -> bool:
-    from tf_keras.src.engine.keras_tensor import KerasTensor
-
-    return isinstance(value, KerasTensor)
 
 
 @op("concat")
@@ -109,7 +113,7 @@ def reshape(call: Call) -> Axes:
     axes = reshape_axes(call, call.inputs[0], call.input_shapes[0], call.output_shapes[0])
     path = path_to(call, 1, "shape")
     for position, vector in enumerate(axes, 1):
-        if vector is not None and _is_symbolic(shape[position]):
+        if vector is not None and is_symbolic(shape[position]):
             call.freeze([vector], f"{call.name!r} computes its shape at run time")
         elif vector is not None and shape[position] != -1:
             call.edit(Edit((*path, position), vector))
@@ -207,13 +211,14 @@ def split(call: Call) -> list[Axes]:
     position = axis - 1 if axis > 0 else axis
     vector = call.inputs[0][position]
     others = list(call.inputs[0])
-    if axis == 0:
-        return [_opaque(call, "splits samples")] * len(call.output_shapes)
+    if axis == 0 or len(call.inputs) > 1:
+        _opaque(call, "splits samples" if axis == 0 else "splits them into parts whose sizes are computed")
+        return [(None,) * len(shape) for shape in call.output_shapes]
     if vector is None:
         return [tuple(others)] * len(call.output_shapes)
     lengths = [shape[position] for shape in call.output_shapes]
     parts = np.split(vector, np.cumsum(lengths)[:-1])  # type: ignore[arg-type]
-    if isinstance(sizes, int):
+    if np.ndim(sizes) == 0:
         for part in parts[1:]:
             call.unite(parts[0], part, f"{call.name!r} splits them into equal parts")
     else:
@@ -260,7 +265,7 @@ def _full_spec(spec: Sequence[Any], rank: int) -> list[tuple[Any, int]] | None:
 
 
 def _sliced(call: Call, vector: np.ndarray, part: dict[str, Any], place: int) -> np.ndarray | None:
-    if part["step"] not in (None, 1) or any(_is_symbolic(part[key]) for key in ("start", "stop")):
+    if part["step"] not in (None, 1) or any(is_symbolic(part[key]) for key in ("start", "stop")):
         call.freeze([vector], f"{call.name!r} takes some of them by number")
         return None
     start, stop, _ = slice(part["start"], part["stop"]).indices(len(vector))

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import VerificationError
+from edgeprune.models.flatten import compile_like
 from edgeprune.models.rebuild import copy_layer, make_like, rebuild
+from edgeprune.models.verify import random_inputs as flat_random_inputs
+from edgeprune.models.verify import tolerance
 from edgeprune.prune.graph import Edit, Graph
 from edgeprune.prune.masking import ChannelMask
 
@@ -22,14 +25,12 @@ if TYPE_CHECKING:
 
     from edgeprune.prune.graph import LayerPlan
 
-# The pruned model must equal the masked one up to this, relative to the largest output. Sums over fewer addends are
-# rounded differently: about as many digits are lost in each number format.
-TOLERANCE = 1e-4
-HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
-
 
 def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
-    """A new model with only the units in ``keep`` (bool [units]); weights are sliced, everything else stays."""
+    """A new model with only the units in ``keep`` (bool [units]); weights are sliced, everything else stays.
+
+    Loss and metrics stay, too; the optimizer starts anew.
+    """
 
     def make_layer(layer: Any) -> Any:
         plan = graph.layers[layer.name]
@@ -44,7 +45,8 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
     def change_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
         structure = [list(args), dict(kwargs)]
         for edit in graph.edits.get((layer.name, number), []):
-            if not keep[edit.vector].all():
+            # A count may be written in another way, such as a bound that counts from the end: it is always set.
+            if edit.kind == "count" or not keep[edit.vector].all():
                 _apply(structure, edit, keep)
         return tuple(structure[0]), structure[1]
 
@@ -52,6 +54,7 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
     new_layers = {layer.name: layer for layer in pruned.layers}
     for layer in graph.model.layers:
         fill(new_layers[layer.name], _sliced(layer, graph.layers[layer.name], keep))
+    compile_like(pruned, graph.model)
     return pruned
 
 
@@ -86,8 +89,8 @@ def verify(pruned: tf_keras.Model, masked: tf_keras.Model, seed: int = 0) -> flo
         The largest difference of any output, relative to that output's largest value.
 
     Raises:
-        VerificationError: it is more than ``TOLERANCE`` (in half precision: ``HALF_TOLERANCES``), or an output is not a
-            number in one of the models only.
+        VerificationError: it is more than :func:`edgeprune.models.verify.tolerance`, or an output is not a number in
+            one of the models only.
     """
     inputs = random_inputs(masked, seed)
     return compare(masked(inputs, training=False), pruned(inputs, training=False), masked.layers)
@@ -103,7 +106,7 @@ def compare(expected: Any, found: Any, layers: Sequence[Any]) -> float:
 
     pairs = zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True)
     worst = max(_difference(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs)
-    allowed = max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in layers)
+    allowed = tolerance(layers)
     if worst > allowed:
         raise VerificationError(
             f"The pruned model differs from the masked original by {worst:.1e} of the largest output.",
@@ -123,22 +126,11 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def random_inputs(model: tf_keras.Model, seed: int, samples: int = 2) -> Any:
-    """Random inputs in the structure that the model takes.
-
-    Unknown axes get 32 positions; integers are in the range of every embedding, and below 8.
-    """
+    """Random inputs (:func:`edgeprune.models.verify.random_inputs`) in the structure that the model takes."""
     import tensorflow as tf
 
-    generator = np.random.default_rng(seed)
-    high = min([8, *(layer.input_dim for layer in model._flatten_layers() if hasattr(layer, "embeddings"))])
-
-    def draw(tensor: Any) -> Any:
-        shape = [tensor.shape[0] or samples, *(size or 32 for size in tensor.shape[1:])]
-        if tensor.dtype.is_integer:
-            return tf.constant(generator.integers(0, high, shape), tensor.dtype)
-        return tf.constant(generator.normal(0, 1, shape), tensor.dtype)
-
-    return tf.nest.map_structure(draw, model._nested_inputs)
+    values = [tf.constant(value) for value in flat_random_inputs(model, seed, samples)]
+    return tf.nest.pack_sequence_as(model._nested_inputs, values)
 
 
 def fill(layer: Any, weights: list[np.ndarray]) -> None:
@@ -180,7 +172,9 @@ def _apply(structure: Any, edit: Edit, keep: np.ndarray) -> None:
     stays = keep[edit.vector]
     for key in edit.path[:-1]:
         value = structure[key]
-        structure[key] = list(value) if isinstance(value, list | tuple) else dict(value)
+        if hasattr(value, "shape"):  # an array or a tensor
+            value = np.asarray(value).tolist()
+        structure[key] = dict(value) if isinstance(value, dict) else list(value)
         structure = structure[key]
     key = edit.path[-1]
     if edit.kind == "count":

@@ -87,20 +87,70 @@ def test_rates_of_groups(graph):
     assert _kept(graph, _allocate(graph, "uniform", constraints, rate=0.25)) == {"a": 12, "b": 32, "d": 24, "head": 10}
     kept = _kept(graph, _allocate(graph, "global", constraints, max_macs=0.4))
     assert (kept["b"], kept["d"]) == (32, 24)
+    # c makes the channels of b, too
+    assert _kept(graph, _allocate(graph, "uniform", Constraints(layer_rates={"c": 0.5}), rate=0.25))["b"] == 32
 
 
 def test_protected_layers_keep_everything(graph):
     """A pattern protects every group that one of its layers belongs to."""
-    kept = _kept(graph, _allocate(graph, "uniform", Constraints(protect=("c", "?x")), rate=0.5))
+    kept = _kept(graph, _allocate(graph, "uniform", Constraints(protect=("c", "?ead")), rate=0.5))
     assert kept == {"a": 8, "b": 64, "d": 12, "head": 10}
 
 
 def test_min_channels_stay(graph):
     """No group falls below the minimum, and the largest rate is respected."""
-    kept = _kept(graph, _allocate(graph, "uniform", Constraints(min_channels=14), rate=0.9))
+    kept = _kept(graph, _allocate(graph, "uniform", Constraints(min_channels=14), rate=0.6))
     assert kept == {"a": 14, "b": 14, "d": 14, "head": 10}
-    kept = _kept(graph, _allocate(graph, "uniform", Constraints(max_rate=0.5), rate=0.9))
+    kept = _kept(graph, _allocate(graph, "uniform", Constraints(max_rate=0.5), rate=0.5))
     assert kept == {"a": 8, "b": 32, "d": 12, "head": 10}
+
+
+@pytest.mark.parametrize("how", ["uniform", "global"])
+@pytest.mark.parametrize("constraints", [{"min_channels": 14}, {"max_rate": 0.5}], ids=str)
+def test_unreachable_rates_are_errors(graph, how, constraints):
+    """A rate that the constraints do not allow is an error that says how far one can go."""
+    with pytest.raises(RecipeError, match=r"Removing 90.0% .* largest reachable reduction removes \d+\.\d%"):
+        _allocate(graph, how, Constraints(**constraints), rate=0.9)
+
+
+def test_a_model_without_filters_to_remove(graph):
+    """If nothing can go, the error says why, group by group."""
+    with pytest.raises(RecipeError, match=r"no filters to remove. a: protected.*; head: output of the model"):
+        _allocate(graph, constraints=Constraints(protect=("*",)), rate=0.5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.35, 0.4, 0.6])
+def test_rates_of_small_groups_are_rounded_together(rate, L):
+    """Two groups of four lose together what is nearest to the rate of eight."""
+    import tf_keras
+
+    i = L.image()
+    x = L.Conv2D(4, 1, name="b")(L.Conv2D(4, 1, name="a")(i))
+    graph = analyse(tf_keras.Model(i, L.head(x)))
+    kept = _kept(graph, _allocate(graph, "uniform", rate=rate))
+    assert 8 - kept["a"] - kept["b"] == round(8 * rate)
+    assert abs(kept["a"] - kept["b"]) <= 1
+
+
+def test_min_channels_stay_in_every_layer_of_a_group(L, randomize):
+    """A layer that makes some channels of a group keeps the minimum of its own, the best ones."""
+    import tf_keras
+
+    i = L.image()
+    parts = L.Concatenate()([L.Conv2D(4, 1, name="a")(i), L.Conv2D(12, 1, name="b")(i)])
+    graph = analyse(randomize(tf_keras.Model(i, L.head(L.Add()([parts, L.Conv2D(16, 1, name="c")(i)])))))
+    scores = {group.name: np.arange(group.size, dtype=float) for group in graph.groups}
+    keep = allocate(graph, scores, Budget(rate=0.5), "uniform", Constraints(min_channels=3))
+    kept = {label: keep[vector].tolist() for label, _, vector in graph.producers}
+    assert kept["a"] == [False, True, True, True]
+    assert sum(kept["b"]) == 5  # makes up for it
+
+
+def test_patterns_that_match_nothing(graph):
+    """A pattern that names no layer is an error that offers names like it."""
+    for constraints in (Constraints(protect=("haed",)), Constraints(layer_rates={"haed": 0.5})):
+        with pytest.raises(RecipeError, match=r"'haed' .* matches no layer(.|\n)*as head"):
+            _allocate(graph, constraints=constraints, rate=0.5)
 
 
 @pytest.mark.parametrize("how", ["uniform", "global"])

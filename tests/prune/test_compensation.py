@@ -102,6 +102,22 @@ def test_what_is_no_plain_sum_is_left_alone(L, randomize):
     assert all(np.array_equal(a, b) for a, b in zip(before, pruned.get_weights(), strict=True))
 
 
+def test_a_frozen_normalization_takes_what_has_no_bias(L, randomize):
+    """Behind a layer without bias, a frozen batch normalization lowers its mean, and the mean output stays."""
+    import tf_keras
+
+    i = L.Input((3,))
+    x = L.Dense(5, use_bias=False, name="consumer")(L.Dense(6, activation="relu", name="a")(i))
+    model = randomize(tf_keras.Model(i, L.Dense(2)(L.BatchNormalization(name="norm", trainable=False)(x))))
+    graph, batches = analyse(model), _batches((3,))
+    keep = _without(graph, "a", [0, 1]) & _without(graph, "consumer", [2])
+    pruned, expected = surgery.remove(graph, keep), surgery.mask(graph, _without(graph, "consumer", [2]))
+    assert fold_means(graph, keep, pruned, Evidence(lambda: batches)) == 2  # the last layer has a bias
+    # Its bias took the mean of the consumer's channel; it has none of it in the oracle.
+    pruned.layers[-1].bias.assign(model.layers[-1].bias)
+    np.testing.assert_allclose(_mean_output(pruned, batches), _mean_output(expected, batches), atol=1e-5)
+
+
 def test_layers_reused_from_another_model_are_folded(L, randomize):
     """A layer that an earlier model called too counts as called once: only the calls of this model matter."""
     import tf_keras

@@ -83,6 +83,18 @@ def test_bn_scale_reads_the_batch_normalization(L, randomize):
     np.testing.assert_array_equal(_scores("bn_scale", model, group="plain"), _scores("l2", model, group="plain"))
 
 
+def test_bn_scale_of_channels_without_one(L, randomize):
+    """Channels of a group that no normalization follows are scored by L2, so they do not go first."""
+    import tf_keras
+
+    i = L.image()
+    x = L.Conv2D(8, 1, name="conv")(i)
+    model = randomize(tf_keras.Model(i, L.head(L.Concatenate()([x[..., :3], L.BatchNormalization()(x[..., 3:])]))))
+    found = _scores("bn_scale", model, group="conv")
+    np.testing.assert_array_equal(found[:3], _scores("l2", model, group="conv")[:3])
+    assert found.min() > 0
+
+
 def test_random_depends_on_the_seed_only(mlp, randomize):
     """The same seed gives the same scores for any weights; another seed gives others."""
     first = _scores("random", mlp, Evidence(seed=1))

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from edgeprune.models.count import count
+from edgeprune.models.keras3_file import import_keras3
+from edgeprune.models.load import load_model
 from edgeprune.prune import surgery
 from edgeprune.prune.filters import prune_filters
 from edgeprune.prune.graph import analyse
@@ -135,6 +137,23 @@ def test_vision_transformer_prunes_heads_and_sizes(L):
     free = {group.name for group in graph.groups if not group.frozen}
     inside = {f"attention_{b}/{part}" for b in range(2) for part in ("heads", "key_dim", "value_dim")}
     assert free == inside | {"mlp_0", "mlp_1"}
+
+
+def test_transfer_learning_with_keras_3(randomize, train_step):
+    """A frozen base of Keras 3 within a Sequential head is opened and pruned: exact, its layers frozen as before."""
+    keras = import_keras3()
+    L, i = keras.layers, keras.Input((8, 8, 3))
+    x = _norm(L, L.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(i))
+    y = _norm(L, L.Conv2D(8, 3, padding="same", use_bias=False, name="side")(x))
+    base = keras.Model(i, _norm(L, L.Conv2D(12, 1, name="top")(L.Add()([x, y]))), name="base")
+    base.trainable = False
+    head = [L.GlobalAveragePooling2D(), L.Dense(16, activation="relu", name="hidden"), L.Dense(3, name="label")]
+    model = randomize(load_model(keras.Sequential([keras.Input((8, 8, 3)), L.RandomFlip(), base, *head])))
+    found = prune_filters(model, 0.5, allocation="uniform")
+    assert found.difference < 1e-4
+    assert {name: len(numbers) for name, numbers in found.removed.items()} == {"stem": 4, "top": 6, "hidden": 8}
+    assert {layer.name for layer in found.model.layers if layer.trainable and layer.weights} == {"hidden", "label"}
+    train_step(found.model)
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import DataError, RecipeError
+from edgeprune.models.count import count
+from edgeprune.models.keras3_file import import_keras3
 from edgeprune.prune import filters
 from edgeprune.prune.filters import channel_groups, mask_filters, prune_filters
 
@@ -65,3 +67,21 @@ def test_criteria_that_need_data_say_so(model, criterion):
     """Without data, a criterion that looks at it is an error."""
     with pytest.raises(DataError, match="looks at data"):
         prune_filters(model, 0.5, criterion=criterion)
+
+
+def test_keras_3_models_are_translated(keras3_model):
+    """A model of Keras 3 is taken everywhere, and what comes out is a tf_keras model."""
+    import tf_keras
+
+    assert count(keras3_model).params == 3 * 8 + 8 + 8 * 2 + 2
+    assert [group.name for group in channel_groups(keras3_model)] == ["hidden", "head"]
+    found = prune_filters(keras3_model, 0.5)
+    assert isinstance(found.model, tf_keras.Model)
+    assert isinstance(mask_filters(keras3_model, found.removed), tf_keras.Model)
+
+
+@pytest.fixture
+def keras3_model():
+    keras = import_keras3()
+    i = keras.Input((3,))
+    return keras.Model(i, keras.layers.Dense(2, name="head")(keras.layers.Dense(8, name="hidden")(i)))

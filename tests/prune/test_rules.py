@@ -284,6 +284,19 @@ def activation_as_a_layer(L):
     return i, L.head(L.Conv2D(8, 3, activation=L.LeakyReLU(0.3), name="stem")(i))
 
 
+@case(stem="no channel rule for the activation 'gelu'")
+def activation_of_ones_own_by_a_known_name(L):
+    import tensorflow as tf
+    import tf_keras
+
+    @tf_keras.utils.register_keras_serializable("test", "own_gelu")
+    def gelu(x):
+        return x / (1e-3 + tf.reduce_mean(tf.abs(x), -1, keepdims=True))
+
+    i = L.image()
+    return i, L.head(L.Conv2D(8, 3, activation=gelu, name="stem")(i))
+
+
 @case(stem="no channel rule for the activation 'PReLU'")
 def activation_as_a_layer_with_weights(L):
     i = L.image()

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from edgeprune.prune import surgery
+from edgeprune.prune.graph import analyse
+
 CASES = {}
 
 
@@ -38,6 +41,10 @@ ELEMENTWISE = {
     "softplus": lambda tf, x: tf.math.softplus(x),
     "exp, square, sqrt, abs": lambda tf, x: tf.exp(-tf.sqrt(tf.square(tf.abs(x)) + 1e-3)),
     "clip and cast": lambda tf, x: tf.cast(tf.clip_by_value(x, -1.0, 1.0), tf.float32),
+    "log1p, expm1, tan": lambda tf, x: tf.math.log1p(tf.abs(x)) + tf.math.expm1(x) * tf.tan(0.1 * x),
+    "rounding": lambda tf, x: tf.floor(x) + tf.math.ceil(2 * x) * tf.round(x) - tf.sign(x),
+    "division": lambda tf, x: (x // 0.3) * tf.math.divide_no_nan(x, 2 + x % 0.7) + tf.math.reciprocal(2 + tf.abs(x)),
+    "softsign and log_sigmoid": lambda tf, x: tf.nn.softsign(x) * tf.math.log_sigmoid(x),
     "erf, sin, cos": lambda tf, x: tf.math.erf(tf.sin(x) * tf.cos(x)),
     "arithmetic with numbers": lambda tf, x: (2.0 * x - 1.0) / 3.0 + (1.0 - x) * (1.0 / (x**2 + 1.0)),
     "maximum and minimum": lambda tf, x: tf.maximum(tf.minimum(x, 0.5), -x),
@@ -79,6 +86,8 @@ OPAQUE = {
     "gather": (lambda tf, x: tf.gather(x, [3, 1], axis=-1), "no channel rule for the operation"),
     "stack": (lambda tf, x: tf.stack([x, x], 1)[:, 0], "no channel rule for the operation stack"),
     "padded channels": (lambda tf, x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 2]]), "pads or moves them"),
+    "bounds from a tensor": (lambda tf, x: tf.clip_by_value(x, -1.0, tf.abs(x) - 0.5), "takes more than one tensor"),
+    "bounds per channel": (lambda tf, x: tf.clip_by_value(x, -1.0, np.arange(8.0)), "an argument that is not a number"),
     "depth_to_space": (lambda tf, x: tf.nn.depth_to_space(x, 2), "no channel rule for the operation"),
     "joined to a constant": (lambda tf, x: tf.concat([x, tf.ones((2, 4, 4, 1))], -1), "joins them to constants"),
     "samples": (lambda tf, x: tf.concat([x, x], 0), "joins samples"),
@@ -137,6 +146,15 @@ def split_into_parts(L):
     x, y = tf.split(L.stem(i), [3, 5], axis=-1)
     x, y = L.Conv2D(5, 1, name="left")(x), L.Conv2D(4, 1, name="right")(y)
     return i, L.head(L.Concatenate()([x, y]))
+
+
+@case(stem=(8, "head stem"))
+def split_by_an_array(L):
+    import tensorflow as tf
+
+    i = L.image()
+    x, y = tf.split(L.stem(i), np.array([3, 5]), axis=-1)
+    return i, L.head(L.Concatenate()([y, x]))
 
 
 @case(stem=(4, "head stem"))
@@ -210,3 +228,17 @@ def batch_size_at_run_time(L):
     i = L.image()
     x = L.stem(i)
     return i, L.Dense(3, name="head")(tf.reshape(x, [tf.shape(x)[0], 128]))
+
+
+@pytest.mark.parametrize("bounds", [(None, -2), (-3, None), (-6, -2), (1, -1), (2, 100)], ids=str)
+def test_bounds_of_slices(bounds, L, randomize):
+    """A slice takes the same channels, wherever its bounds are counted from, whichever single channel goes."""
+    import tf_keras
+
+    i = L.image()
+    model = randomize(tf_keras.Model(i, L.head(L.stem(i)[..., slice(*bounds)])))
+    graph = analyse(model)
+    for channel in range(8):
+        keep = np.ones(len(graph.units), bool)
+        keep[graph.groups[0].units[channel]] = False
+        surgery.verify(surgery.remove(graph, keep), surgery.mask(graph, keep))

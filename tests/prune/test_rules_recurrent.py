@@ -2,6 +2,8 @@
 
 import pytest
 
+from edgeprune.prune.graph import analyse
+
 CASES = {}
 
 
@@ -158,3 +160,19 @@ def time_distributed_model(L):
     i = L.Input((5, 2))
     x = L.TimeDistributed(model, name="nested")(L.Dense(3, name="before")(i))
     return i, L.Dense(3, name="head")(x)
+
+
+def test_weights_shared_through_a_wrapper(L, randomize):
+    """A layer that is called by itself and inside a wrapper keeps its channels, and what reaches it says why."""
+    import tf_keras
+
+    shared = L.Dense(8, name="shared")
+    i, j = L.Input((5, 3)), L.Input((3,))
+    x = L.TimeDistributed(shared, name="steps")(L.Dense(6, name="before")(i))
+    outputs = L.Dense(2, name="head")(L.Flatten()(x)), shared(L.Dense(6, name="beside")(j))
+    graph = analyse(randomize(tf_keras.Model([i, j], outputs)))
+    assert {group.name: group.frozen for group in graph.groups} == {
+        "before": "'steps' shares weights with 'shared'",
+        "beside": "'shared' shares weights with 'steps'",
+        "head": "output of the model",
+    }

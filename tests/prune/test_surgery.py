@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from edgeprune.errors import VerificationError
+from edgeprune.errors import ModelError, VerificationError
 from edgeprune.prune import surgery
+from edgeprune.prune.filters import prune_filters
 from edgeprune.prune.graph import analyse
 
 
@@ -149,3 +150,40 @@ def test_fixed_batch_size_and_small_vocabulary(L, check):
     x = L.LSTM(4, stateful=True, unroll=True, name="memory")(L.Embedding(3, 5, name="words")(words))
     found = check(tf_keras.Model(words, L.Dense(2, name="head")(x)))
     assert {group.name for group in found.graph.groups if not group.frozen} == {"words", "memory/units"}
+
+
+def test_words_in_floats_are_looked_up(L, check):
+    """A model that looks up what its float input holds, as Sequential models with an Embedding do, is verified."""
+    import tf_keras
+
+    words = [L.Embedding(20, 12, input_length=6, name="words"), L.LSTM(6, unroll=True, name="memory")]
+    model = tf_keras.Sequential([*words, L.Dense(2, name="head")])
+    check(tf_keras.Model(model.input, model.output))
+
+
+def test_losses_inside_the_model_are_refused(L):
+    """A model with a loss as a layer (add_loss) is an error that names the layers."""
+    import tensorflow as tf
+    import tf_keras
+
+    i = tf_keras.Input((5,))
+    x = L.Dense(8)(i)
+    model = tf_keras.Model(i, L.Dense(2)(x), name="net")
+    model.add_loss(tf.reduce_mean(tf.square(x)))
+    graph = analyse(model)
+    for prune in (lambda: surgery.remove(graph, np.ones(len(graph.units), bool)), lambda: prune_filters(model, 0.5)):
+        with pytest.raises(ModelError, match=r"'net' computes losses or metrics inside .*add_loss"):
+            prune()
+
+
+def test_loss_and_metrics_stay(L):
+    """A compiled model is compiled with the same loss, metrics and kind of optimizer afterwards, and trains."""
+    import tf_keras
+
+    i = tf_keras.Input((5,))
+    model = tf_keras.Model(i, L.Dense(2)(L.Dense(8)(i)))
+    model.compile(tf_keras.optimizers.SGD(0.125), "mse", metrics=["mae"])
+    graph = analyse(model)
+    pruned = surgery.remove(graph, np.ones(len(graph.units), bool))
+    assert (pruned.loss, float(pruned.optimizer.learning_rate)) == ("mse", 0.125)
+    assert set(pruned.train_on_batch(np.ones((2, 5)), np.ones((2, 2)), return_dict=True)) == {"loss", "mae"}

@@ -1,0 +1,155 @@
+"""Does the translation of a Keras 3 model compute the same? In its own number format, layer by layer, and in double."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import ModelError
+from edgeprune.models.flatten import Dialect, LayerCall, set_weights, walk
+from edgeprune.models.keras3_emit import is_symbolic
+from edgeprune.models.rebuild import rebuild
+from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, tolerance
+
+if TYPE_CHECKING:
+    import tf_keras
+
+_log = logging.getLogger(__name__)
+
+# What every call became: (name, the tensors among its arguments, the tensors that stand for its outputs).
+Results = list[tuple[str, list[Any], Any]]
+
+
+def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, results: Results) -> None:
+    """Run both models on random inputs.
+
+    Args:
+        model, graph, dialect: the Keras 3 model, and how to walk through it.
+        results: of that walk, in its order.
+
+    Raises:
+        ModelError: the outputs differ by more than rounding explains, with the first layer that differs.
+    """
+    import tensorflow as tf
+
+    inputs = [tf.constant(value) for value in random_inputs(translated)]
+    expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
+    found = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
+    difference, allowed = largest_difference(_flat(expected), _flat(found)), tolerance(translated.layers)
+    if difference <= allowed:
+        return
+    where = _first_difference(graph, dialect, results, inputs, allowed)
+    # Deep models with untrained weights blow rounding errors up, which is no fault of the translation; but a mask that
+    # got lost between layers shows in no single layer, either. In double precision, only the former goes away.
+    if where is None and _difference_in_double(graph, dialect, translated, inputs) <= TOLERANCE:
+        _log.warning("%r blows up rounding errors to %.1e of its largest output.", model.name, difference)
+        return
+    raise ModelError(
+        f"The translation of {model.name!r} from Keras 3 to tf_keras computes something else: its outputs differ by "
+        f"{difference:.1e} of the largest. {where or 'No layer differs by itself, so masks may be lost between them.'}",
+        expected=f"at most {allowed:.0e}",
+        fix=f"replace {'that layer' if where else 'what makes or passes masks'} by other layers, or build the model "
+        "with tf_keras; and please report it.",
+    )
+
+
+def _first_difference(graph: Any, dialect: Dialect, results: Results, inputs: list[Any], allowed: float) -> str | None:
+    """Run Keras 3 layer by layer, feed each translation the same inputs, and name the first that differs, if any."""
+    import tf_keras
+
+    remaining = iter(results)
+    found: list[str] = []
+
+    def run(call: LayerCall) -> Any:
+        expected = call.operation(*call.args, **call.kwargs, **_inference(call.operation))
+        name, arguments, result = next(remaining)
+        values = [value for value in _flat((call.args, call.kwargs)) if hasattr(value, "dtype")]
+        if not found and len(values) == len(arguments):
+            difference = largest_difference(_flat(expected), _flat(tf_keras.Model(arguments, _flat(result))(values)))
+            if not difference <= allowed:
+                found.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
+        return expected
+
+    walk(dialect, graph, inputs, run)
+    return found[0] if found else None
+
+
+def _inference(operation: Any) -> dict[str, bool]:
+    return {"training": False} if getattr(operation, "_call_has_training_arg", False) else {}
+
+
+def _difference_in_double(graph: Any, dialect: Dialect, translated: tf_keras.Model, inputs: list[Any]) -> float:
+    """The largest difference of the outputs of copies that compute in float64; infinite where such cannot be made."""
+    import tensorflow as tf
+
+    exact = [_doubled(value) for value in inputs]
+    # Copying and running layers can fail in any layer's code, in any way; then nothing speaks for the translation.
+    try:
+        expected = walk(dialect, graph, exact, _run_in_double)
+        found = _copy_in_double(translated)(tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False)
+    except Exception:
+        _log.debug("The models cannot be compared in double precision.", exc_info=True)
+        return math.inf
+    return largest_difference(_flat(expected), _flat(found))
+
+
+def _run_in_double(call: LayerCall) -> Any:
+    import keras
+    import tensorflow as tf
+
+    operation = call.operation
+    args, kwargs = tf.nest.map_structure(_doubled, (call.args, call.kwargs))
+    if isinstance(operation, keras.layers.Layer) and not isinstance(operation, keras.layers.Lambda):
+        layer = _layer_in_double(operation)
+        layer(*args, **kwargs, **_inference(layer))  # makes its weights
+        set_weights(layer, operation.get_weights())
+        operation = layer
+    return tf.nest.map_structure(_doubled, operation(*args, **kwargs, **_inference(operation)))
+
+
+def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
+    import tensorflow as tf
+
+    def double_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        return tf.nest.map_structure(_doubled, (args, kwargs))
+
+    made = rebuild(model, _layer_in_double, double_arguments)
+    for old, new in zip(model.layers, made.layers, strict=True):
+        set_weights(new, old.get_weights())
+    return made
+
+
+def _doubled(value: Any) -> Any:
+    """A tensor, array or name of a type in double precision; anything else as it is."""
+    import tensorflow as tf
+
+    if isinstance(value, str | tf.DType):
+        return "float64" if value in _FLOATS or getattr(value, "is_floating", False) else value
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or is_symbolic(value) or tf.as_dtype(dtype).name not in _FLOATS:
+        return value
+    return tf.cast(value, "float64")
+
+
+_FLOATS = ("float16", "bfloat16", "float32")
+
+
+def _layer_in_double(layer: Any) -> Any:
+    """A new layer of either Keras, without weights."""
+    return type(layer).from_config(_in_double(layer.get_config()))
+
+
+def _in_double(config: Any) -> Any:
+    """A layer's configuration, and those within it, with every floating policy made float64."""
+    if isinstance(config, list | tuple):
+        return [_in_double(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    return {k: "float64" if k == "dtype" and "float" in str(v) else _in_double(v) for k, v in config.items()}
+
+
+def _flat(structure: Any) -> list[Any]:
+    import tensorflow as tf
+
+    return tf.nest.flatten(structure)
