@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A budget counts as met within this many points of the whole.
 TOLERANCE_POINTS = 2.0
+# How much parameters count beside MACs, in the cost of a channel, where both are limited.
+_BALANCES = tuple(number / 8 for number in range(9))
 _ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
 
 
@@ -77,7 +79,9 @@ def allocate(
     """Choose the units that stay.
 
     Units go in bundles, the least important of a group first; a bundle is as large as the channel multiple demands.
-    All bundles stand in one order, which is what ``how`` decides.
+    All bundles stand in one order, which is what ``how`` decides. Where both parameters and MACs are limited, several
+    weights of one against the other are tried (Lagrangian relaxation of a knapsack with two constraints, Fisher 1981,
+    doi:10.1287/mnsc.27.1.1), and the order that keeps the most importance is taken.
 
     Args:
         scores: importance per unit of each group.
@@ -96,15 +100,39 @@ def allocate(
     """
     _check_patterns(graph, constraints)
     candidates = [_Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
-    key = _ORDERS[how](graph, budget, per_cost, curves)
-    bundles = [
-        (key(candidate, number), index)
-        for index, candidate in enumerate(candidates)
-        if candidate.rate is None
-        for number in range(1, candidate.most // candidate.step + 1)
-    ]
-    plan = _Plan(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
-    return _fill(plan, budget) if budget.rate is None else _remove(plan, budget.rate)
+
+    def allocated(balance: float) -> np.ndarray:
+        key = _ORDERS[how](graph, budget, per_cost, curves, balance)
+        bundles = [
+            (key(candidate, number), index)
+            for index, candidate in enumerate(candidates)
+            if candidate.rate is None
+            for number in range(1, candidate.most // candidate.step + 1)
+        ]
+        plan = _Plan(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
+        return _fill(plan, budget) if budget.rate is None else _remove(plan, budget.rate)
+
+    if how == "global" and per_cost and len(budget.limits) > 1:
+        return _most_important(graph, scores, allocated)
+    return allocated(0.5)
+
+
+def _most_important(graph: Graph, scores: Scores, allocated: Callable[[float], np.ndarray]) -> np.ndarray:
+    """Of the allocations for each balance, the one that keeps the largest sum of scores.
+
+    Raises:
+        RecipeError: there is none for any balance.
+    """
+    found: list[np.ndarray] = []
+    refusals: list[RecipeError] = []
+    for balance in _BALANCES:
+        try:
+            found.append(allocated(balance))
+        except RecipeError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return max(found, key=lambda keep: sum(float(scores[g.name][keep[g.units]].sum()) for g in graph.groups))
 
 
 def _check_patterns(graph: Graph, constraints: Constraints) -> None:
@@ -222,14 +250,18 @@ class _Plan:
 Key = Callable[[_Candidate, int], Any]  # a candidate and the number of a bundle, from 1 → what bundles are sorted by
 
 
-def _uniform_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
+def _uniform_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None, balance: float) -> Key:
     """By the fraction that is gone with half of the bundle: a rate is rounded for all groups at once."""
     return lambda candidate, number: (number - 0.5) * candidate.step / candidate.group.size
 
 
-def _global_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
+def _global_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None, balance: float) -> Key:
     """By importance, or by importance per cost."""
-    costs = unit_costs(graph, graph.groups, budget) if per_cost else dict.fromkeys((g.name for g in graph.groups), 1.0)
+    costs = (
+        unit_costs(graph, graph.groups, budget, balance)
+        if per_cost
+        else dict.fromkeys((g.name for g in graph.groups), 1.0)
+    )
 
     def key(candidate: _Candidate, number: int) -> float:
         units = candidate.order[(number - 1) * candidate.step : number * candidate.step]
@@ -238,7 +270,7 @@ def _global_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves |
     return key
 
 
-def _sensitivity_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None) -> Key:
+def _sensitivity_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None, balance: float) -> Key:
     """By the rise of the loss per cost saved, on the convex envelope of each group's curve.
 
     With convex curves, and losses that add up, taking the cheapest bundle first minimises the predicted loss under the
@@ -281,16 +313,17 @@ def convex_envelope(rates: np.ndarray, rises: np.ndarray) -> Callable[[float], f
 _ORDERS = {"uniform": _uniform_order, "global": _global_order, "sensitivity": _sensitivity_order}
 
 
-def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget) -> dict[str, float]:
-    """The share of the model that removing one unit of each group saves: of its MACs, of its parameters, or the sum of
-    both shares, as the budget limits them."""
+def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget, balance: float = 0.5) -> dict[str, float]:
+    """The share of the model that removing one unit of each group saves: of its MACs, of its parameters, or of both, as
+    the budget limits them; ``balance``: the weight of parameters against MACs then, in [0, 1]."""
+    weights = {"params": balance, "macs": 1 - balance} if len(budget.limits) > 1 else {}
     totals = {"params": graph.count_params, "macs": graph.count_macs}
     everything = np.ones(len(graph.units), bool)
     costs = dict.fromkeys((group.name for group in groups), 0.0)
     for what in budget.limits or ("macs",):
         total = totals[what](everything)
         for name, saved in unit_savings(graph, groups, what).items():
-            costs[name] += saved / total
+            costs[name] += weights.get(what, 1.0) * saved / total
     return costs
 
 

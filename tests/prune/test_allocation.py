@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.models.count import count
-from edgeprune.prune import surgery
+from edgeprune.prune import allocation, surgery
 from edgeprune.prune.allocation import Budget, Constraints, allocate
 from edgeprune.prune.criteria import CRITERIA, Evidence
 from edgeprune.prune.graph import analyse
@@ -54,6 +54,24 @@ def test_two_budgets_are_met_together(graph, how, limits):
     before, after = count(graph.model), count(surgery.remove(graph, keep))
     excess = after.params / before.params - limits[0], after.macs / before.macs - limits[1]
     assert -0.02 <= max(excess) <= 0
+
+
+@pytest.mark.parametrize("limits", [(0.5, 0.6), (0.5, 0.3), (0.3, 0.5)])
+def test_two_limits_are_weighed_so_that_the_most_importance_stays(graph, monkeypatch, limits):
+    """Under both limits at once, no less importance stays than with both kinds of cost counted alike, and often more."""
+    generator = np.random.default_rng(0)
+    scores = {group.name: generator.random(group.size) for group in graph.groups}
+    budget = Budget(max_params=limits[0], max_macs=limits[1])
+
+    def kept():
+        keep = allocate(graph, scores, budget, "global", Constraints(), per_cost=True)
+        share = graph.count_params(keep) / graph.count_params(np.ones_like(keep))
+        assert share <= limits[0]
+        return sum(scores[group.name][keep[group.units]].sum() for group in graph.groups)
+
+    weighed = kept()
+    monkeypatch.setattr(allocation, "_BALANCES", (0.5,))
+    assert weighed >= kept()
 
 
 def test_uniform_removes_the_same_fraction_everywhere(graph):
