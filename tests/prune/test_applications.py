@@ -34,7 +34,7 @@ SMALLEST_INPUTS = {"Inception": 75, "Xception": 71}  # the others take 32
 FREEZES = {"ConvNeXt": "LayerNormalization"}
 BUDGETS = {"filters": {"rate": 0.3, "allocation": "uniform"}, "macs": {"max_macs": 0.5, "allocation": "global"}}
 # In the default suite; all others are the long matrix. Each case builds its network four times.
-QUICK = (("tf_keras", "MobileNet", "macs"), ("keras", "ConvNeXtTiny", "filters"))
+QUICK = (("tf_keras", "MobileNet", "macs"), ("keras", "ConvNeXtTiny", "filters"), ("tf_keras", "VGG16", "macs"))
 
 
 def _cases():
