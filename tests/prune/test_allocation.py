@@ -58,7 +58,7 @@ def test_two_budgets_are_met_together(graph, how, limits):
 
 @pytest.mark.parametrize("limits", [(0.5, 0.6), (0.5, 0.3), (0.3, 0.5)])
 def test_two_limits_are_weighed_so_that_the_most_importance_stays(graph, monkeypatch, limits):
-    """Under both limits at once, no less importance stays than with both kinds of cost counted alike, and often more."""
+    """Under both limits at once, at least as much importance stays as with both costs counted alike."""
     generator = np.random.default_rng(0)
     scores = {group.name: generator.random(group.size) for group in graph.groups}
     budget = Budget(max_params=limits[0], max_macs=limits[1])
