@@ -1,6 +1,6 @@
 """Every architecture of tf_keras.applications and keras.applications: groups, freezes, what pruning removes, seconds.
 
-python benchmarks/architectures.py [NAME ...]     (what benchmarks/results/architectures.md has already is not run again)
+python benchmarks/architectures.py [NAME ...]     (what benchmarks/results/architectures.md has is not run again)
 """
 
 import gc
@@ -49,7 +49,7 @@ def _rows_in(path: Path) -> dict[tuple[str, str], str]:
 def _page(rows: dict[tuple[str, str], str]) -> str:
     intro = (
         "# What is pruned of every architecture\n\n`python benchmarks/architectures.py`\n\n"
-        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores. Random weights, "
+        f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores. Random weights, "
         "smallest inputs, L2 norms. 30 % of filters: uniform; 50 % of MACs: one global ranking. Seconds: graph, "
         "scores, selection and surgery together, for the second. Difference: from the masked original, relative, "
         "the larger of both.\n\n"

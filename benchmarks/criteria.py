@@ -39,9 +39,7 @@ def main() -> None:
         chosen = representative_indices(data.test, int(sys.argv[4]), "stratified", 0)
         data = dataclasses.replace(data, test=data.test.subset(chosen))
     print("# Criteria\n")
-    print(
-        f"`python {' '.join(sys.argv)}` on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, seed 0.\n"
-    )
+    print(f"`python {' '.join(sys.argv)}` on {platform.system()}, {os.cpu_count()} cores, seed 0.\n")
     unpruned = _percent(evaluate_keras, model, data, task)
     print(f"{task.metric} on {data.test.size} test samples; the unpruned model: {unpruned}.")
     print(f"Global ranking, one shot, channels not rounded; fine-tuned for {steps} steps.\n")

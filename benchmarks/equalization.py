@@ -41,9 +41,7 @@ def main() -> None:
     task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
     samples = representative_dataset(data.train, representative_indices(data.train, 128, "stratified", 0))
     weights = model.get_weights()
-    print(
-        f"`python {' '.join(sys.argv)}` on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, seed 0.\n"
-    )
+    print(f"`python {' '.join(sys.argv)}` on {platform.system()}, {os.cpu_count()} cores, seed 0.\n")
     print(f"{task.metric} on {test.size} test images; per-channel int8, 128 calibration samples.\n")
     print("| width of the skew, powers of ten | float | prepared | int8 |\n|---|---|---|---|")
     for width in WIDTHS:

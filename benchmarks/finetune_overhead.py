@@ -22,9 +22,7 @@ def main() -> None:
     import_tf()
     model_path, source = sys.argv[1:3]
     epochs = int(sys.argv[3]) if len(sys.argv) > 3 else 3
-    print(
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores; {model_path} on {source}, {epochs} epochs each"
-    )
+    print(f"{platform.system()}, {os.cpu_count()} cores; {model_path} on {source}, {epochs} epochs each")
     model, data, task, config = _prepare(model_path, source, epochs)
     ours, plain = _edgeprune_epochs(model, data, task, config), _plain_epochs(model, data, task, config)
     pairs = [(next(ours), next(plain)) for _ in range(config.epochs)][1:]

@@ -45,9 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print("# Number formats\n")
-    print(
-        f"`{shlex.join(['python', *sys.argv])}` on {platform.system()} {platform.machine()}, {os.cpu_count()} cores.\n"
-    )
+    print(f"`{shlex.join(['python', *sys.argv])}` on {platform.system()}, {os.cpu_count()} cores.\n")
     print("Latency: median on this machine, one thread, ms. `–`: the kernels do not run the file.\n")
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
     plain = _build(options, options.model, "after training", {"quantize": {"modes": AFTER_TRAINING}})

@@ -16,9 +16,7 @@ RUNS = 7
 
 
 def main() -> None:
-    print(
-        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores, median of {RUNS} runs"
-    )
+    print(f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores, median of {RUNS} runs")
     empty = _seconds([sys.executable, "-c", "pass"])
     print(f"python -c pass: {empty:.3f} s")
     for command in COMMANDS:

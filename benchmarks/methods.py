@@ -86,9 +86,7 @@ def main() -> None:
     if options.train:
         options.data = builds.smaller(options.model, options.data, options.train, options.out)
     print("# Methods\n")
-    print(
-        f"`{shlex.join(['python', *sys.argv])}` on {platform.system()} {platform.machine()}, {os.cpu_count()} cores.\n"
-    )
+    print(f"`{shlex.join(['python', *sys.argv])}` on {platform.system()}, {os.cpu_count()} cores.\n")
     images = f" on {options.train:,} training images" if options.train else ""
     print(
         f"{options.epochs} epochs of fine-tuning{images} for each method, {options.seeds} seed(s); figures of the int8"

@@ -40,9 +40,7 @@ def main() -> None:
     labels = data.class_names
     info = describe(model, parse(content), data.preprocessing, description="int8", version="1", classes=labels)
     described = with_metadata(content, info)
-    print(
-        f"`python {' '.join(sys.argv)}` on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, seed 0, 256 samples.\n"
-    )
+    print(f"`python {' '.join(sys.argv)}` on {platform.system()}, {os.cpu_count()} cores, seed 0, 256 samples.\n")
     print(f"| file | bytes | of them metadata | {task.metric}, {test.size} test images |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         ours = Path(folder) / "ours.tflite"

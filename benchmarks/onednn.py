@@ -32,7 +32,7 @@ print((time.perf_counter() - start) / {STEPS})
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores; {STEPS} steps of 64 images of 32x32")
+    print(f"{platform.system()}, {os.cpu_count()} cores; {STEPS} steps of 64 images of 32x32")
     ratios = []
     for _ in range(runs):
         on, off = _seconds("1"), _seconds("0")

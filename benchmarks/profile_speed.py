@@ -42,9 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default="rpi4")
     target = parser.parse_args().target
-    print(
-        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores, median of {RUNS} runs"
-    )
+    print(f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores, median of {RUNS} runs")
     print(f"\n| file | operators | wall s | CPU s | peak MB | bars ({BAR_S} s, {BAR_MB} MB) |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

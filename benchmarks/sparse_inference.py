@@ -125,9 +125,7 @@ def _print(report, before, after, verdicts) -> None:
         ("stored sparse, sparse kernels expected", verdicts[1], after["sparse_path"]["expected"]),
     ]
     print("# Sparse inference\n")
-    print(
-        f"`python {' '.join(sys.argv)}` on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, seed 0.\n"
-    )
+    print(f"`python {' '.join(sys.argv)}` on {platform.system()}, {os.cpu_count()} cores, seed 0.\n")
     data = report["data"]
     print(f"{data['train']} training, {data['validation']} validation and {data['test']} test images.\n")
     print("| file | accuracy on test | bytes | after gzip | zeros in all kernels |\n|---|---|---|---|---|")

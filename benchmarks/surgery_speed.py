@@ -18,9 +18,7 @@ def main() -> None:
     import_tf()
     import tf_keras
 
-    print(
-        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores; 224x224, max_macs=50 %"
-    )
+    print(f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores; 224x224, max_macs=50 %")
     print(
         "| architecture | layers | groups | graph | scores | selection | surgery | all (s) | ms/layer | Keras builds |"
     )
