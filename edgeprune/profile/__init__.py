@@ -223,6 +223,9 @@ def _latency(
     if target is None:
         return Latency(None)
     if predicted is None and found.performance and found.placement:
+        if left := found.placement["cpu_ops"]:
+            what = f"the compiler times the accelerator only, and {left} operators stay on the processor"
+            return Latency(None, unknown=what)
         return Latency(of_compiler(found.performance, found.placement["source"], target))
     if names := compiled_operators(graph):
         what = f"what a compiler put into {', '.join(names)} cannot be seen; profile the file that it was made from"

@@ -77,6 +77,17 @@ def test_the_compilers_time_is_the_estimate(needs_vela, small_int8):
     assert found["delegates"] == []
 
 
+def test_a_time_without_the_operators_on_the_processor_is_no_estimate(needs_vela, tiny_model, tmp_path):
+    """Vela gives a float file, of which it takes nothing, zero milliseconds: that must not win a gate on latency."""
+    import tensorflow as tf
+
+    path = tmp_path / "float.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(tiny_model).convert())
+    latency = profile(path, TARGETS[0]).to_dict()["latency"]
+    assert latency["estimated"] is None
+    assert "stay on the processor" in latency["unknown"]
+
+
 def test_operators_left_to_the_cpu_are_named(needs_vela, small_int8, tmp_path):
     """A file with float inputs and outputs leaves the conversions on the CPU, with Vela's reason."""
     coral = Path(__file__).parents[2].parent / "shared" / "data" / "coral" / "models" / "nrf20_mnist__mnist4.tflite"
