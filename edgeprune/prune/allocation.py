@@ -277,7 +277,7 @@ def _sensitivity_order(graph: Graph, budget: Budget, per_cost: bool, curves: Cur
     budget (Fox 1966, "Discrete optimization via marginal analysis"). Among equals, groups keep in step.
     """
     assert curves is not None
-    costs = unit_costs(graph, graph.groups, budget)
+    costs = unit_costs(graph, graph.groups, budget, balance)
     envelopes = {group.name: convex_envelope(*curves.loss_rise(group)) for group in graph.groups}
 
     def key(candidate: _Candidate, number: int) -> tuple[float, float]:
