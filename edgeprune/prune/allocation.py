@@ -382,7 +382,7 @@ def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
 
     Returns:
         What stays: at most every limit, and at least one of them less the tolerance where that can be had, else the
-        nearest.
+        nearest. What there is still room for stays, too.
     """
 
     def excess(counts: np.ndarray) -> float:
@@ -409,7 +409,27 @@ def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
         best = (reached, counts)
     if abs(best[0]) * 100 > TOLERANCE_POINTS:
         raise _unreachable(plan, budget, best[1])
-    return plan.keep(best[1])
+    return plan.keep(_put_back(plan.order, best[1], lambda counts: excess(counts) <= 0))
+
+
+def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """Bundles that fit stay after all, the last that went first: cheap ones, and ones that only another limit asked for.
+
+    Bundles of one candidate go back in the reverse of their order, so its first that does not fit is its last to try.
+    """
+    left, gone = counts.copy(), []
+    for index in order:
+        if left[index]:
+            left[index] -= 1
+            gone.append(index)
+    full: set[int] = set()
+    for index in reversed(gone):
+        trial = counts - np.eye(len(counts), dtype=int)[index]
+        if index not in full and fits(trial):
+            counts = trial
+        else:
+            full.add(index)
+    return counts
 
 
 def _unreachable(plan: _Plan, budget: Budget, nearest: np.ndarray) -> RecipeError:

@@ -56,6 +56,23 @@ def test_two_budgets_are_met_together(graph, how, limits):
     assert -0.02 <= max(excess) <= 0
 
 
+@pytest.mark.parametrize("how", ["uniform", "global"])
+@pytest.mark.parametrize("limits", [{"max_macs": 0.5}, {"max_params": 0.3}, {"max_params": 0.5, "max_macs": 0.65}])
+def test_no_room_is_left(graph, how, limits):
+    """No group could keep one channel more without a limit being passed."""
+    keep = _allocate(graph, how, **limits)
+    before = {"max_macs": graph.count_macs, "max_params": graph.count_params}
+
+    def fits(keep):
+        return all(before[what](keep) <= limit * before[what](np.ones_like(keep)) for what, limit in limits.items())
+
+    for group in graph.groups:
+        for unit in group.units[~keep[group.units]][:1]:
+            more = keep.copy()
+            more[unit] = True
+            assert not fits(more), group.name
+
+
 @pytest.mark.parametrize("limits", [(0.5, 0.6), (0.5, 0.3), (0.3, 0.5)])
 def test_two_limits_are_weighed_so_that_the_most_importance_stays(graph, monkeypatch, limits):
     """Under both limits at once, at least as much importance stays as with both costs counted alike."""
