@@ -204,8 +204,8 @@ def _step(graph: Graph, group: Group, constraints: Constraints) -> int:
     }
     channels = max(widths, default=1)
     step = int(constraints.multiple // np.gcd(constraints.multiple, channels))
-    # A step is at most an eighth of the group: a coarser one would leave small layers no choice worth the name.
-    while step > 1 and group.size < 8 * step:
+    # A narrow group may be halved at least. No finer: channels that leave a vector half empty cost as much as full ones.
+    while step > 1 and group.size < 2 * step:
         step //= 2
     return step
 
