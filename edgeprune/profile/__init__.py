@@ -145,7 +145,6 @@ def profile(
     import hashlib
 
     from edgeprune.profile import latency, macs, memory, size, versions
-    from edgeprune.profile.features_edgetpu import DEFAULT_CACHE_BYTES, Placement
     from edgeprune.profile.flatbuffer import parse, read_bytes
     from edgeprune.profile.operators import operator_rows
     from edgeprune.profile.sparse_path import sparse_path
@@ -159,9 +158,8 @@ def profile(
     plan = memory.plan(graph)
     path_taken = sparse_path(model, chosen.runtime if chosen else None)
     found = placement_of(path, graph, chosen, compiled)
-    placed = None if found.mapped is None else Placement(found.mapped, DEFAULT_CACHE_BYTES)
     known = chosen and not versions.compiled_operators(graph)  # what is in these cannot be seen
-    predicted = latency.predict(graph, chosen, kernels, threads, placed) if chosen and known else None
+    predicted = latency.predict(graph, chosen, kernels, threads, found.mapped) if chosen and known else None
     table = size.kernels(model)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(

@@ -137,7 +137,7 @@ def _accelerator(subject: Subject, target: Target) -> list[Finding]:
 
 def _streamed(subject: Subject, place: Placement) -> Iterator[Finding]:
     """Parameters that each inference loads: those that do not fit, and those that are never kept."""
-    from edgeprune.profile.edgetpu import operand_bytes
+    from edgeprune.profile.edgetpu_parameters import operand_bytes
 
     operands = {op.index: operand_bytes(subject.graph, op) for op in _on(subject, place)}
     never = sum(operands.values())

@@ -1,37 +1,11 @@
-"""What the Edge TPU will make of a .tflite: operators mapped, parameter bytes cached on the chip and streamed.
-
-Layout of the parameters, found by others in compiled files and confirmed here on 28 pairs of files:
-
-- Weights lie in lines of 64 bytes: 16 outputs times 4 inputs, for each position of the kernel. So output channels
-  count in multiples of 16 and input channels in multiples of 4 (RingCanary/coral-usb-oxidized, conv_layout_probe.md:
-  ``offset = 512 + (ic // 4) * 256 + oc * 4 + ic % 4`` for 64 outputs; ricardodeazambuja/LibrEdgeTPU
-  docs/HARDWARE_ANALYSIS.md).
-- Depthwise kernels take one line for 16 channels at each position: 4 bytes per weight.
-- For each output follow 4 bytes of bias, and 4 bytes of scale in int8 files (coral-usb-oxidized
-  docs/phase4_conv2d_k3_param_region_2026-03-07.md); uint8 files have one scale per layer, in the instructions.
-- A dilated depthwise kernel is stored with its holes.
-
-Inferred from few files, so less sure: kernel positions whose weights are all zero are left out; uint8 layers with
-up to 4 outputs are 4 wide; constants of additions and products (16 bytes a channel) are streamed, never cached; a
-mean is a depthwise kernel.
-"""
+"""What the Edge TPU will make of a .tflite: operators mapped, parameter bytes cached on the chip and streamed."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
+from edgeprune.profile.edgetpu_parameters import parameters
 from edgeprune.profile.edgetpu_rules import EDGE_TPU
-from edgeprune.profile.graph import Operator, Subgraph, Tensor
-from edgeprune.profile.placement import PlacedOperator, Placement, fitting, place, summarize
-
-LINE_BYTES = 64
-LANES = 16
-INPUTS = 4
-# Each of the 16 tiles holds its share of the parameters (google-coral/libedgetpu beagle_chip_structures.h: 16 tiles).
-TILES = 16
-CACHE_BYTES = 8_000_000
+from edgeprune.profile.graph import Subgraph
+from edgeprune.profile.placement import Placement, place, summarize
 
 
 def edgetpu_placement(graph: Subgraph, cache_bytes: int | None = None) -> Placement:
@@ -42,88 +16,6 @@ def edgetpu_placement(graph: Subgraph, cache_bytes: int | None = None) -> Placem
         cache_bytes: SRAM for parameters.
     """
     placed, partitions = place(EDGE_TPU, graph)
-    cached, streamed, notes = parameters(graph, placed, cache_bytes or CACHE_BYTES)
-    return summarize(EDGE_TPU, placed, partitions, cached, streamed, notes)
-
-
-def parameters(graph: Subgraph, placed: list[PlacedOperator], cache_bytes: int) -> tuple[int, int, list[str]]:
-    """Bytes cached, bytes streamed per inference, and what is not sure about them.
-
-    Layers go into the cache in the order of execution while they fit; a layer also stays out when the share of one
-    tile, which holds whole groups of 16 outputs, is more than a tile has.
-    """
-    cached = streamed = 0
-    notes = []
-    for operator, spot in zip(graph.operators, placed, strict=True):
-        if not spot.on_accelerator:
-            continue
-        with fitting(operator):
-            size = layer_bytes(graph, operator)
-        tile = -(-size // min(TILES, _groups(graph, operator)))
-        if cached + size <= cache_bytes and tile <= cache_bytes // TILES:
-            cached += size
-        else:
-            streamed += size
-        streamed += operand_bytes(graph, operator)
-        if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
-            notes.append("The compiler unrolls an LSTM; its parameters take several times the bytes given here.")
-    return cached, streamed, notes
-
-
-def layer_bytes(graph: Subgraph, operator: Operator) -> int:
-    """Bytes that an operator's parameters take in a compiled file."""
-    if operator.name == "MEAN":
-        return _mean_bytes(graph, operator)
-    if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
-        kernels = [graph.input(operator, position) for position in range(1, 9)]
-        return sum(_stored(LANES, t.shape[0], math.ceil(t.shape[1] / INPUTS), 8) for t in kernels if t is not None)
-    if operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
-        return 0
-    weights = graph.input(operator, 1)
-    if weights is None or not weights.constant or weights.sparsity is not None:
-        return 0
-    narrow = weights.dtype == "uint8" and operator.name == "CONV_2D" and weights.shape[0] <= INPUTS
-    outputs = weights.shape[-1] if operator.name == "DEPTHWISE_CONV_2D" else weights.shape[0]
-    words = _words(operator, weights)
-    return _stored(INPUTS if narrow else LANES, outputs, words, 4 if weights.dtype == "uint8" else 8)
-
-
-def _stored(lanes: int, outputs: int, words: int, overhead: int) -> int:
-    """``words``: 4-byte words of weights per output; ``overhead``: bytes per output beside the weights."""
-    padded = -(-outputs // lanes) * lanes
-    return -(-padded * (INPUTS * words + overhead) // LINE_BYTES) * LINE_BYTES
-
-
-def _words(operator: Operator, weights: Tensor) -> int:
-    if operator.name == "FULLY_CONNECTED":
-        return math.ceil(weights.shape[1] / INPUTS)
-    height, width = weights.shape[1:3]
-    if operator.name == "DEPTHWISE_CONV_2D":
-        down, across = (int(operator.options.get(f"dilation_{axis}_factor", 1)) for axis in "hw")
-        return ((height - 1) * down + 1) * ((width - 1) * across + 1)
-    return _used_positions(weights) * math.ceil(weights.shape[3] / INPUTS)
-
-
-def _used_positions(weights: Tensor) -> int:
-    """Positions of the kernel at which some weight is not zero."""
-    point = weights.quantization.zero_point[0] if weights.quantization and weights.quantization.zero_point else 0
-    return int(np.count_nonzero((weights.data() != point).any(axis=(0, 3))))
-
-
-def _mean_bytes(graph: Subgraph, operator: Operator) -> int:
-    data, output = graph.input(operator, 0), graph.output(operator)
-    if data is None or output is None or not output.shape:
-        return 0
-    return _stored(LANES, output.shape[-1], data.size // max(output.size, 1), 4 if data.dtype == "uint8" else 8)
-
-
-def _groups(graph: Subgraph, operator: Operator) -> int:
-    output = graph.output(operator)
-    return max(1, -(-(output.shape[-1] if output and output.shape else 1) // LANES))
-
-
-def operand_bytes(graph: Subgraph, operator: Operator) -> int:
-    """Bytes of the constants of an addition or product, which are streamed in each inference, never cached."""
-    if operator.name not in ("ADD", "MUL", "SUB", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"):
-        return 0
-    return sum(TILES * graph.tensors[i].size for i in operator.inputs if i >= 0 and graph.tensors[i].constant)
+    kept = parameters(graph, {spot.index for spot in placed if spot.on_accelerator}, cache_bytes)
+    cached, streamed = sum(kept.cached.values()), sum(kept.streamed.values())
+    return summarize(EDGE_TPU, placed, partitions, cached, streamed, list(kept.notes))

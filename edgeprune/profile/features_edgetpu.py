@@ -10,40 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from edgeprune.profile.edgetpu_parameters import parameters
 from edgeprune.profile.features import FREE, KINDS
 from edgeprune.profile.graph import Operator, Subgraph, Tensor
-from edgeprune.profile.size import stored_source
 
 ARRAY = 64  # rows and columns of the array of multipliers
-DEFAULT_CACHE_BYTES = 8_100_000  # the most that was seen on the chip: 7.73 MiB
 TILE_BYTES = 3 << 19  # half the memory for activations: more than that, and parameters come once per part
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Which operators (indices) run on the chip, and how many bytes of parameters stay on it."""
-
-    mapped: Collection[int]
-    cached_bytes: int
-
-
-def all_integer(graph: Subgraph) -> Placement:
-    """The placement that maps every operator whose tensors are integers, and fills the cache in their order."""
+def all_integer(graph: Subgraph) -> frozenset[int]:
+    """The operators (indices) whose tensors are all integers: what may run on the chip, where nobody says what does."""
     mapped = [op for op in graph.operators if not any(t.dtype.startswith("float") for t in _tensors(graph, op))]
-    return Placement(frozenset(op.index for op in mapped), DEFAULT_CACHE_BYTES)
+    return frozenset(op.index for op in mapped)
 
 
-def amounts(graph: Subgraph, placement: Placement) -> dict[int, dict[str, float]]:
-    """Amounts by index of each mapped operator; -1 for what the inference as a whole asks for."""
-    mapped = [op for op in graph.operators if op.index in placement.mapped and op.name not in FREE]
-    left, found = placement.cached_bytes, {}
-    for operator in mapped:
-        size = _parameter_bytes(graph, operator)
-        streamed = size > left
-        left -= 0 if streamed else size
-        found[operator.index] = _amounts(graph, operator, size if streamed else 0)
+def amounts(graph: Subgraph, on_chip: Collection[int], cache_bytes: int | None = None) -> dict[int, dict[str, float]]:
+    """Amounts by index of each operator on the chip; -1 for what the inference as a whole asks for.
+
+    Args:
+        on_chip: indices of the operators that run there.
+        cache_bytes: the chip's memory for parameters.
+    """
+    mapped = [op for op in graph.operators if op.index in on_chip and op.name not in FREE]
+    streamed = parameters(graph, on_chip, cache_bytes).streamed
+    found = {operator.index: _amounts(graph, operator, streamed[operator.index]) for operator in mapped}
     found[-1] = {"inferences": 1.0, **_boundary_bytes(graph, mapped)} if mapped else {}
     return found
 
@@ -70,29 +61,6 @@ def _amounts(graph: Subgraph, operator: Operator, streamed_bytes: int) -> dict[s
 
 def _tensors(graph: Subgraph, operator: Operator) -> list[Tensor]:
     return [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
-
-
-def _parameter_bytes(graph: Subgraph, operator: Operator) -> int:
-    """Kernels with both sides padded to the array, and biases."""
-    total = 0
-    for position in range(len(operator.inputs)):
-        tensor = graph.input(operator, position)
-        if tensor is None or stored_source(graph, tensor) is None:
-            continue
-        total += _padded_bytes(tensor) if position == 1 and len(tensor.shape) > 1 else tensor.nbytes
-    return total
-
-
-def _padded_bytes(kernel: Tensor) -> int:
-    """Inputs (last) and outputs (first) of a kernel fill whole blocks of the array."""
-    outputs, *window, inputs = kernel.shape
-    return math.prod(window) * _whole(inputs) * _whole(outputs)
-
-
-def _whole(size: int) -> int:
-    """Up to a multiple of 64; few channels, as of an image, to a multiple of 4."""
-    block = ARRAY if size > 4 else 4
-    return -(-size // block) * block
 
 
 def _boundary_bytes(graph: Subgraph, mapped: list[Operator]) -> dict[str, float]:

@@ -7,14 +7,16 @@ doi:10.1145/1465482.1465560). No TensorFlow, no device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgeprune.errors import UsageError
 from edgeprune.profile import features_edgetpu
+from edgeprune.profile.delegates import XNNPACK
 from edgeprune.profile.features import PARALLEL, Kernels, Work, caches_of, works
 from edgeprune.profile.graph import Subgraph
+from edgeprune.profile.placement import place
 from edgeprune.profile.sparse_path import sparse_operators
 from edgeprune.target import CpuLatency, Target
 
@@ -64,14 +66,14 @@ def predict(
     target: Target,
     kernels: AnyKernels | None = None,
     threads: int | None = None,
-    placement: features_edgetpu.Placement | None = None,
+    on_chip: Collection[int] | None = None,
 ) -> Prediction | None:
     """Predict one inference of a graph.
 
     Args:
         kernels: None for what the target's ``[latency]`` names.
         threads: None for the target's own; more than it has cores count as that many.
-        placement: for 'edgetpu': what runs on the chip; None: every operator on integers.
+        on_chip: for 'edgetpu': indices of the operators that run there; None: every operator on integers.
 
     Returns:
         None where the target has no coefficients at all.
@@ -90,7 +92,7 @@ def predict(
         )
     used = _threads(target, threads)
     if chosen == "edgetpu":
-        seconds = _on_edgetpu(graph, target, used, placement or features_edgetpu.all_integer(graph))
+        seconds = _on_edgetpu(graph, target, used, features_edgetpu.all_integer(graph) if on_chip is None else on_chip)
     else:
         seconds = _on_cpu(graph, target, chosen, used)
     total = 1e3 * sum(seconds.values())
@@ -138,14 +140,19 @@ def _threads(target: Target, threads: int | None) -> int:
 
 
 def _on_cpu(graph: Subgraph, target: Target, kernels: Kernels, threads: int) -> dict[int, float]:
-    """Seconds by index of the operator."""
+    """Seconds by index of the operator; what XNNPACK leaves runs with the built-in kernels."""
     assert target.latency is not None
     table: CpuLatency = getattr(target.latency, kernels)
     sparse = sparse_operators(graph, target.runtime) if kernels == "xnnpack" else {}
-    return {
+    seconds = {
         work.index: _work_seconds(work, table, PARALLEL[kernels], threads)
         for work in works(graph, kernels, caches_of(target), sparse)
     }
+    if kernels == "xnnpack" and target.latency.builtin:
+        left = [op.index for op in place(XNNPACK, graph)[0] if not op.on_accelerator]
+        built_in = _on_cpu(graph, target, "builtin", threads) if left else {}
+        seconds.update({index: built_in[index] for index in left if seconds[index]})
+    return seconds
 
 
 def _work_seconds(work: Work, table: CpuLatency, parallel: frozenset[str], threads: int) -> float:
@@ -157,17 +164,16 @@ def _work_seconds(work: Work, table: CpuLatency, parallel: frozenset[str], threa
     )
 
 
-def _on_edgetpu(
-    graph: Subgraph, target: Target, threads: int, placement: features_edgetpu.Placement
-) -> dict[int, float]:
+def _on_edgetpu(graph: Subgraph, target: Target, threads: int, on_chip: Collection[int]) -> dict[int, float]:
     """Seconds by index of the operator; -1 for what only the inference as a whole asks for."""
     assert target.latency is not None
     assert target.latency.edgetpu is not None
     seconds_per = target.latency.edgetpu.seconds_per
+    cache_bytes = target.accelerator.parameter_cache_bytes if target.accelerator else None
     on_host = _on_cpu(graph, target, "builtin", threads) if target.latency.builtin else {}
-    on_chip = {
+    there = {
         index: sum(amount * getattr(seconds_per, term) for term, amount in amounts.items())
-        for index, amounts in features_edgetpu.amounts(graph, placement).items()
+        for index, amounts in features_edgetpu.amounts(graph, on_chip, cache_bytes).items()
     }
-    stays: Mapping[int, float] = {index: s for index, s in on_host.items() if index not in placement.mapped}
-    return {**stays, **on_chip}
+    stays: Mapping[int, float] = {index: s for index, s in on_host.items() if index not in on_chip}
+    return {**stays, **there}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.profile import edgetpu_limits as limits
-from edgeprune.profile.edgetpu import edgetpu_placement, layer_bytes, parameters
+from edgeprune.profile.edgetpu import edgetpu_placement
+from edgeprune.profile.edgetpu_parameters import layer_bytes, parameters
 from edgeprune.profile.edgetpu_rules import EDGE_TPU, OPERATORS
 from edgeprune.profile.flatbuffer import read
 from edgeprune.profile.graph import Operator, Quantization, Subgraph, Tensor
@@ -238,10 +239,9 @@ def test_bytes_of_a_layer(name, shape, dtype, options, expected):
 def test_a_layer_that_does_not_fit_is_streamed():
     """A layer larger than the cache, or than a tile's share of it, is streamed whole (logs: dense 8192, FC 1x94400)."""
     made = single("FULLY_CONNECTED", [tensor((1, 94_400)), weights(1, 94_400), ints(0)], [tensor((1, 1))])
-    placed, _ = place(EDGE_TPU, made)
-    cached, streamed, _ = parameters(made, placed, 8_000_000)
-    assert cached == 0
-    assert streamed > 16 * 94_400
+    found = parameters(made, {0}, 8_000_000)
+    assert found.cached == {0: 0}
+    assert found.streamed[0] > 16 * 94_400
 
 
 def test_placement_needs_no_tensorflow():

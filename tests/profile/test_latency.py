@@ -46,7 +46,8 @@ def convolutions(channels, side=32, depth=3, dtype="float32"):
 
 
 def median_ms(graph, target, **options):
-    return predict(graph, load_target(target), **options).estimate.median_ms
+    board = load_target(target) if isinstance(target, str) else target
+    return predict(graph, board, **options).estimate.median_ms
 
 
 @pytest.mark.parametrize("name", CPUS)
@@ -135,20 +136,27 @@ def test_parameters_beyond_the_cache_are_streamed():
     streams = network([("FULLY_CONNECTED", (1088, 8192), (1, 1088))], "int8")
     assert median_ms(streams, "coral") > 5 * median_ms(fits, "coral")
     small = convolutions(128, dtype="int8")
-    cached = features_edgetpu.all_integer(small)
-    nothing = dataclasses.replace(cached, cached_bytes=0)
-    assert median_ms(small, "coral", placement=nothing) > median_ms(small, "coral", placement=cached)
+    coral = load_target("coral")
+    tiny = coral.model_copy(update={"accelerator": coral.accelerator.model_copy(update={"parameter_cache_bytes": 64})})
+    assert median_ms(small, tiny) > median_ms(small, coral)
 
 
 def test_what_is_not_mapped_runs_on_the_host():
     """A float model on an Edge TPU target takes what the host's kernels take."""
     graph, target = convolutions(32), load_target("coral")
     assert median_ms(graph, "coral") == pytest.approx(median_ms(graph, "coral", kernels="builtin"))
-    part = features_edgetpu.Placement({0}, features_edgetpu.DEFAULT_CACHE_BYTES)
-    mixed = predict(convolutions(32, dtype="int8"), target, placement=part).operator_ms
+    mixed = predict(convolutions(32, dtype="int8"), target, on_chip={0}).operator_ms
     host = predict(convolutions(32, dtype="int8"), target, "builtin").operator_ms
     assert mixed[1:] == host[1:]
     assert mixed[0] != host[0]
+
+
+def test_what_xnnpack_leaves_runs_with_the_built_in_kernels():
+    """An operator that XNNPACK does not take costs the same with and without XNNPACK; what it takes does not."""
+    graph = network([("LOGISTIC", None, (1, 32, 32, 8)), ("CUMSUM", None, (1, 32, 32, 8))])
+    delegated, built_in = (predict(graph, load_target("rpi4"), kernels).operator_ms for kernels in ("xnnpack", "builtin"))
+    assert delegated[1] == built_in[1] > 0
+    assert delegated[0] != built_in[0]
 
 
 def test_kernels_and_threads_that_make_no_sense_are_refused():
