@@ -17,7 +17,7 @@ def build(
     Args:
         first: the name of the build that was made first; what the others have in common with it is not done again.
     """
-    from edgeprune.recipe import parse_recipe
+    from edgeprune.recipes import parse_recipe
 
     folder, earlier = (out / _slug(n) for n in (name, first))
     if not folder.exists() and earlier.exists():

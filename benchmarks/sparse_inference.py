@@ -31,7 +31,7 @@ def main() -> None:
     from edgeprune.models.load import load_model
     from edgeprune.profile.check import Subject, sparse_inference
     from edgeprune.profile.flatbuffer import read
-    from edgeprune.recipe import parse_recipe
+    from edgeprune.recipes import parse_recipe
     from edgeprune.target import load_target
 
     dense = arguments.out / "mobilenet.keras"

@@ -15,7 +15,8 @@ from edgeprune.errors import DataError, EdgepruneError, MissingError, UsageError
 from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
-from edgeprune.recipe import Recipe, load_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipes import load_recipe
 from edgeprune.selection import Limits
 from edgeprune.target import Target, load_target
 

@@ -8,7 +8,7 @@ import pytest
 import edgeprune
 from edgeprune.profile.flatbuffer import parse, read
 from edgeprune.profile.size import kernels
-from edgeprune.recipe import parse_recipe
+from edgeprune.recipes import parse_recipe
 
 # Recipe → the variants that it adds to float32 and int8.
 RECIPES = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import RecipeError, VerificationError
-from edgeprune.recipe import WeightsConfig, load_recipe, parse_recipe
+from edgeprune.recipe import WeightsConfig
+from edgeprune.recipes import load_recipe, parse_recipe
 from edgeprune.stages.sparse import check_sparse, choose_layers
 
 

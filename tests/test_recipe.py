@@ -3,7 +3,8 @@
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import Recipe, builtin_names, load_recipe, parse_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipes import builtin_names, load_recipe, parse_recipe
 
 
 @pytest.mark.parametrize("name", builtin_names())

@@ -6,7 +6,8 @@ import edgeprune
 from edgeprune.errors import RecipeError
 from edgeprune.profile.flatbuffer import read
 from edgeprune.profile.size import kernels
-from edgeprune.recipe import Recipe, load_recipe, parse_recipe
+from edgeprune.recipe import Recipe
+from edgeprune.recipes import load_recipe, parse_recipe
 
 FORMATS = ["float16", "dynamic", "int8", "int16x8", "qat", "pqat", "cluster-int8", "pcqat", "mixed"]
 PRUNING = ["magnitude", "filters", "slim", "gradual", "lottery", "compact", "sparse"]

@@ -204,7 +204,7 @@ def _step(graph: Graph, group: Group, constraints: Constraints) -> int:
     }
     channels = max(widths, default=1)
     step = int(constraints.multiple // np.gcd(constraints.multiple, channels))
-    # A narrow group may be halved at least. No finer: channels that leave a vector half empty cost as much as full ones.
+    # A narrow group may be halved at least. No finer: channels of a vector that is half empty cost as much as full ones.
     while step > 1 and group.size < 2 * step:
         step //= 2
     return step
@@ -413,7 +413,7 @@ def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
 
 
 def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Bundles that fit stay after all, the last that went first: cheap ones, and ones that only another limit asked for.
+    """Bundles that fit stay after all, the last that went first: small ones, or ones that another limit asked for.
 
     Bundles of one candidate go back in the reverse of their order, so its first that does not fit is its last to try.
     """

@@ -13,7 +13,7 @@ from edgeprune.profile.edgetpu_parameters import layer_bytes, parameters
 from edgeprune.profile.edgetpu_rules import EDGE_TPU, OPERATORS
 from edgeprune.profile.flatbuffer import read
 from edgeprune.profile.graph import Operator, Quantization, Subgraph, Tensor
-from edgeprune.profile.placement import Rule, judge, place
+from edgeprune.profile.placement import Rule, judge
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 CORAL = SHARED / "data" / "coral"

@@ -1,6 +1,5 @@
 """Latency estimates: what grows with work, shrinks with threads, and depends on nothing else."""
 
-import dataclasses
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
-from edgeprune.profile import features_edgetpu, profile
+from edgeprune.profile import profile
 from edgeprune.profile.features import COST_OF_NONZERO, PARALLEL, caches_of, works
 from edgeprune.profile.graph import Operator, Subgraph, Tensor
 from edgeprune.profile.latency import available, predict
@@ -154,7 +153,8 @@ def test_what_is_not_mapped_runs_on_the_host():
 def test_what_xnnpack_leaves_runs_with_the_built_in_kernels():
     """An operator that XNNPACK does not take costs the same with and without XNNPACK; what it takes does not."""
     graph = network([("LOGISTIC", None, (1, 32, 32, 8)), ("CUMSUM", None, (1, 32, 32, 8))])
-    delegated, built_in = (predict(graph, load_target("rpi4"), kernels).operator_ms for kernels in ("xnnpack", "builtin"))
+    kernels = ("xnnpack", "builtin")
+    delegated, built_in = (predict(graph, load_target("rpi4"), name).operator_ms for name in kernels)
     assert delegated[1] == built_in[1] > 0
     assert delegated[0] != built_in[0]
 

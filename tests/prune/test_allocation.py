@@ -191,7 +191,7 @@ def test_patterns_that_match_nothing(graph):
 @pytest.mark.parametrize("how", ["uniform", "global"])
 @pytest.mark.parametrize("multiple", [4, 8, 16])
 def test_multiples(graph, how, multiple):
-    """Numbers of channels kept are multiples of the target's; a group that is narrower than two vectors may be halved."""
+    """Numbers of channels kept are multiples of the target's; a group narrower than two vectors may be halved."""
     kept = _kept(graph, _allocate(graph, how, Constraints(multiple=multiple), rate=0.4))
     assert kept["b"] % multiple == 0
     assert kept["b"] < 64
