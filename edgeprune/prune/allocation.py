@@ -204,7 +204,7 @@ def _step(graph: Graph, group: Group, constraints: Constraints) -> int:
     }
     channels = max(widths, default=1)
     step = int(constraints.multiple // np.gcd(constraints.multiple, channels))
-    # A narrow group may be halved at least. No finer: channels of a vector that is half empty cost as much as full ones.
+    # A narrow group may be halved at least. No finer: a vector that is half empty costs as much as a full one.
     while step > 1 and group.size < 2 * step:
         step //= 2
     return step
