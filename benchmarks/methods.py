@@ -52,6 +52,7 @@ def methods(epochs: int) -> dict[str, dict[str, dict[str, Any]]]:
             "magnitude, global": {"weights": {**HALF, "scope": "global"}},
             "magnitude, one cycle": {"weights": {**HALF, "schedule": "one_cycle"}},
             "Taylor, global": {"weights": {**HALF, "criterion": "taylor", "scope": "global"}},
+            "movement, per layer": {"weights": {**HALF, "criterion": "movement"}},
             "movement, global": {"weights": {**HALF, "criterion": "movement", "scope": "global"}},
             "magnitude, 2:4": {"weights": {"granularity": "2:4"}},
             "magnitude, blocks of 1x4": {"weights": {**HALF, "granularity": "block:1x4"}},
