@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TOLERANCE_POINTS = 2.0
 # How much parameters count beside MACs, in the cost of a channel, where both are limited.
 _BALANCES = tuple(number / 8 for number in range(9))
+# Groups of which a bundle may stay for the sake of others, where bundles are coarse and the order misses the budget.
+_RETREATS = 16
 _ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
 
 
@@ -381,8 +383,8 @@ def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
     """Take bundles in order until every limit is met; one that would go too far past them is passed over.
 
     Returns:
-        What stays: at most every limit, and at least one of them less the tolerance where that can be had, else the
-        nearest. What there is still room for stays, too.
+        What stays: at most every limit, and at least one of them less the tolerance, where that can be had; else the
+        nearest, which may be above a limit by the tolerance. What there is still room for stays, too.
     """
 
     def excess(counts: np.ndarray) -> float:
@@ -394,19 +396,31 @@ def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if excess(plan.counts(middle)) > 0 else (low, middle)
-    counts, reached = plan.counts(low), excess(plan.counts(low))
-    best = min([(reached, counts), (excess(plan.counts(high)), plan.counts(high))], key=lambda c: abs(c[0]))
-    passed_over: set[int] = set()
-    for index in plan.order[low:]:
-        if reached <= 0:
+
+    def filled(stays: int | None) -> tuple[float, np.ndarray]:
+        """Bundles in order that do not go too far; one more of the candidate ``stays`` does, for the sake of others."""
+        counts = plan.counts(low) - (np.arange(len(plan.candidates)) == stays)
+        reached, passed_over = excess(counts), {stays}
+        for index in plan.order[low:]:
+            if reached <= 0:
+                break
+            trial = counts + np.eye(len(counts), dtype=int)[index]
+            if index in passed_over or (now := excess(trial)) < -TOLERANCE_POINTS / 100:
+                passed_over.add(index)  # the later bundles of a group may not go before an earlier one
+                continue
+            counts, reached = trial, now
+        return reached, counts
+
+    def preference(candidate: tuple[float, np.ndarray]) -> tuple[bool, bool, float]:
+        away = candidate[0]
+        return abs(away) * 100 > TOLERANCE_POINTS, away > 0, abs(away)
+
+    found = [(excess(plan.counts(high)), plan.counts(high))]
+    for stays in [None, *list(dict.fromkeys(reversed(plan.order[:low])))[:_RETREATS]]:
+        found.append(filled(stays))
+        if preference(min(found, key=preference))[:2] == (False, False):
             break
-        trial = counts + np.eye(len(counts), dtype=int)[index]
-        if index in passed_over or (now := excess(trial)) < -TOLERANCE_POINTS / 100:
-            passed_over.add(index)  # the later bundles of a group may not go before an earlier one
-            continue
-        counts, reached = trial, now
-    if reached <= 0 or abs(reached) < abs(best[0]):
-        best = (reached, counts)
+    best = min(found, key=preference)
     if abs(best[0]) * 100 > TOLERANCE_POINTS:
         raise _unreachable(plan, budget, best[1])
     return plan.keep(_put_back(plan.order, best[1], lambda counts: excess(counts) <= 0))

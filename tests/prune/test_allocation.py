@@ -91,6 +91,15 @@ def test_two_limits_are_weighed_so_that_the_most_importance_stays(graph, monkeyp
     assert weighed >= kept()
 
 
+@pytest.mark.parametrize("fraction", [0.3, 0.4, 0.5, 0.6, 0.7])
+@pytest.mark.parametrize("kind", ["max_macs", "max_params"])
+def test_a_limit_is_not_passed_where_it_can_be_met_from_below(graph, kind, fraction):
+    """With coarse multiples, what is a little below the limit is preferred to what is a little above and nearer."""
+    keep = _allocate(graph, "global", Constraints(multiple=4), **{kind: fraction})
+    total = {"max_macs": graph.count_macs, "max_params": graph.count_params}[kind]
+    assert fraction - 0.02 <= total(keep) / total(np.ones_like(keep)) <= fraction
+
+
 def test_uniform_removes_the_same_fraction_everywhere(graph):
     """A rate of a quarter leaves three quarters of every group; outputs stay."""
     assert _kept(graph, _allocate(graph, "uniform", rate=0.25)) == {"a": 12, "b": 48, "d": 18, "head": 10}
