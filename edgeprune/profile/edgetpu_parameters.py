@@ -32,6 +32,7 @@ LANES = 16
 INPUTS = 4
 # Each of the 16 tiles holds its share of the parameters (google-coral/libedgetpu beagle_chip_structures.h: 16 tiles).
 TILES = 16
+ARRAY = 64  # rows and columns of the array of multipliers
 CACHE_BYTES = 8_000_000
 
 
@@ -47,8 +48,10 @@ class Parameters:
 def parameters(graph: Subgraph, mapped: Collection[int], cache_bytes: int | None = None) -> Parameters:
     """What the operators on the chip keep there, and what they are sent for each inference.
 
-    Layers go into the cache in the order of execution while they fit; a layer also stays out when the share of one
-    tile, which holds whole groups of 16 outputs, is more than a tile has.
+    Layers go into the cache in the order of execution while they fit. On the chip a kernel takes whole blocks of the
+    array of 64 x 64 cells, more than its bytes in the file: latencies of chains of equal 3x3 convolutions (the sweeps of
+    Jorgitou98/EdgeTPU-QuantRL-Evaluation) jump exactly where one block more does not fit. A layer also stays out when
+    the share of one tile, which holds whole groups of 16 outputs, is more than a tile has.
 
     Args:
         mapped: indices of the operators on the chip.
@@ -65,13 +68,29 @@ def parameters(graph: Subgraph, mapped: Collection[int], cache_bytes: int | None
         with fitting(operator):
             size = layer_bytes(graph, operator)
         tile = -(-size // min(TILES, _groups(graph, operator)))
-        fits = size <= left and tile <= whole // TILES
-        left -= size if fits else 0
+        blocks = max(size, _block_bytes(graph, operator))
+        fits = blocks <= left and tile <= whole // TILES
+        left -= blocks if fits else 0
         cached[operator.index] = size if fits else 0
         streamed[operator.index] = operand_bytes(graph, operator) + (0 if fits else size)
         if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
             notes.append("The compiler unrolls an LSTM; its parameters take several times the bytes given here.")
     return Parameters(cached, streamed, tuple(notes))
+
+
+def _block_bytes(graph: Subgraph, operator: Operator) -> int:
+    """Bytes of the blocks of the array that an operator's kernel takes on the chip."""
+    weights = graph.input(operator, 1)
+    if operator.name not in ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV") or weights is None or not weights.constant:
+        return 0
+    outputs, *window, inputs = weights.shape
+    return math.prod(window) * _whole_blocks(inputs) * _whole_blocks(outputs)
+
+
+def _whole_blocks(channels: int) -> int:
+    """Up to a multiple of 64; few channels, as of an image, to a multiple of 4."""
+    block = ARRAY if channels > INPUTS else INPUTS
+    return -(-channels // block) * block
 
 
 def layer_bytes(graph: Subgraph, operator: Operator) -> int:

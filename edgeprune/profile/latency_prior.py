@@ -34,9 +34,10 @@ _CYCLES = {
     "panel_bytes": {"float32": 0.3, "int8": 0.3},
     "operators": {"float32": 7500.0, "int8": 7500.0},
 }
-# On an Edge TPU: one pass of the array per cycle, the link as in hardware facts, the rest guesses.
+# On an Edge TPU: one pass of the array per cycle, of which as much is reached as on other processors; the link as in
+# hardware facts, the rest guesses.
 _EDGETPU = {
-    "array_cycles": 1 / 500e6,
+    "array_cycles": 1 / (500e6 * _OF_PEAK["conv_macs"]),
     "depthwise_cycles": 1 / 500e6,
     "activation_elements": 1e-10,
     "sent_bytes": 1 / 387e6,

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -242,6 +243,17 @@ def test_a_layer_that_does_not_fit_is_streamed():
     found = parameters(made, {0}, 8_000_000)
     assert found.cached == {0: 0}
     assert found.streamed[0] > 16 * 94_400
+
+
+@pytest.mark.parametrize(("filters", "streamed"), [(432, 0), (452, 1), (512, 1), (532, 2), (632, 2), (652, 3)])
+def test_kernels_take_whole_blocks_of_the_cache(filters, streamed):
+    """As many of four equal 3x3 convolutions are streamed as the jumps in published latencies of such chains tell."""
+    image = tensor((1, 64, 64, filters))
+    convolution = single("CONV_2D", [image, weights(filters, 3, 3, filters), ints(0)], [image])
+    operators = tuple(dataclasses.replace(convolution.operators[0], index=index) for index in range(4))
+    chain = dataclasses.replace(convolution, operators=operators)
+    found = parameters(chain, range(4)).streamed
+    assert sum(size > 0 for size in found.values()) == streamed
 
 
 def test_placement_needs_no_tensorflow():
