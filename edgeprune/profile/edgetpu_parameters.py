@@ -49,7 +49,7 @@ def parameters(graph: Subgraph, mapped: Collection[int], cache_bytes: int | None
     """What the operators on the chip keep there, and what they are sent for each inference.
 
     Layers go into the cache in the order of execution while they fit. On the chip a kernel takes whole blocks of the
-    array of 64 x 64 cells, more than its bytes in the file: latencies of chains of equal 3x3 convolutions (the sweeps of
+    array of 64 x 64 cells, more than its bytes in the file: latencies of chains of equal 3x3 convolutions (sweeps of
     Jorgitou98/EdgeTPU-QuantRL-Evaluation) jump exactly where one block more does not fit. A layer also stays out when
     the share of one tile, which holds whole groups of 16 outputs, is more than a tile has.
 

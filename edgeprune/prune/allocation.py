@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import fnmatch
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,7 @@ TOLERANCE_POINTS = 2.0
 _BALANCES = tuple(number / 8 for number in range(9))
 # Groups of which a bundle may stay for the sake of others, where bundles are coarse and the order misses the budget.
 _RETREATS = 16
+_EXCHANGE_WORK = 200_000  # bundles in all allocations that are tried in search of a better one
 _ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
 
 
@@ -112,9 +114,13 @@ def allocate(
             for number in range(1, candidate.most // candidate.step + 1)
         ]
         plan = _Plan(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
-        return _fill(plan, budget) if budget.rate is None else _remove(plan, budget.rate)
+        if budget.rate is not None:
+            return plan.keep(_remove(plan, budget.rate))
+        counts = _fill(plan, budget)
+        return plan.keep(_exchange(plan, budget, counts) if in_loss else counts)
 
-    if how == "global" and per_cost and len(budget.limits) > 1:
+    in_loss = how == "global" and per_cost
+    if in_loss and len(budget.limits) > 1:
         return _most_important(graph, scores, allocated)
     return allocated(0.5)
 
@@ -189,6 +195,12 @@ class _Candidate:
     def own_bundles(self) -> int:
         """The bundles that come nearest to the group's own rate; none where it has none."""
         return min(round((self.rate or 0.0) * self.group.size / self.step), self.most // self.step)
+
+    def bundle_scores(self) -> np.ndarray:
+        """The importance of each bundle, in the order in which they go; none where the group has a rate of its own."""
+        cuts = [len(self.removed(number)) for number in range(self.most // self.step + 1)]
+        gone = np.concatenate([[0.0], np.cumsum(self.scores[self.order])])
+        return np.diff(gone[cuts]) if self.rate is None else np.zeros(0)
 
     def removed(self, bundles: int) -> np.ndarray:
         """The units (of the graph) in the first ``bundles``; what does not fill one up goes with the first."""
@@ -367,7 +379,7 @@ def _remove(plan: _Plan, rate: float) -> np.ndarray:
             f"reachable reduction removes {removed(len(plan.order)):.1%} of them.",
             fix=_ASK_FOR_LESS,
         )
-    return plan.keep(plan.counts(best))
+    return plan.counts(best)
 
 
 def _nothing_to_remove(plan: _Plan) -> RecipeError:
@@ -387,11 +399,7 @@ def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
         nearest, which may be above a limit by the tolerance. What there is still room for stays, too.
     """
 
-    def excess(counts: np.ndarray) -> float:
-        """How far the count that is furthest from its limit is above it."""
-        kept = kept_fractions(plan.graph, plan.keep(counts), budget)
-        return max((kept[what] - limit for what, limit in budget.limits.items()), default=0.0)
-
+    excess = functools.partial(_excess, plan, budget)
     low, high = 0, len(plan.order)  # the first `low` bundles leave more than the budget
     while high - low > 1:
         middle = (low + high) // 2
@@ -423,7 +431,13 @@ def _fill(plan: _Plan, budget: Budget) -> np.ndarray:
     best = min(found, key=preference)
     if abs(best[0]) * 100 > TOLERANCE_POINTS:
         raise _unreachable(plan, budget, best[1])
-    return plan.keep(_put_back(plan.order, best[1], lambda counts: excess(counts) <= 0))
+    return _put_back(plan.order, best[1], lambda counts: excess(counts) <= 0)
+
+
+def _excess(plan: _Plan, budget: Budget, counts: np.ndarray) -> float:
+    """How far the count that is furthest from its limit is above it."""
+    kept = kept_fractions(plan.graph, plan.keep(counts), budget)
+    return max((kept[what] - limit for what, limit in budget.limits.items()), default=0.0)
 
 
 def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarray], bool]) -> np.ndarray:
@@ -431,19 +445,70 @@ def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarr
 
     Bundles of one candidate go back in the reverse of their order, so its first that does not fit is its last to try.
     """
-    left, gone = counts.copy(), []
-    for index in order:
-        if left[index]:
-            left[index] -= 1
-            gone.append(index)
     full: set[int] = set()
-    for index in reversed(gone):
+    for index in reversed(_parted(order, counts)[0]):
         trial = counts - np.eye(len(counts), dtype=int)[index]
         if index not in full and fits(trial):
             counts = trial
         else:
             full.add(index)
     return counts
+
+
+def _parted(order: Sequence[int], counts: np.ndarray) -> tuple[list[int], list[int]]:
+    """The order of the bundles that are gone, and of those that are there."""
+    left, gone, there = counts.copy(), list[int](), list[int]()
+    for index in order:
+        (gone if left[index] > 0 else there).append(index)
+        left[index] -= 1
+    return gone, there
+
+
+def _exchange(plan: _Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
+    """Bundles change places as long as more importance stays: one goes and others return, or one returns and others go.
+
+    The order alone does not see how coarse bundles fill up a budget; where they are fine, there is little to gain, and
+    few exchanges are tried. A local search for the knapsack, as Lin 1965, doi:10.1002/j.1538-7305.1965.tb04146.x, does
+    for tours.
+    """
+    worth = [candidate.bundle_scores() for candidate in plan.candidates]
+    limit = max(_excess(plan, budget, counts), 0.0)
+    movable = [index for index, scores in enumerate(worth) if len(scores)]
+    trials = 0
+
+    def fits(trial: np.ndarray) -> bool:
+        nonlocal trials
+        trials += 1
+        return _excess(plan, budget, trial) <= limit
+
+    def lost(trial: np.ndarray) -> float:
+        return sum(float(scores[:count].sum()) for scores, count in zip(worth, trial.tolist(), strict=True))
+
+    def exchanged(back: int, gone: int) -> np.ndarray | None:
+        """With a bundle more of one and a bundle less of another (or the same of both, where they are one)."""
+        trial = counts.copy()
+        trial[gone] += 1
+        if back != gone:
+            trial[back] -= 1
+        for index in _parted(plan.order, trial)[1]:
+            if fits(trial):
+                return _put_back([i for i in plan.order if i != gone], trial, fits)
+            if index != back:
+                trial[index] += 1
+        return None
+
+    while True:
+        for back, gone in itertools.product(movable, movable):
+            if trials * len(plan.order) > _EXCHANGE_WORK:
+                return counts
+            if (back != gone and not counts[back]) or counts[gone] == len(worth[gone]):
+                continue
+            trial = exchanged(back, gone)
+            if trial is not None and lost(trial) < lost(counts) * (1 - 1e-9):
+                counts = trial
+                break
+        else:
+            return counts
 
 
 def _unreachable(plan: _Plan, budget: Budget, nearest: np.ndarray) -> RecipeError:
