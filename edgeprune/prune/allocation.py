@@ -58,7 +58,8 @@ class Constraints:
 
     Attributes:
         min_channels: kept in every layer.
-        multiple: the number of channels of every pruned layer is a multiple of this, where the group allows it.
+        multiple: the number of channels of every pruned layer is a multiple of this, where the group allows it; it is
+            halved until the budget can be met.
         protect: shell patterns over names of groups and of the layers that make their channels; they are not pruned.
         layer_rates: shell pattern over the same → fraction of filters removed, instead of the overall rate.
         max_rate: no group loses more than this fraction.
@@ -103,6 +104,26 @@ def allocate(
             nothing.
     """
     _check_patterns(graph, constraints)
+    while True:
+        try:
+            return _allocate(graph, scores, budget, how, constraints, per_cost, curves)
+        except RecipeError:
+            if constraints.multiple == 1:
+                raise
+            # Few and narrow layers: what a multiple keeps out of reach is not worth missing the budget for.
+            constraints = dataclasses.replace(constraints, multiple=constraints.multiple // 2)
+
+
+def _allocate(
+    graph: Graph,
+    scores: Scores,
+    budget: Budget,
+    how: Literal["uniform", "global", "sensitivity"],
+    constraints: Constraints,
+    per_cost: bool,
+    curves: Curves | None,
+) -> np.ndarray:
+    """With this multiple of channels."""
     candidates = [_Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
 
     def allocated(balance: float) -> np.ndarray:

@@ -232,6 +232,18 @@ def test_multiples(graph, how, multiple):
     assert kept["a"] % min(multiple, 8) == 0
 
 
+def test_a_multiple_gives_way_to_the_budget(L, randomize):
+    """Layers too narrow for the multiple to meet the budget are cut finer."""
+    import tf_keras
+
+    i = L.image(size=8)
+    x = L.Conv2D(8, 3, padding="same", name="a")(i)
+    x = L.Conv2D(8, 3, padding="same", name="b")(x)
+    graph = analyse(randomize(tf_keras.Model(i, L.Dense(10)(L.GlobalAveragePooling2D()(x)))))
+    keep = _allocate(graph, "global", Constraints(multiple=16), max_macs=0.7)
+    assert 0.6 <= graph.count_macs(keep) / graph.count_macs(np.ones_like(keep)) <= 0.72
+
+
 def test_unreachable_budgets_name_the_largest_reduction(graph):
     """An impossible budget is an error that says how far one can go; going there then works."""
     constraints = Constraints(protect=("a", "d"), max_rate=0.5)
