@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeprune._tensorflow import import_tf
 
-CHANNELS = (4, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48)
+CHANNELS = (4, 8, 10, 12, 14, 16, 20, 24, 28, 32)
 DTYPES = {"float32": False, "int8": True}
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")
 
