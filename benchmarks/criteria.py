@@ -62,7 +62,7 @@ def _row(model, data, task, criterion, removed, steps) -> list[str]:
     from edgeprune.calibration import representative_indices
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.prune import surgery
-    from edgeprune.prune.allocation import Budget, Constraints
+    from edgeprune.prune.budget import Budget, Constraints
     from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
     from edgeprune.prune.criteria import Evidence
     from edgeprune.prune.filters import choose

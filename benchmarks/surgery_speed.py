@@ -31,7 +31,8 @@ def main() -> None:
 
 
 def _row(name, model, built) -> str:
-    from edgeprune.prune.allocation import Budget, Constraints, allocate
+    from edgeprune.prune.allocation import allocate
+    from edgeprune.prune.budget import Budget, Constraints
     from edgeprune.prune.criteria import CRITERIA, Evidence
     from edgeprune.prune.graph import analyse
     from edgeprune.prune.surgery import remove

@@ -180,7 +180,8 @@ def _scores(graph: Graph, data: Data, task: Task, request: _Request) -> Scores:
 
 def _recommended(graph: Graph, curves: Curves, order: Orders, request: _Request) -> dict[str, float] | RecipeError:
     """The rate of each group by the allocation "sensitivity" under the recipe's budget; or why there is none."""
-    from edgeprune.prune.allocation import Budget, Constraints, allocate
+    from edgeprune.prune.allocation import allocate
+    from edgeprune.prune.budget import Budget, Constraints
 
     filters = request.filters
     constraints = Constraints(filters.min_channels, 1, filters.protect, filters.layer_rates)
@@ -203,7 +204,7 @@ def _document(
     task: Task,
     request: _Request,
 ) -> dict[str, Any]:
-    from edgeprune.prune.allocation import unit_savings
+    from edgeprune.prune.budget import unit_savings
 
     everything = np.ones(len(graph.units), bool)
     saves = {

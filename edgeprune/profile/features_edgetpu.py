@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from edgeprune.profile.edgetpu_parameters import parameters
+from edgeprune.profile.edgetpu_parameters import ARRAY, parameters
 from edgeprune.profile.features import FREE, KINDS
 from edgeprune.profile.graph import Operator, Subgraph, Tensor
 
-ARRAY = 64  # rows and columns of the array of multipliers
 TILE_BYTES = 3 << 19  # half the memory for activations: more than that, and parameters come once per part
 
 

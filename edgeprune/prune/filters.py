@@ -12,7 +12,7 @@ from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.load import load_model
 from edgeprune.models.rebuild import refuse_idle
 from edgeprune.prune import allocation, surgery
-from edgeprune.prune.allocation import Budget, Constraints
+from edgeprune.prune.budget import Budget, Constraints
 from edgeprune.prune.criteria import CRITERIA, Evidence, Scores
 from edgeprune.prune.graph import Graph, Group, analyse
 

@@ -11,7 +11,7 @@ from edgeprune.recipe import Config, FiltersConfig
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
-    from edgeprune.prune.allocation import Budget
+    from edgeprune.prune.budget import Budget
     from edgeprune.prune.criteria import Scores
     from edgeprune.prune.graph import Graph
     from edgeprune.prune.sensitivity import Curves
@@ -31,7 +31,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.calibration import representative_indices
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.prune import surgery
-    from edgeprune.prune.allocation import Constraints
+    from edgeprune.prune.budget import Constraints
     from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
     from edgeprune.prune.criteria import Evidence
     from edgeprune.prune.filters import choose, removed_channels
@@ -88,7 +88,7 @@ def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Sc
 
 def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: dict[str, Any]) -> Budget:
     """The budget of one step, relative to the model as it is now; errors of earlier steps do not add up."""
-    from edgeprune.prune.allocation import Budget
+    from edgeprune.prune.budget import Budget
 
     settings = config.filters
     if settings.rate is not None:

@@ -8,7 +8,8 @@ import pytest
 from edgeprune.errors import RecipeError
 from edgeprune.models.count import count
 from edgeprune.prune import allocation, surgery
-from edgeprune.prune.allocation import Budget, Constraints, allocate
+from edgeprune.prune.allocation import allocate
+from edgeprune.prune.budget import Budget, Constraints
 from edgeprune.prune.criteria import CRITERIA, Evidence
 from edgeprune.prune.graph import analyse
 

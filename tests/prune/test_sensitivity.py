@@ -7,10 +7,12 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.prune import sensitivity, surgery
-from edgeprune.prune.allocation import Budget, Constraints, allocate, convex_envelope, kept_fractions
+from edgeprune.prune.allocation import allocate
+from edgeprune.prune.budget import Budget, Constraints, kept_fractions
 from edgeprune.prune.criteria import CRITERIA, Evidence
 from edgeprune.prune.graph import analyse
 from edgeprune.prune.masking import Switchboard
+from edgeprune.prune.orders import convex_envelope
 from edgeprune.prune.sensitivity import Curves, Journal, Point
 
 
