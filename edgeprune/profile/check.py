@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.profile.check_sparse import has_arm_cpu, sparse_inference
 from edgeprune.profile.finding import SEVERITIES, Finding, Severity
 from edgeprune.profile.graph import Operator, Subgraph, TFLiteModel
-from edgeprune.profile.placement import PlacedOperator, Placement
+from edgeprune.profile.placement import PlacedOperator, Placement, fitting
 from edgeprune.target import Target
 
 if TYPE_CHECKING:
@@ -207,7 +207,8 @@ def _channels(subject: Subject, target: Target) -> list[Finding]:
         if operator.name not in ("CONV_2D", "FULLY_CONNECTED") or weights is None or operator.index in ending:
             continue
         multiple = target.channel_multiple.get("int8" if weights.dtype in ("int8", "uint8") else weights.dtype)  # type: ignore[call-overload]
-        channels = weights.shape[0]
+        with fitting(operator):
+            channels = weights.shape[0]
         if multiple and channels % multiple:
             odd.setdefault((channels, multiple), []).append(subject.where(operator))
     return [

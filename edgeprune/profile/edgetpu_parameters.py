@@ -67,8 +67,8 @@ def parameters(graph: Subgraph, mapped: Collection[int], cache_bytes: int | None
             continue
         with fitting(operator):
             size = layer_bytes(graph, operator)
+            blocks = max(size, _block_bytes(graph, operator))
         tile = -(-size // min(TILES, _groups(graph, operator)))
-        blocks = max(size, _block_bytes(graph, operator))
         fits = blocks <= left and tile <= whole // TILES
         left -= blocks if fits else 0
         cached[operator.index] = size if fits else 0

@@ -168,6 +168,24 @@ def test_mutated_files_are_read_or_refused(artifacts, tmp_path, rounds):
     assert 0 < refused < rounds
 
 
+@pytest.mark.parametrize("shape", [(), (4,)])
+@pytest.mark.parametrize("name", ["CONV_2D", "FULLY_CONNECTED"])
+def test_kernels_of_too_few_dimensions_are_refused_or_read(name, shape):
+    """A kernel whose shape has fewer dimensions than its operator needs gives a result or a ModelError."""
+    kernel = Given(shape, "int8", np.ones(shape, np.int8), 0.1)
+    data = Given((1, 4), "int8", scale=0.1)
+    tensors = [data, kernel, data, data]
+    content = tflite_of(tensors, [(name, (0, 1), (2,)), ("ADD", (2, 2), (3,))], [0], [3])
+    with contextlib.suppress(ModelError):
+        exercise(content)
+    model = flatbuffer.parse(content)
+    for target in map(load_target, ("rpi4", "coral")):
+        with contextlib.suppress(ModelError):
+            check.check([check.Subject(Path("model.tflite"), model)], target)
+        with contextlib.suppress(ModelError):
+            latency.predict(model.subgraphs[0], target)
+
+
 def test_mutated_files_take_memory_in_proportion(artifacts):
     """What a mutated file makes the reader and the profile allocate stays within a multiple of its size."""
     generator = random.Random(7)
