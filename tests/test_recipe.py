@@ -1,5 +1,10 @@
 """Recipes: TOML in, validated; a wrong key or value is an error that names the nearest right one."""
 
+import importlib.resources
+import json
+import re
+import tomllib
+
 import pytest
 
 from edgeprune.errors import RecipeError
@@ -72,14 +77,33 @@ def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
         load_recipe("magnitude-int9")
 
 
-def test_the_template_is_a_valid_recipe_and_names_every_key():
-    """`edgeprune init` writes a file that loads as it is, and that explains every key there is."""
-    import importlib.resources
-    import tomllib
+# Keys of which a section needs one of several, and one without a useful default: the template shows an example.
+EXAMPLES = {("filters", "rate"), ("filters", "max_params"), ("filters", "layer_rates"), ("layers", "max_macs")}
+EXAMPLES |= {("sparsify", "bn_l1")}
 
-    text = importlib.resources.files("edgeprune.recipes").joinpath("template.toml.txt").read_text()
-    assert isinstance(parse_recipe(tomllib.loads(text), "edgeprune.toml"), Recipe)
+
+def _template():
+    return importlib.resources.files("edgeprune.recipes").joinpath("template.toml.txt").read_text()
+
+
+def test_the_template_is_what_a_build_does_without_a_recipe():
+    """`edgeprune init` changes nothing until its user does."""
+    named = {"name": "x", "description": ""}
+    written = parse_recipe(tomllib.loads(_template()), "edgeprune.toml").model_copy(update=named)
+    assert written == load_recipe("magnitude-int8").model_copy(update=named)
+
+
+def test_the_template_names_every_key_with_its_value():
+    """Uncommented it is valid, and says of every key that has a default what it is: the recipe's, or the section's."""
+    document = tomllib.loads(re.sub(r"^# (?=\[\w+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
+    del document["rates"]
+    assert isinstance(parse_recipe(document, "edgeprune.toml"), Recipe)
+    default = load_recipe("magnitude-int8").model_dump(mode="json")
     for section, field in Recipe.model_fields.items():
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            for key in getattr(kind, "model_fields", {}):
-                assert key in text, f"[{section}] {key} is missing in the template"
+            for key, description in getattr(kind, "model_fields", {}).items():
+                shown = document[section].get(key, ...)
+                assert shown is not ... or (section, key) in EXAMPLES, f"[{section}] {key} is missing in the template"
+                value = default[section][key] if default[section] else description.default
+                if value is not None and (section, key) not in EXAMPLES:
+                    assert shown == json.loads(json.dumps(value)), f"[{section}] {key}"
