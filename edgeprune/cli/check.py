@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from edgeprune.cli.options import load_given, model_options
+
 if TYPE_CHECKING:
+    import tf_keras
+
     from edgeprune.profile.check import Finding, Subject
     from edgeprune.target import Target
 
@@ -15,9 +19,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
-@click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers).")
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def check(model: Path, target: str, trust_model: bool, as_json: bool) -> None:
+def check(model: Path, target: str, trust_model: bool, custom_objects: Path | None, as_json: bool) -> None:
     """What of MODEL will not run, or not run fast, on a target, and what to change.
 
     MODEL is a .tflite file, or a Keras model, trained or not: it is converted with noise for calibration, and the
@@ -28,7 +32,10 @@ def check(model: Path, target: str, trust_model: bool, as_json: bool) -> None:
     from edgeprune.target import load_target
 
     chosen = load_target(target)
-    findings = _file(model, chosen) if model.suffix == ".tflite" else _keras(model, chosen, trust_model)
+    if model.suffix == ".tflite":
+        findings = _file(model, chosen)
+    else:
+        findings = _keras(load_given(str(model), trust_model, custom_objects), chosen)
     if as_json:
         document = {"model": str(model), "target": chosen.name, "findings": [item.to_dict() for item in findings]}
         click.echo(json.dumps(document, indent=2))
@@ -46,22 +53,17 @@ def _file(path: Path, target: Target) -> list[Finding]:
     return find([Subject(path, read(path))], target)
 
 
-def _keras(path: Path, target: Target, trust: bool) -> list[Finding]:
+def _keras(model: tf_keras.Model, target: Target) -> list[Finding]:
     import tempfile
 
-    from edgeprune._tensorflow import import_tf
-
-    import_tf()
-    from edgeprune.models.load import load_model
     from edgeprune.profile.check import check as find
 
-    model = load_model(path, trust=trust)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         subjects, refused = _subjects(model, target, Path(folder))
         return [*refused, *find(subjects, target)]
 
 
-def _subjects(model: Any, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
+def _subjects(model: tf_keras.Model, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
     """The conversions that worked, and for those that did not, the converter's words."""
     from edgeprune.convert.trial import trial_modes, trial_subject
     from edgeprune.errors import ConversionError

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeprune.errors import ModelError
 from edgeprune.models.formats import subclassed
+from edgeprune.models.graph import flat, ordered_nodes
 from edgeprune.models.verify import largest_difference, random_inputs, tolerance
 
 if TYPE_CHECKING:
@@ -174,12 +175,9 @@ class Keras2:
         return self._traced[id(model)]
 
     def nodes(self, graph: Any) -> Iterable[tuple[Any, Any, Any, list[Any]]]:
-        import tensorflow as tf
-
-        for depth in sorted(graph._nodes_by_depth, reverse=True):
-            for node in graph._nodes_by_depth[depth]:
-                if not node.is_input:
-                    yield node.layer, node.call_args, node.call_kwargs, tf.nest.flatten(node.outputs)
+        for node in ordered_nodes(graph):
+            if not node.is_input:
+                yield node.layer, node.call_args, node.call_kwargs, flat(node.outputs)
 
     def structure(self, graph: Any) -> tuple[list[Any], Any]:
         return graph.inputs, graph._nested_outputs
@@ -252,7 +250,7 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     flat = tf_keras.Model(inputs, outputs, name=model.name)
     flat.trainable = model.trainable
     for layer, new, frozen in made.values():
-        set_weights(new, layer.get_weights())
+        new.set_weights(layer.get_weights())
         for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
             new_part._trainable = old_part._trainable and not frozen
     check_same(model, flat, "the models in it are opened")
@@ -272,14 +270,6 @@ def copy_input(tensor: Any, name: str) -> Any:
     import tf_keras
 
     return tf_keras.Input(batch_size=tensor.shape[0], shape=tensor.shape[1:], dtype=tensor.dtype, name=name)
-
-
-def set_weights(layer: Any, weights: list[Any]) -> None:
-    """Set the weights of a layer, and let layers that keep values made of them (Normalization) make them anew."""
-    if weights:
-        layer.set_weights(weights)
-    if hasattr(layer, "finalize_state"):
-        layer.finalize_state()
 
 
 def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:

@@ -43,16 +43,27 @@ def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Ite
         ``(name, layer, call)``; a layer that is called twice comes twice.
     """
     graph = _with_shapes(model, shapes)
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            layer = model.get_layer(node.layer.name)
-            call = call_of(node)
-            if is_graph(layer):
-                yield from ((f"{layer.name}/{name}", *rest) for name, *rest in calls(layer, call.inputs))
-            else:
-                yield layer.name, layer, call
+    for node in ordered_nodes(graph):
+        if node.is_input:
+            continue
+        layer = model.get_layer(node.layer.name)
+        call = call_of(node)
+        if is_graph(layer):
+            yield from ((f"{layer.name}/{name}", *rest) for name, *rest in calls(layer, call.inputs))
+        else:
+            yield layer.name, layer, call
+
+
+def ordered_nodes(model: tf_keras.Model) -> list[Any]:
+    """The calls of a functional model, inputs included, each after those that it takes its inputs from."""
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def flat(structure: Any) -> list[Any]:
+    """The leaves of nested lists, tuples and dicts, as TensorFlow orders them."""
+    import tensorflow as tf
+
+    return tf.nest.flatten(structure)
 
 
 def is_graph(layer: Any) -> bool:

@@ -20,6 +20,7 @@ from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
 from edgeprune.models.compiled import compile_as
 from edgeprune.models.flatten import LayerCall, Names, call_layer, copy_input, rename_outputs, walk
 from edgeprune.models.formats import subclassed
+from edgeprune.models.graph import flat
 from edgeprune.models.keras3_check import check
 from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2
 from edgeprune.models.keras3_emit import Emitter, is_symbolic
@@ -109,7 +110,7 @@ class Keras3:
                 if node.is_input or not any(id(tensor) in needed for tensor in node.outputs):
                     continue
                 args, kwargs = _without_own_masks(node)
-                needed |= {id(tensor) for tensor in _flat((args, kwargs))}
+                needed |= {id(tensor) for tensor in flat((args, kwargs))}
                 found.append((node.operation, args, kwargs, list(node.outputs)))
         return found[::-1]
 
@@ -125,12 +126,6 @@ class Keras3:
         return None if parameter is not None and parameter.default is given else given
 
 
-def _flat(structure: Any) -> list[Any]:
-    import tensorflow as tf
-
-    return tf.nest.flatten(structure)
-
-
 def _without_own_masks(node: Any) -> tuple[Any, dict[str, Any]]:
     args, kwargs = node.arguments.args, node.arguments.kwargs
     own = [tensor._keras_mask for tensor in node.arguments.keras_tensors if hasattr(tensor, "_keras_mask")]
@@ -138,7 +133,7 @@ def _without_own_masks(node: Any) -> tuple[Any, dict[str, Any]]:
         key: value
         for key, value in kwargs.items()
         if not (key == "mask" or key.endswith("_mask"))
-        or not all(mask is None or any(_same_tensor(mask, other) for other in own) for mask in _flat(value))
+        or not all(mask is None or any(_same_tensor(mask, other) for other in own) for mask in flat(value))
     }
     return args, {key: value for key, value in kept.items() if value is not None}
 
@@ -155,7 +150,7 @@ def _same_tensor(one: Any, other: Any) -> bool:
     if isinstance(made[0].operation, keras.layers.Layer) or _settings(*made[0]) != _settings(*made[1]):
         return False
     nodes = [history.operation._inbound_nodes[history.node_index] for history in made]
-    arguments = [_flat((node.arguments.args, node.arguments.kwargs)) for node in nodes]
+    arguments = [flat((node.arguments.args, node.arguments.kwargs)) for node in nodes]
     return len(arguments[0]) == len(arguments[1]) and all(map(_same_tensor, *arguments))
 
 
@@ -218,7 +213,7 @@ class _Translator:
 
         is_layer = isinstance(call.operation, keras.layers.Layer)
         result = self._layer(call) if is_layer else self._operation(call)
-        arguments = [value for value in _flat((call.args, call.kwargs)) if is_symbolic(value)]
+        arguments = [value for value in flat((call.args, call.kwargs)) if is_symbolic(value)]
         self.results.append((self.names.of(call.operation), arguments, result))
         return result
 

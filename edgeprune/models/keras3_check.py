@@ -7,7 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelError
-from edgeprune.models.flatten import Dialect, LayerCall, set_weights, walk
+from edgeprune.models.flatten import Dialect, LayerCall, walk
+from edgeprune.models.graph import flat
 from edgeprune.models.keras3_emit import is_symbolic
 from edgeprune.models.rebuild import rebuild
 from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, tolerance
@@ -36,7 +37,7 @@ def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, 
     inputs = [tf.constant(value) for value in random_inputs(translated)]
     expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
     found = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
-    difference, allowed = largest_difference(_flat(expected), _flat(found)), tolerance(translated.layers)
+    difference, allowed = largest_difference(flat(expected), flat(found)), tolerance(translated.layers)
     if difference <= allowed:
         return
     where = _first_difference(graph, dialect, results, inputs, allowed)
@@ -64,9 +65,9 @@ def _first_difference(graph: Any, dialect: Dialect, results: Results, inputs: li
     def run(call: LayerCall) -> Any:
         expected = call.operation(*call.args, **call.kwargs, **_inference(call.operation))
         name, arguments, result = next(remaining)
-        values = [value for value in _flat((call.args, call.kwargs)) if hasattr(value, "dtype")]
+        values = [value for value in flat((call.args, call.kwargs)) if hasattr(value, "dtype")]
         if not found and len(values) == len(arguments):
-            difference = largest_difference(_flat(expected), _flat(tf_keras.Model(arguments, _flat(result))(values)))
+            difference = largest_difference(flat(expected), flat(tf_keras.Model(arguments, flat(result))(values)))
             if not difference <= allowed:
                 found.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
         return expected
@@ -91,7 +92,7 @@ def _difference_in_double(graph: Any, dialect: Dialect, translated: tf_keras.Mod
     except Exception:
         _log.debug("The models cannot be compared in double precision.", exc_info=True)
         return math.inf
-    return largest_difference(_flat(expected), _flat(found))
+    return largest_difference(flat(expected), flat(found))
 
 
 def _run_in_double(call: LayerCall) -> Any:
@@ -103,7 +104,7 @@ def _run_in_double(call: LayerCall) -> Any:
     if isinstance(operation, keras.layers.Layer) and not isinstance(operation, keras.layers.Lambda):
         layer = _layer_in_double(operation)
         layer(*args, **kwargs, **_inference(layer))  # makes its weights
-        set_weights(layer, operation.get_weights())
+        layer.set_weights(operation.get_weights())
         operation = layer
     return tf.nest.map_structure(_doubled, operation(*args, **kwargs, **_inference(operation)))
 
@@ -116,7 +117,7 @@ def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
 
     made = rebuild(model, _layer_in_double, double_arguments)
     for old, new in zip(model.layers, made.layers, strict=True):
-        set_weights(new, old.get_weights())
+        new.set_weights(old.get_weights())
     return made
 
 
@@ -147,9 +148,3 @@ def _in_double(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {k: "float64" if k == "dtype" and "float" in str(v) else _in_double(v) for k, v in config.items()}
-
-
-def _flat(structure: Any) -> list[Any]:
-    import tensorflow as tf
-
-    return tf.nest.flatten(structure)

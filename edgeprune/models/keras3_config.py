@@ -10,7 +10,6 @@ import numpy as np
 
 from edgeprune.errors import ModelError
 from edgeprune.models.custom import find_layer_class
-from edgeprune.models.flatten import set_weights
 from edgeprune.models.keras3_ops import ACTIVATIONS
 from edgeprune.models.layer_config import Direction, construct, function_name, matching_weights, read_config
 
@@ -82,7 +81,7 @@ def copy_weights(old: Any, new: Any) -> None:
     """
     # The statistics of Normalization are constants of the new layer.
     if type(old).__name__ != "Normalization":
-        set_weights(new, matching_weights(old, new))
+        new.set_weights(matching_weights(old, new))
 
 
 def _dtype(layer: Any) -> str:

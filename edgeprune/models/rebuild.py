@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeprune.errors import ModelError
+from edgeprune.models.graph import flat, ordered_nodes
 
 MakeLayer = Callable[[Any], Any]
 ChangeArguments = Callable[[Any, int, Any, Any], tuple[Any, Any]]
@@ -37,8 +38,6 @@ def rebuild(
     import tensorflow as tf
     import tf_keras
 
-    from edgeprune.prune.graph import ordered_nodes
-
     made: dict[int, Any] = {}
     calls: dict[int, int] = {}
     tensors: dict[int, Any] = {}
@@ -63,7 +62,7 @@ def rebuild(
             if change_arguments:
                 args, kwargs = change_arguments(layer, number, args, kwargs)
             outputs = made[id(layer)](*args, **kwargs)
-        for old, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+        for old, new in zip(flat(node.outputs), flat(outputs), strict=True):
             tensors[id(old)] = new
     inputs = tf.nest.map_structure(new_tensor, model._nested_inputs)
     outputs = tf.nest.map_structure(new_tensor, model._nested_outputs)
@@ -78,8 +77,6 @@ def rebuild(
 
 def refuse_idle(model: Any) -> None:
     """Refuse layers that the outputs do not depend on: ``add_loss`` and ``add_metric`` of a functional model."""
-    from edgeprune.prune.graph import ordered_nodes
-
     needed = needed_calls(model, {})
     idle = [node.layer.name for node in ordered_nodes(model) if id(node) not in needed]
     if idle:
@@ -93,10 +90,8 @@ def refuse_idle(model: Any) -> None:
 
 def needed_calls(model: Any, replaced: Mapping[int, Any]) -> set[int]:
     """Ids of the nodes that the outputs depend on, with tensors replaced as in :func:`rebuild`; inputs always."""
-    from edgeprune.prune.graph import ordered_nodes
-
     nodes = ordered_nodes(model)
-    maker = {id(tensor): node for node in nodes for tensor in _flat(node.outputs)}
+    maker = {id(tensor): node for node in nodes for tensor in flat(node.outputs)}
     needed = {id(node) for node in nodes if node.is_input}
     waiting = [*model.outputs]
     while waiting:
@@ -111,12 +106,6 @@ def _final(tensor: Any, replaced: Mapping[int, Any]) -> Any:
     while id(tensor) in replaced:
         tensor = replaced[id(tensor)]
     return tensor
-
-
-def _flat(structure: Any) -> list[Any]:
-    import tensorflow as tf
-
-    return tf.nest.flatten(structure)
 
 
 def copy_layer(layer: Any) -> Any:

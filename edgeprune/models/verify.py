@@ -74,9 +74,9 @@ def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
     for one, other in zip(expected, found, strict=True):
         a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
         finite = np.isfinite(a)
-        if a.shape != b.shape or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
             return float("inf")
         if finite.any():
             scale = max(float(np.abs(a[finite]).max()), 1e-6)
             worst = max(worst, float(np.abs(a[finite] - b[finite]).max()) / scale)
-    return worst if np.isfinite(worst) else float("inf")
+    return worst

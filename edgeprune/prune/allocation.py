@@ -14,9 +14,9 @@ from edgeprune.errors import RecipeError
 from edgeprune.prune.budget import Budget, Constraints
 from edgeprune.prune.bundles import Candidate, Plan, names_of
 from edgeprune.prune.criteria import Scores
-from edgeprune.prune.filling import exchange, fill, remove
+from edgeprune.prune.filling import counts_for_limits, counts_for_rate, exchange
 from edgeprune.prune.graph import Graph
-from edgeprune.prune.orders import ORDERS
+from edgeprune.prune.orders import ORDERS, Ranking
 
 if TYPE_CHECKING:
     from edgeprune.prune.sensitivity import Curves
@@ -31,7 +31,7 @@ def allocate(
     budget: Budget,
     how: Literal["uniform", "global", "sensitivity"],
     constraints: Constraints,
-    per_cost: bool = False,
+    in_loss: bool = False,
     curves: Curves | None = None,
 ) -> np.ndarray:
     """Choose the units that stay.
@@ -42,24 +42,29 @@ def allocate(
     doi:10.1287/mnsc.27.1.1), and the order that keeps the most importance is taken.
 
     Args:
-        scores: importance per unit of each group.
+        graph: what :func:`edgeprune.prune.graph.analyse` found; its groups are pruned.
+        scores: importance of each unit: group → float [units of the group].
+        budget: how much is to be kept, or how many filters go.
         how: ``uniform``: every group loses the same fraction. ``global``: by importance across groups.
             ``sensitivity``: by the rise of the measured loss per MAC (parameter, filter) saved.
-        per_cost: with ``global``, by importance per share of the MACs (or parameters, or both) that a bundle saves.
-            Right for scores in units of the loss; a norm divided by a cost means nothing.
+        constraints: what every layer keeps. The multiple of channels is halved until the budget can be met.
+        in_loss: scores are changes of the loss: ``global`` then goes by importance per share of the MACs (or
+            parameters, or both) that a bundle saves. A norm divided by a cost means nothing.
         curves: what ``sensitivity`` goes by; every group that may lose channels has its curve.
 
     Returns:
         bool [units of the graph].
 
     Raises:
-        RecipeError: the budget cannot be met; the message names the largest reachable reduction. Or a pattern matches
-            nothing.
+        RecipeError: the budget cannot be met; the message names the largest reachable reduction. Or there is no such
+            allocation, or a pattern matches nothing.
     """
+    if how not in ORDERS:
+        raise RecipeError(f"There is no allocation {how!r}.", expected=f"one of: {', '.join(ORDERS)}.")
     _check_patterns(graph, constraints)
     while True:
         try:
-            return _allocate(graph, scores, budget, how, constraints, per_cost, curves)
+            return _allocate(scores, how, constraints, Ranking(graph, budget, in_loss, curves))
         except RecipeError:
             if constraints.multiple == 1:
                 raise
@@ -67,21 +72,14 @@ def allocate(
             constraints = dataclasses.replace(constraints, multiple=constraints.multiple // 2)
 
 
-def _allocate(
-    graph: Graph,
-    scores: Scores,
-    budget: Budget,
-    how: Literal["uniform", "global", "sensitivity"],
-    constraints: Constraints,
-    per_cost: bool,
-    curves: Curves | None,
-) -> np.ndarray:
+def _allocate(scores: Scores, how: str, constraints: Constraints, ranking: Ranking) -> np.ndarray:
     """With this multiple of channels."""
-    in_loss = how == "global" and per_cost
+    graph, budget = ranking.graph, ranking.budget
+    by_loss = how == "global" and ranking.in_loss
     candidates = [Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
 
     def allocated(balance: float) -> np.ndarray:
-        key = ORDERS[how](graph, budget, per_cost, curves, balance)
+        key = ORDERS[how](dataclasses.replace(ranking, balance=balance))
         bundles = [
             (key(candidate, number), index)
             for index, candidate in enumerate(candidates)
@@ -90,11 +88,11 @@ def _allocate(
         ]
         plan = Plan(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
         if budget.rate is not None:
-            return plan.keep(remove(plan, budget.rate))
-        counts = fill(plan, budget)
-        return plan.keep(exchange(plan, budget, counts) if in_loss else counts)
+            return plan.keep(counts_for_rate(plan, budget.rate))
+        counts = counts_for_limits(plan, budget)
+        return plan.keep(exchange(plan, budget, counts) if by_loss else counts)
 
-    if in_loss and len(budget.limits) > 1:
+    if by_loss and len(budget.limits) > 1:
         return _most_important(graph, scores, allocated)
     return allocated(0.5)
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.count import count
+from edgeprune.models.graph import ordered_nodes
 from edgeprune.models.rebuild import copy_layer, needed_calls, rebuild
 from edgeprune.prune import surgery
-from edgeprune.prune.graph import ordered_nodes
+from edgeprune.prune.graph import fixed_macs
 
 if TYPE_CHECKING:
     import tf_keras
@@ -89,7 +90,7 @@ def bypass(model: tf_keras.Model, blocks: Sequence[Block]) -> tf_keras.Model:
     replaced = {id(block.exit): block.entry for block in blocks}
     pruned = rebuild(model, copy_layer, replaced=replaced)
     for layer in pruned.layers:
-        surgery.fill(layer, model.get_layer(layer.name).get_weights())
+        layer.set_weights(model.get_layer(layer.name).get_weights())
     return pruned
 
 
@@ -182,14 +183,25 @@ def prune_blocks(
     """Remove blocks one after the other, the one that matters least in the model as it is by then.
 
     Args:
+        model: flat functional tf_keras model; it is not changed.
         remove: number of blocks; or
         max_macs: fraction of the multiply-accumulates that may stay, in (0, 1). A block that saves none stays.
+        criterion: a key of :data:`CRITERIA`.
+        evidence: the data that the criterion looks at.
         protect: shell patterns over layer names; a block with such a layer stays.
 
+    Returns:
+        The new model, and the blocks that went, in their order.
+
     Raises:
-        RecipeError: too few blocks for the budget.
+        RecipeError: not exactly one budget, an unknown criterion, or too few blocks for the budget.
+        DataError: the criterion needs data that the evidence does not have.
         VerificationError: a pruned model does not equal the oracle.
     """
+    if (remove is None) == (max_macs is None):
+        raise RecipeError("The budget of blocks is missing or twofold.", expected="one of remove and max_macs.")
+    if criterion not in CRITERIA:
+        raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     limit = None if max_macs is None else max_macs * count(model).macs
     removals: list[Removal] = []
     current = model
@@ -209,7 +221,9 @@ def _protected(block: Block, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for name in (block.name, *block.layers) for pattern in patterns)
 
 
-def _too_few(model: Any, current: Any, removals: list[Removal], remove: int | None, max_macs: float | None) -> Any:
+def _too_few(
+    model: Any, current: Any, removals: list[Removal], remove: int | None, max_macs: float | None
+) -> RecipeError:
     asked = f"{remove} blocks" if remove else f"all but {max_macs:.1%} of the multiply-accumulates"
     kept = count(current).macs / max(count(model).macs, 1)
     return RecipeError(
@@ -284,8 +298,6 @@ class _View:
         return len(node.keras_inputs) == 1 and id(node.outputs) in self.maker
 
     def _block(self, name: str, kind: Any, entry: Any, exit: Any, silenced: Any) -> Block:
-        from edgeprune.prune.graph import fixed_macs
-
         needed = needed_calls(self.model, {id(exit): entry})
         gone = [node for node in self.nodes if id(node) not in needed]
         left = {node.layer.name for node in self.nodes if id(node) in needed}

@@ -54,27 +54,24 @@ class Constraints:
 
 def kept_fractions(graph: Graph, keep: np.ndarray, budget: Budget) -> dict[str, float]:
     """The fraction that stays of everything that the budget limits."""
-    counts, everything = {"params": graph.count_params, "macs": graph.count_macs}, np.ones_like(keep)
-    return {what: counts[what](keep) / counts[what](everything) for what in budget.limits}
+    counts = {"params": graph.count_params, "macs": graph.count_macs}
+    return {what: counts[what](keep) / graph.totals[what] for what in budget.limits}
 
 
 def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget, balance: float = 0.5) -> dict[str, float]:
     """The share of the model that removing one unit of each group saves: of its MACs, of its parameters, or of both, as
     the budget limits them; ``balance``: the weight of parameters against MACs then, in [0, 1]."""
     weights = {"params": balance, "macs": 1 - balance} if len(budget.limits) > 1 else {}
-    totals = {"params": graph.count_params, "macs": graph.count_macs}
-    everything = np.ones(len(graph.units), bool)
     costs = dict.fromkeys((group.name for group in groups), 0.0)
     for what in budget.limits or ("macs",):
-        total = totals[what](everything)
         for name, saved in unit_savings(graph, groups, what).items():
-            costs[name] += weights.get(what, 1.0) * saved / total
+            costs[name] += weights.get(what, 1.0) * saved / graph.totals[what]
     return costs
 
 
 def unit_savings(graph: Graph, groups: Sequence[Group], what: str) -> dict[str, float]:
     """How many MACs ("macs") or parameters ("params") removing one unit of each group saves; 0 for a frozen group."""
-    first = {g.name: int(g.units[next(i for i in range(g.size) if i not in g.reasons)]) for g in groups if not g.frozen}
+    first = {g.name: int(g.units[g.free[0]]) for g in groups if len(g.free)}
     of_interest = np.zeros(len(graph.units), bool)
     of_interest[list(first.values())] = True
     saved = np.zeros(len(graph.units))

@@ -26,7 +26,7 @@ class Candidate:
 
     @classmethod
     def of(cls, graph: Graph, group: Group, scores: np.ndarray, constraints: Constraints) -> Candidate:
-        free = np.array([i for i in range(group.size) if i not in group.reasons], int)
+        free = group.free
         if any(matches(group, pattern) for pattern in constraints.protect):
             free = free[:0]
         own = [rate for pattern, rate in constraints.layer_rates.items() if matches(group, pattern)]

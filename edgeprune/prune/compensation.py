@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.graph import ordered_nodes
 from edgeprune.prune.criteria import Evidence, input_moments
-from edgeprune.prune.graph import Graph, ordered_nodes
+from edgeprune.prune.graph import Graph
 
 if TYPE_CHECKING:
     import tf_keras

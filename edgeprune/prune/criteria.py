@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.prune.graph import Binding, Graph, Group, ordered_nodes
+from edgeprune.models.graph import ordered_nodes
+from edgeprune.prune.graph import Binding, Graph
 
 if TYPE_CHECKING:
     from edgeprune.train.task import Task
@@ -39,9 +40,8 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """A named way to score; ``needs_data``: from training batches; ``in_loss``: scores are changes of the loss."""
+    """A way to score; ``needs_data``: from training batches; ``in_loss``: scores are changes of the loss."""
 
-    name: str
     score: Callable[[Graph, Evidence], Scores]
     needs_data: bool
     in_loss: bool
@@ -54,7 +54,7 @@ def criterion(name: str, needs_data: bool = False, in_loss: bool = False) -> Cal
     """Enter a function ``(graph, evidence) -> scores`` into the table."""
 
     def enter(score: Callable[[Graph, Evidence], Scores]) -> Callable[[Graph, Evidence], Scores]:
-        CRITERIA[name] = Criterion(name, score, needs_data, in_loss)
+        CRITERIA[name] = Criterion(score, needs_data, in_loss)
         return score
 
     return enter
@@ -319,8 +319,3 @@ def _taps(graph: Graph) -> Iterator[tuple[Any, Binding, Any]]:
                 if axes and axes[-1] is not None and np.array_equal(axes[-1], binding.vector):
                     yield node.layer, binding, tensor
                     break
-
-
-def group_by_name(graph: Graph, name: str) -> Group:
-    """The group of that name."""
-    return next(group for group in graph.groups if group.name == name)

@@ -21,8 +21,12 @@ _EXCHANGE_WORK = 200_000  # bundles in all allocations that are tried in search 
 ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
 
 
-def remove(plan: Plan, rate: float) -> np.ndarray:
-    """Take as many bundles in order as come nearest to a fraction of the filters of all groups that can be pruned."""
+def counts_for_rate(plan: Plan, rate: float) -> np.ndarray:
+    """As many bundles in order as come nearest to a fraction of the filters of all groups that can be pruned.
+
+    Returns:
+        int [candidates]: bundles that each loses.
+    """
     free = [c for c in plan.candidates if c.rate is None and c.most]
     total = sum(c.group.size for c in free)
     if not free and all(c.rate is None for c in plan.candidates):
@@ -57,12 +61,13 @@ def _nothing_to_remove(plan: Plan) -> RecipeError:
     )
 
 
-def fill(plan: Plan, budget: Budget) -> np.ndarray:
-    """Take bundles in order until every limit is met; one that would go too far past them is passed over.
+def counts_for_limits(plan: Plan, budget: Budget) -> np.ndarray:
+    """Bundles in order until every limit is met; one that would go too far past them is passed over.
 
     Returns:
-        What stays: at most every limit, and at least one of them less the tolerance, where that can be had; else the
-        nearest, which may be above a limit by the tolerance. What there is still room for stays, too.
+        int [candidates]: bundles that each loses. What stays is at most every limit, and at least one of them less
+        the tolerance, where that can be had; else the nearest, which may be above a limit by the tolerance. What there
+        is still room for stays, too.
     """
 
     excess = functools.partial(_excess, plan, budget)

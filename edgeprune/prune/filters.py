@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def prune_filters(
     max_params: float | None = None,
     max_macs: float | None = None,
     criterion: str = "l2",
-    allocation: str = "global",
+    allocation: Literal["uniform", "global", "sensitivity"] = "global",
     constraints: Constraints | None = None,
     evidence: Evidence | None = None,
     verify: bool = True,
@@ -69,14 +69,19 @@ def prune_filters(
         rate: fraction of filters removed, in (0, 1); or
         max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1); or both.
         criterion: a key of :data:`edgeprune.prune.criteria.CRITERIA`.
-        allocation: "uniform", "global" or "sensitivity".
+        allocation: how much each group loses; see :func:`edgeprune.prune.allocation.allocate`.
+        constraints: what every layer keeps; None: one channel, any multiple, nothing protected.
         evidence: data, for criteria that need it.
         verify: compare with the oracle on random inputs.
         curves: for the allocation "sensitivity": ``(graph, scores) -> curves``, by
             :func:`edgeprune.prune.sensitivity.measure` on validation data.
 
+    Returns:
+        The new model, what it lost, and how far it is from the oracle.
+
     Raises:
-        RecipeError: no budget, or a rate and another, an unknown criterion, or a budget that cannot be reached.
+        RecipeError: no budget, or a rate and another; an unknown criterion or allocation; or a budget that cannot be
+            reached.
         DataError: the criterion needs data and there is none.
         VerificationError: the pruned model does not equal the oracle.
     """
@@ -92,7 +97,7 @@ def choose(
     graph: Graph,
     budget: Budget,
     criterion: str,
-    how: Any,
+    how: Literal["uniform", "global", "sensitivity"],
     constraints: Constraints,
     evidence: Evidence,
     curves: MeasureCurves | None = None,

@@ -9,13 +9,14 @@ them. What has no rule freezes the units that reach it, with a reason.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeprune.models.graph import call_of
+from edgeprune.models.graph import call_of, flat, ordered_nodes
 from edgeprune.models.macs import UnknownShape, layer_macs
 from edgeprune.prune.units import FIXED, Units, Vector
 
@@ -110,6 +111,11 @@ class Group:
         return len(self.units)
 
     @property
+    def free(self) -> np.ndarray:
+        """int [units that can be removed]: their numbers within the group."""
+        return np.array([number for number in range(self.size) if number not in self.reasons], int)
+
+    @property
     def frozen(self) -> str | None:
         """Why nothing can be removed from the group, or None."""
         return next(iter(self.reasons.values())) if len(self.reasons) == self.size else None
@@ -121,7 +127,22 @@ class Group:
 
 
 class Graph:
-    """What the walk found out about a model. Vectors hold representatives once the walk is over."""
+    """What the walk found out about a model. Vectors hold representatives once the walk is over.
+
+    Attributes:
+        model: flat functional tf_keras model.
+        units: everything that can be removed; a *vector* is an int array of their numbers, one per channel.
+        sharing: layer → another layer that holds the same weights.
+        layers: layer → how its weights and config follow the units.
+        edits: (layer, number of its call) → arguments of the call that shrink with the units.
+        macs, params: terms whose sums are the model's multiply-accumulates and weights.
+        masks: (layer, number of its call) → (input tensor, its axis, vector): where the oracle zeroes.
+        axes: id of a tensor between layers → a vector, or None, for each axis but the batch.
+        producers: (name of the group to be, layer, vector) of all weights that make channels.
+        produced: (layer, key in its config) → the vector it makes; the same at every call of a shared layer.
+        nonempty: vectors of which something must stay.
+        groups: the channels that can only be removed together.
+    """
 
     def __init__(self, model: tf_keras.Model):
         self.model = model
@@ -149,6 +170,12 @@ class Graph:
     def count_params(self, keep: np.ndarray) -> int:
         """Weights of the model if only the units in ``keep`` stay."""
         return round(self._total(self.params, keep))
+
+    @functools.cached_property
+    def totals(self) -> dict[str, float]:
+        """ "macs" and "params" of the whole model; to be asked for once the walk is over."""
+        everything = np.ones(len(self.units), bool)
+        return {"macs": self.count_macs(everything), "params": self.count_params(everything)}
 
     def _total(self, terms: Iterable[Term], keep: np.ndarray) -> float:
         return sum(t.coefficient * math.prod(self.count(v, keep) for v in t.vectors) for t in terms)
@@ -266,7 +293,7 @@ def analyse(model: tf_keras.Model) -> Graph:
     for node in ordered_nodes(model):
         node_index = positions.get(id(node.layer), 0)
         positions[id(node.layer)] = node_index + 1
-        outputs = _flat(node.outputs)
+        outputs = flat(node.outputs)
         if node.is_input:
             axes.update({id(tensor): (None,) * (len(tensor.shape) - 1) for tensor in outputs})
             continue
@@ -302,17 +329,6 @@ def fixed_macs(node: Any) -> float:
         return float(layer_macs(node.layer, call_of(node)) or 0)
     except UnknownShape:
         return 0.0
-
-
-def ordered_nodes(model: tf_keras.Model) -> list[Any]:
-    """The layer calls of a functional model, each after those that it takes its inputs from."""
-    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
-
-
-def _flat(structure: Any) -> list[Any]:
-    import tensorflow as tf
-
-    return tf.nest.flatten(structure)
 
 
 def _shape(tensor: Any) -> tuple[int | None, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeprune.models.count import count
-from edgeprune.prune.graph import Graph, Group, analyse
+from edgeprune.prune.budget import unit_savings
+from edgeprune.prune.graph import Group, analyse
 
 if TYPE_CHECKING:
     import tf_keras
@@ -21,30 +21,26 @@ def inspect_model(model: tf_keras.Model) -> dict[str, Any]:
     ``uncounted``: layers whose MACs no rule knows; they count 0.
     """
     graph, counts = analyse(model), count(model)
+    saved = {what: unit_savings(graph, graph.groups, what) for what in ("params", "macs")}
     return {
         "name": model.name,
         "params": counts.params,
         "macs": counts.macs,
         "uncounted": list(counts.uncounted),
         "layers": [dataclasses.asdict(layer) for layer in counts.layers],
-        "groups": [_group(graph, group) for group in graph.groups],
+        "groups": [_group(group, {what: saved[what][group.name] for what in saved}) for group in graph.groups],
     }
 
 
-def _group(graph: Graph, group: Group) -> dict[str, Any]:
-    keep = np.ones(len(graph.units), bool)
-    macs, params = graph.count_macs(keep), graph.count_params(keep)
-    free = [number for number in range(group.size) if number not in group.reasons]
-    if free:
-        keep[group.units[free[0]]] = False
+def _group(group: Group, saved: Mapping[str, float]) -> dict[str, Any]:
     return {
         "name": group.name,
         "size": group.size,
-        "prunable": len(free),
+        "prunable": len(group.free),
         "frozen": group.frozen,
         "reasons": dict(collections.Counter(group.reasons.values())),
         "layers": list(group.layers),
         "members": [{"layer": m.layer, "weight": m.weight, "axis": m.axis, "role": m.role} for m in group.members],
-        "saves_params_per_channel": params - graph.count_params(keep),
-        "saves_macs_per_channel": macs - graph.count_macs(keep),
+        "saves_params_per_channel": round(saved["params"]),
+        "saves_macs_per_channel": saved["macs"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,36 @@ if TYPE_CHECKING:
 Key = Callable[[Candidate, int], Any]  # a candidate and the number of a bundle, from 1 → what bundles are sorted by
 
 
-def _uniform_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None, balance: float) -> Key:
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """What an order may go by.
+
+    Attributes:
+        in_loss: scores are in units of the loss, so that they may be divided by a cost.
+        curves: measured losses; None: the order does without.
+        balance: weight of parameters against MACs in a cost, in [0, 1], where the budget limits both.
+    """
+
+    graph: Graph
+    budget: Budget
+    in_loss: bool = False
+    curves: Curves | None = None
+    balance: float = 0.5
+
+    def unit_costs(self) -> dict[str, float]:
+        """Group → share of the model that one unit of it costs."""
+        return unit_costs(self.graph, self.graph.groups, self.budget, self.balance)
+
+
+def _uniform_order(ranking: Ranking) -> Key:
     """By the fraction that is gone with half of the bundle: a rate is rounded for all groups at once."""
     return lambda candidate, number: (number - 0.5) * candidate.step / candidate.group.size
 
 
-def _global_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None, balance: float) -> Key:
+def _global_order(ranking: Ranking) -> Key:
     """By importance, or by importance per cost."""
-    costs = (
-        unit_costs(graph, graph.groups, budget, balance)
-        if per_cost
-        else dict.fromkeys((g.name for g in graph.groups), 1.0)
-    )
+    equal = dict.fromkeys((group.name for group in ranking.graph.groups), 1.0)
+    costs = ranking.unit_costs() if ranking.in_loss else equal
 
     def key(candidate: Candidate, number: int) -> float:
         units = candidate.order[(number - 1) * candidate.step : number * candidate.step]
@@ -37,22 +56,22 @@ def _global_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves |
     return key
 
 
-def _sensitivity_order(graph: Graph, budget: Budget, per_cost: bool, curves: Curves | None, balance: float) -> Key:
+def _sensitivity_order(ranking: Ranking) -> Key:
     """By the rise of the loss per cost saved, on the convex envelope of each group's curve.
 
     With convex curves, and losses that add up, taking the cheapest bundle first minimises the predicted loss under the
     budget (Fox 1966, "Discrete optimization via marginal analysis"). Among equals, groups keep in step.
     """
+    curves, costs = ranking.curves, ranking.unit_costs()
     assert curves is not None
-    costs = unit_costs(graph, graph.groups, budget, balance)
-    envelopes = {group.name: convex_envelope(*curves.loss_rise(group)) for group in graph.groups}
+    envelopes = {group.name: convex_envelope(*curves.loss_rise(group)) for group in ranking.graph.groups}
 
     def key(candidate: Candidate, number: int) -> tuple[float, float]:
         size, step = candidate.group.size, candidate.step
         before, after = ((n * step) / size for n in (number - 1, number))
         rise = envelopes[candidate.group.name]
         # Filters all cost the same where the budget counts filters.
-        cost = 1.0 if budget.rate is not None else max(costs[candidate.group.name], 1e-30)
+        cost = 1.0 if ranking.budget.rate is not None else max(costs[candidate.group.name], 1e-30)
         return (rise(after) - rise(before)) / (cost * step), after
 
     return key
@@ -77,4 +96,8 @@ def convex_envelope(rates: np.ndarray, rises: np.ndarray) -> Callable[[float], f
     return lambda rate: float(np.interp(rate, xs, ys) + slope * max(rate - xs[-1], 0.0))
 
 
-ORDERS = {"uniform": _uniform_order, "global": _global_order, "sensitivity": _sensitivity_order}
+ORDERS: dict[str, Callable[[Ranking], Key]] = {
+    "uniform": _uniform_order,
+    "global": _global_order,
+    "sensitivity": _sensitivity_order,
+}

@@ -75,12 +75,8 @@ class Curves:
 
 def orders(graph: Graph, scores: Scores) -> Orders:
     """The units of each group that may go, the least important first; frozen groups are left out."""
-    found = {}
-    for group in graph.groups:
-        free = np.array([number for number in range(group.size) if number not in group.reasons], int)
-        if len(free):
-            found[group.name] = free[np.argsort(scores[group.name][free], kind="stable")].tolist()
-    return found
+    free = {group.name: group.free for group in graph.groups if not group.frozen}
+    return {name: units[np.argsort(scores[name][units], kind="stable")].tolist() for name, units in free.items()}
 
 
 def counts_at(group: Group, order: Sequence[int], rates: Iterable[float]) -> list[int]:

@@ -46,7 +46,7 @@ def describe(model: tf_keras.Model) -> tuple[list[Node], set[int]]:
     """The nodes of a flat functional model in the order of the data, and the values that it returns."""
     import tensorflow as tf
 
-    from edgeprune.prune.graph import ordered_nodes
+    from edgeprune.models.graph import ordered_nodes
 
     values: dict[int, int] = {}  # of a tensor; several tensors can be one value
     consumers = _consumers(model)
@@ -74,7 +74,7 @@ def describe(model: tf_keras.Model) -> tuple[list[Node], set[int]]:
 def _consumers(model: tf_keras.Model) -> dict[int, int]:
     import tensorflow as tf
 
-    from edgeprune.prune.graph import ordered_nodes
+    from edgeprune.models.graph import ordered_nodes
 
     calls = ordered_nodes(model)
     counts = {id(tensor): 0 for call in calls for tensor in tf.nest.flatten(call.outputs)}

@@ -41,8 +41,8 @@ def prepare(model: tf_keras.Model) -> Prepared:
     Args:
         model: flat functional tf_keras model.
     """
+    from edgeprune.models.graph import ordered_nodes
     from edgeprune.models.rebuild import copy_layer, make_like, rebuild
-    from edgeprune.prune.graph import ordered_nodes
 
     pools = _whole_image_pools(model)
     wanted = {v.node.name for v in analyse_model(model).verdicts if v.problem and v.problem.rule == "symmetric"}

@@ -14,9 +14,10 @@ import numpy as np
 
 from edgeprune.errors import VerificationError
 from edgeprune.models.flatten import compile_like
+from edgeprune.models.graph import flat
 from edgeprune.models.rebuild import copy_layer, make_like, rebuild
+from edgeprune.models.verify import largest_difference, tolerance
 from edgeprune.models.verify import random_inputs as flat_random_inputs
-from edgeprune.models.verify import tolerance
 from edgeprune.prune.graph import Edit, Graph
 from edgeprune.prune.masking import ChannelMask
 
@@ -53,7 +54,7 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
     pruned = rebuild(graph.model, make_layer, change_arguments)
     new_layers = {layer.name: layer for layer in pruned.layers}
     for layer in graph.model.layers:
-        fill(new_layers[layer.name], _sliced(layer, graph.layers[layer.name], keep))
+        new_layers[layer.name].set_weights(_sliced(layer, graph.layers[layer.name], keep))
     compile_like(pruned, graph.model)
     return pruned
 
@@ -78,7 +79,7 @@ def mask(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
                 shape = [1] * weights[binding.weight].ndim
                 shape[binding.axis] = -1
                 weights[binding.weight] = weights[binding.weight] * keep[binding.vector].reshape(shape)
-        fill(new_layers[layer.name], weights)
+        new_layers[layer.name].set_weights(weights)
     return masked
 
 
@@ -102,10 +103,7 @@ def compare(expected: Any, found: Any, layers: Sequence[Any]) -> float:
     Args:
         layers: whose number formats decide how much is allowed.
     """
-    import tensorflow as tf
-
-    pairs = zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True)
-    worst = max(_difference(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs)
+    worst = largest_difference(flat(expected), flat(found))
     allowed = tolerance(layers)
     if worst > allowed:
         raise VerificationError(
@@ -116,29 +114,12 @@ def compare(expected: Any, found: Any, layers: Sequence[Any]) -> float:
     return worst
 
 
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
-    """The largest difference relative to the largest expected value; infinite where only one of them is finite."""
-    finite = np.isfinite(expected)
-    if expected.shape != found.shape or not np.array_equal(finite, np.isfinite(found)):
-        return math.inf
-    scale = np.abs(expected[finite]).max(initial=1e-30)
-    return float(np.abs(expected - found)[finite].max(initial=0.0) / scale)
-
-
 def random_inputs(model: tf_keras.Model, seed: int, samples: int = 2) -> Any:
     """Random inputs (:func:`edgeprune.models.verify.random_inputs`) in the structure that the model takes."""
     import tensorflow as tf
 
     values = [tf.constant(value) for value in flat_random_inputs(model, seed, samples)]
     return tf.nest.pack_sequence_as(model._nested_inputs, values)
-
-
-def fill(layer: Any, weights: list[np.ndarray]) -> None:
-    """Give a layer its weights, and what it derives from them."""
-    if weights:
-        layer.set_weights(weights)
-    if hasattr(layer, "finalize_state"):  # Normalization computes with constants that it derives from its weights
-        layer.finalize_state()
 
 
 def _sliced(layer: Any, plan: LayerPlan, keep: np.ndarray) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.prune.graph import ordered_nodes
+from edgeprune.models.graph import ordered_nodes
 
 if TYPE_CHECKING:
     import tf_keras

@@ -43,7 +43,7 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
 
 def _foldable(model: tf_keras.Model) -> dict[str, Any]:
     """Name of a layer with a kernel → the batch normalization that is folded into it."""
-    from edgeprune.prune.graph import ordered_nodes
+    from edgeprune.models.graph import ordered_nodes
 
     nodes = ordered_nodes(model)
     consumers: dict[int, list[Any]] = {}

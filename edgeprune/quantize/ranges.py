@@ -28,7 +28,7 @@ def points(model: tf_keras.Model) -> dict[Point, Any]:
     """
     import tensorflow as tf
 
-    from edgeprune.prune.graph import ordered_nodes
+    from edgeprune.models.graph import ordered_nodes
 
     nodes = ordered_nodes(model)
     consumers: dict[int, list[Any]] = {}

@@ -25,7 +25,7 @@ def walk(model: tf_keras.Model, emit: Emit, emit_input: Callable[[Any, Any], Any
     import tensorflow as tf
     import tf_keras
 
-    from edgeprune.prune.graph import ordered_nodes
+    from edgeprune.models.graph import ordered_nodes
 
     tensors: dict[int, Any] = {}
     inputs: dict[int, Any] = {}

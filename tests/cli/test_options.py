@@ -33,18 +33,25 @@ def folder(tmp_path_factory):
     return folder
 
 
-def _inspect(folder, *options):
-    command = [sys.executable, "-m", "edgeprune", "inspect", "model.keras", "--json", *options]
+def _run(folder, command, *options):
+    command = [sys.executable, "-m", "edgeprune", command, "model.keras", "--json", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def test_a_model_with_a_layer_of_the_users_own_is_read(folder):
     """With the class and trust, the layer is listed, and its channels are frozen by name."""
-    done = _inspect(folder, "--trust-model", "--custom-objects", "scale.py")
+    done = _run(folder, "inspect", "--trust-model", "--custom-objects", "scale.py")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "Scale" in [layer["kind"] for layer in found["layers"]]
     assert any("Scale" in (group["frozen"] or "") for group in found["groups"])
+
+
+def test_a_model_with_a_layer_of_the_users_own_is_checked(folder):
+    """`check` takes what the refusal of such a model tells its user to add."""
+    done = _run(folder, "check", "--target", "rpi4", "--trust-model", "--custom-objects", "scale.py")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["findings"] is not None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +64,7 @@ def test_a_model_with_a_layer_of_the_users_own_is_read(folder):
 )
 def test_without_class_or_trust_it_is_refused(folder, options, said):
     """One message with what to do, and exit code 2."""
-    done = _inspect(folder, *options)
+    done = _run(folder, "inspect", *options)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

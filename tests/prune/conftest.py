@@ -8,8 +8,9 @@ import pytest
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
+from edgeprune.models.graph import ordered_nodes
 from edgeprune.prune import rules, surgery
-from edgeprune.prune.graph import Graph, analyse, ordered_nodes
+from edgeprune.prune.graph import Graph, analyse
 
 # Units inside these layers are consumed inside them: zeroing tensors between layers cannot reach them.
 OPAQUE_INSIDE = ("SimpleRNN", "GRU", "LSTM", "Bidirectional", "MultiHeadAttention")

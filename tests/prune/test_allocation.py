@@ -84,7 +84,7 @@ def test_two_limits_are_weighed_so_that_the_most_importance_stays(graph, monkeyp
     budget = Budget(max_params=limits[0], max_macs=limits[1])
 
     def kept():
-        keep = allocate(graph, scores, budget, "global", Constraints(), per_cost=True)
+        keep = allocate(graph, scores, budget, "global", Constraints(), in_loss=True)
         share = graph.count_params(keep) / graph.count_params(np.ones_like(keep))
         assert share <= limits[0]
         return sum(scores[group.name][keep[group.units]].sum() for group in graph.groups)
@@ -122,7 +122,7 @@ def test_coarse_bundles_keep_nearly_the_most_importance(graph, limits, seed):
             if all(totals[what](keep) <= limit * totals[what](np.ones_like(keep)) for what, limit in limits.items()):
                 yield kept(keep)
 
-    keep = allocate(graph, scores, Budget(**limits), "global", Constraints(multiple=8), per_cost=True)
+    keep = allocate(graph, scores, Budget(**limits), "global", Constraints(multiple=8), in_loss=True)
     assert kept(keep) >= 0.98 * max(possible())
 
 

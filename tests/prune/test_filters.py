@@ -56,6 +56,12 @@ def test_wrong_budgets(model, budget):
         prune_filters(model, **budget)
 
 
+def test_unknown_allocation(model):
+    """An unknown allocation is an error that lists the known ones."""
+    with pytest.raises(RecipeError, match=r"no allocation 'fair'(.|\n)*uniform, global"):
+        prune_filters(model, 0.5, allocation="fair")
+
+
 def test_unknown_criterion(model):
     """An unknown criterion is an error that lists the known ones."""
     with pytest.raises(RecipeError, match=r"no criterion 'l3'(.|\n)*l1, l2"):
