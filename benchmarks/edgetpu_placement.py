@@ -23,7 +23,7 @@ def main() -> None:
     misses = []
     with (folder / "oracle.csv").open() as file:
         rows = list(csv.DictReader(file))
-    print("# Edge TPU placement\n")
+    print("# Edge TPU placement\n\n`python benchmarks/edgetpu_placement.py FOLDER`\n")
     print("| model | operators | wrong | uncertain | fully mapped | cached bytes | compiler | error | streamed |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
