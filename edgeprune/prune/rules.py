@@ -63,14 +63,15 @@ def _load_tables() -> None:
 
 
 def _unknown(call: Call) -> list[Axes]:
-    return _opaque(call, f"no channel rule for {type(call.layer).__name__} (layer {call.name!r})")
+    return opaque(call, f"no channel rule for {type(call.layer).__name__} (layer {call.name!r})")
 
 
 def _shared(call: Call) -> list[Axes]:
-    return _opaque(call, f"{call.name!r} shares weights with {call.graph.sharing[call.name]!r}")
+    return opaque(call, f"{call.name!r} shares weights with {call.graph.sharing[call.name]!r}")
 
 
-def _opaque(call: Call, reason: str) -> list[Axes]:
+def opaque(call: Call, reason: str) -> list[Axes]:
+    """Nothing that goes into the call can be removed, and nothing that comes out of it."""
     for axes in call.inputs:
         call.freeze(axes, reason)
     return [(None,) * len(shape) for shape in call.output_shapes]
@@ -79,6 +80,26 @@ def _opaque(call: Call, reason: str) -> list[Axes]:
 def channel_axis(layer: Any) -> int:
     """The channel axis among the axes without batch."""
     return 0 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
+def without_batch(axis: int) -> int:
+    """An axis as Keras counts it, among the axes without the batch; one that is counted from the end stays."""
+    return axis - 1 if axis > 0 else axis
+
+
+def as_list(axis: Any) -> list[Any]:
+    """One axis, or several."""
+    return list(axis) if isinstance(axis, list | tuple) else [axis]
+
+
+def lengths(axes: Axes, shape: tuple[int | None, ...]) -> list[Vector | int]:
+    """What to count along each axis: the vector, or the fixed length; an axis of unknown size counts once."""
+    return [size or 1 if vector is None else vector for vector, size in zip(axes, shape, strict=True)]
+
+
+def length(call: Call, axis: int) -> Vector | int:
+    """What to count along an axis of the first input."""
+    return lengths(call.inputs[0], call.input_shapes[0])[axis]
 
 
 def replace_axis(axes: Axes, axis: int, vector: Vector | None) -> Axes:
@@ -143,13 +164,8 @@ def convolution(call: Call) -> Axes:
     call.bind(layer.kernel, {-2: (vector, "consumed"), -1: (out, "produced")})
     call.bind(layer.bias, {0: (out, "produced")})
     call.size("filters", out)
-    call.count_macs(_positions(call, axis) * math.prod(layer.kernel_size), *_lengths(call, axis, vector), out)
+    call.count_macs(_positions(call, axis) * math.prod(layer.kernel_size), length(call, axis), out)
     return like_output(call, axis, out)
-
-
-def _lengths(call: Call, axis: int, vector: Vector | None) -> tuple[Vector | int, ...]:
-    """The number of input channels, moving or fixed."""
-    return (vector if vector is not None else int(call.input_shapes[0][axis] or 1),)
 
 
 def _positions(call: Call, axis: int) -> float:
@@ -203,7 +219,7 @@ def transposed_convolution(call: Call) -> Axes:
     call.bind(layer.bias, {0: (out, "produced")})
     call.size("filters", out)
     positions = product(replace_axis(call.input_shapes[0], axis, 1))  # type: ignore[arg-type]
-    call.count_macs(positions * math.prod(layer.kernel_size), *_lengths(call, axis, vector), out)
+    call.count_macs(positions * math.prod(layer.kernel_size), length(call, axis), out)
     return like_output(call, axis, out)
 
 
@@ -246,8 +262,7 @@ def dense(call: Call) -> Axes:
     call.bind(layer.kernel, {0: (axes[-1], "consumed"), 1: (out, "produced")})
     call.bind(layer.bias, {0: (out, "produced")})
     call.size("units", out)
-    others = [size if vector is None else vector for vector, size in zip(axes[:-1], call.input_shapes[0], strict=False)]
-    call.count_macs(1.0, *[o if o is not None else 1 for o in others], *_lengths(call, -1, axes[-1]), out)
+    call.count_macs(1.0, *lengths(axes, call.input_shapes[0]), out)
     return (*axes[:-1], out)
 
 
@@ -270,18 +285,15 @@ def batch_normalization(call: Call) -> Axes:
 
 
 def _single_axis(call: Call) -> int:
-    axis = call.layer.axis
-    axis = axis[0] if isinstance(axis, list | tuple) else axis
-    return axis - 1 if axis > 0 else axis
+    return without_batch(as_list(call.layer.axis)[0])
 
 
 @register("LayerNormalization")
 def layer_normalization(call: Call) -> Axes:
     """Removing a channel would change mean and variance for the others; other axes pass through."""
     layer, axes = call.layer, call.inputs[0]
-    given = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    for axis in given:
-        call.freeze([axes[axis - 1 if axis > 0 else axis]], f"{type(layer).__name__} {call.name!r} mixes all channels")
+    for axis in map(without_batch, as_list(layer.axis)):
+        call.freeze([axes[axis]], f"{type(layer).__name__} {call.name!r} mixes all channels")
     return axes
 
 
@@ -309,10 +321,8 @@ def group_normalization(call: Call) -> Axes:
 @register("UnitNormalization")
 def unit_normalization(call: Call) -> Axes:
     """The norm is a sum over channels, to which a removed channel adds nothing."""
-    layer, axes = call.layer, call.inputs[0]
-    given = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    for axis in given:
-        position = axis - 1 if axis > 0 else axis
+    axes = call.inputs[0]
+    for position in map(without_batch, as_list(call.layer.axis)):
         # Counted from the end, it stays right behind the time axis of a wrapper.
         call.mask(0, position % len(axes) - len(axes), axes[position])
     return axes
@@ -334,8 +344,8 @@ def prelu(call: Call) -> Axes:
 @register("Softmax")
 def softmax(call: Call) -> Axes:
     axes = call.inputs[0]
-    given = call.layer.axis if isinstance(call.layer.axis, list | tuple) else [call.layer.axis]
-    call.freeze([axes[a - 1 if a > 0 else a] for a in given], f"softmax normalises over these channels ({call.name!r})")
+    given = map(without_batch, as_list(call.layer.axis))
+    call.freeze([axes[axis] for axis in given], f"softmax normalises over these channels ({call.name!r})")
     return axes
 
 

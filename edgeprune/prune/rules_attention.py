@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune.prune.graph import Axes, Call, Role
-from edgeprune.prune.rules import product, register
+from edgeprune.prune.rules import length, lengths, product, register, without_batch
 
 
 @register("MultiHeadAttention")
@@ -34,8 +34,7 @@ def multi_head_attention(call: Call) -> list[Axes]:
         call.bind(projection.kernel, {0: (axes[-1], "consumed"), 1: (heads, "produced"), 2: (size, role)})
         call.bind(projection.bias, {0: (heads, "produced"), 1: (size, role)})
         call.size((f"{name}_shape", len(shape)), axes[-1])
-        width = int(shape[-1] or 1) if axes[-1] is None else axes[-1]
-        call.count_macs(product(shape[:-1]), width, heads, size)
+        call.count_macs(product(shape[:-1]), lengths(axes, shape)[-1], heads, size)
     call.bind(layer._output_dense.kernel, {0: (heads, "consumed"), 1: (values, "consumed"), -1: (out, "produced")})
     call.bind(layer._output_dense.bias, {-1: (out, "produced")})
     targets = product(given["query"][1][:-1])
@@ -84,9 +83,7 @@ def dot(call: Call) -> Axes:
     """A sum over one axis of each input."""
     layer = call.layer
     given = layer.axes if isinstance(layer.axes, list | tuple) else (layer.axes, layer.axes)
-    positions = [
-        axis - 1 if axis > 0 else axis % (len(axes) + 1) - 1 for axis, axes in zip(given, call.inputs, strict=True)
-    ]
+    positions = [without_batch(axis) % len(axes) for axis, axes in zip(given, call.inputs, strict=True)]
     left, right = (axes[position] for axes, position in zip(call.inputs, positions, strict=True))
     why = f"{call.name!r} multiplies them with channels that cannot be removed"
     if layer.normalize or left is None or right is None:
@@ -96,12 +93,7 @@ def dot(call: Call) -> Axes:
         call.mask(0, positions[0], left)
     rest = [axes[:p] + axes[p + 1 :] for axes, p in zip(call.inputs, positions, strict=True)]
     sizes = [shape[:p] + shape[p + 1 :] for shape, p in zip(call.input_shapes, positions, strict=True)]
-    summed = left if left is not None else int(call.input_shapes[0][positions[0]] or 1)
+    summed = length(call, positions[0])
     call.count_macs(1.0, summed, *lengths((*rest[0], *rest[1]), (*sizes[0], *sizes[1])))
     # Two vectors make one number, which Keras gives an axis.
     return (*rest[0], *rest[1]) or (None,)
-
-
-def lengths(axes: Axes, shape: tuple[int | None, ...]) -> list[Any]:
-    """What to count along each axis: the vector, or the fixed length; an axis of unknown size counts once."""
-    return [size or 1 if vector is None else vector for vector, size in zip(axes, shape, strict=True)]

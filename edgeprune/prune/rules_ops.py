@@ -9,8 +9,7 @@ import numpy as np
 
 from edgeprune.models.keras3_emit import is_symbolic
 from edgeprune.prune.graph import Axes, Call, Edit
-from edgeprune.prune.rules import register
-from edgeprune.prune.rules_attention import lengths
+from edgeprune.prune.rules import as_list, length, lengths, opaque, register, without_batch
 from edgeprune.prune.rules_shape import broadcast, join, reshape_axes
 
 OPS: dict[str, Callable[[Call], Any]] = {}
@@ -33,9 +32,7 @@ def operation(call: Call) -> list[Axes]:
     symbol = call.layer.symbol or call.layer.get_config()["function"]
     rule = OPS.get(symbol.removeprefix("compat.v1."))
     if rule is None or any(call.node.call_kwargs.get(name) is not None for name in FORMER_NAMES):
-        for axes in call.inputs:
-            call.freeze(axes, f"no channel rule for the operation {symbol} ({call.name!r})")
-        return [(None,) * len(shape) for shape in call.output_shapes]
+        return opaque(call, f"no channel rule for the operation {symbol} ({call.name!r})")
     found = rule(call)
     return found if isinstance(found, list) else [found]
 
@@ -102,7 +99,7 @@ def concat(call: Call) -> Axes:
     axis = int(argument(call, 1, "axis", 0))
     if axis == 0 or len(call.inputs) != len(argument(call, 0, "values")):
         return _opaque(call, "joins samples" if axis == 0 else "joins them to constants")
-    return join(call, call.inputs, call.input_shapes, axis - 1 if axis > 0 else axis)
+    return join(call, call.inputs, call.input_shapes, without_batch(axis))
 
 
 @op("reshape")
@@ -130,7 +127,7 @@ def shape(call: Call) -> Axes:
         index = spec[0] if isinstance(spec, list | tuple) and len(spec) == 1 else spec
         known = isinstance(index, int) and -len(axes) <= index <= len(axes)
         call.freeze(
-            ([axes[index - 1 if index > 0 else index]] if index else []) if known else axes,
+            ([axes[without_batch(index)]] if index else []) if known else axes,
             f"{call.name!r} looks at their number",
         )
     if not readers:
@@ -151,17 +148,16 @@ def expand_dims(call: Call) -> Axes:
     axis = int(argument(call, 1, "axis"))
     if axis in (0, -len(call.inputs[0]) - 2):
         return _opaque(call, "moves samples")
-    position = axis - 1 if axis > 0 else axis % (len(call.inputs[0]) + 2) - 1
+    position = without_batch(axis) % (len(call.inputs[0]) + 1)
     return (*call.inputs[0][:position], None, *call.inputs[0][position:])
 
 
 @op("squeeze")
 def squeeze(call: Call) -> Axes:
-    given = argument(call, 1, "axis")
-    given = given if isinstance(given, list | tuple) else [given]
+    given = as_list(argument(call, 1, "axis"))
     if None in given or 0 in given:
         return _opaque(call, "drops whatever axes have size 1" if None in given else "drops the axis of samples")
-    gone = {axis - 1 if axis > 0 else len(call.inputs[0]) + axis for axis in given}
+    gone = {without_batch(axis) % len(call.inputs[0]) for axis in given}
     return tuple(vector for position, vector in enumerate(call.inputs[0]) if position not in gone)
 
 
@@ -169,12 +165,10 @@ def squeeze(call: Call) -> Axes:
 def reduce(call: Call) -> Axes:
     """Channels may be summed over, but not averaged or compared."""
     axes = call.inputs[0]
-    given = argument(call, 1, "axis")
-    keep = bool(argument(call, 2, "keepdims", False))
-    given = list(given) if isinstance(given, list | tuple) else [given]
+    given, keep = as_list(argument(call, 1, "axis")), bool(argument(call, 2, "keepdims", False))
     if None in given or 0 in given:
         return _opaque(call, "reduces over samples")
-    gone = {axis - 1 if axis > 0 else len(axes) + axis for axis in given}
+    gone = {without_batch(axis) % len(axes) for axis in given}
     for position in gone:
         if "sum" in call.layer.symbol:
             call.mask(0, position, axes[position])
@@ -198,9 +192,7 @@ def spatial(call: Call) -> Axes:
 @op("nn.softmax", "nn.log_softmax")
 def softmax(call: Call) -> Axes:
     axis = int(argument(call, 1, "axis", -1) if argument(call, 1, "axis", -1) is not None else -1)
-    call.freeze(
-        [call.inputs[0][axis - 1 if axis > 0 else axis]], f"softmax normalises over these channels ({call.name!r})"
-    )
+    call.freeze([call.inputs[0][without_batch(axis)]], f"softmax normalises over these channels ({call.name!r})")
     return call.inputs[0]
 
 
@@ -208,7 +200,7 @@ def softmax(call: Call) -> Axes:
 def split(call: Call) -> list[Axes]:
     """Parts of given sizes shrink each by itself; equal parts lose the same positions."""
     sizes, axis = argument(call, 1, "num_or_size_splits"), int(argument(call, 2, "axis", 0))
-    position = axis - 1 if axis > 0 else axis
+    position = without_batch(axis)
     vector = call.inputs[0][position]
     others = list(call.inputs[0])
     if axis == 0 or len(call.inputs) > 1:
@@ -232,8 +224,7 @@ def split(call: Call) -> list[Axes]:
 def getitem(call: Call) -> Axes:
     """Slices; along an axis that shrinks, the bounds move with what was removed before them."""
     axes = call.inputs[0]
-    spec = argument(call, 1, "slice_spec")
-    spec = list(spec) if isinstance(spec, list | tuple) else [spec]
+    spec = as_list(argument(call, 1, "slice_spec"))
     expanded = _full_spec(spec, len(axes) + 1)
     if expanded is None or not isinstance(expanded[0][0], dict):
         return _opaque(call, "indexes in a way that cannot be followed")
@@ -299,12 +290,9 @@ def matmul(call: Call) -> Axes:
         broadcast(call, [a[:-2], b[:-2]], [call.input_shapes[0][:-2], call.input_shapes[1][:-2]]) if a[:-2] else ()
     )
     found = (*stacked, a[kept_a], b[kept_b])
-    summed = left if left is not None else int(call.input_shapes[0][summed_a] or 1)
-    call.count_macs(1.0, summed, *lengths(found, call.output_shapes[0]))
+    call.count_macs(1.0, length(call, summed_a), *lengths(found, call.output_shapes[0]))
     return found
 
 
 def _opaque(call: Call, why: str) -> Axes:
-    for axes in call.inputs:
-        call.freeze(axes, f"{call.name!r} {why}")
-    return (None,) * len(call.output_shapes[0])
+    return opaque(call, f"{call.name!r} {why}")[0]

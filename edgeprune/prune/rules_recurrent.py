@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.prune.graph import Axes, Call
-from edgeprune.prune.rules import check_activation, find_rule, product, register
+from edgeprune.prune.rules import check_activation, find_rule, length, opaque, product, register
 from edgeprune.prune.rules_shape import broadcast, join
 from edgeprune.prune.units import Vector
 
@@ -36,8 +36,7 @@ def recurrent(call: Call) -> list[Axes]:
     call.bind(cell.bias, {-1: (wide, "produced")})
     call.size("units", hidden)
     steps = float(call.input_shapes[0][0] or 1)
-    width = call.input_shapes[0][-1] if inputs[-1] is None else inputs[-1]
-    call.count_macs(steps, width, wide)
+    call.count_macs(steps, length(call, -1), wide)
     call.count_macs(steps, hidden, wide)
     mask = call.node.call_kwargs.get("mask")
     for tensor, state in list(zip(call.node.keras_inputs, call.inputs, strict=False))[1:]:
@@ -105,6 +104,4 @@ def _inside(
 
 
 def _opaque(call: Call) -> list[Axes]:
-    for axes in call.inputs:
-        call.freeze(axes, f"this form of {type(call.layer).__name__} ({call.name!r}) has no channel rule")
-    return [(None,) * len(shape) for shape in call.output_shapes]
+    return opaque(call, f"this form of {type(call.layer).__name__} ({call.name!r}) has no channel rule")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeprune.prune.graph import Axes, Call
-from edgeprune.prune.rules import channel_axis, freeze_others, like_output, register, replace_axis
+from edgeprune.prune.rules import channel_axis, freeze_others, like_output, register, replace_axis, without_batch
 from edgeprune.prune.units import FIXED, Vector
 
 Shape = Sequence[int | None]
@@ -41,8 +41,7 @@ def broadcast(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape]) -> Ax
 
 @register("Concatenate")
 def concatenate(call: Call) -> Axes:
-    axis = call.layer.axis
-    return join(call, call.inputs, call.input_shapes, axis - 1 if axis > 0 else axis)
+    return join(call, call.inputs, call.input_shapes, without_batch(call.layer.axis))
 
 
 def join(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape], axis: int) -> Axes:
