@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgeprune.errors import ModelError
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, ordered_nodes
+from edgeprune.models.rebuild import config_of, make_like
 from edgeprune.models.verify import largest_difference, random_inputs, tolerance
 
 if TYPE_CHECKING:
@@ -240,22 +241,22 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     def handle(call: LayerCall) -> Any:
         layer = call.operation
         if id(layer) not in made:
-            new = type(layer).from_config({**layer.get_config(), "name": names.of(layer)})
+            new = make_like(layer, config_of(layer), names.of(layer))
             made[id(layer)] = (layer, new, call.frozen)
         return call_layer(made[id(layer)][1], call)
 
     new_inputs = [copy_input(tensor, name) for tensor, name in zip(model.inputs, model.input_names, strict=True)]
     outputs = walk(dialect, model, new_inputs, handle)
     inputs = tf.nest.pack_sequence_as(model._nested_inputs, new_inputs)
-    flat = tf_keras.Model(inputs, outputs, name=model.name)
-    flat.trainable = model.trainable
+    opened = tf_keras.Model(inputs, outputs, name=model.name)
+    opened.trainable = model.trainable
     for layer, new, frozen in made.values():
         new.set_weights(layer.get_weights())
         for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
             new_part._trainable = old_part._trainable and not frozen
-    check_same(model, flat, "the models in it are opened")
-    compile_like(flat, model)
-    return flat
+    check_same(model, opened, "the models in it are opened")
+    compile_like(opened, model)
+    return opened
 
 
 def call_layer(layer: Any, call: LayerCall) -> Any:

@@ -174,11 +174,7 @@ def _read_keras_zip(path: Path) -> ModelFile:
         metadata = json.loads(archive.read("metadata.json"))
     version = str(metadata.get("keras_version", ""))
     if any(m.startswith("assets/") and not m.endswith("/") for m in members) and not version.startswith("3."):
-        raise ModelError(
-            f"{path} holds vocabularies (StringLookup, TextVectorization and the like), which boards cannot run.",
-            expected="a model that starts at numbers",
-            fix="save the part of the model behind the lookup, and map strings to numbers before the model.",
-        )
+        raise has_vocabularies(str(path))
     if path.suffix != ".keras":
         raise ModelError(
             f"{path} is a Keras file under another name.", expected="the ending .keras", fix="rename the file."
@@ -205,6 +201,15 @@ def _read_saved_model(path: Path) -> ModelFile:
         raise subclassed(str(path), model.get("class_name"))
     config = json.dumps({"class_name": model["class_name"], "config": model["config"]})
     return _model_file(path, "saved_model", model.get("keras_version"), config, model.get("training_config"))
+
+
+def has_vocabularies(name: str) -> ModelError:
+    """The error for a model that looks words, or numbers, up in a table that is no weight."""
+    return ModelError(
+        f"{name} holds vocabularies (StringLookup, TextVectorization and the like), which boards cannot run.",
+        expected="a model that starts at numbers",
+        fix="save the part of the model behind the lookup, and map strings to numbers before the model.",
+    )
 
 
 def subclassed(name: str, class_name: str | None) -> ModelError:

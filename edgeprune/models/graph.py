@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Ite
     Yields:
         ``(name, layer, call)``; a layer that is called twice comes twice.
     """
-    graph = _with_shapes(model, shapes)
+    graph = with_shapes(model, shapes)
     for node in ordered_nodes(graph):
         if node.is_input:
             continue
@@ -57,6 +58,15 @@ def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Ite
 def ordered_nodes(model: tf_keras.Model) -> list[Any]:
     """The calls of a functional model, inputs included, each after those that it takes its inputs from."""
     return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def numbered_nodes(model: tf_keras.Model) -> Iterator[tuple[tuple[str, int], Any]]:
+    """The calls of a functional model in order, each with the name of its layer and its number among the layer's."""
+    numbers: dict[str, int] = {}
+    for node in ordered_nodes(model):
+        number = numbers.get(node.layer.name, 0)
+        numbers[node.layer.name] = number + 1
+        yield (node.layer.name, number), node
 
 
 def flat(structure: Any) -> list[Any]:
@@ -76,21 +86,26 @@ def shape_of(tensor: Any) -> Shape:
     return tuple(tensor.shape)[1:] if tensor.shape.rank else ()
 
 
-def _with_shapes(model: tf_keras.Model, shapes: tuple[Shape, ...] | None) -> tf_keras.Model:
-    """``model``, or a copy built for ``shapes`` where those fill in dimensions that the model leaves open."""
+def with_shapes(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> tf_keras.Model:
+    """``model``, or a copy built for ``shapes`` where those fill in dimensions that the model leaves open.
+
+    A model of fixed inputs may compute shapes from the number of samples, ``tf.reshape(x, [tf.shape(x)[0], -1, 8])``:
+    for a batch of one it knows them.
+    """
     import tf_keras
 
     own = tuple(shape_of(tensor) for tensor in model.inputs)
-    if shapes is None:
-        return model
     filled = tuple(
         tuple(given if mine is None else mine for mine, given in zip(ours, theirs, strict=True))
-        for ours, theirs in zip(own, shapes, strict=True)
+        for ours, theirs in zip(own, own if shapes is None else shapes, strict=True)
     )
-    if filled == own:
+    is_open = None not in itertools.chain(*filled) and any(
+        None in shape_of(tensor) for node in ordered_nodes(model) for tensor in flat(node.outputs)
+    )
+    if filled == own and not is_open:
         return model
     inputs = [
-        tf_keras.Input(shape, dtype=tensor.dtype, name=tensor.node.layer.name)
+        tf_keras.Input(shape, 1 if is_open else None, dtype=tensor.dtype, name=tensor.node.layer.name)
         for shape, tensor in zip(filled, model.inputs, strict=True)
     ]
     return tf_keras.models.clone_model(model, inputs)

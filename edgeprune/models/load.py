@@ -10,7 +10,7 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.models.compiled import compile_as
 from edgeprune.models.custom import is_keras2_class, register_known_layers
-from edgeprune.models.formats import ModelFile, read_model_file, subclassed
+from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
 from edgeprune.models.safety import refuse_unsafe
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def load_model(
         refuse_unsafe(file.path, file.config, trust=trust)
         model = _restore(file, trust)
         compile_as(model, file.training)
-        return _functional(model)
+        return _of_layers(model)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -74,7 +74,7 @@ def _of_object(model: Any, custom_objects: dict[str, Any]) -> tf_keras.Model:
     import tf_keras
 
     if isinstance(model, tf_keras.Model):
-        return _functional(model)
+        return _of_layers(model)
     from edgeprune.models.keras3_file import is_keras3
 
     if not is_keras3(model):
@@ -136,6 +136,14 @@ def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
 
     with h5py.File(path, "r") as file:
         hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+
+
+def _of_layers(model: tf_keras.Model) -> tf_keras.Model:
+    """The model as a flat functional one."""
+    found = _functional(model)
+    if any(not hasattr(weight, "shape") for layer in found.layers for weight in layer.weights):
+        raise has_vocabularies(f"The model {model.name!r}")
+    return found
 
 
 def _functional(model: tf_keras.Model) -> tf_keras.Model:

@@ -109,25 +109,51 @@ def _final(tensor: Any, replaced: Mapping[int, Any]) -> Any:
 
 
 def copy_layer(layer: Any) -> Any:
-    """A new layer of the same config, without weights."""
-    return make_like(layer, layer.get_config())
+    """A new layer of the same config, without weights.
+
+    Raises:
+        ModelError: the layer does not tell its config, or cannot be made from it.
+    """
+    return make_like(layer, config_of(layer))
 
 
-def make_like(layer: Any, config: dict[str, Any]) -> Any:
-    """A new layer of the same class with this config.
+def config_of(layer: Any) -> dict[str, Any]:
+    """What a layer says that it can be made from.
+
+    Raises:
+        ModelError: it says nothing, or less than all.
+    """
+    try:
+        return layer.get_config()
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise _cannot_be_made(layer, error) from error
+
+
+def make_like(layer: Any, config: dict[str, Any], name: str | None = None) -> Any:
+    """A new layer of the same class with this config, under another name if one is given.
 
     Raises:
         ModelError: the config names something that is not registered.
     """
+    wanted = name or layer.name
     try:
-        return type(layer).from_config(config)
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its config: "
-            f"{' '.join(str(error).split())[:300]}",
-            expected="a layer whose from_config understands its get_config",
-            fix="register what it uses with tf_keras.utils.register_keras_serializable.",
-        ) from error
+        new = type(layer).from_config({**config, "name": wanted} if "name" in config else config)
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise _cannot_be_made(layer, error) from error
+    if new.name != wanted:  # a config without what get_config of the base class says
+        new._name = wanted
+        new._set_dtype_policy(layer.dtype_policy)
+    return new
+
+
+def _cannot_be_made(layer: Any, error: Exception) -> ModelError:
+    return ModelError(
+        f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its config: "
+        f"{' '.join(str(error).split())[:300]}",
+        expected="a layer whose from_config understands its get_config",
+        fix="let get_config return super().get_config() and every argument of __init__, which takes **kwargs; register "
+        "what it uses with tf_keras.utils.register_keras_serializable.",
+    )
 
 
 def _copy_trainable(layer: Any, new: Any) -> None:

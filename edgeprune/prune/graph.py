@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeprune.models.graph import call_of, flat, ordered_nodes
+from edgeprune.errors import ModelError
+from edgeprune.models.graph import call_of, flat, numbered_nodes, with_shapes
 from edgeprune.models.macs import UnknownShape, layer_macs
 from edgeprune.prune.units import FIXED, Units, Vector
 
@@ -288,12 +289,11 @@ def analyse(model: tf_keras.Model) -> Graph:
     from edgeprune.prune.rules import apply_rule
 
     graph = Graph(model)
-    axes = graph.axes
-    positions: dict[int, int] = {}
-    for node in ordered_nodes(model):
-        node_index = positions.get(id(node.layer), 0)
-        positions[id(node.layer)] = node_index + 1
+    axes, shapes = graph.axes, dict[int, tuple[int | None, ...]]()
+    twins = dict(numbered_nodes(with_shapes(model)))  # the same calls, whose shapes may be better known
+    for key, node in numbered_nodes(model):
         outputs = flat(node.outputs)
+        shapes.update(zip(map(id, outputs), map(_shape, flat(twins[key].outputs)), strict=True))
         if node.is_input:
             axes.update({id(tensor): (None,) * (len(tensor.shape) - 1) for tensor in outputs})
             continue
@@ -303,17 +303,17 @@ def analyse(model: tf_keras.Model) -> Graph:
             node.layer,
             node.layer,
             node,
-            node_index,
+            key[1],
             [axes[id(tensor)] for tensor in inputs],
-            [_shape(tensor) for tensor in inputs],
-            [_shape(tensor) for tensor in outputs],
+            [shapes[id(tensor)] for tensor in inputs],
+            [shapes[id(tensor)] for tensor in outputs],
         )
         counted = len(graph.macs)
         found = apply_rule(call)
         if len(graph.macs) == counted:
-            call.count_macs(fixed_macs(node))
+            call.count_macs(fixed_macs(twins[key]))
         for tensor, tensor_axes in zip(outputs, found, strict=True):
-            _check(call, tensor, tensor_axes)
+            _check(call, shapes[id(tensor)], tensor_axes)
             axes[id(tensor)] = tensor_axes
     for tensor in model.outputs:
         for vector in axes[id(tensor)]:
@@ -332,14 +332,18 @@ def fixed_macs(node: Any) -> float:
 
 
 def _shape(tensor: Any) -> tuple[int | None, ...]:
+    if tensor.shape.rank is None:
+        raise ModelError(
+            f"The layer {tensor.node.layer.name!r} makes a tensor whose number of axes is not known before it runs.",
+            expected="a model whose tensors all have a known number of axes",
+            fix="name the axes that it drops or makes, as in tf.squeeze(x, axis=1).",
+        )
     return tuple(tensor.shape[1:])
 
 
-def _check(call: Call, tensor: Any, axes: Axes) -> None:
-    lengths = tuple(
-        size if vector is None else len(vector) for vector, size in zip(axes, tensor.shape[1:], strict=True)
-    )
-    assert lengths == tuple(tensor.shape[1:]), f"rule for {type(call.layer).__name__}: {lengths} != {tensor.shape}"
+def _check(call: Call, shape: tuple[int | None, ...], axes: Axes) -> None:
+    lengths = tuple(size if vector is None else len(vector) for vector, size in zip(axes, shape, strict=True))
+    assert lengths == shape, f"rule for {type(call.layer).__name__}: {lengths} != {shape}"
 
 
 def _finish(graph: Graph) -> None:

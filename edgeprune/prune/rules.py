@@ -59,7 +59,7 @@ def _is_known(thing: Any) -> bool:
 
 def _load_tables() -> None:
     """The other tables enter themselves when they are imported."""
-    from edgeprune.prune import rules_attention, rules_ops, rules_recurrent, rules_shape  # noqa: F401
+    from edgeprune.prune import rules_attention, rules_elementwise, rules_ops, rules_recurrent, rules_shape  # noqa: F401
 
 
 def _unknown(call: Call) -> list[Axes]:
@@ -100,6 +100,11 @@ def lengths(axes: Axes, shape: tuple[int | None, ...]) -> list[Vector | int]:
 def length(call: Call, axis: int) -> Vector | int:
     """What to count along an axis of the first input."""
     return lengths(call.inputs[0], call.input_shapes[0])[axis]
+
+
+def is_batch(axis: int, rank: int) -> bool:
+    """Whether an axis as Keras counts it is that of the samples; ``rank`` is without it."""
+    return axis % (rank + 1) == 0
 
 
 def replace_axis(axes: Axes, axis: int, vector: Vector | None) -> Axes:

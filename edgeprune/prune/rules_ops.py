@@ -9,8 +9,9 @@ import numpy as np
 
 from edgeprune.models.keras3_emit import is_symbolic
 from edgeprune.prune.graph import Axes, Call, Edit
-from edgeprune.prune.rules import as_list, length, lengths, opaque, register, without_batch
+from edgeprune.prune.rules import as_list, is_batch, length, lengths, opaque, register, without_batch
 from edgeprune.prune.rules_shape import broadcast, join, reshape_axes
+from edgeprune.prune.units import Vector
 
 OPS: dict[str, Callable[[Call], Any]] = {}
 # What TensorFlow 1 called axes and keepdims.
@@ -48,65 +49,47 @@ def path_to(call: Call, position: int, name: str) -> tuple[Any, ...]:
     return (0, position) if len(call.node.call_args) > position else (1, name)
 
 
-@op(
-    "nn.relu", "nn.relu6", "nn.leaky_relu", "nn.elu", "nn.gelu", "nn.silu", "nn.swish", "nn.sigmoid", "math.sigmoid",
-    "sigmoid", "math.tanh", "tanh", "nn.tanh", "nn.softplus", "math.softplus", "nn.selu", "math.exp", "exp", "math.abs",
-    "abs", "math.sqrt", "sqrt", "math.rsqrt", "math.square", "square", "math.negative", "negative", "math.log",
-    "__operators__.neg", "__operators__.abs", "cast", "identity", "clip_by_value", "nn.dropout", "stop_gradient",
-    "math.erf", "math.sin", "math.cos", "math.tan", "math.sign", "math.floor", "math.ceil", "math.round", "math.log1p",
-    "math.expm1", "math.reciprocal", "math.log_sigmoid", "nn.softsign",
-)  # fmt: skip
-def elementwise(call: Call) -> Axes:
-    """One value in, one value out. Bounds and the like are numbers: they do not come with channels of their own."""
-    if len(call.inputs) > 1:
-        return _opaque(call, "takes more than one tensor")
-    if any(
-        np.ndim(value) for value in (*call.node.call_args, *call.node.call_kwargs.values()) if not is_symbolic(value)
-    ):
-        return _opaque(call, "has an argument that is not a number")
-    return call.inputs[0]
-
-
-@op(
-    "math.add", "math.subtract", "math.multiply", "math.divide", "math.maximum", "math.minimum", "math.truediv", "add",
-    "subtract", "multiply", "divide", "maximum", "minimum", "__operators__.add", "__operators__.sub",
-    "__operators__.mul", "__operators__.truediv", "__operators__.div", "__operators__.radd", "__operators__.rsub",
-    "__operators__.rmul", "__operators__.rtruediv", "math.pow", "pow", "__operators__.pow", "math.squared_difference",
-    "math.floormod", "math.floordiv", "floor_div", "__operators__.mod", "__operators__.floordiv", "math.divide_no_nan",
-)  # fmt: skip
-def binary(call: Call) -> Axes:
-    """Two tensors, or a tensor and a constant; a constant with a value per channel is sliced along."""
-    if len(call.inputs) == 2:
-        return broadcast(call, call.inputs, list(call.input_shapes))
-    axes, rank = call.inputs[0], len(call.output_shapes[0])
-    for position, name in ((0, "x"), (1, "y")):
-        constant = argument(call, position, name)
-        if constant is None or is_symbolic(constant):
-            continue
-        shape = np.shape(constant)
-        for axis in range(-min(len(shape), len(axes)), 0):
-            vector = axes[axis]
-            if vector is not None and shape[axis] != 1:
-                call.edit(Edit(path_to(call, position, name), vector, "take", len(shape) + axis))
-    # Where a single position meets a constant with several, the constant decides.
-    stretched = [*(None,) * (rank - len(axes)), *axes]
-    before = [*(None,) * (rank - len(axes)), *call.input_shapes[0]]
-    return tuple(v if a == b else None for v, a, b in zip(stretched, before, call.output_shapes[0], strict=True))
+def refuse(call: Call, why: str) -> Axes:
+    """An operation of one output that cannot be followed."""
+    return opaque(call, f"{call.name!r} {why}")[0]
 
 
 @op("concat")
 def concat(call: Call) -> Axes:
     axis = int(argument(call, 1, "axis", 0))
-    if axis == 0 or len(call.inputs) != len(argument(call, 0, "values")):
-        return _opaque(call, "joins samples" if axis == 0 else "joins them to constants")
+    joins_samples = is_batch(axis, len(call.input_shapes[0]))
+    if joins_samples or len(call.inputs) != len(argument(call, 0, "values")):
+        return refuse(call, "joins samples" if joins_samples else "joins them to constants")
     return join(call, call.inputs, call.input_shapes, without_batch(axis))
+
+
+@op("stack")
+def stack(call: Call) -> Axes:
+    """Tensors side by side along a new axis: they lose the same channels."""
+    axis, rank = int(argument(call, 1, "axis", 0)), len(call.input_shapes[0])
+    if is_batch(axis, rank + 1) or len(call.inputs) != len(argument(call, 0, "values")):
+        return refuse(call, "stacks constants, or along samples")
+    axes, position = broadcast(call, call.inputs, call.input_shapes)[0], without_batch(axis) % (rank + 1)
+    return (*axes[:position], None, *axes[position:])
+
+
+@op("tile")
+def tile(call: Call) -> Axes:
+    multiples = argument(call, 1, "multiples")
+    if is_symbolic(multiples) or any(map(is_symbolic, multiples)) or multiples[0] != 1:
+        return refuse(call, "repeats samples, or as often as is known only at run time")
+    repeated = [vector for vector, times in zip(call.inputs[0], multiples[1:], strict=True) if times != 1]
+    call.freeze(repeated, f"{call.name!r} repeats them")
+    return tuple(v if times == 1 else None for v, times in zip(call.inputs[0], multiples[1:], strict=True))
 
 
 @op("reshape")
 def reshape(call: Call) -> Axes:
     shape = argument(call, 1, "shape")
+    if hasattr(shape, "shape") and not is_symbolic(shape):
+        shape = np.asarray(shape).tolist()
     if not isinstance(shape, list | tuple) or len(shape) != len(call.output_shapes[0]) + 1:
-        return _opaque(call, "has a shape that is known only at run time")
+        return refuse(call, "has a shape that is known only at run time")
     axes = reshape_axes(call, call.inputs[0], call.input_shapes[0], call.output_shapes[0])
     path = path_to(call, 1, "shape")
     for position, vector in enumerate(axes, 1):
@@ -125,29 +108,36 @@ def shape(call: Call) -> Axes:
     for node in readers:
         spec = node.call_args[1] if len(node.call_args) > 1 else node.call_kwargs.get("slice_spec")
         index = spec[0] if isinstance(spec, list | tuple) and len(spec) == 1 else spec
-        known = isinstance(index, int) and -len(axes) <= index <= len(axes)
         call.freeze(
-            ([axes[without_batch(index)]] if index else []) if known else axes,
-            f"{call.name!r} looks at their number",
+            [axes[axis - 1] for axis in _picked(index, len(axes) + 1) if axis], f"{call.name!r} looks at their number"
         )
     if not readers:
         call.freeze(axes, f"{call.name!r} looks at their number")
     return ()
 
 
+def _picked(index: Any, rank: int) -> list[int]:
+    """The axes whose sizes an index or a slice takes; all of them where it is not known."""
+    if isinstance(index, int) and -rank <= index < rank:
+        return [index % rank]
+    if isinstance(index, dict) and all(isinstance(bound, int | None) for bound in index.values()):
+        return list(range(rank))[slice(index["start"], index["stop"], index["step"])]
+    return list(range(rank))
+
+
 @op("transpose")
 def transpose(call: Call) -> Axes:
-    order = argument(call, 1, "perm")
-    if order is None or order[0] != 0:
-        return _opaque(call, "moves samples")
-    return tuple(call.inputs[0][dim - 1] for dim in order[1:])
+    order, axes = argument(call, 1, "perm"), call.inputs[0]
+    if order is None or is_symbolic(order) or not is_batch(order[0], len(axes)):
+        return refuse(call, "moves samples")
+    return tuple(axes[without_batch(axis) % len(axes)] for axis in order[1:])
 
 
 @op("expand_dims")
 def expand_dims(call: Call) -> Axes:
     axis = int(argument(call, 1, "axis"))
     if axis in (0, -len(call.inputs[0]) - 2):
-        return _opaque(call, "moves samples")
+        return refuse(call, "moves samples")
     position = without_batch(axis) % (len(call.inputs[0]) + 1)
     return (*call.inputs[0][:position], None, *call.inputs[0][position:])
 
@@ -156,18 +146,21 @@ def expand_dims(call: Call) -> Axes:
 def squeeze(call: Call) -> Axes:
     given = as_list(argument(call, 1, "axis"))
     if None in given or 0 in given:
-        return _opaque(call, "drops whatever axes have size 1" if None in given else "drops the axis of samples")
+        return refuse(call, "drops whatever axes have size 1" if None in given else "drops the axis of samples")
     gone = {without_batch(axis) % len(call.inputs[0]) for axis in given}
     return tuple(vector for position, vector in enumerate(call.inputs[0]) if position not in gone)
 
 
-@op("math.reduce_mean", "math.reduce_sum", "math.reduce_max", "math.reduce_min", "reduce_mean", "reduce_sum")
+@op(
+    "math.reduce_mean", "math.reduce_sum", "math.reduce_max", "math.reduce_min", "reduce_mean", "reduce_sum",
+    "math.reduce_variance", "math.reduce_std", "math.reduce_prod",
+)  # fmt: skip
 def reduce(call: Call) -> Axes:
     """Channels may be summed over, but not averaged or compared."""
     axes = call.inputs[0]
     given, keep = as_list(argument(call, 1, "axis")), bool(argument(call, 2, "keepdims", False))
     if None in given or 0 in given:
-        return _opaque(call, "reduces over samples")
+        return refuse(call, "reduces over samples")
     gone = {without_batch(axis) % len(axes) for axis in given}
     for position in gone:
         if "sum" in call.layer.symbol:
@@ -204,7 +197,7 @@ def split(call: Call) -> list[Axes]:
     vector = call.inputs[0][position]
     others = list(call.inputs[0])
     if axis == 0 or len(call.inputs) > 1:
-        _opaque(call, "splits samples" if axis == 0 else "splits them into parts whose sizes are computed")
+        refuse(call, "splits samples" if axis == 0 else "splits them into parts whose sizes are computed")
         return [(None,) * len(shape) for shape in call.output_shapes]
     if vector is None:
         return [tuple(others)] * len(call.output_shapes)
@@ -227,9 +220,14 @@ def getitem(call: Call) -> Axes:
     spec = as_list(argument(call, 1, "slice_spec"))
     expanded = _full_spec(spec, len(axes) + 1)
     if expanded is None or not isinstance(expanded[0][0], dict):
-        return _opaque(call, "indexes in a way that cannot be followed")
-    result = []
-    for position, (part, place) in enumerate(expanded):
+        return refuse(call, "indexes in a way that cannot be followed")
+    result: list[Vector | None] = []
+    position = -1
+    for part, place in expanded:
+        if part is None:
+            result.append(None)
+            continue
+        position += 1
         vector = axes[position - 1] if position else None
         whole = isinstance(part, dict) and all(part[key] is None for key in ("start", "stop", "step"))
         if not isinstance(part, dict):
@@ -242,9 +240,10 @@ def getitem(call: Call) -> Axes:
 
 
 def _full_spec(spec: Sequence[Any], rank: int) -> list[tuple[Any, int]] | None:
-    """The slice of every axis and its place in ``spec``; None if there are new axes or arrays in it."""
-    if any(part is None or not isinstance(part, int | dict | type(Ellipsis) | str) for part in spec):
+    """The slice of every axis, or None for a new one, and its place in ``spec``; None if there are arrays in it."""
+    if not all(isinstance(part, int | dict | type(Ellipsis) | str | None) for part in spec):
         return None
+    rank += sum(part is None for part in spec)
     dots = [i for i, part in enumerate(spec) if part is Ellipsis or part == "Ellipsis"]
     everything = {"start": None, "stop": None, "step": None}
     if not dots:
@@ -273,11 +272,11 @@ def _sliced(call: Call, vector: np.ndarray, part: dict[str, Any], place: int) ->
 def matmul(call: Call) -> Axes:
     """A product of two tensors: a sum over the last axis of one and the last but one of the other."""
     if len(call.inputs) != 2 or len(call.inputs[0]) < 2 or len(call.inputs[0]) != len(call.inputs[1]):
-        return _opaque(call, "multiplies with a constant")
+        return refuse(call, "multiplies with a constant")
     a, b = call.inputs
     flip_a, flip_b = bool(argument(call, 2, "transpose_a", False)), bool(argument(call, 3, "transpose_b", False))
     if any(argument(call, 4 + i, name, False) for i, name in enumerate(("adjoint_a", "adjoint_b"))):
-        return _opaque(call, "multiplies with an adjoint")
+        return refuse(call, "multiplies with an adjoint")
     summed_a, kept_a = (-2, -1) if flip_a else (-1, -2)
     summed_b, kept_b = (-1, -2) if flip_b else (-2, -1)
     left, right = a[summed_a], b[summed_b]
@@ -287,12 +286,8 @@ def matmul(call: Call) -> Axes:
         call.unite(left, right, f"{call.name!r} multiplies them with channels that cannot be removed")
         call.mask(0, len(a) + summed_a, left)
     stacked = (
-        broadcast(call, [a[:-2], b[:-2]], [call.input_shapes[0][:-2], call.input_shapes[1][:-2]]) if a[:-2] else ()
+        broadcast(call, [a[:-2], b[:-2]], [call.input_shapes[0][:-2], call.input_shapes[1][:-2]])[0] if a[:-2] else ()
     )
     found = (*stacked, a[kept_a], b[kept_b])
     call.count_macs(1.0, length(call, summed_a), *lengths(found, call.output_shapes[0]))
     return found
-
-
-def _opaque(call: Call, why: str) -> Axes:
-    return opaque(call, f"{call.name!r} {why}")[0]

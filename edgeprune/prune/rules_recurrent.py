@@ -74,7 +74,7 @@ def bidirectional(call: Call) -> list[Axes]:
         return [join(call, both, [half, half], -1)]
     if layer.merge_mode is None:
         return both
-    return [broadcast(call, both, [half, half])]
+    return [broadcast(call, both, [half, half])[0]]
 
 
 @register("TimeDistributed")

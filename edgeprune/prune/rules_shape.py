@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from edgeprune.prune.graph import Axes, Call
-from edgeprune.prune.rules import channel_axis, freeze_others, like_output, register, replace_axis, without_batch
+from edgeprune.models.keras3_emit import is_symbolic
+from edgeprune.prune.graph import Axes, Call, Edit
+from edgeprune.prune.rules import (
+    channel_axis,
+    freeze_others,
+    is_batch,
+    like_output,
+    opaque,
+    register,
+    replace_axis,
+    without_batch,
+)  # fmt: skip
 from edgeprune.prune.units import FIXED, Vector
 
 Shape = Sequence[int | None]
@@ -16,13 +27,20 @@ Shape = Sequence[int | None]
 # CustomScaleLayer: InceptionResNetV2's x + scale * y
 @register("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "CustomScaleLayer")
 def merge(call: Call) -> Axes:
-    return broadcast(call, call.inputs, call.input_shapes)
+    axes, shape = broadcast(call, call.inputs, call.input_shapes)
+    given = enumerate(call.node.call_args[0])
+    return meet_constants(call, axes, shape, [((0, 0, i), value) for i, value in given if not is_symbolic(value)])
 
 
-def broadcast(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape]) -> Axes:
-    """Elementwise with broadcasting, axes aligned from the right: what meets is tied together."""
+def broadcast(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape]) -> tuple[Axes, Shape]:
+    """Elementwise with broadcasting, axes aligned from the right: what meets is tied together.
+
+    Returns:
+        Axes and shape of the outcome.
+    """
     rank = max(map(len, shapes))
     result: list[Vector | None] = []
+    sizes: list[int | None] = []
     for axis in range(-rank, 0):
         sides = [
             (axes[axis], shape[axis])
@@ -36,17 +54,42 @@ def broadcast(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape]) -> Ax
             call.unite(vectors[0], other, f"{call.name!r} joins them to channels that cannot be removed")
         alone = [axes[axis] for axes in inputs if len(axes) >= -axis and axes[axis] is not None]
         result.append(vectors[0] if vectors else alone[0] if alone and not sides else None)
-    return tuple(result)
+        sizes.append(sides[0][1] if sides else 1)
+    return tuple(result), sizes
+
+
+def meet_constants(call: Call, axes: Axes, shape: Shape, constants: Iterable[tuple[tuple[Any, ...], Any]]) -> Axes:
+    """What becomes of a tensor that meets constants elementwise: those with a value per channel are sliced along.
+
+    Args:
+        shape: of the tensor.
+        constants: where each stands among the call's arguments, and its value; None is none.
+    """
+    for path, value in constants:
+        lengths = np.shape(value) if value is not None else ()
+        for axis in range(-min(len(lengths), len(axes)), 0):
+            vector = axes[axis]
+            if vector is not None and lengths[axis] != 1:
+                call.edit(Edit(path, vector, "take", len(lengths) + axis))
+    # Where a single position meets a constant with several, the constant decides.
+    after = call.output_shapes[0]
+    missing = (None,) * (len(after) - len(axes))
+    return tuple(v if a == b else None for v, a, b in zip((*missing, *axes), (*missing, *shape), after, strict=True))
 
 
 @register("Concatenate")
 def concatenate(call: Call) -> Axes:
-    return join(call, call.inputs, call.input_shapes, without_batch(call.layer.axis))
+    axis = call.layer.axis
+    if is_batch(axis, len(call.input_shapes[0])):
+        return opaque(call, f"{call.name!r} joins samples")[0]
+    if len(call.inputs) != len(call.node.call_args[0]):
+        return opaque(call, f"{call.name!r} joins them to constants")[0]
+    return join(call, call.inputs, call.input_shapes, without_batch(axis))
 
 
 def join(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape], axis: int) -> Axes:
     """Concatenation along ``axis``; along the others what meets is tied together."""
-    merged = list(broadcast(call, [replace_axis(a, axis, None) for a in inputs], shapes))
+    merged = list(broadcast(call, [replace_axis(a, axis, None) for a in inputs], shapes)[0])
     if any(axes[axis] is not None for axes in inputs):
         parts = [
             axes[axis] if axes[axis] is not None else np.full(shape[axis] or 0, FIXED)
@@ -107,21 +150,23 @@ def reshape(call: Call) -> Axes:
 def reshape_axes(call: Call, axes: Axes, before: Shape, after: Shape) -> Axes:
     """Where units are after a reshape from shape ``before`` to ``after`` (both without batch).
 
-    Axes are matched in the smallest blocks with as many elements on both sides. Within a block at most one axis may
-    vary before, and at most one afterwards: a tensor from which single elements are missing is no tensor. Where more
-    would vary, what differs along the other axes is tied together.
+    Axes are matched from the last to the first, in the smallest blocks with as many elements on both sides. What is in
+    front, where an unknown size or the batch takes part, is not followed. Within a block at most one axis may vary
+    before, and at most one afterwards: a tensor from which single elements are missing is no tensor. Where more would
+    vary, what differs along the other axes is tied together.
     """
-    result: list[Vector | None] = []
-    for inside, outside in _blocks(before, after):
+    blocks = _blocks(before, after)
+    i, j = (blocks[0][0].start, blocks[0][1].start) if blocks else (len(before), len(after))
+    unknown = None in (*before[:i], *after[:j])
+    call.freeze(axes[:i], f"{call.name!r} reshapes {'an axis of unknown size' if unknown else 'them into samples'}")
+    result: list[Vector | None] = [None] * j
+    for inside, outside in blocks:
         block, sizes, target = axes[inside], before[inside], after[outside]
         if len(sizes) == len(target) == 1:
             result.append(block[0])
             continue
         varying = [i for i, vector in enumerate(block) if vector is not None]
         if not varying:
-            result += [None] * len(target)
-        elif None in sizes or None in target:
-            call.freeze(block, f"{call.name!r} reshapes an axis of unknown size")
             result += [None] * len(target)
         else:
             call.freeze([block[i] for i in varying[:-1]], f"{call.name!r} folds them into other channels")
@@ -135,33 +180,21 @@ def reshape_axes(call: Call, axes: Axes, before: Shape, after: Shape) -> Axes:
 
 
 def _blocks(before: Shape, after: Shape) -> list[tuple[slice, slice]]:
-    """Cut both shapes into the smallest runs of axes that hold equally many elements."""
-    blocks = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        start_i, start_j = i, j
-        left: float | None = _size(before, i)
-        right: float | None = _size(after, j)
-        i, j = min(i + 1, len(before)), min(j + 1, len(after))
-        while left != right:
-            if None in (left, right):
-                i, j = len(before), len(after)
-                break
-            if left < right and i < len(before):  # type: ignore[operator]
-                size = before[i]
-                left, i = (None if size is None else left * size), i + 1  # type: ignore[operator]
-            elif j < len(after):
-                size = after[j]
-                right, j = (None if size is None else right * size), j + 1  # type: ignore[operator]
+    """The smallest runs of axes that hold equally many elements on both sides, as far as they go from the right."""
+    blocks: list[tuple[slice, slice]] = []
+    i, j = len(before), len(after)
+    while True:
+        end_i, end_j = i, j
+        left = right = 1
+        while left != right or (i, j) == (end_i, end_j):
+            shorter, position = (before, i) if (left <= right and i) or not j else (after, j)
+            if not position or shorter[position - 1] is None:
+                return blocks[::-1]
+            if shorter is before:
+                i, left = i - 1, left * (before[i - 1] or 0)
             else:
-                i, j = len(before), len(after)
-                break
-        blocks.append((slice(start_i, i), slice(start_j, j)))
-    return blocks
-
-
-def _size(shape: Shape, position: int) -> float | None:
-    return 1.0 if position >= len(shape) else None if shape[position] is None else float(shape[position])  # type: ignore[arg-type]
+                j, right = j - 1, right * (after[j - 1] or 0)
+        blocks.append((slice(i, end_i), slice(j, end_j)))
 
 
 def _one_axis(call: Call, elements: np.ndarray) -> list[Vector | None]:

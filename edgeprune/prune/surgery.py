@@ -15,7 +15,7 @@ import numpy as np
 from edgeprune.errors import VerificationError
 from edgeprune.models.flatten import compile_like
 from edgeprune.models.graph import flat
-from edgeprune.models.rebuild import copy_layer, make_like, rebuild
+from edgeprune.models.rebuild import config_of, copy_layer, make_like, rebuild
 from edgeprune.models.verify import largest_difference, tolerance
 from edgeprune.models.verify import random_inputs as flat_random_inputs
 from edgeprune.prune.graph import Edit, Graph
@@ -37,7 +37,8 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
         plan = graph.layers[layer.name]
         if all(keep[vector].all() for vector in plan.sizes.values()):
             return copy_layer(layer)
-        config = copy.deepcopy(layer.get_config())
+        config = copy.deepcopy(config_of(layer))
+        _forget_initial_values(config)
         # All sizes: one that the config leaves open may follow from one that changes.
         for path, vector in plan.sizes.items():
             _set(config, path, graph.count(vector, keep))
@@ -140,6 +141,23 @@ def _sliced(layer: Any, plan: LayerPlan, keep: np.ndarray) -> list[np.ndarray]:
     return weights
 
 
+def _forget_initial_values(config: Any) -> None:
+    """Initializers that hold arrays do not fit other sizes, and the weights are set anyway."""
+    for key, value in (
+        config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    ):
+        if str(key).endswith("initializer") and isinstance(value, dict):
+            if _holds_numbers(value.get("config")):
+                config[key] = "zeros"
+        else:
+            _forget_initial_values(value)
+
+
+def _holds_numbers(config: Any) -> bool:
+    """Whether an array, or a list, is somewhere in a config."""
+    return any(map(_holds_numbers, config.values())) if isinstance(config, dict) else np.ndim(config) > 0
+
+
 def _set(structure: Any, path: tuple[Any, ...], value: Any) -> None:
     for key in path[:-1]:
         if not isinstance(structure[key], dict | list):  # tuples and TensorShapes
@@ -177,6 +195,7 @@ def _mask_inputs(name: str, number: int, arguments: Any, rows: list[Any], keep: 
     for position, axis, vector in rows:
         place = tensors[position]
         rank = len(values[place].shape) - 1
-        layer = ChannelMask(keep[vector].tolist(), axis % rank, name=mask_name(name, number, position, axis))
+        label = mask_name(name, number, position, axis)
+        layer = ChannelMask(keep[vector].tolist(), axis % rank, name=label, autocast=False)  # of any type
         values[place] = layer(values[place])
     return tf.nest.pack_sequence_as(arguments, values)

@@ -243,3 +243,18 @@ def test_published_networks(name, params, macs, keras):
     assert counts.params == params
     assert counts.macs == pytest.approx(macs, rel=0.005)
     assert counts.uncounted == ()
+
+
+def test_shapes_that_follow_from_the_number_of_samples_are_known():
+    """A model of fixed inputs that splits heads by ``tf.shape(x)[0]`` is counted as one that names its sizes."""
+    import tensorflow as tf
+    import tf_keras
+
+    def attention(first):
+        inputs = tf_keras.Input((5, 8))
+        x = tf_keras.layers.Dense(12)(inputs)
+        x = tf.transpose(tf.reshape(x, first(x)), [0, 2, 1, 3])
+        return tf_keras.Model(inputs, tf.matmul(x, x, transpose_b=True))
+
+    computed, named = count(attention(lambda x: [tf.shape(x)[0], -1, 3, 4])), count(attention(lambda x: [-1, 5, 3, 4]))
+    assert computed.macs == named.macs == 5 * 8 * 12 + 3 * 5 * 5 * 4

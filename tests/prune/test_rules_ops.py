@@ -64,6 +64,22 @@ ELEMENTWISE = {
     "one position": lambda tf, x: x[:, 0:1] + tf.expand_dims(x[:, 2], 1),
     "sums of positions": lambda tf, x: tf.reduce_sum(x, [1, 2], True) + tf.reduce_mean(x, axis=1, keepdims=True),
     "number of positions": lambda tf, x: x / tf.cast(tf.shape(x)[1] + tf.shape(x)[-2], "float32"),
+    "sizes of positions": lambda tf, x: tf.image.resize(x[:, ::2], tf.shape(x)[1:3]),
+    "new axis": lambda tf, x: x[:, tf.newaxis, ..., tf.newaxis][:, 0, ..., 0],
+    "excitation by index": lambda tf, x: x * tf.sigmoid(tf.reduce_mean(x, [1, 2]))[:, None, None, :],
+    "stack": lambda tf, x: tf.reduce_max(tf.stack([x, 2 * x, -x], axis=-2), axis=3),
+    "tile positions": lambda tf, x: tf.tile(x, [1, 2, 1, 1]) + tf.tile(x[:, :1], (1, 8, 1, 1)),
+    "where": lambda tf, x: tf.where(x > 0.1, x, 0.1 * x) + tf.where(x[:, :1] < x, 0.0, tf.range(8.0)),
+    "comparison": lambda tf, x: x * tf.cast(tf.math.logical_or(x >= 0.2, tf.math.logical_not(x <= -0.1)), "float32"),
+    "unit length": lambda tf, x: tf.math.l2_normalize(x, axis=-1) + tf.math.l2_normalize(x, [3], epsilon=1e-3),
+    "spread of positions": lambda tf, x: tf.math.reduce_std(x, [1, 2], True) - tf.math.reduce_variance(x, 1, True),
+    "sum of many": lambda tf, x: tf.add_n([x, tf.abs(x), tf.square(x)]),
+    "axes from the end": lambda tf, x: tf.transpose(tf.transpose(x, [0, -1, 1, 2]), [0, 2, -1, 1]),
+    "reshape by an array": lambda tf, x: tf.reshape(tf.reshape(x, np.array([-1, 16, 8])), tf.constant([-1, 4, 4, 8])),
+    "pixels as samples": lambda tf, x: tf.reshape(2 * tf.reshape(x, (-1, 8)), (-1, 4, 4, 8)),
+    "windows as samples": lambda tf, x: tf.reshape(
+        tf.transpose(tf.reshape(x, (-1, 2, 2, 2, 2, 8)), [0, 1, 3, 2, 4, 5]), (-1, 2, 2, 8)
+    ),
     "extremes of positions": lambda tf, x: tf.reduce_max(x, 1, keepdims=True) - tf.reduce_min(x, 1, keepdims=True),
 }  # fmt: skip
 
@@ -81,10 +97,19 @@ OPAQUE = {
     "mean of channels": (lambda tf, x: x - tf.reduce_mean(x, -1, keepdims=True), "reduces over these channels"),
     "slice with a step": (lambda tf, x: x[..., ::2], "takes some of them by number"),
     "one channel": (lambda tf, x: x * tf.expand_dims(x[..., 3], -1), "picks one of them by its number"),
-    "new axis": (lambda tf, x: x[:, tf.newaxis][:, 0], "indexes in a way that cannot be followed"),
     "reverse": (lambda tf, x: tf.reverse(x, [-1]), "no channel rule for the operation reverse"),
     "gather": (lambda tf, x: tf.gather(x, [3, 1], axis=-1), "no channel rule for the operation"),
-    "stack": (lambda tf, x: tf.stack([x, x], 1)[:, 0], "no channel rule for the operation stack"),
+    "stacked samples": (lambda tf, x: tf.stack([x, x])[0], "stacks constants, or along samples"),
+    "tiled channels": (lambda tf, x: tf.tile(x, [1, 1, 1, 2]), "repeats them"),
+    "positions of what is true": (
+        lambda tf, x: x[:, :1] * tf.cast(tf.shape(tf.where(x > 0))[0], "float32"),
+        "makes a list",
+    ),
+    "channels as samples": (
+        lambda tf, x: tf.reshape(tf.reshape(x, (-1, 4)), (-1, 4, 4, 8)),
+        "reshapes them into samples",
+    ),
+    "samples from the end": (lambda tf, x: tf.concat([x, x], -4), "joins samples"),
     "padded channels": (lambda tf, x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 2]]), "pads or moves them"),
     "bounds from a tensor": (lambda tf, x: tf.clip_by_value(x, -1.0, tf.abs(x) - 0.5), "takes more than one tensor"),
     "bounds per channel": (lambda tf, x: tf.clip_by_value(x, -1.0, np.arange(8.0)), "an argument that is not a number"),
@@ -210,6 +235,20 @@ def attention_by_hand(L):
     i = L.Input((5, 3))
     q, k, v = (L.Dense(n, name=name)(i) for name, n in (("query", 6), ("key", 6), ("value", 4)))
     return i, L.Dense(2, name="head")(tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True) * 0.4), v))
+
+
+@case(key=(3, "key query"), value=(3, "head value"))
+def heads_by_hand(L):
+    """Two heads of three, as the tutorials split them: the number of positions is left to the reshape."""
+    import tensorflow as tf
+
+    def split(x):
+        return tf.transpose(tf.reshape(x, [tf.shape(x)[0], -1, 2, 3]), [0, 2, 1, 3])
+
+    i = L.Input((5, 3))
+    q, k, v = (split(L.Dense(6, name=name)(i)) for name in ("query", "key", "value"))
+    x = tf.transpose(tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True)), v), [0, 2, 1, 3])
+    return i, L.Dense(2, name="head")(tf.reshape(x, [tf.shape(x)[0], 5, 6]))
 
 
 @case(stem=(8, "stem"))

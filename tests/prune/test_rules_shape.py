@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from edgeprune.prune.filters import prune_filters
+
 CASES = {}
 
 
@@ -47,6 +49,49 @@ def test_merge_with_the_model_input(check_case, merge):
         return i, L.head(getattr(L, merge)(name="merge")([i, L.Conv2D(3, 1, name="a")(i)]))
 
     check_case(build, {"a": "'merge' joins them to channels that cannot be removed"})
+
+
+@pytest.mark.parametrize("merge", ["Add", "Multiply", "Maximum"])
+def test_merge_with_a_constant(check_case, merge):
+    """A constant among the inputs is sliced along with the channels that it meets."""
+
+    def build(L):
+        i, constant = L.image(), np.random.default_rng(0).normal(size=(1, 4, 4, 8)).astype(np.float32)
+        x = getattr(L, merge)(name="merge")([L.stem(i), constant])
+        return i, L.head(getattr(L, merge)()([np.float32(2.0) * np.ones((1, 1, 1, 1), np.float32), x]))
+
+    check_case(build, {"stem": (8, "head stem")})
+
+
+@pytest.mark.parametrize("axis", [0, -4])
+def test_joining_samples_freezes(check_case, axis):
+    """Concatenation along the samples is none of channels."""
+
+    def build(L):
+        i = L.image()
+        return i, L.head(L.Concatenate(axis=axis, name="join")([L.stem(i), L.Conv2D(8, 1, name="b")(i)]))
+
+    check_case(build, {"stem": "'join' joins samples", "b": "'join' joins samples"})
+
+
+def test_joining_a_constant_freezes(check_case):
+    """A constant among concatenated tensors moves the offsets behind it: it is not followed."""
+
+    def build(L):
+        i = L.image()
+        return i, L.head(L.Concatenate(name="join")([L.stem(i), np.ones((2, 4, 4, 1), np.float32)]))
+
+    check_case(build, {"stem": "'join' joins them to constants"})
+
+
+def test_the_last_axis_is_followed_behind_positions_of_any_number(L, randomize):
+    """A reshape that nobody knows the number of positions of leaves the channels free."""
+    import tf_keras
+
+    i = L.Input((None, None, 3))
+    x = L.Reshape((-1, 8))(L.stem(i))
+    model = randomize(tf_keras.Model(i, L.Dense(3, name="head")(L.GlobalAveragePooling1D()(x))))
+    assert prune_filters(model, 0.5).model.get_layer("stem").filters == 4
 
 
 @case(stem=(8, "excite head reduce squeezed stem"), reduce=(4, "excite reduce"))

@@ -187,3 +187,41 @@ def test_loss_and_metrics_stay(L):
     pruned = surgery.remove(graph, np.ones(len(graph.units), bool))
     assert (pruned.loss, float(pruned.optimizer.learning_rate)) == ("mse", 0.125)
     assert set(pruned.train_on_batch(np.ones((2, 5)), np.ones((2, 2)), return_dict=True)) == {"loss", "mae"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "float64"])
+def test_sums_without_weights_in_other_formats(L, check, policy):
+    """Where nothing but a sum consumes channels, the oracle zeroes them in the format that they come in."""
+    import tensorflow as tf
+    import tf_keras
+
+    inputs = L.Input((5, 3))
+    a, b = (L.Dense(6, dtype=policy, name=name)(inputs) for name in "ab")
+    product = tf.matmul(a, b, transpose_b=True)
+    checked = check(tf_keras.Model(inputs, L.Dense(3, dtype="float32", name="head")(product)), count_macs=False)
+    assert checked.pruned.get_layer("a").units < 6
+
+
+def test_initial_values_of_the_old_size_are_forgotten(L, check):
+    """Initializers may hold arrays of the old size, such as embeddings that were trained elsewhere."""
+    import tf_keras
+
+    words = tf_keras.Input((4,), dtype="int32")
+    known = tf_keras.initializers.Constant(np.ones((9, 6), np.float32))
+    x = L.Embedding(9, 6, embeddings_initializer=known, name="words")(words)
+    bias = tf_keras.initializers.Constant(np.arange(8.0, dtype=np.float32))
+    x = L.Dense(8, bias_initializer=bias, kernel_initializer="ones", name="dense")(L.Flatten()(x))
+    checked = check(tf_keras.Model(words, L.Dense(3, name="head")(x)))
+    assert checked.pruned.get_layer("dense").units < 8
+    assert type(checked.pruned.get_layer("dense").kernel_initializer).__name__ == "Ones"
+
+
+def test_a_tensor_of_unknown_rank_is_refused(L):
+    """An operation that drops whatever axes have size 1 is named, with what to write instead."""
+    import tensorflow as tf
+    import tf_keras
+
+    inputs = L.Input((1, 4))
+    model = tf_keras.Model(inputs, tf.squeeze(L.Dense(6)(inputs)))
+    with pytest.raises(ModelError, match=r"squeeze(.|\n)*axis=1"):
+        analyse(model)
