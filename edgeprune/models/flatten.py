@@ -7,6 +7,7 @@ differs between the two Kerases is a :class:`Dialect`. Translating from Keras 3 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,9 @@ class Dialect(Protocol):
     """How one version of Keras keeps its graphs."""
 
     def is_model(self, layer: Any) -> bool: ...
+
+    def repeated(self, layer: Any) -> Any:
+        """The model in a TimeDistributed wrapper; None for any other layer."""
 
     def graph(self, model: Any, args: Any) -> Any:
         """The functional model behind a model that is called with ``args``."""
@@ -107,6 +111,54 @@ def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around
     return tf.nest.map_structure(standing_for, outputs)
 
 
+def repeats_a_model(dialect: Dialect, layer: Any) -> bool:
+    """Whether a layer is a model in a wrapper that calls it for every step of a sequence."""
+    return dialect.repeated(layer) is not None
+
+
+def walk_steps(dialect: Dialect, call: LayerCall, handle: Handle, names: Names) -> Any:
+    """Open a model that is called for every step of a sequence: all steps of all samples are samples to it.
+
+    Args:
+        call: of the wrapper, with tensors of tf_keras.
+
+    Returns:
+        What stands for the outputs of the call: reshapes around what ``handle`` made of the layers in the model.
+    """
+    import tensorflow as tf
+
+    from edgeprune.models.keras3_emit import Emitter
+
+    emitter = Emitter(names, names.of(call.operation))
+    graph, around = _inside(dialect, call)
+    sequences = flat(call.args[0])
+    samples = [emitter.op("reshape", x, [-1, *x.shape[2:]], suffix="samples") for x in sequences]
+    outputs = walk(dialect, graph, _in_order(dialect, graph, samples), handle, around)
+    length = sequences[0].shape[1]
+    if length is None:
+        length = emitter.getitem(emitter.op("shape", sequences[0], suffix="shape"), 1)
+    return tf.nest.map_structure(
+        lambda y: emitter.op("reshape", y, [-1, length, *y.shape[1:]], suffix="steps"), outputs
+    )
+
+
+def _inside(dialect: Dialect, call: LayerCall) -> tuple[Any, _Around]:
+    """The graph of the model in a wrapper, and what is around it."""
+    import tensorflow as tf
+
+    shapes = [tuple(x.shape)[2:] for x in flat(call.args[0])]
+    if None in itertools.chain(*shapes):
+        raise ModelError(
+            f"The wrapper {call.operation.name!r} calls a model on steps whose size is not fixed: {shapes[0]}.",
+            expected="steps of a fixed size, in a sequence of any length",
+            fix="build the model with every dimension but the length given.",
+        )
+    specs = [tf.TensorSpec((None, *shape), x.dtype) for shape, x in zip(shapes, flat(call.args[0]), strict=True)]
+    graph = dialect.graph(dialect.repeated(call.operation), specs[0] if len(specs) == 1 else specs)
+    frozen = call.frozen or not call.operation.trainable
+    return graph, _Around((*call.path, call.operation.name), frozen, call.training)
+
+
 def _in_order(dialect: Dialect, graph: Any, argument: Any) -> list[Any]:
     """The tensors that a nested model is called with, in the order of its inputs."""
     import tensorflow as tf
@@ -134,6 +186,9 @@ class Names:
 
         def note(call: LayerCall) -> Any:
             found.setdefault(id(call.operation), (call.operation.name, call.path))
+            if repeats_a_model(dialect, call.operation):
+                inner, around = _inside(dialect, call)
+                walk(dialect, inner, dialect.structure(inner)[0], note, around)
             return call.outputs
 
         inputs = dialect.structure(graph)[0]
@@ -167,6 +222,12 @@ class Keras2:
         import tf_keras
 
         return isinstance(layer, tf_keras.Model)
+
+    def repeated(self, layer: Any) -> Any:
+        import tf_keras
+
+        wraps = isinstance(layer, tf_keras.layers.TimeDistributed) and self.is_model(layer.layer)
+        return layer.layer if wraps else None
 
     def graph(self, model: Any, args: Any) -> Any:
         if getattr(model, "_is_graph_network", False):
@@ -233,13 +294,15 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     import tf_keras
 
     dialect = Keras2()
-    if not any(dialect.is_model(layer) for layer in model.layers):
+    if not any(dialect.is_model(layer) or repeats_a_model(dialect, layer) for layer in model.layers):
         return model
     names = Names(dialect, model)
     made: dict[int, tuple[Any, Any, bool]] = {}
 
     def handle(call: LayerCall) -> Any:
         layer = call.operation
+        if repeats_a_model(dialect, layer):
+            return walk_steps(dialect, call, handle, names)
         if id(layer) not in made:
             new = make_like(layer, config_of(layer), names.of(layer))
             made[id(layer)] = (layer, new, call.frozen)

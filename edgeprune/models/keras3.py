@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.errors import ModelError
 from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
 from edgeprune.models.compiled import compile_as
-from edgeprune.models.flatten import LayerCall, Names, call_layer, copy_input, rename_outputs, walk
+from edgeprune.models.flatten import (
+    Dialect,
+    LayerCall,
+    Names,
+    call_layer,
+    copy_input,
+    rename_outputs,
+    repeats_a_model,
+    walk,
+    walk_steps,
+)
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat
 from edgeprune.models.keras3_check import check
@@ -57,7 +67,7 @@ def translate(
     import_keras3()
     dialect = Keras3()
     graph = dialect.graph(model, None)
-    translator = _Translator(Names(dialect, graph), custom_objects or {})
+    translator = _Translator(dialect, Names(dialect, graph), custom_objects or {})
     names = dialect.input_names(graph)
     inputs = [copy_input(_Spec(tensor), name) for tensor, name in zip(graph.inputs, names, strict=True)]
     outputs = walk(dialect, graph, inputs, translator)
@@ -89,6 +99,12 @@ class Keras3:
 
     def is_model(self, layer: Any) -> bool:
         return is_keras3(layer)
+
+    def repeated(self, layer: Any) -> Any:
+        import keras
+
+        wraps = isinstance(layer, keras.layers.TimeDistributed) and self.is_model(layer.layer)
+        return layer.layer if wraps else None
 
     def graph(self, model: Any, args: Any) -> Any:
         from keras.src.models.functional import Functional
@@ -202,20 +218,25 @@ def _input_specs(model: Any) -> Any:
 class _Translator:
     """Handles the calls of the walk; remembers what it made of them, in order."""
 
-    def __init__(self, names: Names, custom_objects: dict[str, Any]):
-        self.names, self.direction = names, to_keras2(custom_objects)
+    def __init__(self, dialect: Dialect, names: Names, custom_objects: dict[str, Any]):
+        self.dialect, self.names, self.direction = dialect, names, to_keras2(custom_objects)
         self.made: dict[int, tuple[Any, Made, bool]] = {}
         self.results: list[tuple[str, list[Any], Any]] = []
         self.left_out: list[str] = []
 
     def __call__(self, call: LayerCall) -> Any:
-        import keras
-
-        is_layer = isinstance(call.operation, keras.layers.Layer)
-        result = self._layer(call) if is_layer else self._operation(call)
+        result = self._made(call)
         arguments = [value for value in flat((call.args, call.kwargs)) if is_symbolic(value)]
         self.results.append((self.names.of(call.operation), arguments, result))
         return result
+
+    def _made(self, call: LayerCall) -> Any:
+        """What stands for the outputs of the call."""
+        import keras
+
+        if repeats_a_model(self.dialect, call.operation):
+            return walk_steps(self.dialect, call, self._made, self.names)
+        return self._layer(call) if isinstance(call.operation, keras.layers.Layer) else self._operation(call)
 
     def _operation(self, call: LayerCall) -> Any:
         return translate_operation(Emitter(self.names, self.names.of(call.operation)), call)

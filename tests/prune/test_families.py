@@ -139,6 +139,39 @@ def test_vision_transformer_prunes_heads_and_sizes(L):
     assert free == inside | {"mlp_0", "mlp_1"}
 
 
+def _frames(keras, length):
+    """A frozen network for every frame of a video, a memory over the frames."""
+    L = keras.layers
+    frame = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(8, 3, name="edges"), L.BatchNormalization(), L.ReLU()])
+    frame.add(L.Conv2D(12, 3, strides=2, name="parts"))
+    frame.add(L.GlobalAveragePooling2D())
+    frame.trainable = False
+    i = keras.Input((length, 8, 8, 3))
+    x = L.LSTM(6, name="memory")(L.TimeDistributed(frame, name="frames")(i))
+    return keras.Model(i, L.Dense(3, name="label")(x))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("length", [4, None])
+def test_a_model_that_is_called_for_every_frame_is_pruned(version, length, randomize, train_step, tflite_outputs):
+    """A model in TimeDistributed is opened: its filters can go, exactly, and stay frozen in training."""
+    import tf_keras
+
+    original = _frames(tf_keras if version == 2 else import_keras3(), length)
+    model = randomize(load_model(original))
+    free = {group.name for group in analyse(model).groups if not group.frozen}
+    assert free == {"edges", "parts", "memory/units"}
+    found = prune_filters(model, max_macs=0.5)
+    assert found.difference < 1e-4
+    trained = {layer.name for layer in found.model.layers if layer.trainable and layer.weights}
+    assert trained == {"memory", "label"}
+    if length:
+        inputs = surgery.random_inputs(found.model, 3)
+        expected = np.asarray(found.model(inputs))
+        np.testing.assert_allclose(tflite_outputs(found.model, inputs)[0], expected[:1], rtol=0, atol=1e-4)
+        train_step(found.model)
+
+
 def test_transfer_learning_with_keras_3(randomize, train_step):
     """A frozen base of Keras 3 within a Sequential head is opened and pruned: exact, its layers frozen as before."""
     keras = import_keras3()
