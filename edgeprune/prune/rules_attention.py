@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune.prune.graph import Axes, Call, Role
-from edgeprune.prune.rules import length, lengths, product, register, without_batch
+from edgeprune.prune.rules import length, lengths, opaque, product, register, without_batch
 
 
 @register("MultiHeadAttention")
@@ -76,6 +76,38 @@ def _scores(call: Call, heads: Any, shape: tuple[int | None, ...]) -> Axes:
     """Attention scores, one map per head: the axis before those of the positions that attend and are attended to."""
     place = len(shape) - 1 - 2 * len(call.layer._attention_axes)
     return tuple(heads if axis == place else None for axis in range(len(shape)))
+
+
+@register("Attention", "AdditiveAttention")
+def dense_attention(call: Call) -> list[Axes]:
+    """Queries and keys meet channel by channel in a sum, of products or of tanh; the values' channels pass."""
+    layer, shapes = call.layer, call.input_shapes
+    is_additive = "AdditiveAttention" in (kind.__name__ for kind in type(layer).__mro__)
+    if getattr(layer, "score_mode", "dot") != "dot" or len(call.inputs) != len(call.node.call_args[0]):
+        return opaque(call, f"this form of {type(layer).__name__} ({call.name!r}) has no channel rule")
+    place = len(call.inputs) - 1  # of the keys, which are the values unless a third tensor is given
+    query, value, key = call.inputs[0], call.inputs[1], call.inputs[place]
+    for axes in call.inputs:
+        call.freeze(axes[:-1], f"{call.name!r} attends to these positions")
+    why = f"{call.name!r} compares them with channels that cannot be removed"
+    if query[-1] is None or key[-1] is None:
+        call.freeze([query[-1], key[-1]], why)
+    else:
+        call.unite(query[-1], key[-1], why)
+        call.mask(0, len(query) - 1, query[-1])
+        if is_additive:
+            call.mask(place, len(key) - 1, key[-1])
+    if is_additive and layer.scale is not None:
+        call.bind(layer.scale, {0: (query[-1], "followed")})
+        if query[-1] is None or value[-1] is None:
+            call.freeze([query[-1], value[-1]], why)
+        else:  # the layer makes a scale as long as the values' channels
+            call.unite(query[-1], value[-1], why)
+    pairs = product((*shapes[0][:-1], shapes[1][0]))
+    call.count_macs(pairs, lengths(key, shapes[place])[-1])
+    call.count_macs(pairs, lengths(value, shapes[1])[-1])
+    outputs = [(None,) * len(shape) for shape in call.output_shapes]
+    return [(*outputs[0][:-1], value[-1]), *outputs[1:]]
 
 
 @register("Dot")

@@ -33,6 +33,54 @@ def self_attention(L):
     return i, L.Dense(3, name="head")(L.MultiHeadAttention(4, 3, name="mha")(x, x))
 
 
+@case(q=(6, "k q"), v=(4, "head v"))
+def attention_of_three(L):
+    i, j = L.Input((5, 2)), L.Input((7, 3))
+    q, v, k = L.Dense(6, name="q")(i), L.Dense(4, name="v")(j), L.Dense(6, name="k")(j)
+    return [i, j], L.Dense(3, name="head")(L.Attention(use_scale=True, name="attend")([q, v, k]))
+
+
+@case(a=(6, "a head"))
+def attention_to_itself(L):
+    i = L.Input((5, 2))
+    x = L.Dense(6, name="a")(i)
+    y, scores = L.Attention(name="attend")([x, x], return_attention_scores=True)
+    return i, L.Dense(3, name="head")(L.Add()([y, x])) + L.Dense(3, use_bias=False, name="map")(scores)
+
+
+@pytest.mark.parametrize("use_scale", [True, False])
+@pytest.mark.parametrize("keys", [True, False])
+def test_additive_attention(check_case, use_scale, keys):
+    """Bahdanau's attention ties queries and keys; its scale follows them, and is as long as the values' channels."""
+
+    def build(L):
+        i, j = L.Input((5, 2)), L.Input((7, 3))
+        q, k = L.Dense(6, name="q")(i), L.Dense(6, name="k")(j)
+        inputs = [q, L.Dense(6, name="v")(j), k] if keys else [q, k]
+        return [i, j], L.Dense(3, name="head")(L.AdditiveAttention(use_scale, name="attend")(inputs))
+
+    groups = {
+        (True, True): {"q": (6, "attend head k q v")},
+        (True, False): {"q": (6, "attend head k q")},
+        (False, True): {"q": (6, "k q"), "v": (6, "head v")},
+        (False, False): {"q": (6, "head k q")},
+    }
+    check_case(build, groups[use_scale, keys])
+
+
+@case(q="this form of Attention", v="this form of Attention")
+def attention_by_concatenation(L):
+    i = L.Input((5, 2))
+    q, v = L.Dense(6, name="q")(i), L.Dense(6, name="v")(i)
+    return i, L.Dense(3, name="head")(L.Attention(score_mode="concat", name="attend")([q, v]))
+
+
+@case(q="'attend' compares them")
+def attention_to_an_input(L):
+    i, j = L.Input((5, 2)), L.Input((7, 6))
+    return [i, j], L.Dense(3, name="head")(L.Attention(name="attend")([L.Dense(6, name="q")(i), j]))
+
+
 @case(a=(8, "a head mha"), **attention())
 def self_attention_with_residual(L):
     i = L.Input((5, 2))
