@@ -63,6 +63,31 @@ def concat(call: Call) -> Axes:
     return join(call, call.inputs, call.input_shapes, without_batch(axis))
 
 
+@op("nn.depth_to_space")
+def depth_to_space(call: Call) -> Axes:
+    """Every channel that comes out is made of as many as a block has positions: they go together."""
+    block, vector = int(argument(call, 1, "block_size")), call.inputs[0][-1]
+    if argument(call, 2, "data_format", "NHWC") != "NHWC":
+        return refuse(call, "puts channels first")
+    call.freeze(call.inputs[0][:-1], f"{call.name!r} moves these positions")
+    if vector is None:
+        return (None, None, None)
+    first, *others = vector.reshape(block * block, -1)
+    for other in others:
+        call.unite(first, other, f"{call.name!r} makes one channel of several")
+    return (None, None, first)
+
+
+@op("nn.space_to_depth")
+def space_to_depth(call: Call) -> Axes:
+    """A channel becomes one for every position in a block."""
+    block, vector = int(argument(call, 1, "block_size")), call.inputs[0][-1]
+    if argument(call, 2, "data_format", "NHWC") != "NHWC":
+        return refuse(call, "puts channels first")
+    call.freeze(call.inputs[0][:-1], f"{call.name!r} moves these positions")
+    return (None, None, None if vector is None else np.tile(vector, block * block))
+
+
 @op("stack")
 def stack(call: Call) -> Axes:
     """Tensors side by side along a new axis: they lose the same channels."""

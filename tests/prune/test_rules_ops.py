@@ -80,6 +80,7 @@ ELEMENTWISE = {
     "windows as samples": lambda tf, x: tf.reshape(
         tf.transpose(tf.reshape(x, (-1, 2, 2, 2, 2, 8)), [0, 1, 3, 2, 4, 5]), (-1, 2, 2, 8)
     ),
+    "space_to_depth": lambda tf, x: tf.nn.space_to_depth(x, 2),
     "extremes of positions": lambda tf, x: tf.reduce_max(x, 1, keepdims=True) - tf.reduce_min(x, 1, keepdims=True),
 }  # fmt: skip
 
@@ -113,7 +114,6 @@ OPAQUE = {
     "padded channels": (lambda tf, x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 2]]), "pads or moves them"),
     "bounds from a tensor": (lambda tf, x: tf.clip_by_value(x, -1.0, tf.abs(x) - 0.5), "takes more than one tensor"),
     "bounds per channel": (lambda tf, x: tf.clip_by_value(x, -1.0, np.arange(8.0)), "an argument that is not a number"),
-    "depth_to_space": (lambda tf, x: tf.nn.depth_to_space(x, 2), "no channel rule for the operation"),
     "joined to a constant": (lambda tf, x: tf.concat([x, tf.ones((2, 4, 4, 1))], -1), "joins them to constants"),
     "samples": (lambda tf, x: tf.concat([x, x], 0), "joins samples"),
     "split samples": (lambda tf, x: tf.split(tf.concat([x, x], 0), 2)[0], "joins samples"),
@@ -235,6 +235,14 @@ def attention_by_hand(L):
     i = L.Input((5, 3))
     q, k, v = (L.Dense(n, name=name)(i) for name, n in (("query", 6), ("key", 6), ("value", 4)))
     return i, L.Dense(2, name="head")(tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True) * 0.4), v))
+
+
+@case(stem=(2, "head stem"))
+def depth_to_space(L):
+    import tensorflow as tf
+
+    i = L.image()
+    return i, L.head(tf.nn.depth_to_space(L.stem(i), 2))
 
 
 @case(key=(3, "key query"), value=(3, "head value"))
