@@ -130,8 +130,9 @@ def exchange(plan: Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
     """Bundles change places as long as more importance stays: one goes and others return, or one returns and others go.
 
     The order alone does not see how coarse bundles fill up a budget; where they are fine, there is little to gain, and
-    few exchanges are tried. A local search for the knapsack, as Lin 1965, doi:10.1002/j.1538-7305.1965.tb04146.x, does
-    for tours.
+    few exchanges are tried. The budget is met within the tolerance all the while: a costly bundle does not go for cheap
+    ones until little is left. A local search for the knapsack, as Lin 1965, doi:10.1002/j.1538-7305.1965.tb04146.x,
+    does for tours.
     """
     worth = [candidate.bundle_scores() for candidate in plan.candidates]
     limit = max(_excess(plan, budget, counts), 0.0)
@@ -154,7 +155,8 @@ def exchange(plan: Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
             trial[back] -= 1
         for index in parted(plan.order, trial)[1]:
             if fits(trial):
-                return _put_back([i for i in plan.order if i != gone], trial, fits)
+                trial = _put_back([i for i in plan.order if i != gone], trial, fits)
+                return trial if _excess(plan, budget, trial) * 100 >= -TOLERANCE_POINTS else None
             if index != back:
                 trial[index] += 1
         return None

@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from edgeprune.prune.allocation import allocate
+from edgeprune.prune.budget import Budget, Constraints
+from edgeprune.prune.graph import analyse
+
 GRAPHS = 80
 LONG = 1120
 
@@ -170,3 +174,16 @@ def test_random_graphs(L, check, start):
 def test_more_random_graphs(L, check, start):
     """Eighty more random graphs hold both oracles."""
     _check_range(L, check, range(start, start + 80))
+
+
+def _random_scores(graph):
+    generator = np.random.default_rng(0)
+    return {group.name: generator.normal(size=group.size) ** 2 for group in graph.groups}
+
+
+@pytest.mark.parametrize("seed", [2001, 2003])
+def test_exchanges_stay_within_the_tolerance(L, randomize, seed):
+    """A costly bundle does not go for cheap ones that are worth more, where less than the budget would be kept then."""
+    graph = analyse(randomize(random_model(L, seed)))
+    keep = allocate(graph, _random_scores(graph), Budget(max_macs=0.5), "global", Constraints(), in_loss=True)
+    assert abs(graph.count_macs(keep) / graph.totals["macs"] - 0.5) <= 0.02
