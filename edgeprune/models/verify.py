@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.graph import flat, is_graph, ordered_nodes
+
 if TYPE_CHECKING:
     import tf_keras
 
@@ -16,6 +18,13 @@ TOLERANCE = 1e-4
 HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
 # Layers that look a number up: what is fed into them are small whole numbers, whatever its type.
 _LOOKUPS = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
+# Layers and operations that move numbers about, or change their type: behind them, the input itself is looked up.
+_MOVES = {
+    *("Reshape", "Flatten", "Permute", "RepeatVector", "Concatenate", "Cropping1D", "Cropping2D", "ZeroPadding1D"),
+    *("ZeroPadding2D", "Lambda", "Dropout", "SpatialDropout1D", "SlicingOpLambda"),
+    *("cast", "identity", "stop_gradient", "reshape", "squeeze", "expand_dims", "transpose", "concat", "stack"),
+    *("unstack", "split", "slice", "strided_slice", "tile", "repeat", "reverse", "roll", "pad", "broadcast_to"),
+}
 # Large enough for every architecture of keras.applications.
 _UNKNOWN_IMAGE_SIZE, _UNKNOWN_LENGTH = 96, 32
 
@@ -52,8 +61,21 @@ def _range(layer: Any) -> int:
 
 
 def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
-    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if not node.is_input]
-    return [node.layer for node in nodes if any(given is tensor for given in node.keras_inputs)]
+    """The layers that an input reaches as it is, also behind layers that only move it, and in models and wrappers."""
+    found, reached = [], {id(tensor)}
+    for node in ordered_nodes(model):
+        places = [place for place, given in enumerate(node.keras_inputs) if id(given) in reached]
+        if is_graph(node.layer):
+            found += [layer for place in places for layer in _consumers(node.layer.inputs[place], node.layer)]
+        elif places:
+            found.append(getattr(node.layer, "layer", node.layer))
+            if _moves(node.layer):
+                reached |= set(map(id, flat(node.outputs)))
+    return found
+
+
+def _moves(layer: Any) -> bool:
+    return type(layer).__name__ in _MOVES or (getattr(layer, "symbol", None) or "").removeprefix("compat.v1.") in _MOVES
 
 
 def _divides(layer: Any) -> bool:
