@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.errors import EdgepruneError
 from edgeprune.models.graph import flat, is_graph, ordered_nodes
 
 if TYPE_CHECKING:
@@ -102,3 +103,45 @@ def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
             scale = max(float(np.abs(a[finite]).max()), 1e-6)
             worst = max(worst, float(np.abs(a[finite] - b[finite]).max()) / scale)
     return worst
+
+
+def refuse_random(model: tf_keras.Model, inputs: Any, error: type[EdgepruneError], otherwise: str = "") -> None:
+    """Raise where the model draws random numbers in inference: a comparison with it says nothing.
+
+    Args:
+        model: flat.
+        inputs: on which the comparison failed.
+        otherwise: what else than changing the model can be done.
+    """
+    name = _random_layer(model, flat(inputs))
+    if name is not None:
+        raise error(
+            f"The layer {name!r} draws random numbers in inference, so that {model.name!r} cannot be verified: called "
+            "twice on the same inputs, it computes something else.",
+            expected="a model that computes the same whenever it is called with training=False",
+            fix=f"call the layer without training=True, or let it draw in training only{otherwise}.",
+        )
+
+
+def _random_layer(model: tf_keras.Model, inputs: list[Any]) -> str | None:
+    """The first layer that computes something else when it is called again on the same inputs."""
+    import tensorflow as tf
+
+    values = dict(zip(map(id, model.inputs), inputs, strict=True))
+
+    def value_of(argument: Any) -> Any:
+        return values.get(id(argument), argument)
+
+    for node in ordered_nodes(model):
+        if node.is_input:
+            continue
+        args, kwargs = tf.nest.map_structure(value_of, (node.call_args, node.call_kwargs))
+        outputs = []
+        for _ in range(2):
+            if node.layer.stateful and hasattr(node.layer, "reset_states"):
+                node.layer.reset_states()
+            outputs.append(flat(node.layer(*args, **kwargs)))
+        if largest_difference(*outputs) > tolerance([node.layer]):
+            return str(node.layer.name)
+        values.update(zip(map(id, flat(node.outputs)), outputs[0], strict=True))
+    return None

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from edgeprune._tensorflow import import_tf
-from edgeprune.models.verify import largest_difference, random_inputs
+from edgeprune.errors import ModelError, VerificationError
+from edgeprune.models.load import load_model
+from edgeprune.models.verify import largest_difference, random_inputs, refuse_random
+from edgeprune.prune.filters import prune_filters
 
 tf = import_tf()
 import tf_keras  # noqa: E402
@@ -89,3 +92,48 @@ def test_numbers_that_are_computed_with_first_are_not_whole():
     model = tf_keras.Model(i, L.Embedding(3, 4)(tf.cast(L.Dense(1, "sigmoid")(i) * 2, "int32")))
     (values,) = random_inputs(model, samples=50)
     assert len(np.unique(values)) > 100
+
+
+class _Noise(tf_keras.layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+def _sampling(L, x):
+    return _Noise(name="drawn")(x)
+
+
+def _dropout(L, x):
+    return L.Dropout(0.5, name="drawn")(x, training=True)
+
+
+def _random_model(L, Model, draw=_dropout):
+    i = L.Input((5,))
+    return Model(i, L.Dense(3)(L.Dense(8)(draw(L, L.Dense(8)(i)))))
+
+
+@pytest.mark.parametrize("draw", [_dropout, _sampling])
+def test_random_numbers_in_inference_are_named_when_pruning(draw):
+    """A model that draws random numbers cannot be verified: the error names the layer, and pruning without goes on."""
+    model = _random_model(tf_keras.layers, tf_keras.Model, draw)
+    with pytest.raises(VerificationError, match=r"'drawn' draws random numbers in inference(.|\n)*verify = false"):
+        prune_filters(model, 0.4)
+    assert prune_filters(model, 0.4, verify=False).model.count_params() < model.count_params()
+
+
+def test_random_numbers_in_inference_are_named_when_loading(keras3):
+    """A nested model and one of Keras 3 cannot be compared with what is made of them, either."""
+    L = tf_keras.layers
+    i = L.Input((5,))
+    nested = tf_keras.Model(i, L.Dense(2)(_random_model(L, tf_keras.Model)(i)))
+    for model in (nested, _random_model(keras3.layers, keras3.Model)):
+        with pytest.raises(ModelError, match="'drawn' draws random numbers in inference"):
+            load_model(model)
+
+
+def test_a_state_is_not_a_random_number():
+    """A recurrent layer that goes on from its last state is not called random; dropout in inference draws nothing."""
+    L = tf_keras.layers
+    i = L.Input((5, 3), batch_size=2)
+    model = tf_keras.Model(i, L.Dropout(0.5)(L.LSTM(4, stateful=True)(i)))
+    refuse_random(model, random_inputs(model), ModelError)
