@@ -86,10 +86,10 @@ def _importable(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def users_code(doing: str, error: type[EdgepruneError]) -> Iterator[None]:
-    """Whatever the user's own code raises becomes one message; ``__cause__`` holds the original."""
+    """Whatever the user's own code raises, ``sys.exit`` too, becomes one message; ``__cause__`` holds the original."""
     try:
         yield
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise error(
             f"{doing} raised {type(problem).__name__}: {problem}",
             expected="no exception.",

@@ -12,7 +12,7 @@ from edgeprune.models.flatten import Keras2, LayerCall, flatten, walk
 from edgeprune.models.keras3_config import SAME_ACTIVATIONS, constant_statistics
 from edgeprune.models.keras3_file import import_keras3
 from edgeprune.models.layer_config import Direction, construct, matching_weights, read_config, refused_by
-from edgeprune.models.verify import largest_difference, random_inputs, tolerance
+from edgeprune.models.verify import largest_difference, random_inputs, refuse_random, tolerance
 
 if TYPE_CHECKING:
     import tf_keras
@@ -179,6 +179,7 @@ def _check(model: tf_keras.Model, exported: Any) -> None:
     found = exported(tf.nest.pack_sequence_as(model._nested_inputs, inputs), training=False)
     difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found)), tolerance(model.layers)
     if not difference <= allowed:
+        refuse_random(model, inputs, VerificationError)
         raise VerificationError(
             f"The Keras 3 file of {model.name!r} differs by {difference:.1e} of the largest output.",
             expected=f"at most {allowed:.0e}",

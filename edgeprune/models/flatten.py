@@ -16,7 +16,7 @@ from edgeprune.errors import ModelError
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, ordered_nodes
 from edgeprune.models.rebuild import config_of, make_like
-from edgeprune.models.verify import largest_difference, random_inputs, tolerance
+from edgeprune.models.verify import largest_difference, random_inputs, refuse_random, tolerance
 
 if TYPE_CHECKING:
     import tf_keras
@@ -344,6 +344,7 @@ def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
     expected, found = model(inputs, training=False), new(inputs, training=False)
     difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found)), tolerance(new.layers)
     if not difference <= allowed:
+        refuse_random(new, inputs, ModelError)
         raise ModelError(
             f"The model {model.name!r} computes something else once {once}: its outputs differ by {difference:.1e} of "
             "the largest.",

@@ -222,7 +222,9 @@ def subclassed(name: str, class_name: str | None) -> ModelError:
     )
 
 
-def _model_file(path: Path, form: Format, version: str | None, config: str, training: Any) -> ModelFile:
+def _model_file(path: Path, form: Format, version: Any, config: str, training: Any) -> ModelFile:
+    if not isinstance(version, str | None):
+        raise ValueError("its version of Keras is no text")
     parsed = json.loads(config)
     if not isinstance(parsed, dict) or not isinstance(parsed.get("config"), (dict, list)):
         raise ValueError("its architecture is not a Keras configuration")
@@ -241,5 +243,6 @@ def _without_compile(config: Any) -> Any:
     return config
 
 
-def _text(attribute: Any) -> str | None:
+def _text(attribute: Any) -> Any:
+    """An attribute of an HDF5 file: text, or whatever else it holds."""
     return attribute.decode() if isinstance(attribute, bytes) else attribute

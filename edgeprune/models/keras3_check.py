@@ -11,7 +11,7 @@ from edgeprune.models.flatten import Dialect, LayerCall, walk
 from edgeprune.models.graph import flat
 from edgeprune.models.keras3_emit import is_symbolic
 from edgeprune.models.rebuild import rebuild
-from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, tolerance
+from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, refuse_random, tolerance
 
 if TYPE_CHECKING:
     import tf_keras
@@ -30,7 +30,8 @@ def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, 
         results: of that walk, in its order.
 
     Raises:
-        ModelError: the outputs differ by more than rounding explains, with the first layer that differs.
+        ModelError: the outputs differ by more than rounding explains, with the first layer that differs; or the model
+            draws random numbers.
     """
     import tensorflow as tf
 
@@ -40,6 +41,7 @@ def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, 
     difference, allowed = largest_difference(flat(expected), flat(found)), tolerance(translated.layers)
     if difference <= allowed:
         return
+    refuse_random(translated, inputs, ModelError)
     where = _first_difference(graph, dialect, results, inputs, allowed)
     # Deep models with untrained weights blow rounding errors up, which is no fault of the translation; but a mask that
     # got lost between layers shows in no single layer, either. In double precision, only the former goes away.

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.errors import EdgepruneError
+from edgeprune.models.graph import flat, is_graph, ordered_nodes
+
 if TYPE_CHECKING:
     import tf_keras
 
@@ -16,6 +19,13 @@ TOLERANCE = 1e-4
 HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
 # Layers that look a number up: what is fed into them are small whole numbers, whatever its type.
 _LOOKUPS = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
+# Layers and operations that move numbers about, or change their type: behind them, the input itself is looked up.
+_MOVES = {
+    *("Reshape", "Flatten", "Permute", "RepeatVector", "Concatenate", "Cropping1D", "Cropping2D", "ZeroPadding1D"),
+    *("ZeroPadding2D", "Lambda", "Dropout", "SpatialDropout1D", "SlicingOpLambda"),
+    *("cast", "identity", "stop_gradient", "reshape", "squeeze", "expand_dims", "transpose", "concat", "stack"),
+    *("unstack", "split", "slice", "strided_slice", "tile", "repeat", "reverse", "roll", "pad", "broadcast_to"),
+}
 # Large enough for every architecture of keras.applications.
 _UNKNOWN_IMAGE_SIZE, _UNKNOWN_LENGTH = 96, 32
 
@@ -52,8 +62,21 @@ def _range(layer: Any) -> int:
 
 
 def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
-    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if not node.is_input]
-    return [node.layer for node in nodes if any(given is tensor for given in node.keras_inputs)]
+    """The layers that an input reaches as it is, also behind layers that only move it, and in models and wrappers."""
+    found, reached = [], {id(tensor)}
+    for node in ordered_nodes(model):
+        places = [place for place, given in enumerate(node.keras_inputs) if id(given) in reached]
+        if is_graph(node.layer):
+            found += [layer for place in places for layer in _consumers(node.layer.inputs[place], node.layer)]
+        elif places:
+            found.append(getattr(node.layer, "layer", node.layer))
+            if _moves(node.layer):
+                reached |= set(map(id, flat(node.outputs)))
+    return found
+
+
+def _moves(layer: Any) -> bool:
+    return type(layer).__name__ in _MOVES or (getattr(layer, "symbol", None) or "").removeprefix("compat.v1.") in _MOVES
 
 
 def _divides(layer: Any) -> bool:
@@ -80,3 +103,45 @@ def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
             scale = max(float(np.abs(a[finite]).max()), 1e-6)
             worst = max(worst, float(np.abs(a[finite] - b[finite]).max()) / scale)
     return worst
+
+
+def refuse_random(model: tf_keras.Model, inputs: Any, error: type[EdgepruneError], otherwise: str = "") -> None:
+    """Raise where the model draws random numbers in inference: a comparison with it says nothing.
+
+    Args:
+        model: flat.
+        inputs: on which the comparison failed.
+        otherwise: what else than changing the model can be done.
+    """
+    name = _random_layer(model, flat(inputs))
+    if name is not None:
+        raise error(
+            f"The layer {name!r} draws random numbers in inference, so that {model.name!r} cannot be verified: called "
+            "twice on the same inputs, it computes something else.",
+            expected="a model that computes the same whenever it is called with training=False",
+            fix=f"call the layer without training=True, or let it draw in training only{otherwise}.",
+        )
+
+
+def _random_layer(model: tf_keras.Model, inputs: list[Any]) -> str | None:
+    """The first layer that computes something else when it is called again on the same inputs."""
+    import tensorflow as tf
+
+    values = dict(zip(map(id, model.inputs), inputs, strict=True))
+
+    def value_of(argument: Any) -> Any:
+        return values.get(id(argument), argument)
+
+    for node in ordered_nodes(model):
+        if node.is_input:
+            continue
+        args, kwargs = tf.nest.map_structure(value_of, (node.call_args, node.call_kwargs))
+        outputs = []
+        for _ in range(2):
+            if node.layer.stateful and hasattr(node.layer, "reset_states"):
+                node.layer.reset_states()
+            outputs.append(flat(node.layer(*args, **kwargs)))
+        if largest_difference(*outputs) > tolerance([node.layer]):
+            return str(node.layer.name)
+        values.update(zip(map(id, flat(node.outputs)), outputs[0], strict=True))
+    return None

@@ -131,7 +131,7 @@ def verify(pruned: tf_keras.Model, model: tf_keras.Model, blocks: Sequence[Block
         VerificationError: it is more than rounding explains.
     """
     inputs = surgery.random_inputs(model, seed)
-    return surgery.compare(run_bypassed(model, blocks, inputs), pruned(inputs, training=False), model.layers)
+    return surgery.compare(run_bypassed(model, blocks, inputs), pruned(inputs, training=False), model, inputs)
 
 
 def similarity(model: tf_keras.Model, blocks: Sequence[Block], evidence: BlockEvidence) -> list[float]:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from edgeprune.errors import RecipeError
-from edgeprune.prune.budget import TOLERANCE_POINTS, Budget, kept_fractions
+from edgeprune.prune.budget import TOLERANCE_POINTS, Budget, kept_fractions, unit_costs
 from edgeprune.prune.bundles import Plan, parted
 
 # Groups of which a bundle may stay for the sake of others, where bundles are coarse and the order misses the budget.
 _RETREATS = 16
-_EXCHANGE_WORK = 200_000  # bundles in all allocations that are tried in search of a better one
+_SEARCH_WORK = 200_000  # bundles in all allocations that are tried in one search for a better one
 ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
 
 
@@ -68,8 +68,10 @@ def counts_for_limits(plan: Plan, budget: Budget) -> np.ndarray:
         int [candidates]: bundles that each loses. What stays is at most every limit, and at least one of them less
         the tolerance, where that can be had; else the nearest, which may be above a limit by the tolerance. What there
         is still room for stays, too.
-    """
 
+    Raises:
+        RecipeError: no counts within the tolerance were found, in any order.
+    """
     excess = functools.partial(_excess, plan, budget)
     low, high = 0, len(plan.order)  # the first `low` bundles leave more than the budget
     while high - low > 1:
@@ -90,19 +92,51 @@ def counts_for_limits(plan: Plan, budget: Budget) -> np.ndarray:
             counts, reached = trial, now
         return reached, counts
 
-    def preference(candidate: tuple[float, np.ndarray]) -> tuple[bool, bool, float]:
-        away = candidate[0]
-        return abs(away) * 100 > TOLERANCE_POINTS, away > 0, abs(away)
-
     found = [(excess(plan.counts(high)), plan.counts(high))]
     for stays in [None, *list(dict.fromkeys(reversed(plan.order[:low])))[:_RETREATS]]:
         found.append(filled(stays))
-        if preference(min(found, key=preference))[:2] == (False, False):
+        if -TOLERANCE_POINTS <= found[-1][0] * 100 <= 0:
             break
-    best = min(found, key=preference)
-    if abs(best[0]) * 100 > TOLERANCE_POINTS:
-        raise _unreachable(plan, budget, best[1])
-    return _put_back(plan.order, best[1], lambda counts: excess(counts) <= 0)
+    best = min(found, key=lambda candidate: _away(candidate[0]))[1]
+    if _away(excess(best))[0]:
+        best = _nearest(plan, budget, best)
+    if _away(excess(best))[0]:
+        raise _unreachable(plan, budget, best)
+    return _put_back(plan.order, best, lambda counts: excess(counts) <= 0)
+
+
+def _away(excess: float) -> tuple[bool, bool, float]:
+    """The nearest to a budget is the least of these: is it missed, or met from above, and how far is it away?"""
+    missed = abs(excess) * 100 > TOLERANCE_POINTS
+    return missed, excess > 0 and not missed, abs(excess)
+
+
+def _nearest(plan: Plan, budget: Budget, start: np.ndarray) -> np.ndarray:
+    """The counts that come nearest to the budget, or the first found that meet it; those like ``start`` come first.
+
+    Branch and bound (Land and Doig 1960, doi:10.2307/1910129): the count of one candidate after another is fixed,
+    coarse bundles first. All and none of the others bound what can be had then. It is cut short where bundles are many.
+    """
+    few, many = plan.counts(0), plan.counts(len(plan.order))
+    costs = unit_costs(plan.graph, plan.graph.groups, budget)
+    coarse = [costs[candidate.group.name] * candidate.step for candidate in plan.candidates]
+    free = sorted(np.flatnonzero(many > few).tolist(), key=lambda index: -coarse[index])
+    best, least = start, _away(_excess(plan, budget, start))
+    branches, trials = [(0, start)], 0
+    while branches and least[0] and trials * len(plan.order) <= _SEARCH_WORK:
+        depth, counts = branches.pop()
+        rest = np.isin(np.arange(len(counts)), free[depth:])
+        excess, lowest, highest = (_excess(plan, budget, np.where(rest, of, counts)) for of in (counts, many, few))
+        trials += 3
+        if _away(excess) < least:
+            best, least = counts, _away(excess)
+        if depth < len(free) and _away(min(max(0.0, lowest), highest)) < least:
+            index = free[depth]
+            for count in sorted(range(many[index] + 1), key=lambda count: -abs(count - start[index])):
+                child = counts.copy()
+                child[index] = count
+                branches.append((depth + 1, child))
+    return best
 
 
 def _excess(plan: Plan, budget: Budget, counts: np.ndarray) -> float:
@@ -130,8 +164,9 @@ def exchange(plan: Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
     """Bundles change places as long as more importance stays: one goes and others return, or one returns and others go.
 
     The order alone does not see how coarse bundles fill up a budget; where they are fine, there is little to gain, and
-    few exchanges are tried. A local search for the knapsack, as Lin 1965, doi:10.1002/j.1538-7305.1965.tb04146.x, does
-    for tours.
+    few exchanges are tried. The budget is met within the tolerance all the while: a costly bundle does not go for cheap
+    ones until little is left. A local search for the knapsack, as Lin 1965, doi:10.1002/j.1538-7305.1965.tb04146.x,
+    does for tours.
     """
     worth = [candidate.bundle_scores() for candidate in plan.candidates]
     limit = max(_excess(plan, budget, counts), 0.0)
@@ -154,14 +189,15 @@ def exchange(plan: Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
             trial[back] -= 1
         for index in parted(plan.order, trial)[1]:
             if fits(trial):
-                return _put_back([i for i in plan.order if i != gone], trial, fits)
+                trial = _put_back([i for i in plan.order if i != gone], trial, fits)
+                return trial if _excess(plan, budget, trial) * 100 >= -TOLERANCE_POINTS else None
             if index != back:
                 trial[index] += 1
         return None
 
     while True:
         for back, gone in itertools.product(movable, movable):
-            if trials * len(plan.order) > _EXCHANGE_WORK:
+            if trials * len(plan.order) > _SEARCH_WORK:
                 return counts
             if (back != gone and not counts[back]) or counts[gone] == len(worth[gone]):
                 continue
@@ -178,8 +214,8 @@ def _unreachable(plan: Plan, budget: Budget, nearest: np.ndarray) -> RecipeError
         return _shares(kept_fractions(plan.graph, plan.keep(counts), budget))
 
     return RecipeError(
-        f"Keeping {_shares(budget.limits)} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest is "
-        f"{told(nearest)}, and the largest reachable reduction leaves {told(plan.counts(len(plan.order)))}.",
+        f"Keeping {_shares(budget.limits)} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest found "
+        f"leaves {told(nearest)}, and the largest reachable reduction leaves {told(plan.counts(len(plan.order)))}.",
         fix=ASK_FOR_LESS,
     )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from edgeprune.errors import VerificationError
 from edgeprune.models.flatten import compile_like
 from edgeprune.models.graph import flat
 from edgeprune.models.rebuild import config_of, copy_layer, make_like, rebuild
-from edgeprune.models.verify import largest_difference, tolerance
+from edgeprune.models.verify import largest_difference, refuse_random, tolerance
 from edgeprune.models.verify import random_inputs as flat_random_inputs
 from edgeprune.prune.graph import Edit, Graph
 from edgeprune.prune.masking import ChannelMask
@@ -92,21 +91,25 @@ def verify(pruned: tf_keras.Model, masked: tf_keras.Model, seed: int = 0) -> flo
 
     Raises:
         VerificationError: it is more than :func:`edgeprune.models.verify.tolerance`, or an output is not a number in
-            one of the models only.
+            one of the models only; or the model draws random numbers.
     """
     inputs = random_inputs(masked, seed)
-    return compare(masked(inputs, training=False), pruned(inputs, training=False), masked.layers)
+    otherwise = "; or prune with verify = false (--no-verify)"
+    return compare(masked(inputs, training=False), pruned(inputs, training=False), masked, inputs, otherwise)
 
 
-def compare(expected: Any, found: Any, layers: Sequence[Any]) -> float:
+def compare(expected: Any, found: Any, model: tf_keras.Model, inputs: Any, otherwise: str = "") -> float:
     """The largest difference of outputs from what the oracle says; see :func:`verify`.
 
     Args:
-        layers: whose number formats decide how much is allowed.
+        model: whose number formats decide how much is allowed.
+        inputs: of both.
+        otherwise: what else can be done where the model draws random numbers.
     """
     worst = largest_difference(flat(expected), flat(found))
-    allowed = tolerance(layers)
+    allowed = tolerance(model.layers)
     if worst > allowed:
+        refuse_random(model, inputs, VerificationError, otherwise)
         raise VerificationError(
             f"The pruned model differs from the masked original by {worst:.1e} of the largest output.",
             expected=f"at most {allowed:.0e}.",

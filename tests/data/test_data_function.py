@@ -137,6 +137,8 @@ def test_fingerprint_follows_the_values():
 
 CODE_ERRORS = {
     "raising": ("def load():\n    raise KeyError('mine')", "load raised KeyError: 'mine'"),
+    "exit": ("import sys\nsys.exit(5)", r"Importing .*mydata.py raised SystemExit: 5"),
+    "exit later": ("def load():\n    raise SystemExit", "load raised SystemExit"),
     "with arguments": ("def load(a):\n    pass", "raised TypeError"),
     "absent": ("def other():\n    pass", "no function 'load' .*\nExpected: one of: other"),
     "no function": ("load = 3", "no function 'load'"),

@@ -120,6 +120,18 @@ def test_a_file_cut_anywhere_is_refused(form, twentieth, whole, cnn, outputs, tm
     _refused(cut, "cannot be read|does not hold|is empty")
 
 
+@pytest.mark.parametrize("attribute", ["keras_version", "model_config"])
+@pytest.mark.parametrize(
+    "value", [np.void(b"2.15"), h5py.Empty("S1"), np.array([2, 15])], ids=["void", "empty", "array"]
+)
+def test_attributes_that_are_no_text_are_refused(attribute, value, whole, tmp_path):
+    """An .h5 file that holds something else where text belongs is a ModelError."""
+    path = shutil.copy(whole["h5"], tmp_path / "model.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs[attribute] = value
+    _refused(path, "cannot be read")
+
+
 @pytest.mark.parametrize(
     "name", ["keras_metadata.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
 )

@@ -106,7 +106,7 @@ def test_a_limit_is_not_passed_where_it_can_be_met_from_below(graph, kind, fract
 @pytest.mark.parametrize("limits", [{"max_macs": 0.5}, {"max_params": 0.5}, {"max_params": 0.5, "max_macs": 0.6}])
 @pytest.mark.parametrize("seed", range(4))
 def test_coarse_bundles_keep_nearly_the_most_importance(graph, limits, seed):
-    """With multiples of 8, as much importance stays as in the best of all allocations, but for 2 %."""
+    """With multiples of 8, as much importance stays as in the best of all that meet the budget, but for 2 %."""
     generator = np.random.default_rng(seed)
     scores = {group.name: np.sort(generator.random(group.size))[::-1] for group in graph.groups}
     totals = {"max_macs": graph.count_macs, "max_params": graph.count_params}
@@ -119,7 +119,8 @@ def test_coarse_bundles_keep_nearly_the_most_importance(graph, limits, seed):
             keep = np.ones(len(graph.units), bool)
             for group, size in zip(graph.groups, sizes, strict=False):
                 keep[group.units[size:]] = False
-            if all(totals[what](keep) <= limit * totals[what](np.ones_like(keep)) for what, limit in limits.items()):
+            excess = (totals[what](keep) / totals[what](np.ones_like(keep)) - limit for what, limit in limits.items())
+            if -0.02 <= max(excess) <= 0:
                 yield kept(keep)
 
     keep = allocate(graph, scores, Budget(**limits), "global", Constraints(multiple=8), in_loss=True)

@@ -1,7 +1,14 @@
 """Random graphs: whatever the wiring, the pruned model equals both oracles, and its counts are the predicted ones."""
 
+import contextlib
+
 import numpy as np
 import pytest
+
+from edgeprune.errors import RecipeError
+from edgeprune.prune.allocation import allocate
+from edgeprune.prune.budget import Budget, Constraints, kept_fractions
+from edgeprune.prune.graph import analyse
 
 GRAPHS = 80
 LONG = 1120
@@ -170,3 +177,59 @@ def test_random_graphs(L, check, start):
 def test_more_random_graphs(L, check, start):
     """Eighty more random graphs hold both oracles."""
     _check_range(L, check, range(start, start + 80))
+
+
+def _random_scores(graph):
+    generator = np.random.default_rng(0)
+    return {group.name: generator.normal(size=group.size) ** 2 for group in graph.groups}
+
+
+@pytest.mark.parametrize("seed", [2001, 2003])
+def test_exchanges_stay_within_the_tolerance(L, randomize, seed):
+    """A costly bundle does not go for cheap ones that are worth more, where less than the budget would be kept then."""
+    graph = analyse(randomize(random_model(L, seed)))
+    keep = allocate(graph, _random_scores(graph), Budget(max_macs=0.5), "global", Constraints(), in_loss=True)
+    assert abs(graph.count_macs(keep) / graph.totals["macs"] - 0.5) <= 0.02
+
+
+def _reachable(graph, scores, budget):
+    """Whether one of many random numbers of the least important channels of each group meets the budget."""
+    generator = np.random.default_rng(0)
+    for _ in range(500):
+        keep = np.ones(len(graph.units), bool)
+        for group in graph.groups:
+            least = group.free[np.argsort(scores[group.name][group.free])]
+            most = min(len(least), int(group.size * Constraints.max_rate))
+            keep[group.units[least[: generator.integers(most + 1)]]] = False
+        fractions = kept_fractions(graph, keep, budget)
+        excess = max(fraction - budget.limits[what] for what, fraction in fractions.items())
+        if abs(excess) <= 0.02 and all(keep[vector].any() for vector in graph.nonempty):
+            return True
+    return False
+
+
+def _check_budgets(graph):
+    scores = _random_scores(graph)
+    for limits in ({"max_macs": 0.3}, {"max_macs": 0.5}, {"max_params": 0.7}, {"max_params": 0.5, "max_macs": 0.6}):
+        for how, in_loss in (("global", True), ("global", False), ("uniform", False)):
+            budget = Budget(**limits)
+            with contextlib.suppress(RecipeError):
+                keep = allocate(graph, scores, budget, how, Constraints(), in_loss)
+                excess = max(part - budget.limits[what] for what, part in kept_fractions(graph, keep, budget).items())
+                assert abs(excess) <= 0.02, f"{how}, {budget}: {excess:+.1%}"
+                continue
+            assert not _reachable(graph, scores, budget), f"{how}, {budget} is refused"
+
+
+@pytest.mark.parametrize("seed", [2000, 2003, 2011])
+def test_budgets_are_met_where_they_can_be(L, randomize, seed):
+    """A budget is met within two points, and refused only where no random choice of channels meets it either."""
+    _check_budgets(analyse(randomize(random_model(L, seed))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(2040, 2120, 40))
+def test_more_budgets_are_met_where_they_can_be(L, randomize, start):
+    """Forty more random graphs: no budget is refused that a random choice meets."""
+    for seed in range(start, start + 40):
+        _check_budgets(analyse(randomize(random_model(L, seed))))
