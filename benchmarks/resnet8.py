@@ -1,6 +1,6 @@
 """What builds of MLPerf Tiny's ResNet8 came to: a table of their reports.
 
-    for recipe in magnitude-int8 benchmarks/resnet8/*.toml; do for seed in 0 1; do
+    for recipe in benchmarks/resnet8/*.toml; do for seed in 0 1; do
       edgeprune build resnet8_cifar10_jpeg.h5 --data cifar10 --target rpi4 --recipe $recipe --seed $seed --out RUN
     done; done
     python benchmarks/resnet8.py RUN ... > benchmarks/results/resnet8.md
