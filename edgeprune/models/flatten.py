@@ -101,7 +101,7 @@ def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around
         given = dialect.training(layer, kwargs.pop("training", None))
         training = around.training if given is None else given
         if dialect.is_model(layer):
-            argument = args[0] if args else next(iter(kwargs.values()))  # base(x) or base(inputs=x)
+            argument = _argument(args, kwargs)
             inner = dialect.graph(layer, argument)
             nested = _Around((*around.path, layer.name), around.frozen or not layer.trainable, training)
             found = walk(dialect, inner, _in_order(dialect, inner, argument), handle, nested)
@@ -109,6 +109,11 @@ def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around
             found = handle(LayerCall(layer, args, kwargs, training, around.path, around.frozen, old_outputs))
         tensors |= zip(map(id, old_outputs), tf.nest.flatten(found), strict=True)
     return tf.nest.map_structure(standing_for, outputs)
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a layer is called with: ``base(x)`` or ``base(inputs=x)``."""
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def repeats_a_model(dialect: Dialect, layer: Any) -> bool:
@@ -131,7 +136,7 @@ def walk_steps(dialect: Dialect, call: LayerCall, handle: Handle, names: Names) 
 
     emitter = Emitter(names, names.of(call.operation))
     graph, around = _inside(dialect, call)
-    sequences = flat(call.args[0])
+    sequences = flat(_argument(call.args, call.kwargs))
     samples = [emitter.op("reshape", x, [-1, *x.shape[2:]], suffix="samples") for x in sequences]
     outputs = walk(dialect, graph, _in_order(dialect, graph, samples), handle, around)
     length = sequences[0].shape[1]
@@ -146,14 +151,15 @@ def _inside(dialect: Dialect, call: LayerCall) -> tuple[Any, _Around]:
     """The graph of the model in a wrapper, and what is around it."""
     import tensorflow as tf
 
-    shapes = [tuple(x.shape)[2:] for x in flat(call.args[0])]
+    sequences = flat(_argument(call.args, call.kwargs))
+    shapes = [tuple(x.shape)[2:] for x in sequences]
     if None in itertools.chain(*shapes):
         raise ModelError(
             f"The wrapper {call.operation.name!r} calls a model on steps whose size is not fixed: {shapes[0]}.",
             expected="steps of a fixed size, in a sequence of any length",
             fix="build the model with every dimension but the length given.",
         )
-    specs = [tf.TensorSpec((None, *shape), x.dtype) for shape, x in zip(shapes, flat(call.args[0]), strict=True)]
+    specs = [tf.TensorSpec((None, *shape), x.dtype) for shape, x in zip(shapes, sequences, strict=True)]
     graph = dialect.graph(dialect.repeated(call.operation), specs[0] if len(specs) == 1 else specs)
     frozen = call.frozen or not call.operation.trainable
     return graph, _Around((*call.path, call.operation.name), frozen, call.training)

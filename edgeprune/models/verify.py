@@ -19,7 +19,8 @@ TOLERANCE = 1e-4
 HALF_TOLERANCES = {"float16": 3e-2, "bfloat16": 1e-1}
 # Layers that look a number up: what is fed into them are small whole numbers, whatever its type.
 _LOOKUPS = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
-# Layers and operations that move numbers about, or change their type: behind them, the input itself is looked up.
+# Layers and operations that move numbers about, or change their type (a Lambda may): behind them, the input itself is
+# looked up.
 _MOVES = {
     *("Reshape", "Flatten", "Permute", "RepeatVector", "Concatenate", "Cropping1D", "Cropping2D", "ZeroPadding1D"),
     *("ZeroPadding2D", "Lambda", "Dropout", "SpatialDropout1D", "SlicingOpLambda"),

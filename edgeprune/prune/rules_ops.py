@@ -66,26 +66,29 @@ def concat(call: Call) -> Axes:
 @op("nn.depth_to_space")
 def depth_to_space(call: Call) -> Axes:
     """Every channel that comes out is made of as many as a block has positions: they go together."""
-    block, vector = int(argument(call, 1, "block_size")), call.inputs[0][-1]
-    if argument(call, 2, "data_format", "NHWC") != "NHWC":
-        return refuse(call, "puts channels first")
-    call.freeze(call.inputs[0][:-1], f"{call.name!r} moves these positions")
-    if vector is None:
-        return (None, None, None)
-    first, *others = vector.reshape(block * block, -1)
-    for other in others:
-        call.unite(first, other, f"{call.name!r} makes one channel of several")
-    return (None, None, first)
+
+    def joined(vector: Vector, positions: int) -> Vector:
+        first, *others = vector.reshape(positions, -1)
+        for other in others:
+            call.unite(first, other, f"{call.name!r} makes one channel of several")
+        return first
+
+    return _by_block(call, joined)
 
 
 @op("nn.space_to_depth")
 def space_to_depth(call: Call) -> Axes:
     """A channel becomes one for every position in a block."""
-    block, vector = int(argument(call, 1, "block_size")), call.inputs[0][-1]
+    return _by_block(call, np.tile)
+
+
+def _by_block(call: Call, channels: Callable[[Vector, int], Vector]) -> Axes:
+    """``channels``: (vector, positions in a block) → the vector that comes out."""
     if argument(call, 2, "data_format", "NHWC") != "NHWC":
         return refuse(call, "puts channels first")
+    vector = call.inputs[0][-1]
     call.freeze(call.inputs[0][:-1], f"{call.name!r} moves these positions")
-    return (None, None, None if vector is None else np.tile(vector, block * block))
+    return (None, None, None if vector is None else channels(vector, int(argument(call, 1, "block_size")) ** 2))
 
 
 @op("stack")

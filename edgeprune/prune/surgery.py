@@ -146,9 +146,8 @@ def _sliced(layer: Any, plan: LayerPlan, keep: np.ndarray) -> list[np.ndarray]:
 
 def _forget_initial_values(config: Any) -> None:
     """Initializers that hold arrays do not fit other sizes, and the weights are set anyway."""
-    for key, value in (
-        config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
-    ):
+    entries = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in entries:
         if str(key).endswith("initializer") and isinstance(value, dict):
             if _holds_numbers(value.get("config")):
                 config[key] = "zeros"

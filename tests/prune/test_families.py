@@ -147,7 +147,8 @@ def _frames(keras, length):
     frame.add(L.GlobalAveragePooling2D())
     frame.trainable = False
     i = keras.Input((length, 8, 8, 3))
-    x = L.LSTM(6, name="memory")(L.TimeDistributed(frame, name="frames")(i))
+    frames = L.TimeDistributed(frame, name="frames")
+    x = L.LSTM(6, name="memory")(frames(i) if length else frames(inputs=i))
     return keras.Model(i, L.Dense(3, name="label")(x))
 
 
