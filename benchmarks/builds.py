@@ -17,7 +17,7 @@ def build(
     Args:
         first: the name of the build that was made first; what the others have in common with it is not done again.
     """
-    from edgeprune.recipes import parse_recipe
+    from edgeprune.recipe.load import parse_recipe
 
     folder, earlier = (out / _slug(n) for n in (name, first))
     if not folder.exists() and earlier.exists():
@@ -36,7 +36,7 @@ def smaller(model: str, source: str, samples: int, out: Path) -> str:
     from edgeprune.calibration import representative_indices
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.load import load_model
-    from edgeprune.recipe import DataConfig
+    from edgeprune.recipe.config import DataConfig
 
     path = out / "data.npz"
     if not path.exists():

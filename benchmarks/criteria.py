@@ -26,8 +26,8 @@ def main() -> None:
     from edgeprune.data import InputSpec, load_data
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.models.load import load_model
-    from edgeprune.prune.criteria import CRITERIA
-    from edgeprune.recipe import DataConfig, TaskConfig
+    from edgeprune.prune.choice.criteria import CRITERIA
+    from edgeprune.recipe.config import DataConfig, TaskConfig
     from edgeprune.train.task import resolve_task
 
     steps = int(sys.argv[3]) if len(sys.argv) > 3 else 300
@@ -61,13 +61,13 @@ def _percent(evaluate, model, data, task) -> str:
 def _row(model, data, task, criterion, removed, steps) -> list[str]:
     from edgeprune.calibration import representative_indices
     from edgeprune.evaluate.accuracy import evaluate_keras
-    from edgeprune.prune import surgery
-    from edgeprune.prune.budget import Budget, Constraints
-    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
-    from edgeprune.prune.criteria import Evidence
+    from edgeprune.prune.channels import surgery
+    from edgeprune.prune.channels.compensation import fold_means, reestimate_batch_norm
+    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.choice.budget import Budget, Constraints
+    from edgeprune.prune.choice.criteria import Evidence
     from edgeprune.prune.filters import choose
-    from edgeprune.prune.graph import analyse
-    from edgeprune.recipe import FinetuneConfig
+    from edgeprune.recipe.config import FinetuneConfig
     from edgeprune.train.finetune import compile_model
 
     seen = data.train.subset(representative_indices(data.train, 2048, "stratified", 0))

@@ -13,7 +13,7 @@ def main() -> None:
 
     import_tf()
     from edgeprune.data import InputSpec, load_data
-    from edgeprune.recipe import DataConfig
+    from edgeprune.recipe.config import DataConfig
 
     side = int(sys.argv[2]) if len(sys.argv) > 2 else 32
     before = _peak_mb()

@@ -15,8 +15,8 @@ DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "coral"
 
 
 def main() -> None:
-    from edgeprune.profile.edgetpu import edgetpu_placement
-    from edgeprune.profile.flatbuffer import read
+    from edgeprune.hardware.edgetpu.summary import edgetpu_placement
+    from edgeprune.tflite.flatbuffer import read
 
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     operators = wrong = full_right = bytes_right = 0

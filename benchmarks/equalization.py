@@ -30,7 +30,7 @@ def main() -> None:
     from edgeprune.data import InputSpec, load_data
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.models.load import load_model
-    from edgeprune.recipe import DataConfig, TaskConfig
+    from edgeprune.recipe.config import DataConfig, TaskConfig
     from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
@@ -72,12 +72,12 @@ def prepare(model, steps, samples) -> None:
 
 
 def int8(model, samples, split, task) -> float:
-    from edgeprune.convert.tflite import convert
-    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.convert.converter import convert
     from edgeprune.evaluate.accuracy import evaluate_tflite
-    from edgeprune.evaluate.session import Session
     from edgeprune.progress import Progress
     from edgeprune.quantize.plan import QuantizationPlan
+    from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.session import Session
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"

@@ -37,7 +37,7 @@ def main() -> None:
 def _prepare(model_path, source, epochs):
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.load import load_model
-    from edgeprune.recipe import DataConfig, FinetuneConfig, TaskConfig
+    from edgeprune.recipe.config import DataConfig, FinetuneConfig, TaskConfig
     from edgeprune.train.task import resolve_task
 
     model = load_model(model_path)
@@ -47,8 +47,8 @@ def _prepare(model_path, source, epochs):
 
 
 def _wrapped(model, data, config):
-    from edgeprune.prune import magnitude
-    from edgeprune.recipe import WeightsConfig
+    from edgeprune.prune.weights import magnitude
+    from edgeprune.recipe.config import WeightsConfig
     from edgeprune.train.finetune import steps_per_epoch
 
     return magnitude.wrap(model, WeightsConfig(), config.epochs * steps_per_epoch(data, config))[0]
@@ -57,7 +57,7 @@ def _wrapped(model, data, config):
 def _edgeprune_epochs(model, data, task, config):
     """Yield the seconds of each epoch of ``finetune``, which runs in a thread of its own and stops after each epoch."""
     from edgeprune.progress import Progress
-    from edgeprune.prune import magnitude
+    from edgeprune.prune.weights import magnitude
     from edgeprune.train.finetune import Lessons, finetune
 
     wrapped = _wrapped(model, data, config)
@@ -86,7 +86,7 @@ def _edgeprune_epochs(model, data, task, config):
 
 def _plain_epochs(model, data, task, config):
     """Yield the seconds of each epoch of ``fit``."""
-    from edgeprune.prune import magnitude
+    from edgeprune.prune.weights import magnitude
     from edgeprune.train.finetune import VALIDATION_BATCH, compile_model, steps_per_epoch
 
     wrapped = _wrapped(model, data, config)
@@ -106,12 +106,12 @@ def _plain_epochs(model, data, task, config):
 
 
 def _evaluation(model, data, task) -> float:
-    from edgeprune.convert.tflite import convert
-    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.convert.converter import convert
     from edgeprune.evaluate.accuracy import evaluate_tflite
-    from edgeprune.evaluate.session import Session
     from edgeprune.progress import Progress
     from edgeprune.quantize.plan import QuantizationPlan
+    from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.session import Session
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"

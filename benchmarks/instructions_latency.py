@@ -23,7 +23,7 @@ from latency_accuracy import Lab, rank_correlation
 from latency_data import Point, groups, load, samples
 from latency_models import tflite_file
 
-from edgeprune.profile.latency_fit import family_weights, predict
+from edgeprune.hardware.latency.fit import family_weights, predict
 from edgeprune.target import load_target
 
 RIDGE = 1e-3

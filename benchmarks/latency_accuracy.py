@@ -19,8 +19,8 @@ import numpy as np
 from latency_bars import Row, misses, table
 from latency_data import Point, groups, load, samples
 
-from edgeprune.profile import latency_prior as prior
-from edgeprune.profile.latency_fit import COMMON, COVERED, EACH, fit, predict, range_factor
+from edgeprune.hardware.latency import prior
+from edgeprune.hardware.latency.fit import COMMON, COVERED, EACH, fit, predict, range_factor
 from edgeprune.target import Target, load_target, target_names
 
 ROOT = Path(__file__).parents[1]

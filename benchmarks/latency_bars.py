@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprune.profile.latency_fit import COVERED
+from edgeprune.hardware.latency.fit import COVERED
 
 # Median absolute error on architectures left out, at most, by the start of the device's name; where nothing is named,
 # there is no bar.

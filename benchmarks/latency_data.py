@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from latency_models import resized, tflite_file
 
-from edgeprune.profile.features import PARALLEL, caches_of, works
-from edgeprune.profile.features_edgetpu import all_integer, amounts
-from edgeprune.profile.flatbuffer import read
-from edgeprune.profile.latency_fit import Samples, family_weights
-from edgeprune.profile.latency_prior import CPU_TERMS, DTYPES, EDGETPU_TERMS, cpu_amounts, edgetpu_amounts
+from edgeprune.hardware.edgetpu.features import all_integer, amounts
+from edgeprune.hardware.latency.features import PARALLEL, caches_of, works
+from edgeprune.hardware.latency.fit import Samples, family_weights
+from edgeprune.hardware.latency.prior import CPU_TERMS, DTYPES, EDGETPU_TERMS, cpu_amounts, edgetpu_amounts
 from edgeprune.target import Target
+from edgeprune.tflite.flatbuffer import read
 
 KERNELS = {"none": "builtin", "xnnpack": "xnnpack", "edgetpu": "edgetpu"}  # by the column delegate
 FAMILIES = (

@@ -49,7 +49,7 @@ def _convert(row: Mapping[str, str]) -> bytes:
     import_tf()
     import tf_keras
 
-    from edgeprune.convert.tflite import convert
+    from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
 
     tf_keras.backend.clear_session()
@@ -155,7 +155,7 @@ def resized(graph: Any, sizes: Mapping[int, int]) -> Any:
     """A graph with other sizes along all dimensions: a whole grid of models from one conversion.
 
     Args:
-        graph: an :class:`edgeprune.profile.graph.Subgraph`.
+        graph: an :class:`edgeprune.tflite.graph.Subgraph`.
         sizes: old size to new size; sizes that do not occur in it stay.
     """
     import dataclasses

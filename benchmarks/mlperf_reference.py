@@ -20,13 +20,13 @@ def main() -> None:
     import tf_keras
 
     from edgeprune.calibration import representative_dataset, representative_indices
-    from edgeprune.convert.metadata import describe, with_metadata
-    from edgeprune.convert.tflite import convert
+    from edgeprune.convert.converter import convert
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.load import load_model
-    from edgeprune.profile.flatbuffer import parse
     from edgeprune.quantize.plan import QuantizationPlan
-    from edgeprune.recipe import DataConfig, TaskConfig
+    from edgeprune.recipe.config import DataConfig, TaskConfig
+    from edgeprune.tflite.flatbuffer import parse
+    from edgeprune.tflite.metadata import describe, with_metadata
     from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
@@ -52,10 +52,10 @@ def main() -> None:
 
 
 def accuracy(path, model, split, task) -> float:
-    from edgeprune.devices.runtime import find_runtime
     from edgeprune.evaluate.accuracy import evaluate_tflite
-    from edgeprune.evaluate.session import Session
     from edgeprune.progress import Progress
+    from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.session import Session
 
     session = Session(path, model.input_names, model.output_names, runtime=find_runtime(), threads=1)
     value, _ = evaluate_tflite(session, split, task, progress=Progress())

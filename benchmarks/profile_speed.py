@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "profile"))  # the writer of files is the tests'
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))  # the writer of files is the tests'
 
 BAR_S, BAR_MB = 1.5, 300
 MEGABYTES = 16

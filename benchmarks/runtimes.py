@@ -21,7 +21,7 @@ KERNELS = ("builtin", "default")
 RUNNER = """
 import json, sys
 import numpy as np
-from edgeprune.devices.runtime import find_runtime
+from edgeprune.runtime.interpreter import find_runtime
 from edgeprune.errors import EdgepruneError
 runtime = find_runtime(sys.argv[1])
 for model, outputs, kernels in zip(sys.argv[2::3], sys.argv[3::3], sys.argv[4::3]):

@@ -28,11 +28,11 @@ def main() -> None:
 
     import_tf()
     from edgeprune import build
+    from edgeprune.checking.check import Subject, sparse_inference
     from edgeprune.models.load import load_model
-    from edgeprune.profile.check import Subject, sparse_inference
-    from edgeprune.profile.flatbuffer import read
-    from edgeprune.recipes import parse_recipe
+    from edgeprune.recipe.load import parse_recipe
     from edgeprune.target import load_target
+    from edgeprune.tflite.flatbuffer import read
 
     dense = arguments.out / "mobilenet.keras"
     if not dense.exists():
@@ -95,7 +95,7 @@ def train(source: str, epochs: int, path: Path) -> None:
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.save import save_model
     from edgeprune.progress import Progress
-    from edgeprune.recipe import AugmentConfig, DataConfig, FinetuneConfig, TaskConfig
+    from edgeprune.recipe.config import AugmentConfig, DataConfig, FinetuneConfig, TaskConfig
     from edgeprune.train.finetune import Lessons, finetune
     from edgeprune.train.task import resolve_task
 

@@ -31,11 +31,11 @@ def main() -> None:
 
 
 def _row(name, model, built) -> str:
-    from edgeprune.prune.allocation import allocate
-    from edgeprune.prune.budget import Budget, Constraints
-    from edgeprune.prune.criteria import CRITERIA, Evidence
-    from edgeprune.prune.graph import analyse
-    from edgeprune.prune.surgery import remove
+    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.channels.surgery import remove
+    from edgeprune.prune.choice.allocation import allocate
+    from edgeprune.prune.choice.budget import Budget, Constraints
+    from edgeprune.prune.choice.criteria import CRITERIA, Evidence
 
     times = [time.perf_counter()]
     graph = analyse(model)

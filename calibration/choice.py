@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.calibration.profiles import activation_profiles, converged_size, covering_order
-from edgeprune.calibration.sampling import representative_indices
+from edgeprune.calibration.sampling import Strategy, representative_indices
 from edgeprune.data import Split
 
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.recipe import CalibrationConfig
+    from edgeprune.recipe.config import CalibrationConfig
 
 AUTO_START, AUTO_LIMIT = 32, 1024
 AUTO_GROWTH = 0.02  # of a channel's range, on average
@@ -35,7 +35,7 @@ def choose_samples(split: Split, config: CalibrationConfig, model: tf_keras.Mode
     Returns:
         int64 [samples], distinct positions in the split.
     """
-    strategy = "random" if config.strategy == "random" else "stratified"
+    strategy: Strategy = "random" if config.strategy == "random" else "stratified"
     wanted = AUTO_LIMIT if config.samples == "auto" else config.samples
     if config.strategy == "coverage":
         pool = representative_indices(split, CANDIDATES * wanted, strategy, seed)

@@ -20,10 +20,10 @@ Sample = list[np.ndarray] | dict[str, np.ndarray]
 OUTLIER_FACTOR = 10  # a sample that reaches this many times further than nearly all others sets the int8 step for all
 NARROW_RANGE = 1 / 64  # images scaled by 1/255 twice span 0..0.004
 
+Strategy = Literal["stratified", "random"]
 
-def representative_indices(
-    split: Split, samples: int, strategy: Literal["stratified", "random"] = "stratified", seed: int = 0
-) -> np.ndarray:
+
+def representative_indices(split: Split, samples: int, strategy: Strategy = "stratified", seed: int = 0) -> np.ndarray:
     """Choose samples of a split.
 
     ``stratified`` takes one sample of every class first, then each class in proportion to its size; without class

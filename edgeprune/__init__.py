@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeprune.builder import build
     from edgeprune.models.count import count
     from edgeprune.models.load import load_model
-    from edgeprune.profile import profile
+    from edgeprune.profiling.profile import profile
     from edgeprune.prune.filters import channel_groups, mask_filters, prune_filters
     from edgeprune.selection import Limits
 
@@ -25,7 +25,7 @@ _HOMES = {
     "count": "edgeprune.models.count",
     "load_model": "edgeprune.models.load",
     "mask_filters": "edgeprune.prune.filters",
-    "profile": "edgeprune.profile",
+    "profile": "edgeprune.profiling.profile",
     "prune_filters": "edgeprune.prune.filters",
 }
 

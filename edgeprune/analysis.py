@@ -17,16 +17,16 @@ from edgeprune.context import Trust, versions
 from edgeprune.errors import ModelError, RecipeError, UsageError
 from edgeprune.files import locked, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
-from edgeprune.prune.sensitivity import RATES
-from edgeprune.recipe import FiltersConfig, Recipe
+from edgeprune.prune.choice.sensitivity import RATES
+from edgeprune.recipe.config import FiltersConfig, Recipe
 
 if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data import Data, Split
-    from edgeprune.prune.criteria import Scores
-    from edgeprune.prune.graph import Graph, Group
-    from edgeprune.prune.sensitivity import Curves, Orders
+    from edgeprune.prune.channels.graph import Graph, Group
+    from edgeprune.prune.choice.criteria import Scores
+    from edgeprune.prune.choice.sensitivity import Curves, Orders
     from edgeprune.train.task import Task
 
 SAMPLES = 1024
@@ -149,8 +149,8 @@ def _analyse(
     model: tf_keras.Model, data: Data, task: Task, request: _Request, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     from edgeprune.calibration import representative_indices
-    from edgeprune.prune.graph import analyse
-    from edgeprune.prune.sensitivity import Journal, measure
+    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.choice.sensitivity import Journal, measure
 
     graph = analyse(model)
     if all(group.frozen for group in graph.groups):
@@ -169,7 +169,7 @@ def _analyse(
 def _scores(graph: Graph, data: Data, task: Task, request: _Request) -> Scores:
     """The importance of every channel, from training samples where the criterion looks at data."""
     from edgeprune.calibration import representative_indices
-    from edgeprune.prune.criteria import CRITERIA, Evidence
+    from edgeprune.prune.choice.criteria import CRITERIA, Evidence
 
     if request.criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {request.criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
@@ -180,8 +180,8 @@ def _scores(graph: Graph, data: Data, task: Task, request: _Request) -> Scores:
 
 def _recommended(graph: Graph, curves: Curves, order: Orders, request: _Request) -> dict[str, float] | RecipeError:
     """The rate of each group by the allocation "sensitivity" under the recipe's budget; or why there is none."""
-    from edgeprune.prune.allocation import allocate
-    from edgeprune.prune.budget import Budget, Constraints
+    from edgeprune.prune.choice.allocation import allocate
+    from edgeprune.prune.choice.budget import Budget, Constraints
 
     filters = request.filters
     constraints = Constraints(filters.min_channels, 1, filters.protect, filters.layer_rates)
@@ -204,7 +204,7 @@ def _document(
     task: Task,
     request: _Request,
 ) -> dict[str, Any]:
-    from edgeprune.prune.budget import unit_savings
+    from edgeprune.prune.choice.budget import unit_savings
 
     everything = np.ones(len(graph.units), bool)
     saves = {

@@ -15,8 +15,8 @@ from edgeprune.errors import DataError, EdgepruneError, MissingError, UsageError
 from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
-from edgeprune.recipe import Recipe
-from edgeprune.recipes import load_recipe
+from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.load import load_recipe
 from edgeprune.selection import Limits
 from edgeprune.target import Target, load_target
 
@@ -198,9 +198,9 @@ def _name(source: Any) -> str:
 def _context(
     source: Any, recipe: Recipe, target: Target, seed: int, deterministic: bool, trust: Trust, progress: Progress
 ) -> Context:
-    from edgeprune.convert.compilers import compiler_version
-    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.hardware.compilers import compiler_version
     from edgeprune.models.hash import model_hash
+    from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.train.determinism import start
 
     start(seed, deterministic)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune._version import __version__
 from edgeprune.errors import UsageError
 from edgeprune.progress import Progress
-from edgeprune.recipe import Recipe
+from edgeprune.recipe.config import Recipe
 from edgeprune.target import Target
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import output_errors, sha256_file, sha256_json, write_json
-from edgeprune.recipe import Config
+from edgeprune.recipe.config import Config
 
 if TYPE_CHECKING:
     from edgeprune.context import Context

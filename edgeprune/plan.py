@@ -12,7 +12,7 @@ from edgeprune import stages
 from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
 from edgeprune.quantize.plan import quantization_plan
-from edgeprune.recipe import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
+from edgeprune.recipe.config import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
 from edgeprune.target import Target
 
 MODEL = "model"

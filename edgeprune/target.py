@@ -75,7 +75,7 @@ class Accelerator(Facts):
 
 
 class CompilerSettings(Facts):
-    """``[compiler]``: the vendor's compiler for this target, see :mod:`edgeprune.convert.compilers`."""
+    """``[compiler]``: the vendor's compiler for this target, see :mod:`edgeprune.hardware.compilers`."""
 
     name: Literal["edgetpu", "vela"]
     arguments: tuple[str, ...] = ()  # what it is told beside the model
@@ -84,7 +84,10 @@ class CompilerSettings(Facts):
 
 
 class CpuSeconds(Facts):
-    """Seconds that one core takes for one unit of each kind of work; :mod:`edgeprune.profile.features` counts them."""
+    """Seconds that one core takes for one unit of each kind of work.
+
+    :mod:`edgeprune.hardware.latency.features` counts the units.
+    """
 
     conv_macs: Amount  # multiply-accumulates of convolutions as matrix products, output channels padded to the vectors
     conv_elements: Amount  # read and written by these products: packing in, rescaling and clamping out
@@ -108,7 +111,7 @@ class SecondsByDType(Facts):
 
 
 class EdgeTpuSeconds(Facts):
-    """Seconds for one unit of each kind of work on an Edge TPU (:mod:`edgeprune.profile.features_edgetpu`)."""
+    """Seconds for one unit of each kind of work on an Edge TPU (:mod:`edgeprune.hardware.edgetpu.features`)."""
 
     array_cycles: Amount  # of matrix products: rows x blocks of 64 inputs x blocks of 64 outputs
     depthwise_cycles: Amount  # rows x window x blocks of 64 channels
@@ -144,7 +147,7 @@ class EdgeTpuLatency(Coefficients):
 
 
 class LatencyModel(Facts):
-    """``[latency]``: coefficients of :mod:`edgeprune.profile.latency`."""
+    """``[latency]``: coefficients of :mod:`edgeprune.hardware.latency.estimate`."""
 
     version: str
     kernels: Literal["builtin", "xnnpack", "edgetpu"]  # what an estimate is for unless another is asked for

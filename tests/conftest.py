@@ -9,6 +9,8 @@ from pathlib import Path
 import filelock
 import pytest
 
+pytest_plugins = ["artifacts"]  # tests/support
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -75,6 +77,6 @@ def tiny_data(tiny_model):
 
 def digits(model):
     from edgeprune.data import InputSpec, load_data
-    from edgeprune.recipe import DataConfig
+    from edgeprune.recipe.config import DataConfig
 
     return load_data("demo", DataConfig(scale=1 / 255), InputSpec.of(model), seed=0)

@@ -11,7 +11,7 @@ import pytest
 from edgeprune.builder import build
 from edgeprune.errors import ModelError
 from edgeprune.progress import Progress
-from edgeprune.recipes import load_recipe, parse_recipe
+from edgeprune.recipe.load import load_recipe, parse_recipe
 
 RECIPES = {
     "float16": ["float32", "float16"],

@@ -7,7 +7,7 @@ import pytest
 import edgeprune
 from edgeprune.builder import _with_verify
 from edgeprune.errors import UsageError, VerificationError
-from edgeprune.recipes import load_recipe
+from edgeprune.recipe.load import load_recipe
 
 
 def test_verify_overrides_the_recipe():

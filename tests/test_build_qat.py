@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import edgeprune
-from edgeprune.profile.flatbuffer import parse, read
-from edgeprune.profile.size import kernels
-from edgeprune.recipes import parse_recipe
+from edgeprune.recipe.load import parse_recipe
+from edgeprune.tflite.flatbuffer import parse, read
+from edgeprune.tflite.size import kernels
 
 # Recipe → the variants that it adds to float32 and int8.
 RECIPES = {
@@ -136,7 +136,7 @@ def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):
 
 def test_any_calibration_goes_with_training(model_file, tmp_path):
     """The samples of the first ranges are in the manifest; the file has the ranges that training left."""
-    from edgeprune.convert.tflite import convert
+    from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
 
     calibration = {"samples": "auto", "strategy": "coverage", "range": "percentile", "percentile": 95}

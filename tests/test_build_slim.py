@@ -5,7 +5,7 @@ import json
 import pytest
 
 import edgeprune
-from edgeprune.recipes import parse_recipe
+from edgeprune.recipe.load import parse_recipe
 
 TINY = {"finetune": {"epochs": 1}, "distill": {}}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import RecipeError, VerificationError
-from edgeprune.recipe import WeightsConfig
-from edgeprune.recipes import load_recipe, parse_recipe
+from edgeprune.recipe.config import WeightsConfig
+from edgeprune.recipe.load import load_recipe, parse_recipe
 from edgeprune.stages.sparse import check_sparse, choose_layers
 
 
@@ -116,7 +116,7 @@ def test_recipes_that_cannot_lead_there_are_refused(table):
 
 def test_excluding_too_much_is_refused():
     """Two thirds are counted over all 1x1 convolutions, the excluded ones too."""
-    from edgeprune.prune.sparse_inference import Node
+    from edgeprune.hardware.xnnpack.sparse_inference import Node
 
     nodes = [Node(name, "Conv2D", "convolution", (), (), weights=size) for name, size in (("a", 100), ("b", 900))]
     assert choose_layers(nodes, WeightsConfig(sparsity=0.8, exclude=("a",))) == ["b"]

@@ -9,7 +9,7 @@ import pytest
 from edgeprune.errors import DataError
 from edgeprune.pipeline import Artifact, Run, Step, stage
 from edgeprune.progress import Progress
-from edgeprune.recipe import Config
+from edgeprune.recipe.config import Config
 
 
 class Number(Config):

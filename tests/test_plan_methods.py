@@ -4,7 +4,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.plan import make_plan
-from edgeprune.recipes import parse_recipe
+from edgeprune.recipe.load import parse_recipe
 from edgeprune.target import load_target
 
 LAYERS, SPARSIFY, FILTERS = {"layers": {"remove": 1}}, {"sparsify": {"bn_l1": 0.1}}, {"filters": {"rate": 0.5}}

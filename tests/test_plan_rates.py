@@ -8,7 +8,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.plan import make_plan
-from edgeprune.recipes import parse_recipe
+from edgeprune.recipe.load import parse_recipe
 from edgeprune.target import load_target
 
 MODES = {"modes": ["float32", "int8"]}

@@ -4,10 +4,10 @@ import pytest
 
 import edgeprune
 from edgeprune.errors import RecipeError
-from edgeprune.profile.flatbuffer import read
-from edgeprune.profile.size import kernels
-from edgeprune.recipe import Recipe
-from edgeprune.recipes import load_recipe, parse_recipe
+from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.load import load_recipe, parse_recipe
+from edgeprune.tflite.flatbuffer import read
+from edgeprune.tflite.size import kernels
 
 FORMATS = ["float16", "dynamic", "int8", "int16x8", "qat", "pqat", "cluster-int8", "pcqat", "mixed"]
 PRUNING = ["magnitude", "filters", "slim", "gradual", "lottery", "compact", "sparse"]

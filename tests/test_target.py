@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import TargetError
-from edgeprune.profile.versions import PACKAGES
 from edgeprune.target import load_target, target_names
+from edgeprune.tflite.versions import PACKAGES
 
 FOLDER = Path(__file__).parents[1] / "targets"
 # Path of a number: the range that a real board can lie in, in the unit of its name.
@@ -123,8 +123,8 @@ def test_aliases_name_one_target_each():
 @pytest.mark.parametrize("name", target_names())
 def test_compilers_are_known(name):
     """A target's compiler has a module; what has no prediction is required."""
-    from edgeprune.convert.compilers import COMPILERS
-    from edgeprune.profile.target_placement import PREDICTORS
+    from edgeprune.hardware.compilers import COMPILERS
+    from edgeprune.hardware.target_placement import PREDICTORS
 
     compiler = load_target(name).compiler
     if compiler is not None:

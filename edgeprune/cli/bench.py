@@ -12,7 +12,7 @@ import click
 from edgeprune.cli.options import device_options
 
 if TYPE_CHECKING:
-    from edgeprune.devices.sample import Sample
+    from edgeprune.evaluate.sample import Sample
 
 
 @click.command()
@@ -128,7 +128,7 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
 
     import_tf()
     from edgeprune.builder import resolve_recipe
-    from edgeprune.devices.sample import load_sample
+    from edgeprune.evaluate.sample import load_sample
 
     return load_sample(files[0], data, resolve_recipe(recipe).data)
 

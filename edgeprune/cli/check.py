@@ -12,7 +12,7 @@ from edgeprune.cli.options import load_given, model_options
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.profile.check import Finding, Subject
+    from edgeprune.checking.check import Finding, Subject
     from edgeprune.target import Target
 
 
@@ -46,9 +46,9 @@ def check(model: Path, target: str, trust_model: bool, custom_objects: Path | No
 
 
 def _file(path: Path, target: Target) -> list[Finding]:
-    from edgeprune.profile.check import Subject
-    from edgeprune.profile.check import check as find
-    from edgeprune.profile.flatbuffer import read
+    from edgeprune.checking.check import Subject
+    from edgeprune.checking.check import check as find
+    from edgeprune.tflite.flatbuffer import read
 
     return find([Subject(path, read(path))], target)
 
@@ -56,7 +56,7 @@ def _file(path: Path, target: Target) -> list[Finding]:
 def _keras(model: tf_keras.Model, target: Target) -> list[Finding]:
     import tempfile
 
-    from edgeprune.profile.check import check as find
+    from edgeprune.checking.check import check as find
 
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         subjects, refused = _subjects(model, target, Path(folder))
@@ -65,9 +65,9 @@ def _keras(model: tf_keras.Model, target: Target) -> list[Finding]:
 
 def _subjects(model: tf_keras.Model, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
     """The conversions that worked, and for those that did not, the converter's words."""
-    from edgeprune.convert.trial import trial_modes, trial_subject
+    from edgeprune.checking.check import Finding
+    from edgeprune.checking.trial import trial_modes, trial_subject
     from edgeprune.errors import ConversionError
-    from edgeprune.profile.check import Finding
 
     subjects, refused = [], []
     for mode in trial_modes(target):

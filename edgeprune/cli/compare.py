@@ -23,7 +23,7 @@ def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | 
     """Two .tflite files A and B side by side: sizes, memory, MACs, operators, and accuracy if data is given."""
     import json
 
-    from edgeprune.profile.compare import compare as compare_files
+    from edgeprune.profiling.compare import compare as compare_files
 
     found = compare_files(a, b, target)
     found["accuracy"] = _accuracy((a, b), data, recipe) if data else None
@@ -50,7 +50,7 @@ def _accuracy(paths: tuple[str, str], data: str, recipe: str | None) -> dict[str
 def _tables(found: dict[str, Any]) -> Iterator[Table]:
     from rich.table import Table
 
-    from edgeprune.profile.compare import FIGURES
+    from edgeprune.profiling.compare import FIGURES
 
     whole = Table(title=f"A: {found['a']}\nB: {found['b']}")
     for name in ("", "A", "B", "change"):

@@ -20,6 +20,6 @@ def init(force: bool) -> None:
     path = Path("edgeprune.toml")
     if path.exists() and not force:
         raise UsageError(f"{path} is already there.", fix="use --force to replace it.")
-    template = importlib.resources.files("edgeprune.recipes").joinpath("template.toml.txt")
+    template = importlib.resources.files("edgeprune.recipe").joinpath("template.toml.txt")
     write_bytes(path, template.read_bytes())
     click.echo(f"Wrote {path}. Edit it, then: edgeprune build MODEL --data FOLDER --target rpi4")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edgeprune.profile.latency import AnyKernels
+    from edgeprune.hardware.latency.estimate import AnyKernels
 
 
 @click.command()
@@ -31,7 +31,7 @@ def profile(
     """Size, memory and operators of a .tflite FILE, and how long it should take on the target."""
     import json
 
-    from edgeprune.profile import profile as profile_file
+    from edgeprune.profiling.profile import profile as profile_file
     from edgeprune.target import load_target, with_runtime
 
     chosen = load_target(target)

@@ -75,7 +75,7 @@ def fit(
     """
     from edgeprune.errors import TargetError, UsageError
     from edgeprune.files import output_errors
-    from edgeprune.profile import measurements
+    from edgeprune.hardware.latency import measurements
     from edgeprune.target import load_target, to_toml
 
     path = out or Path(f"{name}.toml")
@@ -103,7 +103,7 @@ def _measure(device: str, files: tuple[Path, ...], table: Path, base: Target, se
     from edgeprune.devices import table as rows
     from edgeprune.devices.bench import bench
     from edgeprune.devices.protocol import Job
-    from edgeprune.profile.latency import available
+    from edgeprune.hardware.latency.estimate import available
 
     def keep(result: dict[str, Any]) -> None:
         rows.append(table, [result])

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeprune.convert.refusals import layer_of
-from edgeprune.profile.flatbuffer import parse
 from edgeprune.quantize.plan import RULES, QuantizationPlan
+from edgeprune.tflite.flatbuffer import parse
 
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.profile.graph import Operator, Subgraph
+    from edgeprune.tflite.graph import Operator, Subgraph
 
 SELECT_PREFIX = "Flex"
 # These move between formats, or do not compute with values.

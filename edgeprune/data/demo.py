@@ -61,7 +61,8 @@ def demo_model(seed: int = 0) -> tf_keras.Model:
     """An untrained CNN in the manner of MobileNet: a 3x3 stem, then depthwise and 1x1 convolutions, a residual add.
 
     It has the parts that matter to pruning, and it is what XNNPACK's sparse inference wants
-    (:mod:`edgeprune.prune.sparse_inference`): hence the three equal channels, because that takes only colour images.
+    (:mod:`edgeprune.hardware.xnnpack.sparse_inference`): hence the three equal channels, because that takes only colour
+    images.
 
     Input float32 (16, 16, 1), pixels 0..255; output softmax over 10 classes. About 22,000 parameters.
 
@@ -121,7 +122,7 @@ def train_demo_model(seed: int = 0, *, deterministic: bool = False) -> tf_keras.
     import tensorflow as tf
 
     from edgeprune.data.load import load_data
-    from edgeprune.recipe import DataConfig
+    from edgeprune.recipe.config import DataConfig
 
     if deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -24,7 +24,7 @@ from edgeprune.data.stream import StreamStore
 from edgeprune.errors import DataError
 
 if TYPE_CHECKING:
-    from edgeprune.recipe import DataConfig
+    from edgeprune.recipe.config import DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
 SOURCES = "a folder of class folders, an .npz file, package.module:function, file.py:function, or demo."

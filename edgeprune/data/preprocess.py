@@ -11,7 +11,7 @@ from edgeprune.errors import DataError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from edgeprune.recipe import DataConfig
+    from edgeprune.recipe.config import DataConfig
 
 CHANNELS = {"grayscale": 1, "rgb": 3}
 

@@ -16,7 +16,7 @@ from edgeprune.errors import DeviceError, UsageError
 from edgeprune.files import sha256_file
 
 if TYPE_CHECKING:
-    from edgeprune.devices.sample import Sample
+    from edgeprune.evaluate.sample import Sample
 
 
 def bench(
@@ -107,13 +107,13 @@ def _named(file: Path, result: dict[str, Any], target: str | None) -> dict[str, 
 
 def _check(file: Path) -> None:
     """A damaged file must not reach a device: it could crash the runtime there."""
-    from edgeprune.profile.flatbuffer import parse, read_bytes
+    from edgeprune.tflite.flatbuffer import parse, read_bytes
 
     parse(read_bytes(file), name=str(file))
 
 
 def _add_accuracy(results: Sequence[dict[str, Any]], sample: Sample | None) -> None:
-    from edgeprune.devices.sample import compare_outputs, host_outputs
+    from edgeprune.evaluate.sample import compare_outputs, host_outputs
 
     for result in results:
         outputs = result.pop("outputs", None)

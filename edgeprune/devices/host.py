@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeprune.devices import runner
 from edgeprune.devices.protocol import Completed, Device, Info, plain_name
-from edgeprune.devices.runner import cpu_model, random_input
-from edgeprune.devices.runtime import Kernels, Runtime, find_runtime
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import execute
+from edgeprune.runtime import runner
+from edgeprune.runtime.interpreter import Kernels, Runtime, find_runtime
+from edgeprune.runtime.runner import cpu_model, random_input
 
 __all__ = ["MIN_RUNS", "Host", "cpu_model", "measure_latency", "random_input"]
 

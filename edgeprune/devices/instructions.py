@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices import runner
 from edgeprune.devices.emulator import LOG
 from edgeprune.devices.emulator_home import SETUP
 from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
+from edgeprune.runtime import runner
 
 _GUEST = Path(__file__).with_name("emulator_guest.py")
 _JOB = "job.json"
@@ -73,8 +73,8 @@ def by_operator(device: Device, file: Path, delegate: str = "default") -> list[d
     Returns:
         In the order in which they run: type ('CONV_2D'), name (of the first output), instructions.
     """
-    from edgeprune.devices.prefixes import prefixes
-    from edgeprune.profile.flatbuffer import parse, read_bytes
+    from edgeprune.tflite.flatbuffer import parse, read_bytes
+    from edgeprune.tflite.prefixes import prefixes
 
     content = read_bytes(file)
     graph = parse(content, str(file)).subgraphs[0]
@@ -96,7 +96,7 @@ def by_operator(device: Device, file: Path, delegate: str = "default") -> list[d
 
 
 def _is_sparse(file: Path) -> bool:
-    from edgeprune.profile.flatbuffer import read
+    from edgeprune.tflite.flatbuffer import read
 
     return any(tensor.sparsity for tensor in read(file).subgraphs[0].tensors)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices import runner
 from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelError, UsageError
+from edgeprune.runtime import runner
 
 TIMEOUT_S = 1800.0
 WARMUP = 5

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from edgeprune.devices.protocol import Completed, Device, Info, plain_name
-from edgeprune.devices.runner import FOLDER_PREFIX
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import Ended
+from edgeprune.runtime.runner import FOLDER_PREFIX
 
 SHORT_S, COPY_S = 30.0, 300.0
 # What a script printed stands between these: login files may print before it, and a missing end means that the

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data import Split
-    from edgeprune.evaluate.session import Session
+    from edgeprune.runtime.session import Session
     from edgeprune.train.task import Task
 
 BATCH = 250

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import UsageError
-from edgeprune.profile.flatbuffer import read
+from edgeprune.tflite.flatbuffer import read
 
 if TYPE_CHECKING:
-    from edgeprune.recipe import DataConfig
+    from edgeprune.recipe.config import DataConfig
 
 BATCH = 250
 
@@ -35,8 +35,8 @@ def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfi
         UsageError: a file is not a classifier with one output, or takes other inputs than the first.
     """
     from edgeprune.data import InputSpec, data_errors, load_data
-    from edgeprune.devices.runtime import find_runtime
-    from edgeprune.evaluate.session import Session
+    from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.session import Session
 
     require_same_inputs([Path(path) for path in paths])
     spec = _spec(paths[0])

@@ -11,15 +11,16 @@ import numpy as np
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.load import load_model
 from edgeprune.models.rebuild import refuse_idle
-from edgeprune.prune import allocation, surgery
-from edgeprune.prune.budget import Budget, Constraints
-from edgeprune.prune.criteria import CRITERIA, Evidence, Scores
-from edgeprune.prune.graph import Graph, Group, analyse
+from edgeprune.prune.channels import surgery
+from edgeprune.prune.channels.graph import Graph, Group, analyse
+from edgeprune.prune.choice import allocation
+from edgeprune.prune.choice.budget import Budget, Constraints
+from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores
 
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.prune.sensitivity import Curves
+    from edgeprune.prune.choice.sensitivity import Curves
 
     MeasureCurves = Callable[[Graph, Scores], Curves]
 
@@ -68,13 +69,13 @@ def prune_filters(
         model: of tf_keras or Keras 3; it is not changed.
         rate: fraction of filters removed, in (0, 1); or
         max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1); or both.
-        criterion: a key of :data:`edgeprune.prune.criteria.CRITERIA`.
-        allocation: how much each group loses; see :func:`edgeprune.prune.allocation.allocate`.
+        criterion: a key of :data:`edgeprune.prune.choice.criteria.CRITERIA`.
+        allocation: how much each group loses; see :func:`edgeprune.prune.choice.allocation.allocate`.
         constraints: what every layer keeps; None: one channel, any multiple, nothing protected.
         evidence: data, for criteria that need it.
         verify: compare with the oracle on random inputs.
         curves: for the allocation "sensitivity": ``(graph, scores) -> curves``, by
-            :func:`edgeprune.prune.sensitivity.measure` on validation data.
+            :func:`edgeprune.prune.choice.sensitivity.measure` on validation data.
 
     Returns:
         The new model, what it lost, and how far it is from the oracle.

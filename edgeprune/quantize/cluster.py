@@ -18,7 +18,7 @@ from edgeprune.quantize.structure import Structure
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.recipe import ClusterConfig
+    from edgeprune.recipe.config import ClusterConfig
 
 # Depthwise kernels have few weights and lose much; tfmot's clustering leaves them alone, too.
 CLUSTERABLE = frozenset({"Conv1D", "Conv2D", "Conv2DTranspose", "Dense"})

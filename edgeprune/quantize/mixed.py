@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from edgeprune.devices.runtime import Runtime
-from edgeprune.evaluate.origin import error_by_tensor
+from edgeprune.runtime.interpreter import Runtime
+from edgeprune.runtime.origin import error_by_tensor
 
 Tensors = tuple[str, ...]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from edgeprune.recipe import IO, Mode, Recipe
+from edgeprune.recipe.config import IO, Mode, Recipe
 from edgeprune.target import Target
 
 Ranges = Literal["minmax", "percentile", "mse"]

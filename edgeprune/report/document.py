@@ -84,7 +84,7 @@ def assemble(
 def environment() -> dict[str, str]:
     """What the build ran on."""
     from edgeprune.devices.host import cpu_model
-    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.runtime.interpreter import find_runtime
 
     return {**versions(), "runtime": find_runtime().version, "platform": platform.platform(), "cpu": cpu_model()}
 

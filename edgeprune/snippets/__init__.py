@@ -64,7 +64,7 @@ def _facts(
     outputs: Sequence[str],
     labels: Sequence[str] | None,
 ) -> dict[str, Any]:
-    from edgeprune.profile.flatbuffer import read
+    from edgeprune.tflite.flatbuffer import read
 
     content = read(model)
     graph = content.subgraphs[0]

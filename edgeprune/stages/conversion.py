@@ -12,7 +12,7 @@ from edgeprune.errors import VerificationError
 from edgeprune.files import write_bytes
 from edgeprune.pipeline import Artifact, stage
 from edgeprune.quantize.plan import QuantizationPlan
-from edgeprune.recipe import CalibrationConfig, Config, Mode
+from edgeprune.recipe.config import CalibrationConfig, Config, Mode
 from edgeprune.stages.sparse import check_sparse
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def representative(
 @stage("target", "compiler")
 def compile_model(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The vendor's compiler makes the file for the accelerator; nothing where it may be missing and is."""
-    from edgeprune.convert.compilers import compile_for
+    from edgeprune.hardware.compilers import compile_for
 
     made = compile_for(context.target, artifact.files["tflite"], context.folder)
     if made is None:
@@ -81,7 +81,7 @@ def finish(
     artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Any
 ) -> Artifact:
     """Convert, check, and hand on the file."""
-    from edgeprune.convert.tflite import convert as convert_model
+    from edgeprune.convert.converter import convert as convert_model
 
     plan = _as_trained(artifact, plan, model)
     content = convert_model(model, plan, samples)
@@ -139,9 +139,9 @@ def write(
 def _described(content: bytes, plan: QuantizationPlan, context: Context, model: tf_keras.Model) -> bytes:
     """The file with TFLite metadata: what its inputs are, what its outputs mean, what it needs."""
     from edgeprune._version import __version__
-    from edgeprune.convert.metadata import describe, with_metadata
-    from edgeprune.profile.flatbuffer import parse
-    from edgeprune.profile.versions import format_version, min_runtime
+    from edgeprune.tflite.flatbuffer import parse
+    from edgeprune.tflite.metadata import describe, with_metadata
+    from edgeprune.tflite.versions import format_version, min_runtime
 
     data, task = context.required()
     file = parse(content)
@@ -167,8 +167,8 @@ def check_zeros_kept(path: Path, expected: list[dict[str, Any]]) -> None:
     Raises:
         VerificationError: the file has fewer zeros than the Keras model had.
     """
-    from edgeprune.profile.flatbuffer import read
-    from edgeprune.profile.size import kernels
+    from edgeprune.tflite.flatbuffer import read
+    from edgeprune.tflite.size import kernels
 
     if not expected:
         return
@@ -199,8 +199,8 @@ def check_clusters_kept(path: Path, expected: list[dict[str, Any]], mode: Mode, 
     Raises:
         VerificationError: the file has no kernel of that size with so few different weights.
     """
-    from edgeprune.profile.flatbuffer import read
-    from edgeprune.profile.size import kernels
+    from edgeprune.tflite.flatbuffer import read
+    from edgeprune.tflite.size import kernels
 
     left = kernels(read(path)) if expected else []
     lost = []

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import Config, FiltersConfig
+from edgeprune.recipe.config import Config, FiltersConfig
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
-    from edgeprune.prune.budget import Budget
-    from edgeprune.prune.criteria import Scores
-    from edgeprune.prune.graph import Graph
-    from edgeprune.prune.sensitivity import Curves
+    from edgeprune.prune.channels.graph import Graph
+    from edgeprune.prune.choice.budget import Budget
+    from edgeprune.prune.choice.criteria import Scores
+    from edgeprune.prune.choice.sensitivity import Curves
 
 
 class FiltersStageConfig(Config):
@@ -30,12 +30,12 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     """Remove the least important filters and neurons, verify, and repair what can be repaired without training."""
     from edgeprune.calibration import representative_indices
     from edgeprune.evaluate.accuracy import evaluate_keras
-    from edgeprune.prune import surgery
-    from edgeprune.prune.budget import Constraints
-    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
-    from edgeprune.prune.criteria import Evidence
+    from edgeprune.prune.channels import surgery
+    from edgeprune.prune.channels.compensation import fold_means, reestimate_batch_norm
+    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.choice.budget import Constraints
+    from edgeprune.prune.choice.criteria import Evidence
     from edgeprune.prune.filters import choose, removed_channels
-    from edgeprune.prune.graph import analyse
 
     data, task = context.required()
     settings, original = config.filters, artifact.facts["original"]
@@ -76,7 +76,7 @@ def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Sc
     A broken-off stage goes on with the order that it had: scores from data may differ in their last digits.
     """
     from edgeprune.calibration import representative_indices
-    from edgeprune.prune import sensitivity
+    from edgeprune.prune.choice import sensitivity
 
     data, task = context.required()
     sample = data.validation.subset(
@@ -88,7 +88,7 @@ def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Sc
 
 def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: dict[str, Any]) -> Budget:
     """The budget of one step, relative to the model as it is now; errors of earlier steps do not add up."""
-    from edgeprune.prune.budget import Budget
+    from edgeprune.prune.choice.budget import Budget
 
     settings = config.filters
     if settings.rate is not None:
@@ -111,7 +111,7 @@ def _step_rate(config: FiltersStageConfig, rate: float) -> float:
 
 def _kept(config: FiltersStageConfig, kept: float, number: int) -> float:
     """The fraction of the original kept after step ``number`` (0: before the first) if ``kept`` is to be left."""
-    from edgeprune.prune.schedule import SCHEDULES
+    from edgeprune.prune.weights.schedule import SCHEDULES
 
     settings = config.filters
     curve = SCHEDULES[settings.schedule](1 - kept, settings.power)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import MixedConfig
+from edgeprune.recipe.config import MixedConfig
 from edgeprune.stages.conversion import ConvertConfig, finish, representative, write
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
     import dataclasses
     import itertools
 
-    from edgeprune.convert.tflite import calibrate, quantize_calibrated
-    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.convert.converter import calibrate, quantize_calibrated
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.quantize.mixed import rank, search
+    from edgeprune.runtime.interpreter import find_runtime
 
     data, task = context.required()
     model = context.load(artifact)
@@ -66,10 +66,10 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 
 
 def _validation(content: bytes, model: tf_keras.Model, context: Context) -> float:
-    from edgeprune.devices.runtime import find_runtime
     from edgeprune.evaluate.accuracy import evaluate_tflite
-    from edgeprune.evaluate.session import Session
     from edgeprune.files import write_bytes
+    from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.session import Session
 
     data, task = context.required()
     path = context.folder / "trial.tflite"

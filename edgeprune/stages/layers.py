@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import Config, LayersConfig
+from edgeprune.recipe.config import Config, LayersConfig
 from edgeprune.stages.saving import with_model
 
 
@@ -20,7 +20,7 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
     """Remove the least important blocks one after the other, each removal verified."""
     from edgeprune.calibration import representative_indices
     from edgeprune.evaluate.accuracy import evaluate_keras
-    from edgeprune.prune.blocks import BlockEvidence, prune_blocks
+    from edgeprune.prune.channels.blocks import BlockEvidence, prune_blocks
 
     data, task = context.required()
     settings = config.layers

@@ -8,14 +8,14 @@ import numpy as np
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import LotteryConfig, WeightsConfig
+from edgeprune.recipe.config import LotteryConfig, WeightsConfig
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.training import TrainingConfig, train
 
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.prune.masked import MaskedModel
+    from edgeprune.prune.weights.masked import MaskedModel
 
 
 class LotteryStageConfig(TrainingConfig):
@@ -41,8 +41,8 @@ def ticket(artifact: Artifact, config: LotteryStageConfig, context: Context) -> 
     The first round trains from the initial weights and keeps the early ones; later rounds train from these, under the
     mask so far.
     """
-    from edgeprune.prune import lottery
-    from edgeprune.prune.masked import masked_model
+    from edgeprune.prune.weights import lottery
+    from edgeprune.prune.weights.masked import masked_model
 
     early, rewind = context.folder / "early.npz", config.lottery.rewind
     first = config.round == 1
@@ -68,8 +68,8 @@ def ticket(artifact: Artifact, config: LotteryStageConfig, context: Context) -> 
 @stage("data", "task", "seed", "deterministic", "trust")
 def retrain(artifact: Artifact, config: LotteryStageConfig, context: Context) -> Artifact:
     """Train the early weights under the mask; or, as the control, other random ones."""
-    from edgeprune.prune.masked import strip
-    from edgeprune.prune.weights import check
+    from edgeprune.prune.weights.engines import check
+    from edgeprune.prune.weights.masked import strip
 
     model, start = _rewound(artifact, config, context), 0 if config.control else config.lottery.rewind
     history = train(model, artifact, config, context, start_epoch=start)
@@ -80,7 +80,7 @@ def retrain(artifact: Artifact, config: LotteryStageConfig, context: Context) ->
 
 def _initial(artifact: Artifact, config: LotteryStageConfig, context: Context) -> tf_keras.Model:
     """The model before training: as the user kept it, or from its initializers."""
-    from edgeprune.prune import lottery
+    from edgeprune.prune.weights import lottery
 
     model = context.load(artifact)
     if config.lottery.initial and not config.control:
@@ -91,8 +91,8 @@ def _initial(artifact: Artifact, config: LotteryStageConfig, context: Context) -
 
 def _rewound(artifact: Artifact, config: LotteryStageConfig, context: Context) -> MaskedModel:
     """The early weights (the control: other random ones) under the mask that was found."""
-    from edgeprune.prune import lottery
-    from edgeprune.prune.masked import masked_model
+    from edgeprune.prune.weights import lottery
+    from edgeprune.prune.weights.masked import masked_model
 
     start = _initial(artifact, config, context) if config.control else context.load(artifact)
     if not config.control:
@@ -103,6 +103,6 @@ def _rewound(artifact: Artifact, config: LotteryStageConfig, context: Context) -
 
 
 def _names(model: tf_keras.Model, config: LotteryStageConfig) -> list[str]:
-    from edgeprune.prune.kernels import selected
+    from edgeprune.prune.weights.kernels import selected
 
     return selected(model, config.weights)

@@ -11,7 +11,7 @@ from edgeprune.pipeline import Artifact, stage
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.devices.runtime import Runtime
+    from edgeprune.runtime.interpreter import Runtime
 
 # Below this agreement with the Keras model, the report says where the error arises.
 LOW_AGREEMENT = 0.98
@@ -25,7 +25,7 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     The only stage that reads test data.
     """
     from edgeprune.evaluate.accuracy import evaluate_tflite
-    from edgeprune.evaluate.session import Session
+    from edgeprune.runtime.session import Session
 
     data, task = context.required()
     model = context.load(artifact)
@@ -48,7 +48,7 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
 @stage("target")
 def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
     """What the file itself tells: sizes, sparsity, memory, operator versions."""
-    from edgeprune.profile import profile as profile_file
+    from edgeprune.profiling.profile import profile as profile_file
 
     compiled = artifact.facts.get("compiled")
     found = profile_file(artifact.files["tflite"], context.target, compiled, best_compression=True)
@@ -69,7 +69,7 @@ def latency(artifact: Artifact, config: None, context: Context) -> Artifact:
 
 def _runtime(artifact: Artifact) -> Runtime:
     """The first that is installed; only TensorFlow's own interpreter has the operators of full TensorFlow."""
-    from edgeprune.devices.runtime import find_runtime
+    from edgeprune.runtime.interpreter import find_runtime
 
     return find_runtime("tensorflow" if artifact.facts["conversion"]["select_operators"] else None)
 
@@ -77,9 +77,9 @@ def _runtime(artifact: Artifact) -> Runtime:
 def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> dict[str, Any] | None:
     """The first layer after which the file departs from its Keras model, on validation samples."""
     from edgeprune.calibration import representative_dataset, representative_indices
-    from edgeprune.convert.tflite import convert
-    from edgeprune.evaluate.origin import describe, error_by_tensor
+    from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
+    from edgeprune.runtime.origin import describe, error_by_tensor
 
     data, _ = context.required()
     indices = representative_indices(data.validation, ORIGIN_SAMPLES, "stratified", seed=0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import CalibrationConfig, ClusterConfig
+from edgeprune.recipe.config import CalibrationConfig, ClusterConfig
 from edgeprune.stages.conversion import representative
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.training import TrainingConfig, train

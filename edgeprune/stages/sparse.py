@@ -11,9 +11,9 @@ import numpy as np
 
 from edgeprune.context import Context
 from edgeprune.errors import RecipeError, VerificationError
+from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS, Node
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.prune.sparse_inference import MIN_ZEROS, Node
-from edgeprune.recipe import Config, WeightsConfig
+from edgeprune.recipe.config import Config, WeightsConfig
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class PrepareSparseConfig(Config):
 @stage()
 def prepare_sparse(artifact: Artifact, config: PrepareSparseConfig, context: Context) -> Artifact:
     """Rewrite the model for XNNPACK's sparse kernels, and choose the layers to prune; refuse what cannot qualify."""
-    from edgeprune.prune.sparse_prepare import prepare, require_qualified
+    from edgeprune.prune.sparse.prepare import prepare, require_qualified
 
     prepared = prepare(context.load(artifact))
     require_qualified(prepared)
@@ -82,8 +82,8 @@ def check_sparse(path: Path, model: tf_keras.Model, layers: list[str]) -> None:
     Raises:
         VerificationError: one of them is not stored sparse, or XNNPACK would keep its dense kernels.
     """
-    from edgeprune.profile.flatbuffer import read
-    from edgeprune.profile.sparse_path import sparse_path
+    from edgeprune.hardware.xnnpack.sparse_file import sparse_path
+    from edgeprune.tflite.flatbuffer import read
 
     file = read(path)
     stored = [t.data() for t in file.subgraphs[0].tensors if t.constant and t.sparsity]

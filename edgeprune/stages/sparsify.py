@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import SparsifyConfig
+from edgeprune.recipe.config import SparsifyConfig
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.training import TrainingConfig, train
 

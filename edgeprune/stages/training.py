@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.context import Context
 from edgeprune.pipeline import Artifact, stage
-from edgeprune.recipe import AugmentConfig, Config, DistillConfig, FinetuneConfig, WeightsConfig
+from edgeprune.recipe.config import AugmentConfig, Config, DistillConfig, FinetuneConfig, WeightsConfig
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.sparse import for_sparse_inference
 
@@ -37,8 +37,8 @@ def finetune(artifact: Artifact, config: TrainingConfig, context: Context) -> Ar
 @stage("data", "task", "seed", "deterministic")
 def weights(artifact: Artifact, config: WeightsStageConfig, context: Context) -> Artifact:
     """Zero weights while fine-tuning, and take the wrappers off."""
-    from edgeprune.prune.schedule import final_epoch
-    from edgeprune.prune.weights import check, engine_for
+    from edgeprune.prune.weights.engines import check, engine_for
+    from edgeprune.prune.weights.schedule import final_epoch
     from edgeprune.train.finetune import steps_per_epoch
 
     data, _ = context.required()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import AugmentConfig
+from edgeprune.recipe.config import AugmentConfig
 from edgeprune.train.task import metric_over
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import DistillConfig
+from edgeprune.recipe.config import DistillConfig
 from edgeprune.train.task import metric_over, takes_logits
 
 if TYPE_CHECKING:

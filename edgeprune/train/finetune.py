@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.files import atomic_path
-from edgeprune.recipe import AugmentConfig, DistillConfig, FinetuneConfig
+from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
 from edgeprune.train.augmentation import augment, mixing, unmixed
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.regularization import kernels

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import SparsifyConfig
+from edgeprune.recipe.config import SparsifyConfig
 
 if TYPE_CHECKING:
     import tf_keras
@@ -56,7 +56,7 @@ def group_lasso(model: tf_keras.Model) -> Penalty:
     """
     import tensorflow as tf
 
-    from edgeprune.prune.graph import analyse
+    from edgeprune.prune.channels.graph import analyse
 
     graph = analyse(model)
     free = [unit for group in graph.groups for i, unit in enumerate(group.units.tolist()) if i not in group.reasons]

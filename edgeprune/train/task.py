@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune.code import load_function
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import TaskConfig
+from edgeprune.recipe.config import TaskConfig
 
 if TYPE_CHECKING:
     import tf_keras

@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune.calibration import choose_samples
 from edgeprune.calibration.profiles import activation_profiles, converged_size, covering_order
-from edgeprune.calibration.ranges import mse_range, percentile_range
-from edgeprune.recipe import CalibrationConfig
+from edgeprune.quantize.narrowing import mse_range, percentile_range
+from edgeprune.recipe.config import CalibrationConfig
 
 
 def test_profiles_are_the_extremes_of_every_channel(tiny_model, tiny_data):

@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.calibration import check_samples, representative_dataset, representative_indices
 from edgeprune.data import InputSpec, load_data
-from edgeprune.recipe import DataConfig
+from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((2, 2, 1),))
 TWO_INPUTS = InputSpec(((2,), (3,)), ("left", "right"))

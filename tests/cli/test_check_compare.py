@@ -11,7 +11,7 @@ def files(tmp_path_factory):
     from edgeprune._tensorflow import import_tf
 
     import_tf()
-    from edgeprune.convert.trial import trial_subject
+    from edgeprune.checking.trial import trial_subject
     from edgeprune.data import demo_model
     from edgeprune.models.save import save_model
     from edgeprune.target import load_target

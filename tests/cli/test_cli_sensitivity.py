@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from edgeprune.recipes import load_recipe
+from edgeprune.recipe.load import load_recipe
 
 RATES = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8"
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from edgeprune.data import InputSpec, demo_model, load_data, train_demo_model
 from edgeprune.data.demo import _enlarge
-from edgeprune.recipe import DataConfig
+from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((16, 16, 1),))
 

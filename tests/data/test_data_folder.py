@@ -11,7 +11,7 @@ from PIL import Image
 import edgeprune.data.folder
 from edgeprune.data import InputSpec, data_errors, load_data
 from edgeprune.errors import DataError
-from edgeprune.recipe import DataConfig
+from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((8, 8, 3),))
 

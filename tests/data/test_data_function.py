@@ -9,7 +9,7 @@ import pytest
 
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError
-from edgeprune.recipe import DataConfig
+from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((2,),))
 TWO_INPUTS = InputSpec(((2,), (3,)), ("left", "right"))

@@ -7,7 +7,7 @@ import pytest
 
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError
-from edgeprune.recipe import DataConfig
+from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((4, 4, 1),))
 

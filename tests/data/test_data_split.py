@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.data import Data, InputSpec, epoch_seed, load_data
 from edgeprune.errors import ModelError
-from edgeprune.recipe import DataConfig
+from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((1,),))
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 import edgeprune.data.stream
 from edgeprune.data import InputSpec, data_errors, load_data
 from edgeprune.errors import DataError
-from edgeprune.recipe import DataConfig
+from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((2,),))
 

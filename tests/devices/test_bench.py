@@ -13,12 +13,12 @@ import pytest
 
 from edgeprune.devices.bench import bench
 from edgeprune.devices.host import Host
-from edgeprune.devices.prefixes import prefixes
 from edgeprune.devices.protocol import DEVICES, Job
-from edgeprune.devices.sample import Sample, load_sample
 from edgeprune.errors import DeviceError, ModelError, UsageError
-from edgeprune.recipe import DataConfig
+from edgeprune.evaluate.sample import Sample, load_sample
+from edgeprune.recipe.config import DataConfig
 from edgeprune.target import load_target
+from edgeprune.tflite.prefixes import prefixes
 
 FIGURES = {"median_ms", "p95_ms", "init_ms", "first_ms", "runs", "threads", "runtime", "kernels", "device", "sha256"}
 

@@ -13,17 +13,17 @@ from click.testing import CliRunner
 
 from edgeprune.builder import build
 from edgeprune.cli import edgeprune
-from edgeprune.convert.tflite import convert
+from edgeprune.convert.converter import convert
 from edgeprune.devices.bench import bench
 from edgeprune.devices.emulator import Emulator
 from edgeprune.devices.emulator_home import Home
 from edgeprune.devices.instructions import by_operator, measure
 from edgeprune.devices.protocol import Job
-from edgeprune.devices.sample import Sample
 from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
-from edgeprune.prune.sparse_prepare import prepare, require_qualified
+from edgeprune.evaluate.sample import Sample
+from edgeprune.prune.sparse.prepare import prepare, require_qualified
 from edgeprune.quantize.plan import QuantizationPlan
-from edgeprune.recipe import WeightsConfig
+from edgeprune.recipe.config import WeightsConfig
 from edgeprune.report.schema import validate
 from edgeprune.stages.sparse import check_sparse, choose_layers
 

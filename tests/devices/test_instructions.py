@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from edgeprune.devices.instructions import WARMUP, instructions, measure
-from edgeprune.devices.prefixes import prefixes
 from edgeprune.devices.protocol import Job, open_device
-from edgeprune.devices.runner import set_random_inputs
-from edgeprune.devices.runtime import find_runtime
 from edgeprune.errors import DeviceError, UsageError
-from edgeprune.profile.flatbuffer import parse
+from edgeprune.runtime.interpreter import find_runtime
+from edgeprune.runtime.runner import set_random_inputs
+from edgeprune.tflite.flatbuffer import parse
+from edgeprune.tflite.prefixes import prefixes
 
 
 def log(*costs):

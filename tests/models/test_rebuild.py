@@ -6,9 +6,10 @@ import pytest
 from edgeprune.errors import ModelError
 from edgeprune.models.load import load_model
 from edgeprune.models.rebuild import copy_layer, rebuild
-from edgeprune.prune import kernels, lottery, magnitude, masked, sparse_prepare
+from edgeprune.prune.sparse import prepare as sparse_prepare
+from edgeprune.prune.weights import kernels, lottery, magnitude, masked
 from edgeprune.quantize import prepare
-from edgeprune.recipe import WeightsConfig
+from edgeprune.recipe.config import WeightsConfig
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import pytest
 from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
 from edgeprune.models.graph import ordered_nodes
-from edgeprune.prune import rules, surgery
-from edgeprune.prune.graph import Graph, analyse
+from edgeprune.prune.channels import surgery
+from edgeprune.prune.channels.graph import Graph, analyse
+from edgeprune.prune.channels.rules import basic as rules
 
 # Units inside these layers are consumed inside them: zeroing tensors between layers cannot reach them.
 OPAQUE_INSIDE = ("SimpleRNN", "GRU", "LSTM", "Bidirectional", "MultiHeadAttention")
@@ -125,7 +126,7 @@ def tflite_outputs():
         import tensorflow as tf
         from ai_edge_litert.interpreter import Interpreter
 
-        from edgeprune.convert.tflite import convert
+        from edgeprune.convert.converter import convert
         from edgeprune.quantize.plan import QuantizationPlan
 
         content = convert(model, QuantizationPlan("float32", "float", needs_samples=False))

@@ -10,9 +10,9 @@ import pytest
 from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
 from edgeprune.models.load import load_model
-from edgeprune.prune import surgery
+from edgeprune.prune.channels import surgery
+from edgeprune.prune.channels.graph import analyse
 from edgeprune.prune.filters import prune_filters
-from edgeprune.prune.graph import analyse
 
 NAMES = {
     "ConvNeXt": ("Tiny", "Small", "Base", "Large", "XLarge"),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.prune.allocation import allocate
-from edgeprune.prune.budget import Budget, Constraints, kept_fractions
-from edgeprune.prune.graph import analyse
+from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.choice.allocation import allocate
+from edgeprune.prune.choice.budget import Budget, Constraints, kept_fractions
 
 GRAPHS = 80
 LONG = 1120

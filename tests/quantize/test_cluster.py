@@ -46,7 +46,7 @@ def test_kernels_without_one_scale_keep_their_clusters_in_each_channel():
     from edgeprune.quantize.cluster import cluster
     from edgeprune.quantize.qat import Preserved, prepare_training, share_weights
     from edgeprune.quantize.structure import count_clusters
-    from edgeprune.recipe import ClusterConfig
+    from edgeprune.recipe.config import ClusterConfig
 
     inputs = tf_keras.layers.Input([12, 3])
     model = tf_keras.Model(inputs, tf_keras.layers.Conv1D(12, 3, name="conv")(inputs))

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
+from edgeprune.convert.converter import convert
 from edgeprune.convert.findings import conversion_warnings, float_operators
-from edgeprune.convert.tflite import convert
-from edgeprune.devices.runtime import find_runtime
-from edgeprune.evaluate.session import Session
 from edgeprune.models.load import load_model
-from edgeprune.profile.flatbuffer import read
-from edgeprune.profile.size import kernels
 from edgeprune.quantize.cluster import cluster
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.quantize.prepare import prepare
 from edgeprune.quantize.qat import Preserved, prepare_training, refusal, share_weights
-from edgeprune.recipe import ClusterConfig
+from edgeprune.recipe.config import ClusterConfig
+from edgeprune.runtime.interpreter import find_runtime
+from edgeprune.runtime.session import Session
+from edgeprune.tflite.flatbuffer import read
+from edgeprune.tflite.size import kernels
 
 
 def dscnn(layers, x):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from edgeprune.calibration import representative_dataset, representative_indices
-from edgeprune.convert.tflite import convert
-from edgeprune.devices.runtime import find_runtime
-from edgeprune.evaluate.session import Session
-from edgeprune.profile.flatbuffer import read
+from edgeprune.convert.converter import convert
 from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.runtime.interpreter import find_runtime
+from edgeprune.runtime.session import Session
 from edgeprune.snippets import write_snippets
 from edgeprune.target import load_target
+from edgeprune.tflite.flatbuffer import read
 
 PREPROCESSING = {"scale": 1 / 255, "mean": (0.0,), "std": (1.0,)}
 LABELS = ["zero", "one", "two", "three", "four", "five", "six", "seven", 'ei"ght', "ni$ne"]

@@ -6,7 +6,7 @@ import pytest
 from edgeprune.errors import RecipeError
 from edgeprune.evaluate.accuracy import evaluate_keras
 from edgeprune.progress import Progress
-from edgeprune.recipe import AugmentConfig, DistillConfig, FinetuneConfig, TaskConfig
+from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig, TaskConfig
 from edgeprune.train.augmentation import augment, mixing
 from edgeprune.train.finetune import Lessons, finetune
 from edgeprune.train.task import resolve_task

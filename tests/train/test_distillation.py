@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import DistillConfig, TaskConfig
+from edgeprune.recipe.config import DistillConfig, TaskConfig
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.task import resolve_task
 
@@ -84,7 +84,7 @@ def test_a_distilled_model_keeps_its_own_loss(tiny_model, tiny_data, tmp_path):
     from edgeprune.models.load import load_model
     from edgeprune.models.save import save_model
     from edgeprune.progress import Progress
-    from edgeprune.recipe import FinetuneConfig
+    from edgeprune.recipe.config import FinetuneConfig
     from edgeprune.train.finetune import Lessons, finetune
 
     student = tf_keras.models.clone_model(tiny_model)

@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.data import InputSpec, load_data
 from edgeprune.progress import Progress
-from edgeprune.recipe import DataConfig, FinetuneConfig, TaskConfig
+from edgeprune.recipe.config import DataConfig, FinetuneConfig, TaskConfig
 from edgeprune.train.finetune import Lessons, finetune
 from edgeprune.train.task import resolve_task
 

@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.progress import Progress
-from edgeprune.recipe import FinetuneConfig, SparsifyConfig, TaskConfig
+from edgeprune.recipe.config import FinetuneConfig, SparsifyConfig, TaskConfig
 from edgeprune.train import regularization
 from edgeprune.train.finetune import Lessons, compile_model, finetune
 from edgeprune.train.task import resolve_task

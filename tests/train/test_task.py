@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe import TaskConfig
+from edgeprune.recipe.config import TaskConfig
 from edgeprune.train.task import resolve_task
 
 CLASSES, ONE_HOT, VALUES = np.array([1, 2]), np.eye(4)[[1, 2]], np.array([[0.5], [1.5]])

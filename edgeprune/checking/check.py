@@ -1,0 +1,276 @@
+"""What will not run, or not run fast, on a target, and what to change: a table of checkers over one graph.
+
+A checker is an entry of :data:`CHECKERS`: a name, the targets that it applies to, and a function from a
+:class:`Subject` and a target to findings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.checking.finding import SEVERITIES, Finding, Severity
+from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
+from edgeprune.hardware.placement import PlacedOperator, Placement, fitting
+from edgeprune.target import Target
+from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked: a .tflite file, and the Keras model that it came from, if it did.
+
+    Attributes:
+        path: the .tflite file.
+        file: the same, read.
+        keras: the model; None for a file.
+        format: number format of the file, for example "int8"; "as it is" for a file that was not converted here.
+    """
+
+    path: Path
+    file: TFLiteModel
+    keras: tf_keras.Model | None = None
+    format: str = "as it is"
+    _layers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Subgraph:
+        """The main subgraph."""
+        return self.file.subgraphs[0]
+
+    def where(self, operator: Operator) -> str:
+        """The Keras layer that an operator came from, as far as its output's name tells; else 'index NAME'."""
+        output = self.graph.output(operator)
+        if self.keras is not None and output is not None:
+            if not self._layers:
+                self._layers.update({layer.name: place for place, layer in enumerate(self.keras.layers)})
+            order = self._layers
+            named = [part for part in re.split(r"[/;]", output.name) if part in order]
+            if named:
+                return max(named, key=lambda name: order[name])
+            if output.index in self.graph.outputs and len(self.keras.outputs) == 1:
+                return str(self.keras.output_names[0])
+        return f"{operator.index} {operator.name}"
+
+
+Checker = tuple[str, Callable[[Target], bool], Callable[[Subject, Target], list[Finding]]]
+
+
+def check(subjects: Iterable[Subject], target: Target) -> list[Finding]:
+    """All findings of all checkers that apply, worst first; what holds in several formats stands once.
+
+    Raises:
+        MissingError: a compiler that the target needs is not installed.
+    """
+    found: dict[tuple[Any, ...], Finding] = {}
+    for subject in subjects:
+        for name, applies, function in CHECKERS:
+            for item in function(subject, target) if applies(target) else ():
+                key = (item.severity, item.what, item.fix, item.where, name)
+                earlier = found[key].formats if key in found else ()
+                found[key] = Finding(*key, (*earlier, subject.format))
+    return sorted(found.values(), key=lambda item: SEVERITIES.index(item.severity))
+
+
+# -- checkers ---------------------------------------------------------------------------------------------------------
+
+
+# Words of a warning about a custom operator → what to do; the other warnings say it themselves.
+_CUSTOM_FIXES = {
+    "is a TensorFlow operator": "replace the layer by one that TensorFlow Lite has an operator for.",
+    "is a custom operator": "replace the layer by ones that TensorFlow Lite has operators for, or use a runtime with "
+    "this operator built in or registered.",
+    "runs only through": "take the file that it was compiled from, or a target with that accelerator.",
+}
+
+
+def _runtime(subject: Subject, target: Target) -> list[Finding]:
+    """Custom operators, and operators newer than the runtime on the board."""
+    from edgeprune.tflite.versions import runtime_warnings
+
+    return [
+        Finding("error", text, next((fix for words, fix in _CUSTOM_FIXES.items() if words in text), None))
+        for text in runtime_warnings(subject.file, target)
+    ]
+
+
+def _sizes(subject: Subject, target: Target) -> list[Finding]:
+    """Inputs whose sizes are known at run time only."""
+    findings = []
+    for index in subject.graph.inputs:
+        tensor = subject.graph.tensors[index]
+        if any(size < 0 for size in tensor.signature[1:]):
+            severity: Severity = "error" if target.compiler else "warning"
+            what = f"The input {tensor.name!r} has sizes that are known at run time only: {list(tensor.signature)}."
+            findings.append(Finding(severity, what, "give the model a fixed input size (Input(shape=...))."))
+        elif tensor.signature[:1] == (-1,) and target.quantization.static_batch:
+            what = f"The batch of the input {tensor.name!r} is not fixed; compilers take it as 1 or refuse."
+            findings.append(Finding("warning", what, "convert with a batch of 1 (edgeprune build does)."))
+    return findings
+
+
+def _accelerator(subject: Subject, target: Target) -> list[Finding]:
+    """What the Edge TPU leaves on the CPU, as predicted."""
+    from edgeprune.hardware.target_placement import PREDICTORS
+
+    assert target.compiler is not None
+    place = PREDICTORS[target.compiler.name](subject.graph, target)
+    findings = list(_left(subject, place, "warning"))
+    if place.accelerator_ops == 0:
+        findings.insert(0, Finding("error", f"No operator runs on the {place.processor}.", _whole_fix(subject)))
+    stranded = [op for op in place.operators if not op.on_accelerator and op.reason and "first part" in op.reason]
+    if stranded:
+        what = (
+            f"{len(stranded)} operators that the {place.processor} supports run on the CPU, because they come after "
+            "one that it does not."
+        )
+        fix = "change the operators named in the other findings, or move them to the end of the model."
+        findings.append(Finding("warning", what, fix, _names(subject, stranded)))
+    return [*findings, *_streamed(subject, place)]
+
+
+def _streamed(subject: Subject, place: Placement) -> Iterator[Finding]:
+    """Parameters that each inference loads: those that do not fit, and those that are never kept."""
+    from edgeprune.hardware.edgetpu.parameters import operand_bytes
+
+    operands = {op.index: operand_bytes(subject.graph, op) for op in _on(subject, place)}
+    never = sum(operands.values())
+    if beyond := (place.streamed_param_bytes or 0) - never:
+        what = f"{beyond:,} bytes of parameters do not stay on the chip: each inference loads them."
+        yield Finding("warning", what, "prune filters, so that the parameters fit.")
+    if never:
+        what = (
+            f"{never:,} bytes of constants of additions and products are loaded in each inference: the "
+            f"{place.processor} never keeps them on the chip, whatever else fits."
+        )
+        fix = "fold scales and offsets into the layer before them, as the converter does for batch normalization."
+        yield Finding("note", what, fix, _names(subject, [op for op in place.operators if operands.get(op.index)]))
+
+
+def _on(subject: Subject, place: Placement) -> list[Operator]:
+    return [subject.graph.operators[op.index] for op in place.operators if op.on_accelerator]
+
+
+def _left(subject: Subject, place: Placement, severity: Severity) -> Iterator[Finding]:
+    """One finding for each reason, with all operators that share it."""
+    groups: dict[tuple[str, str | None, bool], list[PlacedOperator]] = {}
+    for op in place.operators:
+        if (op.on_accelerator and op.certain) or (op.reason and "first part" in op.reason):
+            continue
+        groups.setdefault((op.reason or op.status, op.fix, op.on_accelerator), []).append(op)
+    for (reason, fix, unsure), ops in groups.items():
+        names = ", ".join(dict.fromkeys(op.name for op in ops))
+        verb = "it cannot be told whether it is" if unsure else "not"
+        what = f"{names}: {verb} taken by {place.processor} ({ops[0].status}). {reason}"
+        yield Finding("note" if unsure else severity, what, fix, _names(subject, ops))
+
+
+def _names(subject: Subject, ops: Sequence[PlacedOperator]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(subject.where(subject.graph.operators[op.index]) for op in ops))
+
+
+def _whole_fix(subject: Subject) -> str:
+    floats = any(subject.graph.tensors[index].dtype == "float32" for index in subject.graph.inputs)
+    return "convert with full-integer quantization (mode int8)." if floats else "see the other findings."
+
+
+def _compiler(subject: Subject, target: Target) -> list[Finding]:
+    """What the target's compiler leaves on the CPU, asked."""
+    from edgeprune.hardware.target_placement import placement_of
+
+    place = placement_of(subject.path, subject.graph, target, None).placement
+    if place is None:
+        return []
+    findings = []
+    for row in {(row["name"], row["status"]) for row in place["not_mapped"]}:
+        where = tuple(dict.fromkeys(subject.where(op) for op in subject.graph.operators if op.name == row[0]))
+        what = f"{row[0]}: not taken by {place['processor']} ({place['source']}). {row[1].rstrip('.')}."
+        findings.append(Finding("warning", what, "replace the layer, or convert it to int8.", where))
+    if place["accelerator_ops"] == 0:
+        findings.insert(0, Finding("error", f"No operator runs on the {place['processor']}.", _whole_fix(subject)))
+    return sorted(findings, key=lambda item: item.what)
+
+
+def _channels(subject: Subject, target: Target) -> list[Finding]:
+    """Hidden layers whose channels do not fill the target's vectors."""
+    graph = subject.graph
+    odd: dict[tuple[int, int], list[str]] = {}
+    ending = _ending(graph)
+    for operator in graph.operators:
+        weights = graph.input(operator, 1)
+        if operator.name not in ("CONV_2D", "FULLY_CONNECTED") or weights is None or operator.index in ending:
+            continue
+        multiple = target.channel_multiple.get("int8" if weights.dtype in ("int8", "uint8") else weights.dtype)  # type: ignore[call-overload]
+        with fitting(operator):
+            channels = weights.shape[0]
+        if multiple and channels % multiple:
+            odd.setdefault((channels, multiple), []).append(subject.where(operator))
+    return [
+        Finding(
+            "note",
+            f"{channels} output channels are not a multiple of {multiple}: the last group of {multiple} is computed "
+            f"for {channels % multiple}.",
+            f"use {' or '.join(map(str, _neighbours(channels, multiple)))} channels.",
+            tuple(dict.fromkeys(where)),
+        )
+        for (channels, multiple), where in sorted(odd.items())
+    ]
+
+
+def _neighbours(channels: int, multiple: int) -> list[int]:
+    below = channels // multiple * multiple
+    return [count for count in (below, below + multiple) if count]
+
+
+def _ending(graph: Subgraph) -> set[int]:
+    """Operators whose output, up to what changes no channels, is an output of the model: the classes decide them."""
+    plain = {"SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "ARG_MAX", "TANH"}
+    outputs, ending = set(graph.outputs), set()
+    for operator in reversed(graph.operators):
+        if outputs & set(operator.outputs):
+            ending.add(operator.index)
+            outputs |= set(operator.inputs) if operator.name in plain else set()
+    return ending
+
+
+def _softmax(subject: Subject, target: Target) -> list[Finding]:
+    """Softmax over more elements than the documentation of the Edge TPU allows, though the compiler takes some more."""
+    rows = [op for op in subject.graph.operators if op.name == "SOFTMAX"]
+    long = [op for op in rows if 16_000 < (getattr(subject.graph.output(op), "shape", (0,)) or (0,))[-1] <= 16_384]
+    if not long:
+        return []
+    what = "Softmax over more than 16,000 elements is beyond the Edge TPU's documentation."
+    fix = "take the softmax on the host, or over fewer classes."
+    return [Finding("note", what, fix, tuple(subject.where(op) for op in long))]
+
+
+def _delegates(subject: Subject, target: Target) -> list[Finding]:
+    """What the runtime's delegates leave to its plain kernels."""
+    from edgeprune.hardware.delegates import delegate_placement
+
+    places = [delegate_placement(subject.graph, name) for name in target.delegates]
+    return [finding for place in places for finding in _left(subject, place, "note")]
+
+
+def _predicted(target: Target) -> bool:
+    from edgeprune.hardware.target_placement import PREDICTORS
+
+    return target.compiler is not None and target.compiler.name in PREDICTORS
+
+
+CHECKERS: list[Checker] = [
+    ("runtime", lambda target: not (target.compiler and target.compiler.required), _runtime),
+    ("sizes", lambda target: True, _sizes),
+    ("accelerator", _predicted, _accelerator),
+    ("compiler", lambda target: target.compiler is not None and not _predicted(target), _compiler),
+    ("softmax", _predicted, _softmax),
+    ("delegates", lambda target: bool(target.delegates), _delegates),
+    ("sparse inference", has_arm_cpu, sparse_inference),
+    ("channels", lambda target: bool(target.channel_multiple), _channels),
+]

@@ -1,0 +1,338 @@
+"""What the runtime's delegates take of a .tflite: XNNPACK on CPUs, the GPU delegate and NNAPI on Android.
+
+Published rules only. Sources, named in the rules:
+
+The operators of each stand in ``delegate_operators.csv``; the rules here say more about some of them.
+
+- [xnnpack] tensorflow/lite/delegates/xnnpack/README.md, the sections on FP32 and on quantized operators, and what
+  ai-edge-litert 2.3 does with them (tests/hardware/test_delegates.py asks it);
+- [gpu] tensorflow/lite/tools/versioning/gpu_compatibility.cc at 03a5e4e1, the rules that both the delegate and
+  TensorFlow's analyzer apply (`tf.lite.experimental.Analyzer`, which the tests ask);
+- [nnapi] ``Validate`` and ``NeedInt8Conversion`` in tensorflow/lite/delegates/nnapi/nnapi_delegate.cc at 002e5f47.
+  NNAPI is deprecated since Android 15; which operators a phone's driver really takes is known on the phone only.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.resources
+
+from edgeprune.hardware.placement import (
+    Answer,
+    Placement,
+    Rule,
+    RuleBook,
+    activations,
+    constant,
+    place,
+    rule,
+    summarize,
+)
+from edgeprune.tflite.graph import Operator, Subgraph
+
+TAKEN = "delegated"
+NOT_LISTED = "not supported by the delegate"
+LIMIT = "supported by the delegate with other parameters"
+DATA_TYPE = "number format not supported by the delegate"
+
+_FLOAT = {"float32"}
+_BYTE = {"int8", "uint8"}
+_FUSED = {"NONE", "RELU", "RELU_N1_TO_1", "RELU6", 0}
+
+
+@functools.cache
+def _listed(column: str) -> frozenset[str]:
+    """The operators that a column of delegate_operators.csv marks."""
+    text = importlib.resources.files("edgeprune.hardware").joinpath("delegate_operators.csv").read_text("utf-8")
+    return frozenset(row["operator"] for row in csv.DictReader(text.splitlines()) if row[column])
+
+
+@rule(NOT_LISTED)
+def custom(graph: Subgraph, operator: Operator) -> Answer:
+    """Custom operators are not delegated."""
+    return operator.custom
+
+
+@rule(DATA_TYPE)
+def xnnpack_format(graph: Subgraph, operator: Operator) -> Answer:
+    """XNNPACK takes float32, and 8-bit integers for part of its operators.
+
+    [xnnpack].
+    """
+    dtypes = {tensor.dtype for tensor in activations(graph, operator)}
+    if operator.name in ("QUANTIZE", "DEQUANTIZE"):
+        return not dtypes <= _FLOAT | _BYTE
+    weights = graph.input(operator, 1)
+    if operator.name in ("CONV_2D", "FULLY_CONNECTED") and dtypes <= _FLOAT:
+        return weights is not None and weights.dtype not in {"float32", "float16", "int8", "int4"}
+    return not (
+        dtypes <= _FLOAT or (dtypes <= _BYTE and len(dtypes) == 1 and operator.name in _listed("xnnpack_quantized"))
+    )
+
+
+@rule(LIMIT)
+def mixed_signs(graph: Subgraph, operator: Operator) -> Answer:
+    """Requantization keeps the sign: int8 to int8, uint8 to uint8.
+
+    [xnnpack] QUANTIZE.
+    """
+    data, output = graph.input(operator, 0), graph.output(operator)
+    return {data.dtype if data else "", output.dtype if output else ""} == _BYTE
+
+
+@rule(LIMIT, "fuse RELU or RELU6, and no other activation.")
+def fused(graph: Subgraph, operator: Operator) -> Answer:
+    """Only RELU, RELU6 and RELU_N1_TO_1 may be fused.
+
+    [xnnpack].
+    """
+    return operator.options.get("fused_activation_function", "NONE") not in _FUSED
+
+
+@rule(LIMIT, "give the layer a bias, and weights that are constants.")
+def weights_and_bias(graph: Subgraph, operator: Operator) -> Answer:
+    """Weights and bias must be constants, and convolutions need a bias.
+
+    [xnnpack] CONV_2D, DEPTHWISE_CONV_2D.
+    """
+    weights, bias = graph.input(operator, 1), graph.input(operator, 2)
+    return weights is None or bias is None or not _static(graph, weights.index) or not _static(graph, bias.index)
+
+
+@rule(LIMIT, "make the weights constants.")
+def weights_only(graph: Subgraph, operator: Operator) -> Answer:
+    """Weights must be constants.
+
+    [xnnpack] FULLY_CONNECTED, TRANSPOSE_CONV.
+    """
+    weights = graph.input(operator, 1)
+    return weights is None or not _static(graph, weights.index)
+
+
+@rule(LIMIT)
+def parameters_static(graph: Subgraph, operator: Operator) -> Answer:
+    """Shapes, axes, paddings and permutations must be constants.
+
+    [xnnpack] PAD, RESHAPE, RESIZE_BILINEAR, SLICE, STRIDED_SLICE, TRANSPOSE.
+    """
+    return any(constant(graph, operator, position) is None for position in range(1, len(operator.inputs)))
+
+
+@rule(LIMIT, "average over height and width of a 4-D tensor (GlobalAveragePooling2D).")
+def mean_axes(graph: Subgraph, operator: Operator) -> Answer:
+    """A mean must be over height and width, or over width.
+
+    [xnnpack] MEAN; releases since 2.17 take more.
+    """
+    data, axes = graph.input(operator, 0), constant(graph, operator, 1)
+    if data is None or axes is None:
+        return True
+    rank = len(data.shape)
+    return False if rank == 4 and sorted(axis % rank for axis in axes) in ([1, 2], [2]) else None
+
+
+@rule(LIMIT)
+def pool_step(graph: Subgraph, operator: Operator) -> Answer:
+    """A 1x1 pooling must have stride 1.
+
+    [xnnpack] AVERAGE_POOL_2D, MAX_POOL_2D.
+    """
+    options = operator.options
+    window = (options.get("filter_height", 1), options.get("filter_width", 1))
+    return window == (1, 1) and (options.get("stride_h", 1), options.get("stride_w", 1)) != (1, 1)
+
+
+@rule(LIMIT)
+def negative_padding(graph: Subgraph, operator: Operator) -> Answer:
+    """Paddings must not be negative.
+
+    [xnnpack] PAD.
+    """
+    return any(size < 0 for size in constant(graph, operator, 1) or ())
+
+
+@rule(LIMIT, "slice without a step.")
+def slice_steps(graph: Subgraph, operator: Operator) -> Answer:
+    """Strides must be 1, and no axis may be added or dropped.
+
+    [xnnpack] STRIDED_SLICE.
+    """
+    masks = any(operator.options.get(f"{name}_mask", 0) for name in ("ellipsis", "new_axis", "shrink_axis"))
+    return bool(masks) or any(stride != 1 for stride in constant(graph, operator, 3) or ())
+
+
+@rule(LIMIT)
+def softmax_beta(graph: Subgraph, operator: Operator) -> Answer:
+    """Softmax must have beta 1.
+
+    [xnnpack], [gpu] SOFTMAX.
+    """
+    return operator.options.get("beta", 1.0) != 1.0
+
+
+@rule(LIMIT, "concatenate or split at most 4 tensors at a time.")
+def four_parts(graph: Subgraph, operator: Operator) -> Answer:
+    """At most four tensors are concatenated or split off.
+
+    [xnnpack] CONCATENATION, SPLIT; newer releases take five.
+    """
+    parts = max(len(operator.inputs) if operator.name == "CONCATENATION" else 0, len(operator.outputs))
+    return True if parts < 2 or parts > 5 else (None if parts == 5 else False)
+
+
+def _static(graph: Subgraph, index: int) -> bool:
+    """A constant, or one that DENSIFY or DEQUANTIZE unpacks from a constant."""
+    if graph.tensors[index].constant:
+        return True
+    producer = graph.producers.get(index)
+    if producer is None or producer.name not in ("DENSIFY", "DEQUANTIZE"):
+        return False
+    source = graph.input(producer, 0)
+    return source is not None and source.constant
+
+
+XNNPACK = RuleBook(
+    name="XNNPACK",
+    operators={
+        **dict.fromkeys(_listed("xnnpack"), ()),
+        **dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), (fused,)),
+        **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), (fused, pool_step)),
+        **dict.fromkeys(("CONCATENATION", "SPLIT"), (four_parts,)),
+        **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), (fused, weights_and_bias)),
+        **dict.fromkeys(("RESHAPE", "RESIZE_BILINEAR", "SLICE", "TRANSPOSE"), (parameters_static,)),
+        "FULLY_CONNECTED": (fused, weights_only),
+        "MEAN": (mean_axes,),
+        "PAD": (parameters_static, negative_padding),
+        "QUANTIZE": (mixed_signs,),
+        "SOFTMAX": (softmax_beta,),
+        "STRIDED_SLICE": (parameters_static, slice_steps),
+        "TRANSPOSE_CONV": (weights_only,),
+    },
+    general=(custom, xnnpack_format),
+    mapped=TAKEN,
+    unsupported=NOT_LISTED,
+)
+
+
+@rule(DATA_TYPE)
+def gpu_format(graph: Subgraph, operator: Operator) -> Answer:
+    """The GPU delegate computes in floats; 8-bit files run with quantization support on, which is the default.
+
+    [gpu].
+    """
+    return any(t.dtype not in _FLOAT | _BYTE | {"float16", "int32", "bool"} for t in activations(graph, operator))
+
+
+@rule(LIMIT)
+def gpu_fused(graph: Subgraph, operator: Operator) -> Answer:
+    """Only ReLU variants and tanh may be fused.
+
+    [gpu] IsActivationSupported.
+    """
+    return operator.options.get("fused_activation_function", "NONE") not in _FUSED | {"TANH"}
+
+
+@rule(LIMIT, "use depth_multiplier=1.")
+def gpu_depth_multiplier(graph: Subgraph, operator: Operator) -> Answer:
+    """A depth multiplier other than 1 needs a single input channel.
+
+    [gpu] DEPTHWISE_CONV_2D.
+    """
+    data = graph.input(operator, 0)
+    return operator.options.get("depth_multiplier", 1) != 1 and (data is None or data.shape[-1:] != (1,))
+
+
+@rule(LIMIT)
+def gpu_slice(graph: Subgraph, operator: Operator) -> Answer:
+    """Slices work on tensors of 3 or 4 dimensions, without masks.
+
+    [gpu] SLICE, STRIDED_SLICE.
+    """
+    data = graph.input(operator, 0)
+    masks = any(operator.options.get(f"{name}_mask", 0) for name in ("ellipsis", "new_axis", "shrink_axis"))
+    return bool(masks) or data is None or len(data.shape) not in (3, 4)
+
+
+@rule(LIMIT)
+def gpu_axes(graph: Subgraph, operator: Operator) -> Answer:
+    """Axes of a reduction must be constants.
+
+    [gpu] MEAN, SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD.
+    """
+    return constant(graph, operator, 1) is None
+
+
+@rule(LIMIT)
+def gpu_broadcast(graph: Subgraph, operator: Operator) -> Answer:
+    """Of two tensors with as many dimensions, one must be at least as large as the other in all of them.
+
+    [gpu] MUL.
+    """
+    first, second = graph.input(operator, 0), graph.input(operator, 1)
+    if first is None or second is None or len(first.shape) != len(second.shape):
+        return first is None or second is None
+    pairs = list(zip(first.shape, second.shape, strict=True))
+    return any(a < b for a, b in pairs) and any(b < a for a, b in pairs)
+
+
+GPU = RuleBook(
+    name="GPU delegate",
+    operators={
+        **dict.fromkeys(_listed("gpu"), ()),
+        **dict.fromkeys(("AVERAGE_POOL_2D", "CONV_2D", "MAX_POOL_2D"), (gpu_fused,)),
+        **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), (gpu_axes,)),
+        **dict.fromkeys(("SLICE", "STRIDED_SLICE"), (gpu_slice,)),
+        "DEPTHWISE_CONV_2D": (gpu_fused, gpu_depth_multiplier),
+        "MUL": (gpu_fused, gpu_broadcast),
+        "SOFTMAX": (softmax_beta,),
+    },
+    general=(custom, gpu_format),
+    mapped=TAKEN,
+    unsupported=NOT_LISTED,
+)
+
+
+@rule(LIMIT, "convert with fixed input sizes.")
+def nnapi_dynamic(graph: Subgraph, operator: Operator) -> Answer:
+    """Sizes must be known; a batch of unknown size is taken as 1.
+
+    [nnapi] allow_dynamic_dimensions, off by default.
+    """
+    return any(size < 0 for tensor in activations(graph, operator) for size in tensor.signature[1:])
+
+
+@rule(DATA_TYPE)
+def nnapi_format(graph: Subgraph, operator: Operator) -> Answer:
+    """NNAPI takes float32, float16 and 8-bit integers; some operators int32 and booleans.
+
+    [nnapi] IsFloatOrQuantized and its relatives.
+    """
+    allowed = _FLOAT | _BYTE | {"float16", "int32", "bool"}
+    return any(tensor.dtype not in allowed for tensor in activations(graph, operator))
+
+
+NNAPI = RuleBook(
+    name="NNAPI",
+    operators=dict.fromkeys(_listed("nnapi"), ()),
+    general=(custom, nnapi_format, nnapi_dynamic),
+    mapped=TAKEN,
+    unsupported=NOT_LISTED,
+)
+DELEGATES: dict[str, RuleBook] = {"xnnpack": XNNPACK, "gpu": GPU, "nnapi": NNAPI}
+
+
+def delegate_placement(graph: Subgraph, name: str) -> Placement:
+    """What a delegate would take; ``name``: a key of :data:`DELEGATES`.
+
+    Raises:
+        KeyError: no such delegate.
+    """
+    book = DELEGATES[name]
+    placed, partitions = place(book, graph)
+    return summarize(book, placed, partitions)
+
+
+def rules_of(book: RuleBook) -> list[Rule]:
+    """All rules of a book, each once, in the order in which they are asked."""
+    return list(dict.fromkeys([*book.general, *(item for items in book.operators.values() for item in items)]))

@@ -1,0 +1,241 @@
+"""What an operator has to do, in countable amounts: the terms of the latency model.
+
+One rule per operator gives its *kind*; the amounts follow from shapes, number formats and the caches of the processor.
+Nothing here knows how long anything takes; :class:`edgeprune.target.CpuSeconds` says what is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+from edgeprune.target import CpuSeconds, DType, Target
+from edgeprune.tflite.graph import Operator, Subgraph, Tensor
+from edgeprune.tflite.macs import operator_macs
+from edgeprune.tflite.size import stored_source
+
+Kernels = Literal["builtin", "xnnpack"]
+
+# What more threads share among them. The built-in kernels run everything else on one thread, XNNPACK all but what waits
+# for memory or for the operator to start.
+PARALLEL: dict[Kernels, frozenset[str]] = {
+    "builtin": frozenset({"conv_macs", "conv_elements", "dense_macs", "depthwise_macs"}),
+    "xnnpack": frozenset(CpuSeconds.model_fields) - {"memory_bytes", "operators"},
+}
+# Operators that only hand their input on, or that run once when the model is loaded.
+FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "BITCAST", "CALL_ONCE", "VAR_HANDLE"}
+UNPACKING = {"DEQUANTIZE", "DENSIFY"}
+KINDS: dict[str, str] = {
+    **dict.fromkeys(("CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"), "conv"),
+    **dict.fromkeys(
+        (
+            "BATCH_MATMUL", "FULLY_CONNECTED", "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM",
+            "UNIDIRECTIONAL_SEQUENCE_RNN",
+        ),
+        "dense",
+    ),
+    "DEPTHWISE_CONV_2D": "depthwise",
+    **dict.fromkeys(
+        (
+            "COS", "ELU", "EXP", "GELU", "L2_NORMALIZATION", "LOCAL_RESPONSE_NORMALIZATION", "LOG",
+            "LOGISTIC", "LOG_SOFTMAX", "POW", "RSQRT", "SIN", "SOFTMAX", "SQRT", "TANH", "DIV",
+        ),
+        "nonlinear",
+    ),
+    **dict.fromkeys(
+        (
+            "ARG_MAX", "ARG_MIN", "AVERAGE_POOL_2D", "CUMSUM", "L2_POOL_2D", "MAX_POOL_2D", "MEAN", "REDUCE_ALL",
+            "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "SUM", "TOPK_V2",
+        ),
+        "reduced",
+    ),
+    **dict.fromkeys(
+        (
+            "BATCH_TO_SPACE_ND", "BROADCAST_TO", "CAST", "CONCATENATION", "DEPTH_TO_SPACE", "DYNAMIC_UPDATE_SLICE",
+            "EMBEDDING_LOOKUP", "FILL", "GATHER", "GATHER_ND", "MIRROR_PAD", "PACK", "PAD", "PADV2", "REVERSE_V2",
+            "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "STRIDED_SLICE", "TILE", "TRANSPOSE",
+            "UNPACK",
+        ),
+        "moved",
+    ),
+}  # fmt: skip
+# Without an entry: elementwise, one pass over the output.
+_DEFAULT_KIND = "elementwise"
+# A hard-swish is a sum with a clamp, and a product.
+_PASSES = {"HARD_SWISH": 2}
+# Rows of a matrix product that a kernel computes at once (google/XNNPACK: src/configs/gemm-config.c, f32 and qs8).
+_PANEL_ROWS = {"float32": 6, "int8": 4}
+
+
+# Instructions for one weight that is not zero, over those for one multiply-accumulate of the dense kernel: MobileNetV1
+# 1.0/224 takes 192.9 million instructions dense, 139.8, 100.4 and 60.9 with 70, 80 and 90 % of zeros, a line of slope
+# 394 million per unit of density beside 171 million for the dense products.
+COST_OF_NONZERO = 2.3
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Of the processor: bytes of the first level of one core, and of the last level."""
+
+    l1_bytes: int
+    last_bytes: int
+    channel_multiple: Mapping[DType, int]  # channels that fill a vector, per number format
+
+
+@dataclass(frozen=True)
+class Work:
+    """The amounts of one operator; ``dtype``: number format of the kernel that runs it ('float32' or 'int8')."""
+
+    index: int
+    name: str
+    kind: str
+    dtype: DType
+    amounts: Mapping[str, float]
+
+
+def caches_of(target: Target) -> Caches:
+    """What the model needs to know of a target's processor; where nothing is known, a small core's caches."""
+    cpu = target.cpu
+    l1 = cpu.l1d_bytes if cpu and cpu.l1d_bytes else 32_768
+    last = (cpu.l3_bytes or cpu.l2_bytes) if cpu else None
+    return Caches(l1, last or 524_288, target.channel_multiple)
+
+
+def works(
+    graph: Subgraph, kernels: Kernels, caches: Caches, sparse: Mapping[int, float] = MappingProxyType({})
+) -> list[Work]:
+    """The amounts of every operator of a graph, in its order.
+
+    Args:
+        sparse: index of each operator that runs with sparse kernels, to the fraction of its weights that is not zero.
+    """
+    weights = sum(tensor.nbytes for tensor in graph.tensors if tensor.constant)
+    miss = _miss(weights, caches.last_bytes)
+    found = [_work(graph, operator, kernels, caches, miss) for operator in graph.operators]
+    return [_sparse(work, sparse[work.index]) if work.index in sparse else work for work in found]
+
+
+def _sparse(work: Work, density: float) -> Work:
+    """Only what is not zero is multiplied, one weight at a time and at a price; never dearer than dense."""
+    cost = min(1.0, COST_OF_NONZERO * density)
+    cheaper = {term: cost * work.amounts.get(term, 0.0) for term in ("conv_macs", "panel_bytes")}
+    return replace(work, amounts={**work.amounts, **cheaper})
+
+
+def _work(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, weights_miss: float) -> Work:
+    dtype, kind = _dtype(graph, operator), KINDS.get(operator.name, _DEFAULT_KIND)
+    if operator.name in FREE or _unpacks(graph, operator):
+        return Work(operator.index, operator.name, "free", dtype, {})
+    amounts = dict(_KIND_AMOUNTS[kind](graph, operator, kernels, caches, dtype))
+    moved = _activation_bytes(graph, operator)
+    weights = _weight_bytes(graph, operator)
+    amounts["memory_bytes"] = moved * _miss(moved + weights, caches.last_bytes) + weights * weights_miss
+    amounts["operators"] = 1.0
+    return Work(operator.index, operator.name, kind, dtype, amounts)
+
+
+def _miss(nbytes: int, cache_bytes: int) -> float:
+    """How much of a working set is not in a cache, in [0, 1): smooth, as sets of all sizes share it with others."""
+    return nbytes / (nbytes + cache_bytes)
+
+
+def _dtype(graph: Subgraph, operator: Operator) -> DType:
+    """Integer kernels where activations are integers, or kernels are and activations are quantized on the fly."""
+    kernel = graph.input(operator, 1)
+    hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise") and kernel is not None
+    for tensor in (graph.output(operator), graph.input(operator, 0), kernel if hybrid else None):
+        if tensor is not None and tensor.dtype in ("int8", "uint8", "int16", "int4"):
+            return "int8"
+    return "float32"
+
+
+def _unpacks(graph: Subgraph, operator: Operator) -> bool:
+    source = graph.input(operator, 0)
+    return operator.name in UNPACKING and stored_source(graph, source) is not None
+
+
+def _inputs(graph: Subgraph, operator: Operator) -> list[Tensor]:
+    return [tensor for i in range(len(operator.inputs)) if (tensor := graph.input(operator, i)) is not None]
+
+
+def _activation_bytes(graph: Subgraph, operator: Operator) -> int:
+    read = sum(t.nbytes for t in _inputs(graph, operator) if stored_source(graph, t) is None)
+    return read + sum(graph.tensors[index].nbytes for index in operator.outputs if index >= 0)
+
+
+def _weight_bytes(graph: Subgraph, operator: Operator) -> int:
+    return sum(t.nbytes for t in _inputs(graph, operator) if stored_source(graph, t) is not None)
+
+
+def _output_elements(graph: Subgraph, operator: Operator) -> int:
+    return sum(graph.tensors[index].size for index in operator.outputs if index >= 0)
+
+
+Amounts = dict[str, float]
+
+
+def _conv(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+    """A matrix product: output pixels x (window, input channels) x output channels."""
+    kernel, output, data = graph.input(operator, 1), graph.output(operator), _data(graph, operator)
+    if kernel is None or output is None or data is None or not output.shape or not kernel.shape:
+        return {}
+    channels, size = output.shape[-1], 4 if dtype == "float32" else 1
+    multiple = caches.channel_multiple.get(dtype, 1)
+    padding = math.ceil(channels / multiple) * multiple / max(channels, 1)
+    macs = operator_macs(graph, operator)
+    rows, depth = output.size / max(channels, 1), math.prod(kernel.shape[1:])
+    amounts: Amounts = {"conv_macs": macs * padding, "conv_elements": rows * (depth + channels)}
+    if kernels == "xnnpack":
+        nbytes = kernel.size * size
+        amounts["panel_bytes"] = rows / _PANEL_ROWS[dtype] * nbytes * _miss(nbytes, caches.l1_bytes)
+    elif math.prod(kernel.shape[1:-1]) > 1 or operator.options.get("stride_w", 1) > 1:
+        amounts["window_rows"] = rows * kernel.shape[1]
+        amounts["moved_bytes"] = 2 * rows * depth * size
+    return amounts
+
+
+def _data(graph: Subgraph, operator: Operator) -> Tensor | None:
+    return graph.input(operator, 2 if operator.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE") else 0)
+
+
+def _dense(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+    return {"dense_macs": operator_macs(graph, operator)}
+
+
+def _depthwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+    return {"depthwise_macs": operator_macs(graph, operator)}
+
+
+def _elementwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+    passes = _PASSES.get(operator.name, 1)
+    return {"elementwise_elements": passes * _output_elements(graph, operator)}
+
+
+def _nonlinear(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+    return {"nonlinear_elements": _output_elements(graph, operator)}
+
+
+def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+    """Pooling reads its window for each output, a reduction each input once."""
+    data = graph.input(operator, 0)
+    window = operator.options.get("filter_height", 0) * operator.options.get("filter_width", 0)
+    whole = data.size if data is not None else 0
+    return {"reduced_elements": max(whole, window * _output_elements(graph, operator))}
+
+
+def _moved(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+    return {"moved_bytes": _activation_bytes(graph, operator)}
+
+
+_KIND_AMOUNTS = {
+    "conv": _conv,
+    "dense": _dense,
+    "depthwise": _depthwise,
+    "elementwise": _elementwise,
+    "nonlinear": _nonlinear,
+    "reduced": _reduced,
+    "moved": _moved,
+}

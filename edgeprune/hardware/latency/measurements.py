@@ -1,0 +1,229 @@
+"""A user's own measurements of a board, and a target fitted to them.
+
+The table is what ``edgeprune bench`` appends to: one row per run of a .tflite, columns file, sha256, device, target,
+runtime, runtime_version, threads, delegate, runs, median_ms, p95_ms, created.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import DataError, TargetError
+from edgeprune.hardware.latency import fit as latency_fit
+from edgeprune.hardware.latency.features import PARALLEL, Kernels, caches_of, works
+from edgeprune.hardware.latency.prior import COLUMNS, cpu_amounts, cpu_seconds, cpu_vector
+from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
+from edgeprune.target import CpuLatency, LatencyModel, Target
+from edgeprune.tflite.flatbuffer import parse, read_bytes
+from edgeprune.tflite.graph import Subgraph
+
+# Column delegate of the table: kernels of the latency model.
+KERNELS: dict[str, Kernels] = {"none": "builtin", "builtin": "builtin", "xnnpack": "xnnpack"}
+COLUMNS_NEEDED = ("file", "device", "threads", "delegate", "median_ms")
+MIN_FILES = 3  # of one set of kernels
+ENOUGH_FILES = 5  # for a range of their own: with fewer, what was left out cannot cover 80 %
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """The median latency of one file on one board."""
+
+    file: Path
+    sha256: str
+    device: str
+    kernels: Kernels
+    threads: int
+    seconds: float
+    graph: Subgraph
+
+
+def read_measurements(table: Path) -> list[Measurement]:
+    """Read a table; files are looked for beside it. Rows of delegates other than the processor's kernels are left out.
+
+    Raises:
+        DataError: the table cannot be read, lacks columns, or a row has a bad figure, a missing or another file.
+        ModelError: a file is not a .tflite.
+    """
+    numbered = [(number, row) for number, row in enumerate(_rows(table), 2) if row["delegate"] in KERNELS]
+    return [_measurement(table, number, row) for number, row in numbered]
+
+
+def left_out(table: Path) -> dict[str, int]:
+    """Rows that :func:`read_measurements` leaves out, counted by delegate: only a processor's kernels can be fitted.
+
+    Raises:
+        DataError: the table cannot be read, or lacks columns.
+    """
+    return dict(Counter(str(row["delegate"]) for row in _rows(table) if row["delegate"] not in KERNELS))
+
+
+def words_left_out(left: Mapping[str, int]) -> str:
+    """The same for people; empty when nothing was left out."""
+    rows = ", ".join(f"{count} with {delegate or 'no delegate named'}" for delegate, count in sorted(left.items()))
+    return f" Rows left out, as only the kernels {' and '.join(PARALLEL)} can be fitted: {rows}." if rows else ""
+
+
+def base_name(table: Path) -> str:
+    """The target that the measurements were made for.
+
+    Raises:
+        DataError: the table cannot be read, or names none or several.
+    """
+    names = sorted({row.get("target") or "" for row in _rows(table)} - {""})
+    if len(names) != 1:
+        raise DataError(
+            f"The measurements {table} name {len(names)} targets in their column target.",
+            expected="one, to start from.",
+            fix="say --base NAME: the most similar board of `edgeprune targets list`.",
+        )
+    return names[0]
+
+
+def _rows(table: Path) -> list[dict[str, Any]]:
+    try:
+        with table.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"The measurements {table} cannot be read: {error}.") from None
+    missing = [name for name in COLUMNS_NEEDED if rows and name not in rows[0]]
+    if missing:
+        raise DataError(
+            f"The measurements {table} have no column {', '.join(missing)}.",
+            expected=f"a table with a first line that names at least {', '.join(COLUMNS_NEEDED)}.",
+        )
+    return rows
+
+
+def _measurement(table: Path, number: int, row: Mapping[str, Any]) -> Measurement:
+    place = f"{table}, line {number}"
+    try:
+        threads, milliseconds = int(row["threads"]), float(row["median_ms"])
+    except (TypeError, ValueError):
+        raise DataError(f"{place}: threads and median_ms must be numbers.") from None
+    if threads < 1 or not 0 < milliseconds < float("inf"):
+        raise DataError(f"{place}: {threads} threads and {milliseconds} ms are not a measurement.")
+    if not row["file"]:
+        raise DataError(f"{place}: no file is named; the fit needs its operators.", fix="name it, or remove the row.")
+    file = table.parent / row["file"]
+    if not file.is_file():
+        raise DataError(
+            f"{place}: the file {row['file']} is not there; the fit needs its operators.",
+            fix="copy it to where the table names it, or remove the row.",
+        )
+    content = read_bytes(file)
+    digest = hashlib.sha256(content).hexdigest()
+    if row.get("sha256") and row["sha256"] != digest:
+        raise DataError(
+            f"{place}: {row['file']} is not the file that was measured (sha256 {digest}, measured {row['sha256']}).",
+            fix="restore the file, or measure it again.",
+        )
+    graph = parse(content, name=str(file)).subgraphs[0]
+    return Measurement(file, digest, row["device"], KERNELS[row["delegate"]], threads, milliseconds / 1e3, graph)
+
+
+def fit_target(
+    name: str, base: Target, measurements: Sequence[Measurement], left: Mapping[str, int] = MappingProxyType({})
+) -> Target:
+    """A target like another, with coefficients fitted to measurements; each set of kernels on its own.
+
+    Few measurements scale the base's coefficients together, many tell the kinds of work apart; see
+    :mod:`edgeprune.hardware.latency.fit`.
+
+    Args:
+        left: what :func:`left_out` says, for the error.
+
+    Raises:
+        TargetError: the name does not do, or the base has no coefficients to start from.
+        DataError: no set of kernels has enough files, or the measurements are of several boards.
+    """
+    if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
+        raise TargetError(f"{name!r} is no name for a target.", expected="small letters, digits and hyphens.")
+    if base.latency is None:
+        raise TargetError(f"The target {base.name} has no latency coefficients.", fix="choose another --base.")
+    devices = sorted({one.device for one in measurements})
+    if len(devices) > 1:
+        raise DataError(
+            f"The measurements are of {len(devices)} boards: {', '.join(devices)}.",
+            expected="one board per target.",
+            fix="split the table by its column device.",
+        )
+    fitted = {
+        kernels: _fit(base, kernels, rows)
+        for kernels in PARALLEL
+        if getattr(base.latency, kernels) and len(_files(rows := _of(measurements, kernels))) >= MIN_FILES
+    }
+    if not fitted:
+        counts = ", ".join(f"{len(_files(_of(measurements, kernels)))} with {kernels} kernels" for kernels in PARALLEL)
+        raise DataError(
+            f"Too few measurements to fit {name}: different files measured: {counts}.{words_left_out(left)}",
+            expected=f"at least {MIN_FILES} files with one set of kernels.",
+            fix="measure more models, small and large ones, float and int8: edgeprune bench FILE.tflite.",
+        )
+    kept = base.latency.kernels if base.latency.kernels in fitted else next(iter(fitted))
+    model = LatencyModel(
+        version=f"{base.latency.version}-{name}",
+        kernels=kept,
+        builtin=fitted.get("builtin"),
+        xnnpack=fitted.get("xnnpack"),
+    )
+    title = f"{devices[0]}, fitted from {base.name}"
+    return base.model_copy(update={"name": name, "title": title, "aliases": (), "latency": model})
+
+
+def _of(measurements: Sequence[Measurement], kernels: Kernels) -> list[Measurement]:
+    return [one for one in measurements if one.kernels == kernels]
+
+
+def _files(measurements: Sequence[Measurement]) -> set[str]:
+    return {one.sha256 for one in measurements}
+
+
+def _fit(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) -> CpuLatency:
+    assert base.latency is not None
+    table: CpuLatency = getattr(base.latency, kernels)
+    samples, prior = _samples(base, kernels, measurements), cpu_vector(table)
+    theta = latency_fit.fit(samples, prior)
+    files = np.array([one.sha256 for one in measurements])
+    count, factor, error = len(set(files)), table.range_factor, None
+    if count >= ENOUGH_FILES:
+        residuals = latency_fit.left_out(samples, prior, files)
+        factor, error = latency_fit.range_factor(residuals, files), float(np.median(np.abs(np.expm1(residuals))))
+    seconds, serial = cpu_seconds(theta)
+    return CpuLatency(
+        how=f"fitted by `edgeprune targets fit` to {len(files)} measurements of {count} files on "
+        f"{measurements[0].device}; starting from {base.name}",
+        origin="fitted",
+        measurements=len(files),
+        range_factor=round(factor, 3),
+        heldout_median_error=None if error is None else round(error, 4),
+        serial_fraction=serial,
+        seconds_per=seconds,
+    )
+
+
+def _samples(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) -> latency_fit.Samples:
+    caches = caches_of(base)
+    rows = [
+        cpu_amounts(works(one.graph, kernels, caches, sparse_operators(one.graph, base.runtime)))
+        for one in measurements
+    ]
+    files, counts = np.unique([one.sha256 for one in measurements], return_counts=True)
+    shared = dict(zip(files, counts**-0.5, strict=True))  # the repeats of one file share one weight
+    cores = base.cpu.cores if base.cpu else max(one.threads for one in measurements)
+    return latency_fit.Samples(
+        amounts=np.array(rows),
+        parallel=np.array([term in PARALLEL[kernels] for _, term in COLUMNS]),
+        threads=np.array([float(min(one.threads, cores)) for one in measurements]),
+        seconds=np.array([one.seconds for one in measurements]),
+        weights=np.array([shared[one.sha256] for one in measurements]),
+    )

@@ -1,0 +1,133 @@
+"""Repair what removing channels did to the layers behind them, before any fine-tuning.
+
+A removed channel was not zero: on average it added its mean times its weights to every consumer. That constant is
+folded into the consumer's bias; where a batch normalization follows, re-estimating its statistics on training data
+does the same and more. (Luo et al. 2017, arXiv:1707.06342, minimize the same error by least squares; re-estimation as
+in Li et al. 2020, arXiv:2007.02491.)
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.models.graph import ordered_nodes
+from edgeprune.prune.channels.graph import Graph
+from edgeprune.prune.choice.criteria import Evidence, input_moments
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+# Layers whose kernels have input channels along their last axis but one.
+PLAIN_SUMS = ("Dense", "Conv1D", "Conv2D", "Conv3D")
+
+
+def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence: Evidence) -> int:
+    """Add what the removed channels contributed on average to the biases of their consumers in ``pruned``.
+
+    A consumer without a bias may have a batch normalization behind it that is frozen, and is not re-estimated
+    therefore: its mean is lowered by as much.
+
+    Args:
+        graph: of the unpruned model.
+        keep: bool [units].
+        pruned: what :func:`edgeprune.prune.channels.surgery.remove` made; changed in place.
+        evidence: training batches.
+
+    Returns:
+        The number of layers whose constant was changed.
+    """
+    changed = 0
+    layers = {layer.name: layer for layer in pruned.layers}
+    calls = collections.Counter(node.layer.name for node in ordered_nodes(graph.model))
+    for layer, binding, moments in input_moments(graph, evidence):
+        gone = ~keep[binding.vector]
+        # Only where the output is a plain sum over input channels, and these are of one tensor.
+        if not gone.any() or type(layer).__name__ not in PLAIN_SUMS or calls[layer.name] > 1:
+            continue
+        target = _constant_behind(graph, layer, calls)
+        if target is None:
+            continue
+        kernel = np.moveaxis(layer.weights[binding.weight].numpy(), binding.axis, 0)
+        summed = kernel[gone].reshape(int(gone.sum()), -1, kernel.shape[-1]).sum(1)
+        constant = moments.mean[gone] @ summed
+        holder, name, sign = target
+        kept = _kept_positions(graph, holder, getattr(holder, name), keep, len(constant))
+        variable = getattr(layers[holder.name], name)
+        if kept is None or kept.sum() != variable.shape[0]:
+            continue
+        variable.assign_add(sign * constant[kept].astype(variable.dtype.as_numpy_dtype))
+        changed += 1
+    return changed
+
+
+def _constant_behind(graph: Graph, layer: Any, calls: Mapping[str, int]) -> tuple[Any, str, int] | None:
+    """Where a constant can be added to the output of a layer: the layer that holds it, its attribute, and the sign."""
+    import tf_keras
+
+    if layer.bias is not None:
+        return layer, "bias", 1
+    nodes = ordered_nodes(graph.model)
+    (made,) = (node.outputs for node in nodes if node.layer is layer)
+    readers = [node.layer for node in nodes if any(tensor is made for tensor in node.keras_inputs)]
+    is_output = any(tensor is made for tensor in graph.model.outputs)
+    if len(readers) != 1 or is_output or calls[readers[0].name] > 1 or not _is_linear(layer):
+        return None
+    is_frozen = isinstance(readers[0], tf_keras.layers.BatchNormalization) and not readers[0].trainable
+    return (readers[0], "moving_mean", -1) if is_frozen else None
+
+
+def _is_linear(layer: Any) -> bool:
+    return getattr(layer.activation, "__name__", "linear") == "linear"
+
+
+def _kept_positions(graph: Graph, layer: Any, variable: Any, keep: np.ndarray, size: int) -> np.ndarray | None:
+    """Which positions of a variable with one axis stay."""
+    number = next((i for i, weight in enumerate(layer.weights) if weight is variable), None)
+    for binding in graph.layers[layer.name].bindings:
+        if binding.weight == number and len(binding.vector) == size:
+            return keep[binding.vector]
+    return None
+
+
+def reestimate_batch_norm(model: tf_keras.Model, batches: Callable[[], Iterable[tuple[Any, Any]]]) -> int:
+    """Set the statistics of every trainable batch normalization to their averages over ``batches``, in place.
+
+    Returns:
+        The number of layers re-estimated.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.trainable
+    ]
+    if not norms:
+        return 0
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0  # the moving statistics become those of the batch
+
+    @tf.function(reduce_retracing=True)
+    def forward(x: Any) -> None:
+        model(x, training=True)
+
+    sums: list[np.ndarray] = []
+    count = 0
+    for x, _ in batches():
+        forward(x)
+        found = [value.numpy() for layer in norms for value in (layer.moving_mean, layer.moving_variance)]
+        sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+        count += 1
+    averages = iter(value / count for value in sums)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+        layer.moving_mean.assign(next(averages))
+        layer.moving_variance.assign(next(averages))
+    return len(norms)

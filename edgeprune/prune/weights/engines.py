@@ -1,0 +1,101 @@
+"""Weight pruning: one interface over two engines, and the recount that neither is trusted without.
+
+tfmot does what it can (:mod:`edgeprune.prune.weights.magnitude`); the rest is :mod:`edgeprune.prune.weights.masked`.
+Both wrap a model, bring callbacks for its training, and strip it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.errors import VerificationError
+from edgeprune.prune.weights.kernels import Kernel, kernels
+from edgeprune.recipe.config import WeightsConfig
+from edgeprune.recipe.granularity import NofM, parse
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """
+    Attributes:
+        can: (model, config) → whether it does what is asked for.
+        wrap: (model, config, total steps, seed) → a model to train that shares no weights, and the pruned layers.
+        callbacks: for its training.
+        strip: the trained model → a plain functional model.
+    """
+
+    name: str
+    can: Callable[[Any, WeightsConfig], bool]
+    wrap: Callable[[Any, WeightsConfig, int, int], tuple[Any, list[str]]]
+    callbacks: Callable[[], list[Any]]
+    strip: Callable[[Any], Any]
+
+
+def engines() -> tuple[Engine, ...]:
+    """In the order in which they are asked; the last one can do everything."""
+    from edgeprune.prune.weights import magnitude, masked
+
+    return (
+        Engine("tfmot", magnitude.can, magnitude.wrap, magnitude.callbacks, magnitude.strip),
+        Engine("masked", lambda model, config: True, masked.wrap, masked.callbacks, masked.strip),
+    )
+
+
+def engine_for(model: tf_keras.Model, config: WeightsConfig) -> Engine:
+    """The first engine that can."""
+    return next(engine for engine in engines() if engine.can(model, config))
+
+
+def check(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> list[dict[str, Any]]:
+    """Recount the zeros of the pruned layers, and verify their pattern.
+
+    Returns:
+        One entry per kernel: layer, size, zeros.
+
+    Raises:
+        VerificationError: there are fewer zeros than asked for, or a group of n:m has more than n weights.
+    """
+    found = kernels(model, names)
+    arrays = [kernel.to_tflite(kernel.variable.numpy()) for kernel in found]
+    rows: list[dict[str, Any]] = [
+        {"layer": kernel.layer, "size": int(array.size), "zeros": int(np.sum(array == 0))}
+        for kernel, array in zip(found, arrays, strict=True)
+    ]
+    pattern = parse(config.granularity)
+    if isinstance(pattern, NofM):
+        _check_pattern(found, arrays, pattern)
+        return rows
+    slack = max(int(np.bincount(pattern.units(array.shape).ravel()).max()) for array in arrays)
+    counted = rows
+    if config.scope == "global":
+        total = {key: sum(row[key] for row in rows) for key in ("size", "zeros")}
+        counted = [{"layer": "all layers together", **total}]
+    # Whole units, and at least one of them stays: a kernel may lack one.
+    short = [row for row in counted if row["zeros"] < np.floor(row["size"] * config.sparsity) - slack]
+    if short:
+        listed = ", ".join(f"{row['layer']} {row['zeros'] / row['size']:.1%}" for row in short)
+        raise VerificationError(
+            f"After fine-tuning and stripping, the sparsity asked for ({config.sparsity:.1%}) is missing in: {listed}.",
+            fix="train for more epochs, or let the schedule end earlier ([weights] end).",
+        )
+    return rows
+
+
+def _check_pattern(found: list[Kernel], arrays: list[np.ndarray], pattern: NofM) -> None:
+    broken = [
+        kernel.layer
+        for kernel, array in zip(found, arrays, strict=True)
+        if np.any(array[pattern.surplus(np.abs(array))])
+    ]
+    if broken:
+        raise VerificationError(
+            f"After fine-tuning and stripping, the pattern {pattern.n}:{pattern.m} is broken in: {', '.join(broken)}.",
+            fix="train for more epochs, or let the schedule end earlier ([weights] end).",
+        )

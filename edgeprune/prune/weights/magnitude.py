@@ -1,0 +1,113 @@
+"""Magnitude pruning with tfmot's ``prune_low_magnitude``, which :mod:`edgeprune.prune.weights.engines` asks first.
+
+The schedule is derived from the real number of training steps: with tfmot's default update frequency of 100 a short
+fine-tune may never reach an update, and nothing says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.prune.weights.kernels import copy_model, prunable_weights, selected
+from edgeprune.prune.weights.schedule import SCHEDULES, updates
+from edgeprune.recipe.config import WeightsConfig
+from edgeprune.recipe.granularity import Block, NofM, Weight, parse
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+def can(model: tf_keras.Model, config: WeightsConfig) -> bool:
+    """Whether tfmot can do what is asked for.
+
+    Its limits: per-layer magnitude only, nothing comes back; blocks in kernels of two dimensions; n:m chosen once, in
+    the first training step, in kernels of two or four dimensions whose last axis is the output.
+    """
+    if config.criterion != "magnitude" or config.scope != "layer" or config.regrow != "none":
+        return False
+    pattern = parse(config.granularity)
+    layers = [model.get_layer(name) for name in selected(model, config)]
+    ranks = {len(weight.shape) for layer in layers for weight in prunable_weights(layer)}
+    if isinstance(pattern, NofM):
+        transposed = any(type(layer).__name__ in ("Conv2DTranspose", "Embedding") for layer in layers)
+        return config.schedule == "one_shot" and config.begin == 0 and ranks <= {2, 4} and not transposed
+    if isinstance(pattern, Block):
+        return ranks == {2} and not any(type(layer).__name__ == "Embedding" for layer in layers)
+    return isinstance(pattern, Weight)
+
+
+def schedule(config: WeightsConfig, total_steps: int) -> Any:
+    """The tfmot schedule over ``total_steps`` optimizer steps; its last update falls exactly on its end."""
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    when = updates(config, total_steps)
+    if config.schedule in ("constant", "one_shot"):
+        return sparsity.ConstantSparsity(config.sparsity, when.begin, when.end, when.frequency)
+    if config.schedule in ("polynomial", "cubic"):
+        power = 3.0 if config.schedule == "cubic" else config.power
+        return sparsity.PolynomialDecay(0.0, config.sparsity, when.begin, when.end, power, when.frequency)
+    return _tabulated(config, total_steps)
+
+
+def _tabulated(config: WeightsConfig, total_steps: int) -> Any:
+    """A schedule that tfmot does not have, as the table of its sparsity at each update."""
+    import tensorflow as tf
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    when = updates(config, total_steps)
+    curve = SCHEDULES[config.schedule](config.sparsity, config.power)
+    steps = range(when.begin, when.end + 1, when.frequency)
+    table = [config.sparsity * curve.fraction(when.progress(step)) for step in steps]
+
+    class Tabulated(sparsity.PruningSchedule):
+        def __call__(self, step: Any) -> tuple[Any, Any]:
+            index = tf.clip_by_value((step - when.begin) // when.frequency, 0, len(table) - 1)
+            due = self._should_prune_in_step(step, when.begin, when.end, when.frequency)
+            return due, tf.gather(tf.constant(table, tf.float32), index)
+
+        def get_config(self) -> dict[str, Any]:
+            return {"class_name": config.schedule, "config": {"end_step": when.end, "table": table}}
+
+    return Tabulated()
+
+
+def wrap(
+    model: tf_keras.Model, config: WeightsConfig, total_steps: int, seed: int = 0
+) -> tuple[tf_keras.Model, list[str]]:
+    """Wrap the layers that the recipe selects.
+
+    Returns:
+        A model that shares no weights with ``model``, and the names of the wrapped layers.
+
+    Raises:
+        RecipeError: a pattern selects no layer that can be pruned.
+    """
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    names, pattern = selected(model, config), parse(config.granularity)
+    options: dict[str, Any] = {}
+    if isinstance(pattern, Block):  # of [outputs, inputs] here, of [inputs, outputs] there
+        options["block_size"] = (pattern.columns, pattern.rows)
+    if isinstance(pattern, NofM):  # what stays here, what goes there
+        options["sparsity_m_by_n"] = (pattern.m - pattern.n, pattern.m)
+
+    def replace(layer: Any) -> Any:
+        if layer.name not in names:
+            return layer
+        return sparsity.prune_low_magnitude(layer, pruning_schedule=schedule(config, total_steps), **options)
+
+    return copy_model(model, replace), names
+
+
+def callbacks() -> list[Any]:
+    """The callback that advances the masks."""
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    return [sparsity.UpdatePruningStep()]
+
+
+def strip(wrapped: tf_keras.Model) -> tf_keras.Model:
+    """Remove the wrappers; the zeros stay in the weights."""
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    return sparsity.strip_pruning(wrapped)

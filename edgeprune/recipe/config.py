@@ -1,0 +1,395 @@
+"""Recipe: one config per stage. TOML in, validated, every default written out.
+
+A section that a recipe leaves out (``[weights]``, say) is a stage that does not run. Sections never name an order:
+the order is the pipeline's (:mod:`edgeprune.plan`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS
+
+Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+OpenFraction = Annotated[
+    float, pydantic.Field(gt=0, lt=1), pydantic.BeforeValidator(lambda value: _from_percent(value))
+]
+CriterionName = Literal[
+    "l1", "l2", "fpgm", "bn_scale", "taylor", "fisher", "activation", "apoz", "reconstruction", "sampling", "random"
+]
+ScheduleName = Literal["constant", "one_shot", "polynomial", "cubic", "exponential", "one_cycle"]
+Mode = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int8-weights", "int4-weights", "mixed"]
+IO = Literal["float", "int8", "uint8"]
+
+
+def _from_percent(value: Any) -> Any:
+    """``"50%"`` is 0.5; everything else passes."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+class Config(pydantic.BaseModel):
+    """Base of all configs: frozen, and unknown keys are errors."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Config):
+    """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
+
+    size: tuple[int, int] | None = None  # height, width in pixels; None: from the model's input
+    color: Literal["rgb", "grayscale"] | None = None  # None: from the model's input
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)  # one value, or one per channel
+    std: tuple[float, ...] = (1.0,)
+    validation: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1  # of train, if the source has no validation split
+    batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
+
+
+class TaskConfig(Config):
+    """``[task]``: what the model is trained for. ``None``: as the model was compiled, else classification."""
+
+    loss: str | None = None  # a Keras loss, or file.py:function
+    metric: str | None = None  # a Keras metric, or file.py:function
+    higher_is_better: bool | None = None  # None: known for Keras metrics; required for a function
+
+
+class WeightsConfig(Config):
+    """``[weights]``: zero weights while fine-tuning (Zhu & Gupta 2017, arXiv:1710.01878, and its relatives)."""
+
+    sparsity: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5  # fraction of the weights of the selected layers
+    criterion: Literal["magnitude", "taylor", "movement"] = "magnitude"
+    granularity: str = "weight"  # weight, block:RxC, n:m, connection
+    scope: Literal["layer", "global"] = "layer"  # every layer to this sparsity, or one ranking over all
+    schedule: ScheduleName = "cubic"
+    power: Annotated[float, pydantic.Field(gt=0)] = 3.0  # of schedule = "polynomial"
+    begin: Fraction = 0.0  # fractions of the fine-tuning steps
+    end: Fraction = 0.5
+    regrow: Literal["none", "gradient", "random"] = "none"
+    regrow_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3  # of what is kept; falls to 0 as a cosine
+    include: tuple[str, ...] = ("*",)  # layer names, shell patterns
+    exclude: tuple[str, ...] = ()
+    sparse_inference: bool = False  # prune for XNNPACK's sparse kernels: the 1x1 convolutions only, stored sparse
+
+    @pydantic.model_validator(mode="after")
+    def _sparse_enough(self) -> WeightsConfig:
+        if self.sparse_inference and self.sparsity <= MIN_ZEROS:
+            raise ValueError(
+                f"sparse_inference needs a sparsity above two thirds, not {self.sparsity}: XNNPACK keeps dense kernels "
+                "up to there; 0.8 is a good start"
+            )
+        return self
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _sparsity_of_pattern(cls, values: Any) -> Any:
+        """n:m says the sparsity itself."""
+        found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", str(values.get("granularity"))) if values else None
+        if found and int(found[1]) < int(found[2]):
+            return {"sparsity": 1 - int(found[1]) / int(found[2]), **values}
+        return values
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> WeightsConfig:
+        from edgeprune.recipe.granularity import NofM, parse
+
+        pattern = parse(self.granularity)
+        one_shot = self.schedule == "one_shot"
+        if self.begin >= self.end and not one_shot:
+            raise ValueError(f"begin ({self.begin}) must be less than end ({self.end})")
+        if one_shot and self.regrow != "none":
+            raise ValueError("regrowth needs a schedule with several updates, not one_shot")
+        if isinstance(pattern, NofM) and (self.scope == "global" or self.regrow != "none"):
+            raise ValueError("n:m holds in every group, so neither scope = 'global' nor regrow goes with it")
+        if isinstance(pattern, NofM) and abs(self.sparsity - pattern.sparsity) > 1e-6:
+            raise ValueError(
+                f"granularity {self.granularity} makes the sparsity {pattern.sparsity:g}: say that or none"
+            )
+        return self
+
+
+class LotteryConfig(Config):
+    """``[lottery]``: find the mask by training from the beginning, rewind the weights, train again under the mask
+    (Frankle & Carbin 2019, arXiv:1803.03635). Which weights go, ``[weights]`` says."""
+
+    rewind: Annotated[int, pydantic.Field(ge=0)] = 1  # weights go back to those after this epoch; 0: untrained
+    epochs: Annotated[int, pydantic.Field(ge=1)] = 20  # of each training, the first `rewind` ones included
+    rounds: Annotated[int, pydantic.Field(ge=1)] = 1  # > 1: iterative, equal shares of what is left
+    control: bool = True  # also train other random weights under the same mask
+    initial: str | None = None  # a Keras model whose weights are the initial ones; None: the model's initializers
+
+    @pydantic.model_validator(mode="after")
+    def _rewind_in_time(self) -> LotteryConfig:
+        if self.rewind >= self.epochs:
+            raise ValueError(f"rewind ({self.rewind}) must be less than epochs ({self.epochs})")
+        return self
+
+
+class FiltersConfig(Config):
+    """``[filters]``: remove whole filters and neurons. Budget: ``rate``, or ``max_params``, ``max_macs`` or both."""
+
+    rate: OpenFraction | None = None  # of the filters, removed
+    max_params: OpenFraction | None = None  # of the unpruned model's, kept
+    max_macs: OpenFraction | None = None
+    criterion: CriterionName = "taylor"
+    allocation: Literal["uniform", "global", "sensitivity"] = "global"
+    steps: Annotated[int, pydantic.Field(ge=1)] = 1  # 1: one shot; n: prune in n steps with fine-tuning in between
+    step_epochs: Annotated[int, pydantic.Field(ge=0)] = 1  # of fine-tuning after each step but the last
+    # How much each of the steps removes; exponential: the same share of what is left.
+    schedule: Literal["polynomial", "cubic", "exponential", "one_cycle"] = "exponential"
+    power: Annotated[float, pydantic.Field(gt=0)] = 3.0  # of schedule = "polynomial"; 1: the same number in each step
+    samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that data-driven criteria look at
+    min_channels: Annotated[int, pydantic.Field(gt=0)] = 2
+    round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
+    protect: tuple[str, ...] = ()  # layers that keep their filters; names, shell patterns
+    layer_rates: dict[str, Annotated[float, pydantic.Field(ge=0, lt=1)]] = {}  # layer pattern → its own rate
+    compensate: bool = True  # repair biases and batch normalization right after removal
+    verify: bool = True  # compare with the masked original on random inputs
+
+    @pydantic.model_validator(mode="after")
+    def _has_budget(self) -> FiltersConfig:
+        given = [key for key in ("rate", "max_params", "max_macs") if getattr(self, key) is not None]
+        if not given or (self.rate is not None and len(given) > 1):
+            raise ValueError(
+                f"needs rate, or max_params or max_macs or both of these, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+
+class LayersConfig(Config):
+    """``[layers]``: remove whole residual blocks and layers. Exactly one budget: ``remove`` or ``max_macs``."""
+
+    remove: Annotated[int, pydantic.Field(ge=1)] | None = None  # this many blocks
+    max_macs: OpenFraction | None = None  # of the unpruned model's, kept
+    criterion: Literal["similarity", "sensitivity"] = "similarity"
+    samples: Annotated[int, pydantic.Field(gt=0)] = 512  # training samples that similarity looks at
+    protect: tuple[str, ...] = ()  # layers that stay; names, shell patterns
+
+    @pydantic.model_validator(mode="after")
+    def _one_budget(self) -> LayersConfig:
+        if (self.remove is None) == (self.max_macs is None):
+            raise ValueError("needs exactly one of remove and max_macs")
+        return self
+
+
+class SparsifyConfig(Config):
+    """``[sparsify]``: train with penalties before pruning. A weight of 0 leaves the penalty out."""
+
+    epochs: Annotated[int, pydantic.Field(ge=1)] = 4
+    weights_l1: Annotated[float, pydantic.Field(ge=0)] = 0.0  # times the sum of absolute weights
+    bn_l1: Annotated[float, pydantic.Field(ge=0)] = 0.0  # times the sum of absolute scales of batch normalization
+    group_lasso: Annotated[float, pydantic.Field(ge=0)] = 0.0  # times the sum of the norms of removable channels
+
+    @pydantic.model_validator(mode="after")
+    def _some_penalty(self) -> SparsifyConfig:
+        if not (self.weights_l1 or self.bn_l1 or self.group_lasso):
+            raise ValueError("needs at least one of weights_l1, bn_l1 and group_lasso above 0")
+        return self
+
+
+class ClusterConfig(Config):
+    """``[cluster]``: each layer's weights share few values (Han et al. 2016, arXiv:1510.00149)."""
+
+    n_clusters: Annotated[int, pydantic.Field(ge=2, le=255)] = 16  # different weights per layer; zero counts
+    init: Literal["linear", "kmeans++"] = "linear"  # the centroids that k-means starts from
+    include: tuple[str, ...] = ("*",)  # layer names, shell patterns
+    exclude: tuple[str, ...] = ()
+    epochs: Annotated[int, pydantic.Field(ge=0)] | None = None  # of training the shared weights; None: [finetune]'s
+    learning_rate_scale: Annotated[float, pydantic.Field(gt=0)] = 0.1  # times [finetune]'s
+
+
+class QatConfig(Config):
+    """``[qat]``: train with the rounding of the int8 file (Jacob et al. 2017, arXiv:1712.05877)."""
+
+    epochs: Annotated[int, pydantic.Field(ge=0)] | None = None  # None: [finetune]'s
+    learning_rate_scale: Annotated[float, pydantic.Field(gt=0)] = 0.1  # times [finetune]'s
+
+
+class FinetuneConfig(Config):
+    """``[finetune]``: training after a pruning step. Uses train and validation data only."""
+
+    epochs: Annotated[int, pydantic.Field(ge=0)] = 2
+    learning_rate: Annotated[float, pydantic.Field(gt=0)] = 1e-3
+    decay: Literal["cosine", "constant"] = "cosine"
+    optimizer: Literal["adam", "sgd"] = "adam"  # sgd: Nesterov momentum 0.9
+    batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
+    patience: Annotated[int, pydantic.Field(ge=0)] | None = None  # epochs without progress before stopping; None: never
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0  # decoupled; biases and normalization are left alone
+
+
+class DistillConfig(Config):
+    """``[distill]``: fine-tuning also learns from the unpruned model's outputs (Hinton et al. 2015)."""
+
+    temperature: Annotated[float, pydantic.Field(gt=0)] = 4.0
+    weight: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7  # of the teacher in the loss; the labels get the rest
+
+
+class AugmentConfig(Config):
+    """``[augment]``: random changes of training samples. None by default: not every sample is an image."""
+
+    flip: bool = False  # left to right
+    shift: Annotated[int, pydantic.Field(ge=0)] = 0  # up to this many pixels each way
+    cutout: Annotated[int, pydantic.Field(ge=0)] = 0  # side of the blanked square, in pixels
+    mixup: Annotated[float, pydantic.Field(ge=0)] = 0.0  # alpha of the Beta distribution that two samples are mixed by
+
+
+class QuantizeConfig(Config):
+    """``[quantize]``: the number formats that every model is converted to."""
+
+    modes: Annotated[tuple[Mode, ...], pydantic.Field(min_length=1)] = ("float32",)
+    io: IO | None = None  # input/output of int8 files; None: what the target prefers
+    equalize: bool = False  # before int8: even out the ranges of channels in neighbouring layers
+    correct_bias: bool = False  # before int8: undo the mean error that quantized weights make
+
+
+class CalibrationConfig(Config):
+    """``[calibration]``: the representative samples for int8, drawn from training data."""
+
+    samples: Annotated[int, pydantic.Field(gt=0)] | Literal["auto"] = 256  # auto: until the ranges stop growing
+    strategy: Literal["stratified", "random", "coverage"] = "stratified"
+    range: Literal["minmax", "percentile", "mse"] = "minmax"  # of activations, from what the samples show
+    percentile: Annotated[float, pydantic.Field(gt=50, le=100)] = 99.99  # of values inside; range = "percentile"
+
+
+class MixedConfig(Config):
+    """``[mixed]``: the layers that int8 hurts most stay in float, as few as ``max_drop`` allows."""
+
+    max_drop: Annotated[float, pydantic.Field(ge=0)] = 0.5  # points of the metric on validation, against the model
+    steps: Annotated[int, pydantic.Field(ge=1)] = 5  # files tried
+
+
+class ConversionConfig(Config):
+    """``[convert]``: what the files may ask of the runtime, and how they store zeros."""
+
+    select_tf_ops: bool = False  # operators of full TensorFlow, which most runtimes on boards do not have
+    sparse_encoding: bool = False  # float32 files of pruned weights store them sparse where that is smaller
+
+
+def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float]:
+    """Removes ``rate`` of what the section limits: filters, parameters or MACs."""
+    at = {"rate": rate, "max_params": 1 - rate, "max_macs": 1 - rate}
+    return {key: value for key, value in at.items() if getattr(filters, key) is not None}
+
+
+# Section with a budget → what it is at a rate of ``Recipe.rates``.
+RATED: dict[str, Callable[[Any, float], dict[str, float]]] = {
+    "filters": _filters_at,
+    "weights": lambda weights, rate: {"sparsity": rate},
+}
+
+
+def rate_label(rate: float) -> str:
+    """A rate as it stands in names of variants: "30" for 0.3, "12.5" for 0.125."""
+    return f"{100 * rate:g}"
+
+
+class Recipe(Config):
+    """Everything that decides what a build does, apart from the model, the data and the target."""
+
+    name: str = "custom"
+    description: str = ""
+    data: DataConfig = DataConfig()
+    task: TaskConfig = TaskConfig()
+    layers: LayersConfig | None = None
+    sparsify: SparsifyConfig | None = None
+    filters: FiltersConfig | None = None
+    weights: WeightsConfig | None = None
+    lottery: LotteryConfig | None = None
+    cluster: ClusterConfig | None = None
+    qat: QatConfig | None = None
+    finetune: FinetuneConfig = FinetuneConfig()
+    distill: DistillConfig | None = None
+    augment: AugmentConfig = AugmentConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    mixed: MixedConfig = MixedConfig()
+    convert: ConversionConfig = ConversionConfig()
+    rates: tuple[OpenFraction, ...] = ()  # a pruned chain for each; (): one chain, as the sections say
+
+    @pydantic.field_validator("rates")
+    @classmethod
+    def _rates_increase(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if rates and (len(rates) < 2 or any(a >= b for a, b in itertools.pairwise(rates))):
+            raise ValueError("needs at least two rates, increasing, each in (0, 1)")
+        if len({rate_label(rate) for rate in rates}) < len(rates):
+            raise ValueError("has rates that differ by less than six digits: variants are named after them")
+        return rates
+
+    @pydantic.model_validator(mode="after")
+    def _rates_have_a_budget(self) -> Recipe:
+        if self.rates and not any(getattr(self, section) for section in RATED):
+            sections = " or ".join(f"[{section}]" for section in RATED)
+            raise ValueError(f"rates need a pruning section with a budget that they take the place of: {sections}")
+        for rate in self.rates:
+            self.at_rate(rate)
+        return self
+
+    def at_rate(self, rate: float) -> Recipe:
+        """The recipe whose pruning sections all remove ``rate``, in (0, 1), of what they have a budget of."""
+        changed = {
+            name: section.model_validate({**section.model_dump(), **at(section, rate)})
+            for name, at in RATED.items()
+            if (section := getattr(self, name))
+        }
+        return self.model_copy(update={"rates": (), **changed})
+
+    @pydantic.model_validator(mode="after")
+    def _lottery_has_a_mask(self) -> Recipe:
+        if self.lottery and not self.weights:
+            raise ValueError("[lottery] needs [weights], which says how many and which weights go")
+        if self.lottery and self.weights and self.weights.regrow != "none":
+            raise ValueError("[lottery] trains under a fixed mask: [weights] regrow must be none")
+        if self.lottery and self.weights and self.weights.sparse_inference:
+            raise ValueError(
+                "[lottery] trains the model as it was, and [weights] sparse_inference rewrites it: one of them"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _weights_are_trained(self) -> Recipe:
+        if self.weights and not self.lottery and not self.finetune.epochs:
+            raise ValueError("[weights] zeroes weights while fine-tuning: [finetune] epochs must be at least 1")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _float_for_sparse(self) -> Recipe:
+        if self.weights and self.weights.sparse_inference and "float32" not in self.quantize.modes:
+            raise ValueError("[weights] sparse_inference needs float32 among [quantize] modes: no other has kernels")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _trained_for_int8(self) -> Recipe:
+        if self.qat and "int8" not in self.quantize.modes:
+            raise ValueError("[qat] trains for int8 files: [quantize] modes must have 'int8'")
+        if self.qat and "mixed" in self.quantize.modes:
+            raise ValueError(
+                "[qat] trains all layers for int8, and 'mixed' leaves some in float: take 'mixed' out of [quantize] "
+                "modes, or leave out [qat] if no training is wanted"
+            )
+        if self.qat and self.weights and self.weights.sparse_inference:
+            raise ValueError(
+                "[weights] sparse_inference makes a float32 file, and a chain with [qat] int8 only: leave out one of "
+                "them; [qat] keeps zeros without it, as in the recipe pqat"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _prepared_models_are_free(self) -> Recipe:
+        if self.quantize.equalize and (self.qat or self.cluster):
+            section = "[qat] has trained ranges" if self.qat else "[cluster] has made weights share values"
+            raise ValueError(f"[quantize] equalize rescales weights after {section}, which undoes that: one of them")
+        if self.quantize.correct_bias and self.qat:
+            raise ValueError("[quantize] correct_bias undoes an error that [qat] trains away: one of them")
+        return self
+
+    def to_toml(self) -> str:
+        """The resolved recipe, every default written out."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

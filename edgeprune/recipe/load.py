@@ -1,0 +1,124 @@
+"""Recipes that come with edgeprune, as TOML, and how recipes are read: merged, validated, mistakes explained."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipe.config import Config, Recipe
+
+# What people may look for → how it is called here.
+RENAMED = {"magnitude": "weights"}
+
+
+def builtin_names() -> list[str]:
+    """Names of the recipes that come with edgeprune."""
+    folder = importlib.resources.files("edgeprune.recipe").joinpath("builtin")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a built-in recipe by name, or a TOML file.
+
+    Raises:
+        RecipeError: no such recipe or file, not TOML, unknown keys or values.
+    """
+    return parse_recipe(_read(str(name_or_path)), source=str(name_or_path))
+
+
+def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
+    """Validate a recipe given as nested tables; ``source`` names it in errors."""
+    table = {"name": Path(source).stem, **_resolve_extends(table)}
+    try:
+        return Recipe.model_validate(table)
+    except pydantic.ValidationError as error:
+        raise RecipeError(
+            _explain(error, source), fix="`edgeprune init` writes a recipe with every key explained."
+        ) from None
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    names = builtin_names()
+    if name_or_path in names:
+        text = (
+            importlib.resources.files("edgeprune.recipe").joinpath("builtin", f"{name_or_path}.toml").read_text("utf-8")
+        )
+    elif Path(name_or_path).is_file():
+        try:
+            text = Path(name_or_path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"The recipe {name_or_path} cannot be read: {error}.") from None
+    else:
+        raise RecipeError(
+            f"There is no recipe {name_or_path!r}{_did_you_mean(name_or_path, names)}",
+            expected=f"a TOML file, or one of: {', '.join(names)}.",
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"The recipe {name_or_path} is not valid TOML: {error}.") from None
+
+
+def _resolve_extends(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the recipes named by ``extends``, later ones and the table itself winning key by key."""
+    bases = table.get("extends", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(
+            merged, _resolve_extends({k: v for k, v in _read(base).items() if k not in ("name", "description")})
+        )
+    return _merge(merged, {key: value for key, value in table.items() if key != "extends"})
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+def _explain(error: pydantic.ValidationError, source: str) -> str:
+    lines = [f"The recipe {source} is not valid."]
+    for item in error.errors():
+        path = [str(part) for part in item["loc"]]
+        where = ".".join(path)
+        if item["type"] == "extra_forbidden":
+            keys = _keys_at(path[:-1])
+            hint = f"; did you mean {RENAMED[where]!r}?" if where in RENAMED else _did_you_mean(path[-1], keys)
+            lines.append(f"  {where}: unknown key{hint} Known keys: {', '.join(keys)}.")
+        elif item["type"] == "literal_error":
+            known = [word.strip("'") for word in item["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+            lines.append(
+                f"  {where} = {item['input']!r}: expected one of {', '.join(known)}"
+                + _did_you_mean(str(item["input"]), known)
+            )
+        elif path:
+            lines.append(f"  {where} = {item['input']!r}: {item['msg']}.")
+        else:  # about several sections
+            lines.append(f"  {item['msg'].removeprefix('Value error, ')}.")
+    return "\n".join(lines)
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    config: Any = Recipe
+    for part in path:
+        annotation = config.model_fields[part].annotation
+        config = next(
+            t
+            for t in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(t, type) and issubclass(t, Config)
+        )
+    return list(config.model_fields)
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -1,0 +1,96 @@
+"""Running a .tflite on samples: order of inputs and outputs, quantized formats, threads."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.runtime.interpreter import Kernels, Runtime
+from edgeprune.runtime.runner import dequantize, quantize
+
+
+class Session:
+    """A .tflite with one interpreter per thread.
+
+    Batches are split into single samples: the file runs exactly as it will on the device, and single samples spread
+    over threads as well as a batch would.
+
+    Args:
+        path: the .tflite.
+        inputs, outputs: the names of the Keras model's inputs and outputs, in its order (``serving_default``).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        runtime: Runtime,
+        kernels: Kernels = "default",
+        threads: int | None = None,
+    ):
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.inputs = tuple(inputs)
+        content = path.read_bytes()
+        self._runners = [
+            _Runner(runtime.interpreter(content, threads=1, kernels=kernels), inputs, outputs)
+            for _ in range(self.threads)
+        ]
+        self._pool = concurrent.futures.ThreadPoolExecutor(self.threads)
+
+    def run(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs of a batch, dequantized to float32.
+
+        Args:
+            batch: one array [n, ...] per input, in the model's order.
+
+        Returns:
+            One array [n, ...] per output, in the model's order.
+        """
+        size = len(batch[0])
+        parts = [range(size)[start :: self.threads] for start in range(self.threads)]
+        results: list[Any] = [None] * size
+        futures = [
+            self._pool.submit(runner.run, batch, part, results)
+            for runner, part in zip(self._runners, parts, strict=True)
+        ]
+        for future in futures:
+            future.result()
+        return [np.stack(values) for values in zip(*results, strict=True)]
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+class _Runner:
+    def __init__(self, interpreter: Any, inputs: Sequence[str], outputs: Sequence[str]):
+        self._interpreter = interpreter
+        interpreter.allocate_tensors()
+        self._inputs = _ordered(interpreter, "inputs", inputs)
+        self._outputs = _ordered(interpreter, "outputs", outputs)
+
+    def run(self, batch: Sequence[np.ndarray], indices: range, results: list[Any]) -> None:
+        """Fill ``results[i]`` with the outputs of sample i, for every i in ``indices``."""
+        for index in indices:
+            for detail, values in zip(self._inputs, batch, strict=True):
+                self._interpreter.set_tensor(detail["index"], quantize(values[index : index + 1], detail))
+            self._interpreter.invoke()
+            results[index] = [
+                dequantize(self._interpreter.get_tensor(detail["index"]), detail)[0] for detail in self._outputs
+            ]
+
+
+def _ordered(interpreter: Any, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    details = {"inputs": interpreter.get_input_details, "outputs": interpreter.get_output_details}[kind]()
+    signatures = interpreter._get_full_signature_list()
+    if len(details) == 1 or not signatures:
+        return details
+    indices = next(iter(signatures.values()))[kind]
+    by_index = {detail["index"]: detail for detail in details}
+    return [by_index[indices[name]] for name in names]

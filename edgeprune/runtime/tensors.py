@@ -1,0 +1,61 @@
+"""Looking into a .tflite while it runs: the value of every tensor, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeprune.runtime.interpreter import Runtime
+from edgeprune.runtime.session import dequantize, quantize
+from edgeprune.tflite.flatbuffer import parse
+
+
+class TensorReader:
+    """An interpreter that keeps all tensors, with its built-in kernels: delegates hide what is inside them.
+
+    Args:
+        content: the .tflite.
+        inputs: names of the inputs, as the signature knows them, in the order in which samples give them; None: the
+            file's own order.
+    """
+
+    def __init__(self, content: bytes, runtime: Runtime, inputs: Sequence[str] | None = None):
+        self.graph = parse(content).subgraphs[0]
+        self._interpreter = runtime.interpreter(content, kernels="builtin", preserve_all_tensors=True)
+        self._interpreter.allocate_tensors()
+        self._details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}
+        self._names = inputs
+
+    def activations(self) -> dict[str, int]:
+        """Name and index of what operators compute, in their order, without the inputs and outputs of the file."""
+        return {
+            self.graph.tensors[index].name: index
+            for operator in self.graph.operators
+            for index in operator.outputs
+            if index >= 0 and index not in self.graph.outputs and index in self._details
+        }
+
+    def run(self, sample: Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
+        """Run one sample, float values with batch size 1; a mapping is by the names in the signature."""
+        for detail, value in zip(self._inputs(sample), _values(sample), strict=True):
+            self._interpreter.set_tensor(detail["index"], quantize(np.asarray(value), detail))
+        self._interpreter.invoke()
+
+    def value(self, index: int) -> np.ndarray:
+        """A tensor of the last run, dequantized to float32."""
+        return dequantize(self._interpreter.get_tensor(index), self._details[index])
+
+    def _inputs(self, sample: Any) -> list[dict[str, Any]]:
+        details = self._interpreter.get_input_details()
+        names = list(sample) if isinstance(sample, Mapping) else self._names
+        signatures = self._interpreter._get_full_signature_list()
+        if len(details) == 1 or not names or not signatures:
+            return details
+        indices = next(iter(signatures.values()))["inputs"]
+        return [self._details[indices[name]] for name in names]
+
+
+def _values(sample: Any) -> list[Any]:
+    return list(sample.values()) if isinstance(sample, Mapping) else list(sample)

@@ -1,0 +1,332 @@
+"""Read .tflite files without TensorFlow: subgraphs, tensors, operators, weights, signatures.
+
+The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``; its accessors come from the ``tflite`` package. A
+file that is truncated, damaged or hostile ends in a :class:`~edgeprune.errors.ModelError`: every accessor runs below
+the one boundary in :func:`parse`, and everything decoded is paid from a budget in proportion to the file's size, so
+that a small file cannot make a large model.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+# The package fills its namespace with one class per table of the schema.
+import tflite
+
+from edgeprune.errors import ModelError
+from edgeprune.tflite.graph import Operator, Quantization, Signature, Subgraph, Tensor, TFLiteModel
+from edgeprune.tflite.sparse import Dimension, Sparsity
+
+IDENTIFIER = b"TFL3"
+SCHEMA_VERSION = 3
+# Vela hands the Ethos-U its working memory as an input that no operator writes.
+_BRINGS_SCRATCH = {"ethos-u"}
+# What the accessors raise on bytes that are not a flatbuffer of this schema.
+_DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
+
+
+def read(path: str | Path) -> TFLiteModel:
+    """Read a .tflite file.
+
+    Raises:
+        ModelError: missing, unreadable, not a .tflite file, or damaged.
+    """
+    return parse(read_bytes(path), name=str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a model file.
+
+    Raises:
+        ModelError: missing or unreadable.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"The model {path} cannot be read: {error.strerror}.", expected="a .tflite file.") from None
+
+
+def parse(content: bytes, name: str = "model") -> TFLiteModel:
+    """Read the bytes of a .tflite file; ``name`` names it in errors.
+
+    Raises:
+        ModelError: not a .tflite file, or damaged.
+    """
+    if content[4:8] != IDENTIFIER:
+        what = "is empty" if not content else "is not a .tflite file"
+        raise ModelError(f"{name} {what}.", expected="a TensorFlow Lite flatbuffer (identifier TFL3).")
+    try:
+        return _Parser(content).model()
+    except _Damaged as error:
+        reason = str(error)
+    except _DAMAGE as error:
+        reason = f"an offset leads nowhere ({error})"
+    raise ModelError(
+        f"{name} is damaged: {reason}.", expected="a whole .tflite file.", fix="Convert or copy the model again."
+    )
+
+
+class _Damaged(Exception):
+    """The file contradicts itself; the message says how."""
+
+
+class _Parser:
+    """Walks the tables of one file. Everything it decodes is paid from ``budget``, in bytes."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.view = memoryview(content)
+        # A real file shares little (strings, vtables); one that decodes to several times its size is made to.
+        self.budget = 4 * len(content) + 4096
+
+    def model(self) -> TFLiteModel:
+        root = tflite.Model.GetRootAs(self.content, 0)
+        if root.Version() != SCHEMA_VERSION:
+            raise _Damaged(f"schema version {root.Version()} instead of {SCHEMA_VERSION}")
+        buffers = [self._buffer(buffer) for buffer in self._tables(root, "Buffers")]
+        codes = tuple(self._operator_code(code) for code in self._tables(root, "OperatorCodes"))
+        subgraphs = tuple(self._subgraph(graph, codes, buffers) for graph in self._tables(root, "Subgraphs"))
+        if not subgraphs:
+            raise _Damaged("it has no subgraph")
+        metadata = {self._text(m.Name()): bytes(self._at(buffers, m.Buffer())) for m in self._tables(root, "Metadata")}
+        self._pay(sum(map(len, metadata.values())))
+        minimum = metadata.get("min_runtime_version", b"").rstrip(b"\0").decode("ascii", "replace")
+        return TFLiteModel(
+            description=self._text(root.Description()),
+            subgraphs=subgraphs,
+            min_runtime=minimum or None,
+            metadata=metadata,
+            signatures=tuple(self._signature(s, subgraphs) for s in self._tables(root, "SignatureDefs")),
+            operator_codes=codes,
+            bytes=len(self.content),
+        )
+
+    # -- tables ------------------------------------------------------------------------------------------------------
+
+    def _buffer(self, buffer: Any) -> memoryview:
+        if buffer.Offset() > 1:  # stored after the flatbuffer, for files above 2 GB
+            start, length = buffer.Offset(), buffer.Size()
+        elif buffer.DataIsNone():
+            return self.view[:0]
+        else:
+            length = buffer.DataLength()
+            start = buffer._tab.Vector(buffer._tab.Offset(4))
+        if not 0 <= start <= start + length <= len(self.content):
+            raise _Damaged(f"a buffer of {length} bytes reaches beyond the end of the file")
+        return self.view[start : start + length]
+
+    def _operator_code(self, code: Any) -> tuple[str, bool, int]:
+        # Codes above 127 did not fit into the first field; older writers fill only that one, some newer ones only the
+        # second. The accessor of the second prefers the first, so the field (number 3 of the table) is read here.
+        field = code._tab.Offset(10)
+        second = code._tab.Get(flatbuffers.number_types.Int32Flags, field + code._tab.Pos) if field else 0
+        number = max(code.DeprecatedBuiltinCode(), second)
+        name = _OPERATOR_NAMES.get(number, f"BUILTIN_{number}")
+        custom = name == "CUSTOM"
+        return (self._text(code.CustomCode()) or name if custom else name), custom, code.Version()
+
+    def _subgraph(self, graph: Any, codes: tuple, buffers: list[memoryview]) -> Subgraph:
+        tensors = tuple(self._tensor(i, t, buffers) for i, t in enumerate(self._tables(graph, "Tensors")))
+        subgraph = Subgraph(
+            name=self._text(graph.Name()),
+            tensors=tensors,
+            operators=tuple(
+                self._operator(i, o, codes, len(tensors)) for i, o in enumerate(self._tables(graph, "Operators"))
+            ),
+            inputs=self._indices(graph, "Inputs", len(tensors)),
+            outputs=self._indices(graph, "Outputs", len(tensors)),
+        )
+        _check_order(subgraph)
+        return subgraph
+
+    def _tensor(self, index: int, table: Any, buffers: list[memoryview]) -> Tensor:
+        shape = self._numbers(table, "Shape")
+        if any(size < 0 for size in shape):
+            raise _Damaged(f"tensor {index} has a negative size")
+        stored = self._at(buffers, table.Buffer())
+        tensor = Tensor(
+            index=index,
+            name=self._text(table.Name()),
+            shape=shape,
+            signature=self._numbers(table, "ShapeSignature") or shape,
+            dtype=_TYPE_NAMES.get(table.Type(), f"type{table.Type()}"),
+            quantization=self._quantization(index, table.Quantization(), shape),
+            sparsity=self._sparsity(table.Sparsity()),
+            variable=bool(table.IsVariable()),
+            constant=len(stored) > 0,
+            stored=stored,
+        )
+        if tensor.sparsity and tensor.is_numeric:
+            tensor.sparsity.check(shape, len(tensor.values()))
+        # The interpreter refuses such a file too (subgraph.cc, SetTensorParametersReadOnly).
+        elif tensor.constant and tensor.is_numeric and len(stored) != tensor.nbytes:
+            raise _Damaged(f"tensor {index} stores {len(stored)} bytes, and its shape needs {tensor.nbytes}")
+        return tensor
+
+    def _quantization(self, index: int, table: Any, shape: tuple[int, ...]) -> Quantization | None:
+        if table is None:
+            return None
+        scale, zero_point = self._numbers(table, "Scale"), self._numbers(table, "ZeroPoint")
+        axis = table.QuantizedDimension()
+        # One for the tensor, or one for each index along the axis (interpreter_builder.cc, ParseQuantization).
+        allowed = {0, 1, shape[axis] if 0 <= axis < len(shape) else 1}
+        if not {len(scale), len(zero_point)} <= allowed:
+            raise _Damaged(f"tensor {index} has {len(scale)} scales and {len(zero_point)} zero points")
+        return Quantization(scale, zero_point, axis) if scale else None
+
+    def _sparsity(self, table: Any) -> Sparsity | None:
+        if table is None:
+            return None
+        dimensions = []
+        for dimension in self._tables(table, "DimMetadata"):
+            sparse = dimension.Format() == tflite.DimensionType.SPARSE_CSR
+            if not sparse:
+                dimensions.append(Dimension(dimension.DenseSize(), None, None))
+                continue
+            segments = self._index_vector(dimension.ArraySegmentsType(), dimension.ArraySegments())
+            indices = self._index_vector(dimension.ArrayIndicesType(), dimension.ArrayIndices())
+            nbytes = segments.nbytes + indices.nbytes
+            vectors = [np.asarray(vector, np.int64) for vector in (segments, indices)]
+            dimensions.append(Dimension(dimension.DenseSize(), vectors[0], vectors[1], nbytes))
+        return Sparsity(self._numbers(table, "TraversalOrder"), self._numbers(table, "BlockMap"), tuple(dimensions))
+
+    def _index_vector(self, kind: int, table: Any) -> np.ndarray:
+        vector = getattr(tflite, _INDEX_VECTORS[kind])()
+        vector.Init(table.Bytes, table.Pos)
+        values = vector.ValuesAsNumpy()
+        return values if isinstance(values, np.ndarray) else np.zeros(0, np.int64)
+
+    def _operator(self, index: int, table: Any, codes: tuple, tensors: int) -> Operator:
+        name, custom, version = self._at(codes, table.OpcodeIndex())
+        return Operator(
+            index=index,
+            name=name,
+            custom=custom,
+            version=version,
+            inputs=self._indices(table, "Inputs", tensors),
+            outputs=self._indices(table, "Outputs", tensors),
+            options=self._options(tflite.BuiltinOptions, table.BuiltinOptionsType(), table.BuiltinOptions())
+            or self._options(tflite.BuiltinOptions2, table.BuiltinOptions2Type(), table.BuiltinOptions2()),
+        )
+
+    def _options(self, union: type, kind: int, table: Any) -> dict[str, Any]:
+        cls = getattr(tflite, _union_names(union).get(kind, ""), None)
+        if cls is None or table is None:
+            return {}
+        options = cls()
+        options.Init(table.Bytes, table.Pos)
+        values = {name: get(options) for name, get in _option_fields(cls)}
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                self._pay(value.nbytes)
+                values[name] = tuple(value.tolist())
+            elif name in _OPTION_ENUMS:
+                values[name] = _OPTION_ENUMS[name].get(value, value)
+        return values
+
+    def _signature(self, table: Any, subgraphs: tuple[Subgraph, ...]) -> Signature:
+        tensors = len(self._at(subgraphs, table.SubgraphIndex()).tensors)
+        maps = [
+            {self._text(entry.Name()): entry.TensorIndex() for entry in self._tables(table, side)}
+            for side in ("Inputs", "Outputs")
+        ]
+        if any(index >= tensors for mapping in maps for index in mapping.values()):
+            raise _Damaged("a signature names a tensor that does not exist")
+        return Signature(self._text(table.SignatureKey()), maps[0], maps[1], table.SubgraphIndex())
+
+    # -- fields ------------------------------------------------------------------------------------------------------
+
+    def _pay(self, nbytes: int) -> None:
+        self.budget -= nbytes
+        if self.budget < 0:
+            raise _Damaged("its tables overlap: it decodes to several times its own size")
+
+    def _tables(self, owner: Any, name: str) -> Iterator[Any]:
+        length = getattr(owner, f"{name}Length")()
+        self._pay(4 * length)
+        entry = getattr(owner, name)
+        for i in range(length):
+            self._pay(8)  # no table is smaller than its offset to the vtable and one field
+            yield entry(i)
+
+    def _numbers(self, owner: Any, name: str) -> tuple:
+        self._pay(4 * getattr(owner, f"{name}Length")())
+        array = getattr(owner, f"{name}AsNumpy")()
+        return tuple(array.tolist()) if isinstance(array, np.ndarray) else ()  # the accessors give 0 for no vector
+
+    def _indices(self, owner: Any, name: str, tensors: int) -> tuple[int, ...]:
+        indices = self._numbers(owner, name)
+        if any(not -1 <= index < tensors for index in indices):
+            raise _Damaged("an operator names a tensor that does not exist")
+        return indices
+
+    def _text(self, value: bytes | None) -> str:
+        self._pay(len(value or b""))
+        return (value or b"").decode("utf-8", "replace")
+
+    @staticmethod
+    def _at(sequence: Any, index: int) -> Any:
+        if not 0 <= index < len(sequence):
+            raise _Damaged(f"an index of {index} into a table of {len(sequence)}")
+        return sequence[index]
+
+
+def _check_order(graph: Subgraph) -> None:
+    """Refuse a graph whose operators read what nobody wrote yet, or write where they must not.
+
+    The runtime takes the order of the operators and the constness of tensors on trust.
+    """
+    written = set(graph.inputs)
+    for operator in graph.operators:
+        for index in operator.inputs:
+            tensor = graph.tensors[index]
+            known = index < 0 or index in written or tensor.constant or tensor.variable
+            if operator.custom and operator.name in _BRINGS_SCRATCH:
+                continue
+            if not known and tensor.nbytes:  # empty lists of axes are stored without a buffer
+                raise _Damaged(f"operator {operator.index} reads tensor {index} before it is written")
+        for index in operator.outputs:
+            if index in written or (index >= 0 and graph.tensors[index].constant):
+                raise _Damaged(f"operator {operator.index} writes over tensor {index}")
+        written.update(index for index in operator.outputs if index >= 0)
+
+
+def _constants(enum: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int) and not name.startswith("_")}
+
+
+_union_names = functools.cache(_constants)
+# What newer schemas added to the tflite package's.
+_OPERATOR_NAMES = _constants(tflite.BuiltinOperator) | {209: "STABLEHLO_CASE"}
+_TYPE_NAMES = {number: name.lower() for number, name in _constants(tflite.TensorType).items()} | {
+    19: "int2",
+    20: "uint4",
+}
+_INDEX_VECTORS = _constants(tflite.SparseIndexVector)
+_OPTION_ENUMS = {
+    "fused_activation_function": _constants(tflite.ActivationFunctionType),
+    "padding": _constants(tflite.Padding),
+}
+
+
+@functools.cache
+def _option_fields(cls: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """The fields of an options table: its accessors without arguments, vectors as numpy arrays."""
+    fields = []
+    for name, accessor in vars(cls).items():
+        if name == "Init" or isinstance(accessor, classmethod) or not callable(accessor):
+            continue
+        if name.endswith(("Length", "IsNone")) or len(inspect.signature(accessor).parameters) != 1:
+            continue
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.removesuffix("AsNumpy")).lower()
+        fields.append((snake, accessor))
+    return tuple(fields)

@@ -1,0 +1,243 @@
+"""TFLite metadata: what an app needs to feed a file and to read its outputs, inside the file.
+
+The format is ``metadata_schema.fbs`` of TensorFlow Lite Support (identifier M001): a flatbuffer in the buffer named
+``TFLITE_METADATA`` of the model, and the associated files as an uncompressed zip archive behind the model. Android
+Studio, the Task Library and ``MetadataExtractor`` read it. Its Python package pins protobuf
+below 4, so the tables are written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import flatbuffers
+
+from edgeprune.tflite.splice import with_buffer
+
+if TYPE_CHECKING:
+    from edgeprune.tflite.graph import TFLiteModel
+
+BUFFER_NAME = "TFLITE_METADATA"
+IDENTIFIER = b"M001"
+MIN_PARSER_VERSION = "1.0.0"  # nothing newer than its first version is used
+LABELS_FILE = "labels.txt"
+
+# Values of the schema's enums and unions.
+_AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
+_COLORS = {"rgb": 1, "grayscale": 2}  # ColorSpaceType
+_FEATURE, _IMAGE = 1, 2  # ContentProperties
+_NORMALIZATION = 1  # ProcessUnitOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """One input or output.
+
+    Attributes:
+        name: as the Keras model names it.
+        description: for people.
+        mean, std: of inputs: the model takes ``(x - mean) / std``; one value, or one per channel. None: as it comes.
+        low, high: of the values after that, or of an output; None: not known.
+        image: (color, height, width) of an image, else None.
+        labels: names of the classes along the last axis of an output.
+    """
+
+    name: str
+    description: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    image: tuple[str, int, int] | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What the metadata says; tensors in the order of the file."""
+
+    name: str
+    description: str
+    version: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+def with_metadata(content: bytes, info: ModelInfo) -> bytes:
+    """A .tflite with metadata and associated files. The model's own tables and weights stay as they are.
+
+    The same arguments give the same bytes.
+
+    Args:
+        content: a .tflite without metadata.
+        info: what to say.
+
+    Returns:
+        The new content, to be written as it is: readers find the archive from its end.
+    """
+    described = with_buffer(content, BUFFER_NAME, _model(info))
+    labels = next((tensor.labels for tensor in info.outputs if tensor.labels), None)
+    if labels is None:
+        return described
+    whole = io.BytesIO(described)
+    # Appending keeps offsets relative to the start of the file, as the zip format wants them.
+    with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
+        entry = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))
+        archive.writestr(entry, "\n".join(labels) + "\n")
+    return whole.getvalue()
+
+
+class _Writer:
+    """Flatbuffer tables from Python values: a Table field is an offset, numbers have their type in the slot."""
+
+    def __init__(self) -> None:
+        self.builder = flatbuffers.Builder(1024)
+
+    def text(self, value: str | None) -> int | None:
+        return None if value is None else self.builder.CreateString(value)
+
+    def floats(self, values: Sequence[float] | None) -> int | None:
+        if values is None:
+            return None
+        self.builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self.builder.PrependFloat32(value)
+        return self.builder.EndVector()
+
+    def tables(self, offsets: Sequence[int]) -> int | None:
+        if not offsets:
+            return None
+        self.builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            self.builder.PrependUOffsetTRelative(offset)
+        return self.builder.EndVector()
+
+    def table(self, fields: Mapping[int, int | None], scalars: Mapping[int, tuple[str, int]] | None = None) -> int:
+        """A table from slot numbers to offsets, and to (type, number) for scalars; None leaves a field out."""
+        present = {slot: offset for slot, offset in fields.items() if offset is not None}
+        self.builder.StartObject(max((*present, *(scalars or {})), default=-1) + 1)
+        for slot, offset in present.items():
+            self.builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+        for slot, (kind, number) in (scalars or {}).items():
+            getattr(self.builder, f"Prepend{kind}Slot")(slot, number, 0)
+        return self.builder.EndObject()
+
+
+def _model(info: ModelInfo) -> bytes:
+    writer = _Writer()
+    inputs = writer.tables([_tensor(writer, tensor) for tensor in info.inputs])
+    outputs = writer.tables([_tensor(writer, tensor) for tensor in info.outputs])
+    # SubGraphMetadata: 2 input_tensor_metadata, 3 output_tensor_metadata
+    subgraphs = writer.tables([writer.table({2: inputs, 3: outputs})])
+    texts = {slot: writer.text(value) for slot, value in enumerate((info.name, info.description, info.version))}
+    # ModelMetadata: 0 name, 1 description, 2 version, 3 subgraph_metadata, 7 min_parser_version
+    root = writer.table({**texts, 3: subgraphs, 7: writer.text(MIN_PARSER_VERSION)})
+    writer.builder.Finish(root, IDENTIFIER)
+    return bytes(writer.builder.Output())
+
+
+def _tensor(writer: _Writer, info: TensorInfo) -> int:
+    units = []
+    if info.mean is not None:
+        options = writer.table({0: writer.floats(info.mean), 1: writer.floats(info.std)})  # NormalizationOptions
+        units.append(writer.table({1: options}, {0: ("Uint8", _NORMALIZATION)}))  # ProcessUnit: a union's type, value
+    stats = None
+    if info.low is not None:
+        stats = writer.table({0: writer.floats(info.high), 1: writer.floats(info.low)})  # Stats: max, min
+    files = []
+    if info.labels:
+        names = {0: writer.text(LABELS_FILE), 1: writer.text("names of the classes, one per line")}
+        files.append(writer.table(names, {2: ("Int8", _AXIS_LABELS)}))  # AssociatedFile
+    # TensorMetadata: 0 name, 1 description, 3 content, 4 process_units, 5 stats, 6 associated_files
+    return writer.table(
+        {
+            0: writer.text(info.name),
+            1: writer.text(info.description),
+            3: _content(writer, info),
+            4: writer.tables(units),
+            5: stats,
+            6: writer.tables(files),
+        }
+    )
+
+
+def _content(writer: _Writer, info: TensorInfo) -> int:
+    if info.image is None:
+        return writer.table({1: writer.table({})}, {0: ("Uint8", _FEATURE)})  # Content: a union's type and value
+    color, height, width = info.image
+    size = writer.table({}, {0: ("Uint32", width), 1: ("Uint32", height)})
+    properties = writer.table({1: size}, {0: ("Int8", _COLORS[color])})  # ImageProperties
+    return writer.table({1: properties}, {0: ("Uint8", _IMAGE)})
+
+
+def describe(
+    model: Any,
+    file: TFLiteModel,
+    preprocessing: Mapping[str, Any],
+    *,
+    description: str,
+    version: str,
+    classes: Sequence[str] | None,
+) -> ModelInfo:
+    """The metadata of a Keras model's file.
+
+    Args:
+        model: functional tf_keras model.
+        file: what it was converted to; the converter may have put inputs and outputs in another order.
+        preprocessing: ``scale``, ``mean``, ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` for images.
+        description, version: of the file.
+        classes: names of the classes of the first output, if it has classes.
+    """
+    inputs = tuple(
+        _input(name, tensor, preprocessing) for name, tensor in zip(model.input_names, model.inputs, strict=True)
+    )
+    outputs = tuple(
+        TensorInfo(
+            name,
+            "one value per class" if number == 0 and classes else f"values of shape {list(tensor.shape[1:])}",
+            labels=tuple(classes) if number == 0 and classes and tensor.shape[-1] == len(classes) else None,
+        )
+        for number, (name, tensor) in enumerate(zip(model.output_names, model.outputs, strict=True))
+    )
+    (signature,), graph = file.signatures, file.subgraphs[0]
+    inputs = _as_in_file(inputs, signature.inputs, graph.inputs)
+    outputs = _as_in_file(outputs, signature.outputs, graph.outputs)
+    return ModelInfo(model.name, description, version, inputs, outputs)
+
+
+def _as_in_file(
+    infos: tuple[TensorInfo, ...], named: Mapping[str, int], order: Sequence[int]
+) -> tuple[TensorInfo, ...]:
+    """Sorted by where the tensor of each name stands; readers of metadata know no names of signatures."""
+    return tuple(sorted(infos, key=lambda info: order.index(named[info.name])))
+
+
+def _input(name: str, tensor: Any, preprocessing: Mapping[str, Any]) -> TensorInfo:
+    shape = tuple(tensor.shape[1:])
+    colors = {1: "grayscale", 3: "rgb"}
+    is_image = len(shape) == 3 and None not in shape and shape[-1] in colors
+    image = (preprocessing["color"] or colors[shape[-1]], shape[0], shape[1]) if is_image else None
+    if not tensor.dtype.is_floating:
+        return TensorInfo(name, f"integers of shape {list(shape)}", image=image)
+    # In the metadata's form, (x - mean) / std, the scale is part of both.
+    scale = preprocessing["scale"]
+    pairs = _pairs([m / scale for m in preprocessing["mean"]], [s / scale for s in preprocessing["std"]])
+    mean, std = tuple(m for m, _ in pairs), tuple(s for _, s in pairs)
+    low = tuple((0 - m) / s for m, s in pairs) if image else None
+    high = tuple((255 - m) / s for m, s in pairs) if image else None
+    what = "an image, pixels of 0..255" if image else f"values of shape {list(shape)}"
+    return TensorInfo(name, what, mean, std, low, high, image)
+
+
+def _pairs(mean: Sequence[float], std: Sequence[float]) -> list[tuple[float, float]]:
+    """Mean and std per channel, where either may be one value for all."""
+    length = max(len(mean), len(std))
+    return list(zip(_spread(mean, length), _spread(std, length), strict=True))
+
+
+def _spread(values: Sequence[float], length: int) -> list[float]:
+    return list(values) if len(values) == length else list(values) * length

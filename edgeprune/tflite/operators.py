@@ -1,0 +1,116 @@
+"""What each operator of a graph reads, writes and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeprune.tflite.graph import Operator, Subgraph, Tensor
+from edgeprune.tflite.macs import operator_macs
+from edgeprune.tflite.size import KERNEL_INPUTS, UNPACKING, stored_source, zeros
+
+QuantizationKind = Literal["none", "float16", "per-tensor", "per-channel"]
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """A tensor that an operator reads or writes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    constant: bool
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """One operator of the main subgraph. Shapes as [batch, ...]; a missing optional input or output is None.
+
+    Attributes:
+        dtype: of the output.
+        read_bytes, written_bytes: of its inputs, weights included and dense, and of its outputs.
+        weight_bytes: of its constants as stored, also where another operator unpacks them; indices included.
+        weight_sparsity: fraction of zeros among its kernels; None where it has none.
+        quantization: of its kernels, else of its output.
+        estimated_ms: on the target; None without one, or where nothing is known about it.
+    """
+
+    index: int
+    name: str
+    version: int
+    output_name: str
+    input_shape: tuple[int, ...] | None
+    output_shape: tuple[int, ...] | None
+    dtype: str | None
+    inputs: tuple[TensorFacts | None, ...]
+    outputs: tuple[TensorFacts | None, ...]
+    macs: int
+    read_bytes: int
+    written_bytes: int
+    weight_bytes: int
+    weight_sparsity: float | None
+    quantization: QuantizationKind
+    estimated_ms: float | None
+
+
+def operator_rows(graph: Subgraph, estimated_ms: Sequence[float] | None) -> tuple[OperatorRow, ...]:
+    """A row for each operator, in their order."""
+    return tuple(_row(graph, op, estimated_ms[op.index] if estimated_ms else None) for op in graph.operators)
+
+
+def _row(graph: Subgraph, operator: Operator, estimated_ms: float | None) -> OperatorRow:
+    data, output = graph.input(operator, 0), graph.output(operator)
+    kernels = _kernels(graph, operator)
+    return OperatorRow(
+        index=operator.index,
+        name=operator.name,
+        version=operator.version,
+        output_name=output.name if output else "",
+        input_shape=data.shape if data else None,
+        output_shape=output.shape if output else None,
+        dtype=output.dtype if output else None,
+        inputs=_facts(graph, operator.inputs),
+        outputs=_facts(graph, operator.outputs),
+        macs=operator_macs(graph, operator),
+        read_bytes=_nbytes(graph, operator.inputs),
+        written_bytes=_nbytes(graph, operator.outputs),
+        weight_bytes=weight_bytes(graph, operator),
+        weight_sparsity=_sparsity(kernels),
+        quantization=_quantization(kernels[0] if kernels else output),
+        estimated_ms=estimated_ms,
+    )
+
+
+def weight_bytes(graph: Subgraph, operator: Operator) -> int:
+    """Bytes in the file of the constants that an operator computes with, each once."""
+    if operator.name in UNPACKING:  # they belong to what reads them unpacked
+        return 0
+    sources = [stored_source(graph, graph.input(operator, position)) for position in range(len(operator.inputs))]
+    stored = {tensor.index: tensor for tensor in sources if tensor is not None}
+    return sum(len(t.stored) + (t.sparsity.nbytes if t.sparsity else 0) for t in stored.values())
+
+
+def _kernels(graph: Subgraph, operator: Operator) -> list[Tensor]:
+    positions = KERNEL_INPUTS.get(operator.name, ())
+    found = [stored_source(graph, graph.input(operator, position)) for position in positions]
+    return [tensor for tensor in found if tensor is not None and tensor.is_numeric]
+
+
+def _sparsity(kernels: Sequence[Tensor]) -> float | None:
+    size = sum(tensor.size for tensor in kernels)
+    return sum(map(zeros, kernels)) / size if size else None
+
+
+def _quantization(tensor: Tensor | None) -> QuantizationKind:
+    if tensor is None or tensor.quantization is None:
+        return "float16" if tensor is not None and tensor.dtype == "float16" else "none"
+    return "per-channel" if len(tensor.quantization.scale) > 1 else "per-tensor"
+
+
+def _facts(graph: Subgraph, indices: Sequence[int]) -> tuple[TensorFacts | None, ...]:
+    tensors = [graph.tensors[index] if index >= 0 else None for index in indices]
+    return tuple(None if t is None else TensorFacts(t.shape, t.dtype, t.constant) for t in tensors)
+
+
+def _nbytes(graph: Subgraph, indices: Sequence[int]) -> int:
+    return sum(graph.tensors[index].nbytes for index in set(indices) if index >= 0)

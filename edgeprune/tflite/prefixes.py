@@ -1,0 +1,53 @@
+"""A .tflite cut after each of its operators, by changing two vectors of the flatbuffer in place.
+
+Weights, buffers and metadata stay where they are. The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``;
+how vectors and offsets are stored is in the FlatBuffers documentation, "FlatBuffer Internals".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import tflite
+
+from edgeprune.tflite.flatbuffer import parse
+from edgeprune.tflite.graph import Subgraph
+
+# Places of the fields ``outputs`` and ``operators`` in a SubGraph's table of fields.
+_OUTPUTS, _OPERATORS = 8, 10
+
+
+def prefixes(content: bytes) -> Iterator[bytes]:
+    """The first graph up to its first operator, up to its second, and so on to the whole.
+
+    A prefix puts out every tensor that a later operator reads or that the graph puts out, so that nothing that it
+    computes is left out by the runtime.
+
+    Raises:
+        ModelError: not a .tflite file, or damaged.
+    """
+    graph = parse(content).subgraphs[0]
+    for length in range(1, len(graph.operators)):
+        yield _cut(content, length, _frontier(graph, length))
+    yield content
+
+
+def _frontier(graph: Subgraph, length: int) -> list[int]:
+    written = [tensor for operator in graph.operators[:length] for tensor in operator.outputs if tensor >= 0]
+    read = {tensor for operator in graph.operators[length:] for tensor in operator.inputs}
+    wanted = [tensor for tensor in written if tensor in read or tensor in graph.outputs]
+    return wanted or written[-1:]
+
+
+def _cut(content: bytes, length: int, outputs: list[int]) -> bytes:
+    table = tflite.Model.GetRootAs(content, 0).Subgraphs(0)._tab
+    changed = bytearray(content)
+    # A vector begins with its length: fewer operators are a smaller number there.
+    struct.pack_into("<I", changed, table.Vector(table.Offset(_OPERATORS)) - 4, length)
+    # The new outputs may need more room than the old ones: they go to the end, where offsets, never negative, can lead.
+    changed.extend(bytes(-len(changed) % 4))
+    field = table.Pos + table.Offset(_OUTPUTS)
+    struct.pack_into("<I", changed, field, len(changed) - field)
+    changed.extend(struct.pack(f"<I{len(outputs)}i", len(outputs), *outputs))
+    return bytes(changed)

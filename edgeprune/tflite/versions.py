@@ -1,0 +1,157 @@
+"""Which runtime an artifact needs: the release that first knew each operator version in it.
+
+A runtime that is too old stops on the device with "Didn't find op for builtin opcode 'X' version 'N'". The table
+``operator_versions.csv`` holds, per operator and version,
+
+- ``tensorflow``: the first TensorFlow release with it, as TensorFlow itself says
+  (``FindMinimumRuntimeVersionForOp`` in ``tensorflow/compiler/mlir/lite/tools/versioning/runtime_version.cc``, read at
+  commit 03f49db5). tflite-runtime carries TensorFlow's numbers; tflite-runtime 2.14.0 was asked for every row and
+  accepts exactly those up to 2.14.0.
+- ``litert``: the first ai-edge-litert release that accepts it. ai-edge-litert has numbers of its own, so the releases
+  1.0.0, 1.0.1, 1.1.0, 1.1.2, 1.2.0, 1.3.0, 1.4.0, 2.0.3, 2.1.0, 2.1.6, 2.2.0 and 2.3.0 were asked, with a model of one
+  operator code per row. Releases between these are taken to know what the one before them knows.
+
+An empty cell says that no release is known.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.resources
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from edgeprune.tflite.graph import Subgraph, TFLiteModel
+
+if TYPE_CHECKING:
+    from edgeprune.target import CompilerSettings
+
+Version = tuple[int, ...]
+
+# Package on the device: the column that counts in its release numbers.
+PACKAGES = {
+    "ai-edge-litert": "litert",
+    "litert": "litert",  # Maven; assumed to be numbered as the Python package
+    "tensorflow": "tensorflow",
+    "tensorflow-lite": "tensorflow",  # Maven
+    "tflite-runtime": "tensorflow",
+}
+# Custom operators that the runtimes bring along (register.cc).
+_BUNDLED_CUSTOM = {"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}
+# Custom operators that a compiler leaves in place of what it took: the compiler, and what on the device runs them.
+COMPILED = {"edgetpu-custom-op": ("edgetpu", "libedgetpu"), "ethos-u": ("vela", "the Ethos-U driver")}
+
+
+class Runtime(Protocol):
+    """The runtime that a target is assumed to have."""
+
+    @property
+    def package(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+
+class HasRuntime(Protocol):
+    """A target, as far as this module looks at it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def runtime(self) -> Runtime: ...
+    @property
+    def compiler(self) -> CompilerSettings | None: ...
+
+
+def parse_version(text: str) -> Version:
+    """The release numbers of a version: '2.5.0.post1' is (2, 5, 0)."""
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def format_version(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def first_release(operator: str, version: int, package: str) -> Version | None:
+    """The first release of ``package`` that runs an operator version; None when none is known.
+
+    Raises:
+        KeyError: a package that is not in :data:`PACKAGES`.
+    """
+    return _table()[PACKAGES[package]].get((operator, version))
+
+
+def min_runtime(model: TFLiteModel, package: str = "tflite-runtime") -> Version | None:
+    """The first release of ``package`` that runs every operator version in the model.
+
+    None when the model has no built-in operator, or one whose first release is not known.
+    """
+    releases = [first_release(name, version, package) for name, version in _builtins(model)]
+    known = [release for release in releases if release is not None]
+    return max(known) if known and len(known) == len(releases) else None
+
+
+def runtime_warnings(model: TFLiteModel, target: HasRuntime) -> list[str]:
+    """What in the model the target's runtime may not run, one sentence or two each."""
+    return [*_custom_warnings(model, target), *_version_warnings(model, target)]
+
+
+def compiled_operators(graph: Subgraph) -> tuple[str, ...]:
+    """Names of the operators in a graph that hold what a compiler for an accelerator took."""
+    return tuple(dict.fromkeys(op.name for op in graph.operators if op.custom and op.name in COMPILED))
+
+
+def _version_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
+    package, assumed = target.runtime.package, parse_version(target.runtime.version)
+    for name, version in _builtins(model):
+        needed = first_release(name, version, package)
+        if needed is None:
+            yield (
+                f"It is not known which {package} release first runs {name} version {version}; try the file on the "
+                "device before relying on it."
+            )
+        elif needed > assumed:
+            yield (
+                f"{name} version {version} needs {package} {format_version(needed)}, and {target.name} is taken to "
+                f"have {target.runtime.version}, which stops with \"Didn't find op for builtin opcode '{name}' version "
+                f"'{version}'\". {_remedy(name, version)}"
+            )
+
+
+def _remedy(name: str, version: int) -> str:
+    release = first_release(name, version, "ai-edge-litert")
+    if release is None:
+        return "Convert with another number format."
+    return f"Install ai-edge-litert {format_version(release)} or later there, or convert with another number format."
+
+
+def _custom_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
+    own = target.compiler.name if target.compiler else None
+    for name, custom, _ in dict.fromkeys(model.operator_codes):
+        if not custom or name in _BUNDLED_CUSTOM:
+            continue
+        if name.startswith("Flex"):
+            yield f"{name} is a TensorFlow operator: it runs only where the Flex delegate (Select TF ops) is linked in."
+        elif name in COMPILED:
+            compiler, library = COMPILED[name]
+            if compiler != own:  # the target's own artifact is where it belongs
+                yield f"{name} runs only through {library}."
+        else:
+            yield f"{name} is a custom operator: it runs only where the application registers it."
+
+
+def _builtins(model: TFLiteModel) -> list[tuple[str, int]]:
+    return list(dict.fromkeys((name, version) for name, custom, version in model.operator_codes if not custom))
+
+
+@functools.cache
+def _table() -> dict[str, dict[tuple[str, int], Version]]:
+    text = importlib.resources.files("edgeprune.tflite").joinpath("operator_versions.csv").read_text("utf-8")
+    columns: dict[str, dict[tuple[str, int], Version]] = {"tensorflow": {}, "litert": {}}
+    for row in csv.DictReader(text.splitlines()):
+        for column, releases in columns.items():
+            if row[column]:
+                releases[row["operator"], int(row["version"])] = parse_version(row[column])
+    return columns

@@ -1,0 +1,202 @@
+"""Latency estimates: what grows with work, shrinks with threads, and depends on nothing else."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.errors import UsageError
+from edgeprune.hardware.latency.estimate import available, predict
+from edgeprune.hardware.latency.features import COST_OF_NONZERO, PARALLEL, caches_of, works
+from edgeprune.profiling.profile import profile
+from edgeprune.target import CpuSeconds, load_target, target_names
+from edgeprune.tflite.graph import Operator, Subgraph, Tensor
+
+BOARDS = [name for name in target_names() if load_target(name).latency]
+CPUS = [name for name in BOARDS if load_target(name).cpu]
+
+
+def tensor(index, shape, dtype, constant=False):
+    return Tensor(index, f"t{index}", shape, shape, dtype, None, None, False, constant, memoryview(b""))
+
+
+def network(layers, dtype="float32"):
+    """A graph of a chain of (operator, kernel shape or None, output shape)."""
+    tensors, operators = [tensor(0, (1, 32, 32, 8), dtype)], []
+    previous = 0
+    for name, kernel, shape in layers:
+        inputs = [previous]
+        if kernel:
+            tensors.append(tensor(len(tensors), kernel, dtype, constant=True))
+            inputs.append(len(tensors) - 1)
+        tensors.append(tensor(len(tensors), shape, dtype))
+        previous = len(tensors) - 1
+        operators.append(Operator(len(operators), name, False, 1, tuple(inputs), (previous,), {}))
+    return Subgraph("main", tuple(tensors), tuple(operators), (0,), (previous,))
+
+
+def convolutions(channels, side=32, depth=3, dtype="float32"):
+    first = ("CONV_2D", (channels, 3, 3, 8), (1, side, side, channels))
+    rest = ("CONV_2D", (channels, 1, 1, channels), (1, side, side, channels))
+    return network([first, *[rest] * (depth - 1)], dtype)
+
+
+def median_ms(graph, target, **options):
+    board = load_target(target) if isinstance(target, str) else target
+    return predict(graph, board, **options).estimate.median_ms
+
+
+@pytest.mark.parametrize("name", CPUS)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@settings(max_examples=15, deadline=None)
+@given(channels=st.integers(1, 300), more=st.integers(1, 300), side=st.integers(1, 64), depth=st.integers(1, 5))
+def test_more_work_takes_longer(name, dtype, channels, more, side, depth):
+    """More channels, larger images and more layers never make an estimate shorter, with any kernels."""
+    target = load_target(name)
+    for kernels in available(target):
+        base = median_ms(convolutions(channels, side, depth, dtype), name, kernels=kernels)
+        assert base <= median_ms(convolutions(channels + more, side, depth, dtype), name, kernels=kernels)
+        assert base <= median_ms(convolutions(channels, side + 1, depth, dtype), name, kernels=kernels)
+        assert base < median_ms(convolutions(channels, side, depth + 1, dtype), name, kernels=kernels)
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_more_threads_help_up_to_the_cores(name):
+    """Each thread makes a model of convolutions faster, by less than its share; those beyond the cores do nothing."""
+    target, graph = load_target(name), convolutions(64)
+    for kernels in available(target):
+        times = [median_ms(graph, name, kernels=kernels, threads=count) for count in range(1, target.cpu.cores + 1)]
+        assert times == sorted(times, reverse=True)
+        assert times[0] / len(times) < times[-1] < times[0]
+        assert median_ms(graph, name, kernels=kernels, threads=99) == times[-1]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_ranges_contain_their_median_and_operators_their_sum(name, dtype):
+    """low < median < high, derived boards have a wider range than the fitted rpi4, and operators add up."""
+    target = load_target(name)
+    for kernels in available(target):
+        found = predict(convolutions(32, dtype=dtype), target, kernels)
+        estimate = found.estimate
+        assert 0 < estimate.low_ms < estimate.median_ms < estimate.high_ms
+        assert len(found.operator_ms) == 3
+        assert sum(found.operator_ms) <= estimate.median_ms * (1 + 1e-9)
+        if estimate.origin == "derived":
+            assert estimate.high_ms / estimate.low_ms > 2
+
+
+def test_a_free_operator_costs_nothing():
+    """A reshape takes no time; every other operator does."""
+    graph = network([("RESHAPE", None, (1, 8192)), ("SOFTMAX", None, (1, 8192)), ("NEVER_SEEN", None, (1, 8192))])
+    reshape, softmax, unknown = predict(graph, load_target("rpi4")).operator_ms
+    assert reshape == 0
+    assert softmax > 0
+    assert unknown > 0
+
+
+def test_dot_products_make_int8_faster():
+    """int8 gains more over float32 on a board with dot-product instructions than on one without."""
+    gains = {
+        name: median_ms(convolutions(256), name, kernels="builtin")
+        / median_ms(convolutions(256, dtype="int8"), name, kernels="builtin")
+        for name in ("rpi4", "pixel4")
+    }
+    assert gains["pixel4"] > gains["rpi4"] > 1
+
+
+def test_sparse_kernels_cost_by_what_is_not_zero():
+    """With a tenth of the weights left, the products cost COST_OF_NONZERO tenths; near dense never more than dense."""
+    graph, target = convolutions(64), load_target("rpi4")
+    dense = works(graph, "xnnpack", caches_of(target))[1].amounts
+    sparse = works(graph, "xnnpack", caches_of(target), {1: 0.1})[1].amounts
+    nearly = works(graph, "xnnpack", caches_of(target), {1: 0.9})[1].amounts
+    assert sparse["conv_macs"] == pytest.approx(0.1 * COST_OF_NONZERO * dense["conv_macs"])
+    assert nearly == dense
+
+
+def test_amounts_are_the_coefficients_names():
+    """Every amount of every operator has a coefficient, and every parallel term is one."""
+    names = ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "LOGISTIC", "MEAN", "PAD", "MAX_POOL_2D"]
+    graph = network([(name, (8, 3, 3, 8) if "CONV" in name else None, (1, 32, 32, 8)) for name in names])
+    for kernels, parallel in PARALLEL.items():
+        assert parallel <= set(CpuSeconds.model_fields)
+        for work in works(graph, kernels, caches_of(load_target("rpi4"))):
+            assert set(work.amounts) <= set(CpuSeconds.model_fields)
+            assert min(work.amounts.values()) >= 0
+
+
+def test_parameters_beyond_the_cache_are_streamed():
+    """An Edge TPU model is much slower once its parameters do not fit, and slower than one with all of them cached."""
+    fits = network([("FULLY_CONNECTED", (960, 8192), (1, 960))], "int8")
+    streams = network([("FULLY_CONNECTED", (1088, 8192), (1, 1088))], "int8")
+    assert median_ms(streams, "coral") > 5 * median_ms(fits, "coral")
+    small = convolutions(128, dtype="int8")
+    coral = load_target("coral")
+    tiny = coral.model_copy(update={"accelerator": coral.accelerator.model_copy(update={"parameter_cache_bytes": 64})})
+    assert median_ms(small, tiny) > median_ms(small, coral)
+
+
+def test_what_is_not_mapped_runs_on_the_host():
+    """A float model on an Edge TPU target takes what the host's kernels take."""
+    graph, target = convolutions(32), load_target("coral")
+    assert median_ms(graph, "coral") == pytest.approx(median_ms(graph, "coral", kernels="builtin"))
+    mixed = predict(convolutions(32, dtype="int8"), target, on_chip={0}).operator_ms
+    host = predict(convolutions(32, dtype="int8"), target, "builtin").operator_ms
+    assert mixed[1:] == host[1:]
+    assert mixed[0] != host[0]
+
+
+def test_what_xnnpack_leaves_runs_with_the_built_in_kernels():
+    """An operator that XNNPACK does not take costs the same with and without XNNPACK; what it takes does not."""
+    graph = network([("LOGISTIC", None, (1, 32, 32, 8)), ("CUMSUM", None, (1, 32, 32, 8))])
+    kernels = ("xnnpack", "builtin")
+    delegated, built_in = (predict(graph, load_target("rpi4"), name).operator_ms for name in kernels)
+    assert delegated[1] == built_in[1] > 0
+    assert delegated[0] != built_in[0]
+
+
+def test_kernels_and_threads_that_make_no_sense_are_refused():
+    """Kernels without coefficients, and no threads, are usage errors that name what there is."""
+    with pytest.raises(UsageError, match="one of: xnnpack, builtin"):
+        predict(convolutions(8), load_target("rpi4"), "edgetpu")
+    with pytest.raises(UsageError, match="threads"):
+        predict(convolutions(8), load_target("rpi4"), threads=0)
+
+
+def test_a_target_without_coefficients_has_no_estimate():
+    """Nothing is made up for a board that nobody measured or derived."""
+    target = load_target("rpi4").model_copy(update={"latency": None})
+    assert predict(convolutions(8), target) is None
+    assert available(target) == ()
+
+
+def test_the_files_name_does_not_matter(shared_models, tmp_path):
+    """A copy under another name has the same estimate, by operator too."""
+    copy = tmp_path / "mobilenet_v1_fast.tflite"
+    shutil.copy(shared_models[0], copy)
+    one, other = profile(shared_models[0], "rpi4"), profile(copy, "rpi4")
+    assert (one.latency, one.operators) == (other.latency, other.operators)
+
+
+def test_all_real_files_have_estimates(shared_models):
+    """Every real file gets a positive estimate on every board that has coefficients, and nothing on the others."""
+    from edgeprune.tflite.flatbuffer import read
+
+    for path in shared_models:
+        graph = read(path).subgraphs[0]
+        for name in BOARDS:
+            assert predict(graph, load_target(name)).estimate.median_ms > 0
+
+
+def test_no_tensorflow_at_prediction_time():
+    """Estimating imports neither TensorFlow, nor a runtime, nor scipy."""
+    code = (
+        "import sys; import edgeprune.hardware.latency.estimate;"
+        "sys.exit(', '.join({'tensorflow', 'ai_edge_litert', 'scipy', 'matplotlib'} & sys.modules.keys()) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,84 @@
+import contextlib
+import io
+import re
+
+import pytest
+
+from edgeprune.hardware.delegates import DELEGATES, GPU, XNNPACK, delegate_placement, rules_of
+from edgeprune.hardware.placement import judge, partition
+from edgeprune.tflite.flatbuffer import read
+
+
+def boundaries_predicted(graph):
+    """For each part that XNNPACK takes: the tensors that leave it."""
+    supported = [judge(XNNPACK, graph, op).supported is not False for op in graph.operators]
+    parts = partition(graph, supported)
+    readers = {}
+    for operator, part in zip(graph.operators, parts, strict=True):
+        for index in operator.inputs:
+            readers.setdefault(index, set()).add(part)
+    leaving = {}
+    for operator, part, taken in zip(graph.operators, parts, supported, strict=True):
+        for index in operator.outputs if taken else ():
+            if index in graph.outputs or readers.get(index, set()) - {part}:
+                leaving.setdefault(part, []).append(index)
+    return sorted(sorted(indices) for indices in leaving.values())
+
+
+def boundaries_of_the_runtime(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    details = interpreter._get_ops_details()
+    return sorted(sorted(int(i) for i in d["outputs"]) for d in details if d["op_name"] == "DELEGATE")
+
+
+@pytest.mark.parametrize("name", ["float32", "int8", "int8-io"])
+def test_xnnpack_takes_what_the_runtime_gives_it(artifacts, name):
+    """The parts of the graph that the rules give to XNNPACK are those that the installed runtime gives to it."""
+    assert boundaries_predicted(read(artifacts[name]).subgraphs[0]) == boundaries_of_the_runtime(artifacts[name])
+
+
+def test_xnnpack_on_real_files(shared_models):
+    """The same on published files; those that this runtime refuses to load are left out."""
+    compared = 0
+    for path in shared_models:
+        with contextlib.suppress(RuntimeError, ValueError):
+            expected = boundaries_of_the_runtime(path)
+            assert boundaries_predicted(read(path).subgraphs[0]) == expected, path.name
+            compared += 1
+    assert compared >= 20
+
+
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_the_gpu_delegate_agrees_with_tensorflows_analyzer(artifacts, name):
+    """Operators that the rules leave are those that TensorFlow's own analyzer warns of."""
+    import tensorflow as tf
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        tf.lite.experimental.Analyzer.analyze(model_path=str(artifacts[name]), gpu_compatibility=True)
+    warned = {int(index) for index in re.findall(r"GPU COMPATIBILITY WARNING: .*?op#(\d+)", printed.getvalue())}
+    graph = read(artifacts[name]).subgraphs[0]
+    left = {op.index for op in graph.operators if judge(GPU, graph, op).supported is False}
+    assert "GPU COMPATIBILITY" in printed.getvalue() or "GPU delegate" in printed.getvalue()
+    assert left == warned
+
+
+def test_nnapi_takes_a_plain_network(artifacts):
+    """A residual CNN in int8 goes to NNAPI whole."""
+    found = delegate_placement(read(artifacts["int8-io"]).subgraphs[0], "nnapi")
+    assert found.fully_mapped, [op for op in found.operators if not op.on_accelerator]
+
+
+def test_lstm_stays_with_the_runtime(artifacts):
+    """XNNPACK has no LSTM: the operator is left, and named."""
+    found = delegate_placement(read(artifacts["lstm"]).subgraphs[0], "xnnpack").to_dict()
+    assert any("LSTM" in row["name"] for row in found["not_mapped"])
+
+
+@pytest.mark.parametrize("name", DELEGATES)
+def test_every_rule_gives_a_reason(name):
+    """Each rule of a delegate says why."""
+    for item in rules_of(DELEGATES[name]):
+        assert len(item.reason) > 20, item.name

@@ -1,0 +1,109 @@
+"""Recipes: TOML in, validated; a wrong key or value is an error that names the nearest right one."""
+
+import importlib.resources
+import json
+import re
+import tomllib
+
+import pytest
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_builtin_recipe_loads_and_survives_being_written_out(name, tmp_path):
+    """The resolved recipe, written out and read again, is the same recipe."""
+    recipe = load_recipe(name)
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert load_recipe(path) == recipe
+    assert recipe.description
+
+
+def test_extends_merges_key_by_key():
+    """A recipe may build on others; its own keys win, and keys that it does not name stay."""
+    recipe = parse_recipe({"extends": ["magnitude", "int8"], "weights": {"sparsity": 0.8}}, "mine.toml")
+    assert recipe.weights.sparsity == 0.8
+    assert recipe.quantize.modes == ("float32", "int8")
+    assert recipe.finetune == load_recipe("magnitude").finetune
+    assert recipe.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"weight": {}}, ["weight", "did you mean 'weights'"]),
+        ({"magnitude": {}}, ["magnitude", "did you mean 'weights'"]),
+        ({"lottery": {}}, ["[lottery] needs [weights]"]),
+        ({"lottery": {"rewind": 20}}, ["rewind (20) must be less than epochs (20)"]),
+        ({"lottery": {}, "weights": {"sparse_inference": True, "sparsity": 0.8}}, ["one of them"]),
+        ({"weights": {}, "finetune": {"epochs": 0}}, ["[finetune] epochs must be at least 1"]),
+        ({"weights": {"granularity": "4:2"}}, ["block:RxC"]),
+        ({"weights": {"granularity": "1:4", "sparsity": 0.5}}, ["makes the sparsity 0.75"]),
+        ({"weights": {"granularity": "2:4", "scope": "global"}}, ["holds in every group"]),
+        ({"weights": {"schedule": "one_shot", "regrow": "random"}}, ["several updates"]),
+        ({"weights": {"sparsty": 0.5}}, ["weights.sparsty", "did you mean 'sparsity'"]),
+        ({"quantize": {"modes": ["int9"]}}, ["'int9'", "did you mean 'int8'"]),
+        ({"weights": {"sparsity": 1.5}}, ["weights.sparsity = 1.5", "less than 1"]),
+        ({"weights": {"begin": 0.9}}, ["begin (0.9) must be less than end"]),
+        ({"finetune": {"epochs": "many"}}, ["finetune.epochs = 'many'"]),
+        ({"cluster": {"n_clusters": 1}}, ["cluster.n_clusters = 1"]),
+        ({"qat": {}, "quantize": {"modes": ["float32"]}}, ["[qat] trains for int8 files", "modes must have 'int8'"]),
+        ({"extends": ["mixed", "qat"], "quantize": {"modes": ["int8", "mixed"]}}, ["take 'mixed' out of"]),
+        ({"extends": ["sparse", "qat"]}, ["[weights] sparse_inference", "[qat]", "pqat"]),
+        ({"extends": ["cluster-int8"], "quantize": {"equalize": True}}, ["equalize", "[cluster]"]),
+        ({"extends": ["qat"], "quantize": {"equalize": True}}, ["equalize", "[qat]"]),
+        ({"extends": ["qat"], "quantize": {"correct_bias": True}}, ["correct_bias", "[qat]"]),
+    ],
+)
+def test_wrong_keys_and_values_are_named_with_the_nearest_right_one(table, words):
+    """Unknown keys, unknown choices and values out of range are errors with exit code 2."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(table, "wrong.toml")
+    assert caught.value.exit_code == 2
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
+    """Both say what is wrong; the second names the nearest recipe."""
+    path = tmp_path / "broken.toml"
+    path.write_text("[magnitude\n")
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="did you mean 'magnitude-int8'"):
+        load_recipe("magnitude-int9")
+
+
+# Keys of which a section needs one of several, and one without a useful default: the template shows an example.
+EXAMPLES = {("filters", "rate"), ("filters", "max_params"), ("filters", "layer_rates"), ("layers", "max_macs")}
+EXAMPLES |= {("sparsify", "bn_l1")}
+
+
+def _template():
+    return importlib.resources.files("edgeprune.recipe").joinpath("template.toml.txt").read_text()
+
+
+def test_the_template_is_what_a_build_does_without_a_recipe():
+    """`edgeprune init` changes nothing until its user does."""
+    named = {"name": "x", "description": ""}
+    written = parse_recipe(tomllib.loads(_template()), "edgeprune.toml").model_copy(update=named)
+    assert written == load_recipe("magnitude-int8").model_copy(update=named)
+
+
+def test_the_template_names_every_key_with_its_value():
+    """Uncommented it is valid, and says of every key that has a default what it is: the recipe's, or the section's."""
+    document = tomllib.loads(re.sub(r"^# (?=\[\w+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
+    del document["rates"]
+    assert isinstance(parse_recipe(document, "edgeprune.toml"), Recipe)
+    default = load_recipe("magnitude-int8").model_dump(mode="json")
+    for section, field in Recipe.model_fields.items():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            for key, description in getattr(kind, "model_fields", {}).items():
+                shown = document[section].get(key, ...)
+                assert shown is not ... or (section, key) in EXAMPLES, f"[{section}] {key} is missing in the template"
+                value = default[section][key] if default[section] else description.default
+                if value is not None and (section, key) not in EXAMPLES:
+                    assert shown == json.loads(json.dumps(value)), f"[{section}] {key}"
