@@ -63,7 +63,7 @@ def _measure(make) -> str:
     from edgeprune.models.count import count
     from edgeprune.models.load import load_model
     from edgeprune.prune.channels import surgery
-    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.filters import mask_filters, prune_filters
 
     tf_keras.backend.clear_session()

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _row(name, model, built) -> str:
-    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.channels.surgery import remove
     from edgeprune.prune.choice.allocation import allocate
     from edgeprune.prune.choice.budget import Budget, Constraints

@@ -149,7 +149,7 @@ def _analyse(
     model: tf_keras.Model, data: Data, task: Task, request: _Request, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     from edgeprune.calibration import representative_indices
-    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.choice.sensitivity import Journal, measure
 
     graph = analyse(model)

@@ -12,7 +12,8 @@ from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.load import load_model
 from edgeprune.models.rebuild import refuse_idle
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import Graph, Group, analyse
+from edgeprune.prune.channels.analyse import analyse
+from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.choice import allocation
 from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores

@@ -56,7 +56,7 @@ def group_lasso(model: tf_keras.Model) -> Penalty:
     """
     import tensorflow as tf
 
-    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.channels.analyse import analyse
 
     graph = analyse(model)
     free = [unit for group in graph.groups for i, unit in enumerate(group.units.tolist()) if i not in group.reasons]

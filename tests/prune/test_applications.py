@@ -11,7 +11,7 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
 from edgeprune.models.load import load_model
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.filters import prune_filters
 
 NAMES = {

@@ -7,7 +7,7 @@ from edgeprune.models.count import count
 from edgeprune.models.keras3_file import import_keras3
 from edgeprune.models.load import load_model
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.filters import prune_filters
 
 FAMILIES = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints, kept_fractions
 

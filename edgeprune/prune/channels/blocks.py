@@ -19,7 +19,7 @@ from edgeprune.models.count import count
 from edgeprune.models.graph import ordered_nodes
 from edgeprune.models.rebuild import copy_layer, needed_calls, rebuild
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import fixed_macs
+from edgeprune.prune.channels.analyse import fixed_macs
 
 if TYPE_CHECKING:
     import tf_keras

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.models.count import count
-from edgeprune.prune.channels.graph import Group, analyse
+from edgeprune.prune.channels.analyse import analyse
+from edgeprune.prune.channels.graph import Group
 from edgeprune.prune.choice.budget import unit_savings
 
 if TYPE_CHECKING:

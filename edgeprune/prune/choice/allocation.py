@@ -42,7 +42,7 @@ def allocate(
     doi:10.1287/mnsc.27.1.1), and the order that keeps the most importance is taken.
 
     Args:
-        graph: what :func:`edgeprune.prune.channels.graph.analyse` found; its groups are pruned.
+        graph: what :func:`edgeprune.prune.channels.analyse.analyse` found; its groups are pruned.
         scores: importance of each unit: group → float [units of the group].
         budget: how much is to be kept, or how many filters go.
         how: ``uniform``: every group loses the same fraction. ``global``: by importance across groups.

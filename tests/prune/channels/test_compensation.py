@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgeprune.prune.channels import surgery
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.compensation import fold_means, reestimate_batch_norm
-from edgeprune.prune.channels.graph import analyse
 from edgeprune.prune.choice.criteria import Evidence
 
 

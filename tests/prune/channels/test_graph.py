@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgeprune.models.count import count
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 
 
 def _model(L, inputs, outputs):

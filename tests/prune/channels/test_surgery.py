@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.errors import ModelError, VerificationError
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.filters import prune_filters
 
 

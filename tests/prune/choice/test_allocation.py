@@ -8,7 +8,7 @@ import pytest
 from edgeprune.errors import RecipeError
 from edgeprune.models.count import count
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.choice import allocation
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints

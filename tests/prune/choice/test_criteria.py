@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence
 from edgeprune.recipe.config import TaskConfig
 from edgeprune.train.task import resolve_task

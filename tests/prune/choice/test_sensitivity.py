@@ -7,7 +7,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.masking import Switchboard
 from edgeprune.prune.choice import sensitivity
 from edgeprune.prune.choice.allocation import allocate

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeprune.prune.channels.graph import Axes, Call, Role
-from edgeprune.prune.channels.rules.basic import length, lengths, opaque, product, register, without_batch
+from edgeprune.prune.channels.call import Call
+from edgeprune.prune.channels.graph import Axes, Role
+from edgeprune.prune.channels.rules.axes import length, lengths, product, without_batch
+from edgeprune.prune.channels.rules.registry import opaque, register
 
 
 @register("MultiHeadAttention")

@@ -1,135 +1,27 @@
-"""How units pass through each layer: one table, keyed by layer class name.
-
-A rule takes a :class:`~edgeprune.prune.channels.graph.Call`, binds the weights, and returns the axes of each output. A
-new layer is a new entry, never an edit of the walk: see :func:`register`. What has no entry freezes the units that
-reach it.
-
-Keys are class names, looked up along the class's ancestors, because one name may stand for a class in several modules
-(``tf_keras.layers``, ``tf_keras.applications``, tfmot).
-"""
+"""Channel rules of layers with kernels, of normalization, and of activations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from edgeprune.prune.channels.graph import Axes, Call
+from edgeprune.prune.channels.call import Call
+from edgeprune.prune.channels.graph import Axes
+from edgeprune.prune.channels.rules.axes import (
+    as_list,
+    channel_axis,
+    freeze_others,
+    length,
+    lengths,
+    like_output,
+    product,
+    replace_axis,
+    without_batch,
+)
+from edgeprune.prune.channels.rules.registry import register
 from edgeprune.prune.channels.units import Vector
-
-Rule = Callable[[Call], "Axes | list[Axes]"]
-AnyRule = TypeVar("AnyRule", bound=Rule)
-
-RULES: dict[str, Rule] = {}
-
-
-def register(*names: str) -> Callable[[AnyRule], AnyRule]:
-    """Enter a rule for layer classes of these names."""
-
-    def enter(rule: AnyRule) -> AnyRule:
-        RULES.update(dict.fromkeys(names, rule))
-        return rule
-
-    return enter
-
-
-def apply_rule(call: Call) -> list[Axes]:
-    """The axes of each output of a call."""
-    _load_tables()
-    found = (_shared if call.name in call.graph.sharing else find_rule(call.layer) or _unknown)(call)
-    return found if isinstance(found, list) else [found]
-
-
-def find_rule(layer: Any) -> Rule | None:
-    """The rule of a layer's class or of its nearest ancestor that has one.
-
-    A class from elsewhere may compute anything, whatever its name or its ancestors are: only a rule from elsewhere, for
-    its very name, speaks for it.
-    """
-    own = RULES.get(type(layer).__name__)
-    if not _is_known(type(layer)):
-        return own if own is not None and not _is_known(own) else None
-    return next((RULES[cls.__name__] for cls in type(layer).__mro__ if cls.__name__ in RULES), None)
-
-
-def _is_known(thing: Any) -> bool:
-    return thing.__module__.split(".")[0] in ("tf_keras", "edgeprune")
-
-
-def _load_tables() -> None:
-    """The other tables enter themselves when they are imported."""
-    from edgeprune.prune.channels.rules import attention as rules_attention  # noqa: F401
-
-
-def _unknown(call: Call) -> list[Axes]:
-    return opaque(call, f"no channel rule for {type(call.layer).__name__} (layer {call.name!r})")
-
-
-def _shared(call: Call) -> list[Axes]:
-    return opaque(call, f"{call.name!r} shares weights with {call.graph.sharing[call.name]!r}")
-
-
-def opaque(call: Call, reason: str) -> list[Axes]:
-    """Nothing that goes into the call can be removed, and nothing that comes out of it."""
-    for axes in call.inputs:
-        call.freeze(axes, reason)
-    return [(None,) * len(shape) for shape in call.output_shapes]
-
-
-def channel_axis(layer: Any) -> int:
-    """The channel axis among the axes without batch."""
-    return 0 if getattr(layer, "data_format", None) == "channels_first" else -1
-
-
-def without_batch(axis: int) -> int:
-    """An axis as Keras counts it, among the axes without the batch; one that is counted from the end stays."""
-    return axis - 1 if axis > 0 else axis
-
-
-def as_list(axis: Any) -> list[Any]:
-    """One axis, or several."""
-    return list(axis) if isinstance(axis, list | tuple) else [axis]
-
-
-def lengths(axes: Axes, shape: tuple[int | None, ...]) -> list[Vector | int]:
-    """What to count along each axis: the vector, or the fixed length; an axis of unknown size counts once."""
-    return [size or 1 if vector is None else vector for vector, size in zip(axes, shape, strict=True)]
-
-
-def length(call: Call, axis: int) -> Vector | int:
-    """What to count along an axis of the first input."""
-    return lengths(call.inputs[0], call.input_shapes[0])[axis]
-
-
-def is_batch(axis: int, rank: int) -> bool:
-    """Whether an axis as Keras counts it is that of the samples; ``rank`` is without it."""
-    return axis % (rank + 1) == 0
-
-
-def replace_axis(axes: Axes, axis: int, vector: Vector | None) -> Axes:
-    """``axes`` with another vector along one axis."""
-    changed = list(axes)
-    changed[axis] = vector
-    return tuple(changed)
-
-
-def freeze_others(call: Call, axes: Axes, axis: int, why: str) -> Vector | None:
-    """Freeze what varies along any axis but ``axis`` (a convolution mixes positions); returns the vector along it."""
-    call.freeze(replace_axis(axes, axis, None), f"{why} (layer {call.name!r})")
-    return axes[axis]
-
-
-def like_output(call: Call, axis: int, vector: Vector | None) -> Axes:
-    """The output's axes when only one of them is followed."""
-    return replace_axis((None,) * len(call.output_shapes[0]), axis, vector)
-
-
-def product(shape: Sequence[int | None]) -> float:
-    """Elements of a shape; an axis of unknown size counts once."""
-    return float(math.prod(size or 1 for size in shape))
-
 
 # Activations that work element by element, by the names of their functions (tf_keras.activations, tf.nn).
 ELEMENTWISE = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprune.models.keras3_emit import is_symbolic
-from edgeprune.prune.channels.graph import Axes, Call
-from edgeprune.prune.channels.rules.basic import as_list, without_batch
+from edgeprune.prune.channels.call import Call
+from edgeprune.prune.channels.graph import Axes
+from edgeprune.prune.channels.rules.axes import as_list, without_batch
 from edgeprune.prune.channels.rules.ops import argument, op, path_to, refuse
 from edgeprune.prune.channels.rules.shape import broadcast, meet_constants
 

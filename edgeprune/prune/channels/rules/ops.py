@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgeprune.models.keras3_emit import is_symbolic
-from edgeprune.prune.channels.graph import Axes, Call, Edit
-from edgeprune.prune.channels.rules.basic import as_list, is_batch, length, lengths, opaque, register, without_batch
+from edgeprune.prune.channels.call import Call
+from edgeprune.prune.channels.graph import Axes, Edit
+from edgeprune.prune.channels.rules.axes import as_list, is_batch, length, lengths, without_batch
+from edgeprune.prune.channels.rules.registry import opaque, register
 from edgeprune.prune.channels.rules.shape import broadcast, join, reshape_axes
 from edgeprune.prune.channels.units import Vector
 

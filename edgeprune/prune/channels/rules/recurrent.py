@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.prune.channels.graph import Axes, Call
-from edgeprune.prune.channels.rules.basic import check_activation, find_rule, length, opaque, product, register
+from edgeprune.prune.channels.call import Call
+from edgeprune.prune.channels.graph import Axes
+from edgeprune.prune.channels.rules.axes import length, product
+from edgeprune.prune.channels.rules.basic import check_activation
+from edgeprune.prune.channels.rules.registry import find_rule, opaque, register
 from edgeprune.prune.channels.rules.shape import broadcast, join
 from edgeprune.prune.channels.units import Vector
 

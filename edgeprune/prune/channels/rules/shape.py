@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from edgeprune.models.keras3_emit import is_symbolic
-from edgeprune.prune.channels.graph import Axes, Call, Edit
-from edgeprune.prune.channels.rules.basic import (  # fmt: skip
+from edgeprune.prune.channels.call import Call
+from edgeprune.prune.channels.graph import Axes, Edit
+from edgeprune.prune.channels.rules.axes import (  # fmt: skip
     channel_axis,
     freeze_others,
     is_batch,
     like_output,
-    opaque,
-    register,
     replace_axis,
     without_batch,
 )
+from edgeprune.prune.channels.rules.registry import opaque, register  # fmt: skip
 from edgeprune.prune.channels.units import FIXED, Vector
 
 Shape = Sequence[int | None]

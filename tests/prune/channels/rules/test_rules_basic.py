@@ -412,7 +412,7 @@ def conv_lstm_freezes(L):
 
 def test_own_rule_for_own_layer(L, check):
     """A custom layer whose class is registered is followed by that rule."""
-    from edgeprune.prune.channels.rules.basic import RULES, register
+    from edgeprune.prune.channels.rules.registry import RULES, register
 
     class Doubled(L.Layer):
         def call(self, x):
@@ -436,7 +436,7 @@ def test_channels_first_is_followed(L, layer):
     """Channels-first layers tie the channels of axis 1 (only analysed: TensorFlow cannot run them on a processor)."""
     import tf_keras
 
-    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.channels.analyse import analyse
 
     first = {"data_format": "channels_first"}
     i = L.Input((3, 4, 4))
@@ -459,7 +459,7 @@ def test_flatten_of_channels_first_freezes(L):
     """Flatten transposes channels-first tensors, which is not followed: the reason names the layer."""
     import tf_keras
 
-    from edgeprune.prune.channels.graph import analyse
+    from edgeprune.prune.channels.analyse import analyse
 
     i = L.Input((3, 4, 4))
     x = L.Conv2D(8, 3, name="stem", data_format="channels_first")(i)

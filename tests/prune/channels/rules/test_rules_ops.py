@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune.prune.channels import surgery
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 
 CASES = {}
 

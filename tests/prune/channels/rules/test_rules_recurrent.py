@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeprune.prune.channels.graph import analyse
+from edgeprune.prune.channels.analyse import analyse
 
 CASES = {}
 
