@@ -63,9 +63,9 @@ def _row(model, data, task, criterion, removed, steps) -> list[str]:
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.prune.channels import surgery
     from edgeprune.prune.channels.analyse import analyse
-    from edgeprune.prune.channels.compensation import fold_means, reestimate_batch_norm
     from edgeprune.prune.choice.budget import Budget, Constraints
     from edgeprune.prune.choice.criteria import Evidence
+    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
     from edgeprune.prune.filters import choose
     from edgeprune.recipe.config import FinetuneConfig
     from edgeprune.train.finetune import compile_model

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from latency_models import resized, tflite_file
 
-from edgeprune.hardware.edgetpu.features import all_integer, amounts
+from edgeprune.hardware.latency.edgetpu_features import all_integer, amounts
 from edgeprune.hardware.latency.features import PARALLEL, caches_of, works
 from edgeprune.hardware.latency.fit import Samples, family_weights
 from edgeprune.hardware.latency.prior import CPU_TERMS, DTYPES, EDGETPU_TERMS, cpu_amounts, edgetpu_amounts

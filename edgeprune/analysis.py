@@ -69,9 +69,9 @@ def analyse_sensitivity(
     Raises:
         EdgepruneError: with what happened, what was expected, and what to do.
     """
-    from edgeprune.builder import resolve_recipe
     from edgeprune.models.hash import model_hash
     from edgeprune.models.load import load_model
+    from edgeprune.recipe.load import resolve_recipe
     from edgeprune.report.sensitivity import write_views
     from edgeprune.train.determinism import start
 
@@ -133,9 +133,8 @@ class _Request:
 
 
 def _open(model: tf_keras.Model, source: Any, recipe: Recipe, seed: int) -> tuple[Data, Task]:
-    from edgeprune.builder import check_classes
     from edgeprune.data import InputSpec, data_errors, load_data
-    from edgeprune.train.task import resolve_task
+    from edgeprune.train.task import check_classes, resolve_task
 
     with data_errors():
         data = load_data(source, recipe.data, InputSpec.of(model), seed=seed)

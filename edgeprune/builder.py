@@ -11,23 +11,19 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import plan as planning
 from edgeprune.context import Context, Trust
 from edgeprune.devices.variants import OnDevice, measure_variants
-from edgeprune.errors import DataError, EdgepruneError, MissingError, UsageError
+from edgeprune.errors import EdgepruneError, MissingError, UsageError
 from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
-from edgeprune.recipe.load import load_recipe
+from edgeprune.recipe.load import resolve_recipe
 from edgeprune.selection import Limits
 from edgeprune.target import Target, load_target
 
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.data import Data
-    from edgeprune.train.task import Task
 
-DEFAULT_RECIPE = "magnitude-int8"
-WORKING_RECIPE = Path("edgeprune.toml")
 DEMO = "demo"
 KERAS3_SUFFIX = ".keras3.keras"
 
@@ -108,15 +104,6 @@ def default_folder(model: Any, target: str | Target) -> Path:
     """Where a build goes if nobody says."""
     chosen = target if isinstance(target, Target) else load_target(target)
     return Path("runs") / f"{_name(_source(model))}-{chosen.name}"
-
-
-def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
-    """The recipe itself, by name or file, or the one that applies where none is named."""
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe is None:
-        return load_recipe(WORKING_RECIPE if WORKING_RECIPE.is_file() else DEFAULT_RECIPE)
-    return load_recipe(recipe)
 
 
 def _with_verify(recipe: Recipe, verify: bool | None) -> Recipe:
@@ -219,7 +206,7 @@ def _context(
 
 def _with_data(context: Context, run: Run, source: Any) -> Context:
     from edgeprune.data import InputSpec, load_data
-    from edgeprune.train.task import resolve_task
+    from edgeprune.train.task import check_classes, resolve_task
 
     model = context.load(run.artifacts[planning.MODEL])
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
@@ -228,18 +215,6 @@ def _with_data(context: Context, run: Run, source: Any) -> Context:
     check_classes(task, data)
     inputs = {**context.inputs, "data": data.fingerprint}
     return dataclasses.replace(context, inputs=inputs, data=data, task=task)
-
-
-def check_classes(task: Task, data: Data) -> None:
-    """Labels must be among the model's outputs."""
-    known = data.train.labels
-    found = len(data.class_names) if data.class_names else int(known.max()) + 1 if known is not None else 0
-    if task.classes and found > task.classes:
-        raise DataError(
-            f"The data has {found} classes, and the model has {task.classes} outputs.",
-            expected="at most as many classes as outputs.",
-            fix="check --data (is it the folder above the class folders?) or use the model of these classes.",
-        )
 
 
 def _compiled_name(stem: str, compiled: str | Path) -> str:

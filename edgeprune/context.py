@@ -19,8 +19,8 @@ from edgeprune.target import Target
 if TYPE_CHECKING:
     import tf_keras
 
+    from edgeprune.artifact import Artifact
     from edgeprune.data import Data
-    from edgeprune.pipeline import Artifact
     from edgeprune.train.task import Task
 
 

@@ -1,4 +1,4 @@
-"""Artifact, Stage, and the one loop that runs them.
+"""Stage, Step, and the one loop that runs them.
 
 A stage is a function ``(artifact, config, context) -> artifact``. A :class:`Step` is a stage with its config and the
 step it continues from; steps form a tree, because one pruned model becomes several files. Each finished step is kept
@@ -12,31 +12,18 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgeprune.artifact import Artifact
+from edgeprune.context import Context
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import output_errors, sha256_file, sha256_json, write_json
 from edgeprune.recipe.config import Config
 
-if TYPE_CHECKING:
-    from edgeprune.context import Context
-
 ARTIFACT_FILE = "artifact.json"
 KEY_FILE = "key.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Artifact:
-    """What a stage hands on: files on disk by role (``model``, ``tflite``, …) and JSON facts by topic."""
-
-    files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def with_(self, files: Mapping[str, Path] | None = None, **facts: Any) -> Artifact:
-        """A new artifact with some files and facts added or replaced."""
-        return Artifact({**self.files, **(files or {})}, {**self.facts, **facts})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,7 +111,7 @@ class SecondsByDType(Facts):
 
 
 class EdgeTpuSeconds(Facts):
-    """Seconds for one unit of each kind of work on an Edge TPU (:mod:`edgeprune.hardware.edgetpu.features`)."""
+    """Seconds for one unit of each kind of work on an Edge TPU (:mod:`edgeprune.hardware.latency.edgetpu_features`)."""
 
     array_cycles: Amount  # of matrix products: rows x blocks of 64 inputs x blocks of 64 outputs
     depthwise_cycles: Amount  # rows x window x blocks of 64 channels

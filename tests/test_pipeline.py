@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from edgeprune.artifact import Artifact
 from edgeprune.errors import DataError
-from edgeprune.pipeline import Artifact, Run, Step, stage
+from edgeprune.pipeline import Run, Step, stage
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Config
 

@@ -127,8 +127,8 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     require_same_inputs(files)  # before TensorFlow is imported, and data is read
 
     import_tf()
-    from edgeprune.builder import resolve_recipe
     from edgeprune.evaluate.sample import load_sample
+    from edgeprune.recipe.load import resolve_recipe
 
     return load_sample(files[0], data, resolve_recipe(recipe).data)
 

@@ -41,8 +41,8 @@ def _accuracy(paths: tuple[str, str], data: str, recipe: str | None) -> dict[str
     from edgeprune._tensorflow import import_tf
 
     import_tf()
-    from edgeprune.builder import resolve_recipe
     from edgeprune.evaluate.files import compare_accuracy
+    from edgeprune.recipe.load import resolve_recipe
 
     return compare_accuracy(paths, data, resolve_recipe(recipe).data)
 

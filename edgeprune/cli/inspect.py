@@ -18,7 +18,7 @@ def inspect(model: str, trust_model: bool, custom_objects: Path | None, as_json:
     import json
 
     loaded = load_given(model, trust_model, custom_objects)
-    from edgeprune.prune.channels.inspection import inspect_model
+    from edgeprune.prune.inspection import inspect_model
 
     found = inspect_model(loaded)
     if as_json:

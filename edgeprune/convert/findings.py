@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeprune.convert.refusals import layer_of
+from edgeprune.models.naming import layer_of
 from edgeprune.quantize.plan import RULES, QuantizationPlan
 from edgeprune.tflite.flatbuffer import parse
 

@@ -100,3 +100,10 @@ def check_targets(leaf: np.ndarray, where: str) -> None:
             expected="a finite number for every sample.",
             fix="remove or repair these samples.",
         )
+
+
+def first_output(y: Any) -> Any:
+    """The labels or outputs that the metric is over: those of the first output."""
+    if isinstance(y, dict):
+        return next(iter(y.values()))
+    return y[0] if isinstance(y, tuple | list) else y

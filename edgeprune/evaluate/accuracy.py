@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.data.labels import first_output
 from edgeprune.progress import Progress
 
 if TYPE_CHECKING:
@@ -114,10 +115,3 @@ def _inputs(x: Any, names: Sequence[str]) -> list[np.ndarray]:
     """A batch's inputs in the model's order, whatever structure the data source gave them."""
     parts = [x[name] for name in names] if isinstance(x, dict) else x if isinstance(x, tuple | list) else [x]
     return [np.asarray(part) for part in parts]
-
-
-def first_output(y: Any) -> Any:
-    """The labels or outputs that the metric is over: those of the first output."""
-    if isinstance(y, dict):
-        return next(iter(y.values()))
-    return y[0] if isinstance(y, tuple | list) else y

@@ -116,3 +116,23 @@ def _count(config: Any) -> int:
     if isinstance(config, dict) and "class_name" not in config:
         return sum(_count(item) for item in config.values())
     return config is not None
+
+
+def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
+    """Compile ``new`` with the loss and metrics of ``model``, and a fresh optimizer like its own, if it has them."""
+    if not getattr(model, "_is_compiled", False):
+        return
+    arguments = model._get_compile_args(user_metrics=True)
+    renamed = dict(zip(model.output_names, new.output_names, strict=True))
+    for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        arguments[key] = rename_outputs(arguments.get(key), renamed)
+    optimizer = arguments["optimizer"]
+    arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+    new.compile(**arguments)
+
+
+def rename_outputs(by_output: Any, renamed: dict[str, str]) -> Any:
+    """Losses or metrics keyed by output, under the new names of the outputs."""
+    if isinstance(by_output, dict) and "class_name" not in by_output:
+        return {renamed.get(name, name): value for name, value in by_output.items()}
+    return by_output

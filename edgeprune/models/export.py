@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.errors import ModelError, UsageError, VerificationError
 from edgeprune.files import atomic_path
 from edgeprune.models.export_ops import operations
-from edgeprune.models.flatten import Keras2, LayerCall, flatten, walk
+from edgeprune.models.flatten import Keras2, flatten
 from edgeprune.models.keras3_config import SAME_ACTIVATIONS, constant_statistics
 from edgeprune.models.keras3_file import import_keras3
 from edgeprune.models.layer_config import Direction, construct, matching_weights, read_config, refused_by
 from edgeprune.models.verify import largest_difference, random_inputs, refuse_random, tolerance
+from edgeprune.models.walk import LayerCall, walk
 
 if TYPE_CHECKING:
     import tf_keras

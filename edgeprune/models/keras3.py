@@ -17,18 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelError
 from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
-from edgeprune.models.compiled import compile_as
-from edgeprune.models.flatten import (
-    Dialect,
-    LayerCall,
-    Names,
-    call_layer,
-    copy_input,
-    rename_outputs,
-    repeats_a_model,
-    walk,
-    walk_steps,
-)
+from edgeprune.models.compiled import compile_as, rename_outputs
+from edgeprune.models.flatten import call_layer, copy_input, walk_steps
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat
 from edgeprune.models.keras3_check import check
@@ -36,6 +26,7 @@ from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_ke
 from edgeprune.models.keras3_emit import Emitter, is_symbolic
 from edgeprune.models.keras3_file import import_keras3, is_keras3
 from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
+from edgeprune.models.walk import Dialect, LayerCall, Names, repeats_a_model, walk
 
 if TYPE_CHECKING:
     import tf_keras
@@ -55,7 +46,7 @@ def translate(
 
     Returns:
         A new model with the names of layers and inputs, order of outputs, types, weights and trainable flags of
-        ``model``; see :class:`edgeprune.models.flatten.Names` for layers of nested models.
+        ``model``; see :class:`edgeprune.models.walk.Names` for layers of nested models.
 
     Raises:
         ModelError: something in it has no counterpart in tf_keras, named; or the outputs differ, see
@@ -92,7 +83,7 @@ class _Spec:
 
 
 class Keras3:
-    """The dialect of Keras 3, for :func:`edgeprune.models.flatten.walk`."""
+    """The dialect of Keras 3, for :func:`edgeprune.models.walk.walk`."""
 
     def __init__(self) -> None:
         self._graphs: dict[int, Any] = {}

@@ -7,11 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelError
-from edgeprune.models.flatten import Dialect, LayerCall, walk
 from edgeprune.models.graph import flat
 from edgeprune.models.keras3_emit import is_symbolic
 from edgeprune.models.rebuild import rebuild
 from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, refuse_random, tolerance
+from edgeprune.models.walk import Dialect, LayerCall, walk
 
 if TYPE_CHECKING:
     import tf_keras

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from edgeprune.models.flatten import Names
+from edgeprune.models.walk import Names
 
 
 class Emitter:

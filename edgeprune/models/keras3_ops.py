@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgeprune.errors import ModelError
-from edgeprune.models.flatten import LayerCall
 from edgeprune.models.keras3_emit import Emitter, is_symbolic
+from edgeprune.models.walk import LayerCall
 
 Rule = Callable[[Emitter, Any, dict[str, Any], str], Any]
 RULES: dict[str, Rule] = {}

@@ -171,7 +171,8 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
 
 def _traced(model: tf_keras.Model) -> tf_keras.Model:
     """A subclassed model as a functional one of the same layers, if its code only calls layers."""
-    from edgeprune.models.flatten import check_same, trace
+    from edgeprune.models.flatten import trace
+    from edgeprune.models.verify import check_same
 
     spec = model.save_spec()
     if spec is None or len(spec[0]) != 1:

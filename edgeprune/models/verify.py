@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.models.graph import flat, is_graph, ordered_nodes
 
 if TYPE_CHECKING:
@@ -146,3 +146,20 @@ def _random_layer(model: tf_keras.Model, inputs: list[Any]) -> str | None:
             return str(node.layer.name)
         values.update(zip(map(id, flat(node.outputs)), outputs[0], strict=True))
     return None
+
+
+def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
+    """Raise a ModelError unless both compute the same on random inputs; ``once`` says what was done to get ``new``."""
+    import tensorflow as tf
+
+    inputs = tf.nest.pack_sequence_as(new._nested_inputs, [tf.constant(x) for x in random_inputs(new)])
+    expected, found = model(inputs, training=False), new(inputs, training=False)
+    difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found)), tolerance(new.layers)
+    if not difference <= allowed:
+        refuse_random(new, inputs, ModelError)
+        raise ModelError(
+            f"The model {model.name!r} computes something else once {once}: its outputs differ by {difference:.1e} of "
+            "the largest.",
+            expected=f"at most {allowed:.0e}",
+            fix="build it as a functional model, out of layers only; and please report it.",
+        )

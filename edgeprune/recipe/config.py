@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS
+from edgeprune.recipe.granularity import NofM, parse
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 OpenFraction = Annotated[
@@ -25,6 +25,8 @@ CriterionName = Literal[
 ScheduleName = Literal["constant", "one_shot", "polynomial", "cubic", "exponential", "one_cycle"]
 Mode = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int8-weights", "int4-weights", "mixed"]
 IO = Literal["float", "int8", "uint8"]
+# More than this fraction of the 1x1 weights must be zero before XNNPACK takes sparse kernels (hardware/xnnpack).
+SPARSE_INFERENCE_ABOVE = 2 / 3
 
 
 def _from_percent(value: Any) -> Any:
@@ -79,7 +81,7 @@ class WeightsConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _sparse_enough(self) -> WeightsConfig:
-        if self.sparse_inference and self.sparsity <= MIN_ZEROS:
+        if self.sparse_inference and self.sparsity <= SPARSE_INFERENCE_ABOVE:
             raise ValueError(
                 f"sparse_inference needs a sparsity above two thirds, not {self.sparsity}: XNNPACK keeps dense kernels "
                 "up to there; 0.8 is a good start"
@@ -97,8 +99,6 @@ class WeightsConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> WeightsConfig:
-        from edgeprune.recipe.granularity import NofM, parse
-
         pattern = parse(self.granularity)
         one_shot = self.schedule == "one_shot"
         if self.begin >= self.end and not one_shot:

@@ -16,12 +16,23 @@ from edgeprune.recipe.config import Config, Recipe
 
 # What people may look for → how it is called here.
 RENAMED = {"magnitude": "weights"}
+DEFAULT_RECIPE = "magnitude-int8"
+WORKING_RECIPE = Path("edgeprune.toml")
 
 
 def builtin_names() -> list[str]:
     """Names of the recipes that come with edgeprune."""
     folder = importlib.resources.files("edgeprune.recipe").joinpath("builtin")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
+    """The recipe itself, by name or file, or the one that applies where none is named."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is None:
+        return load_recipe(WORKING_RECIPE if WORKING_RECIPE.is_file() else DEFAULT_RECIPE)
+    return load_recipe(recipe)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

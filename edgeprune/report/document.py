@@ -12,8 +12,9 @@ from edgeprune.context import versions
 from edgeprune.files import sha256_file
 
 if TYPE_CHECKING:
+    from edgeprune.artifact import Artifact
     from edgeprune.context import Context
-    from edgeprune.pipeline import Artifact, Run
+    from edgeprune.pipeline import Run
     from edgeprune.plan import Plan, Variant
     from edgeprune.train.task import Task
 

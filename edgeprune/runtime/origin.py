@@ -79,7 +79,7 @@ def first_fall(errors: Sequence[TensorError]) -> TensorError | None:
 
 def describe(errors: Sequence[TensorError], model: Any) -> dict[str, Any] | None:
     """Where the error arises, for the report: layer, operator, and the decibels before and after."""
-    from edgeprune.convert.refusals import layer_of
+    from edgeprune.models.naming import layer_of
 
     row = first_fall(errors)
     if row is None:

@@ -7,10 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
 from edgeprune.errors import VerificationError
 from edgeprune.files import write_bytes
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import CalibrationConfig, Config, Mode
 from edgeprune.stages.sparse import check_sparse

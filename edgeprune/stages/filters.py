@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, FiltersConfig
 from edgeprune.stages.saving import with_model
 
@@ -32,9 +33,9 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.prune.channels import surgery
     from edgeprune.prune.channels.analyse import analyse
-    from edgeprune.prune.channels.compensation import fold_means, reestimate_batch_norm
     from edgeprune.prune.choice.budget import Constraints
     from edgeprune.prune.choice.criteria import Evidence
+    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
     from edgeprune.prune.filters import choose, removed_channels
 
     data, task = context.required()

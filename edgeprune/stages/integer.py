@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import MixedConfig
 from edgeprune.stages.conversion import ConvertConfig, finish, representative, write
 
@@ -82,7 +83,7 @@ def _validation(content: bytes, model: tf_keras.Model, context: Context) -> floa
 
 
 def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model: tf_keras.Model) -> dict[str, Any]:
-    from edgeprune.convert.refusals import layer_of
+    from edgeprune.models.naming import layer_of
 
     layers = [layer_of(tensor, model) or tensor for tensor in chosen.tensors]
     warnings = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, LayersConfig
 from edgeprune.stages.saving import with_model
 

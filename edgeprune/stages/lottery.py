@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import LotteryConfig, WeightsConfig
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.training import TrainingConfig, train

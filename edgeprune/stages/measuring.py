@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 
 if TYPE_CHECKING:
     import tf_keras

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import CalibrationConfig, ClusterConfig
 from edgeprune.stages.conversion import representative
 from edgeprune.stages.saving import with_model

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.stages.saving import with_model
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
 from edgeprune.errors import RecipeError, VerificationError
 from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS, Node
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, WeightsConfig
 from edgeprune.stages.saving import with_model
 

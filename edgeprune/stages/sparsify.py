@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import SparsifyConfig
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.training import TrainingConfig, train
@@ -19,20 +20,20 @@ class SparsifyStageConfig(TrainingConfig):
 def sparsify(artifact: Artifact, config: SparsifyStageConfig, context: Context) -> Artifact:
     """Train with the recipe's penalties; the model that is saved has none."""
     from edgeprune.evaluate.accuracy import evaluate_keras
-    from edgeprune.train import regularization
+    from edgeprune.prune import penalties
 
     data, task = context.required()
     model, settings = context.load(artifact), config.sparsify
-    before = regularization.values(model, settings)
+    before = penalties.values(model, settings)
     # The best epoch would often be the first, before the penalties have done anything.
     last = config.finetune.epochs
-    penalized = regularization.penalized(model, settings)
+    penalized = penalties.penalized(model, settings)
     history = train(penalized, artifact, config, context, first_eligible_epoch=last)
     model.compile(loss=task.loss, metrics=[task.new_metric()])
-    after = regularization.values(model, settings)
+    after = penalties.values(model, settings)
     rows = [
         {"name": name, "weight": weight, "before": before[name], "after": after[name]}
-        for name, weight in regularization.weights(settings).items()
+        for name, weight in penalties.weights(settings).items()
     ]
     value = evaluate_keras(model, data.validation, task)
     shrunk = ", ".join(f"{row['name']} {row['before']:.4g} -> {row['after']:.4g}" for row in rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import Artifact, stage
+from edgeprune.pipeline import stage
 from edgeprune.recipe.config import AugmentConfig, Config, DistillConfig, FinetuneConfig, WeightsConfig
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.sparse import for_sparse_inference

@@ -20,7 +20,7 @@ from edgeprune.files import atomic_path
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
 from edgeprune.train.augmentation import augment, mixing, unmixed
 from edgeprune.train.distillation import distilling, with_teacher
-from edgeprune.train.regularization import kernels
+from edgeprune.train.variables import trainable_kernels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -154,7 +154,7 @@ def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, tot
         "sgd": lambda: tf_keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay),
     }
     optimizer = optimizers[config.optimizer]()
-    decayed = {id(weight) for weight in kernels(model)}
+    decayed = {id(weight) for weight in trainable_kernels(model)}
     optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if id(weight) not in decayed])
     model.compile(optimizer=optimizer, loss=task.loss, metrics=[task.new_metric()])
     model.optimizer.build(model.trainable_variables)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.code import load_function
-from edgeprune.errors import RecipeError
+from edgeprune.errors import DataError, RecipeError
 from edgeprune.recipe.config import TaskConfig
 
 if TYPE_CHECKING:
     import tf_keras
+
+    from edgeprune.data import Data
 
 # Metrics whose smaller value is the better one. Every other Keras metric is taken as higher-is-better.
 LOWER_IS_BETTER = {
@@ -214,3 +216,15 @@ def _metric(name: str, config: TaskConfig, loss: Any) -> tuple[str, Callable[[],
 def _name(function: Any) -> str:
     """The snake-case name of a loss, whether it is a function or an object."""
     return str(getattr(function, "name", None) or getattr(function, "__name__", ""))
+
+
+def check_classes(task: Task, data: Data) -> None:
+    """Labels must be among the model's outputs."""
+    known = data.train.labels
+    found = len(data.class_names) if data.class_names else int(known.max()) + 1 if known is not None else 0
+    if task.classes and found > task.classes:
+        raise DataError(
+            f"The data has {found} classes, and the model has {task.classes} outputs.",
+            expected="at most as many classes as outputs.",
+            fix="check --data (is it the folder above the class folders?) or use the model of these classes.",
+        )

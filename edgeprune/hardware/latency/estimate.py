@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from edgeprune.errors import UsageError
 from edgeprune.hardware.delegates import XNNPACK
-from edgeprune.hardware.edgetpu import features as features_edgetpu
+from edgeprune.hardware.latency import edgetpu_features as features_edgetpu
 from edgeprune.hardware.latency.features import PARALLEL, Kernels, Work, caches_of, works
 from edgeprune.hardware.placement import place
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators

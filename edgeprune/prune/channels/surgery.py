@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import VerificationError
-from edgeprune.models.flatten import compile_like
+from edgeprune.models.compiled import compile_like
 from edgeprune.models.graph import flat
 from edgeprune.models.rebuild import config_of, copy_layer, make_like, rebuild
 from edgeprune.models.verify import largest_difference, refuse_random, tolerance

@@ -172,7 +172,7 @@ def _evaluation(model: Any, split: Split, task: Task) -> Callable[[str, int], Po
     import tensorflow as tf
 
     from edgeprune.data import data_errors
-    from edgeprune.evaluate.accuracy import first_output
+    from edgeprune.data.labels import first_output
 
     loss_of = task.loss_function()
     forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from tiny_files import Given, tflite_of
 
+from edgeprune.artifact import Artifact
 from edgeprune.errors import ConversionError
 from edgeprune.hardware.compilers import compile_for, compiler_of
 from edgeprune.hardware.edgetpu import compiler as edgetpu
-from edgeprune.pipeline import Artifact
 from edgeprune.stages.conversion import compile_model
 from edgeprune.stages.measuring import profile
 from edgeprune.target import load_target

@@ -5,10 +5,11 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.progress import Progress
+from edgeprune.prune import penalties
 from edgeprune.recipe.config import FinetuneConfig, SparsifyConfig, TaskConfig
-from edgeprune.train import regularization
 from edgeprune.train.finetune import Lessons, compile_model, finetune
 from edgeprune.train.task import resolve_task
+from edgeprune.train.variables import trainable_kernels
 
 
 @pytest.fixture
@@ -25,14 +26,14 @@ def copy(tiny_model):
 
 
 def value(model, name):
-    return float(regularization.PENALTIES[name](model)())
+    return float(penalties.PENALTIES[name](model)())
 
 
 def train(model, data, folder, progress=None, epochs=2, **config):
     settings = SparsifyConfig(**config)
     task = resolve_task(model, TaskConfig(), np.array([1]))
     arguments = {"seed": 0, "deterministic": True, "progress": progress or Progress(), "first_eligible_epoch": epochs}
-    shell = regularization.penalized(model, settings)
+    shell = penalties.penalized(model, settings)
     lessons = Lessons(FinetuneConfig(epochs=epochs, learning_rate=1e-2))
     return finetune(shell, data, task, lessons, state_file=folder / "state.npz", **arguments)
 
@@ -70,7 +71,7 @@ def test_group_lasso_has_a_gradient_where_a_channel_is_zero(copy):
     for name in ("conv2d", "conv2d_1"):
         model.get_layer(name).kernel.assign(model.get_layer(name).kernel.numpy() * ([0] + [1] * 7))
     weight = model.get_layer("conv2d").kernel
-    penalty = regularization.group_lasso(model)
+    penalty = penalties.group_lasso(model)
     with tf.GradientTape() as tape:
         found = penalty()
     gradient = tape.gradient(found, weight).numpy()
@@ -79,7 +80,7 @@ def test_group_lasso_has_a_gradient_where_a_channel_is_zero(copy):
     assert gradient[..., 1].any()
 
 
-@pytest.mark.parametrize("name", regularization.PENALTIES)
+@pytest.mark.parametrize("name", penalties.PENALTIES)
 def test_training_with_a_penalty_makes_it_smaller(copy, tiny_data, tmp_path, name):
     """Than the same training with next to none of it does."""
     found = {}
@@ -132,9 +133,9 @@ def test_a_penalty_without_anything_to_act_on_is_refused():
     inputs = tf_keras.layers.Input([3])
     model = tf_keras.Model(inputs, tf_keras.layers.Dense(2)(inputs))
     with pytest.raises(RecipeError, match=r"\[sparsify\] bn_l1 has nothing[\s\S]*BatchNormalization[\s\S]*weights_l1"):
-        regularization.penalized(model, SparsifyConfig(bn_l1=0.1))
+        penalties.penalized(model, SparsifyConfig(bn_l1=0.1))
     with pytest.raises(RecipeError, match="group_lasso"):
-        regularization.penalized(model, SparsifyConfig(group_lasso=0.1))
+        penalties.penalized(model, SparsifyConfig(group_lasso=0.1))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -161,5 +162,5 @@ def test_biases_of_higher_rank_are_no_kernels():
     x = tf_keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
     x = tf_keras.layers.LayerNormalization(axis=[1, 2])(x)
     model = tf_keras.Model(inputs, tf_keras.layers.GRU(5, name="gates")(x))
-    names = sorted(variable.name.rpartition("/")[2] for variable in regularization.kernels(model))
+    names = sorted(variable.name.rpartition("/")[2] for variable in trainable_kernels(model))
     assert names == ["kernel:0"] * 5 + ["recurrent_kernel:0"]

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from edgeprune.cli.tables import inspection_tables
-from edgeprune.prune.channels.inspection import inspect_model
+from edgeprune.prune.inspection import inspect_model
 
 
 def _printed(found):

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import RecipeError
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.recipe.config import SparsifyConfig
+from edgeprune.train.variables import trainable_kernels
 
 if TYPE_CHECKING:
     import tf_keras
@@ -31,7 +33,7 @@ def penalty(make: Callable[[Any], Penalty]) -> Callable[[Any], Penalty]:
 @penalty
 def weights_l1(model: tf_keras.Model) -> Penalty:
     """Sum of absolute weights, biases and normalization left out (Han et al. 2015, arXiv:1506.02626)."""
-    return _absolute_sum(kernels(model), "weights_l1", "trainable weights")
+    return _absolute_sum(trainable_kernels(model), "weights_l1", "trainable weights")
 
 
 @penalty
@@ -56,8 +58,6 @@ def group_lasso(model: tf_keras.Model) -> Penalty:
     """
     import tensorflow as tf
 
-    from edgeprune.prune.channels.analyse import analyse
-
     graph = analyse(model)
     free = [unit for group in graph.groups for i, unit in enumerate(group.units.tolist()) if i not in group.reasons]
     trainable = {id(weight) for weight in model.trainable_variables}
@@ -81,19 +81,6 @@ def group_lasso(model: tf_keras.Model) -> Penalty:
         return tf.reduce_sum(tf.where(chosen > 0, tf.sqrt(tf.where(chosen > 0, chosen, 1.0)), 0.0))
 
     return value
-
-
-def kernels(model: tf_keras.Model) -> list[Any]:
-    """The trainable variables that are neither biases nor parameters of a normalization."""
-    trainable = {id(weight) for weight in model.trainable_variables}
-    found = {
-        id(weight): weight
-        for layer in model._flatten_layers(include_self=False)
-        if not type(layer).__name__.endswith("Normalization")
-        for weight in layer._trainable_weights
-        if id(weight) in trainable and len(weight.shape) > 1 and "bias" not in weight.name.rsplit("/", 1)[-1]
-    }
-    return list(found.values())
 
 
 def penalized(model: tf_keras.Model, config: SparsifyConfig) -> tf_keras.Model:

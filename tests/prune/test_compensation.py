@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
-from edgeprune.prune.channels.compensation import fold_means, reestimate_batch_norm
 from edgeprune.prune.choice.criteria import Evidence
+from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
 
 
 def _batches(shape, count=2):

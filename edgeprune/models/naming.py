@@ -1,0 +1,32 @@
+"""Which layer of a model a name in a converted file comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+def layers_of(names: Sequence[str], model: tf_keras.Model) -> tuple[str, ...]:
+    """The layers that graph names such as ``model/block/conv/BiasAdd;model/block/conv/Conv2D`` come from, in order."""
+    known = sorted((layer.name for layer in model.layers), key=len, reverse=True)
+    found = (_layer_in(part, known) for name in names for part in name.split(";"))
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def layer_of(tensor: str, model: tf_keras.Model) -> str | None:
+    """The layer that computes a tensor of a .tflite.
+
+    What is fused into one operator is named together; of these, the layer with a kernel does the computing.
+    """
+    names = layers_of([tensor], model)
+    weighted = (n for n in names if any(hasattr(model.get_layer(n), key) for key in ("kernel", "depthwise_kernel")))
+    return next(weighted, names[0] if names else None)
+
+
+def _layer_in(scope: str, known: Sequence[str]) -> str | None:
+    """The longest layer name that is whole path parts of ``scope``; layer names may hold slashes themselves."""
+    inner = f"/{scope.partition('@')[0]}/"
+    return next((name for name in known if f"/{name}/" in inner), None)

@@ -1,0 +1,21 @@
+"""Which variables of a model a penalty or a decay of weights acts on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+def trainable_kernels(model: tf_keras.Model) -> list[Any]:
+    """The trainable variables that are neither biases nor parameters of a normalization."""
+    trainable = {id(weight) for weight in model.trainable_variables}
+    found = {
+        id(weight): weight
+        for layer in model._flatten_layers(include_self=False)
+        if not type(layer).__name__.endswith("Normalization")
+        for weight in layer._trainable_weights
+        if id(weight) in trainable and len(weight.shape) > 1 and "bias" not in weight.name.rsplit("/", 1)[-1]
+    }
+    return list(found.values())
