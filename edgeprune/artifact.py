@@ -1,11 +1,238 @@
-"""What a stage hands on to the next."""
+"""What a stage hands on to the next: files, and facts that are JSON.
+
+Each topic of facts is written by the stages named at its class, and read by later stages and by the report. A new
+figure is a key of its topic here first; type checkers then see every reader and writer.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, cast
+
+
+class ModelFacts(TypedDict):
+    """Of every stage that saves a model. Shapes are with the batch; several inputs or outputs make a list of shapes."""
+
+    params: int
+    macs: int
+    input_shape: Any
+    output_shape: Any
+
+
+class BaselineFacts(TypedDict):
+    """Stage ``baseline``: the metric of the model as it came, on validation data."""
+
+    validation: float
+    warnings: list[str]
+
+
+class KernelZeros(TypedDict):
+    """One pruned kernel: zeros among its weights."""
+
+    layer: str
+    size: int
+    zeros: int
+
+
+class KernelClusters(TypedDict):
+    """One kernel of shared weights: different values among its weights."""
+
+    layer: str
+    size: int
+    distinct: int
+
+
+class RemovedChannels(TypedDict):
+    """One group of channels, and how many of it went."""
+
+    name: str
+    channels: int
+    removed: int
+    frozen: str | None
+
+
+class FiltersFacts(TypedDict):
+    """Stage ``filters``: ``validation`` has the metric after removing (``pruned``) and after ``compensated``."""
+
+    groups: list[RemovedChannels]
+    oracle_difference: float | None
+    validation: dict[str, float]
+
+
+class RemovedBlock(TypedDict):
+    """One residual block or layer that went."""
+
+    name: str
+    kind: str
+    layers: list[str]
+    macs: float
+    score: float
+    oracle_difference: float
+
+
+class LayersFacts(TypedDict):
+    """Stage ``layers``."""
+
+    criterion: str
+    removed: list[RemovedBlock]
+    validation: float
+
+
+class PenaltyFacts(TypedDict):
+    """One penalty before and after training with it, without its ``weight`` in the loss."""
+
+    name: str
+    weight: float
+    before: float
+    after: float
+
+
+class SparsifyFacts(TypedDict):
+    """Stage ``sparsify``."""
+
+    penalties: list[PenaltyFacts]
+    epochs: int
+    validation: float
+
+
+class LotteryFacts(TypedDict):
+    """Stage ``ticket``: its round, the fraction of the weights that the mask keeps, and how its training went."""
+
+    round: int
+    kept: float
+    training: list[dict[str, float]]
+
+
+class SparseInferenceFacts(TypedDict):
+    """Stage ``prepare_sparse``: what was done to the layers that were rewritten, and those to be pruned."""
+
+    changed: dict[str, str]
+    layers: list[str]
+
+
+class QatFacts(TypedDict, total=False):
+    """Stage ``qat``: whether the model was trained for int8 (else the reason), and what the training preserved."""
+
+    applied: bool
+    reason: str
+    preserved: list[str]
+
+
+class CalibrationFacts(TypedDict):
+    """Stages that calibrate: which training samples, as positions in the split."""
+
+    samples: int
+    indices: list[int]
+    warnings: list[str]
+
+
+class SparseEncodingFacts(TypedDict):
+    """Whether weights are stored sparse, and the sizes of both files."""
+
+    used: bool
+    dense_bytes: int
+    sparse_bytes: int
+
+
+class _ConversionFacts(TypedDict):
+    warnings: list[str]
+    select_operators: list[str]
+    metadata_bytes: int
+
+
+class ConversionFacts(_ConversionFacts, total=False):
+    """Stages that convert: operators of full TensorFlow in the file, bytes of its metadata."""
+
+    sparse_encoding: SparseEncodingFacts
+
+
+class TrialFacts(TypedDict):
+    """One file that mixed precision tried."""
+
+    float_operators: int
+    drop_points: float
+    bytes: int
+    met: bool
+    chosen: bool
+
+
+class MixedFacts(TypedDict):
+    """Stage ``mix_and_convert``."""
+
+    float_layers: list[str]
+    trials: list[TrialFacts]
+    warnings: list[str]
+
+
+class PreparedFacts(TypedDict, total=False):
+    """Stage ``prepare_and_convert``: pairs of layers that were evened out, layers whose biases were corrected."""
+
+    equalized: list[dict[str, str]]
+    corrected_biases: list[str]
+    warnings: list[str]
+
+
+class CompiledFacts(TypedDict):
+    """Stage ``compile_model``: what the vendor's compiler said."""
+
+    compiler: str
+    version: str
+    placement: dict[str, Any]
+    performance: dict[str, Any] | None
+    warnings: list[str]
+
+
+class MetricFacts(TypedDict, total=False):
+    """The metric on a split."""
+
+    value: float
+    samples: int
+    split: str
+
+
+class EvaluationFacts(TypedDict):
+    """Stage ``evaluate``: the file's metric, and ``parity`` with its Keras model."""
+
+    validation: MetricFacts
+    test: MetricFacts
+    parity: dict[str, Any]
+
+
+class OnDeviceFacts(TypedDict, total=False):
+    """Stage ``measure_on_device``: entries of ``latency.measured``, or an exact count of instructions."""
+
+    measured: list[dict[str, Any]]
+    instructions: dict[str, Any]
+    warnings: list[str]
+
+
+class Facts(TypedDict, total=False):
+    """All topics; a stage adds its own. ``profile`` is :meth:`edgeprune.profiling.profile.Profile.to_dict`."""
+
+    model: ModelFacts
+    original: ModelFacts  # of the model before anything was removed
+    baseline: BaselineFacts
+    training: list[dict[str, float]]  # one entry per epoch of the last training
+    zeros: list[KernelZeros]
+    clusters: list[KernelClusters]
+    filters: FiltersFacts
+    layers: LayersFacts
+    sparsify: SparsifyFacts
+    lottery: LotteryFacts
+    sparse_inference: SparseInferenceFacts
+    qat: QatFacts
+    calibration: CalibrationFacts
+    conversion: ConversionFacts
+    mixed: MixedFacts
+    prepared: PreparedFacts
+    compiled: CompiledFacts
+    profile: dict[str, Any]
+    evaluation: EvaluationFacts
+    latency: list[dict[str, Any]]  # on this machine
+    on_device: OnDeviceFacts
+    warnings: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +240,8 @@ class Artifact:
     """What a stage hands on: files on disk by role (``model``, ``tflite``, …) and JSON facts by topic."""
 
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    facts: Facts = dataclasses.field(default_factory=Facts)
 
-    def with_(self, files: Mapping[str, Path] | None = None, **facts: Any) -> Artifact:
-        """A new artifact with some files and facts added or replaced."""
-        return Artifact({**self.files, **(files or {})}, {**self.facts, **facts})
+    def with_(self, files: Mapping[str, Path] | None = None, **facts: Unpack[Facts]) -> Artifact:
+        """A new artifact with some files and topics added or replaced."""
+        return Artifact({**self.files, **(files or {})}, cast(Facts, {**self.facts, **facts}))

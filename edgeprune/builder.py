@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import sys
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import plan as planning
-from edgeprune.context import Context, Trust
-from edgeprune.devices.variants import OnDevice, measure_variants
+from edgeprune.context import BuildContext, Trust
+from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import EdgepruneError, MissingError, UsageError
 from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
@@ -93,11 +94,11 @@ def build(
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
-        context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress())
-        report = _build(
-            context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, compress, where
-        )
-    return report
+        context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
+        with context.connection or contextlib.nullcontext():
+            return _build(
+                context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, compress
+            )
 
 
 def default_folder(model: Any, target: str | Target) -> Path:
@@ -119,14 +120,13 @@ def _with_verify(recipe: Recipe, verify: bool | None) -> Recipe:
 
 
 def _build(
-    context: Context,
+    context: BuildContext,
     data: Any,
     folder: Path,
     limits: Limits,
     command: str | None,
     export_keras3: bool,
     compress: bool,
-    where: OnDevice | None,
 ) -> dict[str, Any]:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
@@ -136,12 +136,11 @@ def _build(
     run.execute([planning.source_step(context.source is None)], context)
     with data_errors():
         context = _with_data(context, run, data)
-        plan = planning.make_plan(context.recipe, context.target)
+        plan = planning.make_plan(context.recipe, context.target, on_device=context.connection is not None)
         run.execute(plan.steps, context)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
-    broken: EdgepruneError | None
-    broken = _measure_on_device(where, plan, run, context) if where else None
+    broken: EdgepruneError | None = _measure_on_device(plan, run, context)
     report = assemble(plan, run, context, files, limits, name, command)
     _write_pick(context, run, plan, report, folder, name)
     if compress:
@@ -158,18 +157,16 @@ def _build(
     return report
 
 
-def _measure_on_device(where: OnDevice, plan: planning.Plan, run: Run, context: Context) -> MissingError | None:
-    """Put what the device says in front of what this machine said; returns what ended it before the last variant."""
-    last = {variant.name: variant.last for variant in plan.variants}
-    files = {name: run.artifacts[step].files["tflite"] for name, step in last.items()}
-    found = measure_variants(where, files, context.target, context.progress)
-    for name, step in last.items():
-        facts = run.artifacts[step].facts
-        profile = {**facts["profile"], "warnings": [*facts["profile"]["warnings"], *found.warnings.get(name, [])]}
-        measured = [*found.entries.get(name, []), *facts["latency"]]
-        counted = {"instructions": found.instructions[name]} if name in found.instructions else {}
-        run.artifacts[step] = run.artifacts[step].with_(latency=measured, profile=profile, **counted)
-    return found.broken
+def _measure_on_device(plan: planning.Plan, run: Run, context: BuildContext) -> MissingError | None:
+    """Measure the variants on the build's device; returns what ended it before the last one.
+
+    The report is written all the same: hours of training are not lost to an error about their last figure.
+    """
+    try:
+        run.execute(plan.on_device, context)
+    except MissingError as error:
+        return error
+    return None
 
 
 def _source(model: Any) -> Any:
@@ -183,8 +180,16 @@ def _name(source: Any) -> str:
 
 
 def _context(
-    source: Any, recipe: Recipe, target: Target, seed: int, deterministic: bool, trust: Trust, progress: Progress
-) -> Context:
+    source: Any,
+    recipe: Recipe,
+    target: Target,
+    seed: int,
+    deterministic: bool,
+    trust: Trust,
+    progress: Progress,
+    where: OnDevice | None,
+) -> BuildContext:
+    from edgeprune.convert.weight_only import quantizer_version
     from edgeprune.hardware.compilers import compiler_version
     from edgeprune.models.hash import model_hash
     from edgeprune.runtime.interpreter import find_runtime
@@ -199,12 +204,15 @@ def _context(
         "target": target.model_dump(mode="json"),
         "runtime": find_runtime().version,
         "compiler": compiler_version(target),
+        "quantizer": quantizer_version(),
+        "device": where.key() if where else None,
         "task": recipe.task.model_dump(mode="json"),
     }
-    return Context(source, recipe, target, seed, deterministic, trust, inputs, progress)
+    connection = Connection(where) if where else None
+    return BuildContext(source, recipe, target, seed, deterministic, trust, inputs, progress, connection)
 
 
-def _with_data(context: Context, run: Run, source: Any) -> Context:
+def _with_data(context: BuildContext, run: Run, source: Any) -> BuildContext:
     from edgeprune.data import InputSpec, load_data
     from edgeprune.train.task import check_classes, resolve_task
 
@@ -222,7 +230,7 @@ def _compiled_name(stem: str, compiled: str | Path) -> str:
     return f"{stem}_{Path(compiled).name.rpartition('_')[2]}"
 
 
-def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name: str) -> dict[str, str]:
+def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, name: str) -> dict[str, str]:
     """Copy what the stages made to where the user finds it; returns the path of each variant's file."""
     files = {}
     wanted = set()
@@ -248,7 +256,7 @@ def _export(plan: planning.Plan, run: Run, context: Context, folder: Path, name:
     return files
 
 
-def _export_keras3(folder: Path, context: Context) -> EdgepruneError | None:
+def _export_keras3(folder: Path, context: BuildContext) -> EdgepruneError | None:
     """Every model in ``models/`` once more, for Keras 3; returns what ended it before the last."""
     from edgeprune.models.export import export_keras3
     from edgeprune.models.load import reload_model
@@ -263,7 +271,7 @@ def _export_keras3(folder: Path, context: Context) -> EdgepruneError | None:
 
 
 def _write_pick(
-    context: Context, run: Run, plan: planning.Plan, report: dict[str, Any], folder: Path, name: str
+    context: BuildContext, run: Run, plan: planning.Plan, report: dict[str, Any], folder: Path, name: str
 ) -> None:
     """The pick under the model's own name, and beside it code that runs it."""
     from edgeprune.snippets import write_snippets
@@ -288,7 +296,7 @@ def _compress(folder: Path) -> None:
         write_bytes(path.with_name(path.name + ".gz"), gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
 
 
-def _write_manifest(context: Context, run: Run, plan: planning.Plan, folder: Path, command: str | None) -> None:
+def _write_manifest(context: BuildContext, run: Run, plan: planning.Plan, folder: Path, command: str | None) -> None:
     from edgeprune.report.document import environment
 
     data, _ = context.required()

@@ -1,16 +1,17 @@
-"""What every stage of one build may use beside its input and its config."""
+"""What the stages of one build share, and how much of it each may use."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune._version import __version__
+from edgeprune.artifact import Artifact
 from edgeprune.errors import UsageError
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
@@ -19,8 +20,9 @@ from edgeprune.target import Target
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.artifact import Artifact
     from edgeprune.data import Data
+    from edgeprune.devices.variants import Connection
+    from edgeprune.runtime.interpreter import Runtime
     from edgeprune.train.task import Task
 
 
@@ -61,8 +63,8 @@ class Trust:
 
 
 @dataclasses.dataclass(frozen=True)
-class Context:
-    """The surroundings of a stage.
+class BuildContext:
+    """The surroundings of one build.
 
     Attributes:
         source: the model as the user gave it: a path or a model object; ``None`` for the demo.
@@ -71,7 +73,7 @@ class Context:
         deterministic: same seed, same machine, same bytes.
         trust: what of the user's code may run.
         inputs: what the keys of stages may depend on: name → JSON value.
-        folder: the folder of the stage that runs; set by the loop.
+        connection: the device that variants are measured on, if there is one.
         data, task: set once the model is known.
     """
 
@@ -83,7 +85,7 @@ class Context:
     trust: Trust
     inputs: Mapping[str, Any]
     progress: Progress = dataclasses.field(default_factory=Progress)
-    folder: Path = Path()
+    connection: Connection | None = None
     data: Data | None = None
     task: Task | None = None
 
@@ -91,20 +93,94 @@ class Context:
     def versions(self) -> dict[str, str]:
         return versions()
 
-    def at(self, folder: Path) -> Context:
-        return dataclasses.replace(self, folder=folder)
-
     def required(self) -> tuple[Data, Task]:
         """Data and task; every stage but the first may count on them."""
         assert self.data is not None
         assert self.task is not None
         return self.data, self.task
 
+    def for_stage(self, folder: Path, uses: Collection[str]) -> Context:
+        """What a stage gets that declared ``uses`` and keeps its files in ``folder``."""
+        return Context(self, folder, frozenset(uses))
+
     def load(self, artifact: Artifact, role: str = "model") -> tf_keras.Model:
         """A fresh copy of the artifact's model; always from disk, so that a resumed run sees what a first run saw."""
         from edgeprune.models.load import reload_model
 
         return reload_model(artifact.files[role], trust=self.trust.given)
+
+
+class UndeclaredInput(Exception):
+    """A stage read what it did not declare: its key would not change with that, and an old result would be reused."""
+
+
+class Context:
+    """What one stage may use beside its artifact and its config: the inputs that it declared.
+
+    Reading any other raises :class:`UndeclaredInput`, so that the key of a stage names all that its result depends on.
+
+    Attributes:
+        folder: the folder of the stage, for its files.
+        progress: hears what is going on; it changes no result.
+    """
+
+    def __init__(self, build: BuildContext, folder: Path, uses: frozenset[str]):
+        self.folder = folder
+        self.progress = build.progress
+        self._build = build
+        self._uses = uses
+
+    def _declared(self, name: str) -> BuildContext:
+        if name not in self._uses:
+            raise UndeclaredInput(f"the stage in {self.folder} reads {name!r} and declares {sorted(self._uses)}")
+        return self._build
+
+    def require(self, name: str) -> None:
+        """Say that an input is about to be used that is read elsewhere, such as the version of a package."""
+        self._declared(name)
+
+    @property
+    def source(self) -> Any:
+        """Input ``model``: what the user gave; None for the demo."""
+        return self._declared("model").source
+
+    @property
+    def target(self) -> Target:
+        return self._declared("target").target
+
+    @property
+    def seed(self) -> int:
+        return self._declared("seed").seed
+
+    @property
+    def deterministic(self) -> bool:
+        return self._declared("deterministic").deterministic
+
+    @property
+    def trust(self) -> Trust:
+        return self._declared("trust").trust
+
+    def required(self) -> tuple[Data, Task]:
+        """Inputs ``data`` and ``task``."""
+        self._declared("task")
+        return self._declared("data").required()
+
+    def runtime(self, prefer: str | None = None) -> Runtime:
+        """Input ``runtime``: the interpreter on this machine (:mod:`edgeprune.runtime.interpreter`)."""
+        from edgeprune.runtime.interpreter import find_runtime
+
+        self._declared("runtime")
+        return find_runtime(prefer)
+
+    def connection(self) -> Connection:
+        """Input ``device``: where variants are measured."""
+        connection = self._declared("device").connection
+        assert connection is not None
+        return connection
+
+    def load(self, artifact: Artifact, role: str = "model") -> tf_keras.Model:
+        """As :meth:`BuildContext.load`. It is no input: trust decides whether a model opens, not what comes out."""
+        return self._build.load(artifact, role)
 
 
 def versions() -> dict[str, str]:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
-from edgeprune.context import Context
+from edgeprune.context import BuildContext, Context
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import output_errors, sha256_file, sha256_json, write_json
 from edgeprune.recipe.config import Config
+from edgeprune.sources import source_hash
 
 ARTIFACT_FILE = "artifact.json"
 KEY_FILE = "key.json"
@@ -28,7 +29,7 @@ KEY_FILE = "key.json"
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage function and what it depends on beside its input and config (names of ``Context.inputs``)."""
+    """A stage function and what it depends on beside its artifact and config: names of ``BuildContext.inputs``."""
 
     run: Callable[[Artifact, Any, Context], Artifact]
     uses: tuple[str, ...] = ()
@@ -45,12 +46,30 @@ def stage(*uses: str) -> Callable[[Callable[[Artifact, Any, Context], Artifact]]
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A stage in its place: ``name`` is unique in a build, ``after`` names the step whose artifact it takes."""
+    """A stage in its place.
+
+    Attributes:
+        name: unique in a build; also the name of its folder.
+        after: the step whose artifact it takes.
+        ends_method: it is the last step of a method, after which a model is as good as the method makes it.
+    """
 
     name: str
     stage: Stage
     config: Config | None = None
     after: str | None = None
+    ends_method: bool = False
+
+
+class Unfinished(Exception):
+    """Raised by a stage from the error that ended it early: ``artifact`` has what it found until then.
+
+    The run goes on with nothing, the report may show the artifact, and the next build runs the stage again.
+    """
+
+    def __init__(self, artifact: Artifact):
+        super().__init__()
+        self.artifact = artifact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +90,12 @@ class Run:
     keys: dict[str, str] = dataclasses.field(default_factory=dict)
     records: list[StageRecord] = dataclasses.field(default_factory=list)
 
-    def execute(self, steps: Sequence[Step], context: Context) -> None:
+    def execute(self, steps: Sequence[Step], context: BuildContext) -> None:
         """Run ``steps`` in order, reusing the finished ones.
 
         Raises:
-            EdgepruneError: from a stage, with a note that says which stage it was.
+            EdgepruneError: from a stage, with a note that says which stage it was. What the stage had found until then,
+                if it says so with :class:`Unfinished`, is among the artifacts.
         """
         for number, step in enumerate(steps, 1):
             key = _key(step, self.keys.get(step.after or ""), context)
@@ -84,34 +104,40 @@ class Run:
             context.progress.stage(number, len(steps), step.name, reused=finished is not None)
             if finished is None:
                 parent = self.artifacts.get(step.after or "", Artifact())
-                with output_errors(home):
-                    finished = _execute(step, parent, key, home, self.folder, context)
+                try:
+                    with output_errors(home):
+                        finished = _execute(step, parent, key, home, self.folder, context)
+                except Unfinished as broken:
+                    self.artifacts[step.name] = broken.artifact
+                    raise (broken.__cause__ or broken) from None
             artifact, seconds, reused = finished
             self.artifacts[step.name], self.keys[step.name] = artifact, key
             self.records.append(StageRecord(step.name, seconds, reused))
 
 
-def _key(step: Step, parent: str | None, context: Context) -> str:
+def _key(step: Step, parent: str | None, context: BuildContext) -> str:
     return sha256_json(
         {
             "stage": step.stage.name,
             "config": step.config.model_dump(mode="json") if step.config else None,
             "parent": parent,
             "versions": context.versions,
+            "source": source_hash(step.stage.run.__module__),
             **{name: context.inputs[name] for name in step.stage.uses},
         }
     )
 
 
 def _execute(
-    step: Step, artifact: Artifact, key: str, home: Path, root: Path, context: Context
+    step: Step, artifact: Artifact, key: str, home: Path, root: Path, context: BuildContext
 ) -> tuple[Artifact, float, bool]:
     _open(home, key)
     started = time.monotonic()
     try:
-        result = step.stage.run(artifact, step.config, context.at(home))
-    except EdgepruneError as error:
-        error.add_note(f"This happened in the stage {step.name!r}; the stages before it are kept.")
+        result = step.stage.run(artifact, step.config, context.for_stage(home, step.stage.uses))
+    except (EdgepruneError, Unfinished) as error:
+        cause = error.__cause__ if isinstance(error, Unfinished) and error.__cause__ else error
+        cause.add_note(f"This happened in the stage {step.name!r}; the stages before it are kept.")
         raise
     seconds = time.monotonic() - started
     _save(result, home, root, key, seconds)

@@ -11,7 +11,7 @@ from typing import Any
 from edgeprune import stages
 from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
-from edgeprune.quantize.plan import quantization_plan
+from edgeprune.quantize.plan import WEIGHT_ONLY, quantization_plan
 from edgeprune.recipe.config import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
 from edgeprune.target import Target
 
@@ -36,14 +36,19 @@ class Variant:
     series: str | None = None  # the method and format that variants of several rates have in common
     rate: float | None = None
     control_of: str | None = None
+    on_device: str | None = None  # the step that measures it on the device of the build, if that has one
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The steps after the model is there, and the variants that they make."""
+    """The steps after the model is there, and the variants that they make.
+
+    ``on_device`` come last, one per variant: a device may go away, and must not take the rest along.
+    """
 
     steps: tuple[Step, ...]
     variants: tuple[Variant, ...]
+    on_device: tuple[Step, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +85,7 @@ class _Chain:
 
     def step(self, stage: Stage, config: Any, suffix: str = "") -> _Chain:
         """The chain with one more step; the last of a method has no suffix."""
-        step = Step(f"{self.name}{suffix}", stage, config, after=self.last)
+        step = Step(f"{self.name}{suffix}", stage, config, after=self.last, ends_method=not suffix)
         return dataclasses.replace(self, steps=(*self.steps, step))
 
 
@@ -89,8 +94,8 @@ def source_step(is_demo: bool) -> Step:
     return Step(MODEL, stages.demo if is_demo else stages.load)
 
 
-def make_plan(recipe: Recipe, target: Target) -> Plan:
-    """All steps of a build but the first."""
+def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False) -> Plan:
+    """All steps of a build but the first; with those that measure on a device if there is one."""
     steps = [Step(BASELINE, stages.baseline, after=MODEL)]
     variants = []
     for mode in dict.fromkeys((REFERENCE, *recipe.quantize.modes)):
@@ -111,7 +116,11 @@ def make_plan(recipe: Recipe, target: Target) -> Plan:
                 name = f"{chain.last}-{ending}"
                 variants.append(Variant(name, made[-1].name, chain.last, series, rate, control_of))
                 steps += made
-    return Plan(tuple(steps), tuple(variants))
+    if not on_device:
+        return Plan(tuple(steps), tuple(variants))
+    measuring = tuple(Step(f"{v.name}.on_device", stages.measure_on_device, after=v.last) for v in variants)
+    measured = (dataclasses.replace(v, on_device=step.name) for v, step in zip(variants, measuring, strict=True))
+    return Plan(tuple(steps), tuple(measured), measuring)
 
 
 def _chains(recipe: Recipe, target: Target, rate: float | None) -> list[_Chain]:
@@ -263,4 +272,13 @@ def _converting(config: stages.ConvertConfig) -> Stage:
         stages.MixedStageConfig: stages.mix_and_convert,
         stages.PreparedConvertConfig: stages.prepare_and_convert,
     }
-    return by_config.get(type(config), stages.calibrate_and_convert if config.calibration else stages.convert)
+    return by_config.get(type(config), _plainly_converting(config))
+
+
+def _plainly_converting(config: stages.ConvertConfig) -> Stage:
+    """The stage whose inputs the number format needs: samples, a runtime to look into the file, a quantizer."""
+    if config.plan.mode in WEIGHT_ONLY:
+        return stages.convert_weights
+    if not config.calibration:
+        return stages.convert
+    return stages.calibrate_and_convert if config.plan.ranges == "minmax" else stages.narrow_and_convert

@@ -8,7 +8,7 @@ import pytest
 
 from edgeprune.artifact import Artifact
 from edgeprune.errors import DataError
-from edgeprune.pipeline import Run, Step, stage
+from edgeprune.pipeline import Run, Step, Unfinished, stage
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Config
 
@@ -26,7 +26,7 @@ class Surroundings:
     progress: Progress = dataclasses.field(default_factory=Progress)
     versions: dict = dataclasses.field(default_factory=dict)
 
-    def at(self, folder):
+    def for_stage(self, folder, uses):
         return dataclasses.replace(self, folder=folder)
 
 
@@ -133,3 +133,20 @@ def test_a_run_folder_can_be_moved(tmp_path):
     assert calls == []
     assert all(path.is_file() for path in run.artifacts["b"].files.values())
     assert isinstance(run.artifacts["b"], Artifact)
+
+
+def test_what_a_stage_found_before_its_error_is_shown_and_not_kept(tmp_path):
+    """The error that ended it is raised with the stage's name; the next run starts the stage again."""
+
+    def half_way(artifact, config, context):
+        calls.append("half")
+        raise Unfinished(artifact.with_(warnings=["so far"])) from DataError("Gone.")
+
+    calls.clear()
+    run = Run(tmp_path)
+    for _ in range(2):
+        with pytest.raises(DataError, match="Gone") as caught:
+            run.execute([Step("half", stage()(half_way))], Surroundings({}))
+        assert "'half'" in caught.value.__notes__[0]
+        assert run.artifacts["half"].facts["warnings"] == ["so far"]
+    assert calls == ["half", "half"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.chatter import without_lines
 from edgeprune.convert.refusals import translate
 from edgeprune.errors import ConversionError, EdgepruneError
-from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
+from edgeprune.runtime.interpreter import Runtime, find_runtime
 
 if TYPE_CHECKING:
     import tf_keras
@@ -23,7 +24,12 @@ _CHATTER = re.compile(
 )
 
 
-def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None = None) -> bytes:
+def convert(
+    model: tf_keras.Model,
+    plan: QuantizationPlan,
+    samples: Samples | None = None,
+    runtime: Callable[[], Runtime] = find_runtime,
+) -> bytes:
     """Convert a model to a .tflite for batches of one sample.
 
     A fixed batch spares the file the operators that compute shapes at run time, and accelerators need it. The
@@ -34,6 +40,7 @@ def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | No
         plan: number formats.
         samples: the representative dataset, a callable returning an iterator over lists of arrays in input order;
             required if the plan needs samples.
+        runtime: the interpreter here; asked for only where ranges are narrowed, which runs the calibrated file.
 
     Returns:
         The flatbuffer.
@@ -42,18 +49,23 @@ def convert(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | No
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed.
         MissingError: the format needs a package that is not installed.
     """
-    if plan.mode in ("int8-weights", "int4-weights"):
+    if plan.mode in WEIGHT_ONLY:
         from edgeprune.convert.weight_only import quantize_weights
 
         content = _run(model, plan, _float32)
         with _refusals(model, plan):
             return quantize_weights(content, plan.mode)
     if plan.mode == "mixed" or plan.ranges != "minmax":
-        return quantize_calibrated(calibrate(model, plan, samples), plan, model)
+        return quantize_calibrated(calibrate(model, plan, samples, runtime), plan, model)
     return _run(model, plan, _SETTINGS[plan.mode], samples)
 
 
-def calibrate(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None) -> bytes:
+def calibrate(
+    model: tf_keras.Model,
+    plan: QuantizationPlan,
+    samples: Samples | None,
+    runtime: Callable[[], Runtime] = find_runtime,
+) -> bytes:
     """A float32 .tflite whose activations carry their ranges: what :func:`quantize_calibrated` takes.
 
     The ranges are what the samples reach, narrowed as the plan says (:mod:`edgeprune.quantize.narrowing`).
@@ -66,7 +78,8 @@ def calibrate(model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | 
     if plan.ranges == "minmax":
         return content
     reached = read_ranges(content)
-    return with_ranges(content, narrowed_ranges(content, reached, samples, plan.ranges, plan.percentile))
+    narrowed = narrowed_ranges(content, reached, samples, plan.ranges, runtime(), plan.percentile)
+    return with_ranges(content, narrowed)
 
 
 def quantize_calibrated(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import io
 
@@ -11,6 +12,14 @@ from edgeprune.errors import MissingError
 PACKAGE = "ai-edge-quantizer"
 # The names of the quantizer's recipes, which quantize per channel.
 _RECIPES = {"int8-weights": "weight_only_wi8_afp32", "int4-weights": "weight_only_wi4_afp32"}
+
+
+def quantizer_version() -> str | None:
+    """The installed release of ai-edge-quantizer, for the keys of stages; None where it is not installed."""
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def quantize_weights(content: bytes, mode: str) -> bytes:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeprune.artifact import OnDeviceFacts
 from edgeprune.devices.protocol import Device, Job, open_device, tool_of
 from edgeprune.errors import DeviceError, EdgepruneError, MissingError
-from edgeprune.progress import Progress
+from edgeprune.files import sha256_file
 from edgeprune.target import Target
 
 _KEPT = (
@@ -42,6 +43,11 @@ class OnDevice:
     python: str | None = None
     benchmark_binary: Path | None = None
 
+    def key(self) -> dict[str, str | None]:
+        """What a measurement there depends on: for the keys of stages."""
+        binary = sha256_file(self.benchmark_binary) if self.benchmark_binary else None
+        return {"address": self.address, "python": self.python, "benchmark_binary": binary}
+
     def check(self) -> None:
         """Reach the device once, before hours of training.
 
@@ -52,68 +58,62 @@ class OnDevice:
             device.info()
 
 
-@dataclasses.dataclass
-class OfVariants:
-    """What was measured, by variant; ``broken``: what ended it early.
+class Connection:
+    """The device of a build: reached when the first file is measured, left when the build ends. A context manager."""
 
-    Attributes:
-        entries: of ``latency.measured``.
-        instructions: device, runtime and count, where the device counts and knows no time.
-        warnings: why a variant has neither, or less than was asked for.
+    def __init__(self, where: OnDevice):
+        self.where = where
+        self._exits = contextlib.ExitStack()
+        self._device: Device | None = None
+
+    def device(self) -> Device:
+        """The connected device.
+
+        Raises:
+            DeviceError: it cannot be reached.
+        """
+        if self._device is None:
+            self._device = self._exits.enter_context(open_device(self.where.address))
+        return self._device
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._exits.close()
+
+
+def measure_variant(connection: Connection, file: Path, target: Target) -> tuple[OnDeviceFacts, MissingError | None]:
+    """Measure one file where a build is measured.
+
+    Returns:
+        What is known, and what ended the measuring early (the device went away, or lacks a runtime). A file that cannot
+        be measured there has a warning instead of figures, and ends nothing.
     """
-
-    entries: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
-    instructions: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    warnings: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    broken: MissingError | None = None
-
-
-def measure_variants(where: OnDevice, files: Mapping[str, Path], target: Target, progress: Progress) -> OfVariants:
-    """Measure every variant's file.
-
-    A file that cannot be measured there is a warning about its variant; a device that goes away ends the measuring, and
-    what was measured until then stays: hours of training are not lost to an error about their last figure.
-    """
-    found = OfVariants()
-    progress.begin(f"measuring on {where.address}", len(files))
+    where = connection.where
     try:
-        with open_device(where.address) as device:
-            for name, file in files.items():
-                _measure(device, where, name, file, target, found)
-                progress.advance()
-    except MissingError as error:
-        found.broken = error
-    progress.end()
-    return found
-
-
-def _measure(device: Device, where: OnDevice, name: str, file: Path, target: Target, found: OfVariants) -> None:
-    # A count is exact with one thread only, whatever the target has.
-    threads = 1 if device.tool == "instructions" else target.threads or 1
-    job = Job((file,), threads=threads, python=where.python, benchmark_binary=where.benchmark_binary)
-    try:
+        device = connection.device()
+        # A count is exact with one thread only, whatever the target has.
+        threads = 1 if device.tool == "instructions" else target.threads or 1
+        job = Job((file,), threads=threads, python=where.python, benchmark_binary=where.benchmark_binary)
         (result,) = tool_of(device)(device, job)
     except DeviceError as error:
-        for result in error.results:
-            _keep(where, name, result, target, found)
-            found.warnings[name] = [f"{where.address} went away while {name} was measured."]
-        raise
-    except MissingError:
-        raise
+        facts = _facts(where, error.results[0], target) if error.results else OnDeviceFacts()
+        facts["warnings"] = [f"{where.address} went away while this file was measured."]
+        return facts, error
+    except MissingError as error:
+        return OnDeviceFacts(warnings=[f"Not measured on {where.address}: {error.what}"]), error
     except EdgepruneError as error:
-        found.warnings[name] = [f"Not measured on {where.address}: {error.what}"]
-        return
-    _keep(where, name, result, target, found)
+        return OnDeviceFacts(warnings=[f"Not measured on {where.address}: {error.what}"]), None
+    return _facts(where, result, target), None
 
 
-def _keep(where: OnDevice, name: str, result: dict[str, Any], target: Target, found: OfVariants) -> None:
+def _facts(where: OnDevice, result: dict[str, Any], target: Target) -> OnDeviceFacts:
     if "instructions" in result:
-        facts = {key: result[key] for key in ("device", "runtime", "kernels")}
-        found.instructions[name] = {**facts, "count": result["instructions"]}
-        return
+        counted = {key: result[key] for key in ("device", "runtime", "kernels")}
+        return OnDeviceFacts(instructions={**counted, "count": result["instructions"]})
     if result.get("median_ms") is None:
-        found.warnings[name] = [f"Not measured on {where.address}: its tool gives no median."]
-        return
+        return OnDeviceFacts(warnings=[f"Not measured on {where.address}: its tool gives no median."])
     entry = {key: result[key] for key in _KEPT if key in result}
     # Measured where the target is meant; this machine is not.
-    found.entries[name] = [entry if where.address == "host" else {**entry, "target": target.name}]
+    return OnDeviceFacts(measured=[entry if where.address == "host" else {**entry, "target": target.name}])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgeprune.artifact import CompiledFacts
 from edgeprune.errors import MissingError
 from edgeprune.target import CompilerSettings, Target
 
@@ -37,7 +38,7 @@ class Compiled:
     performance: Mapping[str, Any] | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> CompiledFacts:
         """JSON types, without the path."""
         return {
             "compiler": self.compiler,

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgeprune.runtime.interpreter import Runtime
+from edgeprune.runtime.tensors import TensorReader
+
 Range = tuple[float, float]
 
 BINS = 2048
@@ -23,6 +26,7 @@ def narrowed_ranges(
     reached: Mapping[str, Range],
     samples: Callable[[], Iterable[Any]],
     method: Literal["percentile", "mse"],
+    runtime: Runtime,
     percentile: float = 99.99,
 ) -> dict[str, Range]:
     """New ranges for the activations of a float .tflite; inputs and outputs of the file keep theirs.
@@ -35,22 +39,20 @@ def narrowed_ranges(
         content: the calibrated file.
         reached: smallest and largest value of each tensor, by name.
         samples: the representative dataset.
+        runtime: runs the file.
         percentile: percent of values inside the range, above 50.
     """
-    histograms = collect_histograms(content, reached, samples)
+    histograms = collect_histograms(content, reached, samples, runtime)
     if method == "percentile":
         return {name: percentile_range(counts, reached[name], percentile) for name, counts in histograms.items()}
     return {name: mse_range(counts, reached[name]) for name, counts in histograms.items()}
 
 
 def collect_histograms(
-    content: bytes, reached: Mapping[str, Range], samples: Callable[[], Iterable[Any]]
+    content: bytes, reached: Mapping[str, Range], samples: Callable[[], Iterable[Any]], runtime: Runtime
 ) -> dict[str, np.ndarray]:
     """How often each activation has which value: int64 [2048] per tensor, from its smallest to its largest value."""
-    from edgeprune.runtime.interpreter import find_runtime
-    from edgeprune.runtime.tensors import TensorReader
-
-    reader = TensorReader(content, find_runtime())
+    reader = TensorReader(content, runtime)
     inner = {
         name: index for name, index in reader.activations().items() if name in reached and np.ptp(reached[name]) > 0
     }

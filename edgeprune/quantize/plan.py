@@ -11,6 +11,8 @@ from edgeprune.recipe.config import IO, Mode, Recipe
 from edgeprune.target import Target
 
 Ranges = Literal["minmax", "percentile", "mse"]
+# Formats that ai-edge-quantizer makes of the float32 file; the converter has none like them.
+WEIGHT_ONLY: tuple[Mode, ...] = ("int8-weights", "int4-weights")
 
 
 @dataclasses.dataclass(frozen=True)

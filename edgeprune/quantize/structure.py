@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.artifact import KernelClusters, KernelZeros
 from edgeprune.errors import VerificationError
 from edgeprune.quantize.rules import KernelRule, kernel_rule
 
@@ -75,7 +76,7 @@ def structures(model: tf_keras.Model, *, zeros: bool, clustered: list[str]) -> d
     return found
 
 
-def count_zeros(model: tf_keras.Model, names: list[str]) -> list[dict[str, Any]]:
+def count_zeros(model: tf_keras.Model, names: list[str]) -> list[KernelZeros]:
     """One entry per kernel of the layers: layer, size, zeros."""
     return [
         {"layer": name, "size": int(kernel.size), "zeros": int(kernel.size - np.count_nonzero(kernel))}
@@ -83,7 +84,7 @@ def count_zeros(model: tf_keras.Model, names: list[str]) -> list[dict[str, Any]]
     ]
 
 
-def count_clusters(model: tf_keras.Model, kept: dict[str, Structure]) -> list[dict[str, Any]]:
+def count_clusters(model: tf_keras.Model, kept: dict[str, Structure]) -> list[KernelClusters]:
     """One entry per clustered kernel: layer, size, distinct (how many different weights it holds).
 
     A kernel that was rounded with a scale per channel holds as many as clusters were kept in each channel.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import datetime
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from edgeprune import plan as plans
 from edgeprune import selection
 from edgeprune._version import __version__
+from edgeprune.artifact import Artifact, OnDeviceFacts
 from edgeprune.context import versions
 from edgeprune.files import sha256_file
 
 if TYPE_CHECKING:
-    from edgeprune.artifact import Artifact
-    from edgeprune.context import Context
+    from edgeprune.context import BuildContext
     from edgeprune.pipeline import Run
     from edgeprune.plan import Plan, Variant
     from edgeprune.train.task import Task
@@ -25,7 +26,7 @@ PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzer
 def assemble(
     plan: Plan,
     run: Run,
-    context: Context,
+    context: BuildContext,
     files: dict[str, str],
     limits: selection.Limits,
     name: str,
@@ -39,9 +40,9 @@ def assemble(
         name: the model's name.
     """
     data, task = context.required()
-    source = run.artifacts["model"].facts["model"]
+    source = run.artifacts[plans.MODEL].facts["model"]
     reference = run.artifacts[plan.variants[0].last].facts["evaluation"]["test"]["value"]
-    variants = [_variant(v, run.artifacts[v.last], files[v.name], reference, task) for v in plan.variants]
+    variants = [_variant(v, run, files[v.name], reference, task) for v in plan.variants]
     variants[0]["baseline"] = True
     picks = selection.choose(variants, limits, task.higher_is_better, task.points)
     pick = next(v for v in variants if v["name"] == picks["balanced"])
@@ -68,16 +69,16 @@ def assemble(
         "gates": selection.check_gates(pick, limits),
         "stages": [vars(record) for record in run.records],
         "training": [
-            {"name": record.name, "epochs": run.artifacts[record.name].facts["training"]}
-            for record in run.records
-            if "training" in run.artifacts[record.name].facts and "." not in record.name
+            {"name": step.name, "epochs": run.artifacts[step.name].facts["training"]}
+            for step in plan.steps
+            if step.ends_method and "training" in run.artifacts[step.name].facts
         ],
         "pruning": [
             {"name": name, **facts}
             for name in dict.fromkeys(variant.model for variant in plan.variants)
             if (facts := {k: v for k, v in run.artifacts[name].facts.items() if k in ("layers", "sparsify", "lottery")})
         ],
-        "warnings": run.artifacts["baseline"].facts["baseline"]["warnings"],
+        "warnings": run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
         "environment": environment(),
     }
 
@@ -91,12 +92,16 @@ def environment() -> dict[str, str]:
 
 
 def _conversion_warnings(artifact: Artifact) -> list[str]:
-    facts = artifact.facts
+    topics: tuple[Literal["conversion", "calibration", "mixed", "prepared"], ...]
     topics = ("conversion", "calibration", "mixed", "prepared")
-    return [warning for topic in topics for warning in facts.get(topic, {}).get("warnings", [])]
+    return [
+        warning for topic in topics if topic in artifact.facts for warning in artifact.facts[topic].get("warnings", [])
+    ]
 
 
-def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, task: Task) -> dict[str, Any]:
+def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task) -> dict[str, Any]:
+    artifact = run.artifacts[variant.last]
+    on_device = _on_device(variant, run)
     profile, evaluation = dict(artifact.facts["profile"]), artifact.facts["evaluation"]
     test = evaluation["test"]
     return {
@@ -113,7 +118,8 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "drop_points": task.drop(reference, test["value"]),
         "validation": evaluation["validation"],
         "parity": evaluation["parity"],
-        "latency": {**profile["latency"], "measured": artifact.facts["latency"]},
+        # What the device says comes first: it decides about the limit of latency.
+        "latency": {**profile["latency"], "measured": [*on_device.get("measured", []), *artifact.facts["latency"]]},
         "operators": [
             {key: row[key] for key in ("index", "name", "output_name", "macs", "estimated_ms")}
             for row in profile["operators"]
@@ -124,10 +130,22 @@ def _variant(variant: Variant, artifact: Artifact, file: str, reference: float, 
         "compiled": _compiled(artifact, file),
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
-        **{key: artifact.facts[key] for key in ("mixed", "prepared", "instructions") if key in artifact.facts},
+        **{key: value for key, value in artifact.facts.items() if key in ("mixed", "prepared")},
+        **({"instructions": on_device["instructions"]} if "instructions" in on_device else {}),
         "min_runtime": profile["min_runtime"],
-        "warnings": [*artifact.facts.get("warnings", []), *profile["warnings"], *_conversion_warnings(artifact)],
+        "warnings": [
+            *artifact.facts.get("warnings", []),
+            *profile["warnings"],
+            *on_device.get("warnings", []),
+            *_conversion_warnings(artifact),
+        ],
     }
+
+
+def _on_device(variant: Variant, run: Run) -> OnDeviceFacts:
+    """What the device said about a variant: nothing where the build has none, or where it went away before."""
+    measured = run.artifacts.get(variant.on_device) if variant.on_device else None
+    return measured.facts.get("on_device", {}) if measured else {}
 
 
 def _compiled(artifact: Artifact, file: str) -> dict[str, Any] | None:

@@ -1,11 +1,18 @@
 """The stages: each takes an artifact, does one thing, and hands on a new artifact."""
 
-from edgeprune.stages.conversion import ConvertConfig, calibrate_and_convert, compile_model, convert
+from edgeprune.stages.conversion import (
+    ConvertConfig,
+    calibrate_and_convert,
+    compile_model,
+    convert,
+    convert_weights,
+    narrow_and_convert,
+)
 from edgeprune.stages.filters import FiltersStageConfig, filters
 from edgeprune.stages.integer import MixedStageConfig, PreparedConvertConfig, mix_and_convert, prepare_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
-from edgeprune.stages.measuring import evaluate, latency, profile
+from edgeprune.stages.measuring import evaluate, latency, measure_on_device, profile
 from edgeprune.stages.quantization import ClusterStageConfig, QatStageConfig, cluster, qat
 from edgeprune.stages.source import baseline, demo, load
 from edgeprune.stages.sparse import PrepareSparseConfig, prepare_sparse
@@ -30,6 +37,7 @@ __all__ = [
     "cluster",
     "compile_model",
     "convert",
+    "convert_weights",
     "demo",
     "evaluate",
     "filters",
@@ -37,7 +45,9 @@ __all__ = [
     "latency",
     "layers",
     "load",
+    "measure_on_device",
     "mix_and_convert",
+    "narrow_and_convert",
     "prepare_and_convert",
     "prepare_sparse",
     "profile",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, CalibrationFacts, KernelClusters, KernelZeros, SparseEncodingFacts
 from edgeprune.context import Context
 from edgeprune.errors import VerificationError
 from edgeprune.files import write_bytes
 from edgeprune.pipeline import stage
-from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import CalibrationConfig, Config, Mode
 from edgeprune.stages.sparse import check_sparse
 
@@ -44,9 +44,21 @@ def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Co
     return finish(artifact, config.plan, context, model, samples).with_(calibration=facts)
 
 
+@stage("data", "task", "seed", "runtime")
+def narrow_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
+    """Calibrate and convert with ranges that leave outliers out, which the runtime's values decide."""
+    return calibrate_and_convert.run(artifact, config, context)
+
+
+@stage("data", "task", "quantizer")
+def convert_weights(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
+    """Convert with kernels in fewer bits and arithmetic in float32."""
+    return convert.run(artifact, config, context)
+
+
 def representative(
     model: tf_keras.Model, config: CalibrationConfig | None, context: Context
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, CalibrationFacts]:
     """The representative dataset, and what the report and the manifest say about it."""
     import numpy as np
 
@@ -84,14 +96,20 @@ def finish(
     """Convert, check, and hand on the file."""
     from edgeprune.convert.converter import convert as convert_model
 
+    if plan.mode in WEIGHT_ONLY:
+        context.require("quantizer")
     plan = _as_trained(artifact, plan, model)
-    content = convert_model(model, plan, samples)
+    content = convert_model(model, plan, samples, context.runtime)
     if not plan.sparse_if_smaller or plan.sparse or not artifact.facts.get("zeros"):
         return write(artifact, plan, context, model, content)
-    sparse = convert_model(model, dataclasses.replace(plan, sparse=True), samples)
+    sparse = convert_model(model, dataclasses.replace(plan, sparse=True), samples, context.runtime)
     context.progress.note(f"{len(content):,} bytes with dense weights, {len(sparse):,} with sparse ones")
     made = write(artifact, plan, context, model, min(content, sparse, key=len))
-    encoding = {"used": len(sparse) < len(content), "dense_bytes": len(content), "sparse_bytes": len(sparse)}
+    encoding: SparseEncodingFacts = {
+        "used": len(sparse) < len(content),
+        "dense_bytes": len(content),
+        "sparse_bytes": len(sparse),
+    }
     return made.with_(conversion={**made.facts["conversion"], "sparse_encoding": encoding})
 
 
@@ -114,7 +132,7 @@ def _trained_for_int8(artifact: Artifact) -> bool:
 def write(
     artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, content: bytes
 ) -> Artifact:
-    """Hand on a converted file, with what is odd about it."""
+    """Hand on a converted file, checked, with its metadata and the warnings about it."""
     from edgeprune.convert.findings import conversion_warnings, select_operators
 
     path = context.folder / "model.tflite"
@@ -159,7 +177,7 @@ def _described(content: bytes, plan: QuantizationPlan, context: Context, model: 
     return with_metadata(content, info)
 
 
-def check_zeros_kept(path: Path, expected: list[dict[str, Any]]) -> None:
+def check_zeros_kept(path: Path, expected: Sequence[KernelZeros]) -> None:
     """Recount the zeros of pruned layers in the flatbuffer.
 
     Args:
@@ -187,7 +205,7 @@ def check_zeros_kept(path: Path, expected: list[dict[str, Any]]) -> None:
 _ONE_SCALE_MODES = ("float32", "float16")
 
 
-def check_clusters_kept(path: Path, expected: list[dict[str, Any]], mode: Mode, one_scale: Collection[str]) -> None:
+def check_clusters_kept(path: Path, expected: Sequence[KernelClusters], mode: Mode, one_scale: Collection[str]) -> None:
     """Recount the different weights of clustered layers in the flatbuffer.
 
     Counted are stored numbers: in the whole kernel where it has no scale, or one for all channels; in each output

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, ModelFacts, RemovedChannels
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, FiltersConfig
@@ -56,7 +56,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         reestimate_batch_norm(pruned, lambda: data.train.subset(indices).batches(128, shuffle_seed=context.seed))
         validation["compensated"] = evaluate_keras(pruned, data.validation, task)
     removed = removed_channels(graph, keep)
-    rows = [
+    rows: list[RemovedChannels] = [
         {
             "name": group.name,
             "channels": group.size,
@@ -87,17 +87,20 @@ def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Sc
     return sensitivity.measure(graph, lambda: scores, sample, task, journal, progress=context.progress)[0]
 
 
-def _step_budget(config: FiltersStageConfig, original: dict[str, Any], current: dict[str, Any]) -> Budget:
+def _step_budget(config: FiltersStageConfig, original: ModelFacts, current: ModelFacts) -> Budget:
     """The budget of one step, relative to the model as it is now; errors of earlier steps do not add up."""
     from edgeprune.prune.choice.budget import Budget
 
     settings = config.filters
     if settings.rate is not None:
         return Budget(rate=_step_rate(config, settings.rate))
-    kept = {"params": settings.max_params, "macs": settings.max_macs}
+    kept = {
+        "params": (settings.max_params, original["params"] / current["params"]),
+        "macs": (settings.max_macs, original["macs"] / current["macs"]),
+    }
     limits = {
-        what: _kept(config, limit, config.number) * original[what] / current[what]
-        for what, limit in kept.items()
+        what: _kept(config, limit, config.number) * of_current
+        for what, (limit, of_current) in kept.items()
         if limit is not None
     }
     # A limit that an earlier step already met binds no more.
@@ -120,7 +123,7 @@ def _kept(config: FiltersStageConfig, kept: float, number: int) -> float:
     return 1 - (1 - kept) * curve.fraction(number / settings.steps) if number else 1.0
 
 
-def _filters_line(rows: list[dict[str, Any]], validation: dict[str, float], metric: str) -> str:
+def _filters_line(rows: list[RemovedChannels], validation: dict[str, float], metric: str) -> str:
     removed, channels = sum(row["removed"] for row in rows), sum(row["channels"] for row in rows)
     values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
     return f"removed {removed} of {channels} filters and neurons; validation {metric}: {values}"

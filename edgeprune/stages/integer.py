@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, MixedFacts, PreparedFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import MixedConfig
@@ -36,12 +36,11 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
     from edgeprune.convert.converter import calibrate, quantize_calibrated
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.quantize.mixed import rank, search
-    from edgeprune.runtime.interpreter import find_runtime
 
     data, task = context.required()
     model = context.load(artifact)
     samples, calibration = representative(model, config.calibration, context)
-    calibrated = calibrate(model, config.plan, samples)
+    calibrated = calibrate(model, config.plan, samples, context.runtime)
     files: dict[tuple[str, ...], bytes] = {}
 
     def build(tensors: tuple[str, ...]) -> bytes:
@@ -57,7 +56,7 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
         return task.drop(baseline, value), len(files[tensors])
 
     seen = itertools.islice(samples(), RANKING_SAMPLES)
-    ranked = rank(build(()), calibrated, seen, find_runtime())
+    ranked = rank(build(()), calibrated, seen, context.runtime())
     trials = search(ranked, measure, config.mixed.max_drop, config.mixed.steps)
     chosen = next(trial for trial in reversed(trials) if trial.chosen)
     facts = _mixed_facts(chosen, trials, config.mixed, model)
@@ -69,20 +68,19 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 def _validation(content: bytes, model: tf_keras.Model, context: Context) -> float:
     from edgeprune.evaluate.accuracy import evaluate_tflite
     from edgeprune.files import write_bytes
-    from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.runtime.session import Session
 
     data, task = context.required()
     path = context.folder / "trial.tflite"
     write_bytes(path, content)
-    session = Session(path, model.input_names, model.output_names, runtime=find_runtime())
+    session = Session(path, model.input_names, model.output_names, runtime=context.runtime())
     value, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     session.close()
     path.unlink()
     return value
 
 
-def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model: tf_keras.Model) -> dict[str, Any]:
+def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model: tf_keras.Model) -> MixedFacts:
     from edgeprune.models.naming import layer_of
 
     layers = [layer_of(tensor, model) or tensor for tensor in chosen.tensors]
@@ -108,7 +106,7 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model:
     }
 
 
-@stage("data", "task", "seed")
+@stage("data", "task", "seed", "runtime")
 def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, context: Context) -> Artifact:
     """Even out channels, undo what quantized weights do to means, then calibrate and convert."""
     from edgeprune.quantize.bias import correct_biases
@@ -116,7 +114,7 @@ def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, conte
 
     model = context.load(artifact)
     samples, calibration = representative(model, config.calibration, context)
-    facts: dict[str, Any] = {}
+    facts: PreparedFacts = {}
     if config.equalize:
         pairs = equalize(model)
         facts["equalized"] = [{"producer": a, "consumer": b} for a, b in pairs]

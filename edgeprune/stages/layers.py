@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, LayersFacts, RemovedBlock
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, LayersConfig
@@ -43,7 +43,7 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
         evidence=evidence,
         protect=settings.protect,
     )
-    rows: list[dict[str, Any]] = [
+    rows: list[RemovedBlock] = [
         {
             "name": removal.block.name,
             "kind": removal.block.kind,
@@ -57,5 +57,5 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
     left = evaluate_keras(pruned, data.validation, task)
     names = ", ".join(row["name"] for row in rows)
     context.progress.note(f"removed {len(rows)} blocks ({names}); validation {task.metric}: {left:.4f}")
-    facts = {"criterion": settings.criterion, "removed": rows, "validation": left}
+    facts: LayersFacts = {"criterion": settings.criterion, "removed": rows, "validation": left}
     return with_model(artifact, pruned, context).with_(layers=facts)

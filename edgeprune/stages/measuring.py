@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.artifact import Artifact
 from edgeprune.context import Context
-from edgeprune.pipeline import stage
+from edgeprune.pipeline import Unfinished, stage
 
 if TYPE_CHECKING:
     import tf_keras
@@ -30,7 +30,8 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
 
     data, task = context.required()
     model = context.load(artifact)
-    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=_runtime(artifact))
+    runtime = _runtime(artifact, context)
+    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=runtime)
     validation, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     test, parity = evaluate_tflite(session, data.test, task, reference=model, progress=context.progress)
     session.close()
@@ -46,7 +47,7 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     )
 
 
-@stage("target")
+@stage("target", "compiler")
 def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
     """What the file itself tells: sizes, sparsity, memory, operator versions."""
     from edgeprune.profiling.profile import profile as profile_file
@@ -62,17 +63,31 @@ def latency(artifact: Artifact, config: None, context: Context) -> Artifact:
     from edgeprune.devices.host import measure_latency
 
     measured = [
-        measure_latency(artifact.files["tflite"], threads=1, kernels=k, runtime=_runtime(artifact))
+        measure_latency(artifact.files["tflite"], threads=1, kernels=k, runtime=_runtime(artifact, context))
         for k in ("default", "builtin")
     ]
     return artifact.with_(latency=measured)
 
 
-def _runtime(artifact: Artifact) -> Runtime:
-    """The first that is installed; only TensorFlow's own interpreter has the operators of full TensorFlow."""
-    from edgeprune.runtime.interpreter import find_runtime
+@stage("target", "device")
+def measure_on_device(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """Latency, or a count of instructions, on the device that the build was given.
 
-    return find_runtime("tensorflow" if artifact.facts["conversion"]["select_operators"] else None)
+    A file that cannot be measured there is a warning about its variant. A device that goes away ends the measuring;
+    the rounds of this file that it had finished are shown, and measured again by the next build.
+    """
+    from edgeprune.devices.variants import measure_variant
+
+    facts, error = measure_variant(context.connection(), artifact.files["tflite"], context.target)
+    measured = artifact.with_(on_device=facts)
+    if error is not None:
+        raise Unfinished(measured) from error
+    return measured
+
+
+def _runtime(artifact: Artifact, context: Context) -> Runtime:
+    """The first that is installed; only TensorFlow's own interpreter has the operators of full TensorFlow."""
+    return context.runtime("tensorflow" if artifact.facts["conversion"]["select_operators"] else None)
 
 
 def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> dict[str, Any] | None:
@@ -86,5 +101,5 @@ def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> dict
     indices = representative_indices(data.validation, ORIGIN_SAMPLES, "stratified", seed=0)
     samples = representative_dataset(data.validation, indices)
     reference = convert(model, QuantizationPlan("float32", "float", needs_samples=False))
-    errors = error_by_tensor(artifact.files["tflite"].read_bytes(), reference, samples(), _runtime(artifact))
+    errors = error_by_tensor(artifact.files["tflite"].read_bytes(), reference, samples(), _runtime(artifact, context))
     return describe(errors, model)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, Facts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import CalibrationConfig, ClusterConfig
@@ -42,8 +42,8 @@ def cluster(artifact: Artifact, config: ClusterStageConfig, context: Context) ->
     clusters = count_clusters(baked, kept)
     most = max(row["distinct"] for row in clusters)
     context.progress.note(f"{len(clusters)} layers share {most} weights or fewer each")
-    facts: dict[str, Any] = {"zeros": count_zeros(baked, list(kept))} if pruned else {}
-    return with_model(artifact, baked, context).with_(training=history, clusters=clusters, **facts)
+    shared = with_model(artifact, baked, context).with_(training=history, clusters=clusters)
+    return shared.with_(zeros=count_zeros(baked, list(kept))) if pruned else shared
 
 
 @stage("data", "task", "seed", "deterministic")
@@ -70,12 +70,16 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     pruned = [name for name, structure in trainee.kept.items() if structure.mask is not None]
-    facts: dict[str, Any] = {"qat": {"applied": True, "preserved": _names(preserve)}, "calibration": calibration}
+    facts: Facts = {
+        "qat": {"applied": True, "preserved": _names(preserve)},
+        "calibration": calibration,
+        "training": history,
+    }
     if preserve.zeros:
         facts["zeros"] = count_zeros(baked, pruned)
     if preserve.clustered:
         facts["clusters"] = count_clusters(baked, trainee.kept)
-    return with_model(artifact, baked, context).with_(training=history, **facts)
+    return with_model(artifact, baked, context).with_(**facts)
 
 
 def _names(preserve: Any) -> list[str]:

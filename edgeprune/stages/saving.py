@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, ModelFacts
 from edgeprune.context import Context
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> A
     path = context.folder / "model.keras"
     save_model(model, path)
     counts = count(model)
-    facts = {
+    facts: ModelFacts = {
         "params": counts.params,
         "macs": counts.macs,
         "input_shape": _shapes(model.inputs),

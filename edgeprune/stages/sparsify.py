@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, PenaltyFacts, SparsifyFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import SparsifyConfig
@@ -31,12 +31,12 @@ def sparsify(artifact: Artifact, config: SparsifyStageConfig, context: Context) 
     history = train(penalized, artifact, config, context, first_eligible_epoch=last)
     model.compile(loss=task.loss, metrics=[task.new_metric()])
     after = penalties.values(model, settings)
-    rows = [
+    rows: list[PenaltyFacts] = [
         {"name": name, "weight": weight, "before": before[name], "after": after[name]}
         for name, weight in penalties.weights(settings).items()
     ]
     value = evaluate_keras(model, data.validation, task)
     shrunk = ", ".join(f"{row['name']} {row['before']:.4g} -> {row['after']:.4g}" for row in rows)
     context.progress.note(f"penalties {shrunk}; validation {task.metric}: {value:.4f}")
-    facts = {"penalties": rows, "epochs": config.finetune.epochs, "validation": value}
+    facts: SparsifyFacts = {"penalties": rows, "epochs": config.finetune.epochs, "validation": value}
     return with_model(artifact, model, context).with_(training=history, sparsify=facts)

@@ -1,5 +1,6 @@
 """Variants of a build, measured on a device."""
 
+import json
 import sys
 import time
 
@@ -7,30 +8,39 @@ import pytest
 
 from edgeprune.builder import build
 from edgeprune.devices import variants
-from edgeprune.devices.variants import OnDevice, measure_variants
+from edgeprune.devices.variants import Connection, OnDevice, measure_variant
 from edgeprune.errors import DeviceError, UsageError
-from edgeprune.progress import Progress
 from edgeprune.report.schema import validate
 from edgeprune.target import load_target
 
 
-def test_a_file_that_the_device_refuses_is_a_warning(tiny_files, tmp_path):
-    """The others are measured all the same; this machine is not taken for the target."""
-    foreign = tmp_path / "foreign.tflite"
-    foreign.write_bytes(b"no model" * 10)
-    files = {"a": tiny_files["float32"], "b": foreign, "c": tiny_files["int8"]}
-    found = measure_variants(OnDevice("host"), files, load_target("rpi4"), Progress())
-    assert list(found.entries) == ["a", "c"]
-    assert list(found.warnings) == ["b"]
-    assert found.broken is None
-    (entry,) = found.entries["a"]
-    assert (entry["threads"], "target" in entry) == (4, False)
+def measured(file):
+    """What this machine says about a file, and what ended the measuring."""
+    with Connection(OnDevice("host")) as connection:
+        return measure_variant(connection, file, load_target("rpi4"))
 
 
 def with_tool(monkeypatch, measure, name="runner"):
     """Let ``measure`` stand for the tool of every device."""
     monkeypatch.setattr(variants, "tool_of", lambda device: measure)
     monkeypatch.setattr("edgeprune.devices.host.Host.tool", name)
+
+
+def test_this_machine_is_not_taken_for_the_target(tiny_files):
+    """What is measured here has the target's threads, and not its name."""
+    facts, error = measured(tiny_files["float32"])
+    assert error is None
+    (entry,) = facts["measured"]
+    assert (entry["threads"], "target" in entry) == (4, False)
+
+
+def test_a_file_that_the_device_refuses_is_a_warning(tmp_path):
+    """Measuring the others can go on."""
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(b"no model" * 10)
+    facts, error = measured(foreign)
+    assert error is None
+    assert list(facts) == ["warnings"]
 
 
 def test_a_count_is_no_latency(tiny_files, monkeypatch):
@@ -41,9 +51,8 @@ def test_a_count_is_no_latency(tiny_files, monkeypatch):
         return [{"device": "emulator: X", "runtime": "r 1", "kernels": "xnnpack", "threads": 1, "instructions": 7}]
 
     with_tool(monkeypatch, count, "instructions")
-    found = measure_variants(OnDevice("host"), {"a": tiny_files["int8"]}, load_target("rpi4"), Progress())
-    assert found.instructions == {"a": {"device": "emulator: X", "runtime": "r 1", "kernels": "xnnpack", "count": 7}}
-    assert (found.entries, found.warnings) == ({}, {})
+    facts, _ = measured(tiny_files["int8"])
+    assert facts == {"instructions": {"device": "emulator: X", "runtime": "r 1", "kernels": "xnnpack", "count": 7}}
 
 
 def test_an_error_of_the_user_does_not_end_a_build(tiny_files, monkeypatch):
@@ -53,9 +62,7 @@ def test_an_error_of_the_user_does_not_end_a_build(tiny_files, monkeypatch):
         raise UsageError("No such delegate.")
 
     with_tool(monkeypatch, refuse)
-    found = measure_variants(OnDevice("host"), {"a": tiny_files["int8"]}, load_target("rpi4"), Progress())
-    assert found.broken is None
-    assert found.warnings == {"a": ["Not measured on host: No such delegate."]}
+    assert measured(tiny_files["int8"]) == ({"warnings": ["Not measured on host: No such delegate."]}, None)
 
 
 def test_rounds_before_a_device_went_away_are_kept(tiny_files, monkeypatch):
@@ -67,10 +74,10 @@ def test_rounds_before_a_device_went_away_are_kept(tiny_files, monkeypatch):
         raise error
 
     with_tool(monkeypatch, vanish)
-    found = measure_variants(OnDevice("host"), {"a": tiny_files["int8"]}, load_target("rpi4"), Progress())
-    assert found.broken is not None
-    assert [(entry["runs"], entry["median_ms"]) for entry in found.entries["a"]] == [(9, 2.0)]
-    assert found.warnings == {"a": ["host went away while a was measured."]}
+    facts, error = measured(tiny_files["int8"])
+    assert isinstance(error, DeviceError)
+    assert [(entry["runs"], entry["median_ms"]) for entry in facts["measured"]] == [(9, 2.0)]
+    assert facts["warnings"] == ["host went away while this file was measured."]
 
 
 def test_a_device_that_is_not_there_is_noticed_before_the_training(tmp_path):
@@ -93,3 +100,27 @@ def test_the_report_has_what_the_device_says(tiny_model, tmp_path, sshd):
         assert (first["target"], first["threads"]) == ("rpi4", 4)
         assert first["median_ms"] > 0
         assert [entry["device"].partition(":")[0] for entry in others] == ["host", "host"]
+
+
+def test_measurements_are_kept_and_gone_on_with(tiny_model, tmp_path, monkeypatch):
+    """A device that goes away costs one file: the next build measures that and what is missing, and nothing twice."""
+    files = []
+
+    def measure(device, job):
+        files.append(job.files[0].parent.name)
+        if len(files) == 2:
+            raise DeviceError("It is gone.")
+        return [{"device": "ssh: X", "runtime": "r 1", "threads": 4, "runs": 9, "median_ms": 2.0, "p95_ms": 3.0}]
+
+    with_tool(monkeypatch, measure)
+    options = {"data": "demo", "recipe": "int8", "out": tmp_path / "out", "device": "host"}
+    with pytest.raises(DeviceError):
+        build(tiny_model, **options)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [v["latency"]["measured"][0]["device"] == "ssh: X" for v in report["variants"]] == [True, False]
+    assert "went away" in " ".join(report["variants"][1]["warnings"])
+    report = build(tiny_model, **options)
+    assert files == ["float32.convert", "int8.convert", "int8.convert"]
+    assert all(v["latency"]["measured"][0]["device"] == "ssh: X" for v in report["variants"])
+    assert not any("went away" in " ".join(v["warnings"]) for v in report["variants"])
+    assert [stage["reused"] for stage in report["stages"] if stage["name"].endswith("on_device")] == [True, False]

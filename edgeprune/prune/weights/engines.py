@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.artifact import KernelZeros
 from edgeprune.errors import VerificationError
 from edgeprune.prune.weights.kernels import Kernel, kernels
 from edgeprune.recipe.config import WeightsConfig
@@ -53,7 +54,7 @@ def engine_for(model: tf_keras.Model, config: WeightsConfig) -> Engine:
     return next(engine for engine in engines() if engine.can(model, config))
 
 
-def check(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> list[dict[str, Any]]:
+def check(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> list[KernelZeros]:
     """Recount the zeros of the pruned layers, and verify their pattern.
 
     Returns:
@@ -64,7 +65,7 @@ def check(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> lis
     """
     found = kernels(model, names)
     arrays = [kernel.to_tflite(kernel.variable.numpy()) for kernel in found]
-    rows: list[dict[str, Any]] = [
+    rows: list[KernelZeros] = [
         {"layer": kernel.layer, "size": int(array.size), "zeros": int(np.sum(array == 0))}
         for kernel, array in zip(found, arrays, strict=True)
     ]
@@ -75,8 +76,8 @@ def check(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> lis
     slack = max(int(np.bincount(pattern.units(array.shape).ravel()).max()) for array in arrays)
     counted = rows
     if config.scope == "global":
-        total = {key: sum(row[key] for row in rows) for key in ("size", "zeros")}
-        counted = [{"layer": "all layers together", **total}]
+        size, zeros = sum(row["size"] for row in rows), sum(row["zeros"] for row in rows)
+        counted = [{"layer": "all layers together", "size": size, "zeros": zeros}]
     # Whole units, and at least one of them stays: a kernel may lack one.
     short = [row for row in counted if row["zeros"] < np.floor(row["size"] * config.sparsity) - slack]
     if short:
