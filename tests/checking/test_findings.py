@@ -7,7 +7,11 @@ import pytest
 from tiny_files import Given, tflite_of
 
 from edgeprune.checking.check import Subject, check
+from edgeprune.hardware import placement
+from edgeprune.hardware.delegates import DELEGATES, rules_of
+from edgeprune.hardware.edgetpu.rules import EDGE_TPU
 from edgeprune.target import load_target
+from edgeprune.tflite import versions
 from edgeprune.tflite.flatbuffer import read
 
 KNOWN = Path(__file__).parent / "findings.json"
@@ -64,3 +68,21 @@ def test_findings_in_a_keras_model_are_those_that_are_known(tmp_path):
     target, model = load_target("rpi4"), demo_model()
     subjects = [trial_subject(model, target, mode, tmp_path) for mode in trial_modes(target)]
     compare({"rpi4: the demo": [item.to_dict() for item in check(subjects, target)]}, tmp_path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_rewording_a_reason_changes_no_finding_but_its_words(target, odd_file, monkeypatch):
+    """Severities, remedies and places do not depend on the sentences, even where all of them are the same."""
+
+    def verdicts():
+        return [
+            {key: row[key] for key in ("severity", "checker", "fix", "where")} for row in found_in(odd_file, target)
+        ]
+
+    before = verdicts()
+    for table in (versions._SENTENCES, placement.REASONS):
+        for kind in table:
+            monkeypatch.setitem(table, kind, "Other words.")
+    for rule in {id(rule): rule for book in (EDGE_TPU, *DELEGATES.values()) for rule in rules_of(book)}.values():
+        monkeypatch.setattr(rule.check, "__doc__", "Other words.")
+    assert verdicts() == before
