@@ -24,7 +24,7 @@ def matches(names: Iterable[str], patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
-def select(names: Iterable[str], include: Iterable[str], exclude: Iterable[str] = ()) -> list[str]:
+def matching(names: Iterable[str], include: Iterable[str], exclude: Iterable[str] = ()) -> list[str]:
     """The names that are included and not excluded, in the order in which they are given."""
     include, exclude = tuple(include), tuple(exclude)
     return [name for name in names if matches([name], include) and not matches([name], exclude)]
@@ -41,9 +41,7 @@ def exactly(name: str) -> str:
     return glob.escape(name)
 
 
-def check_patterns(
-    section: str, given: Mapping[str, Iterable[str]], names: Iterable[str], kind: str = "layer"
-) -> None:
+def check_patterns(section: str, given: Mapping[str, Iterable[str]], names: Iterable[str], kind: str = "layer") -> None:
     """Refuse a pattern that matches nothing: most likely a name was mistyped.
 
     Args:
@@ -58,7 +56,7 @@ def check_patterns(
     known = list(dict.fromkeys(names))
     for key, patterns in given.items():
         for pattern in patterns:
-            if select(known, [pattern]):
+            if matching(known, [pattern]):
                 continue
             near = difflib.get_close_matches(pattern, known, 6) or known[:6]
             raise RecipeError(
