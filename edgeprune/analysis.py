@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import glob
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from edgeprune.files import locked, output_errors, sha256_json, write_bytes, wri
 from edgeprune.progress import Progress
 from edgeprune.prune.choice.sensitivity import RATES
 from edgeprune.recipe.config import FiltersConfig, Recipe
+from edgeprune.recipe.patterns import exactly
+from edgeprune.selection import MaxDrop, within
 
 if TYPE_CHECKING:
     import tf_keras
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     from edgeprune.train.task import Task
 
 SAMPLES = 1024
-# What a group alone may cost at the rate that it tolerates: points of a fraction, or this part of the baseline's value.
-TOLERATED_POINTS = 1.0
-TOLERATED_PART = 0.02
+# What a group alone may cost at the rate that it tolerates.
+TOLERATED = MaxDrop(1.0, part=0.02)
 # The budget of the recommended rates where the recipe has none.
 DEFAULT_FILTERS = FiltersConfig(max_macs=0.5)
 
@@ -224,7 +224,7 @@ def _document(
         "criterion": request.criterion,
         "seed": request.seed,
         "rates": list(request.rates),
-        "allowed_drop": allowed_drop(task, curves.baseline.metric),
+        "allowed_drop": TOLERATED.limit(task, curves.baseline.metric),
         "baseline": {"metric": curves.baseline.metric, "loss": curves.baseline.loss},
         "budget": request.budget,
         "reachable": not isinstance(recommended, RecipeError),
@@ -253,15 +253,10 @@ def _group(
         "layers": list(group.layers),
         "frozen": group.frozen,
         **{f"saves_{what}_per_channel": costs[group.name] for what, costs in saves.items()},
-        "tolerated_rate": tolerated_rate(points, allowed_drop(task, baseline)) if points else None,
+        "tolerated_rate": tolerated_rate(points, TOLERATED.limit(task, baseline)) if points else None,
         "recommended_rate": recommended[group.name] if points and isinstance(recommended, dict) else None,
         "points": points,
     }
-
-
-def allowed_drop(task: Task, baseline: float) -> float:
-    """What a group alone may cost at the rate that it tolerates: in points, or in the metric's unit."""
-    return TOLERATED_POINTS if task.points == 100 else TOLERATED_PART * abs(baseline)
 
 
 def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
@@ -273,7 +268,7 @@ def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
     known = list(zip([0.0, *(p["rate"] for p in points)], np.maximum.accumulate(drops).tolist(), strict=True))
     rate = known[-1][0]
     for (low, before), (high, after) in itertools.pairwise(known):
-        if after > allowed:
+        if not within(after, allowed):
             rate = low + (high - low) * (allowed - before) / (after - before)
             break
     return int(100 * rate + 1e-9) / 100
@@ -289,6 +284,6 @@ def _recipe(document: dict[str, Any]) -> str:
         "rate": min(max(round(removed / sum(group["channels"] for group in rated.values()), 4), 0.0001), 0.9999),
         "allocation": "uniform",
         "criterion": document["criterion"],
-        "layer_rates": {glob.escape(name): round(group["recommended_rate"], 6) for name, group in rated.items()},
+        "layer_rates": {exactly(name): round(group["recommended_rate"], 6) for name, group in rated.items()},
     }
     return tomli_w.dumps({"description": "Rates of each group by measured sensitivity.", "filters": filters})

@@ -1,12 +1,57 @@
-"""Which variant is the pick, and whether it passes the gates. Choices look at validation figures only."""
+"""Which variant is the pick, whether it passes the gates, and what both rest on: how much a metric may drop.
+
+Choices look at validation figures only.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
-# The balanced pick may lose this many points on validation where no --max-drop says otherwise.
-DEFAULT_MAX_DROP = 2.0
+
+class Scale(Protocol):
+    """Which way a metric is better, and its unit; ``points``: factor from a difference to points, 100 for fractions."""
+
+    @property
+    def higher_is_better(self) -> bool: ...
+    @property
+    def points(self) -> float: ...
+
+
+def drop_points(metric: Scale, baseline: float, value: float) -> float:
+    """How much worse ``value`` is than ``baseline`` (negative: better), in points; in the metric's unit if it is no
+    fraction."""
+    return (baseline - value) * metric.points * (1 if metric.higher_is_better else -1)
+
+
+def within(value: float, limit: float) -> bool:
+    """Whether a drop, or another cost, keeps its limit. What is not a number keeps none."""
+    return value <= limit
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxDrop:
+    """The most that a metric may lose against a baseline.
+
+    Attributes:
+        points: of a fraction, or units of another metric.
+        part: for metrics that are no fraction, of the baseline's value instead; None: ``points`` count there, too.
+    """
+
+    points: float
+    part: float | None = None
+
+    def limit(self, metric: Scale, baseline: float) -> float:
+        """The same in what :func:`drop_points` gives."""
+        return self.points if self.part is None or metric.points == 100 else self.part * abs(baseline)
+
+    def allows(self, metric: Scale, baseline: float, value: float) -> bool:
+        """Whether ``value`` is not too much worse than ``baseline``."""
+        return within(drop_points(metric, baseline, value), self.limit(metric, baseline))
+
+
+# What the balanced pick may lose on validation where no --max-drop says otherwise.
+DEFAULT_MAX_DROP = MaxDrop(2.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +62,13 @@ class Limits:
     max_size: int | None = None  # bytes
     max_latency: float | None = None  # ms
 
+    @property
+    def drop(self) -> MaxDrop:
+        """What the balanced pick may lose."""
+        return DEFAULT_MAX_DROP if self.max_drop is None else MaxDrop(self.max_drop)
 
-def choose(variants: list[dict[str, Any]], limits: Limits, higher_is_better: bool, points: float) -> dict[str, str]:
+
+def choose(variants: list[dict[str, Any]], limits: Limits, metric: Scale) -> dict[str, str]:
     """The picks, by name of variant.
 
     quality: best on validation. compact: fewest bytes after gzip. balanced: the most compact one that is within the
@@ -26,7 +76,7 @@ def choose(variants: list[dict[str, Any]], limits: Limits, higher_is_better: boo
     compared with, and never picked.
     """
     variants = [v for v in variants if not v.get("control_of")]
-    sign = 1 if higher_is_better else -1
+    sign = 1 if metric.higher_is_better else -1
     baseline = next(v for v in variants if v["baseline"])["validation"]["value"]
 
     def size(variant: dict[str, Any]) -> tuple[int, int]:
@@ -36,13 +86,12 @@ def choose(variants: list[dict[str, Any]], limits: Limits, higher_is_better: boo
         return sign * variant["validation"]["value"]
 
     quality = max(variants, key=lambda v: (value(v), -v["gzip_bytes"]))
-    allowed = DEFAULT_MAX_DROP if limits.max_drop is None else limits.max_drop
     fitting = [
         v
         for v in variants
-        if (sign * baseline - value(v)) * points <= allowed
-        and (limits.max_size is None or v["bytes"] <= limits.max_size)
-        and (limits.max_latency is None or latency_ms(v) <= limits.max_latency)
+        if limits.drop.allows(metric, baseline, v["validation"]["value"])
+        and (limits.max_size is None or within(v["bytes"], limits.max_size))
+        and (limits.max_latency is None or within(latency_ms(v), limits.max_latency))
     ]
     balanced = min(fitting, key=size) if fitting else quality
     return {"quality": quality["name"], "balanced": balanced["name"], "compact": min(variants, key=size)["name"]}
@@ -84,7 +133,13 @@ def check_gates(pick: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
         ("max_latency", limits.max_latency, latency, source),
     ]
     return [
-        {"name": name, "limit": limit, "value": value, "passed": value <= limit, **({"source": words} if words else {})}
+        {
+            "name": name,
+            "limit": limit,
+            "value": value,
+            "passed": within(value, limit),
+            **({"source": words} if words else {}),
+        }
         for name, limit, value, words in rows
         if limit is not None
     ]

@@ -119,9 +119,19 @@ def test_excluding_too_much_is_refused():
     from edgeprune.hardware.xnnpack.sparse_inference import Node
 
     nodes = [Node(name, "Conv2D", "convolution", (), (), weights=size) for name, size in (("a", 100), ("b", 900))]
-    assert choose_layers(nodes, WeightsConfig(sparsity=0.8, exclude=("a",))) == ["b"]
+    assert choose_layers(nodes, WeightsConfig(sparsity=0.8, exclude=("a",)), ["a", "b"]) == ["b"]
     with pytest.raises(RecipeError, match="With b left dense"):
-        choose_layers(nodes, WeightsConfig(sparsity=0.8, exclude=("b",)))
+        choose_layers(nodes, WeightsConfig(sparsity=0.8, exclude=("b",)), ["a", "b"])
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    """As without sparse inference; a layer that is not a 1x1 convolution may be named."""
+    from edgeprune.hardware.xnnpack.sparse_inference import Node
+
+    nodes, layers = [Node("wide", "Conv2D", "convolution", (), (), weights=100)], ["stem", "wide", "head"]
+    assert choose_layers(nodes, WeightsConfig(sparsity=0.8, exclude=("head",)), layers) == ["wide"]
+    with pytest.raises(RecipeError, match=r"'haed' in \[weights\] exclude matches no layer"):
+        choose_layers(nodes, WeightsConfig(sparsity=0.8, exclude=("haed",)), layers)
 
 
 def test_the_built_in_recipe():

@@ -1,6 +1,12 @@
 """Picks look at validation only; gates look at the pick."""
 
-from edgeprune.selection import Limits, check_gates, choose
+import math
+
+from edgeprune.report.schema import Metric
+from edgeprune.selection import Limits, MaxDrop, check_gates, choose, drop_points, within
+
+ACCURACY = Metric(name="accuracy", higher_is_better=True, points=100)
+ERROR = Metric(name="mae", higher_is_better=False, points=1)
 
 
 def variant(name, validation, gzip_bytes, test=0.0, ms=1.0, baseline=False):
@@ -25,26 +31,26 @@ VARIANTS = [
 
 def test_quality_compact_and_balanced():
     """Best on validation; fewest compressed bytes; fewest among those that lose at most two points."""
-    assert choose(VARIANTS, Limits(), True, 100) == {"quality": "float32", "balanced": "half", "compact": "tiny"}
+    assert choose(VARIANTS, Limits(), ACCURACY) == {"quality": "float32", "balanced": "half", "compact": "tiny"}
 
 
 def test_a_control_is_never_picked():
     """Better and smaller than all others, it is still only there to be compared with."""
     control = {**variant("lottery-control", 0.95, 10), "control_of": "half"}
-    assert choose([*VARIANTS, control], Limits(), True, 100) == choose(VARIANTS, Limits(), True, 100)
+    assert choose([*VARIANTS, control], Limits(), ACCURACY) == choose(VARIANTS, Limits(), ACCURACY)
 
 
 def test_limits_narrow_the_balanced_pick():
     """What misses a gate is not picked while something meets it; the test split's figure has no say."""
-    assert choose(VARIANTS, Limits(max_drop=1.0), True, 100)["balanced"] == "int8"
-    assert choose(VARIANTS, Limits(max_size=500), True, 100)["balanced"] == "half"
-    assert choose(VARIANTS, Limits(max_latency=0.1), True, 100)["balanced"] == "float32"
+    assert choose(VARIANTS, Limits(max_drop=1.0), ACCURACY)["balanced"] == "int8"
+    assert choose(VARIANTS, Limits(max_size=500), ACCURACY)["balanced"] == "half"
+    assert choose(VARIANTS, Limits(max_latency=0.1), ACCURACY)["balanced"] == "float32"
 
 
 def test_lower_is_better_turns_the_order():
     """For an error, small is good."""
     rows = [variant("float32", 0.10, 1000, baseline=True), variant("int8", 0.11, 300), variant("bad", 5.0, 100)]
-    assert choose(rows, Limits(), False, 1.0) == {"quality": "float32", "balanced": "int8", "compact": "bad"}
+    assert choose(rows, Limits(), ERROR) == {"quality": "float32", "balanced": "int8", "compact": "bad"}
 
 
 def test_gates_compare_the_pick_with_the_limits():
@@ -83,3 +89,22 @@ def test_without_an_estimate_the_gate_says_that_it_looks_elsewhere():
     """Only the host was measured and nothing is known about the target: the words say so."""
     assert "not on the target" in latency_gate(10, [HOST])["source"]
     assert "source" not in check_gates(variant("x", 0.9, 10), Limits(max_size=5))[0]
+
+
+def test_an_allowed_drop_may_be_a_part_of_the_baseline_where_there_are_no_points():
+    """Of an error the part counts, of a fraction the points; without a part the points count for both."""
+    both = MaxDrop(1.0, part=0.02)
+    assert both.limit(ACCURACY, 0.9) == 1.0
+    assert both.limit(ERROR, -50.0) == 1.0
+    assert both.limit(ERROR, 10.0) == 0.2
+    assert MaxDrop(1.0).limit(ERROR, 10.0) == 1.0
+    assert both.allows(ACCURACY, 0.90, 0.895)
+    assert not both.allows(ACCURACY, 0.90, 0.88)
+    assert both.allows(ERROR, 10.0, 10.1)
+    assert not both.allows(ERROR, 10.0, 10.3)
+
+
+def test_what_is_not_a_number_keeps_no_limit():
+    """A model that diverged is not within any drop, however large."""
+    assert not within(drop_points(ERROR, 1.0, math.nan), math.inf)
+    assert not MaxDrop(1e9).allows(ERROR, 1.0, math.nan)

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.checking.finding import SEVERITIES, Finding, Severity
 from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
-from edgeprune.hardware.placement import PlacedOperator, Placement, fitting
+from edgeprune.hardware.placement import NOT_IN_BOOK, STRANDED, PlacedOperator, Placement, fitting
 from edgeprune.target import Target
 from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
+from edgeprune.tflite.versions import ProblemKind, runtime_problems
 
 if TYPE_CHECKING:
     import tf_keras
+
+# The format of a file that was not converted here.
+AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,13 @@ class Subject:
         path: the .tflite file.
         file: the same, read.
         keras: the model; None for a file.
-        format: number format of the file, for example "int8"; "as it is" for a file that was not converted here.
+        format: number format of the file, for example "int8"; :data:`AS_IT_IS` for a file that was not converted here.
     """
 
     path: Path
     file: TFLiteModel
     keras: tf_keras.Model | None = None
-    format: str = "as it is"
+    format: str = AS_IT_IS
     _layers: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -81,23 +85,19 @@ def check(subjects: Iterable[Subject], target: Target) -> list[Finding]:
 # -- checkers ---------------------------------------------------------------------------------------------------------
 
 
-# Words of a warning about a custom operator → what to do; the other warnings say it themselves.
-_CUSTOM_FIXES = {
-    "is a TensorFlow operator": "replace the layer by one that TensorFlow Lite has an operator for.",
-    "is a custom operator": "replace the layer by ones that TensorFlow Lite has operators for, or use a runtime with "
-    "this operator built in or registered.",
-    "runs only through": "take the file that it was compiled from, or a target with that accelerator.",
+# What to do about custom operators; the sentences about the other problems say it themselves.
+_CUSTOM_FIXES: dict[ProblemKind, str] = {
+    "select": "replace the layer by one that TensorFlow Lite has an operator for.",
+    "custom": "replace the layer by ones that TensorFlow Lite has operators for, or use a runtime with this operator "
+    "built in or registered.",
+    "compiled": "take the file that it was compiled from, or a target with that accelerator.",
 }
 
 
 def _runtime(subject: Subject, target: Target) -> list[Finding]:
     """Custom operators, and operators newer than the runtime on the board."""
-    from edgeprune.tflite.versions import runtime_warnings
-
-    return [
-        Finding("error", text, next((fix for words, fix in _CUSTOM_FIXES.items() if words in text), None))
-        for text in runtime_warnings(subject.file, target)
-    ]
+    problems = runtime_problems(subject.file, target)
+    return [Finding("error", problem.what, _CUSTOM_FIXES.get(problem.kind)) for problem in problems]
 
 
 def _sizes(subject: Subject, target: Target) -> list[Finding]:
@@ -124,7 +124,7 @@ def _accelerator(subject: Subject, target: Target) -> list[Finding]:
     findings = list(_left(subject, place, "warning"))
     if place.accelerator_ops == 0:
         findings.insert(0, Finding("error", f"No operator runs on the {place.processor}.", _whole_fix(subject)))
-    stranded = [op for op in place.operators if not op.on_accelerator and op.reason and "first part" in op.reason]
+    stranded = [op for op in place.operators if op.rule == STRANDED]
     if stranded:
         what = (
             f"{len(stranded)} operators that the {place.processor} supports run on the CPU, because they come after "
@@ -158,17 +158,19 @@ def _on(subject: Subject, place: Placement) -> list[Operator]:
 
 
 def _left(subject: Subject, place: Placement, severity: Severity) -> Iterator[Finding]:
-    """One finding for each reason, with all operators that share it."""
-    groups: dict[tuple[str, str | None, bool], list[PlacedOperator]] = {}
+    """One finding for each rule that operators break, with all that break it and have the same remedy."""
+    groups: dict[tuple[object, ...], list[PlacedOperator]] = {}
     for op in place.operators:
-        if (op.on_accelerator and op.certain) or (op.reason and "first part" in op.reason):
+        if op.rule in (None, STRANDED):
             continue
-        groups.setdefault((op.reason or op.status, op.fix, op.on_accelerator), []).append(op)
-    for (reason, fix, unsure), ops in groups.items():
+        kind = op.name if op.rule == NOT_IN_BOOK else None
+        groups.setdefault((op.rule, kind, op.fix, op.on_accelerator), []).append(op)
+    for ops in groups.values():
+        first = ops[0]
         names = ", ".join(dict.fromkeys(op.name for op in ops))
-        verb = "it cannot be told whether it is" if unsure else "not"
-        what = f"{names}: {verb} taken by {place.processor} ({ops[0].status}). {reason}"
-        yield Finding("note" if unsure else severity, what, fix, _names(subject, ops))
+        verb = "it cannot be told whether it is" if first.on_accelerator else "not"
+        what = f"{names}: {verb} taken by {place.processor} ({first.status}). {first.reason}"
+        yield Finding("note" if first.on_accelerator else severity, what, first.fix, _names(subject, ops))
 
 
 def _names(subject: Subject, ops: Sequence[PlacedOperator]) -> tuple[str, ...]:

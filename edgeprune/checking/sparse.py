@@ -90,10 +90,7 @@ def _of_runtime(target: Target) -> list[Finding]:
     from edgeprune.hardware.xnnpack.sparse_file import runtime_problem
 
     problem = runtime_problem(target.runtime)
-    if problem is None:
-        return []
-    what, _, fix = problem.rstrip(".").partition("; ")
-    return [Finding("note", f"Sparse inference: {what}.", fix)]
+    return [Finding("note", f"Sparse inference: {problem.what}.", problem.fix)] if problem else []
 
 
 def _first(analysis: Analysis) -> str | None:

@@ -82,14 +82,17 @@ def _print(findings: list[Finding], model: Path, target: Target) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from edgeprune.checking.check import AS_IT_IS
+
     styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     console = Console()
     console.print(Text(f"{model} on {target.name}: {_counts(findings)}"))
     for item in findings:
         text = Text.assemble(("\n" + item.severity, styles[item.severity]), f": {item.what}")
         where = ", ".join(item.where[:6]) + (f" and {len(item.where) - 6} more" if len(item.where) > 6 else "")
-        details = [("in", where), ("fix", item.fix), ("format", ", ".join(item.formats))]
-        lines = [f"  {name}: {value}" for name, value in details if value and value != "as it is"]
+        formats = ", ".join(name for name in item.formats if name != AS_IT_IS)
+        details = [("in", where), ("fix", item.fix), ("format", formats)]
+        lines = [f"  {name}: {value}" for name, value in details if value]
         console.print(Text("\n").join([text, *map(Text, lines)]))
 
 

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from edgeprune.selection import within
+
 
 def profile_table(found: dict[str, Any]) -> Table:
     """Size, memory and operators of a .tflite file."""
@@ -129,7 +131,7 @@ def sensitivity_table(found: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     for group in measured:
         drops = [_nearest(group["points"], rate)["drop_points"] for rate in found["rates"]]
-        cells = [Text(f"{drop:.2f}", "red" if drop > found["allowed_drop"] else "") for drop in drops]
+        cells = [Text(f"{drop:.2f}", "" if within(drop, found["allowed_drop"]) else "red") for drop in drops]
         rates = (group["tolerated_rate"], group["recommended_rate"])
         cells += [Text("–" if rate is None else f"{100 * rate:.0f} %", "bold") for rate in rates]
         table.add_row(Text(group["name"]), str(group["channels"]), *cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ConversionError
@@ -12,18 +13,33 @@ from edgeprune.models.naming import layers_of
 if TYPE_CHECKING:
     import tf_keras
 
-SELECT = (
+
+@dataclass(frozen=True)
+class Refusal:
+    """A kind of refusal: what the operator lacks, and what to do."""
+
+    lacks: str
+    fix: str
+
+
+SELECT = Refusal(
+    "has no TFLite counterpart",
     "replace the layer; or allow operators of full TensorFlow with `[convert] select_tf_ops = true`, if the runtime on "
-    "the device has them (Android's tensorflow-lite-select-tf-ops; ai-edge-litert and tflite-runtime do not)."
+    "the device has them (Android's tensorflow-lite-select-tf-ops; ai-edge-litert and tflite-runtime do not).",
 )
-CUSTOM = "replace the layer, or take it out of the model: no runtime has this operator."
-FORMAT = "build this model in another format: `[quantize] modes` takes int8, int16x8, dynamic, float16."
+CUSTOM = Refusal(
+    "has no TFLite counterpart", "replace the layer, or take it out of the model: no runtime has this operator."
+)
+FORMAT = Refusal(
+    "has no kernel in this format",
+    "build this model in another format: `[quantize] modes` takes int8, int16x8, dynamic, float16.",
+)
 UNKNOWN = "use --debug for the converter's whole output; a layer without a TFLite operator must be replaced."
 
-# The code in the converter's error data → what to do.
+# The code in the converter's error data.
 _BY_CODE = {"ERROR_NEEDS_FLEX_OPS": SELECT, "ERROR_NEEDS_CUSTOM_OPS": CUSTOM}
 # A message of the quantizer, which has no error data; the group is the operator.
-_BY_MESSAGE: tuple[tuple[re.Pattern[str], str], ...] = (
+_BY_MESSAGE: tuple[tuple[re.Pattern[str], Refusal], ...] = (
     (re.compile(r"Quantization to 16x8-bit not yet supported for op: '?(\w+)"), FORMAT),
     (re.compile(r"Quantization not yet supported for op: '?(\w+)"), FORMAT),
 )
@@ -43,20 +59,18 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
             layers = layers_of([call.name for call in data.location.call], model)
             return _refused(model, mode, data.operator.name.removeprefix("tf."), layers, _BY_CODE[code])
     text = str(error)
-    for pattern, fix in _BY_MESSAGE:
+    for pattern, refusal in _BY_MESSAGE:
         if found := pattern.search(text):
-            return _refused(model, mode, found.group(1), (), fix)
+            return _refused(model, mode, found.group(1), (), refusal)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (lines[0] if lines else type(error).__name__).rstrip(".")
     return ConversionError(f"TensorFlow's converter refused {model.name!r} as {mode}: {reason}.", fix=UNKNOWN)
 
 
-def _refused(model: Any, mode: str, operator: str, layers: Sequence[str], fix: str) -> ConversionError:
+def _refused(model: Any, mode: str, operator: str, layers: Sequence[str], refusal: Refusal) -> ConversionError:
     where = f", from the layer {layers[0]!r}," if layers else ""
     return ConversionError(
-        f"{model.name!r} cannot be converted as {mode}: the operator {operator}{where} has no TFLite counterpart."
-        if fix is not FORMAT
-        else f"{model.name!r} cannot be converted as {mode}: the operator {operator} has no kernel in this format.",
+        f"{model.name!r} cannot be converted as {mode}: the operator {operator}{where} {refusal.lacks}.",
         expected="operators that TensorFlow Lite has.",
-        fix=fix,
+        fix=refusal.fix,
     )

@@ -20,6 +20,13 @@ from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 # What indexing and arithmetic raise on an operator whose tensors are not those of its kind.
 _MISFIT = (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError, OverflowError)
 Answer = bool | None
+# What decides beside a book's own rules: the operator is not in the book, or comes after the part that is kept.
+NOT_IN_BOOK = "not_in_book"
+STRANDED = "stranded"
+REASONS = {
+    NOT_IN_BOOK: "{operator} is not among the operators of {book}.",
+    STRANDED: "An operator before it stays on the CPU, and only the first part that fits is compiled.",
+}
 Check = Callable[[Subgraph, Operator], Answer]
 
 
@@ -71,7 +78,11 @@ class RuleBook:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule book says about one operator; ``supported`` is None where it cannot tell."""
+    """What a rule book says about one operator; ``supported`` is None where it cannot tell.
+
+    ``rule`` is the name of the rule that decided, or :data:`NOT_IN_BOOK`; None where nothing speaks against it. What
+    depends on a verdict looks at that, and never at the words for people.
+    """
 
     supported: Answer
     status: str
@@ -82,7 +93,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PlacedOperator:
-    """An operator and where it runs; ``certain`` is false where the rules cannot tell."""
+    """An operator and where it runs; ``certain`` is false where the rules cannot tell.
+
+    ``rule``: as in :class:`Verdict`, or :data:`STRANDED`.
+    """
 
     index: int
     name: str
@@ -91,6 +105,11 @@ class PlacedOperator:
     status: str
     reason: str | None = None
     fix: str | None = None
+    rule: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, for people: without the name of the rule."""
+        return {key: value for key, value in asdict(self).items() if key != "rule"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,7 @@ class Placement:
         document = {key: value for key, value in asdict(self).items() if key != "operators"}
         document["notes"] = list(self.notes)
         shown = [op for op in self.operators if not (op.on_accelerator and op.certain)]
-        return {**document, "not_mapped": [asdict(op) for op in shown]}
+        return {**document, "not_mapped": [op.to_dict() for op in shown]}
 
 
 def judge(book: RuleBook, graph: Subgraph, operator: Operator) -> Verdict:
@@ -136,8 +155,8 @@ def judge(book: RuleBook, graph: Subgraph, operator: Operator) -> Verdict:
         if answer is None:
             doubt = doubt or Verdict(None, book.mapped, item.reason, item.fix, item.name)
     if name not in book.operators:
-        reason = f"{operator.name} is not among the operators of {book.name}."
-        return Verdict(False, book.unsupported, reason, substitute)
+        reason = REASONS[NOT_IN_BOOK].format(operator=operator.name, book=book.name)
+        return Verdict(False, book.unsupported, reason, substitute, NOT_IN_BOOK)
     return doubt or Verdict(True, book.mapped)
 
 
@@ -192,12 +211,18 @@ def place(book: RuleBook, graph: Subgraph) -> tuple[list[PlacedOperator], int]:
 
 def _placed(book: RuleBook, operator: Operator, verdict: Verdict, kept: bool) -> PlacedOperator:
     on_accelerator = verdict.supported is not False and kept
-    status, reason, fix = verdict.status, verdict.reason, verdict.fix
     if verdict.supported is not False and not kept:
-        status, fix = book.second_subgraph, None
-        reason = "An operator before it stays on the CPU, and only the first part that fits is compiled."
-    certain = verdict.supported is not None or not kept
-    return PlacedOperator(operator.index, operator.name, on_accelerator, certain, status, reason, fix)
+        verdict = Verdict(False, book.second_subgraph, REASONS[STRANDED], rule=STRANDED)
+    return PlacedOperator(
+        operator.index,
+        operator.name,
+        on_accelerator,
+        certain=verdict.supported is not None,
+        status=verdict.status,
+        reason=verdict.reason,
+        fix=verdict.fix,
+        rule=verdict.rule,
+    )
 
 
 def summarize(

@@ -183,7 +183,7 @@ def profile(
         operators=operator_rows(graph, predicted.operator_ms if predicted else None),
         kernels=tuple(_kernel_row(kernel, path_taken) for kernel in table),
         warnings=(
-            *(versions.runtime_warnings(model, chosen) if chosen else ()),
+            *(problem.what for problem in (versions.runtime_problems(model, chosen) if chosen else ())),
             *(path_taken.warnings if path_taken else ()),
             *(latency.warnings(chosen, predicted.estimate) if chosen and predicted else ()),
             *_gaps(model, plan),

@@ -6,7 +6,6 @@ before (which is what tfmot's ``cluster_weights`` makes) become as many values *
 
 from __future__ import annotations
 
-import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from edgeprune.errors import RecipeError
 from edgeprune.quantize.rules import kernel_rule
 from edgeprune.quantize.structure import Structure
+from edgeprune.recipe.patterns import check_patterns, matching
 
 if TYPE_CHECKING:
     import tf_keras
@@ -31,21 +31,14 @@ def select(model: tf_keras.Model, config: ClusterConfig) -> list[str]:
     Raises:
         RecipeError: a pattern matches no layer, or no layer is left.
     """
-    names = [layer.name for layer in model.layers]
-    for pattern in (*config.include, *config.exclude):
-        if not fnmatch.filter(names, pattern):
-            raise RecipeError(
-                f"The pattern {pattern!r} in [cluster] matches no layer.",
-                expected=f"shell patterns over layer names such as {', '.join(names[:6])}.",
-            )
-    chosen = [
+    given = {"include": config.include, "exclude": config.exclude}
+    check_patterns("cluster", given, (layer.name for layer in model.layers))
+    large = [
         layer.name
         for layer in model.layers
-        if type(layer).__name__ in CLUSTERABLE
-        and any(fnmatch.fnmatch(layer.name, pattern) for pattern in config.include)
-        and not any(fnmatch.fnmatch(layer.name, pattern) for pattern in config.exclude)
-        and int(np.prod(_kernel(layer).shape)) > config.n_clusters
+        if type(layer).__name__ in CLUSTERABLE and int(np.prod(_kernel(layer).shape)) > config.n_clusters
     ]
+    chosen = matching(large, **given)
     if not chosen:
         raise RecipeError(
             f"[cluster] leaves no layer with more than {config.n_clusters} weights to share.",

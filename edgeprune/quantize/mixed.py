@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeprune.runtime.interpreter import Runtime
 from edgeprune.runtime.origin import error_by_tensor
+from edgeprune.selection import within
 
 Tensors = tuple[str, ...]
 
@@ -61,7 +62,7 @@ def search(
 
     def met(count: int) -> bool:
         drop, size = measure(tuple(ranked[:count]))
-        trials.append(Trial(tuple(ranked[:count]), drop, size, drop <= max_drop))
+        trials.append(Trial(tuple(ranked[:count]), drop, size, within(drop, max_drop)))
         return trials[-1].met
 
     failed, enough = 0, len(ranked)
@@ -75,10 +76,10 @@ def search(
                 failed = middle
         if not known and len(trials) < steps:
             met(len(ranked))
-    within = [trial for trial in trials if trial.met]
+    enough_in_float = [trial for trial in trials if trial.met]
     best = (
-        min(within, key=lambda trial: len(trial.tensors))
-        if within
-        else min(trials, key=lambda trial: trial.drop_points)
+        min(enough_in_float, key=lambda trial: len(trial.tensors))
+        if enough_in_float
+        else min(trials, key=lambda trial: math.inf if math.isnan(trial.drop_points) else trial.drop_points)
     )
     return [dataclasses.replace(trial, chosen=trial is best) for trial in trials]

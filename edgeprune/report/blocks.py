@@ -34,7 +34,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head. ``group`` stands above neighbours that share it, ``note`` is small print below the title."""
+    """A column's head. ``group`` stands above neighbours that share it, ``note`` is small print below the title;
+    ``latency`` says where the times in it come from, if it holds times of one inference."""
 
     title: str
     note: str = ""
@@ -42,6 +43,7 @@ class Column:
     numeric: bool = True
     level: int = EVERYWHERE
     code: bool = False
+    latency: Literal["measured", "estimated"] | None = None
 
 
 @dataclass(frozen=True)

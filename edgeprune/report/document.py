@@ -44,7 +44,7 @@ def assemble(
     reference = run.artifacts[plan.variants[0].last].facts["evaluation"]["test"]["value"]
     variants = [_variant(v, run, files[v.name], reference, task) for v in plan.variants]
     variants[0]["baseline"] = True
-    picks = selection.choose(variants, limits, task.higher_is_better, task.points)
+    picks = selection.choose(variants, limits, task)
     pick = next(v for v in variants if v["name"] == picks["balanced"])
     return {
         "schema_version": SCHEMA_VERSION,

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from edgeprune.report import format as fmt
 from edgeprune.report.schema import Report, Variant
 from edgeprune.report.variants import Setup
-from edgeprune.selection import DEFAULT_MAX_DROP
+from edgeprune.selection import Limits, MaxDrop
 
 ROLES = {
     "quality": "best on validation data",
@@ -58,14 +58,14 @@ def why(report: Report) -> str:
         return f"It is the {' and the '.join(roles)}." if roles else "It was chosen by the command."
     metric = fmt.metric_word(report.metric)
     gates = {gate.name: gate for gate in report.gates}
-    allowed = gates["max_drop"].limit if "max_drop" in gates else DEFAULT_MAX_DROP
+    allowed = Limits(max_drop=gates["max_drop"].limit if "max_drop" in gates else None).drop
     others = {"max_size": "size", "max_latency": "latency"}
     if not _fits(report, allowed) or any(not gates[name].passed for name in others if name in gates):
         return f"No variant keeps all the limits, so it is the one with the best {metric} on validation data."
     limits = [words for name, words in others.items() if name in gates]
     kept = f" and keep the {' and '.join(limits)} limit{'s' if len(limits) > 1 else ''}" if limits else ""
     return (
-        f"Of the variants that lose at most {fmt.points(report.metric, allowed)} on validation data{kept}, "
+        f"Of the variants that lose at most {fmt.points(report.metric, allowed.points)} on validation data{kept}, "
         "it is the smallest after compression (gzip)."
     )
 
@@ -142,12 +142,11 @@ def tiles(report: Report) -> list[Tile]:
     return found
 
 
-def _fits(report: Report, allowed: float) -> bool:
+def _fits(report: Report, allowed: MaxDrop) -> bool:
     pick, base = report.picked, report.baseline
     if base is None or base.validation is None or pick.validation is None:
         return True  # nothing says otherwise
-    sign = 1 if report.metric.higher_is_better else -1
-    return sign * report.metric.points * (base.validation.value - pick.validation.value) <= allowed
+    return allowed.allows(report.metric, base.validation.value, pick.validation.value)
 
 
 def _quality(report: Report) -> str:

@@ -12,6 +12,7 @@ from edgeprune.report.blocks import Cell, Column, Figure, Figures, Table
 from edgeprune.report.format import metric_word, short
 from edgeprune.report.plots import COLORS, drawing, styled, to_svg
 from edgeprune.report.schema import Metric
+from edgeprune.selection import within
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +85,7 @@ def _row(document: Document, group: Document) -> list[Cell]:
     for rate in document["rates"]:
         point = min(group["points"], key=lambda p: abs(p["rate"] - rate))
         exact = f"{point['removed']} removed, metric {point['metric']:.6g}, loss {point['loss']:.6g}"
-        bad = point["drop_points"] > document["allowed_drop"]
+        bad = not within(point["drop_points"], document["allowed_drop"])
         cells.append(Cell(_drop(document, point["drop_points"]), exact, tone="bad" if bad else ""))
     return [*cells, *(_rate(group[f"{kind}_rate"]) for kind in ("tolerated", "recommended"))]
 

@@ -62,9 +62,8 @@ def _table(table: Table) -> rich.console.RenderableType:
     legend: list[str] = []
     for column in shown.columns:
         title = column.title
-        if column.group.startswith("Latency"):
-            kind = column.group.split(", ")[1]
-            legend.append(f"[{len(legend) + 1}] Time of one inference, {kind}: {title}, {column.note}.")
+        if column.latency:
+            legend.append(f"[{len(legend) + 1}] Time of one inference, {column.latency}: {title}, {column.note}.")
             title = f"Time [{len(legend)}]"
         drawn.add_column(
             Text(textwrap.fill(title, 12, break_long_words=False)),
@@ -74,8 +73,7 @@ def _table(table: Table) -> rich.console.RenderableType:
         )
     for index, row in enumerate(shown.rows):
         drawn.add_row(*map(_cell, row), style="bold" if index == shown.highlighted else "")
-    notes = [*legend, *(note for note in shown.notes if legend or not note.startswith("Latency"))]
-    return Group(drawn, Text(), *(Text(note, style="dim") for note in notes))
+    return Group(drawn, Text(), *(Text(note, style="dim") for note in (*legend, *shown.notes)))
 
 
 def _cell(cell: Cell) -> Any:

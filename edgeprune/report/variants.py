@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeprune.report import format as fmt
 from edgeprune.report.blocks import EVERYWHERE, IN_FILES, IN_HTML, Cell, Column, Table
@@ -103,13 +104,12 @@ def _name(report: Report, variant: Variant) -> Cell:
 def _quality(report: Report) -> list[Entry]:
     metric = report.metric
     grounds = {_ground(variant) for variant in report.variants if variant.metric}
-    note = f"on {grounds.pop()}" if len(grounds) == 1 else ""
-    if not metric.higher_is_better:
-        note = f"lower is better; {note}".strip("; ")
+    rules = [(not metric.higher_is_better, "lower is better"), (len(grounds) == 1, f"on {min(grounds, default='')}")]
+    note = "; ".join(words for holds, words in rules if holds)
 
     def value(variant: Variant) -> Cell:
         cell = fmt.metric_value(metric, variant.metric.value if variant.metric else None)
-        own = f"on {_ground(variant)}" if variant.metric and not note.endswith(_ground(variant)) else None
+        own = f"on {_ground(variant)}" if variant.metric and len(grounds) > 1 else None
         return Cell(cell.text, cell.exact, own, tone=cell.tone)
 
     return [
@@ -227,20 +227,23 @@ def _measured(setup: Setup, first: bool) -> Entry:
         )
 
     level = EVERYWHERE if first else IN_FILES
-    return Column(setup.place, f"{setup.software}, median", "Latency, measured", level=level), cell
+    return _latency(setup.place, f"{setup.software}, median", "measured", level), cell
+
+
+def _latency(title: str, note: str, kind: Literal["measured", "estimated"], level: int = EVERYWHERE) -> Column:
+    return Column(title, note, f"Latency, {kind}", level=level, latency=kind)
 
 
 def _estimated(report: Report) -> list[Entry]:
     """One column per latency model and number of threads; one that says so if nothing was estimated."""
     made = [variant.latency.estimated for variant in report.variants if variant.latency.estimated]
     kinds = list(dict.fromkeys((entry.threads, entry.model_version) for entry in made))
-    group = "Latency, estimated"
     if not kinds:
         nothing = Cell("not estimated", tone="absent")
-        return [(Column(report.target.name, "no estimate", group, level=IN_HTML), lambda variant: nothing)]
+        return [(_latency(report.target.name, "no estimate", "estimated", IN_HTML), lambda variant: nothing)]
     return [
         (
-            Column(report.target.name, _estimator(kind, made), group),
+            _latency(report.target.name, _estimator(kind, made), "estimated"),
             lambda variant, kind=kind: _estimate(variant.latency.estimated, kind),  # type: ignore[misc]
         )
         for kind in kinds

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from edgeprune.errors import RecipeError, VerificationError
 from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS, Node
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, WeightsConfig
+from edgeprune.recipe.patterns import check_patterns, exactly, matching
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
@@ -32,9 +31,10 @@ def prepare_sparse(artifact: Artifact, config: PrepareSparseConfig, context: Con
     """Rewrite the model for XNNPACK's sparse kernels, and choose the layers to prune; refuse what cannot qualify."""
     from edgeprune.prune.sparse.prepare import prepare, require_qualified
 
-    prepared = prepare(context.load(artifact))
+    model = context.load(artifact)
+    prepared = prepare(model)
     require_qualified(prepared)
-    layers = choose_layers(prepared.analysis.pointwise, config.weights)
+    layers = choose_layers(prepared.analysis.pointwise, config.weights, [layer.name for layer in model.layers])
     rewritten = ", ".join(prepared.changed) or "nothing"
     context.progress.note(f"sparse inference: {len(layers)} 1x1 convolutions will be pruned; rewritten: {rewritten}")
     return with_model(artifact, prepared.model, context).with_(
@@ -42,19 +42,20 @@ def prepare_sparse(artifact: Artifact, config: PrepareSparseConfig, context: Con
     )
 
 
-def choose_layers(pointwise: list[Node], config: WeightsConfig) -> list[str]:
+def choose_layers(pointwise: list[Node], config: WeightsConfig, layers: list[str]) -> list[str]:
     """The 1x1 convolutions that the recipe lets prune.
 
+    Args:
+        layers: names of all layers of the model that the recipe is about.
+
     Raises:
-        RecipeError: too few of them for two thirds of all 1x1 weights to become zero.
+        RecipeError: a pattern matches no layer, or too few of them are left for two thirds of all 1x1 weights to become
+            zero.
     """
+    given = {"include": config.include, "exclude": config.exclude}
+    check_patterns("weights", given, layers)
     sizes = {node.name: node.weights for node in pointwise}
-    chosen = [
-        name
-        for name in sizes
-        if any(fnmatch.fnmatch(name, pattern) for pattern in config.include)
-        and not any(fnmatch.fnmatch(name, pattern) for pattern in config.exclude)
-    ]
+    chosen = matching(sizes, **given)
     share = config.sparsity * sum(sizes[name] for name in chosen) / sum(sizes.values())
     if share <= MIN_ZEROS:
         left = ", ".join(name for name in sizes if name not in chosen)
@@ -70,7 +71,7 @@ def for_sparse_inference(config: WeightsConfig, artifact: Artifact) -> WeightsCo
     """The config, limited to the layers that :func:`prepare_sparse` chose, if it ran."""
     if "sparse_inference" not in artifact.facts:
         return config
-    names = tuple(glob.escape(name) for name in artifact.facts["sparse_inference"]["layers"])
+    names = tuple(exactly(name) for name in artifact.facts["sparse_inference"]["layers"])
     return config.model_copy(update={"include": names, "exclude": ()})
 
 

@@ -20,8 +20,9 @@ import csv
 import functools
 import importlib.resources
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgeprune.tflite.graph import Subgraph, TFLiteModel
 
@@ -42,6 +43,44 @@ PACKAGES = {
 _BUNDLED_CUSTOM = {"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}
 # Custom operators that a compiler leaves in place of what it took: the compiler, and what on the device runs them.
 COMPILED = {"edgetpu-custom-op": ("edgetpu", "libedgetpu"), "ethos-u": ("vela", "the Ethos-U driver")}
+
+
+# select: an operator of full TensorFlow; custom: one of the user's own; compiled: what a compiler for another
+# accelerator left; newer: a built-in one that came after the runtime; unknown: one whose first release is not known.
+ProblemKind = Literal["select", "custom", "compiled", "newer", "unknown"]
+_SENTENCES: dict[ProblemKind, str] = {
+    "select": "{operator} is a TensorFlow operator: it runs only where the Flex delegate (Select TF ops) is linked in.",
+    "custom": "{operator} is a custom operator: it runs only where the application registers it.",
+    "compiled": "{operator} runs only through {library}.",
+    "newer": (
+        "{operator} version {version} needs {package} {needed}, and {target} is taken to have {assumed}, which stops "
+        "with \"Didn't find op for builtin opcode '{operator}' version '{version}'\". {remedy}"
+    ),
+    "unknown": (
+        "It is not known which {package} release first runs {operator} version {version}; try the file on the device "
+        "before relying on it."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RuntimeProblem:
+    """An operator that a target's runtime may not run.
+
+    Attributes:
+        kind: why not.
+        operator: its name.
+        details: what else the sentence about it says.
+    """
+
+    kind: ProblemKind
+    operator: str
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def what(self) -> str:
+        """The sentence or two for the user."""
+        return _SENTENCES[self.kind].format(operator=self.operator, **self.details)
 
 
 class Runtime(Protocol):
@@ -93,9 +132,9 @@ def min_runtime(model: TFLiteModel, package: str = "tflite-runtime") -> Version 
     return max(known) if known and len(known) == len(releases) else None
 
 
-def runtime_warnings(model: TFLiteModel, target: HasRuntime) -> list[str]:
-    """What in the model the target's runtime may not run, one sentence or two each."""
-    return [*_custom_warnings(model, target), *_version_warnings(model, target)]
+def runtime_problems(model: TFLiteModel, target: HasRuntime) -> list[RuntimeProblem]:
+    """What in the model the target's runtime may not run: custom operators first."""
+    return [*_custom_operators(model, target), *_new_versions(model, target)]
 
 
 def compiled_operators(graph: Subgraph) -> tuple[str, ...]:
@@ -103,21 +142,16 @@ def compiled_operators(graph: Subgraph) -> tuple[str, ...]:
     return tuple(dict.fromkeys(op.name for op in graph.operators if op.custom and op.name in COMPILED))
 
 
-def _version_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
+def _new_versions(model: TFLiteModel, target: HasRuntime) -> Iterator[RuntimeProblem]:
     package, assumed = target.runtime.package, parse_version(target.runtime.version)
     for name, version in _builtins(model):
         needed = first_release(name, version, package)
+        details = {"version": version, "package": package}
         if needed is None:
-            yield (
-                f"It is not known which {package} release first runs {name} version {version}; try the file on the "
-                "device before relying on it."
-            )
+            yield RuntimeProblem("unknown", name, details)
         elif needed > assumed:
-            yield (
-                f"{name} version {version} needs {package} {format_version(needed)}, and {target.name} is taken to "
-                f"have {target.runtime.version}, which stops with \"Didn't find op for builtin opcode '{name}' version "
-                f"'{version}'\". {_remedy(name, version)}"
-            )
+            details |= {"needed": format_version(needed), "target": target.name, "assumed": target.runtime.version}
+            yield RuntimeProblem("newer", name, details | {"remedy": _remedy(name, version)})
 
 
 def _remedy(name: str, version: int) -> str:
@@ -127,19 +161,19 @@ def _remedy(name: str, version: int) -> str:
     return f"Install ai-edge-litert {format_version(release)} or later there, or convert with another number format."
 
 
-def _custom_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
+def _custom_operators(model: TFLiteModel, target: HasRuntime) -> Iterator[RuntimeProblem]:
     own = target.compiler.name if target.compiler else None
     for name, custom, _ in dict.fromkeys(model.operator_codes):
         if not custom or name in _BUNDLED_CUSTOM:
             continue
         if name.startswith("Flex"):
-            yield f"{name} is a TensorFlow operator: it runs only where the Flex delegate (Select TF ops) is linked in."
+            yield RuntimeProblem("select", name)
         elif name in COMPILED:
             compiler, library = COMPILED[name]
             if compiler != own:  # the target's own artifact is where it belongs
-                yield f"{name} runs only through {library}."
+                yield RuntimeProblem("compiled", name, {"library": library})
         else:
-            yield f"{name} is a custom operator: it runs only where the application registers it."
+            yield RuntimeProblem("custom", name)
 
 
 def _builtins(model: TFLiteModel) -> list[tuple[str, int]]:

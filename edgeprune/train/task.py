@@ -15,6 +15,7 @@ import numpy as np
 from edgeprune.code import load_function
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.recipe.config import TaskConfig
+from edgeprune.selection import drop_points
 
 if TYPE_CHECKING:
     import tf_keras
@@ -83,7 +84,7 @@ class Task:
 
     def drop(self, baseline: float, value: float) -> float:
         """How much worse ``value`` is than ``baseline``, in points (negative: better)."""
-        return (baseline - value) * self.points * (1 if self.higher_is_better else -1)
+        return drop_points(self, baseline, value)
 
 
 def metric_over(task: Task, choose: Callable[[Any, Any], Any]) -> Callable[[], tf_keras.metrics.Metric]:

@@ -58,7 +58,8 @@ def sparse_and_dense(tmp_path_factory):
     model, folder = prepared.model, tmp_path_factory.mktemp("sparse")
     dense, sparse = folder / "dense.tflite", folder / "sparse.tflite"
     dense.write_bytes(convert(model, QuantizationPlan("float32", "float", needs_samples=False)))
-    names = choose_layers(prepared.analysis.pointwise, WeightsConfig(sparsity=0.8))
+    layers = [layer.name for layer in prepared.model.layers]
+    names = choose_layers(prepared.analysis.pointwise, WeightsConfig(sparsity=0.8), layers)
     for layer in map(model.get_layer, names):
         kernel, bias = layer.get_weights()
         kernel[np.abs(kernel) < np.quantile(np.abs(kernel), 0.8)] = 0

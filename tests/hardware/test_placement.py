@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from edgeprune.hardware.placement import RuleBook, judge, partition, place, rule, status_table, summarize
+from edgeprune.hardware.placement import STRANDED, RuleBook, judge, partition, place, rule, status_table, summarize
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 
 
@@ -76,6 +76,7 @@ def test_only_the_first_part_is_kept():
     placed, parts = place(BOOK, made)
     assert [op.on_accelerator for op in placed] == [True, False, True, False]
     assert [op.status for op in placed] == ["taken", "refused", "taken", "second"]
+    assert [op.rule for op in placed] == [None, "refuses_odd", None, STRANDED]
     assert parts == 1
     assert status_table(placed) == [("GOOD", 2, "taken"), ("ODD", 1, "refused"), ("GOOD", 1, "second")]
 

@@ -58,3 +58,11 @@ def test_where_nothing_is_enough_the_smallest_drop_is_chosen():
     (chosen,) = [trial for trial in trials if trial.chosen]
     assert not chosen.met
     assert chosen.drop_points == min(trial.drop_points for trial in trials)
+
+
+def test_a_file_that_computes_nothing_is_not_chosen():
+    """Of trials beyond the limit, one whose drop is not a number is worse than any other."""
+    drops = iter([math.nan, 5.0, 4.0, 3.0])
+    trials = search(RANKED, lambda tensors: (next(drops), 1), max_drop=1.0, steps=4)
+    (chosen,) = [trial for trial in trials if trial.chosen]
+    assert chosen.drop_points == 3.0

@@ -18,8 +18,7 @@ LIMITS = [
 
 def choose(report, limits):
     """The report as a build with these limits writes it."""
-    metric = report["metric"]
-    picks = selection.choose(report["variants"], limits, metric["higher_is_better"], metric["points"])
+    picks = selection.choose(report["variants"], limits, parse(report).metric)
     pick = next(variant for variant in report["variants"] if variant["name"] == picks["balanced"])
     report.update(picks=picks, pick=pick["name"], gates=selection.check_gates(pick, limits))
     return parse(report)
@@ -30,7 +29,7 @@ def test_why_tells_what_the_selection_did(report, limits):
     """It says that all limits were kept if and only if some variant keeps them, and names the limits."""
     parsed = choose(report, limits)
     baseline = parsed.baseline.validation.value
-    allowed = selection.DEFAULT_MAX_DROP if limits.max_drop is None else limits.max_drop
+    allowed = 2.0 if limits.max_drop is None else limits.max_drop
     fitting = [
         variant for variant in parsed.variants
         if 100 * (baseline - variant.validation.value) <= allowed

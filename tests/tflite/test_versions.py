@@ -6,6 +6,11 @@ from edgeprune.tflite import flatbuffer, versions
 from edgeprune.tflite.graph import TFLiteModel
 
 
+def runtime_warnings(read, board):
+    """The sentences for the user."""
+    return [problem.what for problem in versions.runtime_problems(read, board)]
+
+
 def target(package, version):
     return SimpleNamespace(name="board", compiler=None, runtime=SimpleNamespace(package=package, version=version))
 
@@ -25,18 +30,18 @@ def test_minimum_agrees_with_the_converter(artifacts, name):
 def test_per_channel_dynamic_range_is_too_new_for_tflite_runtime(artifacts):
     """Dynamic-range dense layers of today's converter stop on tflite-runtime 2.14; the warning says so."""
     read = flatbuffer.read(artifacts["dynamic"])
-    warnings = versions.runtime_warnings(read, target("tflite-runtime", "2.14.0"))
+    warnings = runtime_warnings(read, target("tflite-runtime", "2.14.0"))
     assert len(warnings) == 1
     assert "FULLY_CONNECTED version 12 needs tflite-runtime 2.17.0" in warnings[0]
     assert "Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'" in warnings[0]
     assert "ai-edge-litert 1.0.0 or later" in warnings[0]
-    assert versions.runtime_warnings(read, target("ai-edge-litert", "1.0.0")) == []
+    assert runtime_warnings(read, target("ai-edge-litert", "1.0.0")) == []
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "int8", "int8-io", "sparse", "lstm"])
 def test_other_formats_run_on_tflite_runtime(artifacts, name):
     """No other number format needs more than tflite-runtime 2.14."""
-    assert versions.runtime_warnings(flatbuffer.read(artifacts[name]), target("tflite-runtime", "2.14.0")) == []
+    assert runtime_warnings(flatbuffer.read(artifacts[name]), target("tflite-runtime", "2.14.0")) == []
 
 
 def test_the_installed_runtime_agrees_with_the_table():
@@ -89,7 +94,7 @@ def one_code(name: str, version: int) -> bytes:
 def test_unknown_versions_are_said_to_be_unknown():
     """A version or operator newer than the table warns that it is not known, and leaves the minimum open."""
     unknown = model(("CONV_2D", False, 99), ("BUILTIN_212", False, 1), ("ADD", False, 1))
-    warnings = versions.runtime_warnings(unknown, target("ai-edge-litert", "2.3.0"))
+    warnings = runtime_warnings(unknown, target("ai-edge-litert", "2.3.0"))
     assert [warning.split(";")[0] for warning in warnings] == [
         "It is not known which ai-edge-litert release first runs CONV_2D version 99",
         "It is not known which ai-edge-litert release first runs BUILTIN_212 version 1",
@@ -101,7 +106,9 @@ def test_unknown_versions_are_said_to_be_unknown():
 def test_custom_operators_warn_unless_bundled():
     """Custom operators name what they need on the device; those in every runtime do not warn."""
     custom = model(("FlexErf", True, 1), ("MyOp", True, 1), ("TFLite_Detection_PostProcess", True, 1))
-    first, second = versions.runtime_warnings(custom, target("ai-edge-litert", "2.3.0"))
+    board = target("ai-edge-litert", "2.3.0")
+    assert [problem.kind for problem in versions.runtime_problems(custom, board)] == ["select", "custom"]
+    first, second = runtime_warnings(custom, board)
     assert "Flex delegate" in first
     assert "MyOp is a custom operator" in second
 

@@ -8,10 +8,19 @@ the 1x1 convolutions must be zero.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS, Analysis, Kind, Node, Padding, analyse, same_padding
+from edgeprune.hardware.xnnpack.sparse_inference import (
+    MIN_ZEROS,
+    Analysis,
+    Kind,
+    Node,
+    Padding,
+    Problem,
+    analyse,
+    same_padding,
+)
 from edgeprune.target import Runtime
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor, TFLiteModel
 from edgeprune.tflite.size import stored_source, zeros
@@ -59,8 +68,8 @@ def sparse_path(model: TFLiteModel, runtime: Runtime | None = None) -> SparsePat
         reasons = [f"only {analysis.zero_share:.1%} of the 1x1 weights are zero, not more than two thirds"]
     expected = not reasons
     warnings = [*_runtime_warnings(runtime), *_dense_warnings(analysis)] if expected else []
-    names = tuple(_weights(graph, node) for node in analysis.pointwise) if expected else ()
-    return SparsePath(expected, tuple(reasons), analysis.zero_share, names, tuple(warnings))
+    kernels = _kernels(graph, analysis.pointwise) if expected else ()
+    return SparsePath(expected, tuple(reasons), analysis.zero_share, kernels, tuple(warnings))
 
 
 def analyse_file(model: TFLiteModel) -> Analysis:
@@ -84,25 +93,27 @@ def sparse_operators(graph: Subgraph, runtime: Runtime) -> dict[int, float]:
     analysis = analyse_graph(graph)
     if not analysis.qualifies or analysis.zero_share <= MIN_ZEROS:
         return {}
-    return {int(node.name.split()[0]): 1 - node.zeros / node.weights for node in analysis.pointwise}
+    index = {_name(operator): operator.index for operator in graph.operators}
+    return {index[node.name]: 1 - node.zeros / node.weights for node in analysis.pointwise}
 
 
-def runtime_problem(runtime: Runtime) -> str | None:
+def runtime_problem(runtime: Runtime) -> Problem | None:
     """Why the sparse path cannot be counted on with a runtime; None if it can."""
     from edgeprune.tflite.versions import format_version, parse_version
 
     package, version = runtime.package, parse_version(runtime.version)
-    known = "ai-edge-litert 2.1.6 is known to use it: install that or a later release on the device"
+    fix = "ai-edge-litert 2.1.6 is known to use it: install that or a later release on the device"
     if package in LAST_KNOWN_OFF and version <= LAST_KNOWN_OFF[package]:
-        return f"{package} {runtime.version} never switches to sparse kernels; {known}."
+        return Problem("runtime_off", f"{package} {runtime.version} never switches to sparse kernels", fix)
     if package not in FIRST_KNOWN_ON or version < FIRST_KNOWN_ON[package]:
-        return f"It is not known whether {package} {format_version(version)} switches to sparse kernels; {known}."
+        what = f"It is not known whether {package} {format_version(version)} switches to sparse kernels"
+        return Problem("runtime_unknown", what, fix)
     return None
 
 
 def _runtime_warnings(runtime: Runtime | None) -> list[str]:
     problem = runtime_problem(runtime) if runtime else None
-    return [f"This file is built for sparse inference. {problem}"] if problem else []
+    return [f"This file is built for sparse inference. {problem.what}; {problem.fix}."] if problem else []
 
 
 def _dense_warnings(analysis: Analysis) -> list[str]:
@@ -115,9 +126,11 @@ def _dense_warnings(analysis: Analysis) -> list[str]:
     ]
 
 
-def _weights(graph: Subgraph, node: Node) -> str:
-    source = stored_source(graph, graph.input(graph.operators[int(node.name.split()[0])], 1))
-    return source.name if source else ""
+def _kernels(graph: Subgraph, nodes: Sequence[Node]) -> tuple[str, ...]:
+    """Names of the tensors that hold the weights of some operators."""
+    operators = {_name(operator): operator for operator in graph.operators}
+    sources = [stored_source(graph, graph.input(operators[node.name], 1)) for node in nodes]
+    return tuple(source.name if source else "" for source in sources)
 
 
 # -- what an operator is ---------------------------------------------------------------------------------------------
@@ -140,12 +153,16 @@ _KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
+def _name(operator: Operator) -> str:
+    return f"{operator.index} {operator.name}"
+
+
 def _node(graph: Subgraph, operator: Operator) -> Node:
     output = graph.output(operator)
     tensors = [graph.tensors[index] for index in operator.inputs if index >= 0]
     inputs = tuple(t.index for t in tensors if stored_source(graph, t) is None and (t.nbytes or not t.constant))
     node = Node(
-        f"{operator.index} {operator.name}",
+        _name(operator),
         operator.name,
         _KINDS.get(operator.name, "other"),
         inputs,

@@ -8,7 +8,6 @@ it was, run call by call, every call of the block included, with the block's out
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,7 @@ from edgeprune.models.graph import ordered_nodes
 from edgeprune.models.rebuild import copy_layer, needed_calls, rebuild
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import fixed_macs
+from edgeprune.recipe.patterns import check_patterns, matches
 
 if TYPE_CHECKING:
     import tf_keras
@@ -194,7 +194,8 @@ def prune_blocks(
         The new model, and the blocks that went, in their order.
 
     Raises:
-        RecipeError: not exactly one budget, an unknown criterion, or too few blocks for the budget.
+        RecipeError: not exactly one budget, an unknown criterion, a pattern that matches no layer, or too few blocks
+            for the budget.
         DataError: the criterion needs data that the evidence does not have.
         VerificationError: a pruned model does not equal the oracle.
     """
@@ -202,11 +203,16 @@ def prune_blocks(
         raise RecipeError("The budget of blocks is missing or twofold.", expected="one of remove and max_macs.")
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
+    check_patterns("layers", {"protect": protect}, (layer.name for layer in model.layers))
     limit = None if max_macs is None else max_macs * count(model).macs
     removals: list[Removal] = []
     current = model
     while len(removals) < (remove or 0) if limit is None else count(current).macs > limit:
-        blocks = [b for b in find_blocks(current) if (limit is None or b.macs) and not _protected(b, protect)]
+        blocks = [
+            block
+            for block in find_blocks(current)
+            if (limit is None or block.macs) and not matches((block.name, *block.layers), protect)
+        ]
         if not blocks:
             raise _too_few(model, current, removals, remove, max_macs)
         scores = CRITERIA[criterion](current, blocks, evidence)
@@ -215,10 +221,6 @@ def prune_blocks(
         removals.append(Removal(blocks[best], scores[best], verify(pruned, current, [blocks[best]])))
         current = pruned
     return current, removals
-
-
-def _protected(block: Block, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for name in (block.name, *block.layers) for pattern in patterns)
 
 
 def _too_few(

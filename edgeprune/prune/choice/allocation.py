@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +15,7 @@ from edgeprune.prune.choice.bundles import Candidate, Plan, names_of
 from edgeprune.prune.choice.criteria import Scores
 from edgeprune.prune.choice.filling import counts_for_limits, counts_for_rate, exchange
 from edgeprune.prune.choice.orders import ORDERS, Ranking
+from edgeprune.recipe.patterns import check_patterns
 
 if TYPE_CHECKING:
     from edgeprune.prune.choice.sensitivity import Curves
@@ -61,7 +60,9 @@ def allocate(
     """
     if how not in ORDERS:
         raise RecipeError(f"There is no allocation {how!r}.", expected=f"one of: {', '.join(ORDERS)}.")
-    _check_patterns(graph, constraints)
+    names = (name for group in graph.groups for name in names_of(group))
+    given = {"protect": constraints.protect, "layer_rates": constraints.layer_rates}
+    check_patterns("filters", given, names, "layer that makes channels")
     while True:
         try:
             return _allocate(scores, how, constraints, Ranking(graph, budget, in_loss, curves))
@@ -113,16 +114,3 @@ def _most_important(graph: Graph, scores: Scores, allocated: Callable[[float], n
     if not found:
         raise refusals[0]
     return max(found, key=lambda keep: sum(float(scores[g.name][keep[g.units]].sum()) for g in graph.groups))
-
-
-def _check_patterns(graph: Graph, constraints: Constraints) -> None:
-    """A pattern that matches nothing is most likely a name that was mistyped."""
-    names = list(dict.fromkeys(name for group in graph.groups for name in names_of(group)))
-    for pattern in (*constraints.protect, *constraints.layer_rates):
-        if not fnmatch.filter(names, pattern):
-            near = difflib.get_close_matches(pattern, names, 6) or names[:6]
-            raise RecipeError(
-                f"The pattern {pattern!r} (protect or layer_rates) matches no layer that makes channels.",
-                expected=f"names or shell patterns of such layers, as {', '.join(near)}.",
-                fix="see `edgeprune inspect MODEL` for the groups of channels and their layers.",
-            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.choice.budget import Constraints
+from edgeprune.recipe.patterns import matches, value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Candidate:
     @classmethod
     def of(cls, graph: Graph, group: Group, scores: np.ndarray, constraints: Constraints) -> Candidate:
         free = group.free
-        if any(matches(group, pattern) for pattern in constraints.protect):
+        if matches(names_of(group), constraints.protect):
             free = free[:0]
-        own = [rate for pattern, rate in constraints.layer_rates.items() if matches(group, pattern)]
+        own = value_of(names_of(group), constraints.layer_rates)
         most = min(len(free), group.size - constraints.min_channels, int(group.size * constraints.max_rate))
         order = free[np.argsort(scores[free], kind="stable")]
-        return cls(group, order, scores, max(most, 0), _step(graph, group, constraints), own[0] if own else None)
+        return cls(group, order, scores, max(most, 0), _step(graph, group, constraints), own)
 
     def own_bundles(self) -> int:
         """The bundles that come nearest to the group's own rate; none where it has none."""
@@ -106,10 +106,6 @@ class Plan:
 def names_of(group: Group) -> tuple[str, ...]:
     """What a pattern may call a group."""
     return (group.name, *group.layers)
-
-
-def matches(group: Group, pattern: str) -> bool:
-    return bool(fnmatch.filter(names_of(group), pattern))
 
 
 def parted(order: Sequence[int], counts: np.ndarray) -> tuple[list[int], list[int]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe.granularity import Weight, parse
+from edgeprune.recipe.patterns import check_patterns, matching
 
 if TYPE_CHECKING:
     import tf_keras
@@ -66,18 +66,9 @@ def selected(model: tf_keras.Model, config: WeightsConfig) -> list[str]:
         RecipeError: a pattern matches no layer, nothing is left, or a layer has no place for the granularity.
     """
     prunable = [layer.name for layer in model.layers if prunable_weights(layer)]
-    for pattern in (*config.include, *config.exclude):
-        if not fnmatch.filter([layer.name for layer in model.layers], pattern):
-            raise RecipeError(
-                f"The pattern {pattern!r} in [weights] matches no layer.",
-                expected=f"shell patterns over layer names such as {', '.join(prunable[:6])}.",
-            )
-    chosen = [
-        name
-        for name in prunable
-        if any(fnmatch.fnmatch(name, p) for p in config.include)
-        and not any(fnmatch.fnmatch(name, p) for p in config.exclude)
-    ]
+    given = {"include": config.include, "exclude": config.exclude}
+    check_patterns("weights", given, (layer.name for layer in model.layers))
+    chosen = matching(prunable, **given)
     if not chosen:
         raise RecipeError(
             "[weights] leaves no layer to prune.",

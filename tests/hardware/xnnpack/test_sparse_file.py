@@ -140,7 +140,7 @@ def test_runtimes(package, version, word, files):
     """What was tried is said; what was not tried is not known; a file built for the path warns about both."""
     runtime = Runtime(package=package, version=version)
     problem = runtime_problem(runtime)
-    assert (word in problem) if word else problem is None
+    assert (word in problem.what) if word else problem is None
     warnings = sparse_path(parse(files[0.8][1].read_bytes()), runtime).warnings
     assert len(warnings) == (1 if word else 0)
 
