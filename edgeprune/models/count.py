@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
-from edgeprune.models.graph import Shape, calls
 from edgeprune.models.macs import UnknownShape, layer_macs
+from edgeprune.models.shapes import Shape, calls
 
 if TYPE_CHECKING:
     import tf_keras

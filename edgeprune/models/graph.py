@@ -1,72 +1,86 @@
-"""The calls of layers in a functional model, nested models opened, each with its shapes."""
+"""A functional model as a graph: its layer calls in order, and who makes and who reads each tensor."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tf_keras
 
-Shape = tuple[int | None, ...]
+# A call: the name of the layer, and the call index, which counts the calls of that layer from 0 in the order of the
+# data. It names the same call in a model and in its copies.
+CallKey = tuple[str, int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """One call of a layer. Shapes are without the batch dimension; ``None`` is an unknown dimension.
+class View:
+    """An index over one functional model. Calls are the ``Node`` objects of tf_keras, those of input layers included.
+
+    It is of the model as it was when the view was made, and knows nothing of other models that use the same layers.
 
     Attributes:
-        inputs: shapes of the Keras tensors among the positional arguments, lists opened; constants are left out.
-        output: shape of the first output.
-        named: shapes of the tensors among the keyword arguments.
-        equation: the first argument when it is a string, as of ``tf.einsum``.
+        calls: every call by its key, each after those that it takes its inputs from.
+        nodes: the same calls, without the keys.
     """
 
-    inputs: tuple[Shape, ...]
-    output: Shape
-    named: Mapping[str, Shape] = dataclasses.field(default_factory=dict)
-    equation: str | None = None
+    def __init__(self, model: tf_keras.Model):
+        self.model = model
+        self.nodes = ordered_nodes(model)
+        self.calls: dict[CallKey, Any] = {}
+        self._uses: dict[str, list[Any]] = {}
+        self._makers: dict[int, Any] = {}
+        self._readers: dict[int, list[Any]] = {}
+        self._ends = {id(tensor) for tensor in model.outputs}
+        for node in self.nodes:
+            uses = self._uses.setdefault(node.layer.name, [])
+            self.calls[node.layer.name, len(uses)] = node
+            uses.append(node)
+            self._makers |= dict.fromkeys(map(id, flat(node.outputs)), node)
+            for tensor in dict.fromkeys(map(id, node.keras_inputs)):
+                self._readers.setdefault(tensor, []).append(node)
+
+    def maker(self, tensor: Any) -> Any:
+        """The call that a tensor of the model is an output of."""
+        return self._makers[id(tensor)]
+
+    def readers(self, tensor: Any) -> list[Any]:
+        """The calls that take a tensor among their arguments, each once, in order."""
+        return self._readers.get(id(tensor), [])
+
+    def uses(self, layer: Any) -> list[Any]:
+        """The calls of a layer of the model, in order."""
+        return self._uses[layer.name]
+
+    def is_end(self, tensor: Any) -> bool:
+        """Whether a tensor is an output of the model."""
+        return id(tensor) in self._ends
+
+    def needed(self, replaced: Mapping[int, Any] | None = None) -> set[int]:
+        """Ids of the calls that the outputs depend on, and of all inputs.
+
+        Args:
+            replaced: id of a tensor → the earlier tensor that takes its place.
+        """
+        found = {id(node) for node in self.nodes if node.is_input}
+        waiting = [*self.model.outputs]
+        while waiting:
+            node = self.maker(final(waiting.pop(), replaced or {}))
+            if id(node) not in found:
+                found.add(id(node))
+                waiting += node.keras_inputs
+        return found
 
 
-def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Iterator[tuple[str, Any, Call]]:
-    """Every call of every layer, in the order of the data, input layers left out.
-
-    A model nested in ``model`` is opened at each place where it is called; its layers are named ``outer/inner``.
-
-    Args:
-        model: a functional or built Sequential model.
-        shapes: of the inputs, one per input, without the batch dimension, where they say more than the model itself
-            (a nested model built for images of any size knows its sizes only from its call).
-
-    Yields:
-        ``(name, layer, call)``; a layer that is called twice comes twice.
-    """
-    graph = with_shapes(model, shapes)
-    for node in ordered_nodes(graph):
-        if node.is_input:
-            continue
-        layer = model.get_layer(node.layer.name)
-        call = call_of(node)
-        if is_graph(layer):
-            yield from ((f"{layer.name}/{name}", *rest) for name, *rest in calls(layer, call.inputs))
-        else:
-            yield layer.name, layer, call
+def final(tensor: Any, replaced: Mapping[int, Any]) -> Any:
+    """What takes the place of a tensor in the end."""
+    while id(tensor) in replaced:
+        tensor = replaced[id(tensor)]
+    return tensor
 
 
 def ordered_nodes(model: tf_keras.Model) -> list[Any]:
     """The calls of a functional model, inputs included, each after those that it takes its inputs from."""
     return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
-
-
-def numbered_nodes(model: tf_keras.Model) -> Iterator[tuple[tuple[str, int], Any]]:
-    """The calls of a functional model in order, each with the name of its layer and its number among the layer's."""
-    numbers: dict[str, int] = {}
-    for node in ordered_nodes(model):
-        number = numbers.get(node.layer.name, 0)
-        numbers[node.layer.name] = number + 1
-        yield (node.layer.name, number), node
 
 
 def flat(structure: Any) -> list[Any]:
@@ -81,48 +95,23 @@ def is_graph(layer: Any) -> bool:
     return bool(getattr(layer, "_is_graph_network", False))
 
 
-def shape_of(tensor: Any) -> Shape:
-    """Shape of a tensor without its batch dimension."""
-    return tuple(tensor.shape)[1:] if tensor.shape.rank else ()
+def is_symbolic(value: Any) -> bool:
+    """Whether a value is a tensor of a tf_keras graph."""
+    from tf_keras.src.engine.keras_tensor import KerasTensor
+
+    return isinstance(value, KerasTensor)
 
 
-def with_shapes(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> tf_keras.Model:
-    """``model``, or a copy built for ``shapes`` where those fill in dimensions that the model leaves open.
+def activation_name(layer: Any) -> str:
+    """The name of the function in ``layer.activation``, of its class if it is a layer; ``linear`` if there is none."""
+    function = getattr(layer, "activation", None)
+    return "linear" if function is None else getattr(function, "__name__", type(function).__name__)
 
-    A model of fixed inputs may compute shapes from the number of samples, ``tf.reshape(x, [tf.shape(x)[0], -1, 8])``:
-    for a batch of one it knows them.
+
+def symbol_of(layer: Any) -> str:
+    """The public name of the TensorFlow function that an operation layer calls, such as ``math.add``.
+
+    Without the prefix ``compat.v1.``, which ``tf.transpose`` and others get from the function that they call in turn.
+    Empty for other layers, and for functions that are not public.
     """
-    import tf_keras
-
-    own = tuple(shape_of(tensor) for tensor in model.inputs)
-    filled = tuple(
-        tuple(given if mine is None else mine for mine, given in zip(ours, theirs, strict=True))
-        for ours, theirs in zip(own, own if shapes is None else shapes, strict=True)
-    )
-    is_open = None not in itertools.chain(*filled) and any(
-        None in shape_of(tensor) for node in ordered_nodes(model) for tensor in flat(node.outputs)
-    )
-    if filled == own and not is_open:
-        return model
-    inputs = [
-        tf_keras.Input(shape, 1 if is_open else None, dtype=tensor.dtype, name=tensor.node.layer.name)
-        for shape, tensor in zip(filled, model.inputs, strict=True)
-    ]
-    return tf_keras.models.clone_model(model, inputs)
-
-
-def call_of(node: Any) -> Call:
-    """What one node of a functional model is called on."""
-    import tensorflow as tf
-
-    def shapes(structure: Any) -> tuple[Shape, ...]:
-        return tuple(shape_of(item) for item in tf.nest.flatten(structure) if hasattr(item, "_keras_history"))
-
-    named = {name: found for name, value in node.call_kwargs.items() if (found := shapes(value))}
-    first = node.call_args[0] if node.call_args else None
-    return Call(
-        inputs=shapes(node.call_args),
-        output=shape_of(tf.nest.flatten(node.outputs)[0]),
-        named={name: found[0] for name, found in named.items()},
-        equation=first if isinstance(first, str) else None,
-    )
+    return (getattr(layer, "symbol", None) or "").removeprefix("compat.v1.")

@@ -20,10 +20,10 @@ from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
 from edgeprune.models.compiled import compile_as, rename_outputs
 from edgeprune.models.flatten import call_layer, copy_input, walk_steps
 from edgeprune.models.formats import subclassed
-from edgeprune.models.graph import flat
+from edgeprune.models.graph import flat, is_symbolic
 from edgeprune.models.keras3_check import check
 from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2
-from edgeprune.models.keras3_emit import Emitter, is_symbolic
+from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.keras3_file import import_keras3, is_keras3
 from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
 from edgeprune.models.walk import Dialect, LayerCall, Names, repeats_a_model, walk

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelError
-from edgeprune.models.graph import flat
-from edgeprune.models.keras3_emit import is_symbolic
-from edgeprune.models.rebuild import rebuild
+from edgeprune.models.graph import CallKey, flat, is_symbolic
+from edgeprune.models.rebuild import copy_weights, rebuild
 from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, refuse_random, tolerance
 from edgeprune.models.walk import Dialect, LayerCall, walk
 
@@ -114,12 +114,14 @@ def _run_in_double(call: LayerCall) -> Any:
 def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
     import tensorflow as tf
 
-    def double_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return tf.nest.map_structure(_doubled, (args, kwargs))
+    make = functools.cache(_layer_in_double)
 
-    made = rebuild(model, _layer_in_double, double_arguments)
-    for old, new in zip(model.layers, made.layers, strict=True):
-        new.set_weights(old.get_weights())
+    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+        args, kwargs = tf.nest.map_structure(_doubled, (args, kwargs))
+        return make(layer)(*args, **kwargs)
+
+    made = rebuild(model, emit, emit_input=lambda layer: _layer_in_double(layer).output)
+    copy_weights(model, made)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from edgeprune.models.graph import is_symbolic
 from edgeprune.models.walk import Names
 
 
@@ -54,10 +55,3 @@ class Emitter:
         if not is_symbolic(value) or value.dtype.name == dtype:
             return value
         return self.op("cast", value, dtype, suffix="cast")
-
-
-def is_symbolic(value: Any) -> bool:
-    """Whether a value is a tensor of a tf_keras graph."""
-    from tf_keras.src.engine.keras_tensor import KerasTensor
-
-    return isinstance(value, KerasTensor)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgeprune.errors import ModelError
-from edgeprune.models.keras3_emit import Emitter, is_symbolic
+from edgeprune.models.graph import is_symbolic
+from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.walk import LayerCall
 
 Rule = Callable[[Emitter, Any, dict[str, Any], str], Any]

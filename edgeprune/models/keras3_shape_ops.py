@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.models.keras3_emit import Emitter, is_symbolic
+from edgeprune.models.graph import is_symbolic
+from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.keras3_ops import channels_last, rule, unsupported, whole_batch
 
 Arguments = dict[str, Any]

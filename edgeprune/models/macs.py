@@ -12,16 +12,17 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from edgeprune.models.graph import Call, Shape, calls, is_graph
+from edgeprune.models.graph import is_graph, symbol_of
+from edgeprune.models.shapes import CallShapes, Shape, calls
 
-Rule = Callable[[Any, Call], "int | None"]
+Rule = Callable[[Any, CallShapes], "int | None"]
 
 
 class UnknownShape(Exception):
     """A dimension that the count needs is not fixed in the model."""
 
 
-def layer_macs(layer: Any, call: Call) -> int | None:
+def layer_macs(layer: Any, call: CallShapes) -> int | None:
     """Multiply-accumulates of one call of ``layer`` on one sample; ``None`` where no rule knows.
 
     The rule is that of the layer's class, or of the nearest base class that has one, so a subclass of ``Conv2D`` counts
@@ -49,51 +50,51 @@ def _weights(*variables: Any) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def _nothing(layer: Any, call: Call) -> int:
+def _nothing(layer: Any, call: CallShapes) -> int:
     return 0
 
 
-def _unknown(layer: Any, call: Call) -> None:
+def _unknown(layer: Any, call: CallShapes) -> None:
     return None
 
 
-def _conv(layer: Any, call: Call) -> int:
+def _conv(layer: Any, call: CallShapes) -> int:
     """Every output position takes the whole kernel once; with groups, the kernel holds the inputs of one group."""
     return _size(call.output) // layer.filters * _weights(layer.kernel)
 
 
-def _conv_transpose(layer: Any, call: Call) -> int:
+def _conv_transpose(layer: Any, call: CallShapes) -> int:
     """Every input position spreads over the whole kernel once; what 'same' padding crops away is computed too."""
     return _size(call.inputs[0]) // layer.kernel.shape[-1] * _weights(layer.kernel)
 
 
-def _depthwise(layer: Any, call: Call) -> int:
+def _depthwise(layer: Any, call: CallShapes) -> int:
     """Every output value takes the kernel of its channel once."""
     return _size(call.output) * math.prod(layer.kernel_size)
 
 
-def _separable(layer: Any, call: Call) -> int:
+def _separable(layer: Any, call: CallShapes) -> int:
     return _size(call.output) // layer.filters * _weights(layer.depthwise_kernel, layer.pointwise_kernel)
 
 
-def _locally_connected(layer: Any, call: Call) -> int:
+def _locally_connected(layer: Any, call: CallShapes) -> int:
     axis = 0 if layer.data_format == "channels_first" else -1
     channels = call.inputs[0][axis]
     return _size(call.output) * math.prod(layer.kernel_size) * _size((channels,))
 
 
-def _dense(layer: Any, call: Call) -> int:
+def _dense(layer: Any, call: CallShapes) -> int:
     return _size(call.inputs[0]) * layer.units
 
 
-def _einsum_dense(layer: Any, call: Call) -> int:
+def _einsum_dense(layer: Any, call: CallShapes) -> int:
     """Every input value meets each kernel index that the input does not have; ``ab,bc->ac``: c."""
     data, kernel = layer.equation.split("->")[0].split(",")
     sizes = zip(kernel.replace("...", ""), layer.kernel.shape, strict=True)
     return _size(call.inputs[0]) * math.prod(size for index, size in sizes if index not in data)
 
 
-def _rnn(layer: Any, call: Call) -> int | None:
+def _rnn(layer: Any, call: CallShapes) -> int | None:
     """Per step, every weight of the input and recurrent kernels once; the gates' elementwise products are left out."""
     cells = getattr(layer.cell, "cells", [layer.cell])
     if layer.time_major or not all(hasattr(cell, "recurrent_kernel") for cell in cells):
@@ -102,28 +103,28 @@ def _rnn(layer: Any, call: Call) -> int | None:
     return steps * sum(_weights(cell.kernel, cell.recurrent_kernel) for cell in cells)
 
 
-def _conv_rnn(layer: Any, call: Call) -> int:
+def _conv_rnn(layer: Any, call: CallShapes) -> int:
     """Per step and position of the state, both kernels once."""
     state = call.output[1:] if layer.return_sequences else call.output
     steps = _size(call.inputs[0][:1])
     return steps * (_size(state) // layer.filters) * _weights(layer.cell.kernel, layer.cell.recurrent_kernel)
 
 
-def _bidirectional(layer: Any, call: Call) -> int | None:
+def _bidirectional(layer: Any, call: CallShapes) -> int | None:
     return _total(layer_macs(direction, call) for direction in (layer.forward_layer, layer.backward_layer))
 
 
-def _time_distributed(layer: Any, call: Call) -> int | None:
+def _time_distributed(layer: Any, call: CallShapes) -> int | None:
     steps = _size(call.inputs[0][:1])
-    once = layer_macs(layer.layer, Call(tuple(shape[1:] for shape in call.inputs), call.output[1:]))
+    once = layer_macs(layer.layer, CallShapes(tuple(shape[1:] for shape in call.inputs), call.output[1:]))
     return None if once is None else steps * once
 
 
-def _wrapper(layer: Any, call: Call) -> int | None:
+def _wrapper(layer: Any, call: CallShapes) -> int | None:
     return layer_macs(layer.layer, call)
 
 
-def _multi_head_attention(layer: Any, call: Call) -> int:
+def _multi_head_attention(layer: Any, call: CallShapes) -> int:
     """Projections of query, key, value and output; scores and weighted sums per head over the attended axes."""
     config = layer.get_config()
     heads, key_dim = config["num_heads"], config["key_dim"]
@@ -141,26 +142,26 @@ def _multi_head_attention(layer: Any, call: Call) -> int:
     return projections + attention + _size(call.output) * heads * value_dim
 
 
-def _attention(layer: Any, call: Call) -> int:
+def _attention(layer: Any, call: CallShapes) -> int:
     """Scores of every query with every key, and the weighted sum of the values (Attention, AdditiveAttention)."""
     query, value, *rest = call.inputs
     key = rest[0] if rest else value
     return _size(query[:-1]) * (_size(key) + _size((key[0], value[-1])))
 
 
-def _dot(layer: Any, call: Call) -> int:
+def _dot(layer: Any, call: CallShapes) -> int:
     axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
     first = call.inputs[0]
     return _size(call.output) * _size((first[axis % (len(first) + 1) - 1],))
 
 
-def _operation(layer: Any, call: Call) -> int | None:
+def _operation(layer: Any, call: CallShapes) -> int | None:
     """A TensorFlow function called on Keras tensors; elementwise ones count nothing."""
-    symbol = layer.get_config()["function"].removeprefix("compat.v1.").split(".")[-1]
+    symbol = symbol_of(layer).split(".")[-1]
     return _OPERATIONS.get(symbol, _unknown if "conv" in symbol else _nothing)(layer, call)
 
 
-def _einsum(layer: Any, call: Call) -> int | None:
+def _einsum(layer: Any, call: CallShapes) -> int | None:
     """Each combination of the indices once, the batch's aside."""
     operands = call.equation.replace(" ", "").split("->")[0].split(",") if call.equation else []
     if len(operands) != len(call.inputs) or len(operands) < 2 or any("." in operand for operand in operands):
@@ -171,7 +172,7 @@ def _einsum(layer: Any, call: Call) -> int | None:
     return _size(tuple(sizes.values()))
 
 
-def _matmul(layer: Any, call: Call) -> int | None:
+def _matmul(layer: Any, call: CallShapes) -> int | None:
     """Every output value takes one row; its length follows from the shapes, transposed or not."""
     if not call.inputs:
         return None

@@ -1,36 +1,53 @@
-"""Build a functional model anew from its layer calls, with some layers, arguments or tensors changed on the way."""
+"""Build a functional model anew from its layer calls: the one way in which models are copied and changed.
+
+What a copy keeps is decided here once: the names of model, layers and inputs, the structure of inputs and outputs,
+types, fixed batch sizes, shared layers, the arguments of every call (``training=False`` among them) and what is
+trainable. Two things are no rebuild: :mod:`edgeprune.models.walk` follows calls into nested models and from one Keras
+to the other, where neither layers nor calls keep their form; ``tf_keras.Model(inputs, outputs)`` over tensors of a
+model is another model of the same layers and weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelError
-from edgeprune.models.graph import flat, ordered_nodes
+from edgeprune.models.graph import CallKey, View, final, flat
+
+if TYPE_CHECKING:
+    import tf_keras
 
 MakeLayer = Callable[[Any], Any]
-ChangeArguments = Callable[[Any, int, Any, Any], tuple[Any, Any]]
+# (layer of the old model, which call of it, args and kwargs with the new tensors) -> outputs, in the old structure
+Emit = Callable[[Any, CallKey, Any, Any], Any]
 
 
 def rebuild(
-    model: Any,
-    make_layer: MakeLayer,
-    change_arguments: ChangeArguments | None = None,
-    name: str | None = None,
+    model: tf_keras.Model,
+    emit: Emit | None = None,
+    *,
+    emit_input: Callable[[Any], Any] | None = None,
     replaced: Mapping[int, Any] | None = None,
-) -> Any:
-    """A new functional model with the same inputs, calls, outputs and names; the weights are not set.
+    drop_idle: bool = False,
+) -> tf_keras.Model:
+    """A new functional model with the inputs, calls, outputs and names of ``model``; the weights are not set.
+
+    A layer under a name of the old model is trainable as far as the old one is; others are what ``emit`` made them.
 
     Args:
-        model: flat functional tf_keras model.
-        make_layer: ``layer -> new layer``, called once per layer, shared ones included.
-        change_arguments: ``(layer, number of its call, args, kwargs) -> (args, kwargs)``, the arguments holding the
-            new tensors.
-        replaced: id of a tensor between layers of ``model`` → the earlier tensor that takes its place. Calls that
-            nothing asks for any more, and layers without calls, are left out.
+        model: functional tf_keras model; models in it are layers like others.
+        emit: makes the outputs of one call. It may call as many layers as it likes, or none and return an argument.
+            None: the same call of a copy of the layer (:func:`with_layers`).
+        emit_input: input layer → what stands for it: a new input, or a tensor made from one. None: a copy.
+        replaced: id of a tensor of ``model`` → the earlier tensor that takes its place. Calls that nothing asks for any
+            more, and layers without calls, are left out.
+        drop_idle: leave out losses and metrics that are layers, instead of refusing them: for a model that is only
+            looked at.
 
     Returns:
-        A ``tf_keras.Model`` that shares nothing with ``model``.
+        A ``tf_keras.Model`` that shares with ``model`` only what ``emit`` lets it share. It is not compiled.
 
     Raises:
         ModelError: the model has losses or metrics as layers, or a layer cannot be made anew.
@@ -38,74 +55,106 @@ def rebuild(
     import tensorflow as tf
     import tf_keras
 
-    made: dict[int, Any] = {}
-    calls: dict[int, int] = {}
+    emit = emit or with_layers(copy_layer)
+    emit_input = emit_input or (lambda layer: copy_layer(layer).output)
+    view = View(model)
+    if not drop_idle:
+        refuse_idle(view)
+    needed = view.needed(replaced)
     tensors: dict[int, Any] = {}
 
     def new_tensor(value: Any) -> Any:
-        return tensors.get(id(_final(value, replaced or {})), value)
+        return tensors.get(id(final(value, replaced or {})), value)
 
-    refuse_idle(model)
-    needed = needed_calls(model, replaced or {})
-    for node in ordered_nodes(model):
+    for key, node in _building_order(view):
         if id(node) not in needed:
             continue
-        layer = node.layer
-        if id(layer) not in made:
-            made[id(layer)] = make_layer(layer)
-        number = calls.get(id(layer), 0)
-        calls[id(layer)] = number + 1
         if node.is_input:
-            outputs = made[id(layer)].output
+            outputs = emit_input(node.layer)
         else:
-            args, kwargs = tf.nest.map_structure(new_tensor, (node.call_args, node.call_kwargs))
-            if change_arguments:
-                args, kwargs = change_arguments(layer, number, args, kwargs)
-            outputs = made[id(layer)](*args, **kwargs)
-        for old, new in zip(flat(node.outputs), flat(outputs), strict=True):
-            tensors[id(old)] = new
-    inputs = tf.nest.map_structure(new_tensor, model._nested_inputs)
-    outputs = tf.nest.map_structure(new_tensor, model._nested_outputs)
-    rebuilt = tf_keras.Model(inputs, outputs, name=name or model.name)
-    rebuilt.trainable = model.trainable
-    # Setting the model's flag sets it for all layers: theirs are their own.
-    for layer in model.layers:
-        if id(layer) in made:
-            _copy_trainable(layer, made[id(layer)])
+            outputs = emit(node.layer, key, *tf.nest.map_structure(new_tensor, (node.call_args, node.call_kwargs)))
+        tensors |= zip(map(id, flat(node.outputs)), flat(outputs), strict=True)
+    inputs = tf.nest.map_structure(lambda old: _source(new_tensor(old)), model._nested_inputs)
+    rebuilt = tf_keras.Model(inputs, tf.nest.map_structure(new_tensor, model._nested_outputs), name=model.name)
+    rebuilt._trainable = model._trainable  # the property would set all layers, too
+    for layer, new in _namesakes(model, rebuilt):
+        _copy_trainable(layer, new)
     return rebuilt
 
 
-def refuse_idle(model: Any) -> None:
+def with_layers(make_layer: MakeLayer) -> Emit:
+    """Every call as it was, of new layers: ``layer -> new layer``, asked once per layer, at its first call."""
+    make = functools.cache(make_layer)
+    return lambda layer, key, args, kwargs: make(layer)(*args, **kwargs)
+
+
+def copy_model(model: tf_keras.Model, wrap: MakeLayer | None = None) -> tf_keras.Model:
+    """A copy with the same weights, which shares none with ``model``.
+
+    Args:
+        wrap: (copy of a layer) → the layer that holds it in its place; its name may differ.
+
+    Raises:
+        ModelError: as :func:`rebuild`.
+    """
+    copies: dict[str, Any] = {}
+
+    def make(layer: Any) -> Any:
+        copies[layer.name] = copy = copy_layer(layer)
+        return wrap(copy) if wrap else copy
+
+    copied = rebuild(model, with_layers(make))
+    for layer in model.layers:
+        if layer.name in copies:
+            copies[layer.name].set_weights(layer.get_weights())
+    return copied
+
+
+def copy_weights(model: tf_keras.Model, copy: tf_keras.Model) -> None:
+    """Give the layers of ``copy`` the weights of those of the same name in ``model``."""
+    for layer, new in _namesakes(model, copy):
+        new.set_weights(layer.get_weights())
+
+
+def _namesakes(model: tf_keras.Model, copy: tf_keras.Model) -> list[tuple[Any, Any]]:
+    new_layers = {layer.name: layer for layer in copy.layers}
+    return [(layer, new_layers[layer.name]) for layer in model.layers if layer.name in new_layers]
+
+
+def refuse_idle(view: View) -> None:
     """Refuse layers that the outputs do not depend on: ``add_loss`` and ``add_metric`` of a functional model."""
-    needed = needed_calls(model, {})
-    idle = [node.layer.name for node in ordered_nodes(model) if id(node) not in needed]
+    needed = view.needed()
+    idle = [node.layer.name for node in view.nodes if id(node) not in needed]
     if idle:
         raise ModelError(
-            f"The model {model.name!r} computes losses or metrics inside (add_loss, add_metric), in the layers "
+            f"The model {view.model.name!r} computes losses or metrics inside (add_loss, add_metric), in the layers "
             f"{', '.join(idle)}.",
             expected="a model whose layers all lead to its outputs",
             fix="build it without them, and name loss and metric in compile() or in the recipe.",
         )
 
 
-def needed_calls(model: Any, replaced: Mapping[int, Any]) -> set[int]:
-    """Ids of the nodes that the outputs depend on, with tensors replaced as in :func:`rebuild`; inputs always."""
-    nodes = ordered_nodes(model)
-    maker = {id(tensor): node for node in nodes for tensor in flat(node.outputs)}
-    needed = {id(node) for node in nodes if node.is_input}
-    waiting = [*model.outputs]
-    while waiting:
-        node = maker[id(_final(waiting.pop(), replaced))]
-        if id(node) not in needed:
-            needed.add(id(node))
-            waiting += node.keras_inputs
-    return needed
+def _building_order(view: View) -> Iterator[tuple[CallKey, Any]]:
+    """The calls in the order of ``model.layers``, as tf_keras builds a model from its config.
+
+    Random initializers are drawn in the order in which layers are built: a seed gives the same weights either way.
+    """
+    place = {layer.name: number for number, layer in enumerate(view.model.layers)}
+    depths = {id(node): depth for depth, nodes in view.model._nodes_by_depth.items() for node in nodes}
+
+    def order(call: tuple[CallKey, Any]) -> tuple[int, int]:
+        (name, _), node = call
+        return -depths[id(node)], place.get(name, -1)  # a Sequential model does not list its input layer
+
+    return iter(sorted(view.calls.items(), key=order))
 
 
-def _final(tensor: Any, replaced: Mapping[int, Any]) -> Any:
-    while id(tensor) in replaced:
-        tensor = replaced[id(tensor)]
-    return tensor
+def _source(tensor: Any) -> Any:
+    """The one input that a tensor is made from."""
+    import tf_keras
+
+    (source,) = tf_keras.utils.get_source_inputs(tensor)
+    return source
 
 
 def copy_layer(layer: Any) -> Any:
@@ -157,5 +206,12 @@ def _cannot_be_made(layer: Any, error: Exception) -> ModelError:
 
 
 def _copy_trainable(layer: Any, new: Any) -> None:
-    for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
+    parts, new_parts = list(layer._flatten_layers()), list(new._flatten_layers())
+    # A layer of another kind, or with its activation split off, has other parts: only the layer itself corresponds.
+    pairs = zip(parts, new_parts, strict=True) if _kinds(parts) == _kinds(new_parts) else [(layer, new)]
+    for old_part, new_part in pairs:
         new_part._trainable = old_part._trainable
+
+
+def _kinds(parts: list[Any]) -> list[type]:
+    return [type(part) for part in parts]

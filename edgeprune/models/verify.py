@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import EdgepruneError, ModelError
-from edgeprune.models.graph import flat, is_graph, ordered_nodes
+from edgeprune.models.graph import flat, is_graph, ordered_nodes, symbol_of
 
 if TYPE_CHECKING:
     import tf_keras
@@ -77,7 +77,7 @@ def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
 
 
 def _moves(layer: Any) -> bool:
-    return type(layer).__name__ in _MOVES or (getattr(layer, "symbol", None) or "").removeprefix("compat.v1.") in _MOVES
+    return type(layer).__name__ in _MOVES or symbol_of(layer) in _MOVES
 
 
 def _divides(layer: Any) -> bool:

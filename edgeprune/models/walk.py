@@ -2,6 +2,8 @@
 
 What differs between the two Kerases is a :class:`Dialect`. Flattening is a walk, and so are the translations from and
 to Keras 3.
+To copy or change a flat model of tf_keras is not one, but :mod:`edgeprune.models.rebuild`: there, every layer and call
+has a counterpart of the same name, which opened models and other Kerases do not give.
 """
 
 from __future__ import annotations

@@ -8,13 +8,12 @@ in Li et al. 2020, arXiv:2007.02491.)
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.models.graph import ordered_nodes
+from edgeprune.models.graph import activation_name
 from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.choice.criteria import Evidence, input_moments
 
@@ -43,13 +42,12 @@ def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence:
     """
     changed = 0
     layers = {layer.name: layer for layer in pruned.layers}
-    calls = collections.Counter(node.layer.name for node in ordered_nodes(graph.model))
     for layer, binding, moments in input_moments(graph, evidence):
         gone = ~keep[binding.vector]
         # Only where the output is a plain sum over input channels, and these are of one tensor.
-        if not gone.any() or type(layer).__name__ not in PLAIN_SUMS or calls[layer.name] > 1:
+        if not gone.any() or type(layer).__name__ not in PLAIN_SUMS or len(graph.view.uses(layer)) > 1:
             continue
-        target = _constant_behind(graph, layer, calls)
+        target = _constant_behind(graph, layer)
         if target is None:
             continue
         kernel = np.moveaxis(layer.weights[binding.weight].numpy(), binding.axis, 0)
@@ -65,24 +63,19 @@ def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence:
     return changed
 
 
-def _constant_behind(graph: Graph, layer: Any, calls: Mapping[str, int]) -> tuple[Any, str, int] | None:
+def _constant_behind(graph: Graph, layer: Any) -> tuple[Any, str, int] | None:
     """Where a constant can be added to the output of a layer: the layer that holds it, its attribute, and the sign."""
     import tf_keras
 
     if layer.bias is not None:
         return layer, "bias", 1
-    nodes = ordered_nodes(graph.model)
-    (made,) = (node.outputs for node in nodes if node.layer is layer)
-    readers = [node.layer for node in nodes if any(tensor is made for tensor in node.keras_inputs)]
-    is_output = any(tensor is made for tensor in graph.model.outputs)
-    if len(readers) != 1 or is_output or calls[readers[0].name] > 1 or not _is_linear(layer):
+    view = graph.view
+    (call,) = view.uses(layer)
+    readers = [node.layer for node in view.readers(call.outputs)]
+    if len(readers) != 1 or view.is_end(call.outputs) or len(view.uses(readers[0])) > 1:
         return None
     is_frozen = isinstance(readers[0], tf_keras.layers.BatchNormalization) and not readers[0].trainable
-    return (readers[0], "moving_mean", -1) if is_frozen else None
-
-
-def _is_linear(layer: Any) -> bool:
-    return getattr(layer.activation, "__name__", "linear") == "linear"
+    return (readers[0], "moving_mean", -1) if is_frozen and activation_name(layer) == "linear" else None
 
 
 def _kept_positions(graph: Graph, layer: Any, variable: Any, keep: np.ndarray, size: int) -> np.ndarray | None:

@@ -105,7 +105,7 @@ def choose(
     curves: MeasureCurves | None = None,
 ) -> np.ndarray:
     """The units that stay: bool [units of the graph]."""
-    refuse_idle(graph.model)
+    refuse_idle(graph.view)
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     chosen = CRITERIA[criterion]

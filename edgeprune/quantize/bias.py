@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.models.graph import ordered_nodes
+from edgeprune.models.graph import View
 
 if TYPE_CHECKING:
     import tf_keras
@@ -38,11 +38,9 @@ def correct_biases(model: tf_keras.Model, samples: Callable[[], Any]) -> list[st
 
     import tf_keras
 
-    targets = [node for node in ordered_nodes(model) if type(node.layer).__name__ in _KERNELS]
-    counts: dict[str, int] = {}
-    for node in targets:
-        counts[node.layer.name] = counts.get(node.layer.name, 0) + 1
-    targets = [node for node in targets if counts[node.layer.name] == 1 and _place(node) is not None]
+    view = View(model)
+    targets = [node for node in view.nodes if type(node.layer).__name__ in _KERNELS]
+    targets = [node for node in targets if len(view.uses(node.layer)) == 1 and _place(view, node) is not None]
     batch = _stack(list(itertools.islice(samples(), SAMPLES)))
     wanted = {}
     for node in targets:
@@ -53,7 +51,7 @@ def correct_biases(model: tf_keras.Model, samples: Callable[[], Any]) -> list[st
         kernel = _kernel(layer)
         kernel.assign(rounded(originals[layer.name], _KERNELS[type(layer).__name__][1]))
         found = _mean(tf_keras.Model(model.inputs, node.outputs), batch, layer)
-        weight, sign = _place(node)  # type: ignore[misc]
+        weight, sign = _place(view, node)  # type: ignore[misc]
         weight.assign(weight.numpy() + sign * (wanted[layer.name] - found))
     for node in targets:
         _kernel(node.layer).assign(originals[node.layer.name])
@@ -72,12 +70,12 @@ def _kernel(layer: Any) -> Any:
     return getattr(layer, _KERNELS[type(layer).__name__][0])
 
 
-def _place(node: Any) -> tuple[Any, int] | None:
+def _place(view: View, node: Any) -> tuple[Any, int] | None:
     """The weight that can take the correction, and its sign; None where there is none."""
     layer = node.layer
     if layer.use_bias:
         return layer.bias, 1
-    following = node.outputs._keras_history.layer.outbound_nodes
+    following = view.readers(node.outputs)
     if len(following) == 1 and type(following[0].layer).__name__ == "BatchNormalization":
         return following[0].layer.moving_mean, -1
     return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.models.graph import ordered_nodes
+from edgeprune.models.graph import View, activation_name
 
 if TYPE_CHECKING:
     import tf_keras
@@ -78,8 +78,8 @@ def equalize(model: tf_keras.Model) -> list[tuple[str, str]]:
 
 def no_pairs(model: tf_keras.Model) -> str:
     """Why equalization changed nothing in a model without pairs, as a warning."""
-    ends = {id(tensor) for tensor in model.outputs}
-    inner = [node.layer for node in ordered_nodes(model) if id(node.outputs) not in ends]
+    view = View(model)
+    inner = [node.layer for node in view.nodes if not view.is_end(node.outputs)]
     blocking = list(dict.fromkeys(layer.name for layer in inner if not _activation_passes(layer)))
     more = f" and {len(blocking) - 3} more" if len(blocking) > 3 else ""
     what = (
@@ -92,30 +92,22 @@ def no_pairs(model: tf_keras.Model) -> str:
 
 def find_pairs(model: tf_keras.Model) -> list[Pair]:
     """The pairs of a functional model: layers called once, with nothing else reading what is between them."""
-    nodes = ordered_nodes(model)
-    readers: dict[int, list[Any]] = {}
-    for node in nodes:
-        for tensor in {id(tensor): tensor for tensor in node.keras_inputs}.values():
-            readers.setdefault(id(tensor), []).append(node)
-    calls: dict[int, int] = {}
-    for node in nodes:
-        calls[id(node.layer)] = calls.get(id(node.layer), 0) + 1
-    outputs = {id(tensor) for tensor in model.outputs}
-    starts = [node for node in nodes if _makes_channels(node.layer) and calls[id(node.layer)] == 1]
-    found = (_follow(node, readers, outputs, calls) for node in starts)
+    view = View(model)
+    starts = [node for node in view.nodes if _makes_channels(node.layer) and len(view.uses(node.layer)) == 1]
+    found = (_follow(node, view) for node in starts)
     return [pair for pair in found if pair is not None]
 
 
-def _follow(start: Any, readers: dict[int, list[Any]], outputs: set[int], calls: dict[int, int]) -> Pair | None:
+def _follow(start: Any, view: View) -> Pair | None:
     norm, node = None, start
     while True:
         tensor = node.outputs
-        following = readers.get(id(tensor), [])
-        if isinstance(tensor, list | tuple) or id(tensor) in outputs or len(following) != 1:
+        following = view.readers(tensor)
+        if isinstance(tensor, list | tuple) or view.is_end(tensor) or len(following) != 1:
             return None
         node = following[0]
         layer, kind = node.layer, type(node.layer).__name__
-        if calls[id(layer)] > 1 and layer.weights:
+        if len(view.uses(layer)) > 1 and layer.weights:
             return None
         if kind in _KERNEL_AXES:
             return Pair(start.layer, norm, layer) if _reads_channels(layer) else None
@@ -129,11 +121,11 @@ def _follow(start: Any, readers: dict[int, list[Any]], outputs: set[int], calls:
 
 def _first(start: Any, node: Any) -> bool:
     """A normalization right behind a linear layer; behind a ReLU its factors are not the layer's."""
-    return node.keras_inputs[0] is start.outputs and _activation(start.layer) == "linear"
+    return node.keras_inputs[0] is start.outputs and activation_name(start.layer) == "linear"
 
 
 def _activation_passes(layer: Any) -> bool:
-    return _is_homogeneous(layer) if type(layer).__name__ == "ReLU" else _activation(layer) in _LINEAR_ACTIVATIONS
+    return _is_homogeneous(layer) if type(layer).__name__ == "ReLU" else activation_name(layer) in _LINEAR_ACTIVATIONS
 
 
 def _is_homogeneous(layer: Any) -> bool:
@@ -141,19 +133,15 @@ def _is_homogeneous(layer: Any) -> bool:
     if kind == "ReLU":
         return layer.max_value is None and not layer.threshold
     if kind == "Activation":
-        return _activation(layer) in _LINEAR_ACTIVATIONS
+        return activation_name(layer) in _LINEAR_ACTIVATIONS
     if kind.startswith("ZeroPadding"):
         return True
     return kind in _HOMOGENEOUS
 
 
-def _activation(layer: Any) -> str:
-    return str(getattr(getattr(layer, "activation", None), "__name__", "linear"))
-
-
 def _makes_channels(layer: Any) -> bool:
     kind = type(layer).__name__
-    return kind in _KERNEL_AXES and _activation(layer) in _LINEAR_ACTIVATIONS and _is_plain(layer)
+    return kind in _KERNEL_AXES and activation_name(layer) in _LINEAR_ACTIVATIONS and _is_plain(layer)
 
 
 def _reads_channels(layer: Any) -> bool:

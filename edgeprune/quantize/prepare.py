@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.graph import CallKey, View, activation_name
+from edgeprune.models.rebuild import copy_layer, rebuild
 from edgeprune.quantize.rules import FUSED_FUNCTIONS, kernel_rule
-from edgeprune.quantize.walk import CallKey, walk
 
 if TYPE_CHECKING:
     import tf_keras
@@ -35,33 +36,24 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
         A new model in inference form; it shares nothing with ``model``.
     """
     if any(type(layer).__name__ == "SeparableConv2D" for layer in model.layers):
-        model = walk(model, _Makers({}).split)
-    prepared = walk(model, _Makers(_foldable(model)).emit)
+        model = rebuild(model, _Makers({}).split)
+    prepared = rebuild(model, _Makers(_foldable(model)).emit)
     prepared.trainable = True
     return prepared
 
 
 def _foldable(model: tf_keras.Model) -> dict[str, Any]:
     """Name of a layer with a kernel → the batch normalization that is folded into it."""
-    from edgeprune.models.graph import ordered_nodes
-
-    nodes = ordered_nodes(model)
-    consumers: dict[int, list[Any]] = {}
-    uses: dict[str, int] = {}
-    for node in nodes:
-        uses[node.layer.name] = uses.get(node.layer.name, 0) + 1
-        for tensor in node.keras_inputs:
-            consumers.setdefault(id(tensor), []).append(node)
-    ends = {id(tensor) for tensor in model.outputs}
+    view = View(model)
     found = {}
-    for node in nodes:
+    for node in view.nodes:
         layer, output = node.layer, node.outputs
-        if kernel_rule(layer) is None or not _is_linear(layer) or uses[layer.name] > 1 or isinstance(output, list):
+        if kernel_rule(layer) is None or not _is_linear(layer) or len(view.uses(layer)) > 1 or isinstance(output, list):
             continue
-        after = consumers.get(id(output), [])
-        if id(output) in ends or len(after) != 1 or not _is_batch_norm(after[0].layer):
+        after = view.readers(output)
+        if view.is_end(output) or len(after) != 1 or not _is_batch_norm(after[0].layer):
             continue
-        if uses[after[0].layer.name] == 1 and _axis(after[0].layer) == len(output.shape) - 1:
+        if len(view.uses(after[0].layer)) == 1 and _axis(after[0].layer) == len(output.shape) - 1:
             found[layer.name] = after[0].layer
     return found
 
@@ -90,8 +82,6 @@ class _Makers:
 
     def copy(self, layer: Any) -> Any:
         """The one copy of a layer, weights and batch normalization included, made on its first call."""
-        from edgeprune.models.rebuild import copy_layer
-
         return self.once(layer.name, lambda: copy_layer(layer), layer.get_weights())
 
     def once(self, name: str, make: Callable[[], Any], weights: list[np.ndarray] | None = None) -> Any:
@@ -108,7 +98,7 @@ class _Makers:
         if norm is not None:
             config["use_bias"] = True
             weights = fold(weights, layer, *affine(norm))
-        after = None if _activation(layer) in ("linear", *FUSED_FUNCTIONS) else layer.activation
+        after = None if activation_name(layer) in ("linear", *FUSED_FUNCTIONS) else layer.activation
         if after is not None:
             config["activation"] = "linear"
         made = self.once(layer.name, lambda: type(layer).from_config(config), weights)
@@ -220,13 +210,8 @@ def _is_batch_norm(layer: Any) -> bool:
     return type(layer).__name__ in ("BatchNormalization", "SyncBatchNormalization")
 
 
-def _activation(layer: Any) -> str:
-    function = getattr(layer, "activation", None)
-    return "linear" if function is None else getattr(function, "__name__", type(function).__name__)
-
-
 def _is_linear(layer: Any) -> bool:
-    return _activation(layer) == "linear"
+    return activation_name(layer) == "linear"
 
 
 def _call_name(name: str, key: CallKey) -> str:

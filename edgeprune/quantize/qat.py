@@ -11,17 +11,19 @@ Ranges of activations start from training samples: from tfmot's -6..6 a short tr
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.graph import CallKey
+from edgeprune.models.rebuild import copy_layer, rebuild
 from edgeprune.quantize.prepare import prepare
 from edgeprune.quantize.quantizers import kernel_config
 from edgeprune.quantize.ranges import Point, observe, rounded
 from edgeprune.quantize.rules import KERNELS, kernel_rule
 from edgeprune.quantize.structure import Structure, check_kept, structures
-from edgeprune.quantize.walk import CallKey, walk
 
 if TYPE_CHECKING:
     import tf_keras
@@ -66,7 +68,7 @@ class Trainee:
         Raises:
             VerificationError: zeros or clusters were lost in training.
         """
-        baked = _rebuild(self.prepared, _copy, self._round)
+        baked = _rebuild(self.prepared, copy_layer, self._round)
         for layer in self.prepared.layers:
             baked.get_layer(layer.name).set_weights(self._weights(layer))
         check_kept(baked, self.kept)
@@ -131,7 +133,7 @@ def _trainee(
     rounders: dict[Point, Any] = {}
 
     def make(layer: Any) -> Any:
-        copy, rule = _copy(layer), kernel_rule(layer)
+        copy, rule = copy_layer(layer), kernel_rule(layer)
         if rule is None:
             return copy
         config = kernel_config(rule, kept.get(layer.name), rounds=limits is not None)
@@ -176,14 +178,15 @@ def refusal(model: tf_keras.Model) -> str | None:
 
 
 def _rebuild(prepared: tf_keras.Model, make: Any, round_one: Any) -> tf_keras.Model:
-    made: dict[str, Any] = {}
+    make_once = functools.cache(make)
 
     def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
-        if layer.name not in made:
-            made[layer.name] = make(layer)
-        return rounded(made[layer.name](*args, **kwargs), key, round_one)
+        return rounded(make_once(layer)(*args, **kwargs), key, round_one)
 
-    return walk(prepared, emit, lambda layer, tensor: round_one((layer.name, 0, 0), tensor))
+    def emit_input(layer: Any) -> Any:
+        return rounded(copy_layer(layer).output, (layer.name, 0), round_one)
+
+    return rebuild(prepared, emit, emit_input=emit_input)
 
 
 def _fill(trained: tf_keras.Model, prepared: tf_keras.Model) -> None:
@@ -197,12 +200,6 @@ def _fill(trained: tf_keras.Model, prepared: tf_keras.Model) -> None:
         wrapper._weight_vars[0][0].assign(kernel)
         if bias:
             wrapper.layer.bias.assign(bias[0])
-
-
-def _copy(layer: Any) -> Any:
-    from edgeprune.models.rebuild import copy_layer
-
-    return copy_layer(layer)
 
 
 def _wrapper_name(layer: Any) -> str:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.quantize.rules import fuses, is_fused, output_range, symbol
-from edgeprune.quantize.walk import CallKey
+from edgeprune.models.graph import CallKey, View, flat, symbol_of
+from edgeprune.quantize.rules import fuses, is_fused, output_range
 
 if TYPE_CHECKING:
     import tf_keras
 
-# A tensor of a model: the call that makes it, and its place among the outputs of that call.
+# A tensor of a model: the name of the layer and the index of the call that make it, and its place among the outputs.
 Point = tuple[str, int, int]
 
 
@@ -26,29 +26,18 @@ def points(model: tf_keras.Model) -> dict[Point, Any]:
     Args:
         model: as :func:`edgeprune.quantize.prepare.prepare` makes it.
     """
-    import tensorflow as tf
-
-    from edgeprune.models.graph import ordered_nodes
-
-    nodes = ordered_nodes(model)
-    consumers: dict[int, list[Any]] = {}
-    for node in nodes:
-        for tensor in node.keras_inputs:
-            consumers.setdefault(id(tensor), []).append(node)
-    ends = {id(tensor) for tensor in model.outputs}
-    inside = _inside_hard_swish(nodes, consumers)
-    calls: dict[str, int] = {}
+    view = View(model)
+    inside = _inside_hard_swish(view)
     found: dict[Point, Any] = {}
-    for node in nodes:
-        layer, number = node.layer, calls.get(node.layer.name, 0)
-        calls[layer.name] = number + 1
+    for key, node in view.calls.items():
+        layer = node.layer
         if not node.is_input and output_range(layer) != "own":
             continue
-        for place, tensor in enumerate(tf.nest.flatten(node.outputs)):
-            after = consumers.get(id(tensor), [])
-            fused = len(after) == 1 and id(tensor) not in ends and fuses(layer) and is_fused(after[0].layer)
+        for place, tensor in enumerate(flat(node.outputs)):
+            after = view.readers(tensor)
+            fused = len(after) == 1 and not view.is_end(tensor) and fuses(layer) and is_fused(after[0].layer)
             if tensor.dtype.is_floating and not fused and id(tensor) not in inside:
-                found[layer.name, number, place] = tensor
+                found[*key, place] = tensor
     return found
 
 
@@ -61,18 +50,17 @@ _HARD_SWISH = (
 )
 
 
-def _inside_hard_swish(nodes: list[Any], consumers: dict[int, list[Any]]) -> set[int]:
+def _inside_hard_swish(view: View) -> set[int]:
     """The tensors (by id) between ``x`` and the product: rounding them would keep the converter from fusing."""
-    makers = {id(node.outputs): node for node in nodes}
     inside: set[int] = set()
-    for node in nodes:
+    for node in view.nodes:
         if type(node.layer).__name__ != "Multiply" or len(node.keras_inputs) != 2:
             continue
         for x, factor in (node.keras_inputs, node.keras_inputs[::-1]):
             chain, tensor = [], factor
             for symbols, constant in _HARD_SWISH:
-                maker = makers.get(id(tensor))
-                if maker is None or not _is_operation(maker, symbols, constant) or len(consumers[id(tensor)]) != 1:
+                maker = view.maker(tensor)
+                if not _is_operation(maker, symbols, constant) or len(view.readers(tensor)) != 1:
                     break
                 chain.append(id(tensor))
                 tensor = maker.keras_inputs[0]
@@ -82,14 +70,12 @@ def _inside_hard_swish(nodes: list[Any], consumers: dict[int, list[Any]]) -> set
 
 
 def _is_operation(node: Any, symbols: set[str], constant: float | None) -> bool:
-    import tensorflow as tf
-
     layer = node.layer
     if type(layer).__name__ == "ReLU":
         return "nn.relu6" in symbols and is_fused(layer) and layer.max_value == 6.0
-    if type(layer).__name__ != "TFOpLambda" or symbol(layer) not in symbols:
+    if symbol_of(layer) not in symbols:
         return False
-    numbers = [value for value in tf.nest.flatten((node.call_args, node.call_kwargs)) if isinstance(value, int | float)]
+    numbers = [value for value in flat((node.call_args, node.call_kwargs)) if isinstance(value, int | float)]
     return constant is None or any(abs(value - constant) < 1e-6 for value in numbers)
 
 
@@ -120,5 +106,5 @@ def rounded(outputs: Any, key: CallKey, round_one: Any) -> Any:
     """``outputs`` of a call with ``round_one(point, tensor)`` in the place of each tensor."""
     import tensorflow as tf
 
-    flat = [round_one((*key, place), tensor) for place, tensor in enumerate(tf.nest.flatten(outputs))]
-    return tf.nest.pack_sequence_as(outputs, flat)
+    tensors = [round_one((*key, place), tensor) for place, tensor in enumerate(flat(outputs))]
+    return tf.nest.pack_sequence_as(outputs, tensors)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from edgeprune.models.graph import activation_name, symbol_of
+
 Range = Literal["own", "same", "fixed"]
 
 
@@ -46,7 +48,7 @@ _SAME = """
 """
 _SAME_OPERATIONS = """
     reshape transpose expand_dims squeeze pad identity stop_gradient slice strided_slice split unstack gather
-    nn.max_pool nn.max_pool2d nn.avg_pool nn.avg_pool2d nn.depth_to_space nn.space_to_depth image.resize compat.v1.pad
+    nn.max_pool nn.max_pool2d nn.avg_pool nn.avg_pool2d nn.depth_to_space nn.space_to_depth image.resize
     __operators__.getitem tile broadcast_to
 """
 _FIXED_FUNCTIONS = {"softmax", "sigmoid", "tanh"}
@@ -72,9 +74,9 @@ def output_range(layer: Any) -> Range:
     """Where the range of a layer's output comes from."""
     kind = type(layer).__name__
     if kind == "TFOpLambda":
-        if symbol(layer) in SAME_OPERATIONS:
+        if symbol_of(layer) in SAME_OPERATIONS:
             return "same"
-        return "fixed" if symbol(layer) in _FIXED_OPERATIONS else "own"
+        return "fixed" if symbol_of(layer) in _FIXED_OPERATIONS else "own"
     if kind in SAME_CLASSES or function_of(layer) == "linear":
         return "same"
     return "fixed" if kind == "Softmax" or function_of(layer) in _FIXED_FUNCTIONS else "own"
@@ -87,30 +89,17 @@ def is_fused(layer: Any) -> bool:
         plain = not float(layer.negative_slope or 0) and not float(layer.threshold or 0)
         return plain and layer.max_value in (None, 6.0)
     if kind == "TFOpLambda":
-        return symbol(layer) in FUSED_OPERATIONS
+        return symbol_of(layer) in FUSED_OPERATIONS
     return function_of(layer) in FUSED_FUNCTIONS
 
 
 def fuses(layer: Any) -> bool:
     """Whether an activation behind the layer is computed inside of its operator."""
     if type(layer).__name__ == "TFOpLambda":
-        return symbol(layer) in FUSING_OPERATIONS
-    return type(layer).__name__ in FUSING_CLASSES and getattr(layer, "activation", None) in (None, _linear())
+        return symbol_of(layer) in FUSING_OPERATIONS
+    return type(layer).__name__ in FUSING_CLASSES and activation_name(layer) == "linear"
 
 
 def function_of(layer: Any) -> str | None:
     """The name of the function of a layer ``Activation``; None for every other layer."""
-    if type(layer).__name__ != "Activation":
-        return None
-    return getattr(layer.activation, "__name__", type(layer.activation).__name__)
-
-
-def symbol(layer: Any) -> str:
-    """The TensorFlow symbol of a ``TFOpLambda``."""
-    return layer.symbol or ""
-
-
-def _linear() -> Any:
-    import tf_keras
-
-    return tf_keras.activations.linear
+    return activation_name(layer) if type(layer).__name__ == "Activation" else None

@@ -79,6 +79,16 @@ def test_a_capped_relu_ends_a_pair():
     assert find_pairs(tf_keras.Model(inputs, [x, layers().Dense(2)(x)])) == []
 
 
+def test_an_activation_that_is_a_layer_ends_a_pair():
+    """A convolution whose activation is a capped ReLU object makes no channels that could be scaled."""
+    import tf_keras
+
+    inputs = layers().Input([4, 4, 2])
+    x = layers().Conv2D(3, 1, activation=layers().ReLU(6.0), name="capped")(inputs)
+    model = tf_keras.Model(inputs, layers().Conv2D(2, 1, name="reader")(x))
+    assert find_pairs(model) == []
+
+
 def test_a_model_without_pairs_says_what_is_in_the_way():
     """Capped activations are named; where there are none, the warning says what a pair is."""
     import tf_keras

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import ModelError
-from edgeprune.models.graph import call_of, flat, numbered_nodes, with_shapes
+from edgeprune.models.graph import View, flat
 from edgeprune.models.macs import UnknownShape, layer_macs
+from edgeprune.models.shapes import call_shapes, with_shapes
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes, Binding, Graph, Group, LayerPlan, Member, Term
 from edgeprune.prune.channels.rules import apply_rule
@@ -35,10 +36,10 @@ def analyse(model: tf_keras.Model) -> Graph:
     """
     graph = Graph(model)
     axes, shapes = graph.axes, dict[int, tuple[int | None, ...]]()
-    twins = dict(numbered_nodes(with_shapes(model)))  # the same calls, whose shapes may be better known
-    for key, node in numbered_nodes(model):
-        outputs = flat(node.outputs)
-        shapes.update(zip(map(id, outputs), map(_shape, flat(twins[key].outputs)), strict=True))
+    twins = View(with_shapes(model)).calls  # the same calls, whose shapes may be better known
+    for key, node in graph.view.calls.items():
+        outputs, twin = flat(node.outputs), twins.get(key, node)  # losses have none
+        shapes.update(zip(map(id, outputs), map(_shape, flat(twin.outputs)), strict=True))
         if node.is_input:
             axes.update({id(tensor): (None,) * (len(tensor.shape) - 1) for tensor in outputs})
             continue
@@ -56,7 +57,7 @@ def analyse(model: tf_keras.Model) -> Graph:
         counted = len(graph.macs)
         found = apply_rule(call)
         if len(graph.macs) == counted:
-            call.count_macs(fixed_macs(twins[key]))
+            call.count_macs(fixed_macs(twin))
         for tensor, tensor_axes in zip(outputs, found, strict=True):
             _check(call, shapes[id(tensor)], tensor_axes)
             axes[id(tensor)] = tensor_axes
@@ -71,7 +72,7 @@ def analyse(model: tf_keras.Model) -> Graph:
 def fixed_macs(node: Any) -> float:
     """MACs of a call whose rule counts none: they stay, whatever is removed."""
     try:
-        return float(layer_macs(node.layer, call_of(node)) or 0)
+        return float(layer_macs(node.layer, call_shapes(node)) or 0)
     except UnknownShape:
         return 0.0
 

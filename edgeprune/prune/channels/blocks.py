@@ -15,8 +15,8 @@ import numpy as np
 
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.count import count
-from edgeprune.models.graph import ordered_nodes
-from edgeprune.models.rebuild import copy_layer, needed_calls, rebuild
+from edgeprune.models.graph import View, ordered_nodes, symbol_of
+from edgeprune.models.rebuild import copy_weights, rebuild
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import fixed_macs
 from edgeprune.recipe.patterns import check_patterns, matches
@@ -78,19 +78,19 @@ def find_blocks(model: tf_keras.Model) -> tuple[Block, ...]:
     A chain starts at a layer with a kernel and ends where the shape is that of its input again, with the normalization
     and activation behind the layer. A block that makes an output of the model stays, so outputs keep their names.
     """
-    view = _View(model)
-    residual = [block for node in view.nodes for block in view.residuals(node)]
+    view = View(model)
+    nodes = [node for node in view.nodes if not node.is_input]
+    residual = [block for node in nodes for block in _residuals(view, node)]
     branches = {(id(block.entry), id(block.silenced)) for block in residual}
-    chains = [block for node in view.nodes for block in view.chains(node)]
+    chains = [block for node in nodes for block in _chains(view, node)]
     return (*residual, *(chain for chain in chains if (id(chain.entry), id(chain.exit)) not in branches))
 
 
 def bypass(model: tf_keras.Model, blocks: Sequence[Block]) -> tf_keras.Model:
     """A new model without ``blocks`` (of ``model``); the other layers keep names, weights and dtype policies."""
     replaced = {id(block.exit): block.entry for block in blocks}
-    pruned = rebuild(model, copy_layer, replaced=replaced)
-    for layer in pruned.layers:
-        layer.set_weights(model.get_layer(layer.name).get_weights())
+    pruned = rebuild(model, replaced=replaced)
+    copy_weights(model, pruned)
     return pruned
 
 
@@ -236,80 +236,73 @@ def _too_few(
     )
 
 
-class _View:
-    """A model's calls, and who makes and who takes each tensor."""
-
-    def __init__(self, model: tf_keras.Model):
-        self.model = model
-        self.nodes = [node for node in ordered_nodes(model) if not node.is_input]
-        self.maker = {
-            id(node.outputs): node for node in self.nodes if not isinstance(node.outputs, list | tuple | dict)
-        }
-        self.takers: dict[int, list[Any]] = {}
-        for node in self.nodes:
-            for tensor in node.keras_inputs:
-                self.takers.setdefault(id(tensor), []).append(node)
-        self.outputs = {id(tensor) for tensor in model.outputs}
-
-    def residuals(self, node: Any) -> Iterable[Block]:
-        """The residual block that ends in this call, if it is one."""
-        if not _is_addition(node) or len(node.keras_inputs) != 2 or id(node.outputs) in self.outputs:
+def _residuals(view: View, node: Any) -> Iterable[Block]:
+    """The residual block that ends in this call, if it is one."""
+    if not _is_addition(node) or len(node.keras_inputs) != 2 or view.is_end(node.outputs):
+        return
+    for entry, branch in (node.keras_inputs, node.keras_inputs[::-1]):
+        if _alike(entry, node.outputs) and _is_branch(view, entry, branch, node):
+            yield _block(view, node.layer.name, "residual", entry, node.outputs, branch)
             return
-        for entry, branch in (node.keras_inputs, node.keras_inputs[::-1]):
-            if _alike(entry, node.outputs) and self._is_branch(entry, branch, node):
-                yield self._block(node.layer.name, "residual", entry, node.outputs, branch)
-                return
 
-    def _is_branch(self, entry: Any, branch: Any, addition: Any) -> bool:
-        """Whether the calls behind ``branch`` see ``entry`` alone, and feed nothing but the addition."""
-        inside: dict[int, Any] = {}
-        waiting = [branch]
-        while waiting:
-            tensor = waiting.pop()
-            if tensor is entry:
-                continue
-            node = self.maker.get(id(tensor))
-            if node is None or id(tensor) in self.outputs:
-                return False
-            if id(node) not in inside:
-                inside[id(node)] = node
-                waiting += node.keras_inputs
-        allowed = {*inside, id(addition)}
-        takers = [taker for node in inside.values() for taker in self.takers[id(node.outputs)]]
-        heavy = any(_has_kernel(node.layer) for node in inside.values())
-        return heavy and all(id(taker) in allowed for taker in takers)
 
-    def chains(self, start: Any) -> Iterable[Block]:
-        """The shortest chain from this call on, with what follows its last layer that has a kernel."""
-        if not _has_kernel(start.layer) or not self._is_link(start):
-            return
-        entry, end, node = start.keras_inputs[0], None, start
-        while True:
-            if _alike(entry, node.outputs) and id(node.outputs) not in self.outputs:
-                end = node.outputs
-            takers = self.takers.get(id(node.outputs), [])
-            if len(takers) != 1 or id(node.outputs) in self.outputs or not self._is_link(takers[0]):
-                break
-            node = takers[0]
-            if end is not None and _has_kernel(node.layer):
-                break
-        if end is not None:
-            yield self._block(start.layer.name, "chain", entry, end, end)
+def _is_branch(view: View, entry: Any, branch: Any, addition: Any) -> bool:
+    """Whether the calls behind ``branch`` see ``entry`` alone, and feed nothing but the addition."""
+    inside: dict[int, Any] = {}
+    waiting = [branch]
+    while waiting:
+        tensor = waiting.pop()
+        if tensor is entry:
+            continue
+        node = view.maker(tensor)
+        if not _makes_one(node) or view.is_end(tensor):
+            return False
+        if id(node) not in inside:
+            inside[id(node)] = node
+            waiting += node.keras_inputs
+    allowed = {*inside, id(addition)}
+    readers = [reader for node in inside.values() for reader in view.readers(node.outputs)]
+    heavy = any(_has_kernel(node.layer) for node in inside.values())
+    return heavy and all(id(reader) in allowed for reader in readers)
 
-    def _is_link(self, node: Any) -> bool:
-        return len(node.keras_inputs) == 1 and id(node.outputs) in self.maker
 
-    def _block(self, name: str, kind: Any, entry: Any, exit: Any, silenced: Any) -> Block:
-        needed = needed_calls(self.model, {id(exit): entry})
-        gone = [node for node in self.nodes if id(node) not in needed]
-        left = {node.layer.name for node in self.nodes if id(node) in needed}
-        names = dict.fromkeys(node.layer.name for node in gone if node.layer.name not in left)
-        return Block(name, kind, entry, exit, silenced, tuple(names), int(sum(map(fixed_macs, gone))))
+def _chains(view: View, start: Any) -> Iterable[Block]:
+    """The shortest chain from this call on, with what follows its last layer that has a kernel."""
+    if not _has_kernel(start.layer) or not _is_link(start):
+        return
+    entry, end, node = start.keras_inputs[0], None, start
+    while True:
+        if _alike(entry, node.outputs) and not view.is_end(node.outputs):
+            end = node.outputs
+        readers = view.readers(node.outputs)
+        if len(readers) != 1 or view.is_end(node.outputs) or not _is_link(readers[0]):
+            break
+        node = readers[0]
+        if end is not None and _has_kernel(node.layer):
+            break
+    if end is not None:
+        yield _block(view, start.layer.name, "chain", entry, end, end)
+
+
+def _is_link(node: Any) -> bool:
+    return len(node.keras_inputs) == 1 and _makes_one(node)
+
+
+def _makes_one(node: Any) -> bool:
+    """Whether a call takes one tensor or more and makes one."""
+    return not node.is_input and not isinstance(node.outputs, list | tuple | dict)
+
+
+def _block(view: View, name: str, kind: Any, entry: Any, exit: Any, silenced: Any) -> Block:
+    needed = view.needed({id(exit): entry})
+    gone = [node for node in view.nodes if id(node) not in needed]
+    left = {node.layer.name for node in view.nodes if id(node) in needed}
+    names = dict.fromkeys(node.layer.name for node in gone if node.layer.name not in left)
+    return Block(name, kind, entry, exit, silenced, tuple(names), int(sum(map(fixed_macs, gone))))
 
 
 def _is_addition(node: Any) -> bool:
-    kind = type(node.layer).__name__
-    return kind == "Add" or (kind == "TFOpLambda" and (node.layer.symbol or "").removeprefix("compat.v1.") in ADDITIONS)
+    return type(node.layer).__name__ == "Add" or symbol_of(node.layer) in ADDITIONS
 
 
 def _has_kernel(layer: Any) -> bool:

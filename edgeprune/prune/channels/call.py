@@ -27,7 +27,7 @@ class Call:
     layer: Any
     owner: Any
     node: Any
-    node_index: int
+    call_index: int
     inputs: list[Axes]
     input_shapes: list[tuple[int | None, ...]]
     output_shapes: list[tuple[int | None, ...]]
@@ -87,11 +87,11 @@ class Call:
     def mask(self, tensor: int, axis: int, vector: Vector | None) -> None:
         """The call sums over ``axis`` of input number ``tensor`` without weights: the oracle zeroes it there."""
         if vector is not None:
-            self.graph.masks.setdefault((self.name, self.node_index), []).append((tensor, axis, vector))
+            self.graph.masks.setdefault((self.name, self.call_index), []).append((tensor, axis, vector))
 
     def edit(self, *edits: Edit) -> None:
         """Constants among the call's arguments change with the units."""
-        self.graph.edits.setdefault((self.name, self.node_index), []).extend(edits)
+        self.graph.edits.setdefault((self.name, self.call_index), []).extend(edits)
 
     def count_macs(self, coefficient: float, *vectors: Vector | int | None) -> None:
         """Count ``coefficient`` × (positions of each vector) multiply-accumulates; an int stands for a fixed length."""

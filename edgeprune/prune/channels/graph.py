@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeprune.models.graph import CallKey, View
 from edgeprune.prune.channels.units import Units, Vector
 
 if TYPE_CHECKING:
@@ -122,13 +123,13 @@ class Graph:
     """What the walk found out about a model. Vectors hold representatives once the walk is over.
 
     Attributes:
-        model: flat functional tf_keras model.
+        model: flat functional tf_keras model; ``view``: its calls.
         units: everything that can be removed; a *vector* is an int array of their numbers, one per channel.
         sharing: layer → another layer that holds the same weights.
         layers: layer → how its weights and config follow the units.
-        edits: (layer, number of its call) → arguments of the call that shrink with the units.
+        edits: call → arguments of the call that shrink with the units.
         macs, params: terms whose sums are the model's multiply-accumulates and weights.
-        masks: (layer, number of its call) → (input tensor, its axis, vector): where the oracle zeroes.
+        masks: call → (input tensor, its axis, vector): where the oracle zeroes.
         axes: id of a tensor between layers → a vector, or None, for each axis but the batch.
         producers: (name of the group to be, layer, vector) of all weights that make channels.
         produced: (layer, key in its config) → the vector it makes; the same at every call of a shared layer.
@@ -138,13 +139,14 @@ class Graph:
 
     def __init__(self, model: tf_keras.Model):
         self.model = model
+        self.view = View(model)
         self.units = Units()
         self.sharing = _sharing(model)
         self.layers: dict[str, LayerPlan] = {layer.name: LayerPlan() for layer in model.layers}
-        self.edits: dict[tuple[str, int], list[Edit]] = {}
+        self.edits: dict[CallKey, list[Edit]] = {}
         self.macs: list[Term] = []
         self.params: list[Term] = []
-        self.masks: dict[tuple[str, int], list[tuple[int, int, Vector]]] = {}
+        self.masks: dict[CallKey, list[tuple[int, int, Vector]]] = {}
         self.axes: dict[int, Axes] = {}  # by the id of the tensor between layers
         self.producers: list[tuple[str, str, Vector]] = []
         self.produced: dict[tuple[str, str], Vector] = {}

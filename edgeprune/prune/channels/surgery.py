@@ -6,6 +6,7 @@ The oracle is :func:`mask`: the model as it was, in which the removed channels a
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgeprune.errors import VerificationError
 from edgeprune.models.compiled import compile_like
-from edgeprune.models.graph import flat
+from edgeprune.models.graph import CallKey, flat, is_symbolic
 from edgeprune.models.rebuild import config_of, copy_layer, make_like, rebuild
 from edgeprune.models.verify import largest_difference, refuse_random, tolerance
 from edgeprune.models.verify import random_inputs as flat_random_inputs
@@ -43,15 +44,17 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
             _set(config, path, graph.count(vector, keep))
         return make_like(layer, config)
 
-    def change_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        structure = [list(args), dict(kwargs)]
-        for edit in graph.edits.get((layer.name, number), []):
+    make = functools.cache(make_layer)
+
+    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+        structure: list[Any] = [list(args), dict(kwargs)]
+        for edit in graph.edits.get(key, []):
             # A count may be written in another way, such as a bound that counts from the end: it is always set.
             if edit.kind == "count" or not keep[edit.vector].all():
                 _apply(structure, edit, keep)
-        return tuple(structure[0]), structure[1]
+        return make(layer)(*structure[0], **structure[1])
 
-    pruned = rebuild(graph.model, make_layer, change_arguments)
+    pruned = rebuild(graph.model, emit)
     new_layers = {layer.name: layer for layer in pruned.layers}
     for layer in graph.model.layers:
         new_layers[layer.name].set_weights(_sliced(layer, graph.layers[layer.name], keep))
@@ -66,11 +69,13 @@ def mask(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
     weights get a :class:`~edgeprune.prune.channels.masking.ChannelMask` in front.
     """
 
-    def change_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        rows = graph.masks.get((layer.name, number), [])
-        return _mask_inputs(layer.name, number, (args, kwargs), rows, keep)
+    make = functools.cache(copy_layer)
 
-    masked = rebuild(graph.model, copy_layer, change_arguments)
+    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+        args, kwargs = _mask_inputs(key, (args, kwargs), graph.masks.get(key, []), keep)
+        return make(layer)(*args, **kwargs)
+
+    masked = rebuild(graph.model, emit)
     new_layers = {layer.name: layer for layer in masked.layers}
     for layer in graph.model.layers:
         weights = layer.get_weights()
@@ -184,20 +189,20 @@ def _apply(structure: Any, edit: Edit, keep: np.ndarray) -> None:
         structure[key] = np.compress(stays, np.asarray(structure[key]), axis=edit.axis)
 
 
-def mask_name(layer: str, call: int, position: int, axis: int) -> str:
+def mask_name(layer: str, call_index: int, position: int, axis: int) -> str:
     """The name of the mask before a call of a layer: on ``axis`` of its input number ``position``."""
-    return f"{layer}_{call}_{position}_{axis}_mask"
+    return f"{layer}_{call_index}_{position}_{axis}_mask"
 
 
-def _mask_inputs(name: str, number: int, arguments: Any, rows: list[Any], keep: np.ndarray) -> Any:
+def _mask_inputs(key: CallKey, arguments: Any, rows: list[Any], keep: np.ndarray) -> Any:
     import tensorflow as tf
 
     values = tf.nest.flatten(arguments)
-    tensors = [i for i, value in enumerate(values) if hasattr(value, "_keras_history")]
+    tensors = [i for i, value in enumerate(values) if is_symbolic(value)]
     for position, axis, vector in rows:
         place = tensors[position]
         rank = len(values[place].shape) - 1
-        label = mask_name(name, number, position, axis)
+        label = mask_name(*key, position, axis)
         layer = ChannelMask(keep[vector].tolist(), axis % rank, name=label, autocast=False)  # of any type
         values[place] = layer(values[place])
     return tf.nest.pack_sequence_as(arguments, values)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.models.graph import ordered_nodes
 from edgeprune.prune.channels.graph import Binding, Graph
 
 if TYPE_CHECKING:
@@ -310,7 +309,7 @@ def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Any, Bindi
 
 def _taps(graph: Graph) -> Iterator[tuple[Any, Binding, Any]]:
     """Each call of a layer with each binding that reads the last axis of a tensor, and that tensor."""
-    for node in ordered_nodes(graph.model):
+    for node in graph.view.nodes:
         for binding in graph.layers[node.layer.name].bindings:
             if binding.role != "consumed":
                 continue

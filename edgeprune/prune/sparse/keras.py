@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.hardware.xnnpack.sparse_inference import Analysis, Kind, Node, Padding, analyse, same_padding
+from edgeprune.models.graph import View, activation_name, flat, symbol_of
 
 if TYPE_CHECKING:
     import tf_keras
@@ -44,21 +45,17 @@ def analyse_model(model: tf_keras.Model) -> Analysis:
 
 def describe(model: tf_keras.Model) -> tuple[list[Node], set[int]]:
     """The nodes of a flat functional model in the order of the data, and the values that it returns."""
-    import tensorflow as tf
-
-    from edgeprune.models.graph import ordered_nodes
-
+    view = View(model)
     values: dict[int, int] = {}  # of a tensor; several tensors can be one value
-    consumers = _consumers(model)
     folding: set[int] = set()  # values that come straight from a convolution
     nodes: list[Node] = []
-    for call in ordered_nodes(model):
-        outputs = tf.nest.flatten(call.outputs)
-        inputs = tuple(values[id(tensor)] for tensor in tf.nest.flatten(call.keras_inputs) if id(tensor) in values)
+    for call in view.nodes:
+        outputs = flat(call.outputs)
+        inputs = tuple(values[id(tensor)] for tensor in call.keras_inputs)
         kind = _kind(call.layer)
         folded = type(call.layer).__name__ == "BatchNormalization" and inputs and inputs[0] in folding
-        alone = not call.is_input and all(consumers[id(tensor)] == 1 for tensor in tf.nest.flatten(call.keras_inputs))
-        if not call.is_input and (kind == "identity" or (folded and alone)):
+        alone = all(len(view.readers(tensor)) == 1 and not view.is_end(tensor) for tensor in call.keras_inputs)
+        if kind == "identity" or (folded and alone):
             values.update({id(tensor): inputs[0] for tensor in outputs})
             continue
         numbers = tuple(len(values) + number for number in range(len(outputs)))
@@ -68,29 +65,14 @@ def describe(model: tf_keras.Model) -> tuple[list[Node], set[int]]:
         nodes.append(_node(call, kind, inputs, numbers))
         if nodes[-1].kind in ("convolution", "depthwise"):
             folding.update(numbers)
-    return nodes, {values[id(tensor)] for tensor in tf.nest.flatten(model.outputs)}
-
-
-def _consumers(model: tf_keras.Model) -> dict[int, int]:
-    import tensorflow as tf
-
-    from edgeprune.models.graph import ordered_nodes
-
-    calls = ordered_nodes(model)
-    counts = {id(tensor): 0 for call in calls for tensor in tf.nest.flatten(call.outputs)}
-    for call in calls:
-        for tensor in tf.nest.flatten(call.keras_inputs) if not call.is_input else []:
-            counts[id(tensor)] += 1
-    for tensor in tf.nest.flatten(model.outputs):
-        counts[id(tensor)] += 1
-    return counts
+    return nodes, {values[id(tensor)] for tensor in model.outputs}
 
 
 # -- what a layer is -------------------------------------------------------------------------------------------------
 
 
 def _activation(layer: Any) -> str:
-    name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
+    name = activation_name(layer)
     return "identity" if name == "linear" else "elementwise" if name in _UNARY else "other"
 
 
@@ -105,7 +87,7 @@ _KINDS: dict[str, Callable[[Any], str]] = {
     "GlobalAveragePooling2D": _channels_last("mean"),
     "UpSampling2D": lambda layer: "resize" if layer.interpolation == "bilinear" else "other",
     "Activation": _activation,
-    "TFOpLambda": lambda layer: _FUNCTIONS.get(layer.symbol, "other"),
+    "TFOpLambda": lambda layer: _FUNCTIONS.get(symbol_of(layer), "other"),
     "Dense": lambda layer: "dense",
     **{
         name: lambda layer: "elementwise"
@@ -121,18 +103,14 @@ def _kind(layer: Any) -> str:
 
 
 def _node(call: Any, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Node:
-    import tensorflow as tf
-
     layer = call.layer
-    first = tf.nest.flatten(call.outputs)[0]
+    first = flat(call.outputs)[0]
     node = Node(layer.name, type(layer).__name__, kind, inputs, outputs, rank=len(first.shape))  # type: ignore[arg-type]
     details = _DETAILS.get(kind)
     return dataclasses.replace(node, **details(layer, call)) if details else node
 
 
 def _kernel(layer: Any, call: Any) -> dict[str, Any]:
-    import tensorflow as tf
-
     kernel = layer.get_weights()[0]
     height, width = layer.kernel_size
     dilation = tuple(layer.dilation_rate)
@@ -142,10 +120,10 @@ def _kernel(layer: Any, call: Any) -> dict[str, Any]:
         "strides": tuple(layer.strides),
         "dilation": dilation,
         "padding": _padding(layer, dilation),
-        "channels": tf.nest.flatten(call.keras_inputs)[0].shape[-1],
+        "channels": call.keras_inputs[0].shape[-1],
         "weights": kernel.size,
         "zeros": kernel.size - int(np.count_nonzero(kernel)),
-        "activation": getattr(layer.activation, "__name__", "") if activation == "other" else "",
+        "activation": activation_name(layer) if activation == "other" else "",
     }
 
 

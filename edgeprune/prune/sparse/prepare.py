@@ -10,10 +10,13 @@ Batch normalization and activations need nothing: conversion folds them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelError
 from edgeprune.hardware.xnnpack.sparse_inference import Analysis, Problem, Verdict
+from edgeprune.models.graph import CallKey, View
+from edgeprune.models.rebuild import copy_layer, copy_weights, make_like, rebuild
 from edgeprune.prune.sparse.keras import analyse_model
 
 if TYPE_CHECKING:
@@ -41,13 +44,10 @@ def prepare(model: tf_keras.Model) -> Prepared:
     Args:
         model: flat functional tf_keras model.
     """
-    from edgeprune.models.graph import ordered_nodes
-    from edgeprune.models.rebuild import copy_layer, make_like, rebuild
-
     pools = _whole_image_pools(model)
     wanted = {v.node.name for v in analyse_model(model).verdicts if v.problem and v.problem.rule == "symmetric"}
-    before = {call.layer.name: call.parent_nodes for call in ordered_nodes(model) if not call.is_input}
-    plan = {name: step for name in wanted if (step := _step(model, model.get_layer(name), before[name]))}
+    view = View(model)
+    plan = {name: step for name in wanted if (step := _step(view, model.get_layer(name)))}
     configs = {layer: {"padding": value} for _, layer, value in plan.values()}
     pads = {name: side for name, (side, layer, _) in plan.items() if layer == name}
 
@@ -58,18 +58,15 @@ def prepare(model: tf_keras.Model) -> Prepared:
             return copy_layer(layer)
         return make_like(layer, {**layer.get_config(), **configs[layer.name]})
 
-    def change_arguments(layer: Any, number: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        import tf_keras
+    make = functools.cache(make_layer)
 
-        if layer.name not in pads:
-            return args, kwargs
-        name = f"{layer.name}_symmetric_pad"
-        pad = tf_keras.layers.ZeroPadding2D(pads[layer.name], name=name if number == 0 else f"{name}_{number}")
-        return (pad(args[0]), *args[1:]), kwargs
+    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+        if layer.name in pads:
+            args = (_padded(args[0], pads[layer.name], key), *args[1:])
+        return make(layer)(*args, **kwargs)
 
-    rebuilt = rebuild(model, make_layer, change_arguments)
-    for layer in model.layers:
-        rebuilt.get_layer(layer.name).set_weights(layer.get_weights())
+    rebuilt = rebuild(model, emit)
+    copy_weights(model, rebuilt)
     changed = {name: f"padded by {plan[name][0]} on each side" for name in sorted(plan)}
     changed |= dict.fromkeys(sorted(pools), "made a global average pooling")
     return Prepared(rebuilt, changed, analyse_model(rebuilt))
@@ -95,7 +92,15 @@ def _global_pool(layer: Any) -> Any:
     return tf_keras.layers.GlobalAveragePooling2D(keepdims=True, name=layer.name)
 
 
-def _step(model: tf_keras.Model, layer: Any, parents: Any) -> tuple[int, str, Any] | None:
+def _padded(image: Any, side: int, key: CallKey) -> Any:
+    import tf_keras
+
+    name, index = key
+    label = f"{name}_symmetric_pad{f'_{index}' if index else ''}"
+    return tf_keras.layers.ZeroPadding2D(side, name=label)(image)
+
+
+def _step(view: View, layer: Any) -> tuple[int, str, Any] | None:
     """How to pad a layer symmetrically: (pixels on each side, layer that changes, its new padding), or None.
 
     None where the output would get another shape.
@@ -105,10 +110,13 @@ def _step(model: tf_keras.Model, layer: Any, parents: Any) -> tuple[int, str, An
         return None
     if layer.padding == "same":
         return side, layer.name, "valid"
-    before: Any = parents[0].layer if parents else None
-    if type(before).__name__ != "ZeroPadding2D" or len(before.outbound_nodes) != 1:
+    image = view.uses(layer)[-1].keras_inputs[0]
+    before = view.maker(image).layer
+    if type(before).__name__ != "ZeroPadding2D" or len(view.uses(before)) > 1:
         return None
-    size = model.get_layer(before.name).input_shape[1:3]
+    if len(view.readers(image)) > 1 or view.is_end(image):
+        return None
+    size = before.input_shape[1:3]
     for length, kernel, stride, pad in zip(size, layer.kernel_size, layer.strides, before.padding, strict=True):
         if length is None or (length + sum(pad) - kernel) // stride != (length + 2 * side - kernel) // stride:
             return None

@@ -86,25 +86,3 @@ def _check_layouts(model: tf_keras.Model, names: list[str], config: WeightsConfi
             expected=f"layers of the classes {', '.join(OUTPUT_AXIS)}.",
             fix="name them in [weights] exclude, or prune single weights.",
         )
-
-
-def copy_model(model: tf_keras.Model, replace: Any = None) -> tf_keras.Model:
-    """A model that shares no weights with ``model``.
-
-    Args:
-        replace: (fresh copy of a layer) → the layer to take in its place; its name may differ.
-    """
-    import tf_keras
-
-    made: dict[str, Any] = {}
-
-    def clone(layer: Any) -> Any:
-        copy = layer.__class__.from_config(layer.get_config())
-        made[layer.name] = copy
-        return replace(copy) if replace else copy
-
-    copied = tf_keras.models.clone_model(model, clone_function=clone)
-    for layer in model.layers:
-        if layer.name in made:
-            made[layer.name].set_weights(layer.get_weights())
-    return copied

@@ -34,13 +34,11 @@ def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
     """
     import tf_keras
 
-    from edgeprune.prune.weights.kernels import copy_model
+    from edgeprune.models.rebuild import config_of, copy_model, make_like, rebuild, with_layers
 
     copy = copy_model(model)
     tf_keras.utils.set_random_seed(seed)
-    fresh = tf_keras.models.clone_model(
-        model, clone_function=lambda layer: layer.__class__.from_config(_without_seeds(layer.get_config()))
-    )
+    fresh = rebuild(model, with_layers(lambda layer: make_like(layer, _without_seeds(config_of(layer)))))
     for layer in fresh.layers:
         if layer.trainable_weights:
             copy.get_layer(layer.name).set_weights(layer.get_weights())
@@ -63,7 +61,7 @@ def load_initial(path: str, model: tf_keras.Model, trust: bool) -> tf_keras.Mode
         ModelError: the file cannot be read, or its weights are not those of this architecture.
     """
     from edgeprune.models.load import load_model
-    from edgeprune.prune.weights.kernels import copy_model
+    from edgeprune.models.rebuild import copy_model
 
     initial, copy = load_model(Path(path), trust=trust).get_weights(), copy_model(model)
     if [w.shape for w in initial] != [w.shape for w in copy.get_weights()]:

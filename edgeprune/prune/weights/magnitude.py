@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.prune.weights.kernels import copy_model, prunable_weights, selected
+from edgeprune.models.rebuild import copy_model
+from edgeprune.prune.weights.kernels import prunable_weights, selected
 from edgeprune.prune.weights.schedule import SCHEDULES, updates
 from edgeprune.recipe.config import WeightsConfig
 from edgeprune.recipe.granularity import Block, NofM, Weight, parse

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from edgeprune.prune.weights.kernels import Kernel, copy_model, kernels, selected
+from edgeprune.models.rebuild import copy_model
+from edgeprune.prune.weights.kernels import Kernel, kernels, selected
 from edgeprune.prune.weights.schedule import SCHEDULES, Updates, updates
 from edgeprune.recipe.config import WeightsConfig
 from edgeprune.recipe.granularity import choose, parse, regrow
@@ -127,7 +128,7 @@ def masked_model(
 ) -> MaskedModel:
     """A masked model that shares no weights with ``model``; all masks are ones."""
     copy = copy_model(model)
-    masked = MaskedModel(copy.inputs, copy.outputs, name=model.name)
+    masked = MaskedModel(copy._nested_inputs, copy._nested_outputs, name=model.name)
     masked.add_masks(names, criterion, by_gradient)
     return masked
 
@@ -196,4 +197,4 @@ def callbacks() -> list[Any]:
 
 def strip(masked: MaskedModel) -> tf_keras.Model:
     """The plain model with the same layers; the zeros stay in the weights."""
-    return tf_keras.Model(masked.inputs, masked.outputs, name=masked.name)
+    return tf_keras.Model(masked._nested_inputs, masked._nested_outputs, name=masked.name)

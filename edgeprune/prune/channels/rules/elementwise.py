@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.models.keras3_emit import is_symbolic
+from edgeprune.models.graph import is_symbolic
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes
 from edgeprune.prune.channels.rules.axes import as_list, without_batch

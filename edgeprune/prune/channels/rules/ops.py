@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.models.keras3_emit import is_symbolic
+from edgeprune.models.graph import is_symbolic, symbol_of
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes, Edit
 from edgeprune.prune.channels.rules.axes import as_list, is_batch, length, lengths, without_batch
@@ -32,8 +32,8 @@ def op(*symbols: str) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]
 
 @register("TFOpLambda", "SlicingOpLambda")
 def operation(call: Call) -> list[Axes]:
-    symbol = call.layer.symbol or call.layer.get_config()["function"]
-    rule = OPS.get(symbol.removeprefix("compat.v1."))
+    symbol = symbol_of(call.layer)
+    rule = OPS.get(symbol)
     if rule is None or any(call.node.call_kwargs.get(name) is not None for name in FORMER_NAMES):
         return opaque(call, f"no channel rule for the operation {symbol} ({call.name!r})")
     found = rule(call)
@@ -134,7 +134,7 @@ def reshape(call: Call) -> Axes:
 def shape(call: Call) -> Axes:
     """Sizes at run time: nothing is lost as long as only those of samples, or of axes that stay, are looked at."""
     axes = call.inputs[0]
-    readers = call.layer._outbound_nodes
+    readers = call.graph.view.readers(call.node.outputs)
     for node in readers:
         spec = node.call_args[1] if len(node.call_args) > 1 else node.call_kwargs.get("slice_spec")
         index = spec[0] if isinstance(spec, list | tuple) and len(spec) == 1 else spec
@@ -193,7 +193,7 @@ def reduce(call: Call) -> Axes:
         return refuse(call, "reduces over samples")
     gone = {without_batch(axis) % len(axes) for axis in given}
     for position in gone:
-        if "sum" in call.layer.symbol:
+        if "sum" in symbol_of(call.layer):
             call.mask(0, position, axes[position])
         else:
             call.freeze([axes[position]], f"{call.name!r} reduces over these channels")

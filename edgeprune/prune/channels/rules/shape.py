@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.models.keras3_emit import is_symbolic
+from edgeprune.models.graph import is_symbolic
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes, Edit
 from edgeprune.prune.channels.rules.axes import (  # fmt: skip
