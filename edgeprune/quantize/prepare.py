@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.layer_facts import along
 from edgeprune.quantize.rules import FUSED_FUNCTIONS, kernel_rule
 from edgeprune.quantize.walk import CallKey, walk
 
@@ -191,9 +192,9 @@ def fold(weights: list[np.ndarray], layer: Any, scale: np.ndarray, shift: np.nda
     rule = kernel_rule(layer)
     assert rule is not None
     kernel, *bias = weights
-    lengths = [size if axis in rule.channel_axes else 1 for axis, size in enumerate(kernel.shape)]
+    scaled = kernel * along(scale, rule.channel_axes, kernel.shape)
     offset = bias[0] * scale if bias else 0.0
-    return [(kernel * scale.reshape(lengths)).astype(kernel.dtype), (shift + offset).astype(kernel.dtype)]
+    return [scaled.astype(kernel.dtype), (shift + offset).astype(kernel.dtype)]
 
 
 def affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:

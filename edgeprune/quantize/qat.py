@@ -131,10 +131,10 @@ def _trainee(
     rounders: dict[Point, Any] = {}
 
     def make(layer: Any) -> Any:
-        copy, rule = _copy(layer), kernel_rule(layer)
-        if rule is None:
+        copy = _copy(layer)
+        if kernel_rule(layer) is None:
             return copy
-        config = kernel_config(rule, kept.get(layer.name), rounds=limits is not None)
+        config = kernel_config(layer, kept.get(layer.name), rounds=limits is not None)
         return QuantizeWrapperV2(copy, config, name=_wrapper_name(layer))
 
     def round_one(point: Point, tensor: Any) -> Any:
