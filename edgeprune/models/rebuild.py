@@ -71,7 +71,7 @@ def rebuild(
     # Setting the model's flag sets it for all layers: theirs are their own.
     for layer in model.layers:
         if id(layer) in made:
-            _copy_trainable(layer, made[id(layer)])
+            copy_trainable(layer, made[id(layer)])
     return rebuilt
 
 
@@ -156,6 +156,10 @@ def _cannot_be_made(layer: Any, error: Exception) -> ModelError:
     )
 
 
-def _copy_trainable(layer: Any, new: Any) -> None:
+def copy_trainable(layer: Any, new: Any) -> None:
+    """Freeze what is frozen of a layer, parts of it included, in its built copy; a config need not tell.
+
+    Keras orders weights by it, so it comes before ``set_weights``.
+    """
     for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
         new_part._trainable = old_part._trainable

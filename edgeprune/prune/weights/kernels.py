@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.models.layer_facts import facts_of
+from edgeprune.models.rebuild import copy_trainable
 from edgeprune.recipe.granularity import Weight, parse
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _check_layouts(model: tf_keras.Model, names: list[str], config: WeightsConfi
 
 
 def copy_model(model: tf_keras.Model, replace: Any = None) -> tf_keras.Model:
-    """A model that shares no weights with ``model``.
+    """A model that shares no weights with ``model``; what is frozen of it is frozen.
 
     Args:
         replace: (fresh copy of a layer) → the layer to take in its place; its name may differ.
@@ -128,5 +129,6 @@ def copy_model(model: tf_keras.Model, replace: Any = None) -> tf_keras.Model:
     copied = tf_keras.models.clone_model(model, clone_function=clone)
     for layer in model.layers:
         if layer.name in made:
+            copy_trainable(layer, made[layer.name])
             made[layer.name].set_weights(layer.get_weights())
     return copied
