@@ -9,7 +9,7 @@ from edgeprune.models.compiled import compile_like
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, ordered_nodes
 from edgeprune.models.keras3_emit import Emitter
-from edgeprune.models.rebuild import config_of, make_like
+from edgeprune.models.rebuild import config_of, copy_trainable, make_like
 from edgeprune.models.verify import check_same
 from edgeprune.models.walk import (
     Dialect,
@@ -153,9 +153,10 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     opened = tf_keras.Model(inputs, outputs, name=model.name)
     opened.trainable = model.trainable
     for layer, new, frozen in made.values():
+        copy_trainable(layer, new)
         new.set_weights(layer.get_weights())
-        for old_part, new_part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
-            new_part._trainable = old_part._trainable and not frozen
+        if frozen:
+            new.trainable = False
     check_same(model, opened, "the models in it are opened")
     compile_like(opened, model)
     return opened

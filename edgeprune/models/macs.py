@@ -65,7 +65,7 @@ def _conv(layer: Any, call: CallShapes) -> int:
 
 def _conv_transpose(layer: Any, call: CallShapes) -> int:
     """Every input position spreads over the whole kernel once; what 'same' padding crops away is computed too."""
-    return _size(call.inputs[0]) // layer.kernel.shape[-1] * _weights(layer.kernel)
+    return _size(call.inputs[0]) * layer.filters * math.prod(layer.kernel_size)
 
 
 def _depthwise(layer: Any, call: CallShapes) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeprune.models.layer_facts import KERNEL_ATTRIBUTES
+
 if TYPE_CHECKING:
     import tf_keras
 
@@ -22,7 +24,7 @@ def layer_of(tensor: str, model: tf_keras.Model) -> str | None:
     What is fused into one operator is named together; of these, the layer with a kernel does the computing.
     """
     names = layers_of([tensor], model)
-    weighted = (n for n in names if any(hasattr(model.get_layer(n), key) for key in ("kernel", "depthwise_kernel")))
+    weighted = (n for n in names if any(hasattr(model.get_layer(n), key) for key in KERNEL_ATTRIBUTES))
     return next(weighted, names[0] if names else None)
 
 

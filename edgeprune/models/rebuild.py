@@ -34,7 +34,7 @@ def rebuild(
 ) -> tf_keras.Model:
     """A new functional model with the inputs, calls, outputs and names of ``model``; the weights are not set.
 
-    A layer under a name of the old model is trainable as far as the old one is; others are what ``emit`` made them.
+    A layer with the name and class of an old one is trainable as far as that is; others are what ``emit`` made them.
 
     Args:
         model: functional tf_keras model; models in it are layers like others.
@@ -78,7 +78,7 @@ def rebuild(
     rebuilt = tf_keras.Model(inputs, tf.nest.map_structure(new_tensor, model._nested_outputs), name=model.name)
     rebuilt._trainable = model._trainable  # the property would set all layers, too
     for layer, new in _namesakes(model, rebuilt):
-        _copy_trainable(layer, new)
+        copy_trainable(layer, new)
     return rebuilt
 
 
@@ -89,7 +89,7 @@ def with_layers(make_layer: MakeLayer) -> Emit:
 
 
 def copy_model(model: tf_keras.Model, wrap: MakeLayer | None = None) -> tf_keras.Model:
-    """A copy with the same weights, which shares none with ``model``.
+    """A copy with the same weights, which shares none with ``model``; what is frozen of it is frozen.
 
     Args:
         wrap: (copy of a layer) → the layer that holds it in its place; its name may differ.
@@ -106,6 +106,7 @@ def copy_model(model: tf_keras.Model, wrap: MakeLayer | None = None) -> tf_keras
     copied = rebuild(model, with_layers(make))
     for layer in model.layers:
         if layer.name in copies:
+            copy_trainable(layer, copies[layer.name])
             copies[layer.name].set_weights(layer.get_weights())
     return copied
 
@@ -205,9 +206,15 @@ def _cannot_be_made(layer: Any, error: Exception) -> ModelError:
     )
 
 
-def _copy_trainable(layer: Any, new: Any) -> None:
+def copy_trainable(layer: Any, new: Any) -> None:
+    """Freeze what is frozen of a layer, parts of it included, in its built copy; a config need not tell.
+
+    Keras orders weights by it, so it comes before ``set_weights``. A layer of another class is as its maker made it.
+    """
+    if type(new) is not type(layer):
+        return
     parts, new_parts = list(layer._flatten_layers()), list(new._flatten_layers())
-    # A layer of another kind, or with its activation split off, has other parts: only the layer itself corresponds.
+    # A layer whose activation was split off has other parts: only the layer itself corresponds.
     pairs = zip(parts, new_parts, strict=True) if _kinds(parts) == _kinds(new_parts) else [(layer, new)]
     for old_part, new_part in pairs:
         new_part._trainable = old_part._trainable

@@ -35,7 +35,8 @@ bundle
 order
     In which sequence the bundles of all candidates go; a budget decides how far it is followed.
 oracle
-    The unpruned model with the removed channels set to zero where they are read; the pruned model must compute the same.
+    The unpruned model with the removed channels set to zero where they are read: the pruned model must compute the
+    same.
 mask
     Zeros and ones in the shape of a kernel: which of its weights stay.
 """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import activation_name
+from edgeprune.models.layer_facts import LAYER_FACTS
 from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.choice.criteria import Evidence, input_moments
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import tf_keras
 
 
-# Layers whose kernels have input channels along their last axis but one.
+# Layers whose outputs are, bias aside, sums over all input channels and all positions of the kernel.
 PLAIN_SUMS = ("Dense", "Conv1D", "Conv2D", "Conv3D")
 
 
@@ -50,7 +51,8 @@ def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence:
         target = _constant_behind(graph, layer)
         if target is None:
             continue
-        kernel = np.moveaxis(layer.weights[binding.weight].numpy(), binding.axis, 0)
+        (output_axis,) = LAYER_FACTS[type(layer).__name__].channel_axes
+        kernel = np.moveaxis(layer.weights[binding.weight].numpy(), (binding.axis, output_axis), (0, -1))
         summed = kernel[gone].reshape(int(gone.sum()), -1, kernel.shape[-1]).sum(1)
         constant = moments.mean[gone] @ summed
         holder, name, sign = target

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import View
+from edgeprune.models.layer_facts import LayerFacts, along, facts_of, kernel_of, magnitudes
 
 if TYPE_CHECKING:
     import tf_keras
 
-# Layer class → attribute of its kernel, and the axis of the kernel that has a scale per position.
-_KERNELS = {"Conv2D": ("kernel", 3), "DepthwiseConv2D": ("depthwise_kernel", 2), "Dense": ("kernel", 1)}
+CORRECTED = frozenset({"Conv2D", "DepthwiseConv2D", "Dense"})
 LEVELS = 127
 SAMPLES = 128
 
@@ -39,35 +39,30 @@ def correct_biases(model: tf_keras.Model, samples: Callable[[], Any]) -> list[st
     import tf_keras
 
     view = View(model)
-    targets = [node for node in view.nodes if type(node.layer).__name__ in _KERNELS]
+    targets = [node for node in view.nodes if type(node.layer).__name__ in CORRECTED]
     targets = [node for node in targets if len(view.uses(node.layer)) == 1 and _place(view, node) is not None]
     batch = _stack(list(itertools.islice(samples(), SAMPLES)))
     wanted = {}
     for node in targets:
         wanted[node.layer.name] = _mean(tf_keras.Model(model.inputs, node.outputs), batch, node.layer)
-    originals = {node.layer.name: _kernel(node.layer).numpy() for node in targets}
+    originals = {node.layer.name: kernel_of(node.layer).numpy() for node in targets}
     for node in targets:
-        layer = node.layer
-        kernel = _kernel(layer)
-        kernel.assign(rounded(originals[layer.name], _KERNELS[type(layer).__name__][1]))
+        layer, facts = node.layer, facts_of(node.layer)
+        assert facts is not None
+        kernel_of(layer).assign(rounded(originals[layer.name], facts))
         found = _mean(tf_keras.Model(model.inputs, node.outputs), batch, layer)
         weight, sign = _place(view, node)  # type: ignore[misc]
         weight.assign(weight.numpy() + sign * (wanted[layer.name] - found))
     for node in targets:
-        _kernel(node.layer).assign(originals[node.layer.name])
+        kernel_of(node.layer).assign(originals[node.layer.name])
     return [node.layer.name for node in targets]
 
 
-def rounded(kernel: np.ndarray, axis: int) -> np.ndarray:
-    """A kernel as int8 stores it: symmetric, one scale per index along ``axis``."""
-    others = tuple(i for i in range(kernel.ndim) if i != axis)
-    step = np.abs(kernel).max(others, keepdims=True) / LEVELS
+def rounded(kernel: np.ndarray, facts: LayerFacts) -> np.ndarray:
+    """A kernel as int8 stores it: symmetric, one scale per output channel."""
+    step = along(magnitudes(kernel, facts.channel_axes) / LEVELS, facts.channel_axes, kernel.shape)
     step = np.where(step == 0, 1, step)
     return (np.round(kernel / step) * step).astype(np.float32)
-
-
-def _kernel(layer: Any) -> Any:
-    return getattr(layer, _KERNELS[type(layer).__name__][0])
 
 
 def _place(view: View, node: Any) -> tuple[Any, int] | None:

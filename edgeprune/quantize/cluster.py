@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import RecipeError
-from edgeprune.quantize.rules import kernel_rule
+from edgeprune.models.layer_facts import LAYER_FACTS, kernel_of
+from edgeprune.quantize.rules import KERNELS, kernel_rule
 from edgeprune.quantize.structure import Structure
 from edgeprune.recipe.patterns import check_patterns, matching
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edgeprune.recipe.config import ClusterConfig
 
 # Depthwise kernels have few weights and lose much; tfmot's clustering leaves them alone, too.
-CLUSTERABLE = frozenset({"Conv1D", "Conv2D", "Conv2DTranspose", "Dense"})
+CLUSTERABLE = frozenset(name for name in KERNELS if not LAYER_FACTS[name].is_depthwise)
 _ITERATIONS = 100
 
 
@@ -36,7 +37,7 @@ def select(model: tf_keras.Model, config: ClusterConfig) -> list[str]:
     large = [
         layer.name
         for layer in model.layers
-        if type(layer).__name__ in CLUSTERABLE and int(np.prod(_kernel(layer).shape)) > config.n_clusters
+        if type(layer).__name__ in CLUSTERABLE and int(np.prod(kernel_of(layer).shape)) > config.n_clusters
     ]
     chosen = matching(large, **given)
     if not chosen:
@@ -62,13 +63,13 @@ def cluster(model: tf_keras.Model, config: ClusterConfig, *, zeros: bool, seed: 
     for number, layer in enumerate(model.layers):
         if kernel_rule(layer) is None:
             continue
-        kernel = _kernel(layer).numpy()
+        kernel = kernel_of(layer).numpy()
         mask = (kernel != 0).astype(kernel.dtype) if zeros and not kernel.all() else None
         if layer.name in names:
             generator = np.random.default_rng([seed, number])
             numbers, count = assign(kernel, config.n_clusters, config.init, mask, generator)
             found[layer.name] = Structure(mask, numbers, count)
-            _kernel(layer).assign(found[layer.name].project(kernel))
+            kernel_of(layer).assign(found[layer.name].project(kernel))
         elif mask is not None:
             found[layer.name] = Structure(mask)
     return found
@@ -124,9 +125,3 @@ def _kmeans_plus_plus(values: np.ndarray, count: int, generator: np.random.Gener
 
 
 _INITS: dict[str, Any] = {"linear": _linear, "kmeans++": _kmeans_plus_plus}
-
-
-def _kernel(layer: Any) -> Any:
-    rule = kernel_rule(layer)
-    assert rule is not None
-    return getattr(layer, rule.attribute)

@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import View, activation_name
+from edgeprune.models.layer_facts import LAYER_FACTS, along, kernel_of, magnitudes
 
 if TYPE_CHECKING:
     import tf_keras
 
-# Layer class → axis of its kernel along which it makes channels, and along which it reads them.
-_KERNEL_AXES = {
-    "Conv1D": (2, 1),
-    "Conv2D": (3, 2),
-    "Dense": (1, 0),
-    "DepthwiseConv2D": (2, 2),
-}
+# What can be either end of a pair.
+_ENDS = frozenset({"Conv1D", "Conv2D", "Dense", "DepthwiseConv2D"})
 # Passed by any positive factor. A ReLU that is capped, leaky as it may be, is not.
 _HOMOGENEOUS = (
     "AveragePooling1D",
@@ -56,7 +52,7 @@ class Pair:
     @property
     def channels(self) -> int:
         """How many channels the pair shares."""
-        return int(_kernel(self.producer).shape[_KERNEL_AXES[type(self.producer).__name__][0]])
+        return int(np.prod([kernel_of(self.producer).shape[axis] for axis in _making_axes(self.producer)]))
 
 
 def equalize(model: tf_keras.Model) -> list[tuple[str, str]]:
@@ -109,7 +105,7 @@ def _follow(start: Any, view: View) -> Pair | None:
         layer, kind = node.layer, type(node.layer).__name__
         if len(view.uses(layer)) > 1 and layer.weights:
             return None
-        if kind in _KERNEL_AXES:
+        if kind in _ENDS:
             return Pair(start.layer, norm, layer) if _reads_channels(layer) else None
         if kind == "BatchNormalization" and norm is None and start.layer is not None and _first(start, node):
             if not (layer.scale and layer.center):
@@ -141,7 +137,7 @@ def _is_homogeneous(layer: Any) -> bool:
 
 def _makes_channels(layer: Any) -> bool:
     kind = type(layer).__name__
-    return kind in _KERNEL_AXES and activation_name(layer) in _LINEAR_ACTIVATIONS and _is_plain(layer)
+    return kind in _ENDS and activation_name(layer) in _LINEAR_ACTIVATIONS and _is_plain(layer)
 
 
 def _reads_channels(layer: Any) -> bool:
@@ -152,18 +148,23 @@ def _is_plain(layer: Any) -> bool:
     return getattr(layer, "groups", 1) == 1 and getattr(layer, "depth_multiplier", 1) == 1
 
 
-def _kernel(layer: Any) -> Any:
-    return layer.depthwise_kernel if type(layer).__name__ == "DepthwiseConv2D" else layer.kernel
+def _making_axes(layer: Any) -> tuple[int, ...]:
+    return LAYER_FACTS[type(layer).__name__].channel_axes
+
+
+def _reading_axes(layer: Any) -> tuple[int, ...]:
+    axis = LAYER_FACTS[type(layer).__name__].input_axis
+    assert axis is not None
+    return (axis,)
 
 
 def _equalize(pair: Pair) -> np.ndarray:
     """Scale one pair; returns the factors [channels] by which the producer was divided."""
-    made, read = _KERNEL_AXES[type(pair.producer).__name__][0], _KERNEL_AXES[type(pair.consumer).__name__][1]
-    making = _reach(_kernel(pair.producer).numpy(), made)
+    making = magnitudes(kernel_of(pair.producer).numpy(), _making_axes(pair.producer))
     if pair.norm is not None:
         deviation = np.sqrt(pair.norm.moving_variance.numpy() + pair.norm.epsilon)
         making = making * np.abs(pair.norm.gamma.numpy()) / deviation
-    reading = _reach(_kernel(pair.consumer).numpy(), read)
+    reading = magnitudes(kernel_of(pair.consumer).numpy(), _reading_axes(pair.consumer))
     # A dead channel has no range to even out.
     alive = (making > 0) & (reading > 0)
     factors = np.where(alive, np.sqrt(making / np.where(alive, reading, 1)), 1).astype(np.float32)
@@ -178,23 +179,15 @@ def move(pair: Pair, factors: np.ndarray) -> None:
     Args:
         factors: [channels].
     """
-    made, read = _KERNEL_AXES[type(pair.producer).__name__][0], _KERNEL_AXES[type(pair.consumer).__name__][1]
     if pair.norm is not None:
         for weight in (pair.norm.gamma, pair.norm.beta):
             weight.assign(weight.numpy() * factors)
     else:
-        _scale(_kernel(pair.producer), made, factors)
+        _scale(kernel_of(pair.producer), _making_axes(pair.producer), factors)
         if pair.producer.use_bias:
             pair.producer.bias.assign(pair.producer.bias.numpy() * factors)
-    _scale(_kernel(pair.consumer), read, 1 / factors)
+    _scale(kernel_of(pair.consumer), _reading_axes(pair.consumer), 1 / factors)
 
 
-def _reach(kernel: np.ndarray, axis: int) -> np.ndarray:
-    """The largest absolute weight of each channel."""
-    return np.abs(np.moveaxis(kernel, axis, 0)).reshape(kernel.shape[axis], -1).max(1)
-
-
-def _scale(weight: Any, axis: int, factors: np.ndarray) -> None:
-    shape = [1] * len(weight.shape)
-    shape[axis] = -1
-    weight.assign(weight.numpy() * factors.reshape(shape))
+def _scale(kernel: Any, axes: tuple[int, ...], factors: np.ndarray) -> None:
+    kernel.assign(kernel.numpy() * along(factors, axes, kernel.shape))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import CallKey, View, activation_name
-from edgeprune.models.rebuild import copy_layer, rebuild
+from edgeprune.models.layer_facts import along
+from edgeprune.models.rebuild import copy_layer, copy_trainable, rebuild
 from edgeprune.quantize.rules import FUSED_FUNCTIONS, kernel_rule
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     - Activations in a layer that TFLite does not fuse become layers of their own.
     - ``Add`` and ``Multiply`` of more than two become chains.
 
+    What is frozen stays frozen: a layer with a kernel trains if it did in ``model``, whatever is folded into it, so
+    that frozen statistics of a batch normalization do not freeze the convolution that takes them in. What had no
+    trainable weights, such as the constants of ``Rescaling``, gets none.
+
     Args:
         model: flat functional tf_keras model.
 
@@ -37,9 +42,7 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     """
     if any(type(layer).__name__ == "SeparableConv2D" for layer in model.layers):
         model = rebuild(model, _Makers({}).split)
-    prepared = rebuild(model, _Makers(_foldable(model)).emit)
-    prepared.trainable = True
-    return prepared
+    return rebuild(model, _Makers(_foldable(model)).emit)
 
 
 def _foldable(model: tf_keras.Model) -> dict[str, Any]:
@@ -82,12 +85,14 @@ class _Makers:
 
     def copy(self, layer: Any) -> Any:
         """The one copy of a layer, weights and batch normalization included, made on its first call."""
-        return self.once(layer.name, lambda: copy_layer(layer), layer.get_weights())
+        return self.once(layer.name, lambda: copy_layer(layer), layer.get_weights(), layer)
 
-    def once(self, name: str, make: Callable[[], Any], weights: list[np.ndarray] | None = None) -> Any:
-        """A layer by name; its weights are set as soon as it is built."""
+    def once(
+        self, name: str, make: Callable[[], Any], weights: list[np.ndarray] | None = None, original: Any = None
+    ) -> Any:
+        """A layer by name; its weights, and what is frozen of the original, are set as soon as it is built."""
         if name not in self._made:
-            self._made[name] = _Filled(make(), weights or [])
+            self._made[name] = _Filled(make(), weights or [], original)
         return self._made[name]
 
     def with_kernel(self, layer: Any, key: CallKey, args: Any) -> Any:
@@ -109,7 +114,7 @@ class _Makers:
         import tf_keras
 
         depthwise, pointwise, *bias = layer.get_weights()
-        names = ("strides", "padding", "dilation_rate", "depth_multiplier", "data_format")
+        names = ("strides", "padding", "dilation_rate", "depth_multiplier", "data_format", "trainable")
         shared = {name: getattr(layer, name) for name in names}
         first = self.once(
             f"{layer.name}_depthwise",
@@ -120,7 +125,9 @@ class _Makers:
         )
         second = self.once(
             layer.name,
-            lambda: tf_keras.layers.Conv2D(layer.filters, 1, use_bias=layer.use_bias, name=layer.name),
+            lambda: tf_keras.layers.Conv2D(
+                layer.filters, 1, use_bias=layer.use_bias, name=layer.name, trainable=layer.trainable
+            ),
             [pointwise, *bias],
         )
         return self._activated(second(first(*args)), None if _is_linear(layer) else layer.activation, key)
@@ -137,7 +144,8 @@ class _Makers:
             return None
         scale, shift = (np.broadcast_to(part, [channels]).astype("float32") for part in affine(layer))
         if rank == 4:
-            make = lambda: tf_keras.layers.DepthwiseConv2D(1, name=layer.name)  # noqa: E731
+            trains = bool(layer.trainable_weights)
+            make = lambda: tf_keras.layers.DepthwiseConv2D(1, name=layer.name, trainable=trains)  # noqa: E731
             return self.once(layer.name, make, [scale.reshape(1, 1, channels, 1), shift])(x)
         scaled = tf.math.multiply(x, scale.tolist(), name=_call_name(f"{layer.name}_scale", key))
         return tf.math.add(scaled, shift.tolist(), name=_call_name(f"{layer.name}_shift", key))
@@ -162,14 +170,16 @@ class _Makers:
 
 
 class _Filled:
-    """A layer that gets its weights when its first call has built it."""
+    """A layer that gets its weights, and the flags of the original, when its first call has built it."""
 
-    def __init__(self, layer: Any, weights: list[np.ndarray]):
-        self._layer, self._weights = layer, weights
+    def __init__(self, layer: Any, weights: list[np.ndarray], original: Any):
+        self._layer, self._weights, self._original = layer, weights, original
         self._called = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self._layer(*args, **kwargs)
+        if not self._called and self._original is not None:
+            copy_trainable(self._original, self._layer)  # first: Keras orders weights by it
         if not self._called and self._weights:
             self._layer.set_weights(self._weights)
         self._called = True
@@ -181,9 +191,9 @@ def fold(weights: list[np.ndarray], layer: Any, scale: np.ndarray, shift: np.nda
     rule = kernel_rule(layer)
     assert rule is not None
     kernel, *bias = weights
-    lengths = [size if axis in rule.channel_axes else 1 for axis, size in enumerate(kernel.shape)]
+    scaled = kernel * along(scale, rule.channel_axes, kernel.shape)
     offset = bias[0] * scale if bias else 0.0
-    return [(kernel * scale.reshape(lengths)).astype(kernel.dtype), (shift + offset).astype(kernel.dtype)]
+    return [scaled.astype(kernel.dtype), (shift + offset).astype(kernel.dtype)]
 
 
 def affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:

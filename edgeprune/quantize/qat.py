@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import CallKey
-from edgeprune.models.rebuild import copy_layer, rebuild
+from edgeprune.models.rebuild import copy_layer, copy_trainable, rebuild
 from edgeprune.quantize.prepare import prepare
-from edgeprune.quantize.quantizers import kernel_config
+from edgeprune.quantize.quantizers import kernel_config, stored_kernel
 from edgeprune.quantize.ranges import Point, observe, rounded
 from edgeprune.quantize.rules import KERNELS, kernel_rule
 from edgeprune.quantize.structure import Structure, check_kept, structures
@@ -70,6 +70,7 @@ class Trainee:
         """
         baked = _rebuild(self.prepared, copy_layer, self._round)
         for layer in self.prepared.layers:
+            copy_trainable(layer, baked.get_layer(layer.name))
             baked.get_layer(layer.name).set_weights(self._weights(layer))
         check_kept(baked, self.kept)
         return baked
@@ -91,7 +92,7 @@ class Trainee:
         return variables["min_var"], variables["max_var"]
 
     def _weights(self, layer: Any) -> list[np.ndarray]:
-        if kernel_rule(layer) is None:
+        if not _trains_kernel(layer):
             names = {item.name for item in self.model.layers}
             return self.model.get_layer(layer.name).get_weights() if layer.name in names else layer.get_weights()
         wrapper = self.model.get_layer(_wrapper_name(layer))
@@ -133,10 +134,10 @@ def _trainee(
     rounders: dict[Point, Any] = {}
 
     def make(layer: Any) -> Any:
-        copy, rule = copy_layer(layer), kernel_rule(layer)
-        if rule is None:
+        copy = copy_layer(layer)
+        if not _trains_kernel(layer):
             return copy
-        config = kernel_config(rule, kept.get(layer.name), rounds=limits is not None)
+        config = kernel_config(layer, kept.get(layer.name), rounds=limits is not None)
         return QuantizeWrapperV2(copy, config, name=_wrapper_name(layer))
 
     def round_one(point: Point, tensor: Any) -> Any:
@@ -147,7 +148,7 @@ def _trainee(
         return rounders[point](tensor)
 
     trained = _rebuild(prepared, make, round_one)
-    _fill(trained, prepared)
+    _fill(trained, prepared, kept, rounds=limits is not None)
     for point, (low, high) in (limits or {}).items():
         variables = rounders[point].quantizer_vars
         variables["min_var"].assign(low)
@@ -189,14 +190,24 @@ def _rebuild(prepared: tf_keras.Model, make: Any, round_one: Any) -> tf_keras.Mo
     return rebuild(prepared, emit, emit_input=emit_input)
 
 
-def _fill(trained: tf_keras.Model, prepared: tf_keras.Model) -> None:
+def _trains_kernel(layer: Any) -> bool:
+    """Whether the kernel of a layer changes, and is rounded in each step; that of a frozen one is rounded once."""
+    return kernel_rule(layer) is not None and layer.trainable
+
+
+def _fill(trained: tf_keras.Model, prepared: tf_keras.Model, kept: dict[str, Structure], *, rounds: bool) -> None:
     for layer in prepared.layers:
-        if kernel_rule(layer) is None:
-            if layer.weights:
-                trained.get_layer(layer.name).set_weights(layer.get_weights())
+        weights = layer.get_weights()
+        if not _trains_kernel(layer):
+            if not weights:
+                continue
+            if kernel_rule(layer) is not None:
+                weights[0] = stored_kernel(weights[0], layer, kept.get(layer.name), rounds=rounds)
+            copy_trainable(layer, trained.get_layer(layer.name))
+            trained.get_layer(layer.name).set_weights(weights)
             continue
         wrapper = trained.get_layer(_wrapper_name(layer))
-        kernel, *bias = layer.get_weights()
+        kernel, *bias = weights
         wrapper._weight_vars[0][0].assign(kernel)
         if bias:
             wrapper.layer.bias.assign(bias[0])

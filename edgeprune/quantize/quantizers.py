@@ -9,22 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.quantize.rules import KernelRule, kernel_rule
+from edgeprune.models.layer_facts import LAYER_FACTS, LayerFacts, kernel_of
+from edgeprune.quantize.rules import takes_one_scale
 from edgeprune.quantize.structure import Structure
 
 _SMALLEST_LIMIT = 1e-8
 
 
-def channel_limits(kernel: np.ndarray, rule: KernelRule, *, shared: bool) -> np.ndarray:
-    """Largest magnitude per output channel [channels]; the kernel's largest in each place if ``shared``."""
-    others = tuple(axis for axis in range(kernel.ndim) if axis not in rule.channel_axes)
-    limits = np.abs(kernel).max(others).reshape(-1)
-    if shared:
-        limits = np.full_like(limits, limits.max())
-    return np.maximum(limits, _SMALLEST_LIMIT)
+def stored_kernel(kernel: Any, layer: Any, structure: Structure | None, *, rounds: bool) -> Any:
+    """The kernel of a layer as the file will hold it: with its structure and, if it ``rounds``, on its int8 grid."""
+    if structure is not None:
+        kernel = structure.project(kernel)
+    if not rounds:
+        return kernel
+    is_clustered = structure is not None and structure.clusters is not None
+    return round_kernel(kernel, LAYER_FACTS[type(layer).__name__], shared=is_clustered and takes_one_scale(layer))
 
 
-def round_kernel(kernel: Any, rule: KernelRule, *, shared: bool) -> Any:
+def round_kernel(kernel: Any, facts: LayerFacts, *, shared: bool) -> Any:
     """The kernel on its int8 grid, symmetric, -127..127, one scale per output channel; the gradient passes through.
 
     Args:
@@ -33,7 +35,7 @@ def round_kernel(kernel: Any, rule: KernelRule, *, shared: bool) -> Any:
     """
     import tensorflow as tf
 
-    axes = rule.channel_axes
+    axes = facts.channel_axes
     others = [axis for axis in range(len(kernel.shape)) if axis not in axes]
     order = [*others, *axes]
     moved = tf.transpose(kernel, order)
@@ -56,22 +58,20 @@ def one_scale_kernels(model: Any, names: Sequence[str]) -> Iterator[None]:
     replaced = []
     for layer in model.layers:
         if layer.name in names:
-            rule = kernel_rule(layer)
-            assert rule is not None
-            variable = getattr(layer, rule.attribute)
+            attribute, variable = LAYER_FACTS[type(layer).__name__].kernel, kernel_of(layer)
             with tf.init_scope():  # the value, which does not exist in the graph that is being traced
                 kernel = variable.numpy()
-            limits = channel_limits(kernel, rule, shared=True)
+            limit = np.maximum(np.abs(kernel).max(), _SMALLEST_LIMIT)
             # The converter takes a scale per channel for convolutions; of a matrix, it fails to transpose them.
             convolution = kernel.ndim == 4
             make = tf.quantization.fake_quant_with_min_max_vars
             if convolution:
                 make = tf.quantization.fake_quant_with_min_max_vars_per_channel
-            limit = limits if convolution else limits[0]
+                limit = np.full(kernel.shape[-1], limit)
             rounded = make(tf.constant(kernel), -limit, limit, num_bits=8, narrow_range=True)
             # Not by assignment: Keras would take the variable off its list.
-            vars(layer)[rule.attribute] = rounded
-            replaced.append((layer, rule.attribute, variable))
+            vars(layer)[attribute] = rounded
+            replaced.append((layer, attribute, variable))
     try:
         yield
     finally:
@@ -88,16 +88,14 @@ def _classes() -> tuple[type, type]:
     class KernelQuantizer(Quantizer):
         """Keeps the structure of a kernel, and rounds it. It has no variables: the range is the kernel's own."""
 
-        def __init__(self, rule: KernelRule, structure: Structure | None, rounds: bool):
-            self.rule, self.structure, self.rounds = rule, structure, rounds
+        def __init__(self, layer: Any, structure: Structure | None, rounds: bool):
+            self.layer, self.structure, self.rounds = layer, structure, rounds
 
         def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
             return {}
 
         def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
-            kernel = inputs if self.structure is None else self.structure.project(inputs)
-            clustered = self.structure is not None and self.structure.clusters is not None
-            return round_kernel(kernel, self.rule, shared=clustered and self.rule.one_scale) if self.rounds else kernel
+            return stored_kernel(inputs, self.layer, self.structure, rounds=self.rounds)
 
         def get_config(self) -> dict[str, Any]:
             raise NotImplementedError("A model in training is not saved; what is saved is Trainee.baked().")
@@ -105,14 +103,14 @@ def _classes() -> tuple[type, type]:
     class KernelOnly(QuantizeConfig):
         """Rounds the kernel of a layer; its output is rounded by a layer behind it."""
 
-        def __init__(self, rule: KernelRule, structure: Structure | None, rounds: bool):
-            self.rule, self.quantizer = rule, KernelQuantizer(rule, structure, rounds)
+        def __init__(self, quantizer: KernelQuantizer):
+            self.quantizer = quantizer
 
         def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
-            return [(getattr(layer, self.rule.attribute), self.quantizer)]
+            return [(kernel_of(layer), self.quantizer)]
 
         def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
-            setattr(layer, self.rule.attribute, quantize_weights[0])
+            setattr(layer, LAYER_FACTS[type(layer).__name__].kernel, quantize_weights[0])
 
         def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
             return []
@@ -129,6 +127,7 @@ def _classes() -> tuple[type, type]:
     return KernelQuantizer, KernelOnly
 
 
-def kernel_config(rule: KernelRule, structure: Structure | None, *, rounds: bool) -> Any:
+def kernel_config(layer: Any, structure: Structure | None, *, rounds: bool) -> Any:
     """tfmot's ``QuantizeConfig`` for a layer with a kernel; without ``rounds`` it only keeps the structure."""
-    return _classes()[1](rule, structure, rounds)
+    quantizer, config = _classes()
+    return config(quantizer(layer, structure, rounds))

@@ -7,38 +7,18 @@ output has its own (https://ai.google.dev/edge/litert/models/quantization_spec).
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Literal
 
 from edgeprune.models.graph import activation_name, symbol_of
+from edgeprune.models.layer_facts import LayerFacts, facts_of
 
 Range = Literal["own", "same", "fixed"]
 
-
-@dataclasses.dataclass(frozen=True)
-class KernelRule:
-    """The weights of a layer that become int8.
-
-    Attributes:
-        attribute: of the layer.
-        channel_axes: axes of the kernel that together number the output channels; each has a scale of its own.
-        one_scale: whether the converter can be told one scale for all channels (rounding in the graph is along the last
-            axis, and only two- and four-dimensional kernels pass the converter with it).
-    """
-
-    attribute: str
-    channel_axes: tuple[int, ...]
-    one_scale: bool = False
-
-
-# Layer class → its kernel. What is not here keeps float weights in training; the converter does with them what it can.
-KERNELS: dict[str, KernelRule] = {
-    "Conv1D": KernelRule("kernel", (2,)),
-    "Conv2D": KernelRule("kernel", (3,), one_scale=True),
-    "DepthwiseConv2D": KernelRule("depthwise_kernel", (2, 3)),
-    "Conv2DTranspose": KernelRule("kernel", (2,)),
-    "Dense": KernelRule("kernel", (1,), one_scale=True),
-}
+# Layers whose kernels are rounded in training. All others keep float weights; the converter does with them what it can.
+KERNELS = frozenset({"Conv1D", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense"})
+# Those whose kernels the converter can be told one scale for all channels of: rounding in the graph is along the last
+# axis, and only two- and four-dimensional kernels pass the converter with it.
+ONE_SCALE = frozenset({"Conv2D", "Dense"})
 
 _SAME = """
     Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise AlphaDropout
@@ -65,9 +45,14 @@ FUSING_OPERATIONS = frozenset(
 )
 
 
-def kernel_rule(layer: Any) -> KernelRule | None:
-    """The rule for the kernel of a layer, or None."""
-    return KERNELS.get(type(layer).__name__)
+def kernel_rule(layer: Any) -> LayerFacts | None:
+    """The facts about the kernel of a layer if training rounds it, or None."""
+    return facts_of(layer) if type(layer).__name__ in KERNELS else None
+
+
+def takes_one_scale(layer: Any) -> bool:
+    """Whether the file can hold the kernel of a layer with one scale for all channels."""
+    return type(layer).__name__ in ONE_SCALE
 
 
 def output_range(layer: Any) -> Range:

@@ -16,7 +16,8 @@ import numpy as np
 
 from edgeprune.artifact import KernelClusters, KernelZeros
 from edgeprune.errors import VerificationError
-from edgeprune.quantize.rules import KernelRule, kernel_rule
+from edgeprune.models.layer_facts import facts_of, kernel_of
+from edgeprune.quantize.rules import kernel_rule, takes_one_scale
 
 if TYPE_CHECKING:
     import tf_keras
@@ -66,11 +67,9 @@ def structures(model: tf_keras.Model, *, zeros: bool, clustered: list[str]) -> d
     """
     found = {}
     for layer in model.layers:
-        rule = kernel_rule(layer)
-        if rule is None:
+        if kernel_rule(layer) is None:
             continue
-        kernel = getattr(layer, rule.attribute).numpy()
-        structure = structure_of(kernel, zeros=zeros, clusters=layer.name in clustered)
+        structure = structure_of(kernel_of(layer).numpy(), zeros=zeros, clusters=layer.name in clustered)
         if structure is not None:
             found[layer.name] = structure
     return found
@@ -103,12 +102,11 @@ def check_kept(model: tf_keras.Model, kept: dict[str, Structure]) -> None:
         VerificationError: a kernel has fewer zeros, or more different weights, than before.
     """
     lost = []
-    rules = {layer.name: kernel_rule(layer) for layer in model.layers}
     for name, kernel in _kernels(model, list(kept)):
         structure = kept[name]
         if structure.mask is not None and np.count_nonzero(kernel) > np.count_nonzero(structure.mask):
             lost.append(f"{name}: {np.mean(kernel == 0):.1%} zeros instead of {np.mean(structure.mask == 0):.1%}")
-        if structure.clusters is not None and (found := _distinct(kernel, rules[name])) > structure.count:
+        if structure.clusters is not None and (found := _distinct(model.get_layer(name))) > structure.count:
             lost.append(f"{name}: {found} different weights instead of {structure.count}")
     if lost:
         raise VerificationError(
@@ -117,18 +115,15 @@ def check_kept(model: tf_keras.Model, kept: dict[str, Structure]) -> None:
         )
 
 
-def _distinct(kernel: np.ndarray, rule: KernelRule | None) -> int:
+def _distinct(layer: Any) -> int:
     """Different weights in the kernel, or at most in one channel if its channels have scales of their own."""
-    if rule is None or rule.one_scale:
+    kernel, facts = kernel_of(layer).numpy(), facts_of(layer)
+    if facts is None or takes_one_scale(layer):
         return len(np.unique(kernel))
-    (axis,) = rule.channel_axes
+    (axis,) = facts.channel_axes  # depthwise kernels are not clustered
     return max(len(np.unique(part)) for part in np.moveaxis(kernel, axis, 0))
 
 
 def _kernels(model: tf_keras.Model, names: list[str]) -> list[tuple[str, np.ndarray]]:
-    found = []
-    for layer in model.layers:
-        rule = kernel_rule(layer)
-        if rule is not None and layer.name in names:
-            found.append((layer.name, getattr(layer, rule.attribute).numpy()))
-    return found
+    layers = [layer for layer in model.layers if kernel_rule(layer) is not None and layer.name in names]
+    return [(layer.name, kernel_of(layer).numpy()) for layer in layers]

@@ -115,13 +115,12 @@ def finish(
 
 def _as_trained(artifact: Artifact, plan: QuantizationPlan, model: tf_keras.Model) -> QuantizationPlan:
     """The plan for a model that was trained for int8: its ranges are in it, and so are the scales of shared weights."""
-    from edgeprune.quantize.rules import kernel_rule
+    from edgeprune.quantize.rules import takes_one_scale
 
     if plan.mode != "int8" or not _trained_for_int8(artifact):
         return plan
     clustered = {row["layer"] for row in artifact.facts.get("clusters", [])}
-    rules = {layer.name: kernel_rule(layer) for layer in model.layers if layer.name in clustered}
-    shared = tuple(name for name, rule in rules.items() if rule is not None and rule.one_scale)
+    shared = tuple(layer.name for layer in model.layers if layer.name in clustered and takes_one_scale(layer))
     return dataclasses.replace(plan, ranges_in_model=True, ranges="minmax", one_scale=shared)
 
 

@@ -112,6 +112,19 @@ def test_frozen_stays_frozen_and_inference_stays_inference(keras):
     assert all(np.array_equal(a, b) for a, b in zip(before, flat.get_layer("norm").get_weights(), strict=True))
 
 
+def test_layers_that_are_frozen_in_part_keep_weights_and_flags(keras):
+    """Keras orders a layer's weights by what trains, which a config need not tell; a frozen part stays in place."""
+    inputs = keras.Input((4, 3))
+    attention = keras.layers.MultiHeadAttention(1, 2, name="attention")
+    body = keras.Model(inputs, attention(inputs, inputs), name="body")
+    attention._query_dense.trainable = False
+    flat = flatten(keras.Model(inputs, body(inputs)))
+    parts = [part.trainable for part in flat.get_layer("attention")._flatten_layers()]
+    assert parts == [part.trainable for part in attention._flatten_layers()]
+    sample = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    np.testing.assert_allclose(flat(sample), body(sample), atol=1e-6)
+
+
 def test_losses_by_output_find_their_outputs(keras):
     """A loss keyed by the name of a nested model follows the output to its new name."""
     inputs = keras.Input((6,))

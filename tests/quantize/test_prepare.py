@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgeprune.models.load import load_model
 from edgeprune.quantize.prepare import prepare
 
 
@@ -62,6 +63,74 @@ def test_the_prepared_model_computes_the_same(case):
     np.testing.assert_allclose(prepared(x), model(x, training=False), atol=1e-5, rtol=1e-4)
     assert not gone or not any(type(layer).__name__.startswith(gone) for layer in prepared.layers)
     assert all(len(layer.input) < 3 for layer in prepared.layers if type(layer).__name__ == "Add")
+
+
+def frozen_base(k, x):
+    import tf_keras
+
+    base = tf_keras.Sequential([k.Conv2D(4, 3, name="inside"), k.BatchNormalization()], name="base")
+    base.trainable = False
+    return k.Conv2D(2, 1, name="head")(base(x))
+
+
+# Case → (body, names of the prepared layers with weights → whether they train).
+FROZEN = {
+    "convolution": (
+        lambda k, x: k.BatchNormalization()(k.Conv2D(4, 3, trainable=False, name="conv")(x)),
+        {"conv": False},
+    ),
+    "normalization that is folded": (
+        lambda k, x: k.BatchNormalization(trainable=False)(k.Conv2D(4, 3, name="conv")(x)),
+        {"conv": True},
+    ),
+    "normalization that is not": (
+        lambda k, x: k.Conv2D(4, 3, name="conv")(k.ReLU()(k.BatchNormalization(trainable=False, name="norm")(x))),
+        {"norm": False, "conv": True},
+    ),
+    "separable convolution": (
+        lambda k, x: k.Conv2D(2, 1, name="head")(k.SeparableConv2D(4, 3, trainable=False, name="conv")(x)),
+        {"conv_depthwise": False, "conv": False, "head": True},
+    ),
+    "activation split off": (
+        lambda k, x: k.Conv2D(4, 3, activation="swish", trainable=False, name="conv")(x),
+        {"conv": False},
+    ),
+    "layer in a wrapper": (
+        lambda k, x: k.Conv2D(2, 1, name="head")(k.TimeDistributed(k.Dense(4, trainable=False), name="wrapper")(x)),
+        {"wrapper": False, "head": True},
+    ),
+    "model in the model": (frozen_base, {"inside": False, "head": True}),
+    "constants": (
+        lambda k, x: k.Conv2D(2, 1, name="head")(k.Rescaling(1 / 127.5, -1.0, name="scale")(x)),
+        {"scale": False, "head": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FROZEN)
+def test_what_does_not_train_does_not_train_afterwards(case):
+    """Frozen layers and constants stay so in every form that they take; all others train."""
+    body, expected = FROZEN[case]
+    prepared = prepare(load_model(build(body)))
+    assert {layer.name: bool(layer.trainable_weights) for layer in prepared.layers if layer.weights} == expected
+
+
+def test_flags_of_parts_that_no_config_knows_stay():
+    """A projection of an attention that was frozen by hand stays frozen."""
+
+    def body(k, x):
+        attention = k.MultiHeadAttention(1, 2, name="attention")
+        y = attention(x, x)
+        attention._query_dense.trainable = False
+        return y
+
+    model = build(body, (4, 3))
+    flags = [part.trainable for part in model.get_layer("attention")._flatten_layers()]
+    prepared = prepare(model)
+    assert flags.count(False) == 1
+    assert [part.trainable for part in prepared.get_layer("attention")._flatten_layers()] == flags
+    x = np.random.default_rng(1).normal(size=(2, 4, 3)).astype("float32")
+    np.testing.assert_allclose(prepared(x), model(x), atol=1e-6)
 
 
 def test_what_nothing_follows_is_folded_into_a_single_layer():

@@ -6,6 +6,7 @@ import pytest
 from edgeprune.convert.converter import convert
 from edgeprune.convert.findings import conversion_warnings, float_operators
 from edgeprune.models.load import load_model
+from edgeprune.models.save import save_model
 from edgeprune.quantize.cluster import cluster
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.quantize.prepare import prepare
@@ -167,6 +168,53 @@ def test_pruned_and_clustered_kernels_of_one_by_one_keep_both(tmp_path):
         if kernel.operator == "CONV_2D":
             assert 0.45 < kernel.sparsity < 0.75, kernel
     np.testing.assert_allclose(run(path, baked, x), baked.predict(x, verbose=0), atol=0.1 * np.ptp(baked(x)))
+
+
+@pytest.mark.parametrize("structure", ["rounding", "clusters"])
+def test_frozen_layers_are_rounded_and_shared_but_not_trained(structure, tmp_path):
+    """Their weights after training are those before it, in every form, and the saved model has them frozen."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    base = tf_keras.Sequential(
+        [
+            layers.BatchNormalization(name="norm"),
+            layers.Conv2D(6, 3, name="stem"),
+            layers.BatchNormalization(),
+            layers.SeparableConv2D(6, 3, name="separable"),
+            layers.LayerNormalization(name="float"),
+        ]
+    )
+    base.trainable = False
+    inputs = layers.Input([8, 8, 3])
+    x = layers.DepthwiseConv2D(3, name="thawed")(base(inputs))
+    model = load_model(tf_keras.Model(inputs, layers.Dense(4, name="head")(layers.Flatten()(x))))
+    frozen = {"norm", "stem", "separable_depthwise", "separable", "float"}
+    x = images(model, 1)
+    if structure == "rounding":
+        trainee = prepare_training(model, [x], Preserved())
+    else:
+        prepared = prepare(model)
+        trainee = share_weights(prepared, cluster(prepared, ClusterConfig(n_clusters=8), zeros=False, seed=0))
+    before = trainee.baked()
+    save_model(one_step(trainee, x), tmp_path / "model.keras")
+    after = load_model(tmp_path / "model.keras")
+    weighted = [layer for layer in after.layers if layer.weights]
+    assert {layer.name for layer in weighted if not layer.trainable} == frozen
+    for layer in weighted:
+        pairs = list(zip(before.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True))
+        assert all(np.array_equal(old, new) for old, new in pairs) == (layer.name in frozen), layer.name
+
+
+def test_a_model_that_is_frozen_as_a_whole_goes_through(tmp_path):
+    """Nothing is trained but the ranges, and nothing fails."""
+    model = from_body(hard_swish, (8, 8, 3))
+    model.trainable = False
+    x = images(model, 1)
+    trainee = prepare_training(model, [x], Preserved())
+    before = trainee.baked().get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(before, one_step(trainee, x).get_weights(), strict=True))
 
 
 def test_what_no_rule_knows_stays_float_and_is_named(tmp_path):

@@ -5,7 +5,17 @@ import pytest
 
 from edgeprune.data import InputSpec, load_data
 from edgeprune.progress import Progress
-from edgeprune.recipe.config import DataConfig, FinetuneConfig, TaskConfig
+from edgeprune.prune import penalties
+from edgeprune.prune.weights import magnitude, masked
+from edgeprune.recipe.config import (
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    FinetuneConfig,
+    SparsifyConfig,
+    TaskConfig,
+    WeightsConfig,
+)
 from edgeprune.train.finetune import Lessons, finetune
 from edgeprune.train.task import resolve_task
 
@@ -82,3 +92,63 @@ def test_cosine_decay_goes_to_zero(data, tmp_path):
     rates = [entry["learning_rate"] for entry in history]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 1e-6
+
+
+def partly_frozen():
+    """A frozen convolution and normalization, a recurrent layer of which one direction is frozen, and a head."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(1)
+    layers = tf_keras.layers
+    x = inputs = layers.Input([16, 16, 1])
+    x = layers.BatchNormalization(trainable=False, name="norm")(
+        layers.Conv2D(4, 3, strides=4, trainable=False, name="stem")(x)
+    )
+    both = layers.Bidirectional(layers.GRU(3), name="both")
+    x = both(layers.Reshape([16, 4])(x))
+    both.forward_layer.trainable = False
+    return tf_keras.Model(inputs, layers.Dense(10, "softmax", name="head")(x))
+
+
+# What is around a training → how the model is wrapped for it, how it is unwrapped, and the callbacks.
+AROUND = {
+    "nothing": (lambda model: model, lambda model, trained: trained, tuple),
+    "teacher": (lambda model: model, lambda model, trained: trained, tuple),
+    "penalty": (
+        lambda model: penalties.penalized(model, SparsifyConfig(weights_l1=0.1)),
+        lambda model, trained: model,
+        tuple,
+    ),
+    "tfmot": (
+        lambda model: magnitude.wrap(model, WeightsConfig(), 6)[0],
+        lambda model, trained: magnitude.strip(trained),
+        magnitude.callbacks,
+    ),
+    "masks": (
+        lambda model: masked.wrap(model, WeightsConfig(criterion="taylor"), 6)[0],
+        lambda model, trained: masked.strip(trained),
+        masked.callbacks,
+    ),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_frozen_layers_stay_frozen(data, tmp_path, around):
+    """Whatever is around the training: frozen weights are what they were, but for those that pruning zeroes."""
+    model, original = partly_frozen(), partly_frozen()
+    wrap, unwrap, callbacks = AROUND[around]
+    trained, task = wrap(model), resolve_task(model, TaskConfig(), np.array([1]))
+    taught = (DistillConfig(), AugmentConfig(), original) if around == "teacher" else ()
+    lessons = Lessons(FinetuneConfig(epochs=1, batch_size=256, weight_decay=0.1), *taught)
+    options = {"deterministic": False, "state_file": tmp_path / "state.npz", "progress": Progress()}
+    finetune(trained, data, task, lessons, seed=0, callbacks=callbacks(), **options)
+    found, before = ({layer.name: layer for layer in m.layers} for m in (unwrap(model, trained), original))
+    for layers in (found, before):
+        layers["forward"], layers["backward"] = layers["both"].forward_layer, layers["both"].backward_layer
+    for name in ("stem", "norm", "forward"):
+        assert not found[name].trainable
+        for old, new in zip(before[name].get_weights(), found[name].get_weights(), strict=True):
+            np.testing.assert_array_equal(new[new != 0], old[new != 0])
+    for name in ("backward", "head"):
+        assert found[name].trainable
+        assert not np.array_equal(found[name].get_weights()[-1], before[name].get_weights()[-1])

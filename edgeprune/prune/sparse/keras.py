@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.hardware.xnnpack.sparse_inference import Analysis, Kind, Node, Padding, analyse, same_padding
 from edgeprune.models.graph import View, activation_name, flat, symbol_of
+from edgeprune.models.layer_facts import kernel_of
 
 if TYPE_CHECKING:
     import tf_keras
@@ -111,7 +112,7 @@ def _node(call: Any, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...
 
 
 def _kernel(layer: Any, call: Any) -> dict[str, Any]:
-    kernel = layer.get_weights()[0]
+    kernel = kernel_of(layer).numpy()
     height, width = layer.kernel_size
     dilation = tuple(layer.dilation_rate)
     activation = _activation(layer)
@@ -141,7 +142,7 @@ def _zero_padding(layer: Any, call: Any) -> dict[str, Any]:
 
 
 def _dense(layer: Any, call: Any) -> dict[str, Any]:
-    kernel = layer.get_weights()[0]
+    kernel = kernel_of(layer).numpy()
     return {"weights": kernel.size, "zeros": kernel.size - int(np.count_nonzero(kernel))}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import RecipeError
+from edgeprune.models.layer_facts import facts_of
 from edgeprune.recipe.granularity import Weight, parse
 from edgeprune.recipe.patterns import check_patterns, matching
 
@@ -16,20 +17,24 @@ if TYPE_CHECKING:
 
     from edgeprune.recipe.config import WeightsConfig
 
-# Where a class's kernel has its output channels; the converter moves that axis to the front, input channels stay last.
-OUTPUT_AXIS = {
-    "Dense": -1, "Conv1D": -1, "Conv2D": -1, "Conv2DTranspose": -2, "SeparableConv1D": -1, "SeparableConv2D": -1,
-    "Embedding": 0,
-}  # fmt: skip
+# Classes whose kernels the converter stores as [out, …, in], which patterns of zeros are defined for.
+STORED_BY_OUTPUT = (
+    "Dense", "Conv1D", "Conv2D", "Conv2DTranspose", "SeparableConv1D", "SeparableConv2D", "Embedding"
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A prunable variable, and the axis of its outputs."""
+    """A prunable variable, and the axis that the converter moves to the front."""
 
     layer: str
     variable: Any
     output_axis: int
+
+    @property
+    def ends_with_outputs(self) -> bool:
+        """Whether the outputs are the last axis in Keras."""
+        return self.output_axis % len(self.variable.shape) == len(self.variable.shape) - 1
 
     def to_tflite(self, array: np.ndarray) -> np.ndarray:
         """From the layout of Keras to [out, …, in]."""
@@ -44,10 +49,18 @@ def kernels(model: tf_keras.Model, names: list[str]) -> list[Kernel]:
     """The prunable kernels of the named layers, in the order of the names."""
     layers = [model.get_layer(name) for name in names]
     return [
-        Kernel(layer.name, variable, OUTPUT_AXIS.get(type(layer).__name__, -1))
-        for layer in layers
-        for variable in prunable_weights(layer)
+        Kernel(layer.name, variable, _output_axis(layer)) for layer in layers for variable in prunable_weights(layer)
     ]
+
+
+def _output_axis(layer: Any) -> int:
+    if type(layer).__name__ == "Embedding":
+        return 0  # a table, which the file keeps as it is: one row per word
+    facts = facts_of(layer)
+    if facts is None or type(layer).__name__ not in STORED_BY_OUTPUT:
+        return -1  # any axis will do: only single weights are pruned
+    (axis,) = facts.channel_axes
+    return axis
 
 
 def prunable_weights(layer: Any) -> list[Any]:
@@ -79,10 +92,10 @@ def selected(model: tf_keras.Model, config: WeightsConfig) -> list[str]:
 
 
 def _check_layouts(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> None:
-    unknown = [name for name in names if type(model.get_layer(name)).__name__ not in OUTPUT_AXIS]
+    unknown = [name for name in names if type(model.get_layer(name)).__name__ not in STORED_BY_OUTPUT]
     if unknown and not isinstance(parse(config.granularity), Weight):
         raise RecipeError(
             f"granularity {config.granularity!r} is not defined for the layers {', '.join(unknown)}.",
-            expected=f"layers of the classes {', '.join(OUTPUT_AXIS)}.",
+            expected=f"layers of the classes {', '.join(STORED_BY_OUTPUT)}.",
             fix="name them in [weights] exclude, or prune single weights.",
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
     """A copy with fresh weights from the initializers of its layers.
 
-    Layers that do not train (frozen ones, normalization by statistics of the data) keep theirs.
+    Layers and parts of layers that do not train (frozen ones, normalization by statistics of the data) keep theirs.
 
     Args:
         seed: decides the weights; seeds that initializers bring along do not, else all copies would be the same.
@@ -39,10 +39,19 @@ def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
     copy = copy_model(model)
     tf_keras.utils.set_random_seed(seed)
     fresh = rebuild(model, with_layers(lambda layer: make_like(layer, _without_seeds(config_of(layer)))))
-    for layer in fresh.layers:
-        if layer.trainable_weights:
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    trained = {id(weight) for weight in copy.trainable_weights}
+    for layer in copy.layers:
+        parts = zip(layer._flatten_layers(), fresh.get_layer(layer.name)._flatten_layers(), strict=True)
+        for old, new in parts:
+            if any(id(weight) in trained for weight in old._trainable_weights):
+                for weight, value in zip(_own_weights(old), _own_weights(new), strict=True):
+                    weight.assign(value)
     return copy
+
+
+def _own_weights(layer: Any) -> list[Any]:
+    """The weights of a layer, without those of the layers in it."""
+    return [*layer._trainable_weights, *layer._non_trainable_weights]
 
 
 def _without_seeds(config: Any) -> Any:

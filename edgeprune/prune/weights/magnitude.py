@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.models.rebuild import copy_model
-from edgeprune.prune.weights.kernels import prunable_weights, selected
+from edgeprune.prune.weights.kernels import kernels, selected
 from edgeprune.prune.weights.schedule import SCHEDULES, updates
 from edgeprune.recipe.config import WeightsConfig
 from edgeprune.recipe.granularity import Block, NofM, Weight, parse
@@ -27,13 +27,13 @@ def can(model: tf_keras.Model, config: WeightsConfig) -> bool:
     if config.criterion != "magnitude" or config.scope != "layer" or config.regrow != "none":
         return False
     pattern = parse(config.granularity)
-    layers = [model.get_layer(name) for name in selected(model, config)]
-    ranks = {len(weight.shape) for layer in layers for weight in prunable_weights(layer)}
+    found = kernels(model, selected(model, config))
+    ranks = {len(kernel.variable.shape) for kernel in found}
+    outputs_last = all(kernel.ends_with_outputs for kernel in found)
     if isinstance(pattern, NofM):
-        transposed = any(type(layer).__name__ in ("Conv2DTranspose", "Embedding") for layer in layers)
-        return config.schedule == "one_shot" and config.begin == 0 and ranks <= {2, 4} and not transposed
+        return config.schedule == "one_shot" and config.begin == 0 and ranks <= {2, 4} and outputs_last
     if isinstance(pattern, Block):
-        return ranks == {2} and not any(type(layer).__name__ == "Embedding" for layer in layers)
+        return ranks == {2} and outputs_last
     return isinstance(pattern, Weight)
 
 

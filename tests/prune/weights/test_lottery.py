@@ -45,6 +45,20 @@ def test_reinitialized_weights_come_from_the_seed_alone():
     np.testing.assert_array_equal(one[2], model.get_weights()[2])
 
 
+def test_a_part_that_is_frozen_keeps_its_weights():
+    """Of a bidirectional layer, the frozen direction starts with what it had, the other one anew."""
+    import tf_keras
+
+    inputs = tf_keras.Input([4, 3])
+    both = tf_keras.layers.Bidirectional(tf_keras.layers.GRU(2), name="both")
+    model = tf_keras.Model(inputs, both(inputs))
+    both.forward_layer.trainable = False
+    fresh = lottery.reinitialized(model, 1).get_layer("both")
+    for old, new in zip(both.forward_layer.get_weights(), fresh.forward_layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert not np.allclose(both.backward_layer.get_weights()[0], fresh.backward_layer.get_weights()[0])
+
+
 def test_rounds_remove_equal_shares_of_what_is_left():
     """75 % in two rounds: half, then half of the rest."""
     config = WeightsConfig(sparsity=0.75)
