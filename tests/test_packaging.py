@@ -84,6 +84,12 @@ def metadata(built) -> Message:
         return email.message_from_bytes(archive.read(name))
 
 
+def test_the_changelog_begins_with_this_version():
+    """Below what is unreleased, the first section of the changelog is that of the package's version."""
+    sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert sections[:2] == ["Unreleased", __version__]
+
+
 def test_packages_are_the_folders_with_modules():
     """The packages of setup.cfg are the folders that hold Python files, each under the name that it is imported by."""
     setup = configparser.ConfigParser()
