@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "edgeprune"
+ROOT = Path(__file__).parents[1]
 
 
 def _modules() -> dict[str, Path]:
-    """Dotted name of each module → its file. ``calibration`` and ``targets`` are links."""
-    paths = [*PACKAGE.rglob("*.py"), *(PACKAGE / "calibration").glob("*.py"), *(PACKAGE / "targets").glob("*.py")]
-    names = (".".join(["edgeprune", *path.relative_to(PACKAGE).with_suffix("").parts]) for path in paths)
+    """Dotted name of each module → its file. ``calibration`` and ``targets`` lie beside the package."""
+    paths = [path for folder in ("edgeprune", "calibration", "targets") for path in (ROOT / folder).rglob("*.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    names = [name if name.startswith("edgeprune.") else f"edgeprune.{name}" for name in names]
     return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
 
 
