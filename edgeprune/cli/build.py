@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgeprune.cli.options import device_options, model_options
+from edgeprune.files import JsonObject
 
 
 @click.command()
@@ -67,7 +68,7 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
         click.get_current_context().exit(1)
 
 
-def _print(report: dict, as_json: bool, folder: Path) -> None:
+def _print(report: JsonObject, as_json: bool, folder: Path) -> None:
     import json
 
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edgeprune.hardware.latency.estimate import AnyKernels
+    from edgeprune.hardware.latency.estimate import KernelSet
 
 
 @click.command()
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def profile(
     file: str,
     target: str,
-    kernels: AnyKernels | None,
+    kernels: KernelSet | None,
     threads: int | None,
     runtime: str | None,
     plot: Path | None,

@@ -14,7 +14,7 @@ from edgeprune.devices.protocol import Completed, Device, Info, plain_name
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import execute
 from edgeprune.runtime import runner
-from edgeprune.runtime.interpreter import Kernels, Runtime, find_runtime
+from edgeprune.runtime.interpreter import KernelChoice, Runtime, find_runtime
 from edgeprune.runtime.runner import cpu_model, random_input
 
 __all__ = ["MIN_RUNS", "Host", "cpu_model", "measure_latency", "random_input"]
@@ -66,7 +66,7 @@ def measure_latency(
     path: str | Path,
     *,
     threads: int = 1,
-    kernels: Kernels = "default",
+    kernels: KernelChoice = "default",
     runs: int = MIN_RUNS,
     warmup: int = 5,
     runtime: Runtime | None = None,

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeprune.hardware.latency.estimate import AnyKernels, Estimate, Prediction
+    from edgeprune.hardware.latency.estimate import Estimate, KernelSet, Prediction
     from edgeprune.hardware.target_placement import Found
     from edgeprune.hardware.xnnpack.sparse_file import SparsePath
     from edgeprune.target import Target
     from edgeprune.tflite.graph import Subgraph, TFLiteModel
     from edgeprune.tflite.memory import MemoryPlan
     from edgeprune.tflite.operators import OperatorRow
-    from edgeprune.tflite.size import Kernel
+    from edgeprune.tflite.size import StoredKernel
 
 __all__ = ["KernelRow", "Latency", "Memory", "Profile", "profile"]
 
@@ -116,7 +116,7 @@ def profile(
     target: str | Path | Target | None = None,
     compiled: Mapping[str, Any] | None = None,
     *,
-    kernels: AnyKernels | None = None,
+    kernels: KernelSet | None = None,
     threads: int | None = None,
     best_compression: bool = False,
 ) -> Profile:
@@ -192,7 +192,7 @@ def profile(
     )
 
 
-def _kernel_row(kernel: Kernel, path: SparsePath | None) -> KernelRow:
+def _kernel_row(kernel: StoredKernel, path: SparsePath | None) -> KernelRow:
     return KernelRow(
         kernel.tensor_name,
         kernel.operator,

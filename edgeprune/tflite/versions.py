@@ -1,6 +1,6 @@
-"""Which runtime an artifact needs: the release that first knew each operator version in it.
+"""Which release of a runtime a file needs: one that knows every operator version in it.
 
-A runtime that is too old stops on the device with "Didn't find op for builtin opcode 'X' version 'N'". The table
+A runtime that is too old stops with "Didn't find op for builtin opcode 'X' version 'N'". The table
 ``operator_versions.csv`` holds, per operator and version,
 
 - ``tensorflow``: the first TensorFlow release with it, as TensorFlow itself says
@@ -9,7 +9,7 @@ A runtime that is too old stops on the device with "Didn't find op for builtin o
   accepts exactly those up to 2.14.0.
 - ``litert``: the first ai-edge-litert release that accepts it. ai-edge-litert has numbers of its own, so the releases
   1.0.0, 1.0.1, 1.1.0, 1.1.2, 1.2.0, 1.3.0, 1.4.0, 2.0.3, 2.1.0, 2.1.6, 2.2.0 and 2.3.0 were asked, with a model of one
-  operator code per row. Releases between these are taken to know what the one before them knows.
+  operator code per row. Releases between these are assumed to know what the one before them knows.
 
 An empty cell says that no release is known.
 """
@@ -21,47 +21,28 @@ import functools
 import importlib.resources
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgeprune.tflite.graph import Subgraph, TFLiteModel
 
 if TYPE_CHECKING:
-    from edgeprune.target import CompilerSettings
+    from edgeprune.target import Target
 
 Version = tuple[int, ...]
 
-# Package on the device: the column that counts in its release numbers.
+# Package on the device → the column of the table with its release numbers.
 PACKAGES = {
     "ai-edge-litert": "litert",
-    "litert": "litert",  # Maven; assumed to be numbered as the Python package
+    "litert": "litert",  # Maven; assumed to have the release numbers of the Python package
     "tensorflow": "tensorflow",
     "tensorflow-lite": "tensorflow",  # Maven
     "tflite-runtime": "tensorflow",
 }
-# Custom operators that the runtimes bring along (register.cc).
+# Custom operators that are part of the runtimes (register.cc).
 _BUNDLED_CUSTOM = {"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}
-# Custom operators that a compiler leaves in place of what it took: the compiler, and what on the device runs them.
+# Custom operator that a compiler puts in place of the operators it compiled → the compiler, and what runs the operator
+# on the device.
 COMPILED = {"edgetpu-custom-op": ("edgetpu", "libedgetpu"), "ethos-u": ("vela", "the Ethos-U driver")}
-
-
-class Runtime(Protocol):
-    """The runtime that a target is assumed to have."""
-
-    @property
-    def package(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-
-
-class HasRuntime(Protocol):
-    """A target, as far as this module looks at it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def runtime(self) -> Runtime: ...
-    @property
-    def compiler(self) -> CompilerSettings | None: ...
 
 
 def parse_version(text: str) -> Version:
@@ -71,6 +52,7 @@ def parse_version(text: str) -> Version:
 
 
 def format_version(version: Version) -> str:
+    """Inverse of :func:`parse_version`: (2, 5, 0) is '2.5.0'."""
     return ".".join(map(str, version))
 
 
@@ -93,17 +75,17 @@ def min_runtime(model: TFLiteModel, package: str = "tflite-runtime") -> Version 
     return max(known) if known and len(known) == len(releases) else None
 
 
-def runtime_warnings(model: TFLiteModel, target: HasRuntime) -> list[str]:
-    """What in the model the target's runtime may not run, one sentence or two each."""
+def runtime_warnings(model: TFLiteModel, target: Target) -> list[str]:
+    """Warnings about operators that the target's runtime may not run."""
     return [*_custom_warnings(model, target), *_version_warnings(model, target)]
 
 
 def compiled_operators(graph: Subgraph) -> tuple[str, ...]:
-    """Names of the operators in a graph that hold what a compiler for an accelerator took."""
+    """Names of the operators in a graph that a compiler for an accelerator put there."""
     return tuple(dict.fromkeys(op.name for op in graph.operators if op.custom and op.name in COMPILED))
 
 
-def _version_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
+def _version_warnings(model: TFLiteModel, target: Target) -> Iterator[str]:
     package, assumed = target.runtime.package, parse_version(target.runtime.version)
     for name, version in _builtins(model):
         needed = first_release(name, version, package)
@@ -114,20 +96,20 @@ def _version_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
             )
         elif needed > assumed:
             yield (
-                f"{name} version {version} needs {package} {format_version(needed)}, and {target.name} is taken to "
-                f"have {target.runtime.version}, which stops with \"Didn't find op for builtin opcode '{name}' version "
-                f"'{version}'\". {_remedy(name, version)}"
+                f"{name} version {version} needs {package} {format_version(needed)} or later, and {target.name} is "
+                f"assumed to have {target.runtime.version}, which stops with \"Didn't find op for builtin opcode "
+                f"'{name}' version '{version}'\". {_remedy(name, version)}"
             )
 
 
 def _remedy(name: str, version: int) -> str:
     release = first_release(name, version, "ai-edge-litert")
     if release is None:
-        return "Convert with another number format."
-    return f"Install ai-edge-litert {format_version(release)} or later there, or convert with another number format."
+        return "Convert to another number format."
+    return f"Install ai-edge-litert {format_version(release)} or later on it, or convert to another number format."
 
 
-def _custom_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
+def _custom_warnings(model: TFLiteModel, target: Target) -> Iterator[str]:
     own = target.compiler.name if target.compiler else None
     for name, custom, _ in dict.fromkeys(model.operator_codes):
         if not custom or name in _BUNDLED_CUSTOM:
@@ -136,7 +118,7 @@ def _custom_warnings(model: TFLiteModel, target: HasRuntime) -> Iterator[str]:
             yield f"{name} is a TensorFlow operator: it runs only where the Flex delegate (Select TF ops) is linked in."
         elif name in COMPILED:
             compiler, library = COMPILED[name]
-            if compiler != own:  # the target's own artifact is where it belongs
+            if compiler != own:  # the target's own compiler made it, so the target can run it
                 yield f"{name} runs only through {library}."
         else:
             yield f"{name} is a custom operator: it runs only where the application registers it."

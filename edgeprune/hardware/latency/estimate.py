@@ -14,14 +14,14 @@ from typing import Any, Literal
 from edgeprune.errors import UsageError
 from edgeprune.hardware.delegates import XNNPACK
 from edgeprune.hardware.latency import edgetpu_features as features_edgetpu
-from edgeprune.hardware.latency.features import PARALLEL, Kernels, Work, caches_of, works
+from edgeprune.hardware.latency.features import PARALLEL, CpuKernelSet, Work, caches_of, works
 from edgeprune.hardware.placement import place
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
 from edgeprune.target import CpuLatency, Target
 from edgeprune.tflite.graph import Subgraph
 
-AnyKernels = Literal["builtin", "xnnpack", "edgetpu"]
-_NAMES: tuple[AnyKernels, ...] = ("builtin", "xnnpack", "edgetpu")
+KernelSet = Literal["builtin", "xnnpack", "edgetpu"]
+_NAMES: tuple[KernelSet, ...] = ("builtin", "xnnpack", "edgetpu")
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Prediction:
     operator_ms: tuple[float, ...]
 
 
-def available(target: Target) -> tuple[AnyKernels, ...]:
-    """Kernels that the target has coefficients for, its default first."""
+def available(target: Target) -> tuple[KernelSet, ...]:
+    """The sets of kernels that the target has coefficients for, its default first."""
     model = target.latency
     if model is None:
         return ()
@@ -64,7 +64,7 @@ def available(target: Target) -> tuple[AnyKernels, ...]:
 def predict(
     graph: Subgraph,
     target: Target,
-    kernels: AnyKernels | None = None,
+    kernels: KernelSet | None = None,
     threads: int | None = None,
     on_chip: Collection[int] | None = None,
 ) -> Prediction | None:
@@ -139,7 +139,7 @@ def _threads(target: Target, threads: int | None) -> int:
     return min(wanted, target.cpu.cores) if target.cpu else wanted
 
 
-def _on_cpu(graph: Subgraph, target: Target, kernels: Kernels, threads: int) -> dict[int, float]:
+def _on_cpu(graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int) -> dict[int, float]:
     """Seconds by index of the operator; what XNNPACK leaves runs with the built-in kernels."""
     assert target.latency is not None
     table: CpuLatency = getattr(target.latency, kernels)

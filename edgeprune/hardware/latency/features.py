@@ -17,11 +17,11 @@ from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.macs import operator_macs
 from edgeprune.tflite.size import stored_source
 
-Kernels = Literal["builtin", "xnnpack"]
+CpuKernelSet = Literal["builtin", "xnnpack"]
 
 # What more threads share among them. The built-in kernels run everything else on one thread, XNNPACK all but what waits
 # for memory or for the operator to start.
-PARALLEL: dict[Kernels, frozenset[str]] = {
+PARALLEL: dict[CpuKernelSet, frozenset[str]] = {
     "builtin": frozenset({"conv_macs", "conv_elements", "dense_macs", "depthwise_macs"}),
     "xnnpack": frozenset(CpuSeconds.model_fields) - {"memory_bytes", "operators"},
 }
@@ -105,7 +105,7 @@ def caches_of(target: Target) -> Caches:
 
 
 def works(
-    graph: Subgraph, kernels: Kernels, caches: Caches, sparse: Mapping[int, float] = MappingProxyType({})
+    graph: Subgraph, kernels: CpuKernelSet, caches: Caches, sparse: Mapping[int, float] = MappingProxyType({})
 ) -> list[Work]:
     """The amounts of every operator of a graph, in its order.
 
@@ -125,7 +125,7 @@ def _sparse(work: Work, density: float) -> Work:
     return replace(work, amounts={**work.amounts, **cheaper})
 
 
-def _work(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, weights_miss: float) -> Work:
+def _work(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, weights_miss: float) -> Work:
     dtype, kind = _dtype(graph, operator), KINDS.get(operator.name, _DEFAULT_KIND)
     if operator.name in FREE or _unpacks(graph, operator):
         return Work(operator.index, operator.name, "free", dtype, {})
@@ -177,7 +177,7 @@ def _output_elements(graph: Subgraph, operator: Operator) -> int:
 Amounts = dict[str, float]
 
 
-def _conv(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     """A matrix product: output pixels x (window, input channels) x output channels."""
     kernel, output, data = graph.input(operator, 1), graph.output(operator), _data(graph, operator)
     if kernel is None or output is None or data is None or not output.shape or not kernel.shape:
@@ -201,24 +201,24 @@ def _data(graph: Subgraph, operator: Operator) -> Tensor | None:
     return graph.input(operator, 2 if operator.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE") else 0)
 
 
-def _dense(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"dense_macs": operator_macs(graph, operator)}
 
 
-def _depthwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _depthwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"depthwise_macs": operator_macs(graph, operator)}
 
 
-def _elementwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _elementwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     passes = _PASSES.get(operator.name, 1)
     return {"elementwise_elements": passes * _output_elements(graph, operator)}
 
 
-def _nonlinear(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _nonlinear(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"nonlinear_elements": _output_elements(graph, operator)}
 
 
-def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _reduced(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     """Pooling reads its window for each output, a reduction each input once."""
     data = graph.input(operator, 0)
     window = operator.options.get("filter_height", 0) * operator.options.get("filter_width", 0)
@@ -226,7 +226,7 @@ def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Cach
     return {"reduced_elements": max(whole, window * _output_elements(graph, operator))}
 
 
-def _moved(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"moved_bytes": _activation_bytes(graph, operator)}
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from edgeprune.errors import DataError, TargetError
 from edgeprune.hardware.latency import fit as latency_fit
-from edgeprune.hardware.latency.features import PARALLEL, Kernels, caches_of, works
+from edgeprune.hardware.latency.features import PARALLEL, CpuKernelSet, caches_of, works
 from edgeprune.hardware.latency.prior import COLUMNS, cpu_amounts, cpu_seconds, cpu_vector
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
 from edgeprune.target import CpuLatency, LatencyModel, Target
@@ -28,7 +28,7 @@ from edgeprune.tflite.flatbuffer import parse, read_bytes
 from edgeprune.tflite.graph import Subgraph
 
 # Column delegate of the table: kernels of the latency model.
-KERNELS: dict[str, Kernels] = {"none": "builtin", "builtin": "builtin", "xnnpack": "xnnpack"}
+KERNELS: dict[str, CpuKernelSet] = {"none": "builtin", "builtin": "builtin", "xnnpack": "xnnpack"}
 COLUMNS_NEEDED = ("file", "device", "threads", "delegate", "median_ms")
 MIN_FILES = 3  # of one set of kernels
 ENOUGH_FILES = 5  # for a range of their own: with fewer, what was left out cannot cover 80 %
@@ -41,7 +41,7 @@ class Measurement:
     file: Path
     sha256: str
     device: str
-    kernels: Kernels
+    kernels: CpuKernelSet
     threads: int
     seconds: float
     graph: Subgraph
@@ -180,7 +180,7 @@ def fit_target(
     return base.model_copy(update={"name": name, "title": title, "aliases": (), "latency": model})
 
 
-def _of(measurements: Sequence[Measurement], kernels: Kernels) -> list[Measurement]:
+def _of(measurements: Sequence[Measurement], kernels: CpuKernelSet) -> list[Measurement]:
     return [one for one in measurements if one.kernels == kernels]
 
 
@@ -188,7 +188,7 @@ def _files(measurements: Sequence[Measurement]) -> set[str]:
     return {one.sha256 for one in measurements}
 
 
-def _fit(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) -> CpuLatency:
+def _fit(base: Target, kernels: CpuKernelSet, measurements: Sequence[Measurement]) -> CpuLatency:
     assert base.latency is not None
     table: CpuLatency = getattr(base.latency, kernels)
     samples, prior = _samples(base, kernels, measurements), cpu_vector(table)
@@ -211,7 +211,7 @@ def _fit(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) ->
     )
 
 
-def _samples(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) -> latency_fit.Samples:
+def _samples(base: Target, kernels: CpuKernelSet, measurements: Sequence[Measurement]) -> latency_fit.Samples:
     caches = caches_of(base)
     rows = [
         cpu_amounts(works(one.graph, kernels, caches, sparse_operators(one.graph, base.runtime)))
