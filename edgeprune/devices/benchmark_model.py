@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgeprune.devices.protocol import Device, Job
 from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
-from edgeprune.files import sha256_file
+from edgeprune.files import JsonObject, sha256_file
 
 ON_DEVICE = "/data/local/tmp/benchmark_model"
 TIMEOUT_S = 600.0
@@ -69,7 +68,7 @@ class Report:
     peak_bytes: int | None
     xnnpack: bool
     delegated: str | None
-    operators: list[dict[str, Any]] = field(default_factory=list)
+    operators: list[JsonObject] = field(default_factory=list)
 
 
 def parse(text: str) -> Report:
@@ -101,7 +100,7 @@ def parse(text: str) -> Report:
     )
 
 
-def _operators(text: str) -> Iterator[dict[str, Any]]:
+def _operators(text: str) -> Iterator[JsonObject]:
     """The rows of the table "Run Order" of the regular runs; columns are found by their names."""
     section, header = "", None
     for line in text.partition(_OPERATORS)[2].splitlines():
@@ -123,7 +122,7 @@ def _operators(text: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+def measure(device: Device, job: Job) -> list[JsonObject]:
     """Time files with benchmark_model; see :data:`edgeprune.devices.protocol.Tool`.
 
     Returns:
@@ -202,7 +201,7 @@ def _run(device: Device, binary: str, path: str, runs: int, job: Job) -> Report:
         ) from None
 
 
-def _result(reports: list[Report], job: Job, facts: dict[str, Any]) -> dict[str, Any]:
+def _result(reports: list[Report], job: Job, facts: JsonObject) -> JsonObject:
     import numpy as np
 
     first, single = reports[0], len(reports) == 1

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeprune.errors import MissingError
 from edgeprune.external import execute, find
-from edgeprune.files import sha256_json
+from edgeprune.files import JsonObject, sha256_json
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
 # Command → the Debian packages that bring it.
@@ -75,7 +75,7 @@ class Parts:
 def default_parts() -> Parts:
     """The parts in ``emulator.toml``."""
     document = tomllib.loads(_resource("emulator.toml").read_text("utf-8"))
-    debian: dict[str, Any] = {
+    debian: JsonObject = {
         key: tuple(value) if isinstance(value, list) else value for key, value in document["debian"].items()
     }
     wheels = {name: Wheel(name, **facts) for name, facts in document["wheels"].items()}
@@ -128,7 +128,7 @@ class Home:
         self.downloads, self.sysroot = self.folder / "downloads", self.folder / "sysroot"
         self.wheels, self.ready_file = self.folder / "wheels", self.folder / "ready.json"
 
-    def ready(self) -> dict[str, Any] | None:
+    def ready(self) -> JsonObject | None:
         """What setup wrote when it was done; None when it is not done, was done for other parts, or files are gone."""
         try:
             document = json.loads(self.ready_file.read_text("utf-8"))
@@ -158,7 +158,7 @@ class Home:
             found[place.name] = [len(sizes), sum(sizes)]
         return found
 
-    def require(self) -> dict[str, Any]:
+    def require(self) -> JsonObject:
         """What setup wrote.
 
         Raises:

@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -19,7 +18,7 @@ from edgeprune.devices import emulator_download as download
 from edgeprune.devices.emulator_home import RUNTIMES, Home, qemu_version
 from edgeprune.errors import MissingError
 from edgeprune.external import TAIL_LINES, execute
-from edgeprune.files import output_errors, sha256_json, write_bytes, write_json
+from edgeprune.files import JsonObject, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
 
 _STAMP = ".content"
@@ -27,7 +26,7 @@ _TRY = "import sys, numpy; from importlib import import_module; import_module(sy
 _TRY_S = 600
 
 
-def setup(home: Home, progress: Progress | None = None) -> dict[str, Any]:
+def setup(home: Home, progress: Progress | None = None) -> JsonObject:
     """Build the emulated board, or what is missing of it. With everything there, it only tries it.
 
     Returns:
@@ -46,7 +45,7 @@ def setup(home: Home, progress: Progress | None = None) -> dict[str, Any]:
             return _setup(home, progress)
 
 
-def _setup(home: Home, progress: Progress) -> dict[str, Any]:
+def _setup(home: Home, progress: Progress) -> JsonObject:
     started = time.monotonic()
     done = home.ready()
     if done is not None and _starts(home):

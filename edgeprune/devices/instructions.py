@@ -7,7 +7,6 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from edgeprune.devices.emulator import LOG
 from edgeprune.devices.emulator_home import SETUP
 from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
+from edgeprune.files import JsonObject
 from edgeprune.runtime import runner
 
 _GUEST = Path(__file__).with_name("emulator_guest.py")
@@ -28,7 +28,7 @@ _OUTPUTS = "outputs.npz"
 _DELEGATES = ("default", "builtin")
 
 
-def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+def measure(device: Device, job: Job) -> list[JsonObject]:
     """Count the instructions of one inference per file; see :data:`edgeprune.devices.protocol.Tool`.
 
     ``runs`` and ``rounds`` of the job mean nothing here: a count does not vary.
@@ -50,7 +50,7 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     if job.delegate not in _DELEGATES:
         raise UsageError(f"The emulated board has no {job.delegate!r}.", expected=f"one of: {', '.join(_DELEGATES)}.")
     # One start per file: what ran before would leave its traces in the allocator, and so in the count.
-    results: list[dict[str, Any]] = []
+    results: list[JsonObject] = []
     try:
         for file in job.files:
             results += _count(device, [file], job.delegate, job.samples)
@@ -63,7 +63,7 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     return results
 
 
-def by_operator(device: Device, file: Path, delegate: str = "default") -> list[dict[str, Any]]:
+def by_operator(device: Device, file: Path, delegate: str = "default") -> list[JsonObject]:
     """Instructions per operator of a file's first graph: those of the graph up to it, less those of the graph before.
 
     The parts add up to the whole but for some hundreds of instructions. The first operator's part holds what calling
@@ -101,7 +101,7 @@ def _is_sparse(file: Path) -> bool:
     return any(tensor.sparsity for tensor in read(file).subgraphs[0].tensors)
 
 
-def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path | None) -> list[dict[str, Any]]:
+def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path | None) -> list[JsonObject]:
     job = {
         "models": [device.push(file, f"model{number}.tflite") for number, file in enumerate(files)],
         "warmup": WARMUP,
@@ -161,7 +161,7 @@ def _outputs(device: Device, path: Path, files: int) -> list[list[np.ndarray]]:
     return [[arrays[f"y{number}_{index}"] for index in range(len(mine))] for number, mine in enumerate(names)]
 
 
-def _last_document(output: bytes) -> dict[str, Any]:
+def _last_document(output: bytes) -> JsonObject:
     lines = output.decode("utf-8", "replace").strip().splitlines()
     try:
         return json.loads(lines[-1])
@@ -169,7 +169,7 @@ def _last_document(output: bytes) -> dict[str, Any]:
         return {}
 
 
-def _failure(device: Device, code: int, document: dict[str, Any], errors: str) -> EdgepruneError:
+def _failure(device: Device, code: int, document: JsonObject, errors: str) -> EdgepruneError:
     if document.get("code") == runner.MODEL:
         return ModelError(
             f"{device.address}: {document['error']}.",

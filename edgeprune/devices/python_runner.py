@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelError, UsageError
+from edgeprune.files import JsonObject
 from edgeprune.runtime import runner
 
 TIMEOUT_S = 1800.0
@@ -24,7 +24,7 @@ _INSTALL = (
 _OUTPUTS = "outputs.npz"
 
 
-def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+def measure(device: Device, job: Job) -> list[JsonObject]:
     """Time files with the runner; see :data:`edgeprune.devices.protocol.Tool`.
 
     Returns:
@@ -80,7 +80,7 @@ def _push(device: Device, job: Job) -> list[str]:
     return words
 
 
-def _lines(output: bytes) -> Iterator[dict[str, Any]]:
+def _lines(output: bytes) -> Iterator[JsonObject]:
     """The JSON documents among the lines of an output; the last line may be cut off."""
     for line in output.decode("utf-8", "replace").splitlines():
         try:
@@ -91,9 +91,9 @@ def _lines(output: bytes) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _unfinished(output: bytes, name: str) -> list[dict[str, Any]]:
+def _unfinished(output: bytes, name: str) -> list[JsonObject]:
     """What the rounds that are through say about each file."""
-    facts: dict[int, dict[str, Any]] = {}
+    facts: dict[int, JsonObject] = {}
     rounds: dict[int, list[list[float]]] = {}
     for line in _lines(output):
         if line.get("event") == "loaded":
@@ -113,7 +113,7 @@ def _unfinished(output: bytes, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _failure(device: Device, python: str, code: int, lines: list[dict[str, Any]], errors: str) -> EdgepruneError:
+def _failure(device: Device, python: str, code: int, lines: list[JsonObject], errors: str) -> EdgepruneError:
     if lines and "error" in lines[-1]:
         what = f"{device.address}: {lines[-1]['error']}."
         if lines[-1]["code"] == runner.MODEL:
@@ -130,7 +130,7 @@ def _failure(device: Device, python: str, code: int, lines: list[dict[str, Any]]
     )
 
 
-def _add_outputs(device: Device, results: list[dict[str, Any]], folder: Path) -> None:
+def _add_outputs(device: Device, results: list[JsonObject], folder: Path) -> None:
     path = folder / _OUTPUTS
     device.pull(_OUTPUTS, path)
     with np.load(path, allow_pickle=False) as archive:

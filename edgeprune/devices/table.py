@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import DataError
-from edgeprune.files import output_errors
+from edgeprune.files import JsonObject, output_errors
 
 COLUMNS = (
     "file",
@@ -82,7 +82,7 @@ def _header(table: Path) -> list[str] | None:
     return found
 
 
-def _row(table: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+def _row(table: Path, result: Mapping[str, Any]) -> JsonObject:
     runtime, _, version = result["runtime"].rpartition(" ")
     return {
         **{name: result.get(name) for name in COLUMNS},
