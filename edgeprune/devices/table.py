@@ -1,4 +1,4 @@
-"""measurements.csv: one row per file measured, as ``edgeprune targets fit`` reads it."""
+"""The table measurements.csv: one row per measured file, for ``edgeprune targets fit``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check(table: Path) -> None:
     """Make sure, before anything is measured, that rows can be added.
 
     Raises:
-        DataError: the file is there and is no such table.
+        DataError: the file exists and is not such a table.
         OutputError: its folder is missing, or not writable.
     """
     with output_errors(table):
@@ -49,7 +49,7 @@ def append(table: Path, results: Sequence[Mapping[str, Any]]) -> int:
         How many rows were added.
 
     Raises:
-        DataError: the file is there and is no such table.
+        DataError: the file exists and is not such a table.
         OutputError: it cannot be written.
     """
     rows = [_row(table, result) for result in results if result.get("median_ms") is not None]
