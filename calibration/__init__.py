@@ -1,4 +1,7 @@
-"""A user's data → representative samples for quantization. Installed as ``edgeprune.calibration``."""
+"""Choose representative samples for quantization from a user's training data, and check them.
+
+The folder is installed as ``edgeprune.calibration``.
+"""
 
 from edgeprune.calibration.choice import choose_samples
 from edgeprune.calibration.sampling import check_samples, representative_dataset, representative_indices

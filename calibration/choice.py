@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AUTO_START, AUTO_LIMIT = 32, 1024
 AUTO_GROWTH = 0.02  # of a channel's range, on average
-CANDIDATES = 4  # times as many as are wanted, for choice by coverage
+CANDIDATES = 4  # candidates per sample wanted, when samples are chosen by coverage
 
 
 def choose_samples(split: Split, config: CalibrationConfig, model: tf_keras.Model, seed: int = 0) -> np.ndarray:
@@ -28,9 +28,9 @@ def choose_samples(split: Split, config: CalibrationConfig, model: tf_keras.Mode
 
     Args:
         split: training data.
-        config: how many, and by which strategy.
-        model: whose activations count; only ``coverage`` and ``auto`` run it.
-        seed: decides ties and draws.
+        config: the number of samples and the strategy.
+        model: whose activations are looked at; only ``coverage`` and ``auto`` run it.
+        seed: of the random draws.
 
     Returns:
         int64 [samples], distinct positions in the split.

@@ -1,4 +1,4 @@
-"""What samples do inside a model: the values that each channel of each activation reaches, sample by sample."""
+"""Activation profiles of samples: the smallest and largest value of each channel of each activation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH = 32
 
 
 def activation_profiles(model: tf_keras.Model, split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run samples through a model and note how far every channel reaches.
+    """Run samples through a model and record the range of every channel.
 
     Args:
         model: functional tf_keras model.
@@ -52,7 +52,7 @@ def activation_profiles(model: tf_keras.Model, split: Split, indices: np.ndarray
 
 
 def converged_size(lows: np.ndarray, highs: np.ndarray, *, start: int, growth: float) -> int:
-    """How many samples are enough: where twice as many widen the ranges by less than ``growth`` on average.
+    """The smallest number of samples that, when doubled, widens the ranges by less than ``growth`` on average.
 
     Args:
         lows, highs: [samples, channels], in the order in which samples would be taken.
@@ -60,7 +60,7 @@ def converged_size(lows: np.ndarray, highs: np.ndarray, *, start: int, growth: f
         growth: relative to the range, for example 0.02.
 
     Returns:
-        A size between ``start`` and the number of samples, which it is if the ranges never settle.
+        ``start`` times a power of two; the number of all samples if the ranges never converge.
     """
     size = start
     while 2 * size <= len(lows):
@@ -74,7 +74,7 @@ def converged_size(lows: np.ndarray, highs: np.ndarray, *, start: int, growth: f
 
 
 def covering_order(lows: np.ndarray, highs: np.ndarray, samples: int) -> np.ndarray:
-    """Choose samples that together drive all channels as far as all candidates do.
+    """Order samples so that the first ones together cover the range of every channel as far as all candidates do.
 
     Greedy: each next sample is the one that raises the sum over channels of (reach so far / reach of all candidates)
     most. That sum is submodular, so greedy choice is within 1 - 1/e of the best (Nemhauser et al. 1978).
@@ -84,7 +84,8 @@ def covering_order(lows: np.ndarray, highs: np.ndarray, samples: int) -> np.ndar
         samples: how many to choose.
 
     Returns:
-        int64 [samples], positions among the candidates; once nothing more can be gained, in the order given.
+        int64 [samples], positions among the candidates. When no further sample raises the sum, the rest follows in the
+        order given.
     """
     reach = np.concatenate([np.maximum(-lows, 0), np.maximum(highs, 0)], axis=1)
     whole = reach.max(0)

@@ -1,4 +1,4 @@
-"""Choose representative samples, hand them to the TFLite converter, and look at them before it does.
+"""Choose representative samples, check them, and pass them to the TFLite converter.
 
 Post-training quantization takes the range of every activation from these samples (Jacob et al. 2018, arXiv:1712.05877),
 so they must come from training data, cover all classes, and hold no outliers.
@@ -17,8 +17,9 @@ from edgeprune.data.spec import Shape
 
 Sample = list[np.ndarray] | dict[str, np.ndarray]
 
-OUTLIER_FACTOR = 10  # a sample that reaches this many times further than nearly all others sets the int8 step for all
-NARROW_RANGE = 1 / 64  # images scaled by 1/255 twice span 0..0.004
+# A sample whose largest value is so many times that of 90 % of the samples makes the int8 step too coarse for them.
+OUTLIER_FACTOR = 10
+NARROW_RANGE = 1 / 64  # images that were scaled by 1/255 twice have a range of 0..0.004
 
 Strategy = Literal["stratified", "random"]
 
@@ -32,7 +33,8 @@ def representative_indices(split: Split, samples: int, strategy: Strategy = "str
     Args:
         split: training data.
         samples: how many; all of the split if it has fewer.
-        seed: decides which.
+        strategy: see above.
+        seed: of the random choice.
 
     Returns:
         int64 array of distinct positions in the split, in the order they are to be used.
@@ -44,9 +46,10 @@ def representative_indices(split: Split, samples: int, strategy: Strategy = "str
 
 
 def representative_dataset(split: Split, indices: np.ndarray) -> Callable[[], Iterator[Sample]]:
-    """Make what ``TFLiteConverter.representative_dataset`` takes. Samples are preprocessed as for training.
+    """A function for ``TFLiteConverter.representative_dataset``. Samples are preprocessed as for training.
 
     Args:
+        split: training data.
         indices: positions in the split.
 
     Returns:
@@ -71,7 +74,7 @@ def check_samples(
     labels: np.ndarray | None = None,
     class_count: int | None = None,
 ) -> list[str]:
-    """Look for what makes calibration go wrong.
+    """Look for samples that would make quantization inaccurate.
 
     Args:
         samples: as :func:`representative_dataset` yields them, batch size 1.
@@ -86,7 +89,7 @@ def check_samples(
     """
     rows = [list(sample.values()) if isinstance(sample, dict) else sample for sample in samples]
     if not rows:
-        return ["There are no representative samples."]
+        return ["There are no representative samples, so activation ranges cannot be found."]
     warnings = []
     for i, name in enumerate(input_spec.names):
         where = f" of input {name!r}" if len(input_spec.names) > 1 else ""
@@ -131,14 +134,14 @@ def _check_values(samples: list[np.ndarray], where: str) -> list[str]:
     low, high = min(s.min() for s in finite), max(s.max() for s in finite)
     if constant < len(finite) and high - low < NARROW_RANGE:
         warnings.append(
-            f"All values{where} lie between {low:.4g} and {high:.4g}: perhaps they are scaled twice, in [data] and in "
+            f"All values{where} lie between {low:.4g} and {high:.4g}. Perhaps they are scaled twice, in [data] and in "
             "the model."
         )
     reach = np.array([np.abs(sample).max() for sample in finite])
     usual = float(np.quantile(reach, 0.9))
     if reach.max() > OUTLIER_FACTOR * usual > 0:
         warnings.append(
-            f"One representative sample{where} reaches {reach.max():.4g} where 90 % stay within {usual:.4g}: it makes "
-            "the int8 steps of all others coarse."
+            f"One representative sample{where} has a value of {reach.max():.4g}, while 90 % stay within {usual:.4g}. "
+            "Such an outlier makes int8 less precise for all others; remove it if it is an error."
         )
     return warnings

@@ -1,4 +1,4 @@
-"""Keep lines off the terminal that C++ libraries write to file descriptor 2, past ``sys.stderr``."""
+"""Suppress lines that C++ libraries write to file descriptor 2, bypassing ``sys.stderr``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without_lines(pattern: re.Pattern[str]) -> Iterator[None]:
-    """Hold back what is written to file descriptor 2; afterwards let lines through that ``pattern`` does not match."""
+    """Hold back what is written to file descriptor 2; at the end, write the lines that ``pattern`` does not match."""
     with contextlib.ExitStack() as stack:
         try:
             sys.stderr.flush()
             saved = os.dup(2)
-        except (OSError, AttributeError):  # no standard error at all, as in a daemon: nothing to keep clean
+        except (OSError, AttributeError):  # there is no standard error, as in a daemon
             yield
             return
         stack.callback(os.close, saved)

@@ -1,4 +1,4 @@
-"""Code of the user, named on the command line: ``package.module:function`` or ``file.py:function``."""
+"""Import the user's code, named on the command line: ``package.module:function`` or ``file.py:function``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeprune.errors import EdgepruneError
 
 
 def load_function(source: str, error: type[EdgepruneError]) -> Callable[..., Any]:
-    """Import a function. This runs the user's module: naming it is what the user asked for.
+    """Import a function. This runs the user's module, which is safe because the user named it.
 
     Modules beside a ``file.py``, and modules in the working folder, can be imported.
 
@@ -41,6 +41,13 @@ def load_function(source: str, error: type[EdgepruneError]) -> Callable[..., Any
 
 
 def import_file(path: Path, source: str, error: type[EdgepruneError]) -> ModuleType:
+    """Import a Python file as a module.
+
+    Args:
+        path: the file.
+        source: what the user wrote, for messages.
+        error: the class of error to raise.
+    """
     if not path.is_file():
         raise error(f"The file {path} of {source} does not exist.", expected="file.py:function.")
     name = f"edgeprune_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
@@ -86,12 +93,11 @@ def _importable(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def users_code(doing: str, error: type[EdgepruneError]) -> Iterator[None]:
-    """Whatever the user's own code raises, ``sys.exit`` too, becomes one message; ``__cause__`` holds the original."""
+    """Turn any exception of the user's code, and ``sys.exit``, into an ``error`` whose cause is the original."""
     try:
         yield
     except (Exception, SystemExit) as problem:
         raise error(
             f"{doing} raised {type(problem).__name__}: {problem}",
-            expected="no exception.",
-            fix="run it in Python by itself; --debug shows the traceback.",
+            fix="run it by itself in Python, or use --debug to see the traceback.",
         ) from problem

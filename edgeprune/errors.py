@@ -1,4 +1,4 @@
-"""The one error tree. A class carries an exit code; a message says what happened, what was expected, what to do."""
+"""All errors for users. A class has an exit code; a message says what happened, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TargetError(EdgepruneError):
 
 
 class ModelError(EdgepruneError):
-    """A model file that is missing, damaged, foreign, unsafe or of a kind that edgeprune cannot use."""
+    """A model file that is missing, damaged, unsafe, of another format, or of a kind that edgeprune cannot use."""
 
 
 class DataError(EdgepruneError):
@@ -47,7 +47,7 @@ class ConversionError(EdgepruneError):
 
 
 class VerificationError(EdgepruneError):
-    """A promise was not kept, for example the sparsity asked for did not survive conversion."""
+    """A result is not what was asked for: for example, zeros were lost in conversion."""
 
 
 class MissingError(EdgepruneError):
@@ -57,9 +57,11 @@ class MissingError(EdgepruneError):
 
 
 class DeviceError(MissingError):
-    """A device cannot be reached, went away or did not answer in time.
+    """A device cannot be reached, the connection was lost, or a program did not end in time.
 
-    ``output`` is what the program on it had printed until then; ``results`` what that was worth.
+    Attributes:
+        output: what the program on the device had printed until then.
+        results: the results of what was measured until then, see :data:`edgeprune.devices.protocol.Tool`.
     """
 
     def __init__(self, what: str, *, expected: str | None = None, fix: str | None = None, output: bytes = b""):

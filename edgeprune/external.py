@@ -1,4 +1,4 @@
-"""The one way to run a command that is not Python: logged, with a time limit, every failure an error for the user."""
+"""Run external commands: every command is logged and has a time limit, and every failure is an error for the user."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from edgeprune.errors import ConversionError, MissingError
 
 logger = logging.getLogger(__name__)
 TAIL_LINES = 12
-# A command that was told to end has this long before it is killed: adb and ssh hand the news on to the device.
+# Seconds between telling a command to end and killing it, in which adb and ssh can end the program on the device.
 _GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a command printed, both streams in one, and how long it took."""
+    """What a command printed, on both streams, and how many seconds it took."""
 
     text: str
     seconds: float
@@ -31,7 +31,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code, None when it was stopped after its time; what it printed; how long it took."""
+    """How a command ended: its exit code (None when its time was up), what it printed, and how many seconds it took."""
 
     code: int | None
     stdout: bytes
@@ -40,7 +40,7 @@ class Ended:
 
 
 def find(command: str) -> Path | None:
-    """Where a command is: beside this Python (as pip installs scripts), else on PATH; None when it is nowhere."""
+    """The path of a command: beside this Python, where pip installs scripts, else on PATH; None if not found."""
     beside = shutil.which(command, path=str(Path(sys.executable).parent))
     found = beside or shutil.which(command)
     return Path(found) if found else None
@@ -55,12 +55,13 @@ def execute(
     stdin: BinaryIO | int = subprocess.DEVNULL,
     stderr: int = subprocess.PIPE,
 ) -> Ended:
-    """Run a command until it ends or its time is up, and tell how; any exit code is an answer.
+    """Run a command until it ends or its time is up. An exit code other than 0 is not an error here.
 
     Args:
         command: program and arguments; no shell.
         timeout_s: seconds after which it is stopped; what it printed until then is kept.
-        fix: what to do when the program is not there.
+        fix: what the user can do when the program is missing.
+        cwd: the working folder; None for this process's.
         stdin: a file to read from; ``subprocess.PIPE``: open and empty until the command ends.
         stderr: ``subprocess.STDOUT`` for both streams in one.
 
@@ -72,13 +73,13 @@ def execute(
     logger.info("running: %s", shlex.join(words))
     started = time.monotonic()
     try:
-        # A session of its own: Ctrl-C in the terminal reaches this process only, which then ends the command.
+        # In a session of its own, so that Ctrl-C in the terminal reaches only this process, which ends the command.
         process = subprocess.Popen(
             words, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True
         )
     except OSError as error:
         raise MissingError(f"{name} cannot be started: {error.strerror or error}.", fix=fix) from None
-    # ``communicate`` would close an open standard input at once.
+    # Taken away from ``communicate``, which would close it at once.
     kept, process.stdin = process.stdin, None
     code: int | None = None
     try:
@@ -98,7 +99,7 @@ def execute(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    """End a command, kindly first; what it has printed."""
+    """End a command, and kill it if it does not react; returns what it has printed."""
     process.terminate()
     try:
         return process.communicate(timeout=_GRACE_S)
@@ -106,17 +107,18 @@ def _stop(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         process.kill()
     try:
         return process.communicate(timeout=_GRACE_S)
-    except subprocess.TimeoutExpired as left:  # a child of its own holds the pipes
+    except subprocess.TimeoutExpired as left:  # a child process keeps the pipes open
         return left.stdout or b"", left.stderr or b""
 
 
 def call(command: Sequence[str | Path], *, timeout_s: float, fix: str, cwd: Path | None = None) -> Output:
-    """Run a command to its end.
+    """Run a command that must succeed.
 
     Args:
         command: program and arguments; no shell.
-        timeout_s: seconds after which it is killed.
-        fix: what to do when the program is not there.
+        timeout_s: seconds after which it is stopped.
+        fix: what the user can do when the program is missing.
+        cwd: the working folder; None for this process's.
 
     Raises:
         MissingError: the program cannot be started, or did not end in time.
@@ -128,7 +130,7 @@ def call(command: Sequence[str | Path], *, timeout_s: float, fix: str, cwd: Path
     text = ended.stdout.decode("utf-8", "replace")
     if ended.code is None:
         raise MissingError(
-            f"{name} did not end within {timeout_s:g} s.", fix=f"run it by hand to see what it waits for: {shown}"
+            f"{name} did not end within {timeout_s:g} s.", fix=f"run it by hand to see what it is waiting for: {shown}"
         )
     if ended.code != 0:
         tail = "\n".join(text.strip().splitlines()[-TAIL_LINES:])

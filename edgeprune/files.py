@@ -1,4 +1,4 @@
-"""Writing files so that a final name never holds half a file, and naming what they hold."""
+"""Write files atomically, hash them, and lock folders."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from typing import Any
 
 from edgeprune.errors import OutputError, UsageError
 
+# A JSON object as Python holds it. Its values stay Any, because a recursive type would have to be narrowed at every
+# key that is read; the documents that leave edgeprune are checked by edgeprune/report/schema.py.
+JsonObject = dict[str, Any]
+
 _CAUSES = {
     errno.ENOSPC: ("there is no space left on the disk", "free some space, or choose another folder with --out."),
     errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder with --out."),
@@ -28,7 +32,10 @@ _CAUSES = {
 
 @contextlib.contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write ``path`` into an :class:`OutputError`; others pass unchanged."""
+    """Turn the operating system's errors from writing ``path`` into an :class:`OutputError`.
+
+    Errors that the user cannot act on, those without an entry in the table above, pass unchanged.
+    """
     try:
         yield
     except OSError as error:
@@ -40,7 +47,10 @@ def output_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and takes the final name, else it is removed."""
+    """Yield a temporary path beside ``path``, which is renamed to ``path`` at the end, or removed after an error.
+
+    So ``path`` never holds half a file, even when the process is killed.
+    """
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -62,7 +72,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: object) -> None:
     """Write a JSON document under ``path`` atomically."""
     write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -82,14 +92,19 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_json(document: Any) -> str:
+def sha256_json(document: object) -> str:
     """SHA-256 of a JSON document with sorted keys, as a hex string."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make and hold a folder; the operating system lets go of the lock when the process ends, however it ends."""
+    """Create a folder and hold its lock, which the operating system releases however the process ends.
+
+    Raises:
+        UsageError: another process holds it.
+        OutputError: the folder cannot be created.
+    """
     import filelock
 
     with output_errors(folder):
@@ -99,8 +114,8 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire()
         except filelock.Timeout:
             raise UsageError(
-                f"Another edgeprune is at work in {folder}.",
-                fix="wait for it to end, or choose another folder with --out.",
+                f"Another edgeprune process is using the folder {folder}.",
+                fix="wait until it has ended, or choose another folder with --out.",
             ) from None
     try:
         yield

@@ -1,4 +1,4 @@
-"""Target: the board that a model is built for. Facts with sources, read from ``targets/NAME.toml``."""
+"""Target: the board that a model is built for. Facts, each with its source, read from ``targets/NAME.toml``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import AfterValidator, Field, PlainSerializer
@@ -21,9 +21,11 @@ Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]
 DType = Literal["float32", "float16", "int8"]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
-def _frozen(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+def _frozen(value: Mapping[K, V]) -> Mapping[K, V]:
     return MappingProxyType(dict(value))
 
 
@@ -33,13 +35,13 @@ Sources = Annotated[Mapping[str, str], AfterValidator(_frozen), PlainSerializer(
 
 
 class Facts(pydantic.BaseModel):
-    """Base of all tables: frozen, and unknown keys are errors."""
+    """Base of all tables of a target file: immutable, and unknown keys are errors."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-class Runtime(Facts):
-    """``[runtime]``: the oldest runtime to expect on the board."""
+class BoardRuntime(Facts):
+    """``[runtime]``: the oldest runtime that the board is expected to have."""
 
     package: Literal["ai-edge-litert", "litert", "tensorflow", "tensorflow-lite", "tflite-runtime"]
     version: Annotated[str, Field(pattern=r"^\d+(\.\d+)+")]
@@ -54,15 +56,15 @@ class Cpu(Facts):
     clock_hz: Positive
     l1d_bytes: Positive | None = None  # per core
     l2_bytes: Positive | None = None
-    l2_shared: bool | None = None  # by all cores; else one per core
+    l2_shared: bool | None = None  # by all cores; otherwise each core has its own
     l3_bytes: Positive | None = None  # shared by all cores
-    memory_bandwidth_bytes_per_s: Amount | None = None  # copied by one core, counted in one direction
+    memory_bandwidth_bytes_per_s: Amount | None = None  # of a copy by one core, each byte counted once
     dot_product: bool | None = None  # int8 dot-product instructions
     macs_per_cycle: ByDType = Field(default_factory=lambda: _frozen({}))  # peak, per core
 
 
 class Accelerator(Facts):
-    """``[accelerator]``: a second processor that takes whole parts of a graph."""
+    """``[accelerator]``: a second processor that runs parts of a graph."""
 
     model: str
     clock_hz: Positive | None = None
@@ -78,33 +80,33 @@ class CompilerSettings(Facts):
     """``[compiler]``: the vendor's compiler for this target, see :mod:`edgeprune.hardware.compilers`."""
 
     name: Literal["edgetpu", "vela"]
-    arguments: tuple[str, ...] = ()  # what it is told beside the model
-    required: bool = False  # nothing runs on the accelerator without it, and nothing here can predict it
-    processor: str | None = None  # what it compiles for, in reports
+    arguments: tuple[str, ...] = ()  # of its command line, before the model
+    required: bool = False  # the accelerator cannot be used without it, and its placement cannot be predicted
+    processor: str | None = None  # name in reports of what it compiles for
 
 
 class CpuSeconds(Facts):
     """Seconds that one core takes for one unit of each kind of work.
 
-    :mod:`edgeprune.hardware.latency.features` counts the units.
+    The comments say what is counted; :mod:`edgeprune.hardware.latency.features` counts it.
     """
 
-    conv_macs: Amount  # multiply-accumulates of convolutions as matrix products, output channels padded to the vectors
-    conv_elements: Amount  # read and written by these products: packing in, rescaling and clamping out
+    conv_macs: Amount  # multiply-accumulates of convolutions, with output channels padded to channel_multiple
+    conv_elements: Amount  # read and written by convolutions: packing the input, rescaling and clamping the output
     dense_macs: Amount  # multiply-accumulates of fully connected layers and other products of few rows
     depthwise_macs: Amount
     elementwise_elements: Amount  # of the output: additions, products, clamps, hard-swish
     nonlinear_elements: Amount  # of the output: sigmoid, tanh, softmax, exponentials
     reduced_elements: Amount  # of the input: pooling and means
     window_rows: Amount  # copied when windows are unrolled into rows of a matrix: output pixels x window height
-    moved_bytes: Amount  # read and written by that, and by what only copies
-    panel_bytes: Amount  # kernels read again for each few rows of a product, beyond the first-level cache
-    memory_bytes: Amount  # from and to main memory
-    operators: Amount  # that do something
+    moved_bytes: Amount  # read and written by that unrolling, and by operators that only copy
+    panel_bytes: Amount  # of weights that are read again for each few rows of a product, and miss the first-level cache
+    memory_bytes: Amount  # read from and written to main memory
+    operators: Amount  # started, without those that do nothing at run time
 
 
 class SecondsByDType(Facts):
-    """``[latency.….seconds_per]``: by number format of the kernels that run an operator."""
+    """``[latency.….seconds_per]``: one table for float32 kernels and one for int8 kernels."""
 
     float32: CpuSeconds
     int8: CpuSeconds
@@ -123,25 +125,34 @@ class EdgeTpuSeconds(Facts):
 
 
 class Coefficients(Facts):
-    """What all coefficients say about themselves. ``how`` is their source, for every number of the table."""
+    """Base of the tables of coefficients: where they come from, and how good they are.
+
+    Attributes:
+        how: the source of every number in the table.
+        origin: 'fitted' to measurements of this board, or 'derived' from another board and hardware facts.
+        measurements: number of measurements in the fit.
+        range_factor: about 80 % of true latencies lie between estimate / factor and estimate * factor.
+        heldout_median_error: median relative error on architectures that were left out of the fit.
+        heldout_rank_correlation: of estimates and measurements, on the same architectures.
+    """
 
     how: Annotated[str, Field(min_length=10)]
-    origin: Literal["fitted", "derived"]  # to measurements of this board; or from another board and hardware facts
+    origin: Literal["fitted", "derived"]
     measurements: Annotated[int, Field(ge=0)]
-    range_factor: Annotated[float, Field(gt=1)]  # about 80 % of true latencies: estimate / factor … estimate * factor
-    heldout_median_error: Annotated[float, Field(ge=0)] | None = None  # fraction, on architectures left out of the fit
+    range_factor: Annotated[float, Field(gt=1)]
+    heldout_median_error: Annotated[float, Field(ge=0)] | None = None
     heldout_rank_correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
 class CpuLatency(Coefficients):
     """``[latency.builtin]``, ``[latency.xnnpack]``: one table per set of kernels."""
 
-    serial_fraction: Annotated[float, Field(ge=0, le=1)]  # of parallel work that more threads do not help
+    serial_fraction: Annotated[float, Field(ge=0, le=1)]  # of the work that threads share, the part they cannot share
     seconds_per: SecondsByDType
 
 
 class EdgeTpuLatency(Coefficients):
-    """``[latency.edgetpu]``; what the chip does not take runs with ``[latency.builtin]`` on the host."""
+    """``[latency.edgetpu]``; for operators that stay on the host's CPU, ``[latency.builtin]`` is used."""
 
     seconds_per: EdgeTpuSeconds
 
@@ -150,7 +161,7 @@ class LatencyModel(Facts):
     """``[latency]``: coefficients of :mod:`edgeprune.hardware.latency.estimate`."""
 
     version: str
-    kernels: Literal["builtin", "xnnpack", "edgetpu"]  # what an estimate is for unless another is asked for
+    kernels: Literal["builtin", "xnnpack", "edgetpu"]  # the table that an estimate uses unless another is asked for
     builtin: CpuLatency | None = None
     xnnpack: CpuLatency | None = None
     edgetpu: EdgeTpuLatency | None = None
@@ -158,35 +169,40 @@ class LatencyModel(Facts):
     @pydantic.model_validator(mode="after")
     def _default_is_there(self) -> LatencyModel:
         if getattr(self, self.kernels) is None:
-            raise ValueError(f"kernels is {self.kernels!r}, and there is no table latency.{self.kernels}")
+            raise ValueError(f"kernels is {self.kernels!r}, but there is no table latency.{self.kernels}")
         return self
 
 
 class Quantization(Facts):
-    """``[quantization]``: what full-integer files for this target should look like."""
+    """``[quantization]``: what the target requires of full-integer files."""
 
     io: Literal["float", "int8", "uint8"]  # number format of their inputs and outputs
     static_batch: bool = False  # all sizes must be fixed, the batch included
 
 
 class Target(Facts):
-    """A board. ``sources`` maps the dotted path of a fact, of every number at least, to where it was read.
+    """A board.
 
-    The coefficients under ``latency`` carry their source themselves.
+    Attributes:
+        threads: number of threads that measurements and estimates use unless told otherwise.
+        delegates: of the board's runtime, beside the accelerator.
+        channel_multiple: number format → multiple of channels that fills the vectors of the kernels.
+        sources: dotted path of a fact → where it was read. Every number needs one, except the coefficients under
+            ``latency``, which have their source in ``how``.
     """
 
     name: Name
     title: str
     aliases: tuple[Name, ...] = ()
     threads: Positive
-    runtime: Runtime
+    runtime: BoardRuntime
     cpu: Cpu | None = None
     accelerator: Accelerator | None = None
     compiler: CompilerSettings | None = None
-    delegates: tuple[Literal["gpu", "nnapi", "xnnpack"], ...] = ("xnnpack",)  # of the runtime, beside the accelerator
+    delegates: tuple[Literal["gpu", "nnapi", "xnnpack"], ...] = ("xnnpack",)
     quantization: Quantization
     latency: LatencyModel | None = None
-    channel_multiple: Multiples = Field(default_factory=lambda: _frozen({}))  # channels that fill the kernels' vectors
+    channel_multiple: Multiples = Field(default_factory=lambda: _frozen({}))
     sources: Sources
 
     @pydantic.model_validator(mode="after")
@@ -196,23 +212,30 @@ class Target(Facts):
         missing, unused = sorted(numbers - self.sources.keys()), sorted(self.sources.keys() - facts.keys())
         if missing or unused:
             complaints = [f"no source for {path}" for path in missing]
-            raise ValueError("; ".join(complaints + [f"a source for {path}, which is not there" for path in unused]))
+            raise ValueError(
+                "; ".join(complaints + [f"a source for {path}, which is not in the file" for path in unused])
+            )
         return self
 
 
 def with_runtime(target: Target, text: str) -> Target:
-    """The target with another runtime installed on it: 'ai-edge-litert 2.1.6'.
+    """The target with another runtime installed on it.
+
+    Args:
+        target: the board.
+        text: package and version: 'ai-edge-litert 2.1.6'.
 
     Raises:
-        TargetError: no runtime that is known, or no version.
+        TargetError: an unknown package, or no version.
     """
     package, _, version = text.partition(" ")
     try:
-        runtime = Runtime.model_validate({"package": package, "version": version.strip()})
+        runtime = BoardRuntime.model_validate({"package": package, "version": version.strip()})
     except pydantic.ValidationError:
-        packages = typing.get_args(Runtime.model_fields["package"].annotation)
+        packages = typing.get_args(BoardRuntime.model_fields["package"].annotation)
         raise TargetError(
-            f"{text!r} is no runtime.", expected=f"a package ({', '.join(packages)}) and its version: 'NAME 2.1.6'."
+            f"{text!r} is not a runtime and its version.",
+            expected=f"one of {', '.join(packages)}, followed by a version: 'ai-edge-litert 2.1.6'.",
         ) from None
     return target.model_copy(update={"runtime": runtime})
 
@@ -239,12 +262,12 @@ def load_target(name_or_path: str | Path) -> Target:
     raise TargetError(
         f"There is no target {name!r}{f'; did you mean {close[0]!r}?' if close else '.'}",
         expected=f"a TOML file, or one of: {', '.join(words)}.",
-        fix="`edgeprune targets list` says what they are.",
+        fix="`edgeprune targets list` describes them.",
     )
 
 
 def to_toml(target: Target) -> str:
-    """The text of a target file; :func:`load_target` reads the same target from it."""
+    """The text of a target file. Inverse of :func:`load_target`."""
     import tomli_w
 
     return tomli_w.dumps(target.model_dump(mode="json", exclude_none=True))
@@ -276,7 +299,7 @@ def _parse(text: str, source: str) -> Target:
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted path and value of every entry in nested tables."""
+    """The dotted path and the value of every entry in nested tables."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")

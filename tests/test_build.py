@@ -152,7 +152,7 @@ def test_interrupted_says_how_to_go_on(folder):
         time.sleep(0.05)
     code, _, err = build(folder, "--out", "interrupted")
     assert code == 2
-    assert "Another edgeprune is at work" in err
+    assert "Another edgeprune process is using the folder" in err
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

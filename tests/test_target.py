@@ -154,7 +154,7 @@ def test_a_target_of_ones_own(tmp_path):
         (('io = "float"', 'io = "int4"'), "quantization.io: Input should be 'float', 'int8' or 'uint8'"),
         (("title", "titel"), "titel: Extra inputs are not permitted"),
         (('threads = "counted"', ""), "no source for threads"),
-        (('threads = "counted"', 'threads = "counted", cpu = "x"'), "a source for cpu, which is not there"),
+        (('threads = "counted"', 'threads = "counted", cpu = "x"'), "a source for cpu, which is not in the file"),
         (("threads = 2", "threads = "), "is not valid TOML"),
         (('version = "2.1.6"', 'version = "latest"'), "runtime.version"),
     ],

@@ -16,7 +16,7 @@ COMMANDS = {
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
     "sensitivity": "Accuracy against pruning rate, for each group of filters alone.",
     "profile": "Size, memory and operators of a .tflite file.",
-    "check": "What will not run, or not run fast, on a target, and what to change.",
+    "check": "What in a model will not run, or not run fast, on a target, and how to fix it.",
     "compare": "Two .tflite files side by side.",
     "bench": "Measure .tflite files on this machine, a board over ssh, an Android device, or an emulated board.",
     "emulator": "An emulated Raspberry Pi that counts instructions.",
@@ -29,13 +29,13 @@ COMMANDS = {
 KEPT = {
     "build": "Finished stages and training epochs are kept: the same command goes on from there.",
     "sensitivity": "Finished stages and points are kept: the same command goes on from there.",
-    "bench": "The files that were measured to their end have their rows in the table; nothing stays on the device.",
+    "bench": "Files that were measured completely have their rows in the CSV table; nothing stays on the device.",
     "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",
 }
 
 
 class LazyGroup(click.Group):
-    """A group that knows the names of its commands and imports one when it is called."""
+    """A group that knows the names of its commands, and imports a command only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -68,7 +68,7 @@ def main() -> None:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may not know every character
     debug = "--debug" in sys.argv
     if debug:
-        # So that it may stand after the command too.
+        # Move it to the front, so that it is allowed after the command, too.
         sys.argv = [sys.argv[0], "--debug", *[argument for argument in sys.argv[1:] if argument != "--debug"]]
     try:
         code = edgeprune.main(standalone_mode=False)

@@ -18,38 +18,53 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE.tflite...")
 @click.option("--device", required=True, help="host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL.")
-@click.option("--target", help="The board: a name from `edgeprune targets list`; noted, and decides about threads.")
-@click.option("--compare", is_flag=True, help="Two files take turns, and the ratio of their times is given.")
-@click.option("--data", help="Accuracy on the device, too: a source as `edgeprune build --data` takes it.")
-@click.option("--recipe", help="Where [data] says how the data is prepared.  [default: ./edgeprune.toml]")
-@click.option("--threads", type=click.IntRange(1), help="[default: the target's, else 1; on the emulator always 1]")
-@click.option("--runs", type=click.IntRange(10), default=50, show_default=True, help="Inferences to time, at least.")
+@click.option(
+    "--target",
+    help="The board, from `edgeprune targets list`: noted with the results, and gives the default of --threads.",
+)
+@click.option("--compare", is_flag=True, help="Measure two files in turns, and report the ratio of their times.")
+@click.option("--data", help="Also measure accuracy on the device: a data source, as for `edgeprune build --data`.")
+@click.option("--recipe", help="A recipe, whose [data] says how to prepare the data.  [default: ./edgeprune.toml]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads that one inference may use.  [default: the target's, else 1; on the emulator always 1]",
+)
+@click.option(
+    "--runs", type=click.IntRange(10), default=50, show_default=True, help="Inferences to time per file, at least."
+)
 @click.option(
     "--delegate",
     default="default",
     show_default=True,
-    help="builtin (kernels without XNNPACK); edgetpu on a board; xnnpack, gpu or nnapi on Android.",
+    help="default (the runtime's choice), builtin (no XNNPACK), edgetpu on a board; xnnpack, gpu or nnapi on Android.",
 )
 @device_options
 @click.option("--runtime", help="On the emulator: ai-edge-litert or tflite-runtime.  [default: ai-edge-litert]")
 @click.option(
-    "--max-instructions", type=click.IntRange(1), help="On the emulator: exit with 1 when an inference takes more."
+    "--max-instructions",
+    type=click.IntRange(1),
+    help="Gate on the emulator: exit with code 1 when an inference takes more.",
 )
-@click.option("--operators", is_flag=True, help="A table of operators, on Android (slows the file down) and emulator.")
+@click.option(
+    "--operators",
+    is_flag=True,
+    help="Also report each operator: on Android, where it slows the file down, and on the emulator.",
+)
 @click.option(
     "--csv",
     "table",
     type=click.Path(path_type=Path),
     default="measurements.csv",
     show_default=True,
-    help="Table that a row per file is added to; `edgeprune targets fit` reads it.",
+    help="Table to add a row per file to, for `edgeprune targets fit`.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -> None:
     """Measure FILE.tflite on a device: latency, memory, and accuracy if data is given.
 
     The device needs Python with NumPy and one of ai-edge-litert, tflite-runtime or TensorFlow; Android needs TensorFlow
-    Lite's benchmark_model. Nothing stays there.
+    Lite's benchmark_model. Nothing stays on the device.
     """
     from edgeprune.devices import bench as benching
     from edgeprune.devices import table
@@ -60,7 +75,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
     device = _address(device, options["runtime"], options["max_instructions"])
     target = load_target(options["target"]) if options["target"] else None
     counts = device.partition("://")[0] == "emulator"
-    if not counts:  # what is counted is no row of a table of times
+    if not counts:  # counts do not belong into a table of times
         table.check(options["table"])
     job = Job(
         files,
@@ -105,7 +120,8 @@ def _address(device: str, runtime: str | None, max_instructions: int | None) -> 
 
     if (runtime or max_instructions) and device.partition("://")[0] != "emulator":
         raise UsageError(
-            f"--runtime and --max-instructions do not go with --device {device}.", expected="--device emulator."
+            f"--runtime and --max-instructions cannot be used with --device {device}.",
+            expected="--device emulator.",
         )
     return f"emulator://{runtime}" if runtime else device
 
@@ -124,7 +140,7 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     from edgeprune._tensorflow import import_tf
     from edgeprune.evaluate.files import require_same_inputs
 
-    require_same_inputs(files)  # before TensorFlow is imported, and data is read
+    require_same_inputs(files)  # first, because importing TensorFlow and reading data take time
 
     import_tf()
     from edgeprune.evaluate.sample import load_sample

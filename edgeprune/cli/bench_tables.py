@@ -1,4 +1,4 @@
-"""What ``edgeprune bench`` prints."""
+"""The tables that ``edgeprune bench`` prints."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _OPERATORS_SHOWN = 10
 
 
 def bench_tables(found: dict[str, Any]) -> Iterator[Table | Text]:
-    """The results of a measurement; figures that nobody measured are left out."""
+    """The results of a measurement, without rows for figures that were not measured."""
     results = found["results"]
     table = Table(title=Text(results[0].get("device", found["device"]["address"])))
     table.add_column("")
     for result in results:
-        table.add_column(Text(Path(result["file"]).name + ("" if result.get("complete", True) else " (broken off)")))
+        table.add_column(Text(Path(result["file"]).name + ("" if result.get("complete", True) else " (interrupted)")))
     for label, key, show in _ROWS:
         values = [result.get(key) for result in results]
         if any(value is not None for value in values):
@@ -72,7 +72,11 @@ def _add_accuracy(table: Table, results: list[dict[str, Any]]) -> None:
     known = next((one for one in found if one), None)
     if known is None:
         return
-    for key, label in (("accuracy", "accuracy there"), ("host_accuracy", "here"), ("top1_agreement", "same class")):
+    for key, label in (
+        ("accuracy", "accuracy on the device"),
+        ("host_accuracy", "accuracy on this machine"),
+        ("top1_agreement", "same class on both"),
+    ):
         cells = ["–" if not one or one[key] is None else f"{one[key]:.1%}" for one in found]
         table.add_row(f"{label}, {known['samples']} samples", *cells)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgeprune.cli.options import device_options, model_options
+from edgeprune.files import JsonObject
 
 
 @click.command()
@@ -17,18 +18,28 @@ from edgeprune.cli.options import device_options, model_options
 @click.option("--data", help="Folder of class folders, .npz, module:function, file.py:function, or demo.")
 @click.option("--recipe", help="A built-in recipe or a TOML file.  [default: ./edgeprune.toml, else magnitude-int8]")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/MODEL-TARGET]")
-@click.option("--max-drop", type=float, help="Gate: points of the metric that the pick may lose.")
-@click.option("--max-size", type=int, help="Gate: bytes of the pick.")
-@click.option("--max-latency", type=float, help="Gate: milliseconds of the pick.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Every random choice derives from it.")
-@click.option("--deterministic", is_flag=True, help="Same seed, same machine, same bytes. Slower.")
-@click.option("--fresh", is_flag=True, help="Forget what an earlier run in the folder finished.")
-@model_options
-@click.option("--export-keras3", is_flag=True, help="Write the Keras models for Keras 3, too (.keras3.keras).")
-@click.option("--verify/--no-verify", default=None, help="Check the removal of filters.  [default: as in the recipe]")
-@click.option("--compress", is_flag=True, help="Write every .tflite as .tflite.gz, too.")
 @click.option(
-    "--device", help="Measure the variants there, too: host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL."
+    "--max-drop",
+    type=float,
+    help="Gate: points of the metric that the pick may lose against the unpruned float32 file.",
+)
+@click.option("--max-size", type=int, help="Gate: largest size of the pick, in bytes.")
+@click.option("--max-latency", type=float, help="Gate: largest latency of the pick on the target, in milliseconds.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
+@click.option(
+    "--deterministic", is_flag=True, help="The same command on the same machine gives the same bytes. Slower."
+)
+@click.option("--fresh", is_flag=True, help="Do not reuse the stages that an earlier build in the run folder finished.")
+@model_options
+@click.option("--export-keras3", is_flag=True, help="Also write the Keras models for Keras 3 (.keras3.keras).")
+@click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Verify that removing filters gives the outputs of masking them.  [default: the recipe's]",
+)
+@click.option("--compress", is_flag=True, help="Also write every .tflite as .tflite.gz.")
+@click.option(
+    "--device", help="Also measure the variants on a device: host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL."
 )
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print report.json, and nothing else.")
@@ -36,7 +47,7 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
     """Prune, fine-tune, quantize, convert and measure MODEL.
 
     MODEL is a Keras file (.keras, .h5) or a SavedModel folder; without it, a small CNN for handwritten digits is
-    trained on the spot and built. A build that was broken off goes on where it was.
+    trained on the spot and built. A build that was interrupted continues where it stopped.
     """
     from edgeprune._tensorflow import import_tf
     from edgeprune.cli.progress import TerminalProgress
@@ -67,7 +78,7 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
         click.get_current_context().exit(1)
 
 
-def _print(report: dict, as_json: bool, folder: Path) -> None:
+def _print(report: JsonObject, as_json: bool, folder: Path) -> None:
     import json
 
     if as_json:

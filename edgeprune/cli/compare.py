@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
-@click.option("--target", help="Estimate latency, too: a name from `edgeprune targets list`, or a TOML file.")
-@click.option("--data", help="Compare accuracy too: a source as `edgeprune build --data` takes it.")
-@click.option("--recipe", help="Where [data] says how the data is prepared.  [default: ./edgeprune.toml]")
+@click.option(
+    "--target", help="Also estimate latency on a board: a name from `edgeprune targets list`, or a TOML file."
+)
+@click.option("--data", help="Also compare accuracy: a data source, as for `edgeprune build --data`.")
+@click.option("--recipe", help="A recipe, whose [data] says how to prepare the data.  [default: ./edgeprune.toml]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | None, as_json: bool) -> None:
     """Two .tflite files A and B side by side: sizes, memory, MACs, operators, and accuracy if data is given."""
@@ -115,7 +117,13 @@ def _shown(value: Any) -> str:
 
 
 def _change(pair: dict[str, Any], less_is_better: bool | None, *, fraction: bool = True) -> Text:
-    """``fraction``: numbers that are not whole are fractions, whose change is in points."""
+    """The change as text, green when B is better.
+
+    Args:
+        pair: a, b and change.
+        less_is_better: None when neither is.
+        fraction: whether a float is a fraction, whose change is shown in points.
+    """
     from rich.text import Text
 
     change = pair["change"]
@@ -138,7 +146,7 @@ def _points(change: float) -> Text:
 
 
 def _both(row: dict[str, Any], key: str) -> Text:
-    """'3' where both have 3, else '3 → 2', green where B has less."""
+    """'3' if both values are 3, else '3 → 2', green if B's is smaller."""
     from rich.text import Text
 
     a, b = ((row[side] or {}).get(key) or 0 for side in ("a", "b"))

@@ -9,7 +9,7 @@ import click
 
 from edgeprune.external import find
 
-# package → what it is for, and how to get it
+# Package → what it is for, and how to install it.
 PACKAGES = {
     "tensorflow": "training and conversion: pip install tensorflow",
     "tf_keras": "the Keras that models are pruned in: pip install tf_keras",
@@ -32,7 +32,7 @@ def doctor() -> None:
     click.echo(f"Python {platform.python_version()} on {platform.platform()}")
     found = [_line(name, purpose) for name, purpose in PACKAGES.items()]
     runtimes = [_line(name, purpose) for name, purpose in RUNTIMES.items()]
-    click.echo("Tools that are not needed, but used if they are there:")
+    click.echo("Optional tools, which are used when they are installed:")
     for name, purpose in TOOLS.items():
         where = find(name)
         click.echo(f"  {'ok     ' if where else 'missing'} {name}: {where or purpose}")
@@ -42,7 +42,10 @@ def doctor() -> None:
         return
     from edgeprune.errors import MissingError
 
-    raise MissingError("Something that edgeprune needs is missing.", fix="install what is marked above.")
+    raise MissingError(
+        "Something that edgeprune needs is missing.",
+        fix="install what is marked as missing above; one runtime for .tflite files is enough.",
+    )
 
 
 def _emulator() -> None:

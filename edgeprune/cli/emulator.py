@@ -15,9 +15,9 @@ def emulator() -> None:
 @emulator.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def setup(as_json: bool) -> None:
-    """Build it in the cache folder from Debian's arm64 packages and PyPI's aarch64 wheels (about 200 MB).
+    """Build the emulated board in the cache folder (about 200 MB), from Debian's arm64 packages and PyPI's wheels.
 
-    Every download's hash is checked. No root; needs QEMU and gcc: sudo apt install qemu-user gcc libc6-dev
+    Every download's hash is checked. Root is not needed, but QEMU and gcc are: sudo apt install qemu-user gcc libc6-dev
     """
     from edgeprune.cli.progress import TerminalProgress
     from edgeprune.devices.emulator_home import Home

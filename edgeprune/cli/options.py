@@ -19,9 +19,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--custom-objects",
             type=click.Path(path_type=Path),
             metavar="FILE.py",
-            help="Python file with layer classes of the model; needs --trust-model.",
+            help="Python file with the model's own layer classes; needs --trust-model.",
         ),
-        click.option("--trust-model", is_flag=True, help="Let code in the model file run (Lambda layers)."),
+        click.option("--trust-model", is_flag=True, help="Allow code in the model file to run, such as Lambda layers."),
     ):
         command = option(command)
     return command
@@ -34,16 +34,16 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--benchmark-binary",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="benchmark_model for the Android device.  [default: the one in its /data/local/tmp]",
+            help="benchmark_model to copy to the Android device.  [default: the one in its /data/local/tmp]",
         ),
-        click.option("--python", metavar="PATH", help="Python on the device.  [default: python3]"),
+        click.option("--python", metavar="PATH", help="Path of Python on the device.  [default: python3]"),
     ):
         command = option(command)
     return command
 
 
 def load_given(model: str, trust_model: bool, custom_objects: Path | None) -> tf_keras.Model:
-    """The model that the user named, with what ``model_options`` gave."""
+    """Load the model that the user named, with the values of ``model_options``."""
     from edgeprune._tensorflow import import_tf
 
     import_tf()

@@ -8,21 +8,27 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edgeprune.hardware.latency.estimate import AnyKernels
+    from edgeprune.hardware.latency.estimate import KernelSet
 
 
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
-@click.option("--kernels", type=click.Choice(["builtin", "xnnpack", "edgetpu"]), help="[default: the target's]")
-@click.option("--threads", type=int, help="That one inference may use.  [default: the target's]")
-@click.option("--runtime", help="That you will install: 'ai-edge-litert 2.1.6'.  [default: the target's]")
-@click.option("--plot", type=click.Path(path_type=Path), help="Folder for latency.png and memory.png.")
+@click.option(
+    "--kernels",
+    type=click.Choice(["builtin", "xnnpack", "edgetpu"]),
+    help="Kernels to estimate latency for.  [default: the target's]",
+)
+@click.option("--threads", type=int, help="Threads that one inference may use.  [default: the target's]")
+@click.option(
+    "--runtime", help="A runtime that you will install on the board: 'ai-edge-litert 2.1.6'.  [default: the target's]"
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Write latency.png and memory.png into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def profile(
     file: str,
     target: str,
-    kernels: AnyKernels | None,
+    kernels: KernelSet | None,
     threads: int | None,
     runtime: str | None,
     plot: Path | None,

@@ -12,7 +12,7 @@ from edgeprune.progress import Progress
 
 
 class TerminalProgress(Progress):
-    """A line per stage, and a bar for what takes long where standard error is a terminal."""
+    """A line per stage and, when standard error is a terminal, a bar for long work."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -36,7 +36,7 @@ class TerminalProgress(Progress):
         self._bar.stop()
 
     def stage(self, number: int, total: int, name: str, reused: bool) -> None:
-        done = " (done before)" if reused else ""
+        done = " (reused)" if reused else ""
         self._console.print(f"[{number}/{total}] {name}{done}", markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int | None) -> None:

@@ -20,18 +20,32 @@ def _rates(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.command()
 @click.argument("model", type=click.Path())
 @click.option("--data", required=True, help="Class folders, .npz, module:function, file.py:function, or demo.")
-@click.option("--rates", default="0.1,0.3,0.5,0.7,0.9", show_default=True, callback=_rates, help="Parts of a group.")
-@click.option("--criterion", help="Which filters of a group go first.  [default: the recipe's, else taylor]")
-@click.option("--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Validation samples.")
-@click.option("--recipe", help="For [data] and [task]: a built-in recipe or a TOML file.  [default: ./edgeprune.toml]")
-@click.option("--out", type=click.Path(path_type=Path), help="Results.  [default: runs/MODEL-sensitivity]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Every random choice derives from it.")
+@click.option(
+    "--rates",
+    default="0.1,0.3,0.5,0.7,0.9",
+    show_default=True,
+    callback=_rates,
+    help="Fractions of each group to remove, separated by commas.",
+)
+@click.option(
+    "--criterion", help="How filters are ranked; the lowest are removed.  [default: the recipe's, else taylor]"
+)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Validation samples to evaluate on."
+)
+@click.option(
+    "--recipe", help="A built-in recipe or a TOML file, for its [data] and [task].  [default: ./edgeprune.toml]"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: runs/MODEL-sensitivity]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print sensitivity.json, and nothing else.")
 def sensitivity(model: str, as_json: bool, out: Path | None, **options: Any) -> None:
     """Prune each group of filters of MODEL alone at several rates, without training, and evaluate on validation data.
 
-    Writes a table, a plot, and a rate per group that a recipe can use. A run that was broken off goes on where it was.
+    Writes a table, a plot, and a recipe with a rate per group. A run that was interrupted continues where it stopped.
     """
     import json
 
@@ -55,6 +69,7 @@ def sensitivity(model: str, as_json: bool, out: Path | None, **options: Any) -> 
     click.echo(f"{out / 'sensitivity.html'} and .png show the curves.")
     if (out / "recipe.toml").is_file():
         click.echo(
-            f"{out / 'recipe.toml'} holds the rates, to start a recipe from with `extends`; or let a build measure:"
+            f"{out / 'recipe.toml'} holds the rates: begin a recipe with `extends` and its path. Or have a build "
+            "measure them, with:"
         )
         click.echo('[filters] allocation = "sensitivity"')

@@ -1,4 +1,4 @@
-"""Tables that commands print."""
+"""The tables that several commands print."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def profile_table(found: dict[str, Any]) -> Table:
         [
             f"{found['params']:,} parameters, {found['weight_bytes']:,} bytes of weights; "
             f"{_zeros(found['weight_sparsity'])}",
-            f"{found['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, most in use "
-            f"{memory['peak_bytes']:,} at {memory['peak_operator']}",
+            f"{found['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, at most "
+            f"{memory['peak_bytes']:,} in use at once (operator {memory['peak_operator']})",
             f"needs TensorFlow Lite {found['min_runtime'] or '(not known)'}, or ai-edge-litert "
             f"{found['min_litert'] or '(not known)'}, or later",
             *placement_lines(found),
@@ -40,14 +40,14 @@ def profile_table(found: dict[str, Any]) -> Table:
 
 
 def _zeros(sparsity: float | None) -> str:
-    return "no kernels" if sparsity is None else f"{sparsity:.1%} of the kernel weights are zero"
+    return "no kernels" if sparsity is None else f"{sparsity:.1%} of the kernels' weights are zero"
 
 
 def placement_lines(found: dict[str, Any]) -> Iterator[str]:
     """Where the operators run, one line for each processor, and what the target's compiler estimates."""
     for place in [*([found["placement"]] if found["placement"] else []), *found["delegates"]]:
         total = place["accelerator_ops"] + place["cpu_ops"]
-        unsure = f", {place['uncertain_ops']} of them in doubt" if place["uncertain_ops"] else ""
+        unsure = f", {place['uncertain_ops']} of them uncertain" if place["uncertain_ops"] else ""
         yield f"{place['processor']} ({place['source']}): {place['accelerator_ops']} of {total} operators{unsure}"
         yield from dict.fromkeys(f"  {row['name']}: {row['status']}" for row in place["not_mapped"])
         yield from dict.fromkeys(f"  {note}" for note in place.get("notes", ()))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def targets() -> None:
-    """The boards that edgeprune knows."""
+    """The boards that edgeprune knows, and fitting a board of your own."""
 
 
 @targets.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def list_(as_json: bool) -> None:
-    """Name every target."""
+    """List the targets: name, board, aliases."""
     from edgeprune.target import load_target, target_names
 
     found = [load_target(name) for name in target_names()]
@@ -52,12 +52,14 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE.tflite...]")
 @click.option("--from", "table", type=click.Path(path_type=Path), help="CSV made by `edgeprune bench`.")
-@click.option("--device", help="Measure the FILEs there first: host, ssh://USER@HOST[:PORT] or adb://SERIAL.")
+@click.option("--device", help="Measure the FILEs first, on host, ssh://USER@HOST[:PORT] or adb://SERIAL.")
 @click.option("--base", help="The target to start from.  [default: the one that the measurements name]")
-@click.option("--runs", type=click.IntRange(10), default=50, show_default=True, help="With --device.")
+@click.option(
+    "--runs", type=click.IntRange(10), default=50, show_default=True, help="Inferences to time per file, with --device."
+)
 @device_options
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.toml]")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def fit(
     name: str,
     files: tuple[Path, ...],
@@ -68,10 +70,10 @@ def fit(
     force: bool,
     **settings: Any,
 ) -> None:
-    """Fit a target NAME of your own to measurements of a board: a table, or FILEs that are measured now.
+    """Make a target NAME with a latency model fitted to measurements: from a table, or of FILEs that are measured now.
 
-    The result is a TOML file, to be used as --target FILE. Measure at least three models with each set of kernels; the
-    more they differ, the better. What is measured now is added to NAME-measurements.csv beside it.
+    The result is a TOML file for --target. Measure at least three models with each set of kernels; the more they differ
+    in size and kind, the better. New measurements are added to NAME-measurements.csv beside the TOML file.
     """
     from edgeprune.errors import TargetError, UsageError
     from edgeprune.files import output_errors
@@ -80,11 +82,11 @@ def fit(
 
     path = out or Path(f"{name}.toml")
     if path.exists() and not force:
-        raise TargetError(f"{path} is there already.", fix="use --force to replace it, or --out for another file.")
+        raise TargetError(f"{path} exists already.", fix="use --force to replace it, or --out for another file.")
     if (table is None) == (device is None) or bool(files) != bool(device) or (device and not base):
         raise UsageError(
-            "Where the measurements come from is not clear.",
-            expected="--from TABLE.csv; or --device ADDRESS --base NAME and files to measure there.",
+            "It is not clear where the measurements come from.",
+            expected="either --from TABLE.csv, or FILEs to measure with --device ADDRESS and --base NAME.",
         )
     rows = table or path.with_name(f"{name}-measurements.csv")
     start = load_target(base or measurements.base_name(rows))
@@ -95,7 +97,7 @@ def fit(
     with output_errors(path):
         path.write_text(to_toml(target), encoding="utf-8")
     _print_fit(target, measurements.words_left_out(left))
-    click.echo(f"{path} written; use it as --target {path}")
+    click.echo(f"Wrote {path}. Use it with --target {path}")
 
 
 def _measure(device: str, files: tuple[Path, ...], table: Path, base: Target, settings: dict[str, Any]) -> None:
@@ -120,9 +122,10 @@ def _print_fit(target: Target, left_out: str) -> None:
     for kernels in ("builtin", "xnnpack"):
         if found := getattr(target.latency, kernels):
             score = found.heldout_median_error
-            words = "too few files to measure the error" if score is None else f"{score:.1%} median error left out"
+            words = "too few files for an error" if score is None else f"median error {score:.1%} on files left out"
             click.echo(
-                f"{kernels}: {found.measurements} measurements, {words}; 80 % range: factor {found.range_factor}"
+                f"{kernels}: {found.measurements} measurements, {words}; 80 % of latencies are expected within a "
+                f"factor of {found.range_factor}"
             )
     if left_out:
         click.echo(left_out.strip())

@@ -16,19 +16,22 @@ from edgeprune.external import Ended, execute
 # A serial number, or the address of a device on the network: 0123456789ABCDEF, emulator-5554, 192.168.1.5:5555.
 _ADDRESS = re.compile(r"adb://(?P<serial>[A-Za-z0-9_][\w.:-]*)")
 _PROPERTIES = "ro.product.manufacturer", "ro.product.model", "ro.product.cpu.abi", "ro.build.version.release"
-_LIST = "`adb devices` lists what is there; connect the cable, or `adb connect HOST:PORT`."
+_LIST = "`adb devices` lists the connected devices; connect the cable, or run `adb connect HOST:PORT`."
 
 
 class Adb(ShellDevice):
-    """``adb://SERIAL``: Android 7 or newer, which hands back exit codes and keeps both streams apart."""
+    """``adb://SERIAL``, with Android 7 or newer, whose shell returns exit codes and separates the two streams."""
 
     tool = "benchmark_model"
     parent = "/data/local/tmp"
     causes: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "unauthorized": ("it has not allowed this computer", "confirm the question on its screen."),
+        "unauthorized": ("it has not authorized this computer", "unlock it and confirm the question on its screen."),
         "offline": ("it is offline", "unplug it and plug it in again, or `adb reconnect`."),
-        "device .*not found|no devices": ("adb does not see it", _LIST),
-        "cannot connect to daemon|protocol fault": ("adb's own server does not run", "adb kill-server, and try again."),
+        "device .*not found|no devices": ("adb does not find it", _LIST),
+        "cannot connect to daemon|protocol fault": (
+            "adb's server on this computer does not run",
+            "run `adb kill-server`, and try again.",
+        ),
     }
 
     def __init__(self, address: str):

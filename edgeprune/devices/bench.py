@@ -1,4 +1,4 @@
-"""``edgeprune bench``: .tflite files on a device, each on its own or two in turns."""
+"""Measure .tflite files on a device, each by itself or two in turns; the work of ``edgeprune bench``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.devices.comparison import ROUNDS, ratio
 from edgeprune.devices.protocol import Device, Job, open_device, tool_of
 from edgeprune.errors import DeviceError, UsageError
-from edgeprune.files import sha256_file
+from edgeprune.files import JsonObject, sha256_file
 
 if TYPE_CHECKING:
     from edgeprune.evaluate.sample import Sample
@@ -26,35 +26,36 @@ def bench(
     compare: bool = False,
     target: str | None = None,
     sample: Sample | None = None,
-    keep: Callable[[dict[str, Any]], None] = lambda result: None,
-) -> dict[str, Any]:
+    keep: Callable[[JsonObject], None] = lambda result: None,
+) -> JsonObject:
     """Measure files on a device.
 
     Args:
         address: of the device.
-        job: files and settings; ``samples`` is set here.
-        compare: two files take turns, so that what slows the device for a while slows both.
-        target: the board's name, noted with the results.
-        sample: to be run on the device and here.
-        keep: called with each result as soon as it is there, also with that of a run that was broken off.
+        job: files and settings; its ``samples`` are set here.
+        compare: measure two files in turns, so that what slows the device for a while slows both.
+        target: the board's name, which is noted with the results.
+        sample: to run on the device and on this machine; None for latency only.
+        keep: called with each result as soon as it is known, also with that of an interrupted run.
 
     Returns:
         ``device`` {address, name, machine, system}; ``results``: one per file, in order, with file, sha256, bytes,
-        target, created, what the tool found (see :mod:`edgeprune.devices.python_runner` and
-        :mod:`edgeprune.devices.benchmark_model`) and, for a sample, ``accuracy``; ``comparison``
+        target, created, the figures of the tool (see :mod:`edgeprune.devices.python_runner` and
+        :mod:`edgeprune.devices.benchmark_model`) and, with a sample, ``accuracy``; ``comparison``
         {a, b, ratio, low, high, confidence, rounds}, for counts {a, b, instructions_ratio}, or None; ``warnings``.
 
     Raises:
-        UsageError: not two files to compare.
-        ModelError: a file is damaged or does not run there.
-        MissingError: the device or something on it is missing. A DeviceError has in ``results`` what was measured.
+        UsageError: ``compare`` without exactly two files.
+        ModelError: a file is damaged or does not run on the device.
+        MissingError: the device, or something on it, is missing. The ``results`` of a DeviceError are what was measured
+            until then.
     """
     if compare and len(job.files) != 2:
         raise UsageError(f"--compare takes two files, not {len(job.files)}.", expected="--compare A.tflite B.tflite.")
     for file in job.files:
         _check(file)
     jobs = [job] if compare else [dataclasses.replace(job, files=(file,)) for file in job.files]
-    results: list[dict[str, Any]] = []
+    results: list[JsonObject] = []
     try:
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, open_device(address) as device:
             if sample:
@@ -77,9 +78,7 @@ def bench(
     }
 
 
-def _measure(
-    device: Device, job: Job, target: str | None, keep: Callable[[dict[str, Any]], None]
-) -> list[dict[str, Any]]:
+def _measure(device: Device, job: Job, target: str | None, keep: Callable[[JsonObject], None]) -> list[JsonObject]:
     rounds = max(job.rounds, ROUNDS if len(job.files) > 1 else 1)
     try:
         found = tool_of(device)(device, dataclasses.replace(job, rounds=rounds))
@@ -94,7 +93,7 @@ def _measure(
     return results
 
 
-def _named(file: Path, result: dict[str, Any], target: str | None) -> dict[str, Any]:
+def _named(file: Path, result: JsonObject, target: str | None) -> JsonObject:
     return {
         "file": os.fspath(file),
         "sha256": sha256_file(file),
@@ -106,44 +105,47 @@ def _named(file: Path, result: dict[str, Any], target: str | None) -> dict[str, 
 
 
 def _check(file: Path) -> None:
-    """A damaged file must not reach a device: it could crash the runtime there."""
+    """Refuse a damaged file, which could crash the runtime on the device."""
     from edgeprune.tflite.flatbuffer import parse, read_bytes
 
     parse(read_bytes(file), name=str(file))
 
 
-def _add_accuracy(results: Sequence[dict[str, Any]], sample: Sample | None) -> None:
+def _add_accuracy(results: Sequence[JsonObject], sample: Sample | None) -> None:
     from edgeprune.evaluate.sample import compare_outputs, host_outputs
 
     for result in results:
         outputs = result.pop("outputs", None)
         if sample is None or outputs is None:
             continue
-        # What was compiled for an accelerator runs there only.
+        # A file that was compiled for an accelerator does not run on this machine.
         host = None if result["kernels"] == "edgetpu" else host_outputs(Path(result["file"]), sample)
         result["accuracy"] = compare_outputs(outputs, host, sample.labels)
 
 
-def _comparison(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _comparison(results: Sequence[JsonObject]) -> JsonObject:
     a, b = results
     if "instructions" in a:
         return {"a": a["file"], "b": b["file"], "instructions_ratio": b["instructions"] / a["instructions"]}
     return {"a": a["file"], "b": b["file"], **ratio(a["rounds_ms"], b["rounds_ms"])}
 
 
-def _warnings(results: Sequence[dict[str, Any]], job: Job) -> Iterator[str]:
+def _warnings(results: Sequence[JsonObject], job: Job) -> Iterator[str]:
     for result in results:
         name = Path(result["file"]).name
         for moment in ("before", "after"):
             state = (result.get(moment) or {}).get("throttling")
             if state:
-                yield f"{name}: {moment} the runs, the board reported: {', '.join(state)}. Check power and cooling."
+                yield (
+                    f"{name}: {moment} the runs, the board reported: {', '.join(state)}. The times may be too long; "
+                    "check its power supply and cooling."
+                )
         if result.get("delegated") in ("none", "some"):
-            yield f"{name}: {result['delegated']} of the operators ran on {job.delegate}, the rest on the processor."
+            yield (f"{name}: {result['delegated']} of the operators ran on {job.delegate}; the others ran on the CPU.")
         if job.profile_operators and "instructions" in result and "operators" not in result:
             yield (
-                f"{name}: no table of operators, as weights are stored sparse, and sparse kernels run only while the "
-                "graph is whole. --delegate builtin gives that of the built-in kernels."
+                f"{name}: there is no table of operators, because its weights are stored sparse, and sparse kernels "
+                "run only in the whole graph. --delegate builtin gives a table for the built-in kernels."
             )
         if "median_ms" in result and result["median_ms"] is None:
-            yield f"{name}: this benchmark_model prints no median, so no row is added to a table of measurements."
+            yield f"{name}: this release of benchmark_model prints no median, so no row is added to the CSV table."

@@ -1,4 +1,4 @@
-"""Measuring on Android with TensorFlow Lite's own benchmark_model, which the user brings.
+"""Measure on Android with TensorFlow Lite's benchmark_model, which the user provides.
 
 Options and output: tensorflow/tensorflow, tensorflow/lite/tools/benchmark/README.md and benchmark_model.cc; the table
 of operators: tensorflow/core/util/stats_calculator.cc. Releases differ: newer ones put "INFO: " before their lines,
@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgeprune.devices.protocol import Device, Job
 from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
-from edgeprune.files import sha256_file
+from edgeprune.files import JsonObject, sha256_file
 
 ON_DEVICE = "/data/local/tmp/benchmark_model"
 TIMEOUT_S = 600.0
@@ -52,13 +51,14 @@ _WHERE = (
 
 
 @dataclass(frozen=True)
-class Report:
-    """One run of benchmark_model; what a release does not print is None.
+class Printed:
+    """The figures that benchmark_model printed in one run; None for what its release does not print.
 
     Attributes:
         times_ms: median_ms, mean_ms, std_ms, min_ms, max_ms, p5_ms, p95_ms.
-        delegated: 'all', 'some' or 'none' of the operators, where a delegate was asked for.
-        operators: type, name, mean_ms and calls of each, in order; memory_bytes that it added.
+        xnnpack: whether XNNPACK was created.
+        delegated: 'all', 'some' or 'none' of the operators, if a delegate was asked for.
+        operators: type, name, mean_ms, calls and memory_bytes (added by it) of each, in order.
     """
 
     runs: int
@@ -69,10 +69,10 @@ class Report:
     peak_bytes: int | None
     xnnpack: bool
     delegated: str | None
-    operators: list[dict[str, Any]] = field(default_factory=list)
+    operators: list[JsonObject] = field(default_factory=list)
 
 
-def parse(text: str) -> Report:
+def parse(text: str) -> Printed:
     """Read what benchmark_model printed.
 
     Raises:
@@ -88,7 +88,7 @@ def parse(text: str) -> Report:
     mean = printed.get("avg", float(average[1]) / 1e3 if average else None)
     names = {"median_ms": "median", "std_ms": "std", "min_ms": "min", "max_ms": "max", "p5_ms": "p5", "p95_ms": "p95"}
     memory = _MEMORY.search(text)
-    return Report(
+    return Printed(
         runs=int(counts[-1][1]),
         times_ms={"mean_ms": mean, **{ours: printed.get(theirs) for ours, theirs in names.items()}},
         init_ms=float(timings[1]) / 1e3,
@@ -101,7 +101,7 @@ def parse(text: str) -> Report:
     )
 
 
-def _operators(text: str) -> Iterator[dict[str, Any]]:
+def _operators(text: str) -> Iterator[JsonObject]:
     """The rows of the table "Run Order" of the regular runs; columns are found by their names."""
     section, header = "", None
     for line in text.partition(_OPERATORS)[2].splitlines():
@@ -123,11 +123,11 @@ def _operators(text: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+def measure(device: Device, job: Job) -> list[JsonObject]:
     """Time files with benchmark_model; see :data:`edgeprune.devices.protocol.Tool`.
 
     Returns:
-        Beside the usual: init_ms, first_ms, mean_ms, init_bytes and peak_bytes (what the tool's memory grew by),
+        Also: init_ms, first_ms, mean_ms, init_bytes and peak_bytes (what the tool's memory grew by),
         delegated, operators. ``median_ms`` is None where the release prints no median; with several rounds, it is the
         median of theirs, and percentiles and deviation are None.
 
@@ -140,12 +140,12 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     if job.delegate not in FLAGS:
         raise UsageError(f"{device.address} has no delegate {job.delegate!r}.", expected=f"one of: {', '.join(FLAGS)}.")
     if job.samples:
-        raise UsageError("benchmark_model measures latency, not accuracy.", fix="leave out --data.")
+        raise UsageError("benchmark_model on Android measures latency, not accuracy.", fix="leave out --data.")
     info = device.info()
     binary, version = _binary(device, job.benchmark_binary)
     paths = [device.push(file, f"model{number}.tflite") for number, file in enumerate(job.files)]
     facts = {"device": f"adb: {info.name}", "runtime": f"benchmark_model {version}", "threads": job.threads}
-    reports: list[list[Report]] = [[] for _ in paths]
+    reports: list[list[Printed]] = [[] for _ in paths]
     order = list(enumerate(paths))
     each = max(1, -(-job.runs // job.rounds))
     try:
@@ -161,10 +161,10 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
 
 
 def _binary(device: Device, local: Path | None) -> tuple[str, str]:
-    """Where benchmark_model is on the device, and what tells its releases apart: it does not print one."""
+    """Path of benchmark_model on the device, and the start of its SHA-256, as it does not print its release."""
     if local:
         if not local.is_file():
-            raise MissingError(f"There is no file {local}.", fix=_WHERE)
+            raise MissingError(f"The file {local} of --benchmark-binary does not exist.", fix=_WHERE)
         path, digest = device.push(local, "benchmark_model"), sha256_file(local)
         device.run(["chmod", "700", path], timeout_s=30)
         return path, digest[:12]
@@ -175,7 +175,7 @@ def _binary(device: Device, local: Path | None) -> tuple[str, str]:
     return ON_DEVICE, digest[:12]
 
 
-def _run(device: Device, binary: str, path: str, runs: int, job: Job) -> Report:
+def _run(device: Device, binary: str, path: str, runs: int, job: Job) -> Printed:
     arguments = [
         binary,
         f"--graph={path}",
@@ -194,7 +194,7 @@ def _run(device: Device, binary: str, path: str, runs: int, job: Job) -> Report:
         refused = _REFUSED.search(text)
         said = "".join(c if c.isprintable() else " " for c in (refused[0] if refused else text.strip()[-300:]))
         if refused:
-            raise ModelError(f"benchmark_model on {device.address} refuses the file: {said}.") from None
+            raise ModelError(f"benchmark_model on {device.address} cannot run the file: {said}.") from None
         raise MissingError(
             f"benchmark_model on {device.address} ended with exit code {done.code}: {said or error}.",
             expected="benchmark_model of the Interpreter API, TensorFlow 2.2 or newer, for that processor.",
@@ -202,7 +202,7 @@ def _run(device: Device, binary: str, path: str, runs: int, job: Job) -> Report:
         ) from None
 
 
-def _result(reports: list[Report], job: Job, facts: dict[str, Any]) -> dict[str, Any]:
+def _result(reports: list[Printed], job: Job, facts: JsonObject) -> JsonObject:
     import numpy as np
 
     first, single = reports[0], len(reports) == 1

@@ -1,18 +1,19 @@
-"""Which of two files is faster, from turns that they took on one device."""
+"""Which of two files is faster, from times measured in turns on one device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+
+from edgeprune.files import JsonObject
 
 ROUNDS = 20
 CONFIDENCE = 0.95
 _RESAMPLES = 4000
 
 
-def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], seed: int = 0) -> dict[str, Any]:
+def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], seed: int = 0) -> JsonObject:
     """How many times as long b takes as a, with a confidence interval.
 
     Each round gives one pair of medians, measured one right after the other, so that what slows the device for longer

@@ -1,4 +1,4 @@
-"""An emulated Raspberry Pi 4: QEMU runs the runtime's real aarch64 build on this machine's processor."""
+"""An emulated Raspberry Pi 4 as a device: QEMU runs the runtime's real aarch64 build."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import execute
 from edgeprune.files import copy_file
 
-# Where the plugin writes, in the fresh folder.
+# The file in the job's folder that the plugin writes.
 LOG = "instructions.log"
 
 
 class Emulator(Device):
     """The board that ``edgeprune emulator setup`` builds. It runs Python, and no other program.
 
-    Outputs are those of the ARM kernels and counts of instructions are exact; times mean nothing.
+    Outputs are those of the ARM kernels, and counts of instructions are exact; times have no meaning.
 
     Args:
         address: 'emulator', or 'emulator://RUNTIME' with ai-edge-litert (the default) or tflite-runtime.
-        home: where it was set up; None for the cache folder.
+        home: where it is set up; None for the cache folder.
     """
 
     tool = "instructions"
@@ -48,9 +48,9 @@ class Emulator(Device):
 
     @property
     def folder(self) -> Path:
-        """The fresh folder; a program there sees the same path."""
+        """The job's folder; a program on the board sees it under the same path."""
         if self._folder is None:
-            raise DeviceError("The emulated board is not connected.", fix="call connect first.")
+            raise DeviceError("The emulated board is not connected.", fix="call connect() first.")
         return self._folder
 
     def info(self) -> Info:
@@ -64,13 +64,13 @@ class Emulator(Device):
     def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
         if arguments[0] != self.python:
             raise DeviceError(f"The emulated board cannot run {arguments[0]!r}.", expected=f"{self.python}.")
-        # -B: what Python compiled during setup is read, and nothing new is written, so that every start is the same.
+        # -B: Python reads what it compiled during setup and writes nothing new, so that every start is the same.
         command = self._home.command(self.runtime, ["-B", *arguments[1:]], LOG)
         ended = execute(command, timeout_s=timeout_s, fix=f"run `{SETUP}`.", cwd=self.folder, stdin=subprocess.PIPE)
         if ended.code is None:
             raise DeviceError(
-                f"The emulated board did not end within {timeout_s:g} s.",
-                fix="take a smaller model or a machine that is less busy: emulation is slow.",
+                f"The program on the emulated board did not end within {timeout_s:g} s.",
+                fix="emulation is slow: take a smaller model, or a machine that is less busy.",
                 output=ended.stdout,
             )
         return Completed(ended.code, ended.stdout, ended.stderr.decode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Fetching the parts of the emulated board: Debian's packages with apt, wheels with pip, every file's hash checked.
+"""Download the parts of the emulated board: Debian packages with apt, wheels with pip; every file's hash is checked.
 
 No step needs root: apt works in folders of its own, with an archive list and a keyring of its own, and leaves the
 machine's package lists alone.
@@ -25,7 +25,7 @@ from edgeprune.files import sha256_file, write_json
 from edgeprune.progress import Progress
 
 TIMEOUT_S = 600
-RESUME = "check the network and run the same command again: what is downloaded is kept."
+RESUME = "check the network and run the same command again: finished downloads are kept."
 # 'URI' FILE SIZE SHA256:HASH, as `apt-get download --print-uris` writes it.
 _URI = re.compile(r"^'[^']+' (?P<file>[^/\s]+) (?P<bytes>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
 
@@ -40,7 +40,7 @@ class File:
 
 
 def debs(debian: Debian, folder: Path, progress: Progress) -> list[File]:
-    """Make sure that the packages are in ``folder``; with all of them there, no network is used.
+    """Make sure that the packages are in ``folder``; when they are already, no network is used.
 
     Raises:
         MissingError: apt or the keyring is missing, no network, a wrong signature or hash.
@@ -51,10 +51,10 @@ def debs(debian: Debian, folder: Path, progress: Progress) -> list[File]:
         return known
     for command, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
         if shutil.which(command) is None:
-            raise MissingError(f"The emulated board is made of Debian's packages, and {command} is not here.",
+            raise MissingError(f"The emulated board is built from Debian packages, and {command} is not installed.",
                                fix=f"sudo apt install {package}, or use a machine with Debian or Ubuntu.")  # fmt: skip
     if not Path(debian.keyring).is_file():
-        raise MissingError(f"Debian's keys are not at {debian.keyring}, so that its packages could not be trusted.",
+        raise MissingError(f"Debian's keyring {debian.keyring} is missing, so its packages cannot be verified.",
                            fix="sudo apt install debian-archive-keyring")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -95,9 +95,9 @@ def _fetch(folder: Path, one: File, download: Callable[[Path], None]) -> None:
         found = sha256_file(fresh)
         if found != one.sha256:
             raise MissingError(
-                f"{one.file} is not the file that it should be: its SHA-256 is {found}.",
+                f"The downloaded file {one.file} has another SHA-256 than expected: {found}. It was deleted.",
                 expected=one.sha256,
-                fix="it is thrown away. Try again; if it happens again, do not trust where it comes from.",
+                fix="try again; if it happens again, do not trust the source of the download.",
             )
         os.replace(fresh, folder / one.file)
 
@@ -146,7 +146,7 @@ class _Apt:
         ended = execute([*self._command, *arguments], timeout_s=TIMEOUT_S, cwd=cwd, fix="sudo apt install apt")
         if ended.code != 0:
             tail = "\n".join(ended.stderr.decode("utf-8", "replace").strip().splitlines()[-TAIL_LINES:])
-            raise MissingError(f"apt-get {arguments[0]} did not work:\n{tail}", fix=RESUME)
+            raise MissingError(f"apt-get {arguments[0]} failed:\n{tail}", fix=RESUME)
         return ended.stdout.decode("utf-8", "replace")
 
     def download(self, name: str, folder: Path) -> None:
@@ -171,7 +171,7 @@ class _Apt:
 
 def _pip(wanted: Wheel, folder: Path) -> None:
     if importlib.util.find_spec("pip") is None:
-        raise MissingError("pip is not in this Python environment.", fix="python -m ensurepip")
+        raise MissingError("pip is not installed in this Python environment.", fix="python -m ensurepip")
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{wanted.name}=={wanted.version} --hash=sha256:{wanted.sha256}\n")
     words: list[str | Path] = [

@@ -1,63 +1,72 @@
 #!/usr/bin/env python3
-"""Runs .tflite files on the emulated board, with marks around single inferences for the plugin that counts.
+"""Run .tflite files on the emulated board, with marks around single inferences for the plugin that counts instructions.
 
-Lies beside ``runner.py`` there, and prints JSON as that does. A mark is a system call without effect, which
-``emulator_plugin.c`` knows by its argument.
+It is copied to the board together with ``runner.py`` and prints JSON in the same form. A mark is a system call without
+effect, which ``emulator_plugin.c`` recognizes by its argument.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
-import runner
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeprune.runtime import runner
+    from edgeprune.runtime.api import Interpreter
+else:
+    import runner
 
 MARK = 0x6502
 
 
-def counted(work, mark=os.access):
+def counted(work: Callable[[], None], mark: Callable[[str, int], bool] = os.access) -> None:
+    """Run ``work`` between two marks."""
     mark("", MARK)
     work()
     mark("", MARK)
 
 
-def count(work, warmup):
+def count(work: Callable[[], None], warmup: int) -> None:
     """Mark ``warmup`` + 1 runs of ``work``, of which the last is the one that counts."""
     for _ in range(warmup + 1):
         counted(work)
 
 
-def load(runtime, path, delegate):
+def load(runtime: runner.Installed, path: str, delegate: str) -> Interpreter:
+    """An interpreter of a file, on one thread."""
     try:
-        return runner.make_interpreter(runtime[2], delegate, 1, model_path=path)
+        return runner.make_interpreter(runtime.module, delegate, 1, model_path=path)
     except (ValueError, RuntimeError) as error:
-        raise runner.RunnerError(runner.MODEL, f"{runtime[1]} refuses the file: {str(error).strip()}") from error
+        raise runner.RunnerError(
+            runner.MODEL, f"{runtime.version} cannot load the file: {str(error).strip()}"
+        ) from error
 
 
-def checksum(interpreter):
-    digest = hashlib.sha256()
-    for detail in interpreter.get_output_details():
-        digest.update(runner.np.ascontiguousarray(interpreter.get_tensor(detail["index"])).tobytes())
-    return digest.hexdigest()
-
-
-def measure(job):
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """Run every file of a job (models, warmup, delegate, samples, outputs) with its runs marked; one result each."""
     runtime = runner.installed_runtime()
-    count(lambda: None, job["warmup"])  # what the marks themselves cost
-    results, arrays = [], {}
+    assert runtime is not None  # setup has installed one
+    count(lambda: None, job["warmup"])  # the cost of the marks themselves
+    results: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
     for number, path in enumerate(job["models"]):
         interpreter = load(runtime, path, job["delegate"])
         runner.set_random_inputs(interpreter)
-        # Not ``interpreter.invoke``: that is Python, which becomes quicker in the course of its first calls.
+        # Not ``interpreter.invoke``: that is Python code, and Python speeds code up during its first calls.
         try:
             count(interpreter._interpreter.Invoke, job["warmup"])
         except (ValueError, RuntimeError) as error:
-            raise runner.RunnerError(runner.MODEL, f"{runtime[1]} cannot run the file: {str(error).strip()}") from error
+            raise runner.RunnerError(
+                runner.MODEL, f"{runtime.version} cannot run the file: {str(error).strip()}"
+            ) from error
         kernels = runner.kernels_of(interpreter, job["delegate"])
-        results.append({"runtime": runtime[1], "kernels": kernels, "outputs_sha256": checksum(interpreter)})
+        checksum = runner.checksum(interpreter)
+        results.append({"runtime": runtime.version, "kernels": kernels, "outputs_sha256": checksum})
         if job["samples"]:
             with runner.np.load(job["samples"], allow_pickle=False) as archive:
                 inputs = [archive[f"x{i}"] for i in range(len(archive.files))]
@@ -67,7 +76,7 @@ def measure(job):
     return {"results": results}
 
 
-def main():
+def main() -> int:
     gc.disable()
     with open(sys.argv[1], encoding="utf-8") as file:
         job = json.load(file)
@@ -76,7 +85,7 @@ def main():
     except runner.RunnerError as error:
         document = {"error": str(error), "code": error.code}
     print(json.dumps(document))
-    return document.get("code", 0)
+    return int(document.get("code", 0))
 
 
 if __name__ == "__main__":

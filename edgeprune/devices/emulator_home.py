@@ -1,4 +1,4 @@
-"""Where the emulated board lives on this machine, what it is made of, and how a program is started on it."""
+"""The emulated board: its folder on this machine, its parts, and the command that starts a program on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeprune.errors import MissingError
 from edgeprune.external import execute, find
-from edgeprune.files import sha256_json
+from edgeprune.files import JsonObject, sha256_json
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
 # Command → the Debian packages that bring it.
@@ -51,8 +51,8 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """What a program on the board finds about its processor; ``info``: the lines of /proc/cpuinfo for each core."""
+class EmulatedCpu:
+    """The processor that a program on the board sees; ``info`` are the lines of /proc/cpuinfo for each core."""
 
     cores: int
     info: str
@@ -60,26 +60,26 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the emulated board is made of."""
+    """The parts that the emulated board is built from."""
 
     debian: Debian
-    cpu: Cpu
+    cpu: EmulatedCpu
     wheels: Mapping[str, Wheel]
 
     @cached_property
     def digest(self) -> str:
-        """Changes when anything here changes."""
+        """A hash of all parts."""
         return sha256_json(asdict(self))
 
 
 def default_parts() -> Parts:
     """The parts in ``emulator.toml``."""
     document = tomllib.loads(_resource("emulator.toml").read_text("utf-8"))
-    debian: dict[str, Any] = {
+    debian: JsonObject = {
         key: tuple(value) if isinstance(value, list) else value for key, value in document["debian"].items()
     }
     wheels = {name: Wheel(name, **facts) for name, facts in document["wheels"].items()}
-    return Parts(Debian(**debian), Cpu(**document["cpu"]), wheels)
+    return Parts(Debian(**debian), EmulatedCpu(**document["cpu"]), wheels)
 
 
 def cache_folder() -> Path:
@@ -90,12 +90,17 @@ def cache_folder() -> Path:
 
 
 def require_tools(names: Sequence[str] = tuple(PACKAGES)) -> None:
-    """Raises MissingError, with the line for apt, when a command is not there."""
+    """Make sure that commands are installed.
+
+    Raises:
+        MissingError: one is not; the message has the command for apt.
+    """
     missing = [name for name in names if find(name) is None]
     if missing:
         packages = " ".join(PACKAGES[name] for name in missing)
         raise MissingError(
-            f"The emulated board needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not here.",
+            f"The emulated board needs {' and '.join(missing)}, and cannot find "
+            f"{'it' if len(missing) == 1 else 'them'} on this machine.",
             fix=f"sudo apt install {packages}",
         )
 
@@ -128,8 +133,8 @@ class Home:
         self.downloads, self.sysroot = self.folder / "downloads", self.folder / "sysroot"
         self.wheels, self.ready_file = self.folder / "wheels", self.folder / "ready.json"
 
-    def ready(self) -> dict[str, Any] | None:
-        """What setup wrote when it was done; None when it is not done, was done for other parts, or files are gone."""
+    def ready(self) -> JsonObject | None:
+        """What setup wrote at its end; None when it is not finished, was for other parts, or files are lost."""
         try:
             document = json.loads(self.ready_file.read_text("utf-8"))
         except (OSError, ValueError):
@@ -143,11 +148,11 @@ class Home:
         return [self.sysroot, *(self.wheels / wheel.folder for wheel in self.parts.wheels.values())]
 
     def content(self) -> dict[str, list[int]]:
-        """Number and bytes of the files in each place: quick to tell, and other when one was lost or cut short.
+        """Number and total bytes of the files in each place, which change when a file is lost or truncated.
 
-        Without what Python compiled, which it makes anew.
+        Files that Python compiled are not counted, because Python writes them again.
         """
-        found = {}
+        counts = {}
         for place in self.places:
             sizes = [
                 os.lstat(os.path.join(folder, name)).st_size
@@ -155,14 +160,14 @@ class Home:
                 if not folder.endswith("__pycache__")
                 for name in names
             ]
-            found[place.name] = [len(sizes), sum(sizes)]
-        return found
+            counts[place.name] = [len(sizes), sum(sizes)]
+        return counts
 
-    def require(self) -> dict[str, Any]:
-        """What setup wrote.
+    def require(self) -> JsonObject:
+        """The document that setup wrote at its end.
 
         Raises:
-            MissingError: the tools are missing, or setup is not done.
+            MissingError: tools are missing, or setup is not finished.
         """
         self.check()
         document = self.ready()
@@ -172,7 +177,7 @@ class Home:
         return document
 
     def check(self) -> None:
-        """Make sure that a board can live here.
+        """Make sure that a board can be built in the folder.
 
         Raises:
             MissingError: a tool is missing, or the folder's name cannot be used.
@@ -180,8 +185,8 @@ class Home:
         require_tools()
         if os.pathsep in str(self.folder):
             raise MissingError(
-                f"The emulated board cannot live in {self.folder}: Python there ends a name at {os.pathsep!r}.",
-                fix="name another folder in EDGEPRUNE_CACHE.",
+                f"The emulated board cannot be in {self.folder}: its Python splits paths at {os.pathsep!r}.",
+                fix="set EDGEPRUNE_CACHE to another folder.",
             )
 
     def plugin(self) -> Path:
@@ -219,10 +224,10 @@ class Home:
         return built
 
     def command(self, runtime: str, arguments: Sequence[str], log: str | None = None) -> list[str]:
-        """What starts Python on the emulated board.
+        """The command that starts Python on the emulated board.
 
-        The environment is empty but for what is set here, so that counts do not depend on the user's: strings hash
-        alike, and NumPy's library starts no threads.
+        Its environment is set here and nowhere else, so that counts do not depend on the user's: hashes of strings are
+        fixed, and NumPy's library starts no threads.
 
         Args:
             runtime: one of ``RUNTIMES``.
@@ -237,7 +242,7 @@ class Home:
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
         }
-        # QEMU wants commas doubled; with the name of the option in front, an equals sign is no other option's.
+        # QEMU splits options at commas that are not doubled. After "file=", the path may contain an equals sign.
         plugin = ["-plugin", "file=" + str(self.plugin()).replace(",", ",,"), "-d", "plugin", "-D", log] if log else []
         python = self.sysroot / "usr/bin/python3.11"
         return [

@@ -1,4 +1,4 @@
-"""Building the emulated board: download, check, unpack, compile, try."""
+"""Build the emulated board: download, verify, unpack, compile, and start each runtime once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -19,7 +18,7 @@ from edgeprune.devices import emulator_download as download
 from edgeprune.devices.emulator_home import RUNTIMES, Home, qemu_version
 from edgeprune.errors import MissingError
 from edgeprune.external import TAIL_LINES, execute
-from edgeprune.files import output_errors, sha256_json, write_bytes, write_json
+from edgeprune.files import JsonObject, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
 
 _STAMP = ".content"
@@ -27,8 +26,8 @@ _TRY = "import sys, numpy; from importlib import import_module; import_module(sy
 _TRY_S = 600
 
 
-def setup(home: Home, progress: Progress | None = None) -> dict[str, Any]:
-    """Build the emulated board, or what is missing of it. With everything there, it only tries it.
+def setup(home: Home, progress: Progress | None = None) -> JsonObject:
+    """Build the emulated board, or the parts that are missing. When nothing is, only start each runtime once.
 
     Returns:
         What ``ready.json`` holds: parts (digest), content (see :meth:`Home.content`), qemu, debs and wheels (file →
@@ -46,13 +45,13 @@ def setup(home: Home, progress: Progress | None = None) -> dict[str, Any]:
             return _setup(home, progress)
 
 
-def _setup(home: Home, progress: Progress) -> dict[str, Any]:
+def _setup(home: Home, progress: Progress) -> JsonObject:
     started = time.monotonic()
     done = home.ready()
     if done is not None and _starts(home):
         return done
     if home.ready_file.exists():
-        progress.note("the board that is here is damaged or out of date: it is built anew")
+        progress.note("the emulated board is damaged or out of date, and is built again")
         _forget(home)
     steps = 4
     progress.stage(1, steps, "Debian's packages for arm64", False)
@@ -87,7 +86,7 @@ def _setup(home: Home, progress: Progress) -> dict[str, Any]:
 
 
 def _starts(home: Home) -> bool:
-    """Whether every runtime starts: a file may have been damaged without a change of its size."""
+    """Whether every runtime starts, as a file may be damaged without a change of its size."""
     try:
         for runtime in RUNTIMES:
             _try(home, runtime)
@@ -97,14 +96,14 @@ def _starts(home: Home) -> bool:
 
 
 def _forget(home: Home) -> None:
-    """Let nothing that was unpacked or compiled pass for whole; downloads have hashes."""
+    """Have everything unpacked and compiled again. Downloads are kept, as their hashes are checked."""
     home.ready_file.unlink()
     for built in [*(place / _STAMP for place in home.places), *home.folder.glob("plugin-*.so")]:
         built.unlink(missing_ok=True)
 
 
 def _unpack(folder: Path, content: str, fill: Callable[[Path], None]) -> None:
-    """Fill a folder under another name, rename it when it is whole; ``content`` tells one filling from another."""
+    """Fill a folder, unless it was filled with the same ``content``; it gets its name only when it is complete."""
     stamp = folder / _STAMP
     if stamp.is_file() and stamp.read_text() == content:
         return
@@ -139,11 +138,11 @@ def _unzip(archive: Path, folder: Path) -> None:
 
 
 def _try(home: Home, runtime: str) -> None:
-    """Import a runtime, with the plugin. Python writes down what it compiles, so that later starts are quicker."""
+    """Import a runtime, with the plugin. Python caches what it compiles, so later starts are faster."""
     module = f"{runtime.replace('-', '_')}.interpreter"
     command = home.command(runtime, ["-c", _TRY, module], os.devnull)
     ended = execute(command, timeout_s=_TRY_S, fix="sudo apt install qemu-user")
     if ended.code != 0:
         tail = "\n".join(ended.stderr.decode("utf-8", "replace").strip().splitlines()[-TAIL_LINES:])
         raise MissingError(f"{runtime} does not start on the emulated board (exit code {ended.code}):\n{tail}",
-                           fix="this was tried with QEMU 7.2; please report yours.")  # fmt: skip
+                           fix="please report this with the version of your QEMU; 7.2 was tested.")  # fmt: skip

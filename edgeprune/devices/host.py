@@ -1,4 +1,4 @@
-"""The machine at hand as a device: its processor, and the latency of a .tflite on it."""
+"""This machine as a device, and the latency of a .tflite on it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgeprune.devices.protocol import Completed, Device, Info, plain_name
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import execute
+from edgeprune.files import JsonObject
 from edgeprune.runtime import runner
-from edgeprune.runtime.interpreter import Kernels, Runtime, find_runtime
+from edgeprune.runtime.interpreter import KernelChoice, Runtime, find_runtime
 from edgeprune.runtime.runner import cpu_model, random_input
 
 __all__ = ["MIN_RUNS", "Host", "cpu_model", "measure_latency", "random_input"]
@@ -30,7 +30,7 @@ class Host(Device):
     def __init__(self, address: str):
         super().__init__(address)
         if address != "host":
-            raise UsageError(f"{address!r} is not a device.", expected="host, without anything behind it.")
+            raise UsageError(f"{address!r} is not the address of a device.", expected="host, and nothing after it.")
         self._folder: Path | None = None
 
     def connect(self) -> None:
@@ -46,7 +46,7 @@ class Host(Device):
         return str(shutil.copyfile(local, self._folder / plain_name(name)))
 
     def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
-        fix = f"check that {arguments[0]} is there."
+        fix = f"check that {arguments[0]} is installed."
         ended = execute(arguments, timeout_s=timeout_s, fix=fix, cwd=self._folder, stdin=subprocess.PIPE)
         if ended.code is None:
             raise DeviceError(f"The program did not end within {timeout_s:g} s.", output=ended.stdout)
@@ -66,25 +66,26 @@ def measure_latency(
     path: str | Path,
     *,
     threads: int = 1,
-    kernels: Kernels = "default",
+    kernels: KernelChoice = "default",
     runs: int = MIN_RUNS,
     warmup: int = 5,
     runtime: Runtime | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Time single inferences of a .tflite on random input; only ``invoke`` is in the time.
+) -> JsonObject:
+    """Time single inferences of a .tflite on random input, without setting inputs and reading outputs.
 
     Args:
-        threads: that one inference may use.
-        kernels: 'default', what the runtime chooses, or 'builtin', without XNNPACK.
-        runs: inferences to time, at least 50; fast models are run more often.
-        warmup: inferences before the first that is timed, at least one.
+        path: the .tflite.
+        threads: number of threads that one inference may use.
+        kernels: see :data:`~edgeprune.runtime.interpreter.KernelChoice`.
+        runs: number of inferences to time, at least 50; fast models are run more often.
+        warmup: number of inferences that are not timed, at least one.
         runtime: None for the first that is installed.
         seed: of the random input.
 
     Returns:
-        device, runtime, threads, kernels ('xnnpack' or 'builtin': what really ran), runs, warmup, median_ms, p5_ms,
-        p95_ms, min_ms, max_ms, mean_ms, std_ms.
+        device, runtime, threads, kernels ('xnnpack' or 'builtin', whichever really ran), runs, warmup, median_ms,
+        p5_ms, p95_ms, min_ms, max_ms, mean_ms, std_ms.
 
     Raises:
         UsageError: too few runs or warm-ups.

@@ -1,4 +1,4 @@
-"""Counting the instructions of one inference on the emulated board, of the whole file and per operator."""
+"""Count the instructions of one inference on the emulated board, of the whole file and per operator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,23 +14,24 @@ from edgeprune.devices.emulator import LOG
 from edgeprune.devices.emulator_home import SETUP
 from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
+from edgeprune.files import JsonObject
 from edgeprune.runtime import runner
 
 _GUEST = Path(__file__).with_name("emulator_guest.py")
 _JOB = "job.json"
 TIMEOUT_S = 3600.0
-# Until then the runtime has packed its weights, and the allocator gives the same blocks again and again.
+# After these inferences the runtime has packed its weights, and the allocator returns the same blocks every time.
 WARMUP = 5
 _MARK = re.compile(r"^mark (\d+)$", re.MULTILINE)
 _OUTPUTS = "outputs.npz"
-# What the runtime does by itself, and its own kernels; there is no Edge TPU to emulate.
+# The runtime's choice, and its built-in kernels; an Edge TPU cannot be emulated.
 _DELEGATES = ("default", "builtin")
 
 
-def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+def measure(device: Device, job: Job) -> list[JsonObject]:
     """Count the instructions of one inference per file; see :data:`edgeprune.devices.protocol.Tool`.
 
-    ``runs`` and ``rounds`` of the job mean nothing here: a count does not vary.
+    ``runs`` and ``rounds`` of the job are ignored, because a count does not vary.
 
     Returns:
         One result per file: device, runtime, threads, kernels, warmup, instructions (of one inference on random input,
@@ -46,11 +46,15 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
         DeviceError: it did not end in time, or crashed.
     """
     if job.threads != 1:
-        raise UsageError(f"The emulated board counts {job.threads} threads inexactly.", expected="--threads 1.")
+        raise UsageError(
+            f"On the emulated board, counts with {job.threads} threads are not repeatable.", expected="--threads 1."
+        )
     if job.delegate not in _DELEGATES:
-        raise UsageError(f"The emulated board has no {job.delegate!r}.", expected=f"one of: {', '.join(_DELEGATES)}.")
-    # One start per file: what ran before would leave its traces in the allocator, and so in the count.
-    results: list[dict[str, Any]] = []
+        raise UsageError(
+            f"The emulated board has no delegate {job.delegate!r}.", expected=f"one of: {', '.join(_DELEGATES)}."
+        )
+    # One process per file: an earlier file would change the state of the allocator, and with it the count.
+    results: list[JsonObject] = []
     try:
         for file in job.files:
             results += _count(device, [file], job.delegate, job.samples)
@@ -63,12 +67,13 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
     return results
 
 
-def by_operator(device: Device, file: Path, delegate: str = "default") -> list[dict[str, Any]]:
-    """Instructions per operator of a file's first graph: those of the graph up to it, less those of the graph before.
+def by_operator(device: Device, file: Path, delegate: str = "default") -> list[JsonObject]:
+    """Instructions per operator of a file's main subgraph: the count up to the operator minus the count before it.
 
-    The parts add up to the whole but for some hundreds of instructions. The first operator's part holds what calling
-    the interpreter costs. A runtime that transforms a graph as a whole (sparse inference in XNNPACK) does so only once
-    the graph is complete: there, the parts mean nothing, the last one can be negative, and some prefixes do not run.
+    The sum differs from the count of the whole file by some hundreds of instructions. The first operator includes the
+    cost of calling the interpreter. A runtime that transforms the graph as a whole (sparse inference in XNNPACK) does
+    so only when the graph is complete. Then the differences mean nothing, the last one can be negative, and some
+    prefixes do not run.
 
     Returns:
         In the order in which they run: type ('CONV_2D'), name (of the first output), instructions.
@@ -101,7 +106,7 @@ def _is_sparse(file: Path) -> bool:
     return any(tensor.sparsity for tensor in read(file).subgraphs[0].tensors)
 
 
-def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path | None) -> list[dict[str, Any]]:
+def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path | None) -> list[JsonObject]:
     job = {
         "models": [device.push(file, f"model{number}.tflite") for number, file in enumerate(files)],
         "warmup": WARMUP,
@@ -112,7 +117,7 @@ def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path |
     device.push(Path(runner.__file__), "runner.py")
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         (Path(folder) / _JOB).write_text(json.dumps(job), "utf-8")
-        # The same words every time: the length of a command line moves the stack, and that shows in the count.
+        # The same arguments every time: the length of a command line moves the stack, which changes the count.
         words = [device.push(_GUEST, _GUEST.name), device.push(Path(folder) / _JOB, _JOB)]
     done = device.run([device.python, *words], timeout_s=TIMEOUT_S)
     document = _last_document(done.stdout)
@@ -132,11 +137,12 @@ def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path |
 
 
 def instructions(log: str, files: int) -> list[int]:
-    """Instructions of the counted inference of each file, less what an empty pair of marks costs.
+    """Instructions of the counted inference of each file, minus those of an empty pair of marks.
 
     Args:
-        log: of the plugin: a line 'mark COUNT' per mark, in pairs; of nothing first, then of each file, WARMUP + 1.
-        files: how many were run.
+        log: written by the plugin, with a line 'mark COUNT' per mark. Marks come in pairs: WARMUP + 1 pairs around
+            nothing, then as many for each file.
+        files: number of files that were run.
 
     Raises:
         DeviceError: marks are missing.
@@ -145,8 +151,8 @@ def instructions(log: str, files: int) -> list[int]:
     each = WARMUP + 1
     if len(marks) != 2 * each * (files + 1):
         raise DeviceError(
-            f"The emulated board made {len(marks)} marks.",
-            expected=f"{2 * each * (files + 1)}.",
+            f"The count is not complete: the plugin saw {len(marks)} marks.",
+            expected=f"{2 * each * (files + 1)} marks.",
             fix="please report this with the version of QEMU.",
         )
     pairs = np.diff(marks.reshape(-1, each, 2)[:, -1])[:, 0]
@@ -161,7 +167,7 @@ def _outputs(device: Device, path: Path, files: int) -> list[list[np.ndarray]]:
     return [[arrays[f"y{number}_{index}"] for index in range(len(mine))] for number, mine in enumerate(names)]
 
 
-def _last_document(output: bytes) -> dict[str, Any]:
+def _last_document(output: bytes) -> JsonObject:
     lines = output.decode("utf-8", "replace").strip().splitlines()
     try:
         return json.loads(lines[-1])
@@ -169,14 +175,14 @@ def _last_document(output: bytes) -> dict[str, Any]:
         return {}
 
 
-def _failure(device: Device, code: int, document: dict[str, Any], errors: str) -> EdgepruneError:
+def _failure(device: Device, code: int, document: JsonObject, errors: str) -> EdgepruneError:
     if document.get("code") == runner.MODEL:
         return ModelError(
             f"{device.address}: {document['error']}.",
-            fix="`edgeprune profile` lists its operators and the runtime that they need.",
+            fix="run `edgeprune profile` on the file: it shows which release of a runtime it needs.",
         )
-    said = document.get("error") or " ".join(errors.split())[-500:] or "it said nothing"
+    said = document.get("error") or " ".join(errors.split())[-500:] or "it printed nothing"
     return DeviceError(
         f"The emulated board ended with exit code {code}: {said}.",
-        fix=f"run `{SETUP}`, which repairs a damaged board; if it happens again, please report what --debug shows.",
+        fix=f"run `{SETUP}`, which repairs a damaged board; if that does not help, please report what --debug shows.",
     )

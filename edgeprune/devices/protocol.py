@@ -1,8 +1,8 @@
-"""One protocol for every machine that can run a .tflite: how it is reached, what it is asked for, how it answers.
+"""The interface of devices, which run files, and of tools, which measure on a device.
 
-A *device* moves files and runs commands: ``connect, info, push, run, pull, close``. A *tool* knows what to push and run
-for a measurement and reads the answer; each device names the tool that fits it. A new kind of device is a class and a
-line in ``DEVICES``; a new way to measure is a function and a line in ``TOOLS``.
+A *device* moves files and runs commands: ``connect, info, push, run, pull, close``. A *tool* pushes and runs what a
+measurement needs, and reads the result; each class of devices names the tool that it works with. A new kind of device
+is a class and a line in ``DEVICES``; a new way to measure is a function and a line in ``TOOLS``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 from edgeprune.errors import UsageError
+from edgeprune.files import JsonObject
 
-# Scheme of an address → "module:class"; imported when it is used.
+# Scheme of an address → "module:class" of a :class:`Device`; imported when it is used.
 DEVICES = {
     "host": "edgeprune.devices.host:Host",
     "ssh": "edgeprune.devices.ssh:Ssh",
@@ -35,7 +36,7 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that ended on the device: its exit code, and what it printed."""
+    """The result of a command on the device: its exit code and output."""
 
     code: int
     stdout: bytes
@@ -44,10 +45,10 @@ class Completed:
 
 @dataclass(frozen=True)
 class Info:
-    """What a device says about itself.
+    """What a device reports about itself.
 
     Attributes:
-        name: the board or product, for people and for the column ``device``: 'Raspberry Pi 4 Model B Rev 1.4'.
+        name: of the board or product, for people and for the column ``device``: 'Raspberry Pi 4 Model B Rev 1.4'.
         machine: the architecture, as ``uname -m`` gives it: 'aarch64'.
         system: operating system and release.
     """
@@ -57,13 +58,13 @@ class Info:
     system: str
 
 
-def broken_off(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Results of the first files of a job, as a DeviceError carries them."""
+def broken_off(results: Sequence[JsonObject]) -> list[JsonObject]:
+    """The results of a job that was interrupted after these files, for ``DeviceError.results``."""
     return [{**result, "complete": False, "model": number} for number, result in enumerate(results)]
 
 
 class Device(abc.ABC):
-    """A machine that runs files. A context manager: entering connects, leaving closes, however the block ends.
+    """A machine that runs files. As a context manager, it connects at the start and closes at the end of the block.
 
     Args:
         address: as the user gave it.
@@ -73,14 +74,14 @@ class Device(abc.ABC):
     """
 
     tool: ClassVar[str] = "runner"
-    python: ClassVar[str] = "python3"  # how Python is called there
+    python: ClassVar[str] = "python3"  # command that starts Python on the device
 
     def __init__(self, address: str):
         self.address = address
 
     @abc.abstractmethod
     def connect(self) -> None:
-        """Reach the device and make a fresh folder on it that only this user can read."""
+        """Connect to the device and create an empty folder on it that only this user can read, the job's folder."""
 
     @abc.abstractmethod
     def info(self) -> Info:
@@ -88,26 +89,30 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def push(self, local: Path, name: str) -> str:
-        """Copy a file into the fresh folder, as ``name`` (see :func:`plain_name`); returns its path on the device."""
+        """Copy a file into the job's folder as ``name`` (see :func:`plain_name`); returns its path on the device."""
 
     @abc.abstractmethod
     def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
-        """Run a program to its end; the arguments arrive as they are, whatever characters they hold.
+        """Run a program until it ends.
 
-        The program runs with the fresh folder as its working folder. Its standard input stays open and empty as long
-        as the device is connected.
+        The program runs in the job's folder. Its standard input stays open and empty as long as the device is
+        connected.
+
+        Args:
+            arguments: the program and its arguments, which arrive unchanged, whatever characters they contain.
+            timeout_s: seconds after which the program is stopped.
 
         Raises:
-            DeviceError: also after ``timeout_s`` seconds; its ``output`` is what the program had printed until then.
+            DeviceError: also after ``timeout_s``; its ``output`` is what the program had printed until then.
         """
 
     @abc.abstractmethod
     def pull(self, name: str, local: Path) -> None:
-        """Copy the file ``name`` of the fresh folder here."""
+        """Copy the file ``name`` from the job's folder to the local path."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Remove the fresh folder and disconnect. Never raises: a device that is gone cannot be cleaned."""
+        """Remove the job's folder and disconnect. Never raises: on a lost device, nothing can be removed."""
 
     def __enter__(self) -> Device:
         try:
@@ -117,7 +122,9 @@ class Device(abc.ABC):
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -126,15 +133,15 @@ class Job:
     """What to measure.
 
     Attributes:
-        files: .tflite files; with several, they take turns, round by round.
-        threads: that one inference may use.
-        runs: inferences to time, of each file, over all rounds.
-        rounds: turns of each file.
-        delegate: 'default', what the runtime chooses, or one of those that the device's tool knows.
-        samples: .npz with inputs ``x`` [n, ...], to be run once each on the device; None: latency only.
-        python: how Python is called on the device; None: the device's default.
-        benchmark_binary: the local benchmark_model for Android; None: the one that is on the device.
-        profile_operators: ask for a table of operators where the tool has one.
+        files: .tflite files; several files are measured in turns, round by round.
+        threads: number of threads that one inference may use.
+        runs: number of inferences to time per file, over all rounds.
+        rounds: number of rounds.
+        delegate: 'default' for what the runtime chooses, or another delegate that the device's tool knows.
+        samples: .npz with inputs x0, x1, … [n, ...], to run once each on the device; None for latency only.
+        python: command that starts Python on the device; None for the device's default.
+        benchmark_binary: local file of benchmark_model for Android; None for the one on the device.
+        profile_operators: whether to make a table of operators, if the tool can.
     """
 
     files: tuple[Path, ...]
@@ -148,32 +155,32 @@ class Job:
     profile_operators: bool = False
 
 
-# Measures a job; one result per file, in the order of the job. A result has at least the keys of a measured latency in
-# report.json (device, runtime, threads, kernels, runs, median_ms, p95_ms), and ``rounds_ms``: one list of times per
-# round. When the device goes away, the DeviceError carries what was measured until then in ``results``: the same keys
-# with ``complete`` False, and ``model``, the place of the file in the job.
-Tool = Callable[[Device, Job], list[dict[str, Any]]]
+# Measures a job, with one result per file in the order of the job. A result has at least the keys of a measured latency
+# in report.json (device, runtime, threads, kernels, runs, median_ms, p95_ms), and ``rounds_ms``, one list of times per
+# round. When the connection is lost, the ``results`` of the DeviceError are what was measured until then: the same keys
+# with ``complete`` False, and ``model``, the index of the file in the job.
+Tool = Callable[[Device, Job], list[JsonObject]]
 
 
 def open_device(address: str) -> Device:
     """The device of an address, not yet connected.
 
     Raises:
-        UsageError: no address of a device.
+        UsageError: not the address of a device.
     """
     scheme = address.partition("://")[0]
     if scheme not in DEVICES:
-        raise UsageError(f"{address!r} is not a device.", expected=f"{FORMS}.")
+        raise UsageError(f"{address!r} is not the address of a device.", expected=f"{FORMS}.")
     return _load(DEVICES[scheme])(address)
 
 
 def tool_of(device: Device) -> Tool:
-    """What measures on a device."""
+    """The tool that measures on a device."""
     return _load(TOOLS[device.tool])
 
 
 def plain_name(name: str) -> str:
-    """The name of a file in the fresh folder, checked: it cannot lead out of it, nor be taken for an option.
+    """Check the name of a file in the job's folder: it must not lead out of it, nor look like an option.
 
     Raises:
         ValueError: empty, hidden, with a slash or a leading hyphen.
@@ -184,5 +191,6 @@ def plain_name(name: str) -> str:
 
 
 def _load(place: str) -> Any:
+    """What a value of the tables above names; the tables say of which type it is."""
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)

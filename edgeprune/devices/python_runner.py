@@ -1,34 +1,35 @@
-"""Measuring with the runner: one Python file that goes to the device with the model, and answers in lines of JSON."""
+"""Measure with the runner, a Python script that is copied to the device with the model and prints lines of JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelError, UsageError
+from edgeprune.files import JsonObject
 from edgeprune.runtime import runner
 
 TIMEOUT_S = 1800.0
 WARMUP = 5
-# Rounds even where no file takes turns: what a device has measured before it goes away is kept round by round.
-BLOCKS = 10
+# Rounds also for a single file: when the connection is lost, the finished rounds are kept.
+MIN_ROUNDS = 10
 _SHELL_NOT_FOUND = (126, 127)  # POSIX: found but not a program, not found
 _INSTALL = (
-    "install one there: python3 -m venv ~/env; ~/env/bin/pip install ai-edge-litert; and name that Python: --python."
+    "install a runtime on it: python3 -m venv ~/env; ~/env/bin/pip install ai-edge-litert; and give that Python with "
+    "--python PATH, such as /home/pi/env/bin/python."
 )
 _OUTPUTS = "outputs.npz"
 
 
-def measure(device: Device, job: Job) -> list[dict[str, Any]]:
+def measure(device: Device, job: Job) -> list[JsonObject]:
     """Time files with the runner; see :data:`edgeprune.devices.protocol.Tool`.
 
     Returns:
-        Beside the usual: init_ms, first_ms, p5_ms, min_ms, max_ms, mean_ms, std_ms, peak_bytes (of the whole process,
+        Also: init_ms, first_ms, p5_ms, min_ms, max_ms, mean_ms, std_ms, peak_bytes (of the whole process,
         Python included), before and after (governor, clock_hz, temperature_c, throttling; None where the machine does
         not tell), outputs_sha256 (on random input, the same everywhere), and ``outputs`` for a job with samples.
 
@@ -44,7 +45,8 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
         )
     if job.profile_operators:
         raise UsageError(
-            f"{device.address} gives no table of operators.", expected="--operators with adb://SERIAL or emulator."
+            f"{device.address} cannot give a table of operators.",
+            expected="--operators only with --device adb://SERIAL or emulator.",
         )
     name = f"{device.address.partition('://')[0]}: {device.info().name}"
     arguments = [job.python or device.python, *_push(device, job)]
@@ -67,9 +69,9 @@ def measure(device: Device, job: Job) -> list[dict[str, Any]]:
 
 
 def _push(device: Device, job: Job) -> list[str]:
-    """Copy what is needed; the command line of the runner there."""
+    """Copy what is needed to the device; returns the arguments of Python there."""
     words = [device.push(Path(runner.__file__), "runner.py"), "--stdin", "--stream"]
-    settings = {"threads": job.threads, "runs": job.runs, "rounds": max(job.rounds, BLOCKS), "warmup": WARMUP}
+    settings = {"threads": job.threads, "runs": job.runs, "rounds": max(job.rounds, MIN_ROUNDS), "warmup": WARMUP}
     for option, value in {**settings, "delegate": job.delegate}.items():
         words += [f"--{option}", str(value)]
     if job.samples:
@@ -80,8 +82,8 @@ def _push(device: Device, job: Job) -> list[str]:
     return words
 
 
-def _lines(output: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON documents among the lines of an output; the last line may be cut off."""
+def _lines(output: bytes) -> Iterator[JsonObject]:
+    """The JSON objects among the lines of an output, whose last line may be incomplete."""
     for line in output.decode("utf-8", "replace").splitlines():
         try:
             found = json.loads(line)
@@ -91,9 +93,9 @@ def _lines(output: bytes) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _unfinished(output: bytes, name: str) -> list[dict[str, Any]]:
-    """What the rounds that are through say about each file."""
-    facts: dict[int, dict[str, Any]] = {}
+def _unfinished(output: bytes, name: str) -> list[JsonObject]:
+    """The results of the finished rounds of each file."""
+    facts: dict[int, JsonObject] = {}
     rounds: dict[int, list[list[float]]] = {}
     for line in _lines(output):
         if line.get("event") == "loaded":
@@ -113,24 +115,26 @@ def _unfinished(output: bytes, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _failure(device: Device, python: str, code: int, lines: list[dict[str, Any]], errors: str) -> EdgepruneError:
+def _failure(device: Device, python: str, code: int, lines: list[JsonObject], errors: str) -> EdgepruneError:
     if lines and "error" in lines[-1]:
         what = f"{device.address}: {lines[-1]['error']}."
         if lines[-1]["code"] == runner.MODEL:
-            return ModelError(what, fix="`edgeprune profile` lists its operators and the runtime that they need.")
+            return ModelError(
+                what, fix="run `edgeprune profile` on the file: it shows which release of a runtime it needs."
+            )
         return MissingError(what, fix=_INSTALL)
     if code in _SHELL_NOT_FOUND:
-        return MissingError(f"{device.address} has no {python}.", fix="say where Python is there with --python.")
+        return MissingError(f"{device.address} has no {python}.", fix="give the path of Python on it with --python.")
     said = "".join(c if c.isprintable() else " " for c in " ".join(errors.split())[-500:])
     if "No module named" in said:
         return MissingError(f"{device.address}: {said}.", fix=_INSTALL)
     return DeviceError(
-        f"The runner on {device.address} ended with exit code {code}: {said or 'it said nothing'}.",
-        fix="copy edgeprune/devices/runner.py there and run it by hand to see more.",
+        f"The runner on {device.address} ended with exit code {code}: {said or 'it printed nothing'}.",
+        fix=f"copy {runner.__file__} to it, and run it by hand to see more.",
     )
 
 
-def _add_outputs(device: Device, results: list[dict[str, Any]], folder: Path) -> None:
+def _add_outputs(device: Device, results: list[JsonObject], folder: Path) -> None:
     path = folder / _OUTPUTS
     device.pull(_OUTPUTS, path)
     with np.load(path, allow_pickle=False) as archive:

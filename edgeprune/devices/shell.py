@@ -1,4 +1,4 @@
-"""What devices with a POSIX shell have in common: quoting, a private folder, and knowing whether a command ended."""
+"""The base of devices with a POSIX shell: quoting, a private folder, and telling whether a command ended."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from edgeprune.external import Ended
 from edgeprune.runtime.runner import FOLDER_PREFIX
 
 SHORT_S, COPY_S = 30.0, 300.0
-# What a script printed stands between these: login files may print before it, and a missing end means that the
-# connection was lost, whatever exit code the client then gives.
+# Markers around the output of a script: login files may print before it, and a missing end means that the connection
+# was lost, whatever exit code the client returns then.
 _BEGIN, _END = b"<edgeprune-begin>", b"<edgeprune-end:"
 _ENDED = re.compile(re.escape(_END) + rb"(\d+)>")
 # Every script is one line: csh and tcsh take no newline between single quotes, and one of them may be the login shell.
@@ -31,8 +31,8 @@ class ShellDevice(Device):
     """A device whose commands go through a shell there.
 
     Attributes:
-        parent: the folder in which the fresh one is made.
-        causes: pattern in the client's messages → what happened, what to do.
+        parent: the folder in which the job's folder is created.
+        causes: pattern in the client's messages → what happened, and what to do.
     """
 
     parent: ClassVar[str] = "/tmp"
@@ -47,8 +47,8 @@ class ShellDevice(Device):
         """Hand a script to the shell of the device."""
 
     def connect(self) -> None:
-        # The name is known here before the folder exists, so that it can be removed whenever the user interrupts.
-        # Made with mkdir, which fails where something is in the way, and with the rights of this user alone.
+        # The name is chosen here before the folder exists, so that it can be removed whenever the user interrupts.
+        # mkdir fails if the name exists already; umask keeps other users out.
         self._folder = f"{self.parent}/{FOLDER_PREFIX}{secrets.token_hex(16)}"
         try:
             self._ask(f"umask 077 && mkdir {self._folder}")
@@ -59,12 +59,16 @@ class ShellDevice(Device):
     def info(self) -> Info:
         lines = [_printable(line) for line in self._ask(_INFO).decode("utf-8", "replace").splitlines() if line.strip()]
         if len(lines) < 2:
-            raise DeviceError(f"{self.address} does not say what it is.", fix="check `uname -a` there.")
+            raise DeviceError(
+                f"{self.address} does not report its architecture and system.", fix="run `uname -a` on it to see why."
+            )
         return Info(lines[0] if len(lines) > 2 else lines[-2], lines[-2], lines[-1])
 
     def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
         if arguments[0].startswith("-"):
-            raise UsageError(f"{arguments[0]!r} is not a program.", expected="its name, or its path on the device.")
+            raise UsageError(
+                f"{arguments[0]!r} is not a program.", expected="the name of a program, or its path on the device."
+            )
         # exec takes the first word for a program, never for an assignment or for a word of the shell's own.
         words = " ".join(map(quote, arguments))
         return self._shell(f"cd {self._folder} && (exec {words})", timeout_s, subprocess.PIPE)
@@ -76,7 +80,7 @@ class ShellDevice(Device):
         try:
             self._ask(f"rm -rf {folder}")
         except DeviceError:
-            return  # gone: the runner there removes the folder itself when it finds itself alone
+            return  # the connection is lost; the runner removes the folder itself when its standard input ends
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{plain_name(name)}"
@@ -94,8 +98,8 @@ class ShellDevice(Device):
         errors = ended.stderr.decode("utf-8", "replace")
         if ended.code is None:
             raise DeviceError(
-                f"{self.address} did not end within {timeout_s:g} s what it was asked for.",
-                fix="check the device; a program that hangs there was told to stop.",
+                f"The program on {self.address} did not end within {timeout_s:g} s, and was told to stop.",
+                fix="check the device, or take a smaller model.",
                 output=output,
             )
         marks = list(_ENDED.finditer(output))
@@ -117,18 +121,18 @@ class ShellDevice(Device):
                 return DeviceError(f"{self.address}: {what} ({said}).", fix=fix, output=output)
         return DeviceError(
             f"The connection to {self.address} broke ({said}).",
-            fix="check cable, network and power of the device, and start again.",
+            fix="check the cable, network and power of the device, and run the command again.",
             output=output,
         )
 
 
 def quote(word: str) -> str:
-    """A word for a shell, in quotes whatever it is."""
+    """A word in single quotes for a shell, whatever characters it contains."""
     return "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def _printable(text: str) -> str:
-    """What a device said, safe for a terminal and short."""
+    """The message of a device, shortened, without control characters that a terminal would interpret."""
     shown = "".join(character if character.isprintable() else " " for character in text).strip()
     return shown if len(shown) <= 300 else f"{shown[:300]}…"
 
@@ -145,5 +149,5 @@ def checked_copy(device: ShellDevice, done: Completed, local: Path, where: str) 
         raise DeviceError(
             f"{local.name!r} could not be copied to {where} on {device.address}: {said}.",
             expected=f"{size:,} bytes there.",
-            fix="check the space there with `df`.",
+            fix="check the free space on the device with `df`.",
         )

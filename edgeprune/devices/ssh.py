@@ -1,4 +1,4 @@
-"""A board that is reached with the system's ssh: its configuration, keys and known hosts are the user's own."""
+"""A board that is reached with the system's ssh, with the user's configuration, keys and known hosts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ADDRESS = re.compile(
     r"ssh://(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?(?P<host>[A-Za-z0-9_][\w.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?/?"
 )
 _OPTIONS = {
-    "BatchMode": "yes",  # never wait for a password that nobody is there to type
-    "StrictHostKeyChecking": "yes",  # never talk to a host that is not known, whatever the configuration says
-    "NoHostAuthenticationForLocalhost": "no",  # nor let 127.0.0.1 be anyone, as StrictHostKeyChecking alone does
+    "BatchMode": "yes",  # fail instead of asking for a password
+    "StrictHostKeyChecking": "yes",  # refuse unknown hosts, whatever the user's configuration says
+    "NoHostAuthenticationForLocalhost": "no",  # and check 127.0.0.1, too, which may be a tunnel
     "VerifyHostKeyDNS": "no",
     "ControlPath": "none",  # never through a connection that was opened under other rules
     "ConnectTimeout": "10",
-    "ServerAliveInterval": "5",  # a board that was unplugged is noticed
+    "ServerAliveInterval": "5",  # notice a board that was unplugged
     "ServerAliveCountMax": "3",
     "ClearAllForwardings": "yes",
     "RemoteCommand": "none",
@@ -38,15 +38,15 @@ class Ssh(ShellDevice):
 
     causes: ClassVar[Mapping[str, tuple[str, str]]] = {
         "REMOTE HOST IDENTIFICATION HAS CHANGED": (
-            "its host key is another one than before",
-            "find out why (a new installation, or somebody in between), then `ssh-keygen -R HOST`.",
+            "its host key has changed",
+            "find out why (a new installation, or an attack), then `ssh-keygen -R HOST`.",
         ),
         "host key verification failed|no .* host key is known": ("its host key is not known", _KNOW + "ssh USER@HOST"),
         "permission denied": (
             "it accepts none of your keys",
-            "install your public key there: ssh-copy-id USER@HOST; passwords are never asked for.",
+            "install your public key on it: ssh-copy-id USER@HOST. edgeprune never asks for a password.",
         ),
-        "connection refused": ("nothing listens there", "enable ssh on the board (raspi-config), check the port."),
+        "connection refused": ("no ssh server answers", "enable ssh on the board (raspi-config), and check the port."),
         "could not resolve": ("no machine has that name", "check the name, or use the board's IP address."),
         "timed out|timeout|no route to host|unreachable": (
             "it does not answer",
@@ -75,7 +75,7 @@ class Ssh(ShellDevice):
         return execute(command, timeout_s=timeout_s, fix="install it: apt install openssh-client", stdin=stdin)
 
     def push(self, local: Path, name: str) -> str:
-        # Through standard input: neither side takes the file's name for anything.
+        # Through standard input, so that no shell interprets the file's name.
         path = self._path(name)
         with local.open("rb") as file:
             done = self._shell(f"cat >{path} && wc -c <{path}", COPY_S, file)

@@ -1,4 +1,4 @@
-"""measurements.csv: one row per file measured, as ``edgeprune targets fit`` reads it."""
+"""The table measurements.csv: one row per measured file, for ``edgeprune targets fit``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import DataError
-from edgeprune.files import output_errors
+from edgeprune.files import JsonObject, output_errors
 
 COLUMNS = (
     "file",
@@ -33,7 +33,7 @@ def check(table: Path) -> None:
     """Make sure, before anything is measured, that rows can be added.
 
     Raises:
-        DataError: the file is there and is no such table.
+        DataError: the file exists and is not such a table.
         OutputError: its folder is missing, or not writable.
     """
     with output_errors(table):
@@ -49,7 +49,7 @@ def append(table: Path, results: Sequence[Mapping[str, Any]]) -> int:
         How many rows were added.
 
     Raises:
-        DataError: the file is there and is no such table.
+        DataError: the file exists and is not such a table.
         OutputError: it cannot be written.
     """
     rows = [_row(table, result) for result in results if result.get("median_ms") is not None]
@@ -82,7 +82,7 @@ def _header(table: Path) -> list[str] | None:
     return found
 
 
-def _row(table: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+def _row(table: Path, result: Mapping[str, Any]) -> JsonObject:
     runtime, _, version = result["runtime"].rpartition(" ")
     return {
         **{name: result.get(name) for name in COLUMNS},

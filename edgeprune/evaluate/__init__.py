@@ -1,1 +1,4 @@
-"""Accuracy of a model and of the .tflite that is shipped, and how far the two are apart."""
+"""The metric of a Keras model and of a .tflite, and their parity: how far the outputs of the two are apart.
+
+This needs data and TensorFlow; what needs neither is in :mod:`edgeprune.profiling`.
+"""

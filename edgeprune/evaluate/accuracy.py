@@ -25,7 +25,7 @@ BATCH = 250
 class OutputParity:
     """One output of a .tflite against the Keras model's.
 
-    ``top1_agreement`` is the fraction of samples with the same largest value; None where that has no meaning.
+    ``top1_agreement`` is the fraction of samples with the same predicted class; None for an output without classes.
     """
 
     name: str
@@ -36,7 +36,7 @@ class OutputParity:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How far a .tflite is from the Keras model that it came from, over all outputs; agreement is the first one's."""
+    """How far a .tflite is from its Keras model, over all outputs; ``top1_agreement`` is that of the first output."""
 
     max_abs_error: float
     mean_abs_error: float
@@ -46,18 +46,20 @@ class Parity:
 
 @dataclasses.dataclass
 class _OutputSums:
+    """Running sums of one output, from which its parity follows."""
+
     largest: float = 0.0
     total: float = 0.0
     values: int = 0
     agreeing: int = 0
     samples: int = 0
 
-    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
-        error = np.abs(expected - found)
+    def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
+        error = np.abs(expected - actual)
         self.largest = max(self.largest, float(error.max()))
         self.total += float(error.sum(dtype=np.float64))
         self.values += error.size
-        self.agreeing += int(np.sum(expected.argmax(-1) == found.argmax(-1)))
+        self.agreeing += int(np.sum(expected.argmax(-1) == actual.argmax(-1)))
         self.samples += expected[..., 0].size
 
     def parity(self, name: str, classes: int | None, width: int) -> OutputParity:
@@ -85,8 +87,15 @@ def evaluate_tflite(
 ) -> tuple[float, Parity | None]:
     """The task's metric of a .tflite on a whole split and, in the same pass, its parity with a Keras model.
 
+    Args:
+        session: that runs the file.
+        split: the data.
+        task: for the metric.
+        reference: the Keras model that the file was made from; None for no parity.
+        progress: is told of every batch.
+
     Returns:
-        The metric's value, and the parity if ``reference`` is given.
+        The metric's value, and the parity or None.
     """
     import tensorflow as tf
 
@@ -104,8 +113,8 @@ def evaluate_tflite(
         metric.update_state(first_output(y), outputs[0])
         if reference is not None:
             widths = [output.shape[-1] for output in outputs]
-            for part, expected, found in zip(sums.values(), forward(x), outputs, strict=True):
-                part.add(np.asarray(expected), found)
+            for part, expected, actual in zip(sums.values(), forward(x), outputs, strict=True):
+                part.add(np.asarray(expected), actual)
         progress.advance(len(outputs[0]))
     progress.end()
     return float(metric.result()), _parity(sums, widths, task.classes) if sums else None

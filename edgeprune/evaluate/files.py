@@ -1,4 +1,4 @@
-"""The accuracy of .tflite files alone, without the Keras models that they came from."""
+"""The accuracy of .tflite files, without their Keras models."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfi
     """Top-1 accuracy of several classifiers on the whole test split of one source.
 
     Args:
-        paths: files that take the same inputs; the first one decides how the data is prepared.
-        source: as ``--data`` takes it.
-        config: preparation of the data.
-        seed: decides which samples are the test split where the source has none.
+        paths: files with the same inputs; the data is prepared for the first one.
+        source: the user's data, as ``--data`` takes it.
+        config: how to prepare the data.
+        seed: chooses the test split if the source has none.
 
     Returns:
         ``accuracy``: one fraction per file; ``samples``; ``agreement``: fraction of samples on which all files give the
@@ -71,7 +71,7 @@ def require_same_inputs(paths: Sequence[Path]) -> None:
             raise UsageError(
                 f"{first[0].name} takes {a}, and {path.name} takes {b}.",
                 expected="inputs of one shape, as the data is prepared once for all files.",
-                fix="take the files one after the other, or leave out --data.",
+                fix="measure the files one at a time, or leave out --data.",
             )
 
 
@@ -86,15 +86,15 @@ def _classes(path: str | Path) -> int:
     shapes = [graph.tensors[index].shape for index in graph.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise UsageError(
-            f"{path} is not a classifier: its outputs are {[list(shape) for shape in shapes]}.",
+            f"{path} is not a classifier: the shapes of its outputs are {[list(shape) for shape in shapes]}.",
             expected="one output of [batch, classes].",
-            fix="leave out --data, or measure it with `edgeprune build`.",
+            fix="leave out --data; `edgeprune build` measures other metrics.",
         )
     return shapes[0][1]
 
 
 def _chosen(outputs: np.ndarray) -> np.ndarray:
-    """The class of each sample; one output stands for two classes, from one half on."""
+    """The predicted class of each sample; a single output is the probability of the second of two classes."""
     return (outputs[:, 0] >= 0.5).astype(np.int64) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
 
 

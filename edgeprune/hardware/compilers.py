@@ -1,4 +1,4 @@
-"""Vendors' compilers: what turns a finished .tflite into the file that a target's accelerator runs.
+"""Vendors' compilers, which turn a finished .tflite into the file that a target's accelerator runs.
 
 A target names its compiler in ``[compiler]``; a new compiler is an entry in :data:`COMPILERS`.
 """
@@ -6,40 +6,42 @@ A target names its compiler in ``[compiler]``; a new compiler is an entry in :da
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from edgeprune.artifact import CompiledFacts
 from edgeprune.errors import MissingError
+from edgeprune.files import JsonObject
 from edgeprune.target import CompilerSettings, Target
 
-# Name in [compiler] → module with version() and compile_model().
+# Name in [compiler] → module with the attributes of :class:`Compiler`.
 COMPILERS = {"edgetpu": "edgeprune.hardware.edgetpu.compiler", "vela": "edgeprune.hardware.vela_compiler"}
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compiler made of a .tflite.
+    """The result of a compiler.
 
     Attributes:
-        file: the artifact.
-        compiler, version: who made it.
-        placement: accelerator_ops, cpu_ops, fully_mapped and what else the compiler says about operators.
-        performance: its own estimate, numbers with the unit in the name; None when it gives none.
-        warnings: what it complained about.
+        file: the compiled file.
+        compiler, version: of the compiler.
+        placement: where the compiler placed the operators, with the keys of
+            :meth:`edgeprune.hardware.placement.Placement.to_dict`.
+        performance: the compiler's own estimate, numbers with the unit in the name; None when it gives none.
+        warnings: the compiler's warnings.
     """
 
     file: Path
     compiler: str
     version: str
-    placement: Mapping[str, Any]
-    performance: Mapping[str, Any] | None = None
+    placement: JsonObject
+    performance: JsonObject | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
 
     def to_dict(self) -> CompiledFacts:
-        """JSON types, without the path."""
+        """The result as JSON types, without the path of the file."""
         return {
             "compiler": self.compiler,
             "version": self.version,
@@ -50,7 +52,7 @@ class Compiled:
 
 
 class Compiler(Protocol):
-    """A module of a compiler."""
+    """The module of a compiler. ``INSTALL`` tells the user how to install it."""
 
     INSTALL: str
 
@@ -62,14 +64,14 @@ class Compiler(Protocol):
 
 
 def compiler_of(target: Target) -> Compiler | None:
-    """The compiler of a target; None when it has none, or has one that may be missing and is.
+    """The compiler of a target; None when the target has none, or when it is optional and not installed.
 
     Raises:
-        MissingError: the target cannot do without its compiler, and that is not installed.
+        MissingError: the compiler is required and not installed.
     """
     if target.compiler is None:
         return None
-    module: Any = importlib.import_module(COMPILERS[target.compiler.name])
+    module = cast(Compiler, importlib.import_module(COMPILERS[target.compiler.name]))
     if module.version() is None:
         if target.compiler.required:
             raise MissingError(
@@ -80,17 +82,17 @@ def compiler_of(target: Target) -> Compiler | None:
 
 
 def compiler_version(target: Target) -> str | None:
-    """Name and version of the compiler that a build for this target will use; None for none."""
+    """Name and version of the compiler that a build for this target uses; None when it uses none."""
     compiler = compiler_of(target)
     return f"{target.compiler.name} {compiler.version()}" if compiler and target.compiler else None
 
 
 def compile_for(target: Target, model: Path, folder: Path) -> Compiled | None:
-    """Compile a file for a target; None when :func:`compiler_of` says that nothing compiles.
+    """Compile a file for a target into ``folder``; None when :func:`compiler_of` gives no compiler.
 
     Raises:
-        MissingError: the compiler is required and missing, or did not end in time.
-        ConversionError: the compiler refused the model, with its own words.
+        MissingError: the compiler is required and not installed, or did not end in time.
+        ConversionError: the compiler refused the model; the message quotes it.
     """
     compiler = compiler_of(target)
     if compiler is None:

@@ -1,15 +1,14 @@
-"""What the runtime's delegates take of a .tflite: XNNPACK on CPUs, the GPU delegate and NNAPI on Android.
+"""Which operators the runtime's delegates take: XNNPACK on CPUs, the GPU delegate and NNAPI on Android.
 
-Published rules only. Sources, named in the rules:
-
-The operators of each stand in ``delegate_operators.csv``; the rules here say more about some of them.
+``delegate_operators.csv`` lists the operators of each delegate; the rules here are further limits of some of them. All
+are published. The sources, which the rules name in brackets:
 
 - [xnnpack] tensorflow/lite/delegates/xnnpack/README.md, the sections on FP32 and on quantized operators, and what
   ai-edge-litert 2.3 does with them (tests/hardware/test_delegates.py asks it);
 - [gpu] tensorflow/lite/tools/versioning/gpu_compatibility.cc at 03a5e4e1, the rules that both the delegate and
   TensorFlow's analyzer apply (`tf.lite.experimental.Analyzer`, which the tests ask);
 - [nnapi] ``Validate`` and ``NeedInt8Conversion`` in tensorflow/lite/delegates/nnapi/nnapi_delegate.cc at 002e5f47.
-  NNAPI is deprecated since Android 15; which operators a phone's driver really takes is known on the phone only.
+  NNAPI is deprecated since Android 15; which operators a phone's driver takes can be seen only on the phone.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _FUSED = {"NONE", "RELU", "RELU_N1_TO_1", "RELU6", 0}
 
 @functools.cache
 def _listed(column: str) -> frozenset[str]:
-    """The operators that a column of delegate_operators.csv marks."""
+    """The operators marked in a column of delegate_operators.csv."""
     text = importlib.resources.files("edgeprune.hardware").joinpath("delegate_operators.csv").read_text("utf-8")
     return frozenset(row["operator"] for row in csv.DictReader(text.splitlines()) if row[column])
 
@@ -182,7 +181,7 @@ def four_parts(graph: Subgraph, operator: Operator) -> Answer:
 
 
 def _static(graph: Subgraph, index: int) -> bool:
-    """A constant, or one that DENSIFY or DEQUANTIZE unpacks from a constant."""
+    """Whether a tensor is a constant, or unpacked from one by DENSIFY or DEQUANTIZE."""
     if graph.tensors[index].constant:
         return True
     producer = graph.producers.get(index)
@@ -323,7 +322,11 @@ DELEGATES: dict[str, RuleBook] = {"xnnpack": XNNPACK, "gpu": GPU, "nnapi": NNAPI
 
 
 def delegate_placement(graph: Subgraph, name: str) -> Placement:
-    """What a delegate would take; ``name``: a key of :data:`DELEGATES`.
+    """Which operators of a graph a delegate takes.
+
+    Args:
+        graph: the main subgraph.
+        name: a key of :data:`DELEGATES`.
 
     Raises:
         KeyError: no such delegate.
@@ -334,5 +337,5 @@ def delegate_placement(graph: Subgraph, name: str) -> Placement:
 
 
 def rules_of(book: RuleBook) -> list[Rule]:
-    """All rules of a book, each once, in the order in which they are asked."""
+    """All rules of a book, each once, in the order in which they are applied."""
     return list(dict.fromkeys([*book.general, *(item for items in book.operators.values() for item in items)]))

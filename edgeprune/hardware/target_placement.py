@@ -1,4 +1,4 @@
-"""Placement as far as a target has something to place on: its compiler's word, else a prediction."""
+"""Where the operators of a file run on a target: what its compiler says, else a prediction."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.files import JsonObject
 from edgeprune.hardware.placement import Placement
 from edgeprune.target import Target
 from edgeprune.tflite.graph import Subgraph
 
 
 @dataclass(frozen=True)
-class Found:
-    """A placement as JSON types, the compiler's own estimate, and what to warn about.
+class TargetPlacement:
+    """Where the operators of a file run on a target.
 
-    ``mapped``: indices of the operators on the accelerator, as predicted; None where nothing predicts them. Where the
-    compiler counted them, as many of each kind as it says.
+    Attributes:
+        placement: a :class:`~edgeprune.hardware.placement.Placement` as JSON; None without an accelerator.
+        performance: the compiler's own estimate; None when it gives none.
+        warnings: the compiler's warnings.
+        mapped: indices of the operators on the accelerator; None when they cannot be predicted. A compiler only counts
+            them: then these are as many of each kind as it counted.
     """
 
     placement: Mapping[str, Any] | None = None
@@ -34,45 +39,52 @@ def _edgetpu(graph: Subgraph, target: Target) -> Placement:
     return edgetpu_placement(graph, target.accelerator.parameter_cache_bytes if target.accelerator else None)
 
 
-# Compilers whose work can be predicted from the file. The others are asked.
+# Compiler → predictor of its placement. A compiler without a predictor is run.
 PREDICTORS: dict[str, Callable[[Subgraph, Target], Placement]] = {"edgetpu": _edgetpu}
 
-# The custom operator that a compiler leaves in place of what it took, and the processor that runs it.
+# Custom operator that a compiler puts in place of the operators it compiled → the processor that runs it.
 COMPILED = {"ethos-u": "Ethos-U"}
 
 
-def placement_of(path: str | Path, graph: Subgraph, target: Target | None, compiled: Mapping[str, Any] | None) -> Found:
-    """What the target's accelerator takes of a file.
+def placement_of(
+    path: str | Path, graph: Subgraph, target: Target | None, compiled: Mapping[str, Any] | None
+) -> TargetPlacement:
+    """Which operators of a file the target's accelerator runs.
 
     Args:
-        compiled: what the compiler said, if it ran already.
+        path: the file.
+        graph: its main subgraph.
+        target: the board; None, or one without a compiler, has no placement.
+        compiled: :meth:`edgeprune.hardware.compilers.Compiled.to_dict`, if the compiler ran already.
 
     Raises:
-        MissingError: only the compiler can tell, and it is not installed.
+        MissingError: the placement cannot be predicted, and the compiler is not installed.
     """
     predictor = PREDICTORS.get(target.compiler.name) if target and target.compiler else None
     if compiled is not None:
         mapped = _as_counted(predictor(graph, target), compiled["placement"]) if predictor and target else None
-        return Found(compiled["placement"], compiled["performance"], tuple(compiled["warnings"]), mapped)
+        return TargetPlacement(compiled["placement"], compiled["performance"], tuple(compiled["warnings"]), mapped)
     if target is None or target.compiler is None:
-        return Found()
+        return TargetPlacement()
     if predictor is not None:
-        made = predictor(graph, target)
-        return Found(made.to_dict(), mapped=frozenset(op.index for op in made.operators if op.on_accelerator))
+        predicted = predictor(graph, target)
+        mapped = frozenset(op.index for op in predicted.operators if op.on_accelerator)
+        return TargetPlacement(predicted.to_dict(), mapped=mapped)
     if any(operator.custom and operator.name in COMPILED for operator in graph.operators):
-        return Found(_compiled_file(graph))
-    return _asked(path, target)
+        return TargetPlacement(_compiled_file(graph))
+    return _by_compiler(path, target)
 
 
 def _as_counted(predicted: Placement, compiled: Mapping[str, Any]) -> frozenset[int]:
-    """The operators on the accelerator: of each kind as many as the compiler counted, which does not say which.
+    """The operators on the accelerator: as many of each kind as the compiler counted.
 
-    On the CPU are first those that the prediction leaves there, then the last ones: the compiler takes the first part.
+    The compiler does not say which. Assumed to be on the CPU are first the operators that the prediction leaves there,
+    then the last ones of the graph, because the compiler takes the first part.
     """
     left = Counter[str]()
     for row in compiled["not_mapped"]:
         left[row["name"]] += row.get("count", 1)
-    named = left.total() == compiled["cpu_ops"]  # a log may name only some of those that it counts
+    named = left.total() == compiled["cpu_ops"]  # a shortened log names only some of the operators
     mapped = set()
     for kind in {op.name for op in predicted.operators} if named else {None}:
         ops = [op for op in predicted.operators if kind in (op.name, None)]
@@ -82,8 +94,8 @@ def _as_counted(predicted: Placement, compiled: Mapping[str, Any]) -> frozenset[
     return frozenset(mapped)
 
 
-def _compiled_file(graph: Subgraph) -> dict[str, Any]:
-    """The placement that a file which a compiler wrote says about itself."""
+def _compiled_file(graph: Subgraph) -> JsonObject:
+    """The placement in a file that a compiler wrote: what is not the compiler's own operator runs on the CPU."""
     names = [operator.name for operator in graph.operators]
     left = [name for name in names if name not in COMPILED]
     return {
@@ -100,18 +112,19 @@ def _compiled_file(graph: Subgraph) -> dict[str, Any]:
     }
 
 
-def _asked(path: str | Path, target: Target) -> Found:
+def _by_compiler(path: str | Path, target: Target) -> TargetPlacement:
+    """Run the compiler, and keep only what it says."""
     from edgeprune.hardware.compilers import compile_for
 
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        made = compile_for(target, Path(path), Path(folder))
-    if made is None:
-        return Found()
-    return Found(made.placement, made.performance, tuple(made.warnings))
+        result = compile_for(target, Path(path), Path(folder))
+    if result is None:
+        return TargetPlacement()
+    return TargetPlacement(result.placement, result.performance, tuple(result.warnings))
 
 
-def delegates_of(graph: Subgraph, target: Target | None) -> tuple[dict[str, Any], ...]:
-    """What each delegate of the target's runtime takes of a graph."""
+def delegates_of(graph: Subgraph, target: Target | None) -> tuple[JsonObject, ...]:
+    """The placement of a graph for each delegate of the target's runtime."""
     from edgeprune.hardware.delegates import delegate_placement
 
     return tuple(delegate_placement(graph, name).to_dict() for name in (target.delegates if target else ()))

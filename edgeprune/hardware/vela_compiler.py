@@ -1,7 +1,7 @@
-"""Vela, Arm's compiler for Ethos-U: run it, and read its summary.
+"""Run Vela, Arm's compiler for Ethos-U, and read its summary.
 
-https://pypi.org/project/ethos-u-vela; the summary's columns are described in its PERFORMANCE.md. Its cycles are an
-estimate of the compiler for one system configuration, not a measurement.
+https://pypi.org/project/ethos-u-vela; the summary's columns are described in its PERFORMANCE.md. Cycles are the
+compiler's estimate for one system configuration, not a measurement.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgeprune.errors import ConversionError
 from edgeprune.external import call
+from edgeprune.files import JsonObject
 from edgeprune.hardware.compilers import Compiled
 from edgeprune.target import CompilerSettings
 from edgeprune.tflite.flatbuffer import read
@@ -23,7 +24,7 @@ PACKAGE = "ethos-u-vela"
 COMMAND = "vela"
 INSTALL = "pip install ethos-u-vela"
 TIMEOUT_S = 600
-# Column of the summary → our key and the factor to its unit.
+# Column of the summary → key in ``performance``, and the factor to the unit in its name.
 _NUMBERS = {
     "cycles_total": ("cycles", 1),
     "cycles_npu": ("npu_cycles", 1),
@@ -43,7 +44,7 @@ _WARNING = re.compile(r"^Warning: (.+)$", re.MULTILINE)
 
 
 def version() -> str | None:
-    """The version installed beside edgeprune; None when it is not."""
+    """The version in this Python environment; None when Vela is not installed."""
     if importlib.util.find_spec("ethosu") is None or importlib.util.find_spec("ethosu.vela") is None:
         return None
     return metadata.version(PACKAGE)
@@ -53,11 +54,13 @@ def compile_model(model: Path, folder: Path, settings: CompilerSettings) -> Comp
     """Compile a full-integer .tflite.
 
     Args:
+        model: the .tflite.
+        folder: where Vela writes.
         settings: its arguments name the accelerator, system configuration and memory mode.
 
     Raises:
-        MissingError: Vela is not installed, or did not end in time.
-        ConversionError: Vela refused the model, with its own words.
+        MissingError: Vela cannot be started, or did not end in time.
+        ConversionError: Vela refused the model; the message quotes it.
     """
     options = ["--show-cpu-operations", "--output-dir", str(folder)]
     command = [sys.executable, "-m", "ethosu.vela", *settings.arguments, *options, str(model)]
@@ -66,7 +69,10 @@ def compile_model(model: Path, folder: Path, settings: CompilerSettings) -> Comp
     summaries = sorted(folder.glob(f"{model.stem}_summary_*.csv"))
     if not artifact.is_file() or not summaries:
         last = (text.strip().splitlines() or ["it printed nothing"])[-1]
-        raise ConversionError(f"Vela wrote no model: {last}.", fix="`edgeprune check FILE --target NAME`.")
+        raise ConversionError(
+            f"Vela wrote no model: {last}.",
+            fix="`edgeprune check FILE --target NAME` shows which operators Ethos-U cannot run.",
+        )
     performance = parse_summary(summaries[-1].read_text("utf-8"))
     return Compiled(
         file=artifact,
@@ -88,18 +94,18 @@ def parse_summary(text: str) -> dict[str, float | int]:
     missing = sorted({"cycles_total", "inference_time", "sram_memory_used"} - set(rows[-1] if rows else ()))
     if missing:
         raise ConversionError(f"Vela's summary lacks {', '.join(missing)}.", fix="install another version of Vela.")
-    found: dict[str, float | int] = {}
+    numbers: dict[str, float | int] = {}
     for column, (key, factor) in _NUMBERS.items():
         if rows[-1].get(column):
             value = float(rows[-1][column]) * factor
-            found[key] = value if key in _FLOATS else round(value)
-    return found
+            numbers[key] = value if key in _FLOATS else round(value)
+    return numbers
 
 
-def parse_placement(model: Path, artifact: Path, text: str, settings: CompilerSettings) -> dict[str, object]:
-    """Operators of ``model`` on the NPU and on the CPU: those that stand in ``artifact`` beside the NPU's own.
+def parse_placement(model: Path, artifact: Path, text: str, settings: CompilerSettings) -> JsonObject:
+    """Where the operators of ``model`` run: on the CPU those that are left in ``artifact``, on the NPU all others.
 
-    Vela's own counts are of operators after its rewriting, several for each in the file.
+    Vela's own counts are not used: they are of its internal operators, several for each in the file.
     """
     before, after = read(model).subgraphs[0].operators, read(artifact).subgraphs[0].operators
     reasons = {name.upper(): reason.strip() for name, reason in _REASON.findall(text)}

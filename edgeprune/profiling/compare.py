@@ -1,4 +1,4 @@
-"""Two .tflite files side by side: what each is, its operators by kind, and one by one where they correspond."""
+"""Compare two .tflite files: their figures, their operators by kind, and operator by operator if these correspond."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgeprune.profiling.profile import Profile
     from edgeprune.tflite.operators import OperatorRow
 
-# Figure of a profile: its name for people, and whether less is better (None: neither).
+# Figure of a profile → its label, and whether less is better (None for neither).
 FIGURES: dict[str, tuple[str, bool | None]] = {
     "bytes": ("bytes", True),
     "gzip_bytes": ("bytes after gzip", True),
@@ -25,15 +25,15 @@ FIGURES: dict[str, tuple[str, bool | None]] = {
     "min_runtime": ("minimum runtime", None),
     "estimated_ms": ("estimated ms", True),
 }
-# These only change number formats, and stand in one of two files of the same network.
+# Operators that only change number formats, so that often just one of two files of the same network has them.
 CONVERSIONS = frozenset({"DENSIFY", "DEQUANTIZE", "QUANTIZE"})
-# What is told of each operator of files that correspond.
+# Facts of each operator, when the operators of both files correspond.
 ALIGNED = ("index", "dtype", "macs", "weight_bytes", "written_bytes", "estimated_ms")
 
 
 @dataclass(frozen=True)
 class KindRow:
-    """All operators of one kind in a file; bytes as stored (weights) and written (activations)."""
+    """All operators of one kind in a file: bytes of their weights as stored, and of the activations that they write."""
 
     dtypes: tuple[str, ...]  # of the outputs
     count: int

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeprune.hardware.latency.estimate import AnyKernels, Estimate, Prediction
-    from edgeprune.hardware.target_placement import Found
+    from edgeprune.hardware.latency.estimate import Estimate, KernelSet, Prediction
+    from edgeprune.hardware.target_placement import TargetPlacement
     from edgeprune.hardware.xnnpack.sparse_file import SparsePath
     from edgeprune.target import Target
     from edgeprune.tflite.graph import Subgraph, TFLiteModel
     from edgeprune.tflite.memory import MemoryPlan
     from edgeprune.tflite.operators import OperatorRow
-    from edgeprune.tflite.size import Kernel
+    from edgeprune.tflite.size import StoredKernel
 
 __all__ = ["KernelRow", "Latency", "Memory", "Profile", "profile"]
 
@@ -116,7 +116,7 @@ def profile(
     target: str | Path | Target | None = None,
     compiled: Mapping[str, Any] | None = None,
     *,
-    kernels: AnyKernels | None = None,
+    kernels: KernelSet | None = None,
     threads: int | None = None,
     best_compression: bool = False,
 ) -> Profile:
@@ -153,9 +153,9 @@ def profile(
     graph = model.subgraphs[0]
     plan = memory.plan(graph)
     path_taken = sparse_path(model, chosen.runtime if chosen else None)
-    found = placement_of(path, graph, chosen, compiled)
+    placed = placement_of(path, graph, chosen, compiled)
     known = chosen and not versions.compiled_operators(graph)  # what is in these cannot be seen
-    predicted = latency.predict(graph, chosen, kernels, threads, found.mapped) if chosen and known else None
+    predicted = latency.predict(graph, chosen, kernels, threads, placed.mapped) if chosen and known else None
     table = size.kernels(model)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
     return Profile(
@@ -172,12 +172,12 @@ def profile(
         weight_bytes=sum(kernel.stored_bytes for kernel in table),
         subgraphs=len(model.subgraphs),
         metadata=tuple(model.metadata),
-        latency=_latency(graph, chosen, predicted, threads, found),
+        latency=_latency(graph, chosen, predicted, threads, placed),
         memory=_memory(graph, plan),
         sparse_path=path_taken,
-        placement=found.placement,
+        placement=placed.placement,
         delegates=delegates_of(graph, chosen),
-        performance=found.performance,
+        performance=placed.performance,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
         operators=operator_rows(graph, predicted.operator_ms if predicted else None),
@@ -187,12 +187,12 @@ def profile(
             *(path_taken.warnings if path_taken else ()),
             *(latency.warnings(chosen, predicted.estimate) if chosen and predicted else ()),
             *_gaps(model, plan),
-            *found.warnings,
+            *placed.warnings,
         ),
     )
 
 
-def _kernel_row(kernel: Kernel, path: SparsePath | None) -> KernelRow:
+def _kernel_row(kernel: StoredKernel, path: SparsePath | None) -> KernelRow:
     return KernelRow(
         kernel.tensor_name,
         kernel.operator,
@@ -209,18 +209,18 @@ def _kernel_row(kernel: Kernel, path: SparsePath | None) -> KernelRow:
 
 
 def _latency(
-    graph: Subgraph, target: Target | None, predicted: Prediction | None, threads: int | None, found: Found
+    graph: Subgraph, target: Target | None, predicted: Prediction | None, threads: int | None, placed: TargetPlacement
 ) -> Latency:
     from edgeprune.hardware.latency.estimate import available, of_compiler, predict
     from edgeprune.tflite.versions import compiled_operators
 
     if target is None:
         return Latency(None)
-    if predicted is None and found.performance and found.placement:
-        if left := found.placement["cpu_ops"]:
+    if predicted is None and placed.performance and placed.placement:
+        if left := placed.placement["cpu_ops"]:
             what = f"the compiler times the accelerator only, and {left} operators stay on the processor"
             return Latency(None, unknown=what)
-        return Latency(of_compiler(found.performance, found.placement["source"], target))
+        return Latency(of_compiler(placed.performance, placed.placement["source"], target))
     if names := compiled_operators(graph):
         what = f"what a compiler put into {', '.join(names)} cannot be seen; profile the file that it was made from"
         return Latency(None, unknown=what)

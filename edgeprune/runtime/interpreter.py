@@ -1,6 +1,6 @@
-"""The interpreter of .tflite files: which package runs them, which release, and with which kernels.
+"""The runtime that is installed on this machine, and interpreters of .tflite files made with it.
 
-Needs NumPy only, and no TensorFlow as long as one of the small runtimes is installed.
+Needs only NumPy, and no TensorFlow as long as one of the small runtimes is installed.
 """
 
 from __future__ import annotations
@@ -9,47 +9,55 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from edgeprune.chatter import without_lines
 from edgeprune.errors import MissingError, ModelError, UsageError
 from edgeprune.runtime import runner
+from edgeprune.runtime.api import Interpreter, RuntimeModule
 
-Kernels = Literal["default", "builtin"]
+# 'default': what the runtime chooses, XNNPACK where it applies; 'builtin': the runtime's own kernels only.
+KernelChoice = Literal["default", "builtin"]
 
-# "INFO: Created TensorFlow Lite XNNPACK delegate": the Python API has no way to set the level of the log.
+# Matches "INFO: Created TensorFlow Lite XNNPACK delegate": the Python API cannot set the level of the log.
 _INFO = re.compile("INFO: ")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """An installed runtime. ``version`` names package and release, for example 'ai-edge-litert 2.3.0'."""
+    """An installed runtime.
+
+    Attributes:
+        name: of the package, such as 'ai-edge-litert'.
+        version: package and release, such as 'ai-edge-litert 2.3.0'.
+        module: the module with its ``Interpreter``.
+    """
 
     name: str
     version: str
-    module: Any
+    module: RuntimeModule
 
     def interpreter(
         self,
         model: str | Path | bytes,
         *,
         threads: int = 1,
-        kernels: Kernels = "default",
+        kernels: KernelChoice = "default",
         preserve_all_tensors: bool = False,
-    ) -> Any:
-        """An interpreter of a .tflite file or its bytes, tensors allocated.
+    ) -> Interpreter:
+        """An interpreter of a .tflite file, with its tensors allocated.
 
         Args:
             model: path or content of the file.
             threads: number of threads that one inference may use.
-            kernels: 'default', what the runtime chooses (XNNPACK where it applies), or 'builtin', its own only.
-            preserve_all_tensors: intermediate tensors can be read after a run; takes more memory.
+            kernels: see :data:`KernelChoice`.
+            preserve_all_tensors: make intermediate tensors readable after a run; takes more memory.
 
         Raises:
-            ModelError: damaged, or with operators that this runtime cannot run.
+            ModelError: the file is damaged, or has operators that this runtime cannot run.
         """
-        # A .tflite that contradicts itself can crash the process in the runtime's C++, so it is read here first. The
-        # reader is imported late: asking which runtime is installed must not need it.
+        # A .tflite that contradicts itself can crash the process in the runtime's C++ code, so it is parsed here first.
+        # The parser is imported late, because asking which runtime is installed must not need it.
         from edgeprune.tflite.flatbuffer import parse, read_bytes
 
         name = "The model" if isinstance(model, bytes) else str(model)
@@ -61,7 +69,7 @@ class Runtime:
         except (ValueError, RuntimeError) as error:
             raise ModelError(
                 f"{name} cannot run under {self.version}: {str(error).strip()}",
-                fix="`edgeprune profile` lists its operators and the runtime that they need.",
+                fix="run `edgeprune profile` on the file: it shows which release of a runtime it needs.",
             ) from error
 
 
@@ -69,17 +77,17 @@ def find_runtime(prefer: str | None = None) -> Runtime:
     """The first runtime that is installed: ai-edge-litert, then tflite-runtime, then TensorFlow.
 
     Args:
-        prefer: the package to use instead, by name.
+        prefer: name of the only package to accept; None for any of them.
 
     Raises:
-        UsageError: ``prefer`` is not a runtime.
-        MissingError: none is installed, or not the one preferred.
+        UsageError: ``prefer`` is not the name of a runtime.
+        MissingError: no runtime, or not the one in ``prefer``, is installed.
     """
     if prefer is not None and prefer not in runner.RUNTIMES:
         raise UsageError(f"There is no runtime {prefer!r}.", expected=f"one of: {', '.join(runner.RUNTIMES)}.")
-    found = runner.installed_runtime([prefer] if prefer else runner.RUNTIMES)
-    if found is not None:
-        return Runtime(*found)
+    installed = runner.installed_runtime([prefer] if prefer else runner.RUNTIMES)
+    if installed is not None:
+        return Runtime(*installed)
     raise MissingError(
         f"{prefer or 'A runtime for .tflite files'} is not installed.",
         expected=f"{prefer}." if prefer else f"one of: {', '.join(runner.RUNTIMES)}.",

@@ -1,20 +1,24 @@
-"""Where along the graph a quantized file departs from the float one."""
+"""Where along the graph a quantized file departs from the float one: the signal-to-noise ratio of every activation."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.files import JsonObject
 from edgeprune.runtime.interpreter import Runtime
-from edgeprune.runtime.tensors import TensorReader
+from edgeprune.runtime.tensors import Sample, TensorReader
 from edgeprune.tflite.graph import Subgraph
 
-BIT_DB = 20 * np.log10(2)  # what one bit of precision is worth, 6.02 dB
-INPUT_DB = 8 * BIT_DB  # of an 8-bit input, which no comparison can tell
-SHARP_DB = 2 * BIT_DB  # a fall that an operator is named for
+if TYPE_CHECKING:
+    import tf_keras
+
+BIT_DB = 20 * np.log10(2)  # one bit of precision, 6.02 dB
+INPUT_DB = 8 * BIT_DB  # assumed for an 8-bit input, whose own error cannot be measured by comparing the files
+SHARP_DB = 2 * BIT_DB  # a loss from which on an operator counts as the origin
 EXACT_DB = 120.0  # reported where there is no error at all
 
 
@@ -26,9 +30,9 @@ class TensorError:
         tensor: its name, the same in both files.
         operator: what computes it.
         sqnr_db: signal power over error power, in decibels, over all samples.
-        fall_db: how much lower that is than that of the worst tensor going in.
-        added_noise: error power over signal power, less that of the worst tensor going in: what the operator itself
-            adds, at least 0.
+        fall_db: how much lower that is than the ``sqnr_db`` of the operator's worst input.
+        added_noise: error power over signal power, minus that of the operator's worst input, at least 0: the error
+            that the operator itself adds.
     """
 
     tensor: str
@@ -41,20 +45,21 @@ class TensorError:
 def error_by_tensor(
     quantized: bytes,
     reference: bytes,
-    samples: Iterable[Sequence[np.ndarray] | Mapping[str, np.ndarray]],
+    samples: Iterable[Sample],
     runtime: Runtime,
     inputs: Sequence[str] | None = None,
 ) -> list[TensorError]:
-    """Run both files on the same samples and compare every activation that both have, by name.
+    """Run both files on the same samples and compare the activations that have the same name in both.
 
     Args:
-        quantized: a .tflite in any format.
+        quantized: a .tflite in any number format.
         reference: the float32 .tflite (or the calibrated one) of the same Keras model.
-        samples: float inputs, batch size 1.
+        samples: the inputs to run.
+        runtime: that runs both files.
         inputs: names of the inputs in the order in which samples give them.
 
     Returns:
-        One row per activation, in the order in which operators run.
+        One entry per activation, in the order in which operators run.
     """
     readers = TensorReader(quantized, runtime, inputs), TensorReader(reference, runtime, inputs)
     tested, floats = readers[0].activations(), readers[1].activations()
@@ -72,13 +77,18 @@ def error_by_tensor(
 
 
 def first_fall(errors: Sequence[TensorError]) -> TensorError | None:
-    """The first operator that loses two bits at once; if none does, the one that loses most."""
+    """The first operator that loses at least two bits; if none does, the one that loses most."""
     sharp = next((row for row in errors if row.fall_db >= SHARP_DB), None)
     return sharp or max(errors, key=lambda row: row.fall_db, default=None)
 
 
-def describe(errors: Sequence[TensorError], model: Any) -> dict[str, Any] | None:
-    """Where the error arises, for the report: layer, operator, and the decibels before and after."""
+def describe(errors: Sequence[TensorError], model: tf_keras.Model) -> JsonObject | None:
+    """Where the error arises, as ``origin`` in report.json has it; None without activations to compare.
+
+    Args:
+        errors: from :func:`error_by_tensor`.
+        model: the Keras model of both files, for the name of the layer.
+    """
     from edgeprune.models.naming import layer_of
 
     row = first_fall(errors)
@@ -101,7 +111,7 @@ def _rows(graph: Subgraph, sqnr: Mapping[str, float]) -> list[TensorError]:
         before = min(going_in, default=INPUT_DB)
         for index in operator.outputs:
             name = graph.tensors[index].name
-            # What only changes the format passes on what it got.
+            # An operator that only changes the number format has no counterpart: it hands its input's ratio on.
             known[index] = sqnr.get(name, before)
             if name in sqnr:
                 added = max(_noise(sqnr[name]) - _noise(before), 0.0)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Times .tflite files on the machine that it runs on, and says under what circumstances, as JSON.
+"""Time .tflite files on the machine that this script runs on, and print the results and the machine's state as JSON.
 
-This one file is all that a board needs, beside Python 3.9 or newer, NumPy and one of ai-edge-litert, tflite-runtime or
-TensorFlow: ``edgeprune bench`` copies it there, and it can be copied by hand, too::
+A board needs this file, Python 3.9 or newer, NumPy and one of ai-edge-litert, tflite-runtime or TensorFlow.
+``edgeprune bench`` copies it there; it can also be copied by hand::
 
     python3 runner.py model.tflite --threads 4
 
-``edgeprune build`` uses the same functions for the machine that builds. Nothing else of edgeprune is imported here.
+``edgeprune build`` uses the same functions on the machine that builds. Nothing else of edgeprune is imported when it
+runs.
 """
 
 from __future__ import annotations
@@ -25,29 +26,35 @@ import subprocess
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-# Package, the module that tells that it is installed, the module with its Interpreter and OpResolverType. In the order
-# in which they are tried: ai-edge-litert is tflite-runtime under its new name; importing TensorFlow takes seconds.
+if TYPE_CHECKING:  # the board has no edgeprune
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from edgeprune.runtime.api import Interpreter, RuntimeModule, TensorDetails
+
+# Package → the module to look for, and the module with its Interpreter and OpResolverType, in the order in which they
+# are tried: ai-edge-litert is tflite-runtime under its new name; importing TensorFlow takes seconds.
 RUNTIMES = {
     "ai-edge-litert": ("ai_edge_litert", "ai_edge_litert.interpreter"),
     "tflite-runtime": ("tflite_runtime", "tflite_runtime.interpreter"),
     "tensorflow": ("tensorflow", "tensorflow.lite.python.interpreter"),
 }
-# Delegates by name: the op resolver, and the shared library of a delegate to load. AUTO lets the runtime apply its
-# default delegate, XNNPACK.
+# Delegate → the op resolver, and the shared library to load. AUTO lets the runtime apply its default delegate, XNNPACK.
 DELEGATES = {
     "default": ("AUTO", None),
     "builtin": ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", None),
     "edgetpu": ("AUTO", "libedgetpu.so.1"),
 }
 EDGETPU_SUFFIX = "_edgetpu.tflite"
-# A fast model is run more often than asked, until either is reached: the clock needs time to settle.
+# A fast model is run more often than asked, up to either limit, because the processor's clock needs time to settle.
 MAX_RUNS = 500
 MAX_SECONDS = 0.5
 FOLDER_PREFIX = "edgeprune-"
-# Bits of the firmware's answer on a Raspberry Pi; raspberrypi/documentation, "vcgencmd get_throttled".
+# Bits that a Raspberry Pi's firmware reports; raspberrypi/documentation, "vcgencmd get_throttled".
 THROTTLING = {
     0: "under-voltage",
     1: "clock capped",
@@ -58,16 +65,24 @@ THROTTLING = {
     18: "throttled since boot",
     19: "soft temperature limit since boot",
 }
-# Exit codes, as edgeprune's own: something wrong with the file, and something missing on this machine.
+# Exit codes, the same as edgeprune's: the file is at fault, or something is missing on this machine.
 MODEL, MISSING = 2, 3
 
 
 class RunnerError(Exception):
-    """What keeps a file from being measured; ``code`` is MODEL or MISSING."""
+    """A file cannot be measured; ``code`` is MODEL or MISSING."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)
         self.code = code
+
+
+class Installed(NamedTuple):
+    """A runtime that is installed. ``version`` is its package and release, such as 'ai-edge-litert 2.3.0'."""
+
+    package: str
+    version: str
+    module: RuntimeModule
 
 
 def release(name: str, package: str) -> str:
@@ -80,23 +95,31 @@ def release(name: str, package: str) -> str:
         return str(importlib.import_module(package).__version__)
 
 
-def installed_runtime(names=tuple(RUNTIMES)):
-    """Name, 'name release' and module of the first runtime of ``names`` that is installed, or None."""
+def installed_runtime(names: Iterable[str] = tuple(RUNTIMES)) -> Installed | None:
+    """The first of the runtimes ``names`` that is installed; None when none is."""
     for name in names:
         package, module = RUNTIMES[name]
         if importlib.util.find_spec(package) is not None:
-            return name, f"{name} {release(name, package)}", importlib.import_module(module)
+            # Its classes are those of RuntimeModule, which no runtime declares.
+            loaded: Any = importlib.import_module(module)
+            return Installed(name, f"{name} {release(name, package)}", loaded)
     return None
 
 
-def make_interpreter(module, delegate="default", threads=1, keep_all_tensors=False, **source):
+def make_interpreter(
+    module: RuntimeModule,
+    delegate: str = "default",
+    threads: int = 1,
+    keep_all_tensors: bool = False,
+    **source: str | bytes,
+) -> Interpreter:
     """An interpreter with its tensors allocated.
 
     Args:
-        module: of a runtime.
+        module: the runtime's module with ``Interpreter``.
         delegate: a name of ``DELEGATES``.
-        threads: that one inference may use.
-        keep_all_tensors: so that those in between can be read, too.
+        threads: number of threads that one inference may use.
+        keep_all_tensors: make intermediate tensors readable after a run.
         source: ``model_path`` or ``model_content``.
 
     Raises:
@@ -122,28 +145,28 @@ def make_interpreter(module, delegate="default", threads=1, keep_all_tensors=Fal
     return interpreter
 
 
-def delegate_of(path, delegate):
-    """The delegate for a file: one that was compiled for the Edge TPU needs the Edge TPU's unless told otherwise."""
+def delegate_of(path: str | Path, delegate: str) -> str:
+    """The delegate to load for a file: unless one is named, a file compiled for the Edge TPU gets the Edge TPU's."""
     is_compiled = os.path.basename(str(path)).endswith(EDGETPU_SUFFIX)
     return "edgetpu" if delegate == "default" and is_compiled else delegate
 
 
-def is_delegated(interpreter):
+def is_delegated(interpreter: Interpreter) -> bool:
     """Whether a delegate (XNNPACK, where none was named) has taken over at least one operator."""
     return any(details["op_name"] == "DELEGATE" for details in interpreter._get_ops_details())
 
 
-def kernels_of(interpreter, delegate):
-    """What really runs: 'edgetpu', 'xnnpack' or 'builtin'."""
+def kernels_of(interpreter: Interpreter, delegate: str) -> str:
+    """The kernels that really run: 'edgetpu', 'xnnpack' or 'builtin'."""
     if not is_delegated(interpreter):
         return "builtin"
     return delegate if DELEGATES[delegate][1] else "xnnpack"
 
 
-def random_input(detail, generator):
-    """Random values for an input: [0, 1) in floats, the whole range in 8 and 16 bits, zeros in wider integers.
+def random_input(detail: TensorDetails, generator: np.random.Generator) -> np.ndarray:
+    """Random values for an input: floats in [0, 1), 8- and 16-bit integers in their whole range, wider integers zero.
 
-    Wider integers are indices and lengths, which may not lead beyond a table.
+    Wider integers are indices and lengths, and a random one could point beyond the end of a table.
     """
     dtype, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
     if dtype.kind == "f":
@@ -156,32 +179,32 @@ def random_input(detail, generator):
     return np.zeros(shape, dtype)
 
 
-def set_random_inputs(interpreter, seed=0):
-    """Fill all inputs; the same values for the same seed."""
+def set_random_inputs(interpreter: Interpreter, seed: int = 0) -> None:
+    """Fill all inputs with random values; the same values for the same seed."""
     generator = np.random.default_rng(seed)
     for detail in interpreter.get_input_details():
         interpreter.set_tensor(detail["index"], random_input(detail, generator))
 
 
-def quantize(values, detail):
-    """Float values in the number format that an input wants."""
+def quantize(values: np.ndarray, detail: TensorDetails) -> np.ndarray:
+    """Float values in the number format of an input."""
     dtype = detail["dtype"]
     scale, zero_point = detail["quantization"]
-    if scale and np.issubdtype(dtype, np.integer):
+    if scale and issubclass(dtype, np.integer):
         limits = np.iinfo(dtype)
         return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
     return np.asarray(values, dtype)
 
 
-def dequantize(values, detail):
-    """An output in float32, whatever its number format."""
+def dequantize(values: np.ndarray, detail: TensorDetails) -> np.ndarray:
+    """An output as float32, whatever its number format."""
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(values.dtype, np.integer):
         return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
     return values.astype(np.float32)
 
 
-def run_samples(interpreter, inputs):
+def run_samples(interpreter: Interpreter, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Outputs, one array [n, ...] each in float32, for samples given one after the other.
 
     Args:
@@ -196,13 +219,13 @@ def run_samples(interpreter, inputs):
     return [np.stack([row[i] for row in results]) for i in range(len(details))]
 
 
-def time_ms(invoke, runs, share=1.0):
+def time_ms(invoke: Callable[[], None], runs: int, share: float = 1.0) -> np.ndarray:
     """Times of single inferences, in milliseconds.
 
     Args:
-        invoke: one inference.
-        runs: at least this many.
-        share: of the limits up to which a fast model is run more often, when it has several turns.
+        invoke: runs one inference.
+        runs: the smallest number of inferences to time.
+        share: fraction of MAX_RUNS and MAX_SECONDS that this call may use; below 1 when a file has several rounds.
     """
     times_ns: list[int] = []
     total_ns = 0
@@ -214,9 +237,9 @@ def time_ms(invoke, runs, share=1.0):
     return np.asarray(times_ns) / 1e6
 
 
-def summary(times):
+def summary(times_ms: Sequence[float] | np.ndarray) -> dict[str, float | int]:
     """Statistics of times in milliseconds."""
-    times = np.asarray(times)
+    times = np.asarray(times_ms)
     return {
         "runs": len(times),
         "median_ms": float(np.median(times)),
@@ -229,18 +252,18 @@ def summary(times):
     }
 
 
-def cpu_model():
+def cpu_model() -> str:
     """The name of this machine's processor, as the operating system gives it."""
     lines = (_read("/proc/cpuinfo") or "").splitlines()
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    # From what says most to what says least: the last is a family of chips, the same for every Raspberry Pi.
+    # The most specific name first: the last one, Hardware, is a family of chips and the same on every Raspberry Pi.
     names = [fields.get("model name"), fields.get("Model"), _read("/proc/device-tree/model")]
     names += [fields.get("CPU part") and f"CPU part {fields['CPU part']}", fields.get("Hardware")]
     return next(filter(None, names), None) or platform.processor() or platform.machine()
 
 
-def circumstances():
-    """Clock, governor, temperature and throttling right now; None for what this machine does not tell."""
+def circumstances() -> dict[str, Any]:
+    """Clock, governor, temperature and throttling at this moment; None for what this machine does not report."""
     clocks = [_number(path) for path in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
     known = [clock for clock in clocks if clock is not None]
     temperatures = [_number(path) for path in sorted(glob.glob("/sys/class/thermal/thermal_zone*/temp"))]
@@ -253,7 +276,7 @@ def circumstances():
     }
 
 
-def _throttling():
+def _throttling() -> list[str] | None:
     if not shutil.which("vcgencmd"):
         return None
     try:
@@ -266,12 +289,12 @@ def _throttling():
     return throttling_of(bits)
 
 
-def throttling_of(bits):
-    """The names of the bits that a Raspberry Pi's firmware has set."""
+def throttling_of(bits: int) -> list[str]:
+    """Names of the throttling bits that a Raspberry Pi's firmware has set."""
     return [name for bit, name in THROTTLING.items() if bits >> bit & 1]
 
 
-def _read(path):
+def _read(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip("\0\n ")
@@ -279,7 +302,7 @@ def _read(path):
         return None
 
 
-def _number(path):
+def _number(path: str) -> float | None:
     try:
         return float(_read(path) or "")
     except ValueError:
@@ -289,64 +312,68 @@ def _number(path):
 class Measured:
     """One file: loaded, run once, and then timed round by round."""
 
-    def __init__(self, runtime, path, threads, delegate, warmup):
+    def __init__(self, runtime: Installed, path: str, threads: int, delegate: str, warmup: int):
         self.delegate = delegate_of(path, delegate)
-        self.times = []
+        self.times: list[list[float]] = []
         start = time.perf_counter_ns()
         try:
-            self.interpreter = make_interpreter(runtime[2], self.delegate, threads, model_path=path)
+            self.interpreter = make_interpreter(runtime.module, self.delegate, threads, model_path=path)
         except (ValueError, RuntimeError) as error:
-            raise RunnerError(MODEL, f"{runtime[1]} refuses the file: {str(error).strip()}") from error
+            raise RunnerError(MODEL, f"{runtime.version} cannot load the file: {str(error).strip()}") from error
         init_ns = time.perf_counter_ns() - start
         set_random_inputs(self.interpreter)
         try:
             first_ms = float(time_ms(self.interpreter.invoke, 1, share=0)[0])
         except (ValueError, RuntimeError) as error:
-            raise RunnerError(MODEL, f"{runtime[1]} cannot run the file: {str(error).strip()}") from error
-        self.facts = {
-            "runtime": runtime[1],
+            raise RunnerError(MODEL, f"{runtime.version} cannot run the file: {str(error).strip()}") from error
+        self.facts: dict[str, Any] = {
+            "runtime": runtime.version,
             "threads": threads,
             "kernels": kernels_of(self.interpreter, self.delegate),
             "init_ms": init_ns / 1e6,
             "first_ms": first_ms,
             "warmup": warmup,
-            "outputs_sha256": self._checksum(),
+            "outputs_sha256": checksum(self.interpreter),
         }
         for _ in range(warmup):
             self.interpreter.invoke()
 
-    def round(self, runs, share):
+    def round(self, runs: int, share: float) -> list[float]:
+        """Time one more round; its times in milliseconds."""
         self.times.append(time_ms(self.interpreter.invoke, runs, share).tolist())
         return self.times[-1]
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
+        """The facts of the file, and statistics over all rounds."""
         return dict(self.facts, **summary(np.concatenate(self.times)), rounds_ms=self.times)
 
-    def _checksum(self):
-        digest = hashlib.sha256()
-        for detail in self.interpreter.get_output_details():
-            digest.update(np.ascontiguousarray(self.interpreter.get_tensor(detail["index"])).tobytes())
-        return digest.hexdigest()
+
+def checksum(interpreter: Interpreter) -> str:
+    """SHA-256 of the outputs of the last run."""
+    digest = hashlib.sha256()
+    for detail in interpreter.get_output_details():
+        digest.update(np.ascontiguousarray(interpreter.get_tensor(detail["index"])).tobytes())
+    return digest.hexdigest()
 
 
-def measure(options, say):
-    """Load every file, time them in turns, and run the samples.
+def measure(options: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Load every file, time the files in turns, and run the samples.
 
     Args:
         options: of the command line.
-        say: called with each thing that is known, as soon as it is: {"event": …}.
+        report: called with each intermediate result, {"event": …}, as soon as it is known.
     """
     runtime = installed_runtime()
     if runtime is None:
         raise RunnerError(MISSING, f"Python {platform.python_version()} has none of {', '.join(RUNTIMES)}")
     machine = {"cpu": cpu_model(), "machine": platform.machine(), "python": platform.python_version()}
     before = circumstances()
-    say({"event": "start", "before": before, **machine})
+    report({"event": "start", "before": before, **machine})
     measured = []
     for number, path in enumerate(options.models):
         measured.append(Measured(runtime, path, options.threads, options.delegate, options.warmup))
-        say({"event": "loaded", "model": number, "facts": measured[-1].facts})
-    take_turns(measured, options.runs, options.rounds, say)
+        report({"event": "loaded", "model": number, "facts": measured[-1].facts})
+    take_turns(measured, options.runs, options.rounds, report)
     after = circumstances()
     shared = {"peak_bytes": peak_bytes(), "before": before, "after": after, **machine}
     if options.samples:
@@ -354,37 +381,37 @@ def measure(options, say):
     return {"results": [dict(one.result(), **shared) for one in measured]}
 
 
-def take_turns(measured, runs, rounds, say):
-    """Time files round by round; every other round in reverse order, so that a steady drift cancels in each pair."""
+def take_turns(measured: Sequence[Measured], runs: int, rounds: int, report: Callable[[dict[str, Any]], None]) -> None:
+    """Time files round by round, every other round in reverse order, so that a steady drift cancels out."""
     each = max(1, -(-runs // rounds))
     order = list(enumerate(measured))
     for number in range(rounds):
         for index, one in order if number % 2 == 0 else order[::-1]:
             times = one.round(each, 1 / rounds)
-            say({"event": "round", "model": index, "times_ms": times})
+            report({"event": "round", "model": index, "times_ms": times})
 
 
-def write_outputs(measured, samples, outputs):
-    """The outputs of every file for an .npz of inputs x0, x1, …, as an .npz of arrays y{model}_{output}."""
+def write_outputs(measured: Sequence[Measured], samples: str, outputs: str) -> None:
+    """Run every file on the inputs x0, x1, … of the .npz ``samples``; write arrays y{model}_{output} to ``outputs``."""
     with np.load(samples, allow_pickle=False) as archive:
         inputs = [archive[f"x{i}"] for i in range(len(archive.files))]
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for number, one in enumerate(measured):
         for index, values in enumerate(run_samples(one.interpreter, inputs)):
             arrays[f"y{number}_{index}"] = values
     np.savez(outputs, **arrays)
 
 
-def peak_bytes():
-    """The most memory that this process has had."""
+def peak_bytes() -> int:
+    """The most memory that this process has used so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def leave_when_alone():
-    """Watch standard input: when it ends, whoever started this is gone."""
+def stop_at_end_of_input() -> None:
+    """Stop when standard input ends: the process or connection that started this one is gone then."""
 
-    def wait():
+    def wait() -> None:
         while os.read(0, 4096):
             pass
         leave()
@@ -392,45 +419,47 @@ def leave_when_alone():
     threading.Thread(target=wait, daemon=True).start()
 
 
-def leave():
-    """Remove the folder that was made for this run, as nobody else will, and stop."""
+def leave() -> None:
+    """Remove the folder that was made for this run, which no other process can do any more, and exit."""
     folder = os.getcwd()
     if os.path.basename(folder).startswith(FOLDER_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(MISSING)
 
 
-def parse(arguments=None):
-    """The command line."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description="Time .tflite files on this machine.")
-    parser.add_argument("models", nargs="+", metavar="FILE.tflite", help="with several, they take turns")
-    parser.add_argument("--threads", type=int, default=1, help="that one inference may use")
-    parser.add_argument("--runs", type=int, default=50, help="inferences to time, of each file")
-    parser.add_argument("--rounds", type=int, default=1, help="turns of each file")
-    parser.add_argument("--warmup", type=int, default=5, help="inferences before the first that is timed")
-    parser.add_argument("--delegate", choices=list(DELEGATES), default="default")
-    parser.add_argument("--samples", metavar="IN.npz", help="inputs x0, x1, … to run once each")
-    parser.add_argument("--outputs", metavar="OUT.npz", default="outputs.npz", help="where their outputs go")
-    parser.add_argument("--stream", action="store_true", help="a JSON line for everything as soon as it is known")
+    parser.add_argument("models", nargs="+", metavar="FILE.tflite", help="several files take turns")
+    parser.add_argument("--threads", type=int, default=1, help="threads that one inference may use")
+    parser.add_argument("--runs", type=int, default=50, help="inferences to time per file, at least")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds that the runs of a file are divided into")
+    parser.add_argument("--warmup", type=int, default=5, help="inferences of each file that are not timed")
+    parser.add_argument("--delegate", choices=list(DELEGATES), default="default", help="builtin: no XNNPACK")
+    parser.add_argument(
+        "--samples", metavar="IN.npz", help="samples to run, as arrays x0, x1, … [n, ...], one per input"
+    )
+    parser.add_argument("--outputs", metavar="OUT.npz", default="outputs.npz", help="where the samples' outputs go")
+    parser.add_argument("--stream", action="store_true", help="print a line of JSON after every step")
     parser.add_argument("--stdin", action="store_true", help="stop when standard input ends")
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.stdin:
-        leave_when_alone()
+        stop_at_end_of_input()
 
-    def say(line):
+    def report(line: dict[str, Any]) -> None:
         if options.stream:
             print(json.dumps(line), flush=True)
 
     try:
-        document = measure(options, say)
+        document = measure(options, report)
     except RunnerError as error:
         print(json.dumps({"error": str(error), "code": error.code}), flush=True)
         return error.code
-    except BrokenPipeError:  # nobody listens any more
+    except BrokenPipeError:  # the process that read the output is gone
         leave()
     print(json.dumps(document, indent=None if options.stream else 2), flush=True)
     return 0

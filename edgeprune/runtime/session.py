@@ -1,4 +1,4 @@
-"""Running a .tflite on samples: order of inputs and outputs, quantized formats, threads."""
+"""Run a .tflite on batches of float samples, with inputs and outputs in the order of its Keras model."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import concurrent.futures
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from edgeprune.runtime.interpreter import Kernels, Runtime
+from edgeprune.runtime.api import Interpreter, TensorDetails
+from edgeprune.runtime.interpreter import KernelChoice, Runtime
 from edgeprune.runtime.runner import dequantize, quantize
 
 
 class Session:
     """A .tflite with one interpreter per thread.
 
-    Batches are split into single samples: the file runs exactly as it will on the device, and single samples spread
-    over threads as well as a batch would.
+    Batches are split into single samples: the file then runs exactly as on the device, and single samples can be spread
+    over threads.
 
     Args:
         path: the .tflite.
-        inputs, outputs: the names of the Keras model's inputs and outputs, in its order (``serving_default``).
+        inputs, outputs: names of the Keras model's inputs and outputs, in the model's order (``serving_default``).
+        runtime: that runs the file.
+        kernels: see :data:`~edgeprune.runtime.interpreter.KernelChoice`.
+        threads: number of interpreters; None for one per processor core that this process may use.
     """
 
     def __init__(
@@ -32,7 +36,7 @@ class Session:
         outputs: Sequence[str],
         *,
         runtime: Runtime,
-        kernels: Kernels = "default",
+        kernels: KernelChoice = "default",
         threads: int | None = None,
     ):
         self.threads = threads or len(os.sched_getaffinity(0))
@@ -55,7 +59,7 @@ class Session:
         """
         size = len(batch[0])
         parts = [range(size)[start :: self.threads] for start in range(self.threads)]
-        results: list[Any] = [None] * size
+        results: list[list[np.ndarray]] = [[] for _ in range(size)]
         futures = [
             self._pool.submit(runner.run, batch, part, results)
             for runner, part in zip(self._runners, parts, strict=True)
@@ -65,17 +69,18 @@ class Session:
         return [np.stack(values) for values in zip(*results, strict=True)]
 
     def close(self) -> None:
+        """End the threads."""
         self._pool.shutdown()
 
 
 class _Runner:
-    def __init__(self, interpreter: Any, inputs: Sequence[str], outputs: Sequence[str]):
+    def __init__(self, interpreter: Interpreter, inputs: Sequence[str], outputs: Sequence[str]):
         self._interpreter = interpreter
         interpreter.allocate_tensors()
         self._inputs = _ordered(interpreter, "inputs", inputs)
         self._outputs = _ordered(interpreter, "outputs", outputs)
 
-    def run(self, batch: Sequence[np.ndarray], indices: range, results: list[Any]) -> None:
+    def run(self, batch: Sequence[np.ndarray], indices: range, results: list[list[np.ndarray]]) -> None:
         """Fill ``results[i]`` with the outputs of sample i, for every i in ``indices``."""
         for index in indices:
             for detail, values in zip(self._inputs, batch, strict=True):
@@ -86,8 +91,9 @@ class _Runner:
             ]
 
 
-def _ordered(interpreter: Any, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
-    details = {"inputs": interpreter.get_input_details, "outputs": interpreter.get_output_details}[kind]()
+def _ordered(interpreter: Interpreter, kind: Literal["inputs", "outputs"], names: Sequence[str]) -> list[TensorDetails]:
+    """Details of the inputs or outputs in the order of ``names``, which the converter need not have kept."""
+    details = interpreter.get_input_details() if kind == "inputs" else interpreter.get_output_details()
     signatures = interpreter._get_full_signature_list()
     if len(details) == 1 or not signatures:
         return details

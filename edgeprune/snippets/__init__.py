@@ -1,4 +1,7 @@
-"""Ready-to-run code beside an artifact, with its preprocessing and quantization filled in."""
+"""Ready-to-run example code for a .tflite, with its preprocessing and quantization filled in.
+
+A new snippet is a template in this folder and an entry in :data:`_KINDS`.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeprune.files import write_bytes
+from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
+from edgeprune.tflite.graph import Tensor
 
 
 def _compiler(target: Target) -> str | None:
     return target.compiler.name if target.compiler else None
 
 
-# File name → template, and whether a target wants it. Plain Python runs on any machine with one of the runtimes.
+# File name, template, and whether a target gets it. Plain Python runs on any machine with one of the runtimes.
 _KINDS: tuple[tuple[str, str, Callable[[Target], bool]], ...] = (
     ("run_{name}.py", "python.py.jinja", lambda target: True),
     ("run_{name}_coral.py", "coral.py.jinja", lambda target: _compiler(target) == "edgetpu"),
@@ -63,7 +67,7 @@ def _facts(
     inputs: Sequence[str],
     outputs: Sequence[str],
     labels: Sequence[str] | None,
-) -> dict[str, Any]:
+) -> JsonObject:
     from edgeprune.tflite.flatbuffer import read
 
     content = read(model)
@@ -88,15 +92,15 @@ def _takes_one_image(facts: Mapping[str, Any]) -> bool:
     return [len(entry["shape"]) for entry in facts["inputs"]] == [4]
 
 
-def _tensor(tensor: Any) -> dict[str, Any]:
-    quantized = tensor.quantization is not None and tensor.dtype != "float32"
+def _tensor(tensor: Tensor) -> JsonObject:
+    quantization = tensor.quantization if tensor.dtype != "float32" else None
     return {
         "tensor": tensor.name,
         "shape": list(tensor.shape),
         "size": tensor.size,
         "dtype": tensor.dtype,
-        "scale": tensor.quantization.scale[0] if quantized else None,
-        "zero_point": tensor.quantization.zero_point[0] if quantized else None,
+        "scale": quantization.scale[0] if quantization else None,
+        "zero_point": quantization.zero_point[0] if quantization else None,
     }
 
 

@@ -1,9 +1,9 @@
 """Read .tflite files without TensorFlow: subgraphs, tensors, operators, weights, signatures.
 
 The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``; its accessors come from the ``tflite`` package. A
-file that is truncated, damaged or hostile ends in a :class:`~edgeprune.errors.ModelError`: every accessor runs below
-the one boundary in :func:`parse`, and everything decoded is paid from a budget in proportion to the file's size, so
-that a small file cannot make a large model.
+file that is truncated, damaged or hostile ends in a :class:`~edgeprune.errors.ModelError`: :func:`parse` catches what
+any accessor raises, and everything decoded is counted against a budget in proportion to the file's size, so that a
+small file cannot become a large model in memory.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import functools
 import inspect
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import flatbuffers
 import numpy as np
@@ -23,13 +23,27 @@ import numpy as np
 import tflite
 
 from edgeprune.errors import ModelError
-from edgeprune.tflite.graph import Operator, Quantization, Signature, Subgraph, Tensor, TFLiteModel
+from edgeprune.tflite.graph import (
+    Operator,
+    OperatorCode,
+    Options,
+    Quantization,
+    Signature,
+    Subgraph,
+    Tensor,
+    TFLiteModel,
+)
 from edgeprune.tflite.sparse import Dimension, Sparsity
+
+# An accessor of one table of the schema, or the class of one. The ``tflite`` package generates these classes and
+# declares no types, so this is where static types end.
+Table = Any
 
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
-# Vela hands the Ethos-U its working memory as an input that no operator writes.
+# Custom operators that may read a tensor which no operator writes: Vela passes the Ethos-U its working memory that way.
 _BRINGS_SCRATCH = {"ethos-u"}
+T = TypeVar("T")
 # What the accessors raise on bytes that are not a flatbuffer of this schema.
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
 
@@ -56,22 +70,28 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse(content: bytes, name: str = "model") -> TFLiteModel:
-    """Read the bytes of a .tflite file; ``name`` names it in errors.
+    """Read the content of a .tflite file.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
 
     Raises:
         ModelError: not a .tflite file, or damaged.
     """
     if content[4:8] != IDENTIFIER:
         what = "is empty" if not content else "is not a .tflite file"
-        raise ModelError(f"{name} {what}.", expected="a TensorFlow Lite flatbuffer (identifier TFL3).")
+        raise ModelError(f"{name} {what}.", expected="a TensorFlow Lite model (bytes 4 to 8 are 'TFL3').")
     try:
         return _Parser(content).model()
     except _Damaged as error:
         reason = str(error)
     except _DAMAGE as error:
-        reason = f"an offset leads nowhere ({error})"
+        reason = f"an offset points outside the file ({error})"
     raise ModelError(
-        f"{name} is damaged: {reason}.", expected="a whole .tflite file.", fix="Convert or copy the model again."
+        f"{name} is damaged: {reason}.",
+        expected="a complete .tflite file.",
+        fix="convert the model again, or copy the file again.",
     )
 
 
@@ -80,12 +100,12 @@ class _Damaged(Exception):
 
 
 class _Parser:
-    """Walks the tables of one file. Everything it decodes is paid from ``budget``, in bytes."""
+    """Reads the tables of one file. Everything that it decodes is subtracted from ``budget``, in bytes."""
 
     def __init__(self, content: bytes):
         self.content = content
         self.view = memoryview(content)
-        # A real file shares little (strings, vtables); one that decodes to several times its size is made to.
+        # In a real file few tables are shared. One that decodes to several times its size was made for that purpose.
         self.budget = 4 * len(content) + 4096
 
     def model(self) -> TFLiteModel:
@@ -112,7 +132,7 @@ class _Parser:
 
     # -- tables ------------------------------------------------------------------------------------------------------
 
-    def _buffer(self, buffer: Any) -> memoryview:
+    def _buffer(self, buffer: Table) -> memoryview:
         if buffer.Offset() > 1:  # stored after the flatbuffer, for files above 2 GB
             start, length = buffer.Offset(), buffer.Size()
         elif buffer.DataIsNone():
@@ -124,9 +144,10 @@ class _Parser:
             raise _Damaged(f"a buffer of {length} bytes reaches beyond the end of the file")
         return self.view[start : start + length]
 
-    def _operator_code(self, code: Any) -> tuple[str, bool, int]:
-        # Codes above 127 did not fit into the first field; older writers fill only that one, some newer ones only the
-        # second. The accessor of the second prefers the first, so the field (number 3 of the table) is read here.
+    def _operator_code(self, code: Table) -> OperatorCode:
+        # Codes above 127 do not fit into the first field, so there is a second. Older writers fill only the first, some
+        # newer ones only the second. The second field's accessor prefers the first field, so the second (number 3 of
+        # the table) is read directly.
         field = code._tab.Offset(10)
         second = code._tab.Get(flatbuffers.number_types.Int32Flags, field + code._tab.Pos) if field else 0
         number = max(code.DeprecatedBuiltinCode(), second)
@@ -134,7 +155,7 @@ class _Parser:
         custom = name == "CUSTOM"
         return (self._text(code.CustomCode()) or name if custom else name), custom, code.Version()
 
-    def _subgraph(self, graph: Any, codes: tuple, buffers: list[memoryview]) -> Subgraph:
+    def _subgraph(self, graph: Table, codes: tuple[OperatorCode, ...], buffers: list[memoryview]) -> Subgraph:
         tensors = tuple(self._tensor(i, t, buffers) for i, t in enumerate(self._tables(graph, "Tensors")))
         subgraph = Subgraph(
             name=self._text(graph.Name()),
@@ -148,7 +169,7 @@ class _Parser:
         _check_order(subgraph)
         return subgraph
 
-    def _tensor(self, index: int, table: Any, buffers: list[memoryview]) -> Tensor:
+    def _tensor(self, index: int, table: Table, buffers: list[memoryview]) -> Tensor:
         shape = self._numbers(table, "Shape")
         if any(size < 0 for size in shape):
             raise _Damaged(f"tensor {index} has a negative size")
@@ -172,7 +193,7 @@ class _Parser:
             raise _Damaged(f"tensor {index} stores {len(stored)} bytes, and its shape needs {tensor.nbytes}")
         return tensor
 
-    def _quantization(self, index: int, table: Any, shape: tuple[int, ...]) -> Quantization | None:
+    def _quantization(self, index: int, table: Table | None, shape: tuple[int, ...]) -> Quantization | None:
         if table is None:
             return None
         scale, zero_point = self._numbers(table, "Scale"), self._numbers(table, "ZeroPoint")
@@ -183,7 +204,7 @@ class _Parser:
             raise _Damaged(f"tensor {index} has {len(scale)} scales and {len(zero_point)} zero points")
         return Quantization(scale, zero_point, axis) if scale else None
 
-    def _sparsity(self, table: Any) -> Sparsity | None:
+    def _sparsity(self, table: Table | None) -> Sparsity | None:
         if table is None:
             return None
         dimensions = []
@@ -199,13 +220,13 @@ class _Parser:
             dimensions.append(Dimension(dimension.DenseSize(), vectors[0], vectors[1], nbytes))
         return Sparsity(self._numbers(table, "TraversalOrder"), self._numbers(table, "BlockMap"), tuple(dimensions))
 
-    def _index_vector(self, kind: int, table: Any) -> np.ndarray:
+    def _index_vector(self, kind: int, table: Table) -> np.ndarray:
         vector = getattr(tflite, _INDEX_VECTORS[kind])()
         vector.Init(table.Bytes, table.Pos)
         values = vector.ValuesAsNumpy()
         return values if isinstance(values, np.ndarray) else np.zeros(0, np.int64)
 
-    def _operator(self, index: int, table: Any, codes: tuple, tensors: int) -> Operator:
+    def _operator(self, index: int, table: Table, codes: tuple[OperatorCode, ...], tensors: int) -> Operator:
         name, custom, version = self._at(codes, table.OpcodeIndex())
         return Operator(
             index=index,
@@ -218,7 +239,7 @@ class _Parser:
             or self._options(tflite.BuiltinOptions2, table.BuiltinOptions2Type(), table.BuiltinOptions2()),
         )
 
-    def _options(self, union: type, kind: int, table: Any) -> dict[str, Any]:
+    def _options(self, union: type, kind: int, table: Table | None) -> Options:
         cls = getattr(tflite, _union_names(union).get(kind, ""), None)
         if cls is None or table is None:
             return {}
@@ -233,7 +254,7 @@ class _Parser:
                 values[name] = _OPTION_ENUMS[name].get(value, value)
         return values
 
-    def _signature(self, table: Any, subgraphs: tuple[Subgraph, ...]) -> Signature:
+    def _signature(self, table: Table, subgraphs: tuple[Subgraph, ...]) -> Signature:
         tensors = len(self._at(subgraphs, table.SubgraphIndex()).tensors)
         maps = [
             {self._text(entry.Name()): entry.TensorIndex() for entry in self._tables(table, side)}
@@ -246,24 +267,25 @@ class _Parser:
     # -- fields ------------------------------------------------------------------------------------------------------
 
     def _pay(self, nbytes: int) -> None:
+        """Subtract what is about to be decoded from the budget."""
         self.budget -= nbytes
         if self.budget < 0:
             raise _Damaged("its tables overlap: it decodes to several times its own size")
 
-    def _tables(self, owner: Any, name: str) -> Iterator[Any]:
+    def _tables(self, owner: Table, name: str) -> Iterator[Table]:
         length = getattr(owner, f"{name}Length")()
         self._pay(4 * length)
         entry = getattr(owner, name)
         for i in range(length):
-            self._pay(8)  # no table is smaller than its offset to the vtable and one field
+            self._pay(8)  # the smallest table: its offset to the vtable and one field
             yield entry(i)
 
-    def _numbers(self, owner: Any, name: str) -> tuple:
+    def _numbers(self, owner: Table, name: str) -> tuple[Any, ...]:
         self._pay(4 * getattr(owner, f"{name}Length")())
         array = getattr(owner, f"{name}AsNumpy")()
         return tuple(array.tolist()) if isinstance(array, np.ndarray) else ()  # the accessors give 0 for no vector
 
-    def _indices(self, owner: Any, name: str, tensors: int) -> tuple[int, ...]:
+    def _indices(self, owner: Table, name: str, tensors: int) -> tuple[int, ...]:
         indices = self._numbers(owner, name)
         if any(not -1 <= index < tensors for index in indices):
             raise _Damaged("an operator names a tensor that does not exist")
@@ -274,16 +296,16 @@ class _Parser:
         return (value or b"").decode("utf-8", "replace")
 
     @staticmethod
-    def _at(sequence: Any, index: int) -> Any:
+    def _at(sequence: Sequence[T], index: int) -> T:
         if not 0 <= index < len(sequence):
-            raise _Damaged(f"an index of {index} into a table of {len(sequence)}")
+            raise _Damaged(f"index {index} points into a table of {len(sequence)} entries")
         return sequence[index]
 
 
 def _check_order(graph: Subgraph) -> None:
-    """Refuse a graph whose operators read what nobody wrote yet, or write where they must not.
+    """Refuse a graph with operators that read a tensor before it is written, or write a constant or a tensor twice.
 
-    The runtime takes the order of the operators and the constness of tensors on trust.
+    The runtime does not check this itself.
     """
     written = set(graph.inputs)
     for operator in graph.operators:
@@ -292,7 +314,7 @@ def _check_order(graph: Subgraph) -> None:
             known = index < 0 or index in written or tensor.constant or tensor.variable
             if operator.custom and operator.name in _BRINGS_SCRATCH:
                 continue
-            if not known and tensor.nbytes:  # empty lists of axes are stored without a buffer
+            if not known and tensor.nbytes:  # an empty constant, such as a list of no axes, has no buffer
                 raise _Damaged(f"operator {operator.index} reads tensor {index} before it is written")
         for index in operator.outputs:
             if index in written or (index >= 0 and graph.tensors[index].constant):
@@ -300,12 +322,12 @@ def _check_order(graph: Subgraph) -> None:
         written.update(index for index in operator.outputs if index >= 0)
 
 
-def _constants(enum: type) -> dict[int, str]:
+def _constants(enum: Table) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if isinstance(value, int) and not name.startswith("_")}
 
 
 _union_names = functools.cache(_constants)
-# What newer schemas added to the tflite package's.
+# The schema's names, and what it has gained since the release of the tflite package.
 _OPERATOR_NAMES = _constants(tflite.BuiltinOperator) | {209: "STABLEHLO_CASE"}
 _TYPE_NAMES = {number: name.lower() for number, name in _constants(tflite.TensorType).items()} | {
     19: "int2",
@@ -319,8 +341,8 @@ _OPTION_ENUMS = {
 
 
 @functools.cache
-def _option_fields(cls: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-    """The fields of an options table: its accessors without arguments, vectors as numpy arrays."""
+def _option_fields(cls: Table) -> tuple[tuple[str, Callable[[Table], Any]], ...]:
+    """The fields of an options table: name in snake case, and the accessor; vectors come as numpy arrays."""
     fields = []
     for name, accessor in vars(cls).items():
         if name == "Init" or isinstance(accessor, classmethod) or not callable(accessor):

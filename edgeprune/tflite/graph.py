@@ -1,4 +1,4 @@
-"""What a .tflite file holds, as plain data: subgraphs of tensors and operators.
+"""The content of a .tflite file as plain data: subgraphs of tensors and operators.
 
 Read by :mod:`edgeprune.tflite.flatbuffer`.
 """
@@ -16,9 +16,14 @@ import numpy as np
 from edgeprune.errors import ModelError
 from edgeprune.tflite.sparse import Sparsity
 
-# Name of the type in the schema: bits of one element, numpy type of what :meth:`Tensor.data` returns.
-# Strings, resources and variants live on the heap of the runtime and have no fixed size.
-TYPES: dict[str, tuple[int, Any]] = {
+# Values of an operator's options: numbers, booleans, tuples of numbers, or the names of enum values. Which of these an
+# option has depends on its operator, so the type checker is told nothing.
+Options = Mapping[str, Any]
+# Name, whether it is a custom operator, version.
+OperatorCode = tuple[str, bool, int]
+# Name of the type in the schema → bits of one element, and the numpy type of what :meth:`Tensor.data` returns.
+# Strings, resources and variants are missing: they live on the runtime's heap and have no fixed size.
+TYPES: dict[str, tuple[int, type[np.generic]]] = {
     "float64": (64, np.float64),
     "float32": (32, np.float32),
     "float16": (16, np.float16),
@@ -51,18 +56,27 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor of a subgraph. ``shape`` holds 1 where ``signature`` holds -1 (a size known at run time only)."""
+    """A tensor of a subgraph.
+
+    Attributes:
+        shape: with 1 for a size that is known at run time only.
+        signature: the same with -1 for such a size.
+        dtype: a key of :data:`TYPES`; else 'string', 'resource', 'variant', or 'type99' for a type newer than the
+            schema here.
+        variable: whether it is state that survives from one inference to the next.
+        stored: the bytes in the file; empty when the tensor is not constant.
+    """
 
     index: int
     name: str
     shape: tuple[int, ...]
     signature: tuple[int, ...]
-    dtype: str  # 'float32', 'int8', ...; 'string', 'resource' or 'type99' for what has no fixed size here
+    dtype: str
     quantization: Quantization | None
     sparsity: Sparsity | None
-    variable: bool  # state that survives from one inference to the next
+    variable: bool
     constant: bool
-    stored: memoryview = field(repr=False)  # the bytes in the file; empty when not constant
+    stored: memoryview = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -71,21 +85,25 @@ class Tensor:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether :meth:`values` can read its type."""
+        """Whether the elements are numbers, which :meth:`values` can read."""
         return self.dtype in TYPES
 
     @property
     def nbytes(self) -> int:
-        """Bytes at run time, dense; 0 for types without a fixed size."""
+        """Bytes at run time, when it is dense; 0 for types without a fixed size."""
         bits = TYPES.get(self.dtype, (0, None))[0]
         return (self.size * bits + 7) // 8
 
     def values(self) -> np.ndarray:
-        """The stored elements, flat: all of them, or for a sparse tensor the ones its encoding keeps."""
+        """The stored elements, flat: all of them, or those that the encoding of a sparse tensor keeps.
+
+        Raises:
+            ModelError: the elements are not numbers.
+        """
         if not self.is_numeric:
             raise ModelError(f"The tensor {self.name!r} of type {self.dtype} holds no numbers.")
         bits, dtype = TYPES[self.dtype]
-        if bits < 8:  # several to a byte, the first in the lowest bits
+        if bits < 8:  # several elements per byte, the first in the lowest bits
             packed = np.frombuffer(self.stored, dtype)
             parts = [np.left_shift(packed, 8 - bits - shift) >> (8 - bits) for shift in range(0, 8, bits)]
             return np.stack(parts, axis=1).reshape(-1)[: self.size]
@@ -94,10 +112,10 @@ class Tensor:
         return np.frombuffer(self.stored, dtype)
 
     def data(self) -> np.ndarray:
-        """The constant as a dense array of ``shape``, in the stored number format (not dequantized).
+        """A constant as a dense array of ``shape``, in the stored number format (not dequantized).
 
         Raises:
-            ModelError: not a constant, or not numbers.
+            ModelError: the tensor is not a constant, or its elements are not numbers.
         """
         if not self.constant:
             raise ModelError(f"The tensor {self.name!r} is not a constant: its values are known at run time only.")
@@ -108,20 +126,26 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """A node of a subgraph. ``inputs`` and ``outputs`` are tensor indices; -1 marks an optional input left out."""
+    """A node of a subgraph.
+
+    Attributes:
+        name: such as 'CONV_2D'; the custom code of a custom operator; 'BUILTIN_212' for one newer than the schema here.
+        inputs, outputs: tensor indices; -1 marks an optional input that is left out.
+        options: of the built-in options table, names in snake case.
+    """
 
     index: int
-    name: str  # 'CONV_2D', ...; the custom code of a custom operator; 'BUILTIN_212' when newer than the schema here
+    name: str
     custom: bool
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Mapping[str, Any]  # of the built-in options table, names in snake case
+    options: Options
 
 
 @dataclass(frozen=True, eq=False)
 class Subgraph:
-    """One graph of the model; operators stand in the order in which they run."""
+    """One graph of the model; ``operators`` are in the order in which they run."""
 
     name: str
     tensors: tuple[Tensor, ...]
@@ -130,24 +154,24 @@ class Subgraph:
     outputs: tuple[int, ...]
 
     def input(self, operator: Operator, position: int) -> Tensor | None:
-        """The tensor at an input position of an operator; None when it has none there."""
+        """The tensor at an input position of an operator; None when the input is left out."""
         indices = operator.inputs
         return self.tensors[indices[position]] if position < len(indices) and indices[position] >= 0 else None
 
     def output(self, operator: Operator, position: int = 0) -> Tensor | None:
-        """The tensor at an output position of an operator; None when it has none there."""
+        """The tensor at an output position of an operator; None when there is no such output."""
         indices = operator.outputs
         return self.tensors[indices[position]] if position < len(indices) and indices[position] >= 0 else None
 
     @functools.cached_property
     def producers(self) -> dict[int, Operator]:
-        """Tensor index to the operator that writes it."""
+        """Tensor index → the operator that writes it."""
         return {tensor: operator for operator in self.operators for tensor in operator.outputs if tensor >= 0}
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A named entry point: argument names to tensor indices of subgraph ``subgraph``."""
+    """A named entry point of the subgraph with index ``subgraph``: argument names → tensor indices."""
 
     key: str
     inputs: Mapping[str, int]
@@ -157,12 +181,20 @@ class Signature:
 
 @dataclass(frozen=True, eq=False)
 class TFLiteModel:
-    """A .tflite file, read."""
+    """The content of a .tflite file.
+
+    Attributes:
+        min_runtime: the TensorFlow release that the converter wrote into the file as the oldest that runs it, for
+            example '2.11.0'.
+        metadata: name → content of the buffer.
+        operator_codes: every code that the file declares; a runtime must know them all, used or not.
+        bytes: size of the file.
+    """
 
     description: str
     subgraphs: tuple[Subgraph, ...]
-    min_runtime: str | None  # what the converter wrote as minimum runtime, for example '2.11.0'
+    min_runtime: str | None
     metadata: Mapping[str, bytes]
     signatures: tuple[Signature, ...]
-    operator_codes: tuple[tuple[str, bool, int], ...]  # (name, custom, version): the runtime resolves all of them
-    bytes: int  # size of the file
+    operator_codes: tuple[OperatorCode, ...]
+    bytes: int

@@ -1,8 +1,8 @@
 """Multiply-accumulate operations (MACs) of an operator, from the shapes in the file.
 
 Counted are the operators that multiply activations with a kernel or with each other; elementwise arithmetic, pooling
-and activations count as none, as usual in the field (for example in Howard et al. 2017, arXiv:1704.04861). Zeros in the
-kernels are counted: whether they are skipped is up to the runtime.
+and activation functions count as none, as usual in the field (for example in Howard et al. 2017, arXiv:1704.04861).
+Multiplications by zero weights are counted, because most runtimes do not skip them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from collections.abc import Callable
 
 from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
 
-Rule = Callable[[Subgraph, Operator], int]
+MacRule = Callable[[Subgraph, Operator], int]
 
 
 def macs(model: TFLiteModel) -> int:
-    """MACs of one inference of the main subgraph. Bodies of control flow are not in it: how often they run is open."""
+    """MACs of one inference of the main subgraph, without the bodies of loops and branches.
+
+    How often those run is not in the file.
+    """
     graph = model.subgraphs[0]
     return sum(operator_macs(graph, operator) for operator in graph.operators)
 
 
 def operator_macs(graph: Subgraph, operator: Operator) -> int:
-    """MACs of one operator; 0 for operators without a rule, and where shapes are missing."""
+    """MACs of one operator; 0 for an operator without a rule, or with a missing input."""
     rule = MAC_RULES.get(operator.name)
     return rule(graph, operator) if rule else 0
 
@@ -38,12 +41,12 @@ def _outputs(graph: Subgraph, operator: Operator) -> int:
 
 
 def _conv(graph: Subgraph, operator: Operator) -> int:
-    """Each output element: one filter [height, width, input channels of its group]."""
+    """Each output element takes one filter [height, width, input channels of its group]."""
     return _outputs(graph, operator) * math.prod(_shape(graph, operator, 1)[1:])
 
 
 def _depthwise(graph: Subgraph, operator: Operator) -> int:
-    """Each output element: one filter [height, width]; the kernel is [1, height, width, channels]."""
+    """Each output element takes one filter [height, width]; the kernel is [1, height, width, channels]."""
     return _outputs(graph, operator) * math.prod(_shape(graph, operator, 1)[1:3])
 
 
@@ -72,8 +75,8 @@ def _batch_matmul(graph: Subgraph, operator: Operator) -> int:
     return _outputs(graph, operator) * left[inner] if len(left) >= 2 else 0
 
 
-def _recurrent(*kernels: int) -> Rule:
-    """Kernels [units, inputs], applied once per step of every sequence."""
+def _recurrent(*kernels: int) -> MacRule:
+    """Kernels [units, inputs] at these input positions, applied once per step of every sequence."""
 
     def rule(graph: Subgraph, operator: Operator) -> int:
         steps = math.prod(_shape(graph, operator, 0)[:-1])
@@ -85,7 +88,7 @@ def _recurrent(*kernels: int) -> Rule:
 
 _LSTM_KERNELS = (1, 2, 3, 4, 5, 6, 7, 8, 16)  # input and recurrent kernels of the gates, projection
 
-MAC_RULES: dict[str, Rule] = {
+MAC_RULES: dict[str, MacRule] = {
     "BATCH_MATMUL": _batch_matmul,
     "CONV_2D": _conv,
     "CONV_3D": _conv_3d,

@@ -17,9 +17,9 @@ from edgeprune.tflite.graph import Operator, Subgraph, Tensor, TFLiteModel
 from edgeprune.tflite.scratch import dynamic_outputs, scratch
 
 ALIGNMENT_BYTES = 64  # kDefaultTensorAlignment
-_SMALL_BYTES = 4  # tensors of up to a scalar never share, as a broadcast may change later
+_SMALL_BYTES = 4  # a tensor of at most one scalar never shares memory, as it may be broadcast (arena_planner.cc)
 
-# Operator: the inputs whose memory its output may take over (TfLiteRegistration::inplace_operator in the kernels).
+# Operator → positions of the inputs whose memory its output may take over (TfLiteRegistration::inplace_operator).
 IN_PLACE = {
     "ADD": (0, 1),
     "SUB": (0, 1),
@@ -32,15 +32,15 @@ IN_PLACE = {
     "RESHAPE": (0,),
     "SQUEEZE": (0,),
 }
-# Of these, the ones that leave the bytes as they are: they share even with an input that others still read.
+# Of these, the ones that do not change any byte, so that they may share memory even with an input that is read later.
 _UNMODIFIED = {"BITCAST", "EXPAND_DIMS", "RESHAPE", "SQUEEZE"}
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """A block of the arena, alive from operator ``first`` through ``last``."""
+    """A block of the arena, in use from operator ``first`` through ``last``; ``tensor`` is -1 for scratch memory."""
 
-    tensor: int  # -1 for scratch memory of an operator
+    tensor: int
     nbytes: int
     offset: int
     first: int
@@ -51,9 +51,14 @@ class Allocation:
 class MemoryPlan:
     """What the interpreter allocates for one subgraph.
 
-    ``arena_bytes`` is the activation arena; ``persistent_bytes`` the second one, for variables and for weights that are
-    unpacked once (float16 or sparse). ``peak_bytes`` is the most that is alive at once, at operator ``peak_operator``:
-    the arena cannot be smaller. ``dynamic`` says that some tensors get their size, and heap memory, only at run time.
+    Attributes:
+        arena_bytes: size of the activation arena.
+        persistent_bytes: size of the second arena, for variables and for weights that are unpacked once (float16 or
+            sparse).
+        peak_bytes: the most that is in use at once, a lower bound of the arena.
+        peak_operator: index of the operator at which that is; None for an empty arena.
+        dynamic: whether some tensors get their size, and memory from the heap, only at run time.
+        allocations: the blocks of the activation arena, by offset.
     """
 
     arena_bytes: int
@@ -64,7 +69,7 @@ class MemoryPlan:
     allocations: tuple[Allocation, ...]
 
     def alive_bytes(self, operators: int) -> tuple[int, ...]:
-        """Bytes of the arena in use while each of so many operators runs."""
+        """Bytes of the arena in use while each operator runs; ``operators`` is the number of operators."""
         return tuple(_alive(list(self.allocations), operators))
 
 
@@ -102,7 +107,7 @@ def plan(graph: Subgraph) -> MemoryPlan:
 
 
 def _kind(graph: Subgraph, tensor: Tensor, dynamic: set[int]) -> str:
-    """Where a tensor lives: 'file', 'heap', 'persistent' or 'arena'."""
+    """Where the memory of a tensor is: 'file', 'heap', 'persistent' (second arena) or 'arena'."""
     if tensor.constant:
         return "file"
     if tensor.index in dynamic or (tensor.nbytes == 0 and 0 not in tensor.shape):
@@ -120,7 +125,7 @@ def _unpacked_once(graph: Subgraph, producer: Operator | None) -> bool:
 
 
 def _shared(graph: Subgraph, kinds: dict[int, str]) -> dict[int, int]:
-    """Tensor to the tensor whose memory it takes over (ArenaPlanner::IdentifyInPlaceTensors)."""
+    """Tensor → the tensor whose memory it takes over (ArenaPlanner::IdentifyInPlaceTensors)."""
     references = dict.fromkeys(range(len(graph.tensors)), 0)
     for index in _existing(graph.inputs, graph.outputs, *(operator.inputs for operator in graph.operators)):
         references[index] += 1
@@ -142,7 +147,8 @@ def _shared(graph: Subgraph, kinds: dict[int, str]) -> dict[int, int]:
             if changes and (source.nbytes <= _SMALL_BYTES or references[source.index] > 1):
                 continue
             root = owner.get(source.index, source.index)
-            # The kernel may write over the root only if nobody else reads it; the first candidate decides.
+            # An operator may write over the root only if no other operator reads it. As in ArenaPlanner, only the first
+            # input that could be shared is considered.
             if not changes or references[root] <= 1:
                 owner[output.index] = root
             break
@@ -150,7 +156,7 @@ def _shared(graph: Subgraph, kinds: dict[int, str]) -> dict[int, int]:
 
 
 def _lifetimes(graph: Subgraph, owner: dict[int, int]) -> dict[int, tuple[int, int | None]]:
-    """First and last operator of each tensor that owns its memory; last None: never freed."""
+    """First and last operator of each tensor that has memory of its own; the last is None if it is never freed."""
     first: dict[int, int] = dict.fromkeys(_existing(graph.inputs), 0)
     for operator in graph.operators:
         for index in _existing(operator.outputs):
@@ -168,15 +174,19 @@ def _lifetimes(graph: Subgraph, owner: dict[int, int]) -> dict[int, tuple[int, i
 
 
 def _allocate(blocks: list[tuple[int, int, int, int, bool]]) -> list[Allocation]:
-    """Offsets, greedy by size; what lives from the first operator to the end of the run goes first, by index."""
+    """Assign offsets, greedy by size; blocks that are in use during the whole run come first, by index of the tensor.
+
+    Args:
+        blocks: bytes, first operator, last operator, tensor, whether it is never freed.
+    """
     whole_run = sorted((b for b in blocks if b[4] and b[1] == 0), key=lambda b: b[3])
-    # Blocks of one size and operator come in the order of a hash set, in practice the last added first: scratch memory
-    # before outputs.
+    # In TensorFlow Lite, blocks of equal size and operator come in the order of a hash set: in practice the last one
+    # added comes first, so scratch memory before outputs.
     latest_first = [block for block in reversed(blocks) if not (block[4] and block[1] == 0)]
     rest = sorted(latest_first, key=lambda block: (-block[0], block[1]))
     placed: list[Allocation] = []
-    # What is alive at an operator, and what begins to be: the blocks that overlap another in time are those alive at
-    # its first operator and those that begin later, so that nothing has to look at all blocks.
+    # Blocks in use at each operator, and blocks whose use begins there. The blocks that overlap another in time are
+    # those in use at its first operator and those that begin later, so not all blocks have to be compared.
     alive: defaultdict[int, list[Allocation]] = defaultdict(list)
     beginning: defaultdict[int, list[Allocation]] = defaultdict(list)
     for nbytes, first, last, tensor, _ in whole_run + rest:
@@ -192,7 +202,12 @@ def _allocate(blocks: list[tuple[int, int, int, int, bool]]) -> list[Allocation]
 
 
 def _offset(together: Iterable[Allocation], nbytes: int) -> int:
-    """The smallest gap that holds the block among those alive with it, else the end (SimpleMemoryArena::Allocate)."""
+    """The start of the smallest gap that holds a block, else the end of all others (SimpleMemoryArena::Allocate).
+
+    Args:
+        together: the blocks in use at the same time.
+        nbytes: size of the new block.
+    """
     best: int | None = None
     best_fit: int | None = None
     end = 0
@@ -219,7 +234,7 @@ def _peak(allocations: list[Allocation], operators: int) -> tuple[int, int | Non
 
 
 def _existing(*index_lists: Iterable[int]) -> list[int]:
-    """All indices in the lists, without the -1 of inputs left out."""
+    """All indices in the lists, without the -1 of optional inputs that are left out."""
     return [index for indices in index_lists for index in indices if index >= 0]
 
 

@@ -1,9 +1,9 @@
-"""TFLite metadata: what an app needs to feed a file and to read its outputs, inside the file.
+"""TFLite metadata: a description inside the file of its inputs and outputs, for apps that use it.
 
 The format is ``metadata_schema.fbs`` of TensorFlow Lite Support (identifier M001): a flatbuffer in the buffer named
 ``TFLITE_METADATA`` of the model, and the associated files as an uncompressed zip archive behind the model. Android
-Studio, the Task Library and ``MetadataExtractor`` read it. Its Python package pins protobuf
-below 4, so the tables are written here.
+Studio, the Task Library and ``MetadataExtractor`` read it. The tables are written here, because the Python package of
+TensorFlow Lite Support pins protobuf below 4.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import flatbuffers
 from edgeprune.tflite.splice import with_buffer
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
+
     from edgeprune.tflite.graph import TFLiteModel
 
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
-MIN_PARSER_VERSION = "1.0.0"  # nothing newer than its first version is used
+MIN_PARSER_VERSION = "1.0.0"  # only tables of the schema's first version are written
 LABELS_FILE = "labels.txt"
 
 # Values of the schema's enums and unions.
@@ -38,10 +41,10 @@ class TensorInfo:
     """One input or output.
 
     Attributes:
-        name: as the Keras model names it.
+        name: in the Keras model.
         description: for people.
-        mean, std: of inputs: the model takes ``(x - mean) / std``; one value, or one per channel. None: as it comes.
-        low, high: of the values after that, or of an output; None: not known.
+        mean, std: of an input that takes ``(x - mean) / std``; one value, or one per channel. None without such a step.
+        low, high: smallest and largest value, of an input after that step; None when not known.
         image: (color, height, width) of an image, else None.
         labels: names of the classes along the last axis of an output.
     """
@@ -58,7 +61,7 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What the metadata says; tensors in the order of the file."""
+    """The content of the metadata; ``inputs`` and ``outputs`` are in the order of the file."""
 
     name: str
     description: str
@@ -68,16 +71,16 @@ class ModelInfo:
 
 
 def with_metadata(content: bytes, info: ModelInfo) -> bytes:
-    """A .tflite with metadata and associated files. The model's own tables and weights stay as they are.
+    """A .tflite with metadata and associated files added. The model's own tables and weights do not change.
 
     The same arguments give the same bytes.
 
     Args:
         content: a .tflite without metadata.
-        info: what to say.
+        info: content of the metadata.
 
     Returns:
-        The new content, to be written as it is: readers find the archive from its end.
+        The content of the new file. Nothing may be appended, because readers look for the archive at its end.
     """
     described = with_buffer(content, BUFFER_NAME, _model(info))
     labels = next((tensor.labels for tensor in info.outputs if tensor.labels), None)
@@ -92,7 +95,7 @@ def with_metadata(content: bytes, info: ModelInfo) -> bytes:
 
 
 class _Writer:
-    """Flatbuffer tables from Python values: a Table field is an offset, numbers have their type in the slot."""
+    """Writes flatbuffer tables and vectors; every method returns an offset for a field of another table."""
 
     def __init__(self) -> None:
         self.builder = flatbuffers.Builder(1024)
@@ -117,7 +120,12 @@ class _Writer:
         return self.builder.EndVector()
 
     def table(self, fields: Mapping[int, int | None], scalars: Mapping[int, tuple[str, int]] | None = None) -> int:
-        """A table from slot numbers to offsets, and to (type, number) for scalars; None leaves a field out."""
+        """A table.
+
+        Args:
+            fields: slot → offset of a string, vector or table; None leaves the field out.
+            scalars: slot → (type, number), with the type as ``flatbuffers.Builder`` names it: 'Uint8'.
+        """
         present = {slot: offset for slot, offset in fields.items() if offset is not None}
         self.builder.StartObject(max((*present, *(scalars or {})), default=-1) + 1)
         for slot, offset in present.items():
@@ -175,7 +183,7 @@ def _content(writer: _Writer, info: TensorInfo) -> int:
 
 
 def describe(
-    model: Any,
+    model: tf_keras.Model,
     file: TFLiteModel,
     preprocessing: Mapping[str, Any],
     *,
@@ -187,7 +195,7 @@ def describe(
 
     Args:
         model: functional tf_keras model.
-        file: what it was converted to; the converter may have put inputs and outputs in another order.
+        file: the .tflite made of it, for the order of inputs and outputs, which the converter may change.
         preprocessing: ``scale``, ``mean``, ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` for images.
         description, version: of the file.
         classes: names of the classes of the first output, if it has classes.
@@ -212,11 +220,11 @@ def describe(
 def _as_in_file(
     infos: tuple[TensorInfo, ...], named: Mapping[str, int], order: Sequence[int]
 ) -> tuple[TensorInfo, ...]:
-    """Sorted by where the tensor of each name stands; readers of metadata know no names of signatures."""
+    """In the file's order, which is how readers of metadata match them: they do not use the names in signatures."""
     return tuple(sorted(infos, key=lambda info: order.index(named[info.name])))
 
 
-def _input(name: str, tensor: Any, preprocessing: Mapping[str, Any]) -> TensorInfo:
+def _input(name: str, tensor: tf.Tensor, preprocessing: Mapping[str, Any]) -> TensorInfo:
     shape = tuple(tensor.shape[1:])
     colors = {1: "grayscale", 3: "rgb"}
     is_image = len(shape) == 3 and None not in shape and shape[-1] in colors

@@ -1,4 +1,4 @@
-"""What each operator of a graph reads, writes and stores."""
+"""One row of facts per operator of a graph: shapes, number formats, MACs, and bytes read, written and stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QuantizationKind = Literal["none", "float16", "per-tensor", "per-channel"]
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """A tensor that an operator reads or writes."""
+    """The facts of a tensor that an operator reads or writes."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -24,15 +24,17 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class OperatorRow:
-    """One operator of the main subgraph. Shapes as [batch, ...]; a missing optional input or output is None.
+    """One operator of the main subgraph. Shapes are [batch, ...]; an optional input that is left out is None.
 
     Attributes:
-        dtype: of the output.
-        read_bytes, written_bytes: of its inputs, weights included and dense, and of its outputs.
-        weight_bytes: of its constants as stored, also where another operator unpacks them; indices included.
-        weight_sparsity: fraction of zeros among its kernels; None where it has none.
+        input_shape, output_shape, dtype: of the first input and the first output.
+        read_bytes: size of all inputs at run time, weights included.
+        written_bytes: size of all outputs.
+        weight_bytes: size of the operator's constants in the file, also of those that DEQUANTIZE or DENSIFY unpacks
+            for it; with the indices of sparse ones.
+        weight_sparsity: fraction of zeros among its kernels; None when it has none.
         quantization: of its kernels, else of its output.
-        estimated_ms: on the target; None without one, or where nothing is known about it.
+        estimated_ms: estimated latency on the target; None without a target, or without an estimate for it.
     """
 
     index: int
@@ -54,7 +56,12 @@ class OperatorRow:
 
 
 def operator_rows(graph: Subgraph, estimated_ms: Sequence[float] | None) -> tuple[OperatorRow, ...]:
-    """A row for each operator, in their order."""
+    """A row for each operator, in the order in which they run.
+
+    Args:
+        graph: the main subgraph.
+        estimated_ms: milliseconds of each operator; None when there is no estimate.
+    """
     return tuple(_row(graph, op, estimated_ms[op.index] if estimated_ms else None) for op in graph.operators)
 
 
@@ -82,8 +89,8 @@ def _row(graph: Subgraph, operator: Operator, estimated_ms: float | None) -> Ope
 
 
 def weight_bytes(graph: Subgraph, operator: Operator) -> int:
-    """Bytes in the file of the constants that an operator computes with, each once."""
-    if operator.name in UNPACKING:  # they belong to what reads them unpacked
+    """Bytes in the file of the constants that an operator uses, each counted once."""
+    if operator.name in UNPACKING:  # its constant is counted at the operator that reads the unpacked tensor
         return 0
     sources = [stored_source(graph, graph.input(operator, position)) for position in range(len(operator.inputs))]
     stored = {tensor.index: tensor for tensor in sources if tensor is not None}
@@ -92,8 +99,8 @@ def weight_bytes(graph: Subgraph, operator: Operator) -> int:
 
 def _kernels(graph: Subgraph, operator: Operator) -> list[Tensor]:
     positions = KERNEL_INPUTS.get(operator.name, ())
-    found = [stored_source(graph, graph.input(operator, position)) for position in positions]
-    return [tensor for tensor in found if tensor is not None and tensor.is_numeric]
+    sources = [stored_source(graph, graph.input(operator, position)) for position in positions]
+    return [tensor for tensor in sources if tensor is not None and tensor.is_numeric]
 
 
 def _sparsity(kernels: Sequence[Tensor]) -> float | None:

@@ -1,4 +1,4 @@
-"""A .tflite cut after each of its operators, by changing two vectors of the flatbuffer in place.
+"""Cut a .tflite after each of its operators, by changing two vectors of the flatbuffer in place.
 
 Weights, buffers and metadata stay where they are. The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``;
 how vectors and offsets are stored is in the FlatBuffers documentation, "FlatBuffer Internals".
@@ -14,15 +14,15 @@ import tflite
 from edgeprune.tflite.flatbuffer import parse
 from edgeprune.tflite.graph import Subgraph
 
-# Places of the fields ``outputs`` and ``operators`` in a SubGraph's table of fields.
+# Offsets of the fields ``outputs`` and ``operators`` in the vtable of SubGraph.
 _OUTPUTS, _OPERATORS = 8, 10
 
 
 def prefixes(content: bytes) -> Iterator[bytes]:
-    """The first graph up to its first operator, up to its second, and so on to the whole.
+    """The main subgraph up to its first operator, up to its second, and so on, and last the whole file.
 
-    A prefix puts out every tensor that a later operator reads or that the graph puts out, so that nothing that it
-    computes is left out by the runtime.
+    The outputs of a prefix are all tensors that a later operator reads or that the graph returns, so that the runtime
+    has no reason to skip an operator.
 
     Raises:
         ModelError: not a .tflite file, or damaged.
@@ -43,9 +43,9 @@ def _frontier(graph: Subgraph, length: int) -> list[int]:
 def _cut(content: bytes, length: int, outputs: list[int]) -> bytes:
     table = tflite.Model.GetRootAs(content, 0).Subgraphs(0)._tab
     changed = bytearray(content)
-    # A vector begins with its length: fewer operators are a smaller number there.
+    # A vector begins with its length, so a smaller number there drops the last operators.
     struct.pack_into("<I", changed, table.Vector(table.Offset(_OPERATORS)) - 4, length)
-    # The new outputs may need more room than the old ones: they go to the end, where offsets, never negative, can lead.
+    # The new outputs may need more room than the old ones. They go to the end, as offsets point forward only.
     changed.extend(bytes(-len(changed) % 4))
     field = table.Pos + table.Offset(_OUTPUTS)
     struct.pack_into("<I", changed, field, len(changed) - field)

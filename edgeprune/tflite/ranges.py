@@ -1,4 +1,4 @@
-"""The activation ranges in a calibrated .tflite: reading and setting them, in place."""
+"""Read and replace the activation ranges in a calibrated .tflite, without rewriting the file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Range = tuple[float, float]
 
 
 def read_ranges(content: bytes) -> dict[str, Range]:
-    """Smallest and largest value of every calibrated activation, by the name of its tensor."""
+    """Tensor name → smallest and largest value, for every calibrated activation of the main subgraph."""
     return {name: (_float(content, low), _float(content, high)) for name, low, high in _places(content)}
 
 
 def with_ranges(content: bytes, ranges: Mapping[str, Range]) -> bytes:
-    """The same file with other ranges for the tensors in ``ranges``."""
+    """A copy of the file with the ranges of the tensors in ``ranges`` replaced."""
     changed = bytearray(content)
     for name, low, high in _places(content):
         if name in ranges:
@@ -26,7 +26,7 @@ def with_ranges(content: bytes, ranges: Mapping[str, Range]) -> bytes:
 
 
 def _places(content: bytes) -> Iterator[tuple[str, int, int]]:
-    """Name of each tensor with a range, and where in the file its ends stand."""
+    """For each tensor with a range: its name, and the offsets in the file of the lower and the upper end."""
     graph = tflite.Model.GetRootAs(content, 0).Subgraphs(0)
     for index in range(graph.TensorsLength()):
         tensor = graph.Tensors(index)

@@ -1,8 +1,8 @@
-"""Memory that TensorFlow Lite's kernels ask for beside their inputs and outputs, per operator.
+"""Scratch memory: what TensorFlow Lite's kernels allocate beside their inputs and outputs, per operator.
 
 One rule per operator, read from its ``Prepare`` function in ``tensorflow/lite/kernels`` (now ``tflite/kernels`` of
-LiteRT). The rules follow the generic optimized kernels on one thread, which is what ARM boards run; buffers that the
-kernels take from the heap (``kTfLiteDynamic``) are not part of the arena and not listed.
+LiteRT). The rules follow the generic optimized kernels on one thread, which is what ARM boards run. Buffers on the
+heap (``kTfLiteDynamic``) are not part of the arena and are not listed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HYBRID_WEIGHTS = ("int8", "uint8", "int4")
 
 @dataclass(frozen=True)
 class Scratch:
-    """Sizes in bytes: ``arena`` buffers live during the operator, ``persistent`` ones for the whole run."""
+    """Sizes in bytes of the buffers of an operator: those that live while it runs, and those that stay."""
 
     arena: tuple[int, ...] = ()
     persistent: tuple[int, ...] = ()
@@ -32,7 +32,7 @@ def scratch(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 def dynamic_outputs(graph: Subgraph, operator: Operator) -> tuple[int, ...]:
-    """Outputs whose size is known only when the operator runs: they live on the heap."""
+    """Indices of the outputs whose size is known only when the operator runs; they are allocated on the heap."""
     position = SHAPE_INPUTS.get(operator.name)
     if position is None:
         return operator.outputs if operator.name in DATA_DEPENDENT else ()
@@ -42,7 +42,7 @@ def dynamic_outputs(graph: Subgraph, operator: Operator) -> tuple[int, ...]:
 
 # Operators whose output size depends on the values of their inputs.
 DATA_DEPENDENT = {"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "RANGE", "SPARSE_TO_DENSE", "UNIQUE", "WHERE"}
-# Operators whose output size is given by one input (position): dynamic unless that input is a constant.
+# Operator → position of the input that gives the size of its output: dynamic unless that input is a constant.
 SHAPE_INPUTS = {
     "ARG_MAX": 1,
     "ARG_MIN": 1,
@@ -72,7 +72,10 @@ SHAPE_INPUTS = {
 
 
 def _batch_matmul(graph: Subgraph, operator: Operator) -> Scratch:
-    """batch_matmul.cc: both sides transposed, the right one kept when it is constant; hybrid: quantized on the fly."""
+    """batch_matmul.cc: both operands transposed, and the right one kept if constant.
+
+    With int8 weights and float input, the input is quantized at run time.
+    """
     left, right, output = graph.input(operator, 0), graph.input(operator, 1), graph.output(operator)
     if left is None or right is None or output is None or not left.shape or not output.shape:
         return Scratch()
@@ -85,7 +88,7 @@ def _batch_matmul(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 def _conv_2d(graph: Subgraph, operator: Operator) -> Scratch:
-    """conv.cc: one row of unrolled input per output pixel (im2col), unless the kernel is a plain 1x1."""
+    """conv.cc: one row of unrolled input per output pixel (im2col), unless the kernel is 1x1 with stride 1."""
     data, weights, output = graph.input(operator, 0), graph.input(operator, 1), graph.output(operator)
     if data is None or weights is None or output is None or not len(data.shape) == len(weights.shape) == 4:
         return Scratch()
@@ -109,7 +112,7 @@ def _conv_2d(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 def _depthwise_conv_2d(graph: Subgraph, operator: Operator) -> Scratch:
-    """depthwise_conv.cc: float input, quantized weights: the input is quantized on the fly."""
+    """depthwise_conv.cc: with int8 weights and float input, the input is quantized at run time."""
     data, weights = graph.input(operator, 0), graph.input(operator, 1)
     if data is None or weights is None or data.dtype != "float32" or weights.dtype != "int8":
         return Scratch()
@@ -118,7 +121,7 @@ def _depthwise_conv_2d(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 def _fully_connected(graph: Subgraph, operator: Operator) -> Scratch:
-    """fully_connected.cc: float input, quantized weights: the input is quantized on the fly."""
+    """fully_connected.cc: with quantized weights and float input, the input is quantized at run time."""
     data, weights = graph.input(operator, 0), graph.input(operator, 1)
     if data is None or weights is None or data.dtype != "float32" or weights.dtype not in _HYBRID_WEIGHTS:
         return Scratch()
@@ -130,7 +133,7 @@ def _fully_connected(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 def _reduce(graph: Subgraph, operator: Operator) -> Scratch:
-    """reduce.cc: the index of the element at hand, the axes, and for MEAN and SUM the accumulators."""
+    """reduce.cc: the index of the current element, the axes, and for MEAN, SUM and REDUCE_PROD the accumulators."""
     data, axes, output = graph.input(operator, 0), graph.input(operator, 1), graph.output(operator)
     if data is None or axes is None or output is None:
         return Scratch()
@@ -142,7 +145,7 @@ def _reduce(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 def _transpose_conv(graph: Subgraph, operator: Operator) -> Scratch:
-    """transpose_conv.cc: its large buffers are on the heap; the arena holds those of the hybrid kernel."""
+    """transpose_conv.cc: the large buffers are on the heap; the arena holds those for int8 weights and float input."""
     weights, data = graph.input(operator, 1), graph.input(operator, 2)
     if data is None or weights is None or data.dtype != "float32" or weights.dtype != "int8":
         return Scratch()
@@ -151,7 +154,7 @@ def _transpose_conv(graph: Subgraph, operator: Operator) -> Scratch:
 
 
 def _lstm(graph: Subgraph, operator: Operator) -> Scratch:
-    """unidirectional_sequence_lstm.cc: the gates of one step; float and full-integer kernels, layers not hybrid."""
+    """unidirectional_sequence_lstm.cc: the gates of one step, in float or full-integer layers."""
     data, input_kernel, cell_kernel = (graph.input(operator, position) for position in (0, 1, 3))
     if data is None or cell_kernel is None or len(data.shape) != 3 or not cell_kernel.shape:
         return Scratch()
@@ -159,7 +162,7 @@ def _lstm(graph: Subgraph, operator: Operator) -> Scratch:
     cells = batch * cell_kernel.shape[0]
     if data.dtype == "int8":
         return Scratch((2 * cells,) * 4 + (cells, 4 * cells))
-    gates = 3 if input_kernel is None else 4  # without an input gate of its own: coupled to the forget gate
+    gates = 3 if input_kernel is None else 4  # without weights, the input gate is coupled to the forget gate
     buffer = 4 * (cells * (gates + 1) + 16 * batch)
     return Scratch((buffer,)) if cell_kernel.dtype == "float32" else Scratch()
 

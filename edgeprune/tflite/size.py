@@ -1,4 +1,7 @@
-"""What a .tflite weighs: bytes, compressed bytes, parameters, zeros among its kernels."""
+"""The size of a .tflite: bytes, compressed bytes, parameters, and zeros among its kernels.
+
+A kernel is here what it is in Keras: the weight tensor of an operator.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from edgeprune.tflite.graph import Subgraph, Tensor, TFLiteModel
 
-# Operator: the input positions of its kernels. Biases, batch-norm factors, slopes and tables of shapes are not kernels.
+# Operator → the input positions of its kernels. Biases, batch-norm factors, slopes and shapes are not kernels.
 KERNEL_INPUTS: dict[str, tuple[int, ...]] = {
     "BATCH_MATMUL": (0, 1),
     "CONV_2D": (1,),
@@ -27,23 +30,25 @@ KERNEL_INPUTS: dict[str, tuple[int, ...]] = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (1, 2, 3, 4, 5, 6, 7, 8),
     "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
 }
-# These stand between a stored kernel and its operator when the kernel is stored as float16 or sparse.
+# Operators between a stored kernel and the operator that uses it, when the kernel is stored as float16 or sparse.
 UNPACKING = ("DEQUANTIZE", "DENSIFY")
 QUICK_GZIP = 4
 _LEARNED_TYPES = ("float64", "float32", "float16", "bfloat16", "int4", "int2", "uint4")
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """The stored weights of one operator.
+class StoredKernel:
+    """The weight tensor of one operator, as stored in the file.
 
     Attributes:
-        size: number of weights, counted dense.
-        zeros: those whose real value is zero.
-        distinct: different stored numbers; with a scale per channel these are integers, and a real value may have a
+        operator: the name of the operator, such as 'CONV_2D'.
+        size: number of weights, zeros included.
+        zeros: number of weights whose real value is zero.
+        stored_bytes: bytes in the file; for a sparse tensor with its indices.
+        distinct: number of different stored values. With one scale per channel, the same real value can be stored as a
             different integer in each channel.
-        channel_distinct: the largest number of different weights in one output channel; ``distinct`` if the kernel has
-            one scale or none.
+        channel_distinct: the largest number of different values in one output channel; equal to ``distinct`` when the
+            kernel has one scale or none.
     """
 
     operator: str
@@ -51,7 +56,7 @@ class Kernel:
     shape: tuple[int, ...]
     size: int
     zeros: int
-    stored_bytes: int  # in the file; with the indices, if it is stored sparse
+    stored_bytes: int
     stored_sparse: bool
     distinct: int
     channel_distinct: int
@@ -63,9 +68,10 @@ class Kernel:
 
 
 def gzip_bytes(content: bytes, level: int = 9) -> int:
-    """Size after gzip; the same for the same content, at any time and place.
+    """Size after gzip; the result depends on nothing but the content and the level.
 
-    Level 9 takes a second per megabyte of pruned weights; :data:`QUICK_GZIP` a thirtieth, for up to a tenth more bytes.
+    Level 9 takes a second per megabyte of pruned weights; :data:`QUICK_GZIP` takes a thirtieth of that, for at most a
+    tenth more bytes.
     """
     return len(gzip.compress(content, compresslevel=level, mtime=0))
 
@@ -77,22 +83,22 @@ def zstd_bytes(content: bytes) -> int:
     return len(zstandard.ZstdCompressor(level=19).compress(content))
 
 
-def kernels(model: TFLiteModel) -> list[Kernel]:
+def kernels(model: TFLiteModel) -> list[StoredKernel]:
     """The kernels of all subgraphs, each stored tensor once, in the order in which operators use them."""
-    found: dict[tuple[int, int], Kernel] = {}
+    by_tensor: dict[tuple[int, int], StoredKernel] = {}
     for number, graph in enumerate(model.subgraphs):
         for operator in graph.operators:
             for position in KERNEL_INPUTS.get(operator.name, ()):
                 tensor = stored_source(graph, graph.input(operator, position))
                 if tensor is not None and len(tensor.shape) > 1 and _is_parameter(tensor):
-                    found.setdefault((number, tensor.index), _kernel(operator.name, tensor))
-    return list(found.values())
+                    by_tensor.setdefault((number, tensor.index), _kernel(operator.name, tensor))
+    return list(by_tensor.values())
 
 
-def _kernel(operator: str, tensor: Tensor) -> Kernel:
+def _kernel(operator: str, tensor: Tensor) -> StoredKernel:
     indices = tensor.sparsity.nbytes if tensor.sparsity else 0
     stored = len(tensor.stored) + indices
-    return Kernel(
+    return StoredKernel(
         operator,
         tensor.name,
         tensor.shape,
@@ -105,7 +111,7 @@ def _kernel(operator: str, tensor: Tensor) -> Kernel:
 
 
 def stored_source(graph: Subgraph, tensor: Tensor | None) -> Tensor | None:
-    """The constant behind a tensor, through what only unpacks it; None when it is computed from the input."""
+    """The constant that a tensor is, or is unpacked from; None when the tensor depends on the model's input."""
     seen: set[int] = set()
     while tensor is not None and not tensor.constant:
         producer = graph.producers.get(tensor.index)
@@ -117,25 +123,25 @@ def stored_source(graph: Subgraph, tensor: Tensor | None) -> Tensor | None:
 
 
 def params(model: TFLiteModel) -> int:
-    """Numbers that the model learned: elements of all float and quantized constants, biases included."""
+    """Number of parameters: elements of all float and quantized constants, biases included."""
     return sum(tensor.size for tensor in _parameters(model))
 
 
 def nonzero_params(model: TFLiteModel) -> int:
-    """Of :func:`params`, those whose real value is not zero."""
+    """Number of parameters whose real value is not zero."""
     return sum(tensor.size - zeros(tensor) for tensor in _parameters(model))
 
 
-def weight_sparsity(table: Sequence[Kernel]) -> float | None:
-    """Fraction of zeros among all :func:`kernels`, biases excluded, in [0, 1]; None where there are none."""
+def weight_sparsity(table: Sequence[StoredKernel]) -> float | None:
+    """Fraction of zeros among all weights of :func:`kernels`, in [0, 1]; None when there are no kernels."""
     size = sum(kernel.size for kernel in table)
     return sum(kernel.zeros for kernel in table) / size if size else None
 
 
 def zeros(tensor: Tensor) -> int:
-    """Elements of a constant whose real value is zero: those at the zero point, if it is quantized.
+    """Number of elements of a constant whose real value is zero; for a quantized one, those at the zero point.
 
-    Of a sparse tensor only the stored values are looked at; what its encoding leaves out is zero.
+    Elements that the encoding of a sparse tensor leaves out are zero.
     """
     values = tensor.values()
     quantization = tensor.quantization
@@ -150,7 +156,10 @@ def zeros(tensor: Tensor) -> int:
 
 
 def distinct(tensor: Tensor) -> tuple[int, int]:
-    """Different stored numbers of a constant, in all and at most in one channel of its scales."""
+    """Number of different stored values of a constant: in all, and the largest in one channel.
+
+    Channels are indices along the axis of the scales; with one scale or none, both numbers are the same.
+    """
     quantization = tensor.quantization
     axis = quantization.axis if quantization is not None and len(quantization.scale) > 1 else None
     if tensor.sparsity is not None:
@@ -163,7 +172,7 @@ def distinct(tensor: Tensor) -> tuple[int, int]:
 
 
 def _distinct_stored(tensor: Tensor, axis: int | None) -> tuple[int, int]:
-    """The same of a sparse tensor, from what is stored: made dense, a small file could fill the memory."""
+    """:func:`distinct` of a sparse tensor, without making it dense: a small file could fill the memory then."""
     assert tensor.sparsity is not None
     values, size = tensor.values(), tensor.size
     channel, nodes = tensor.sparsity.channels(tensor.shape, len(values), axis or 0)
@@ -177,9 +186,9 @@ def _distinct_stored(tensor: Tensor, axis: int | None) -> tuple[int, int]:
 
 
 def _with_zero(stored: np.ndarray, size: int) -> int:
-    """Different numbers among ``size``, of which those not stored are zero."""
-    found = np.unique(stored)
-    return len(found) + (len(stored) < size and 0 not in found)
+    """Number of different values among ``size`` elements, of which those not stored are zero."""
+    values = np.unique(stored)
+    return len(values) + (len(stored) < size and 0 not in values)
 
 
 def _parameters(model: TFLiteModel) -> list[Tensor]:
@@ -189,5 +198,5 @@ def _parameters(model: TFLiteModel) -> list[Tensor]:
 
 
 def _is_parameter(tensor: Tensor) -> bool:
-    # Shapes, axes and paddings are integers without a scale.
+    # Constants that are not learned (shapes, axes, paddings) are integers without a scale.
     return tensor.is_numeric and (tensor.dtype in _LEARNED_TYPES or tensor.quantization is not None)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Of a dense tensor: so many, but no more than so many for each number that the file stores for it. Real tensors are far
-# below, and a small hostile file cannot ask for much memory.
+# Limits on the elements of the dense tensor, far above those of real ones, so that a small hostile file cannot ask for
+# much memory: in all, per element that the file stores, and what is allowed however few are stored.
 _MAX_ELEMENTS = 2**28
 _MAX_PER_STORED = 2**10
 _ALWAYS_ALLOWED = 2**20
@@ -40,25 +40,25 @@ class Sparsity:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that say where the stored elements belong."""
+        """Bytes of the segments and indices in the file."""
         return sum(dimension.nbytes for dimension in self.dimensions)
 
     def check(self, shape: tuple[int, ...], stored: int) -> None:
-        """Walk the encoding once.
+        """Verify that the encoding is consistent.
 
         Args:
             shape: of the dense tensor.
             stored: number of elements that are stored.
 
         Raises:
-            ValueError, IndexError: it contradicts itself, the number of stored elements or the shape.
+            ValueError, IndexError: the encoding contradicts itself, the number of stored elements or the shape.
         """
         positions, _ = self._walk(shape, stored)
         if any(((axis < 0) | (axis >= size)).any() for axis, size in zip(positions, shape, strict=True)):
             raise ValueError("a sparse tensor has an index beyond its shape")
 
     def densify(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The dense array of ``shape``, zeros where nothing is stored; the encoding must have passed :meth:`check`.
+        """The dense array of ``shape``, with zeros where nothing is stored. :meth:`check` must have passed.
 
         Args:
             values: the stored elements, flat.
@@ -70,12 +70,16 @@ class Sparsity:
         return dense
 
     def channels(self, shape: tuple[int, ...], stored: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Per stored element that is in the tensor: its index along one axis, and its place in the store."""
+        """For each stored element of the tensor: its index along ``axis``, and its position in the store.
+
+        Returns:
+            Two int64 arrays of equal length.
+        """
         positions, nodes = self._walk(shape, stored)
         return positions[axis], nodes
 
     def _walk(self, shape: tuple[int, ...], stored: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Per stored element that is in the tensor: its index along each dimension, and its place in the store."""
+        """For each stored element of the tensor: its index along each dimension, and its position in the store."""
         rank = len(shape)
         if sorted(self.traversal_order) != list(range(rank + len(self.block_map))):
             raise ValueError("the levels of a sparse tensor do not match its shape")
@@ -99,7 +103,7 @@ class Sparsity:
 
 
 def _expand(level: Dimension, nodes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Walk one level down: for each child its parent's row, its index along the dimension, and its node number."""
+    """One level of the tree: for each child its parent's row, its index along the dimension, and its node number."""
     if level.segments is None or level.indices is None:
         counts = np.full(len(nodes), level.dense_size, np.int64)
         starts = nodes * level.dense_size

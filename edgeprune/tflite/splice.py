@@ -1,8 +1,9 @@
-"""Add a named buffer to a .tflite without touching what is in it.
+"""Add a named buffer to a .tflite without changing the bytes of the file.
 
-Flatbuffers point forward only. So a new root table is put in front, with new lists of buffers and metadata entries,
-and everything else is the old file behind it, moved by a multiple of 16 bytes so that weights stay aligned. Unpacking
-and packing the whole model, the usual way, takes time and memory in proportion to the weights, and loses alignment.
+Offsets in a flatbuffer point forward only. So a new root table is put in front of the file, with new lists of buffers
+and metadata entries, and its other fields point into the old file. The old file moves by a multiple of 16 bytes, so
+that weights stay aligned. The usual way, to unpack and pack the whole model, takes time and memory in proportion to the
+weights and loses alignment.
 """
 
 from __future__ import annotations
@@ -13,34 +14,40 @@ import struct
 import tflite
 
 ALIGNMENT = 16  # of buffers: force_align in schema.fbs
-_FIELDS = (
-    8  # of the table Model: version, operator_codes, subgraphs, description, buffers, metadata_buffer, metadata, …
-)
-_BUFFERS, _METADATA = 4, 6
+# Fields of the table Model: version, operator_codes, subgraphs, description, buffers, metadata_buffer, metadata,
+# signature_defs.
+_FIELDS, _BUFFERS, _METADATA = 8, 4, 6
 
 
 @dataclasses.dataclass
 class _Front:
-    """Bytes in front of the old file, in order; offsets to old tables are filled in once their number is known."""
+    """The bytes in front of the old file.
+
+    Attributes:
+        data: the bytes so far.
+        old: (position of an offset in ``data``, position in the old file that it leads to), filled in at the end, when
+            the length of ``data`` is known.
+    """
 
     data: bytearray = dataclasses.field(default_factory=bytearray)
-    old: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # (place of the offset, place in the old file)
+    old: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     def align(self, multiple: int, shift: int = 0) -> None:
+        """Pad until ``shift`` bytes more would end at a multiple."""
         self.data += bytes(-(len(self.data) + shift) % multiple)
 
     def put(self, layout: str, *values: int) -> int:
-        """Append numbers; returns where they stand."""
+        """Append numbers; returns their position."""
         place = len(self.data)
         self.data += struct.pack("<" + layout, *values)
         return place
 
     def point(self, place: int, target: int) -> None:
-        """Fill an offset with the way to a later place."""
+        """Set the offset at ``place`` so that it leads to a later position."""
         struct.pack_into("<I", self.data, place, target - place)
 
     def table(self, fields: int) -> list[int]:
-        """A table of 4-byte fields, all present; returns the place of each."""
+        """Append a table of 4-byte fields, all present; returns the position of each."""
         self.align(4)
         vtable = self.put(f"{2 + fields}H", 4 + 2 * fields, 4 + 4 * fields, *(4 + 4 * i for i in range(fields)))
         self.align(4)
@@ -50,12 +57,12 @@ class _Front:
 
 
 def with_buffer(content: bytes, name: str, payload: bytes) -> bytes:
-    """The same model with one more buffer and a metadata entry that names it.
+    """The model with one more buffer, and a metadata entry that names it.
 
     Args:
         content: a .tflite whose buffers are inside the flatbuffer (files below 2 GB).
-        name: of the metadata entry; must not be there yet.
-        payload: what the buffer holds.
+        name: of the metadata entry; the model must not have one of this name.
+        payload: content of the new buffer.
     """
     model = tflite.Model.GetRootAs(content, 0)
     front = _Front(bytearray(8))
@@ -83,7 +90,11 @@ def with_buffer(content: bytes, name: str, payload: bytes) -> bytes:
 
 
 def _root(front: _Front, model: tflite.Model) -> list[int]:
-    """The table Model: its fields lead to the old file, but for the two lists that are to follow."""
+    """The new table Model. Its fields lead to the old file, except those of the two lists, which are written later.
+
+    Returns:
+        The position of each field.
+    """
     old = model._tab
     present = [old.Offset(4 + 2 * slot) or slot in (_BUFFERS, _METADATA) for slot in range(_FIELDS)]
     places = front.table(_FIELDS)
@@ -100,7 +111,7 @@ def _root(front: _Front, model: tflite.Model) -> list[int]:
 
 
 def _list(front: _Front, field: int, tables: list[int]) -> int:
-    """A list of tables of the old file and one more; returns the place of the last one's offset."""
+    """A list of tables of the old file and of one new table; returns the position of the new one's offset."""
     front.align(4)
     front.point(field, front.put("I", len(tables) + 1))
     for target in tables:
@@ -109,6 +120,7 @@ def _list(front: _Front, field: int, tables: list[int]) -> int:
 
 
 def _pointed_table(front: _Front, entry: int, fields: int) -> list[int]:
+    """A new table that the offset at ``entry`` leads to; returns the position of each field."""
     places = front.table(fields)
     front.point(entry, places[0] - 4)
     return places

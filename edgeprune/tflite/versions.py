@@ -1,6 +1,6 @@
-"""Which runtime an artifact needs: the release that first knew each operator version in it.
+"""Which release of a runtime a file needs: one that knows every operator version in it.
 
-A runtime that is too old stops on the device with "Didn't find op for builtin opcode 'X' version 'N'". The table
+A runtime that is too old stops with "Didn't find op for builtin opcode 'X' version 'N'". The table
 ``operator_versions.csv`` holds, per operator and version,
 
 - ``tensorflow``: the first TensorFlow release with it, as TensorFlow itself says
@@ -9,7 +9,7 @@ A runtime that is too old stops on the device with "Didn't find op for builtin o
   accepts exactly those up to 2.14.0.
 - ``litert``: the first ai-edge-litert release that accepts it. ai-edge-litert has numbers of its own, so the releases
   1.0.0, 1.0.1, 1.1.0, 1.1.2, 1.2.0, 1.3.0, 1.4.0, 2.0.3, 2.1.0, 2.1.6, 2.2.0 and 2.3.0 were asked, with a model of one
-  operator code per row. Releases between these are taken to know what the one before them knows.
+  operator code per row. Releases between these are assumed to know what the one before them knows.
 
 An empty cell says that no release is known.
 """
@@ -22,26 +22,27 @@ import importlib.resources
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from edgeprune.tflite.graph import Subgraph, TFLiteModel
 
 if TYPE_CHECKING:
-    from edgeprune.target import CompilerSettings
+    from edgeprune.target import Target
 
 Version = tuple[int, ...]
 
-# Package on the device: the column that counts in its release numbers.
+# Package on the device → the column of the table with its release numbers.
 PACKAGES = {
     "ai-edge-litert": "litert",
-    "litert": "litert",  # Maven; assumed to be numbered as the Python package
+    "litert": "litert",  # Maven; assumed to have the release numbers of the Python package
     "tensorflow": "tensorflow",
     "tensorflow-lite": "tensorflow",  # Maven
     "tflite-runtime": "tensorflow",
 }
-# Custom operators that the runtimes bring along (register.cc).
+# Custom operators that are part of the runtimes (register.cc).
 _BUNDLED_CUSTOM = {"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}
-# Custom operators that a compiler leaves in place of what it took: the compiler, and what on the device runs them.
+# Custom operator that a compiler puts in place of the operators it compiled → the compiler, and what runs the operator
+# on the device.
 COMPILED = {"edgetpu-custom-op": ("edgetpu", "libedgetpu"), "ethos-u": ("vela", "the Ethos-U driver")}
 
 
@@ -53,8 +54,8 @@ _SENTENCES: dict[ProblemKind, str] = {
     "custom": "{operator} is a custom operator: it runs only where the application registers it.",
     "compiled": "{operator} runs only through {library}.",
     "newer": (
-        "{operator} version {version} needs {package} {needed}, and {target} is taken to have {assumed}, which stops "
-        "with \"Didn't find op for builtin opcode '{operator}' version '{version}'\". {remedy}"
+        "{operator} version {version} needs {package} {needed} or later, and {target} is assumed to have {assumed}, which "
+        "stops with \"Didn't find op for builtin opcode '{operator}' version '{version}'\". {remedy}"
     ),
     "unknown": (
         "It is not known which {package} release first runs {operator} version {version}; try the file on the device "
@@ -83,26 +84,6 @@ class RuntimeProblem:
         return _SENTENCES[self.kind].format(operator=self.operator, **self.details)
 
 
-class Runtime(Protocol):
-    """The runtime that a target is assumed to have."""
-
-    @property
-    def package(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-
-
-class HasRuntime(Protocol):
-    """A target, as far as this module looks at it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def runtime(self) -> Runtime: ...
-    @property
-    def compiler(self) -> CompilerSettings | None: ...
-
-
 def parse_version(text: str) -> Version:
     """The release numbers of a version: '2.5.0.post1' is (2, 5, 0)."""
     match = re.match(r"\d+(\.\d+)*", text)
@@ -110,6 +91,7 @@ def parse_version(text: str) -> Version:
 
 
 def format_version(version: Version) -> str:
+    """Inverse of :func:`parse_version`: (2, 5, 0) is '2.5.0'."""
     return ".".join(map(str, version))
 
 
@@ -132,21 +114,21 @@ def min_runtime(model: TFLiteModel, package: str = "tflite-runtime") -> Version 
     return max(known) if known and len(known) == len(releases) else None
 
 
-def runtime_problems(model: TFLiteModel, target: HasRuntime) -> list[RuntimeProblem]:
+def runtime_problems(model: TFLiteModel, target: Target) -> list[RuntimeProblem]:
     """What in the model the target's runtime may not run: custom operators first."""
     return [*_custom_operators(model, target), *_new_versions(model, target)]
 
 
 def compiled_operators(graph: Subgraph) -> tuple[str, ...]:
-    """Names of the operators in a graph that hold what a compiler for an accelerator took."""
+    """Names of the operators in a graph that a compiler for an accelerator put there."""
     return tuple(dict.fromkeys(op.name for op in graph.operators if op.custom and op.name in COMPILED))
 
 
-def _new_versions(model: TFLiteModel, target: HasRuntime) -> Iterator[RuntimeProblem]:
+def _new_versions(model: TFLiteModel, target: Target) -> Iterator[RuntimeProblem]:
     package, assumed = target.runtime.package, parse_version(target.runtime.version)
     for name, version in _builtins(model):
         needed = first_release(name, version, package)
-        details = {"version": version, "package": package}
+        details: dict[str, object] = {"version": version, "package": package}
         if needed is None:
             yield RuntimeProblem("unknown", name, details)
         elif needed > assumed:
@@ -157,11 +139,11 @@ def _new_versions(model: TFLiteModel, target: HasRuntime) -> Iterator[RuntimePro
 def _remedy(name: str, version: int) -> str:
     release = first_release(name, version, "ai-edge-litert")
     if release is None:
-        return "Convert with another number format."
-    return f"Install ai-edge-litert {format_version(release)} or later there, or convert with another number format."
+        return "Convert to another number format."
+    return f"Install ai-edge-litert {format_version(release)} or later on it, or convert to another number format."
 
 
-def _custom_operators(model: TFLiteModel, target: HasRuntime) -> Iterator[RuntimeProblem]:
+def _custom_operators(model: TFLiteModel, target: Target) -> Iterator[RuntimeProblem]:
     own = target.compiler.name if target.compiler else None
     for name, custom, _ in dict.fromkeys(model.operator_codes):
         if not custom or name in _BUNDLED_CUSTOM:
@@ -170,7 +152,7 @@ def _custom_operators(model: TFLiteModel, target: HasRuntime) -> Iterator[Runtim
             yield RuntimeProblem("select", name)
         elif name in COMPILED:
             compiler, library = COMPILED[name]
-            if compiler != own:  # the target's own artifact is where it belongs
+            if compiler != own:  # the target's own compiler made it, so the target can run it
                 yield RuntimeProblem("compiled", name, {"library": library})
         else:
             yield RuntimeProblem("custom", name)

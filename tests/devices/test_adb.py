@@ -169,7 +169,7 @@ def test_a_phone_that_is_unplugged(phone, job):
 
 def test_phones_that_are_not_there(phone):
     """An unknown serial says how to list devices; what is no serial is a usage error."""
-    with pytest.raises(DeviceError, match="adb does not see it") as error, open_device("adb://0123456789"):
+    with pytest.raises(DeviceError, match="adb does not find it") as error, open_device("adb://0123456789"):
         pass
     assert "adb devices" in str(error.value)
     for address in ("adb://", "adb://-s", "adb://a b", "adb://a;id"):

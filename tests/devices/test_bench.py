@@ -231,7 +231,7 @@ def test_what_is_refused(tiny_files, tmp_path):
     with pytest.raises(UsageError, match="two files"):
         bench("host", Job((tiny_files["float32"],)), compare=True)
     for address in ("nowhere", "host://x", "http://x"):
-        with pytest.raises(UsageError, match="not a device"):
+        with pytest.raises(UsageError, match="not the address of a device"):
             bench(address, Job((tiny_files["float32"],)))
     with pytest.raises(UsageError, match="no delegate"):
         bench("host", Job((tiny_files["float32"],), delegate="gpu"))

@@ -102,7 +102,7 @@ def test_a_sparse_file_has_no_table_of_operators(sparse_and_dense):
     found = bench("emulator", Job((sparse_and_dense[1],), profile_operators=True))
     assert found["results"][0]["instructions"] > 1000
     assert "operators" not in found["results"][0]
-    assert "sparse.tflite: no table of operators" in found["warnings"][0]
+    assert "sparse.tflite: there is no table of operators" in found["warnings"][0]
 
 
 def test_sparse_inference_depends_on_the_runtime(sparse_and_dense):

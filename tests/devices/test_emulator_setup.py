@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from edgeprune.cli.doctor import doctor
 from edgeprune.devices import emulator_download as download
 from edgeprune.devices.emulator_home import (
-    Cpu,
     Debian,
+    EmulatedCpu,
     Home,
     Parts,
     Wheel,
@@ -187,7 +187,7 @@ def test_a_wheel_with_another_hash_is_refused(wheel, tmp_path):
 def test_a_download_that_is_another_file_is_refused(tmp_path):
     """The hash is checked here as well, whatever the tool that downloads has checked."""
     wanted = download.File("x", "x.deb", "0" * 64)
-    with pytest.raises(MissingError, match="not the file that it should be"):
+    with pytest.raises(MissingError, match="has another SHA-256 than expected"):
         download._fetch(tmp_path, wanted, lambda there: (there / "x.deb").write_text("other") and None)
     assert not (tmp_path / "x.deb").exists()
 
@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
 @pytest.mark.parametrize("damage", ["lost", "cut short", "changed"])
 def test_setup_repairs_a_damaged_board(archive, wheel, tmp_path, monkeypatch, damage):
     """A file that is gone, shorter, or different and so ends the start of a runtime: setup makes the board whole."""
-    home = Home(tmp_path / "home", Parts(archive.debian, Cpu(1, "BogoMIPS\t: 1\n"), {"tinything": wheel[0]}))
+    home = Home(tmp_path / "home", Parts(archive.debian, EmulatedCpu(1, "BogoMIPS\t: 1\n"), {"tinything": wheel[0]}))
     file = home.sysroot / "one"
 
     def start(home, runtime):

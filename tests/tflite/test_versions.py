@@ -32,7 +32,7 @@ def test_per_channel_dynamic_range_is_too_new_for_tflite_runtime(artifacts):
     read = flatbuffer.read(artifacts["dynamic"])
     warnings = runtime_warnings(read, target("tflite-runtime", "2.14.0"))
     assert len(warnings) == 1
-    assert "FULLY_CONNECTED version 12 needs tflite-runtime 2.17.0" in warnings[0]
+    assert "FULLY_CONNECTED version 12 needs tflite-runtime 2.17.0 or later" in warnings[0]
     assert "Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'" in warnings[0]
     assert "ai-edge-litert 1.0.0 or later" in warnings[0]
     assert runtime_warnings(read, target("ai-edge-litert", "1.0.0")) == []

@@ -1,4 +1,4 @@
-"""What a graph asks of an Edge TPU, in the countable amounts of :class:`edgeprune.target.EdgeTpuSeconds`.
+"""Count the work of a graph on an Edge TPU, in the amounts of :class:`edgeprune.target.EdgeTpuSeconds`.
 
 The chip multiplies in an array of 64 x 64 cells; parameters that fit stay in its memory, the others come over the link
 for every inference. Sources: google-coral/libedgetpu driver/config/beagle/beagle_chip_structures.h (16 tiles of 64
@@ -15,27 +15,29 @@ from edgeprune.hardware.edgetpu.parameters import ARRAY, parameters
 from edgeprune.hardware.latency.features import FREE, KINDS
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 
-TILE_BYTES = 3 << 19  # half the memory for activations: more than that, and parameters come once per part
+# Half the memory for activations. An operator with more is split, and its parameters are sent once per part.
+TILE_BYTES = 3 << 19
 
 
 def all_integer(graph: Subgraph) -> frozenset[int]:
-    """The operators (indices) whose tensors are all integers: what may run on the chip, where nobody says what does."""
+    """Indices of the operators without float tensors: those assumed to run on the chip when there is no placement."""
     mapped = [op for op in graph.operators if not any(t.dtype.startswith("float") for t in _tensors(graph, op))]
     return frozenset(op.index for op in mapped)
 
 
 def amounts(graph: Subgraph, on_chip: Collection[int], cache_bytes: int | None = None) -> dict[int, dict[str, float]]:
-    """Amounts by index of each operator on the chip; -1 for what the inference as a whole asks for.
+    """Index of each operator on the chip → its amounts of work; -1 → those of the inference as a whole.
 
     Args:
+        graph: the main subgraph.
         on_chip: indices of the operators that run there.
         cache_bytes: the chip's memory for parameters.
     """
     mapped = [op for op in graph.operators if op.index in on_chip and op.name not in FREE]
     streamed = parameters(graph, on_chip, cache_bytes).streamed
-    found = {operator.index: _amounts(graph, operator, streamed[operator.index]) for operator in mapped}
-    found[-1] = {"inferences": 1.0, **_boundary_bytes(graph, mapped)} if mapped else {}
-    return found
+    by_index = {operator.index: _amounts(graph, operator, streamed[operator.index]) for operator in mapped}
+    by_index[-1] = {"inferences": 1.0, **_boundary_bytes(graph, mapped)} if mapped else {}
+    return by_index
 
 
 def _amounts(graph: Subgraph, operator: Operator, streamed_bytes: int) -> dict[str, float]:
@@ -63,7 +65,7 @@ def _tensors(graph: Subgraph, operator: Operator) -> list[Tensor]:
 
 
 def _boundary_bytes(graph: Subgraph, mapped: list[Operator]) -> dict[str, float]:
-    """What crosses the link: read by the mapped part from outside of it, and written by it for others."""
+    """Bytes over the link: tensors that the chip reads from the host, and tensors that it writes for the host."""
     inside = {index for operator in mapped for index in operator.outputs}
     read = {i for operator in mapped for i in operator.inputs if i >= 0 and not graph.tensors[i].constant} - inside
     elsewhere = {op.index for op in graph.operators} - {op.index for op in mapped}

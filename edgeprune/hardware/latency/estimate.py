@@ -1,8 +1,8 @@
-"""How long a .tflite will take on a target, before there is a device.
+"""Estimate the latency of a .tflite on a target, without the device and without TensorFlow.
 
-The time of an operator is the sum over countable amounts of work (:mod:`edgeprune.hardware.latency.features`) of
-amount times seconds per unit, which the target's ``[latency]`` holds; what threads can share is divided among them
-(Amdahl 1967, doi:10.1145/1465482.1465560). No TensorFlow, no device.
+The time of an operator is the sum of its amounts of work (:mod:`edgeprune.hardware.latency.features`), each times the
+seconds per unit in the target's ``[latency]``. Work that threads share is divided among them (Amdahl 1967,
+doi:10.1145/1465482.1465560).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 from edgeprune.errors import UsageError
 from edgeprune.hardware.delegates import XNNPACK
-from edgeprune.hardware.latency import edgetpu_features as features_edgetpu
-from edgeprune.hardware.latency.features import PARALLEL, Kernels, Work, caches_of, works
+from edgeprune.hardware.latency import edgetpu_features
+from edgeprune.hardware.latency.features import PARALLEL, CpuKernelSet, Work, caches_of, works
 from edgeprune.hardware.placement import place
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
 from edgeprune.target import CpuLatency, Target
 from edgeprune.tflite.graph import Subgraph
 
-AnyKernels = Literal["builtin", "xnnpack", "edgetpu"]
-_NAMES: tuple[AnyKernels, ...] = ("builtin", "xnnpack", "edgetpu")
+KernelSet = Literal["builtin", "xnnpack", "edgetpu"]
+_NAMES: tuple[KernelSet, ...] = ("builtin", "xnnpack", "edgetpu")
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Estimate:
     """A predicted latency on a target; about 80 % of true latencies lie in [low_ms, high_ms].
 
     Attributes:
-        model_version: of the target's coefficients, with the kernels they are for.
-        kernels: 'builtin', 'xnnpack' or 'edgetpu'; the name of a compiler whose own estimate this is. A compiler gives
-            no range: low_ms and high_ms are its figure too.
+        model_version: version of the target's coefficients, and the kernels that they are for; for a compiler's own
+            estimate, the compiler and its version.
+        kernels: 'builtin', 'xnnpack' or 'edgetpu'; for a compiler's own estimate, the name of the compiler. A compiler
+            gives no range, so ``low_ms`` and ``high_ms`` equal ``median_ms`` then.
         origin: 'fitted' to measurements of this board, 'derived' from another board and hardware facts, or 'compiler'.
     """
 
@@ -46,14 +47,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """An estimate, and the milliseconds of each operator in their order; their sum may lack what belongs to none."""
+    """An estimate, and the milliseconds of each operator, in order. Their sum leaves out work that belongs to none."""
 
     estimate: Estimate
     operator_ms: tuple[float, ...]
 
 
-def available(target: Target) -> tuple[AnyKernels, ...]:
-    """Kernels that the target has coefficients for, its default first."""
+def available(target: Target) -> tuple[KernelSet, ...]:
+    """The sets of kernels that the target has coefficients for, its default first."""
     model = target.latency
     if model is None:
         return ()
@@ -64,16 +65,18 @@ def available(target: Target) -> tuple[AnyKernels, ...]:
 def predict(
     graph: Subgraph,
     target: Target,
-    kernels: AnyKernels | None = None,
+    kernels: KernelSet | None = None,
     threads: int | None = None,
     on_chip: Collection[int] | None = None,
 ) -> Prediction | None:
-    """Predict one inference of a graph.
+    """Predict the latency of one inference.
 
     Args:
-        kernels: None for what the target's ``[latency]`` names.
-        threads: None for the target's own; more than it has cores count as that many.
-        on_chip: for 'edgetpu': indices of the operators that run there; None: every operator on integers.
+        graph: the main subgraph.
+        target: the board.
+        kernels: None for the default of the target's ``[latency]``.
+        threads: None for the target's default; limited to the number of its cores.
+        on_chip: for 'edgetpu', indices of the operators that run on the chip; None for every operator without floats.
 
     Returns:
         None where the target has no coefficients at all.
@@ -87,12 +90,12 @@ def predict(
     table = getattr(target.latency, chosen)
     if table is None:
         raise UsageError(
-            f"Nothing is known about {chosen} kernels on {target.name}.",
+            f"The target {target.name} has no latency coefficients for {chosen} kernels.",
             expected=f"one of: {', '.join(available(target))}.",
         )
     used = _threads(target, threads)
     if chosen == "edgetpu":
-        seconds = _on_edgetpu(graph, target, used, features_edgetpu.all_integer(graph) if on_chip is None else on_chip)
+        seconds = _on_edgetpu(graph, target, used, edgetpu_features.all_integer(graph) if on_chip is None else on_chip)
     else:
         seconds = _on_cpu(graph, target, chosen, used)
     total = 1e3 * sum(seconds.values())
@@ -109,11 +112,12 @@ def predict(
 
 
 def of_compiler(performance: Mapping[str, Any], source: str, target: Target) -> Estimate | None:
-    """What the target's compiler estimates itself; None where it names no time.
+    """The estimate of the target's compiler; None when the compiler gives no time.
 
     Args:
         performance: its figures, see :class:`edgeprune.hardware.compilers.Compiled`.
         source: its name and version.
+        target: the board.
     """
     milliseconds = performance.get("inference_ms")
     if milliseconds is None:
@@ -123,24 +127,25 @@ def of_compiler(performance: Mapping[str, Any], source: str, target: Target) -> 
 
 
 def warnings(target: Target, estimate: Estimate) -> list[str]:
-    """What a reader of an estimate must know: that nobody measured this board."""
+    """A warning about an estimate whose coefficients were not fitted to measurements of the board."""
     if estimate.origin == "fitted":
         return []
     return [
-        f"No measurement of {target.name} with {estimate.kernels} kernels went into its latency estimate: it is "
-        "derived from another board and hardware facts, and its range is wide. `edgeprune targets fit` makes it better."
+        f"The latency estimate for {target.name} with {estimate.kernels} kernels is not based on measurements of this "
+        "board: it is derived from another board and hardware facts, and its range is wide. `edgeprune targets fit` "
+        "improves it with measurements."
     ]
 
 
 def _threads(target: Target, threads: int | None) -> int:
     wanted = target.threads if threads is None else threads
     if wanted < 1:
-        raise UsageError(f"{wanted} threads cannot run anything.", expected="a number of threads from 1.")
+        raise UsageError(f"{wanted} is not a number of threads.", expected="1 or more.")
     return min(wanted, target.cpu.cores) if target.cpu else wanted
 
 
-def _on_cpu(graph: Subgraph, target: Target, kernels: Kernels, threads: int) -> dict[int, float]:
-    """Seconds by index of the operator; what XNNPACK leaves runs with the built-in kernels."""
+def _on_cpu(graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int) -> dict[int, float]:
+    """Operator index → seconds. Operators that XNNPACK does not take run with the built-in kernels."""
     assert target.latency is not None
     table: CpuLatency = getattr(target.latency, kernels)
     sparse = sparse_operators(graph, target.runtime) if kernels == "xnnpack" else {}
@@ -165,7 +170,7 @@ def _work_seconds(work: Work, table: CpuLatency, parallel: frozenset[str], threa
 
 
 def _on_edgetpu(graph: Subgraph, target: Target, threads: int, on_chip: Collection[int]) -> dict[int, float]:
-    """Seconds by index of the operator; -1 for what only the inference as a whole asks for."""
+    """Operator index → seconds; -1 → those of the inference as a whole."""
     assert target.latency is not None
     assert target.latency.edgetpu is not None
     seconds_per = target.latency.edgetpu.seconds_per
@@ -173,7 +178,7 @@ def _on_edgetpu(graph: Subgraph, target: Target, threads: int, on_chip: Collecti
     on_host = _on_cpu(graph, target, "builtin", threads) if target.latency.builtin else {}
     there = {
         index: sum(amount * getattr(seconds_per, term) for term, amount in amounts.items())
-        for index, amounts in features_edgetpu.amounts(graph, on_chip, cache_bytes).items()
+        for index, amounts in edgetpu_features.amounts(graph, on_chip, cache_bytes).items()
     }
     stays: Mapping[int, float] = {index: s for index, s in on_host.items() if index not in on_chip}
     return {**stays, **there}

@@ -1,7 +1,7 @@
-"""What an operator has to do, in countable amounts: the terms of the latency model.
+"""Count the work of an operator: the terms of the latency model.
 
-One rule per operator gives its *kind*; the amounts follow from shapes, number formats and the caches of the processor.
-Nothing here knows how long anything takes; :class:`edgeprune.target.CpuSeconds` says what is counted.
+The table :data:`KINDS` gives each operator a kind; the amounts of work follow from the kind, shapes, number formats and
+the caches of the processor. :class:`edgeprune.target.CpuSeconds` defines the amounts, and holds the seconds per unit.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from typing import Literal
 from edgeprune.target import CpuSeconds, DType, Target
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.macs import operator_macs
-from edgeprune.tflite.size import stored_source
+from edgeprune.tflite.size import UNPACKING, stored_source
 
-Kernels = Literal["builtin", "xnnpack"]
+CpuKernelSet = Literal["builtin", "xnnpack"]
 
-# What more threads share among them. The built-in kernels run everything else on one thread, XNNPACK all but what waits
-# for memory or for the operator to start.
-PARALLEL: dict[Kernels, frozenset[str]] = {
+# Terms of work that threads share. The built-in kernels run all other work on one thread; under XNNPACK, only the wait
+# for memory and the start of an operator are not shared.
+PARALLEL: dict[CpuKernelSet, frozenset[str]] = {
     "builtin": frozenset({"conv_macs", "conv_elements", "dense_macs", "depthwise_macs"}),
     "xnnpack": frozenset(CpuSeconds.model_fields) - {"memory_bytes", "operators"},
 }
-# Operators that only hand their input on, or that run once when the model is loaded.
+# Operators that pass their input on unchanged, or that run once when the model is loaded.
 FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "BITCAST", "CALL_ONCE", "VAR_HANDLE"}
-UNPACKING = {"DEQUANTIZE", "DENSIFY"}
 KINDS: dict[str, str] = {
     **dict.fromkeys(("CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"), "conv"),
     **dict.fromkeys(
@@ -62,32 +61,38 @@ KINDS: dict[str, str] = {
         "moved",
     ),
 }  # fmt: skip
-# Without an entry: elementwise, one pass over the output.
+# Of operators without an entry: one pass over the output.
 _DEFAULT_KIND = "elementwise"
-# A hard-swish is a sum with a clamp, and a product.
+# Passes over the output, where there are several: hard-swish is a clamped sum, and a product.
 _PASSES = {"HARD_SWISH": 2}
 # Rows of a matrix product that a kernel computes at once (google/XNNPACK: src/configs/gemm-config.c, f32 and qs8).
 _PANEL_ROWS = {"float32": 6, "int8": 4}
 
 
-# Instructions for one weight that is not zero, over those for one multiply-accumulate of the dense kernel: MobileNetV1
-# 1.0/224 takes 192.9 million instructions dense, 139.8, 100.4 and 60.9 with 70, 80 and 90 % of zeros, a line of slope
-# 394 million per unit of density beside 171 million for the dense products.
+# Instructions of a sparse kernel per weight that is not zero, relative to the dense kernel's per multiply-accumulate.
+# MobileNetV1 1.0/224 takes 192.9 million instructions dense, and 139.8, 100.4 and 60.9 million with 70, 80 and 90 % of
+# zeros: a line with a slope of 394 million per unit of density, where the dense products take 171 million.
 COST_OF_NONZERO = 2.3
 
 
 @dataclass(frozen=True)
 class Caches:
-    """Of the processor: bytes of the first level of one core, and of the last level."""
+    """What the model uses of a processor.
+
+    Attributes:
+        l1_bytes: size of one core's first-level data cache.
+        last_bytes: size of the last-level cache.
+        channel_multiple: number format → number of channels that fill a vector.
+    """
 
     l1_bytes: int
     last_bytes: int
-    channel_multiple: Mapping[DType, int]  # channels that fill a vector, per number format
+    channel_multiple: Mapping[DType, int]
 
 
 @dataclass(frozen=True)
 class Work:
-    """The amounts of one operator; ``dtype``: number format of the kernel that runs it ('float32' or 'int8')."""
+    """The amounts of work of one operator; ``dtype`` is the number format of the kernel that runs it."""
 
     index: int
     name: str
@@ -97,7 +102,7 @@ class Work:
 
 
 def caches_of(target: Target) -> Caches:
-    """What the model needs to know of a target's processor; where nothing is known, a small core's caches."""
+    """The caches of a target's processor; sizes that are not known are those of a small core."""
     cpu = target.cpu
     l1 = cpu.l1d_bytes if cpu and cpu.l1d_bytes else 32_768
     last = (cpu.l3_bytes or cpu.l2_bytes) if cpu else None
@@ -105,27 +110,30 @@ def caches_of(target: Target) -> Caches:
 
 
 def works(
-    graph: Subgraph, kernels: Kernels, caches: Caches, sparse: Mapping[int, float] = MappingProxyType({})
+    graph: Subgraph, kernels: CpuKernelSet, caches: Caches, sparse: Mapping[int, float] = MappingProxyType({})
 ) -> list[Work]:
-    """The amounts of every operator of a graph, in its order.
+    """The amounts of work of every operator of a graph, in order.
 
     Args:
-        sparse: index of each operator that runs with sparse kernels, to the fraction of its weights that is not zero.
+        graph: the main subgraph.
+        kernels: that run it.
+        caches: of the processor.
+        sparse: index of each operator that runs with sparse kernels → the fraction of its weights that is not zero.
     """
     weights = sum(tensor.nbytes for tensor in graph.tensors if tensor.constant)
     miss = _miss(weights, caches.last_bytes)
-    found = [_work(graph, operator, kernels, caches, miss) for operator in graph.operators]
-    return [_sparse(work, sparse[work.index]) if work.index in sparse else work for work in found]
+    counted = [_work(graph, operator, kernels, caches, miss) for operator in graph.operators]
+    return [_sparse(work, sparse[work.index]) if work.index in sparse else work for work in counted]
 
 
 def _sparse(work: Work, density: float) -> Work:
-    """Only what is not zero is multiplied, one weight at a time and at a price; never dearer than dense."""
+    """The work of a sparse kernel: only nonzero weights count, each at a higher cost; in all never more than dense."""
     cost = min(1.0, COST_OF_NONZERO * density)
     cheaper = {term: cost * work.amounts.get(term, 0.0) for term in ("conv_macs", "panel_bytes")}
     return replace(work, amounts={**work.amounts, **cheaper})
 
 
-def _work(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, weights_miss: float) -> Work:
+def _work(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, weights_miss: float) -> Work:
     dtype, kind = _dtype(graph, operator), KINDS.get(operator.name, _DEFAULT_KIND)
     if operator.name in FREE or _unpacks(graph, operator):
         return Work(operator.index, operator.name, "free", dtype, {})
@@ -138,12 +146,12 @@ def _work(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches,
 
 
 def _miss(nbytes: int, cache_bytes: int) -> float:
-    """How much of a working set is not in a cache, in [0, 1): smooth, as sets of all sizes share it with others."""
+    """Fraction of a working set that misses a cache, in [0, 1). It is smooth, as other data are cached too."""
     return nbytes / (nbytes + cache_bytes)
 
 
 def _dtype(graph: Subgraph, operator: Operator) -> DType:
-    """Integer kernels where activations are integers, or kernels are and activations are quantized on the fly."""
+    """The number format of an operator's kernel: int8 also for float activations with integer weights."""
     kernel = graph.input(operator, 1)
     hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise") and kernel is not None
     for tensor in (graph.output(operator), graph.input(operator, 0), kernel if hybrid else None):
@@ -177,7 +185,7 @@ def _output_elements(graph: Subgraph, operator: Operator) -> int:
 Amounts = dict[str, float]
 
 
-def _conv(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     """A matrix product: output pixels x (window, input channels) x output channels."""
     kernel, output, data = graph.input(operator, 1), graph.output(operator), _data(graph, operator)
     if kernel is None or output is None or data is None or not output.shape or not kernel.shape:
@@ -201,24 +209,24 @@ def _data(graph: Subgraph, operator: Operator) -> Tensor | None:
     return graph.input(operator, 2 if operator.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE") else 0)
 
 
-def _dense(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"dense_macs": operator_macs(graph, operator)}
 
 
-def _depthwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _depthwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"depthwise_macs": operator_macs(graph, operator)}
 
 
-def _elementwise(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _elementwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     passes = _PASSES.get(operator.name, 1)
     return {"elementwise_elements": passes * _output_elements(graph, operator)}
 
 
-def _nonlinear(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _nonlinear(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"nonlinear_elements": _output_elements(graph, operator)}
 
 
-def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _reduced(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     """Pooling reads its window for each output, a reduction each input once."""
     data = graph.input(operator, 0)
     window = operator.options.get("filter_height", 0) * operator.options.get("filter_width", 0)
@@ -226,7 +234,7 @@ def _reduced(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Cach
     return {"reduced_elements": max(whole, window * _output_elements(graph, operator))}
 
 
-def _moved(graph: Subgraph, operator: Operator, kernels: Kernels, caches: Caches, dtype: DType) -> Amounts:
+def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"moved_bytes": _activation_bytes(graph, operator)}
 
 

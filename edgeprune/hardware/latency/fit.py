@@ -1,10 +1,10 @@
-"""Coefficients of the latency model from measured latencies.
+"""Fit the coefficients of the latency model to measured latencies.
 
-Maximum a posteriori in the logarithms, so that coefficients stay positive and errors are relative: the residuals are
-``log(predicted) - log(measured)``, and each coefficient is drawn towards a prior, which are hardware facts or the
-coefficients of another board. The prior's covariance lets all coefficients move together more easily than each alone:
-few measurements scale a board's speed, many tell its operators apart. Residuals are taken to follow Student's t, so
-that one odd measurement does not bend the rest (Lange, Little & Taylor 1989, doi:10.1080/01621459.1989.10478852).
+The estimate is maximum a posteriori in the logarithms of the coefficients, so that coefficients stay positive and
+errors are relative: the residuals are ``log(predicted) - log(measured)``. The prior comes from hardware facts or from
+another board. Its covariance lets all coefficients move together more easily than each alone: few measurements then
+only scale a board's speed, many tell its operators apart. Residuals are assumed to follow Student's t-distribution, so
+that an outlier has little influence (Lange, Little & Taylor 1989, doi:10.1080/01621459.1989.10478852).
 Solved by Levenberg-Marquardt (Levenberg 1944, doi:10.1090/qam/10666).
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Standard deviations of the logarithms.
-NOISE = 0.08  # of one measurement, and of what the model cannot express
+NOISE = 0.08  # of one measurement, together with what the model cannot express
 COMMON = 0.7  # of a factor on all coefficients together
 EACH = 0.5  # of each coefficient on its own
 FREEDOM = 4.0  # degrees of freedom of Student's t
@@ -28,11 +28,11 @@ class Samples:
     """Measurements to fit to, n of them, over k coefficients.
 
     Attributes:
-        amounts: float64 [n, k], of each coefficient.
-        parallel: bool [k], whether more threads help.
+        amounts: float64 [n, k], of work for each coefficient.
+        parallel: bool [k], whether threads share the work.
         threads: float64 [n].
         seconds: float64 [n], measured.
-        weights: float64 [n], of each residual; a repeated measurement shares one.
+        weights: float64 [n], of each residual; repeated measurements of a file share a weight.
     """
 
     amounts: np.ndarray
@@ -49,7 +49,12 @@ class Samples:
 
 
 def predict(samples: Samples, theta: np.ndarray) -> np.ndarray:
-    """Seconds [n]; ``theta`` [k + 1]: logarithms of the coefficients, and last of the serial fraction."""
+    """Predicted seconds [n].
+
+    Args:
+        samples: for the amounts of work.
+        theta: [k + 1], logarithms of the coefficients and, last, of the serial fraction.
+    """
     return _parts(samples, theta)[0].sum(axis=1)
 
 
@@ -64,12 +69,16 @@ def _parts(samples: Samples, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def fit(samples: Samples, prior: np.ndarray, each: np.ndarray | float = EACH, common: float = COMMON) -> np.ndarray:
-    """Logarithms of coefficients and serial fraction [k + 1] after seeing the samples.
+    """Fit to samples.
 
     Args:
-        prior: where they are drawn to.
-        each: standard deviation of each, or [k + 1].
-        common: standard deviation of the factor that the coefficients share.
+        samples: the measurements.
+        prior: [k + 1], the most likely values before the measurements.
+        each: prior standard deviation of each value, or [k + 1].
+        common: prior standard deviation of the logarithm of a factor that all coefficients share.
+
+    Returns:
+        Logarithms of the coefficients and, last, of the serial fraction [k + 1].
     """
     count = len(prior)
     spread = np.diag(np.broadcast_to(np.asarray(each, float) ** 2, count)).copy()
@@ -106,11 +115,11 @@ def _loss(samples: Samples, theta: np.ndarray, prior: np.ndarray, precision: np.
     return float(misfit + away @ precision @ away) / 2
 
 
-COVERED = 0.8  # of true latencies should lie in the range of an estimate
+COVERED = 0.8  # fraction of true latencies that the range of an estimate should contain
 
 
 def left_out(samples: Samples, prior: np.ndarray, groups: np.ndarray, common: float = COMMON) -> np.ndarray:
-    """``log(predicted) - log(measured)`` [n], each group predicted by a fit to all others."""
+    """``log(predicted) - log(measured)`` [n], with each group predicted by a fit to all others."""
     residuals = np.zeros(len(samples.seconds))
     for group in np.unique(groups):
         inside = groups == group
@@ -120,16 +129,21 @@ def left_out(samples: Samples, prior: np.ndarray, groups: np.ndarray, common: fl
 
 
 def family_weights(groups: np.ndarray) -> np.ndarray:
-    """Weights [n] that let a family of n alike models count as the root of n, not as n."""
+    """Weights [n] with which a family of m similar models counts as much as the square root of m models."""
     _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
     return counts[index] ** -0.25
 
 
 def range_factor(residuals: np.ndarray, groups: np.ndarray, least: float = 1.05) -> float:
-    """The factor on both sides of an estimate that covers 80 % of what was left out, each group counting the same.
+    """The factor around an estimate that covers 80 % of the left-out measurements, with equal weight for each group.
 
-    Conformal (Vovk et al. 2005, Algorithmic Learning in a Random World): one more group, of which nothing is known,
-    is counted as not covered.
+    This is conformal prediction (Vovk et al. 2005, Algorithmic Learning in a Random World): a further group, which
+    stands for new models, is counted as not covered.
+
+    Args:
+        residuals: [n], from :func:`left_out`.
+        groups: [n], the group of each.
+        least: the smallest factor to return.
     """
     _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
     share = 1 / counts[index]

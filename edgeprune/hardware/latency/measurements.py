@@ -1,4 +1,4 @@
-"""A user's own measurements of a board, and a target fitted to them.
+"""Read a user's measurements of a board, and fit a target to them.
 
 The table is what ``edgeprune bench`` appends to: one row per run of a .tflite, columns file, sha256, device, target,
 runtime, runtime_version, threads, delegate, runs, median_ms, p95_ms, created.
@@ -20,18 +20,18 @@ import numpy as np
 
 from edgeprune.errors import DataError, TargetError
 from edgeprune.hardware.latency import fit as latency_fit
-from edgeprune.hardware.latency.features import PARALLEL, Kernels, caches_of, works
+from edgeprune.hardware.latency.features import PARALLEL, CpuKernelSet, caches_of, works
 from edgeprune.hardware.latency.prior import COLUMNS, cpu_amounts, cpu_seconds, cpu_vector
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
 from edgeprune.target import CpuLatency, LatencyModel, Target
 from edgeprune.tflite.flatbuffer import parse, read_bytes
 from edgeprune.tflite.graph import Subgraph
 
-# Column delegate of the table: kernels of the latency model.
-KERNELS: dict[str, Kernels] = {"none": "builtin", "builtin": "builtin", "xnnpack": "xnnpack"}
+# Value in the column delegate → kernels of the latency model.
+KERNELS: dict[str, CpuKernelSet] = {"none": "builtin", "builtin": "builtin", "xnnpack": "xnnpack"}
 COLUMNS_NEEDED = ("file", "device", "threads", "delegate", "median_ms")
-MIN_FILES = 3  # of one set of kernels
-ENOUGH_FILES = 5  # for a range of their own: with fewer, what was left out cannot cover 80 %
+MIN_FILES = 3  # for a fit, measured with one set of kernels
+ENOUGH_FILES = 5  # for an error and a range of the fit's own: with fewer files left out in turn, 80 % cannot be covered
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +41,14 @@ class Measurement:
     file: Path
     sha256: str
     device: str
-    kernels: Kernels
+    kernels: CpuKernelSet
     threads: int
     seconds: float
     graph: Subgraph
 
 
 def read_measurements(table: Path) -> list[Measurement]:
-    """Read a table; files are looked for beside it. Rows of delegates other than the processor's kernels are left out.
+    """Read a table and the files that it names, relative to its folder. Rows of delegates not in KERNELS are left out.
 
     Raises:
         DataError: the table cannot be read, lacks columns, or a row has a bad figure, a missing or another file.
@@ -68,9 +68,9 @@ def left_out(table: Path) -> dict[str, int]:
 
 
 def words_left_out(left: Mapping[str, int]) -> str:
-    """The same for people; empty when nothing was left out."""
+    """A sentence about the rows that were left out; empty when there are none."""
     rows = ", ".join(f"{count} with {delegate or 'no delegate named'}" for delegate, count in sorted(left.items()))
-    return f" Rows left out, as only the kernels {' and '.join(PARALLEL)} can be fitted: {rows}." if rows else ""
+    return f" Only {' and '.join(PARALLEL)} kernels can be fitted, so these rows are left out: {rows}." if rows else ""
 
 
 def base_name(table: Path) -> str:
@@ -83,8 +83,8 @@ def base_name(table: Path) -> str:
     if len(names) != 1:
         raise DataError(
             f"The measurements {table} name {len(names)} targets in their column target.",
-            expected="one, to start from.",
-            fix="say --base NAME: the most similar board of `edgeprune targets list`.",
+            expected="one target, from which the fit starts.",
+            fix="name it with --base: the most similar board in `edgeprune targets list`.",
         )
     return names[0]
 
@@ -113,12 +113,14 @@ def _measurement(table: Path, number: int, row: Mapping[str, Any]) -> Measuremen
     if threads < 1 or not 0 < milliseconds < float("inf"):
         raise DataError(f"{place}: {threads} threads and {milliseconds} ms are not a measurement.")
     if not row["file"]:
-        raise DataError(f"{place}: no file is named; the fit needs its operators.", fix="name it, or remove the row.")
+        raise DataError(
+            f"{place}: the column file is empty; the fit needs the measured file.", fix="name it, or remove the row."
+        )
     file = table.parent / row["file"]
     if not file.is_file():
         raise DataError(
-            f"{place}: the file {row['file']} is not there; the fit needs its operators.",
-            fix="copy it to where the table names it, or remove the row.",
+            f"{place}: the file {row['file']} does not exist; the fit needs the measured file.",
+            fix=f"copy it to {file}, or remove the row.",
         )
     content = read_bytes(file)
     digest = hashlib.sha256(content).hexdigest()
@@ -134,20 +136,26 @@ def _measurement(table: Path, number: int, row: Mapping[str, Any]) -> Measuremen
 def fit_target(
     name: str, base: Target, measurements: Sequence[Measurement], left: Mapping[str, int] = MappingProxyType({})
 ) -> Target:
-    """A target like another, with coefficients fitted to measurements; each set of kernels on its own.
+    """A copy of a target with coefficients fitted to measurements, separately for each set of kernels.
 
     Few measurements scale the base's coefficients together, many tell the kinds of work apart; see
     :mod:`edgeprune.hardware.latency.fit`.
 
     Args:
-        left: what :func:`left_out` says, for the error.
+        name: of the new target.
+        base: the target to copy, whose coefficients are the prior.
+        measurements: of one board.
+        left: result of :func:`left_out`, for the message of an error.
 
     Raises:
-        TargetError: the name does not do, or the base has no coefficients to start from.
+        TargetError: the name is not allowed, or the base has no coefficients.
         DataError: no set of kernels has enough files, or the measurements are of several boards.
     """
     if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
-        raise TargetError(f"{name!r} is no name for a target.", expected="small letters, digits and hyphens.")
+        raise TargetError(
+            f"{name!r} cannot be the name of a target.",
+            expected="lower-case letters, digits and hyphens, beginning with a letter or digit.",
+        )
     if base.latency is None:
         raise TargetError(f"The target {base.name} has no latency coefficients.", fix="choose another --base.")
     devices = sorted({one.device for one in measurements})
@@ -165,7 +173,7 @@ def fit_target(
     if not fitted:
         counts = ", ".join(f"{len(_files(_of(measurements, kernels)))} with {kernels} kernels" for kernels in PARALLEL)
         raise DataError(
-            f"Too few measurements to fit {name}: different files measured: {counts}.{words_left_out(left)}",
+            f"Too few measurements to fit {name}. Number of different files: {counts}.{words_left_out(left)}",
             expected=f"at least {MIN_FILES} files with one set of kernels.",
             fix="measure more models, small and large ones, float and int8: edgeprune bench FILE.tflite.",
         )
@@ -180,7 +188,7 @@ def fit_target(
     return base.model_copy(update={"name": name, "title": title, "aliases": (), "latency": model})
 
 
-def _of(measurements: Sequence[Measurement], kernels: Kernels) -> list[Measurement]:
+def _of(measurements: Sequence[Measurement], kernels: CpuKernelSet) -> list[Measurement]:
     return [one for one in measurements if one.kernels == kernels]
 
 
@@ -188,7 +196,7 @@ def _files(measurements: Sequence[Measurement]) -> set[str]:
     return {one.sha256 for one in measurements}
 
 
-def _fit(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) -> CpuLatency:
+def _fit(base: Target, kernels: CpuKernelSet, measurements: Sequence[Measurement]) -> CpuLatency:
     assert base.latency is not None
     table: CpuLatency = getattr(base.latency, kernels)
     samples, prior = _samples(base, kernels, measurements), cpu_vector(table)
@@ -211,7 +219,7 @@ def _fit(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) ->
     )
 
 
-def _samples(base: Target, kernels: Kernels, measurements: Sequence[Measurement]) -> latency_fit.Samples:
+def _samples(base: Target, kernels: CpuKernelSet, measurements: Sequence[Measurement]) -> latency_fit.Samples:
     caches = caches_of(base)
     rows = [
         cpu_amounts(works(one.graph, kernels, caches, sparse_operators(one.graph, base.runtime)))

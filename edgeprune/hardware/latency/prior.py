@@ -1,6 +1,6 @@
-"""Where the coefficients of the latency model start from: hardware facts, or the coefficients of another board.
+"""The prior of the latency model's coefficients: from hardware facts, or from the coefficients of another board.
 
-Coefficients travel as one vector of logarithms: float32, then int8, in the order of
+Coefficients are held in one vector of logarithms: those for float32, then those for int8, each in the order of
 :class:`edgeprune.target.CpuSeconds`, and last the serial fraction.
 """
 
@@ -21,9 +21,10 @@ COLUMNS = {(dtype, term): i for i, (dtype, term) in enumerate((d, t) for d in DT
 COUNT = len(COLUMNS)
 
 SERIAL_FRACTION = 0.05
-# Fraction of the peak rate that dense kernels reach; depthwise ones wait for loads.
+# Fraction of the peak rate that kernels reach; depthwise ones wait for loads from memory.
 _OF_PEAK = {"conv_macs": 0.6, "dense_macs": 0.5, "depthwise_macs": 0.2}
-# Cycles of one core per unit, guesses within a factor of two or three: vectors of four floats, one load or store each.
+# Cycles of one core per unit. These are guesses, good within a factor of two or three, from vectors of four floats with
+# one load or store each.
 _CYCLES = {
     "conv_elements": {"float32": 1.0, "int8": 2.0},
     "elementwise_elements": {"float32": 1.0, "int8": 1.5},
@@ -34,8 +35,8 @@ _CYCLES = {
     "panel_bytes": {"float32": 0.3, "int8": 0.3},
     "operators": {"float32": 7500.0, "int8": 7500.0},
 }
-# On an Edge TPU: one pass of the array per cycle, of which as much is reached as on other processors; the link as in
-# hardware facts, the rest guesses.
+# Seconds per unit on an Edge TPU: one pass of the array per cycle, at the same fraction of the peak as on other
+# processors; the link's rate as in the hardware facts; all others are guesses.
 _EDGETPU = {
     "array_cycles": 1 / (500e6 * _OF_PEAK["conv_macs"]),
     "depthwise_cycles": 1 / 500e6,
@@ -68,15 +69,15 @@ def from_hardware(cpu: Cpu) -> np.ndarray:
 
 
 def edgetpu_prior() -> np.ndarray:
-    """Coefficients [k + 1] of an Edge TPU; the last one, the serial fraction, has no use there."""
+    """Coefficients [k + 1] of an Edge TPU; the last one, the serial fraction, is not used there."""
     return np.log([*(_EDGETPU[term] for term in EDGETPU_TERMS), SERIAL_FRACTION])
 
 
 def scaled(theta: np.ndarray, base: Cpu, cpu: Cpu) -> np.ndarray:
     """Coefficients of one processor carried to another by the ratios of their facts.
 
-    Products go with clock and peak rate, memory with bandwidth, the start of an operator with the clock, and all else
-    with clock and vector rate, for which the float32 peak stands.
+    Products scale with clock and peak rate, memory with bandwidth, the start of an operator with the clock, and all
+    other work with clock and vector rate, for which the float32 peak rate is used.
 
     Raises:
         TargetError: a fact is missing.
@@ -103,7 +104,8 @@ def _rate(cpu: Cpu, dtype: str) -> float:
 def _known(cpu: Cpu, value: float | None, name: str) -> float:
     if value is None:
         raise TargetError(
-            f"The processor {cpu.model!r} has no {name} in its target file.", fix=f"add cpu.{name} and its source."
+            f"The target file of the processor {cpu.model!r} does not give cpu.{name}.",
+            fix=f"add cpu.{name} and its source to it.",
         )
     return value
 
@@ -161,7 +163,5 @@ def board(target: Target) -> Cpu:
         TargetError: the target has none.
     """
     if target.cpu is None:
-        raise TargetError(
-            f"The target {target.name} names no processor.", fix="choose a base target with a [cpu] table."
-        )
+        raise TargetError(f"The target {target.name} has no [cpu] table.", fix="choose a base target that has one.")
     return target.cpu

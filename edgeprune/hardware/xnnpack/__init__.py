@@ -1,0 +1,1 @@
+"""XNNPACK's sparse inference: its conditions, and whether a file meets them."""

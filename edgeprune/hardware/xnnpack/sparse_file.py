@@ -1,8 +1,8 @@
-"""Whether XNNPACK will run a .tflite with its sparse kernels: operators as the rules see them, and the verdict.
+"""Whether XNNPACK will run a .tflite with its sparse kernels: the file's operators as nodes, and the verdict.
 
-The rules are those of :mod:`edgeprune.hardware.xnnpack.sparse_inference`. On top of them, weights must be stored sparse
-(the delegate hints at sparse inference only then, ``xnnpack_delegate.cc``), and more than two thirds of the weights of
-the 1x1 convolutions must be zero.
+The rules are those of :mod:`edgeprune.hardware.xnnpack.sparse_inference`. In addition, weights must be stored sparse
+(only then the delegate asks XNNPACK for sparse inference, ``xnnpack_delegate.cc``), and more than two thirds of the
+weights of the 1x1 convolutions must be zero.
 """
 
 from __future__ import annotations
@@ -21,28 +21,26 @@ from edgeprune.hardware.xnnpack.sparse_inference import (
     analyse,
     same_padding,
 )
-from edgeprune.target import Runtime
+from edgeprune.target import BoardRuntime
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor, TFLiteModel
-from edgeprune.tflite.size import stored_source, zeros
+from edgeprune.tflite.size import UNPACKING, stored_source, zeros
 
-# Releases in which the path was tried, with a MobileNetV1 whose instructions were counted under emulation of a
-# Cortex-A72: it is off in the last tflite-runtime, and on in this release of its successor. None lies between that is
-# known to be the first.
+# Releases that were tried, by counting the instructions of a MobileNetV1 on an emulated Cortex-A72: sparse inference is
+# off in the last tflite-runtime, and on in this release of its successor. Which release was the first is not known.
 LAST_KNOWN_OFF = {"tflite-runtime": (2, 14, 0), "tensorflow-lite": (2, 14, 0), "tensorflow": (2, 14, 0)}
 FIRST_KNOWN_ON = {"ai-edge-litert": (2, 1, 6), "litert": (2, 1, 6)}
-# These only unpack constants.
-_UNPACKING = ("DENSIFY", "DEQUANTIZE")
 
 
 @dataclasses.dataclass(frozen=True)
 class SparsePath:
-    """The expected kernels of a file on an ARM processor.
+    """Whether a file will run with sparse kernels on an ARM processor.
 
     Attributes:
-        expected: whether XNNPACK will switch to sparse kernels, given a runtime that knows them.
-        reasons: why not.
+        expected: whether XNNPACK will switch to sparse kernels, given a runtime whose XNNPACK can.
+        reasons: why not; empty when it is expected.
         zero_share: fraction of zeros among the weights of the 1x1 convolutions of the cluster, in [0, 1].
-        kernels: the tensors that sparse kernels will take their weights from.
+        kernels: names of the weight tensors that sparse kernels will use.
+        warnings: what may keep the runtime from doing so.
     """
 
     expected: bool
@@ -52,11 +50,12 @@ class SparsePath:
     warnings: tuple[str, ...]
 
 
-def sparse_path(model: TFLiteModel, runtime: Runtime | None = None) -> SparsePath | None:
-    """The verdict on a file; None when none of its weights is stored sparse.
+def sparse_path(model: TFLiteModel, runtime: BoardRuntime | None = None) -> SparsePath | None:
+    """Whether a file will run with sparse kernels; None when none of its weights is stored sparse.
 
     Args:
-        runtime: of the target, to warn about.
+        model: the file.
+        runtime: of the target, to warn when it is too old; None for no such warning.
     """
     graph = model.subgraphs[0]
     if not any(tensor.sparsity for tensor in graph.tensors):
@@ -73,20 +72,20 @@ def sparse_path(model: TFLiteModel, runtime: Runtime | None = None) -> SparsePat
 
 
 def analyse_file(model: TFLiteModel) -> Analysis:
-    """What each operator of the main subgraph is to sparse inference, and what is in its way."""
+    """The role of each operator of the main subgraph in sparse inference, and what prevents it."""
     return analyse_graph(model.subgraphs[0])
 
 
 def analyse_graph(graph: Subgraph) -> Analysis:
-    """The same of a subgraph."""
-    nodes = [_node(graph, operator) for operator in graph.operators if operator.name not in _UNPACKING]
+    """The role of each operator of a subgraph in sparse inference, and what prevents it."""
+    nodes = [_node(graph, operator) for operator in graph.operators if operator.name not in UNPACKING]
     return analyse(nodes, graph.outputs)
 
 
-def sparse_operators(graph: Subgraph, runtime: Runtime) -> dict[int, float]:
-    """Index of each convolution that is expected to run sparse, to the fraction of its weights that is not zero.
+def sparse_operators(graph: Subgraph, runtime: BoardRuntime) -> dict[int, float]:
+    """Index of each convolution that is expected to run sparse → the fraction of its weights that is not zero.
 
-    Empty: all run dense, or it is not known that the runtime does otherwise.
+    Empty when all are expected to run dense, also because it is not known that the runtime has sparse inference.
     """
     if runtime_problem(runtime) or not any(tensor.sparsity for tensor in graph.tensors):
         return {}
@@ -97,21 +96,21 @@ def sparse_operators(graph: Subgraph, runtime: Runtime) -> dict[int, float]:
     return {index[node.name]: 1 - node.zeros / node.weights for node in analysis.pointwise}
 
 
-def runtime_problem(runtime: Runtime) -> Problem | None:
-    """Why the sparse path cannot be counted on with a runtime; None if it can."""
+def runtime_problem(runtime: BoardRuntime) -> Problem | None:
+    """Why a runtime may not use sparse kernels; None when it is known to use them."""
     from edgeprune.tflite.versions import format_version, parse_version
 
     package, version = runtime.package, parse_version(runtime.version)
-    fix = "ai-edge-litert 2.1.6 is known to use it: install that or a later release on the device"
+    fix = "ai-edge-litert 2.1.6 is known to do so: install that or a later release on the device"
     if package in LAST_KNOWN_OFF and version <= LAST_KNOWN_OFF[package]:
-        return Problem("runtime_off", f"{package} {runtime.version} never switches to sparse kernels", fix)
+        return Problem("runtime_off", f"{package} {runtime.version} never uses sparse kernels", fix)
     if package not in FIRST_KNOWN_ON or version < FIRST_KNOWN_ON[package]:
-        what = f"It is not known whether {package} {format_version(version)} switches to sparse kernels"
+        what = f"It is not known whether {package} {format_version(version)} uses sparse kernels"
         return Problem("runtime_unknown", what, fix)
     return None
 
 
-def _runtime_warnings(runtime: Runtime | None) -> list[str]:
+def _runtime_warnings(runtime: BoardRuntime | None) -> list[str]:
     problem = runtime_problem(runtime) if runtime else None
     return [f"This file is built for sparse inference. {problem.what}; {problem.fix}."] if problem else []
 
@@ -121,8 +120,9 @@ def _dense_warnings(analysis: Analysis) -> list[str]:
     if share > MIN_ZEROS:
         return []
     return [
-        f"Newer releases of XNNPACK count the dense layer behind the pooling too: with it {share:.1%} of the weights "
-        "are zero, not more than two thirds, and they would use dense kernels. A higher sparsity helps."
+        "Newer releases of XNNPACK also count the weights of the dense layer behind the pooling. With it, only "
+        f"{share:.1%} of the weights are zero; they need more than two thirds, and would use dense kernels. Raise the "
+        "sparsity."
     ]
 
 
@@ -133,7 +133,7 @@ def _kernels(graph: Subgraph, nodes: Sequence[Node]) -> tuple[str, ...]:
     return tuple(source.name if source else "" for source in sources)
 
 
-# -- what an operator is ---------------------------------------------------------------------------------------------
+# -- an operator as a node ---------------------------------------------------------------------------------------------
 
 _KINDS: dict[str, Kind] = {
     "CONV_2D": "convolution",
@@ -198,10 +198,10 @@ def _kernel(graph: Subgraph, operator: Operator) -> dict[str, Any]:
 
 
 def _convolution(graph: Subgraph, operator: Operator) -> dict[str, Any]:
-    found, weights = _kernel(graph, operator), stored_source(graph, graph.input(operator, 1))
-    if weights is not None and "channels" in found:
-        found["groups"] = found["channels"] // max(weights.shape[3], 1)
-    return found
+    fields, weights = _kernel(graph, operator), stored_source(graph, graph.input(operator, 1))
+    if weights is not None and "channels" in fields:
+        fields["groups"] = fields["channels"] // max(weights.shape[3], 1)
+    return fields
 
 
 def _depthwise(graph: Subgraph, operator: Operator) -> dict[str, Any]:
@@ -232,6 +232,7 @@ def _dense(graph: Subgraph, operator: Operator) -> dict[str, Any]:
     return {"weights": weights.size, "zeros": zeros(weights)} if weights is not None else {}
 
 
+# Operator → its fields of Node beyond those of every operator.
 _DETAILS: dict[str, Callable[[Subgraph, Operator], dict[str, Any]]] = {
     "CONV_2D": _convolution,
     "DEPTHWISE_CONV_2D": _depthwise,

@@ -2,8 +2,8 @@
 
 XNNPACK runs the 1x1 convolutions of a float model with sparse kernels, in a channel-first layout, when a whole cluster
 of operators qualifies: from a 3x3 convolution that reads the image (the stem) to a global average pooling (the tail),
-with nothing but 1x1 and depthwise convolutions and elementwise operators in between. One operator in the way, and the
-whole cluster keeps its dense kernels; nothing says so at run time. Sources: ``xnn_check_nchw_compatibility`` and
+with nothing but 1x1 and depthwise convolutions and elementwise operators in between. If one operator does not qualify,
+the whole cluster keeps its dense kernels, and nothing at run time tells. Sources: ``xnn_check_nchw_compatibility`` and
 ``xnn_subgraph_rewrite_for_nchw`` in XNNPACK's ``src/subgraph.c``; Elsen et al. 2020, "Fast Sparse ConvNets",
 arXiv:1911.09723.
 
@@ -17,44 +17,55 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
-# Of the weights of all 1x1 convolutions of a cluster; more than this must be zero.
+# More than this fraction of the weights of all 1x1 convolutions of a cluster must be zero.
 MIN_ZEROS = 2 / 3
 Kind = Literal[
     "convolution", "depthwise", "padding", "elementwise", "resize", "mean", "depth_to_space", "dense", "other"
 ]
 Role = Literal["input", "stem", "1x1", "depthwise", "elementwise", "tail", "after", "in the way"]
-# top, bottom, left, right; "same": TensorFlow's padding of a strided convolution, known at run time only
+# Top, bottom, left, right; "same" is TensorFlow's padding of a strided convolution, which depends on the input size.
 Padding = tuple[int, int, int, int] | Literal["same"]
 NO_PADDING: Padding = (0, 0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One operation, as far as XNNPACK looks at it. ``inputs`` and ``outputs`` are numbers of values, constants left
-    out; ``operator`` is what the model calls it (``Conv2D``, ``CONV_2D``)."""
+    """One operation, with the properties that XNNPACK's conditions look at.
+
+    Attributes:
+        name: for messages.
+        operator: its type in the model: ``Conv2D``, ``CONV_2D``.
+        kind: its type for the rules here.
+        inputs, outputs: numbers of the values that it reads and writes, without constants.
+        rank: of the output.
+        multiplier: of a depthwise convolution.
+        channels: of the input.
+        weights: number of elements of the kernel; ``zeros`` of them are zero.
+        activation: fused activation, if XNNPACK cannot fuse it; else empty.
+    """
 
     name: str
     operator: str
     kind: Kind
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    rank: int = 4  # of the output
+    rank: int = 4
     dtype: str = "float32"
     kernel: tuple[int, int] = (1, 1)
     strides: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     padding: Padding = NO_PADDING
     groups: int = 1
-    multiplier: int = 1  # of a depthwise convolution
-    channels: int | None = None  # of the input
-    weights: int = 0  # elements of the kernel
-    zeros: int = 0  # of these
-    activation: str = ""  # fused, when XNNPACK cannot fuse it
+    multiplier: int = 1
+    channels: int | None = None
+    weights: int = 0
+    zeros: int = 0
+    activation: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What keeps sparse inference off, and what to change. ``rule`` is the name of the broken rule."""
+    """What prevents sparse inference, and what to change. ``rule`` is the name of the rule that is not met."""
 
     rule: str
     what: str
@@ -63,7 +74,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The part that one operation plays, and what is in the way there, if anything is."""
+    """The role of one operation, and what there prevents sparse inference, if anything does."""
 
     node: Node
     role: Role
@@ -88,12 +99,12 @@ class Analysis:
 
     @property
     def qualifies(self) -> bool:
-        """Whether the structure is as XNNPACK wants it; the zeros and how they are stored come on top."""
+        """Whether the structure qualifies. Enough zeros, stored sparse, are needed as well."""
         return not self.missing and all(verdict.ok for verdict in self.verdicts)
 
     @property
     def pointwise(self) -> list[Node]:
-        """The 1x1 convolutions between stem and tail: the layers to prune."""
+        """The 1x1 convolutions between stem and tail, whose weights may be pruned."""
         return [verdict.node for verdict in self.verdicts if verdict.role == "1x1"]
 
     @property
@@ -104,7 +115,7 @@ class Analysis:
 
     @property
     def zero_share_with_dense(self) -> float:
-        """The same with a dense layer right behind the pooling, which newer releases of XNNPACK count too."""
+        """``zero_share`` with the dense layer behind the pooling, which newer releases of XNNPACK count too."""
         ends = {value for v in self.verdicts if v.role == "tail" for value in v.node.outputs}
         nodes = [v.node for v in self.verdicts if v.node.kind == "dense" and ends & set(v.node.inputs)]
         nodes += self.pointwise
@@ -112,9 +123,9 @@ class Analysis:
         return sum(node.zeros for node in nodes) / size if size else 0.0
 
 
-# -- rules: each says why an operation in a given role keeps the cluster dense, or None ------------------------------
+# -- conditions: each gives the reason why an operation keeps its cluster dense, or None -----------------------------
 
-Rule = Callable[[Node], Problem | None]
+Condition = Callable[[Node], Problem | None]
 
 
 def float32(node: Node) -> Problem | None:
@@ -158,9 +169,9 @@ def symmetric(node: Node) -> Problem | None:
     side = (node.kernel[0] - 1) // 2
     if node.padding == (side,) * 4:
         return None
-    found = "'same' padding with a stride" if node.padding == "same" else f"padding {node.padding}"
+    padding = "'same' padding with a stride" if node.padding == "same" else f"padding {node.padding}"
     fix = f"pad by {side} on each side (ZeroPadding2D({side})) and use 'valid'"
-    return Problem("symmetric", f"has {found}", f"{fix}; sparse_inference = true in a recipe does it")
+    return Problem("symmetric", f"has {padding}", f"{fix}; sparse_inference = true in a recipe does it")
 
 
 def stem_kernel(node: Node) -> Problem | None:
@@ -232,8 +243,8 @@ def supported(node: Node) -> Problem | None:
     return Problem("supported", f"({node.operator}) has no sparse counterpart", fix)
 
 
-_KERNEL: tuple[Rule, ...] = (float32, undilated, ungrouped, plain_activation)
-RULES: dict[Role, tuple[Rule, ...]] = {
+_KERNEL: tuple[Condition, ...] = (float32, undilated, ungrouped, plain_activation)
+CONDITIONS: dict[Role, tuple[Condition, ...]] = {
     "stem": (*_KERNEL, stem_channels, stem_kernel, stem_strides, symmetric),
     "1x1": (*_KERNEL, unstrided, unpadded),
     "depthwise": (*_KERNEL, single_multiplier, depthwise_kernel, depthwise_strides, symmetric),
@@ -262,24 +273,24 @@ NO_POINTWISE = Problem(
 
 
 def analyse(nodes: Sequence[Node], outputs: Collection[int] = ()) -> Analysis:
-    """What each operation is to sparse inference, and what is in its way.
+    """The role of each operation in sparse inference, and what prevents it.
 
     Args:
-        nodes: in an order in which they can run.
-        outputs: the values that the model returns.
+        nodes: the operations, in an order in which they can run.
+        outputs: numbers of the values that the model returns.
     """
     graph = _Graph(fold_padding(nodes), outputs)
     roles = graph.roles()
     verdicts = []
     for node, role in zip(graph.nodes, roles, strict=True):
-        problem = next((found for rule in RULES[role] if (found := rule(node))), None)
+        problem = next(filter(None, (condition(node) for condition in CONDITIONS[role])), None)
         verdicts.append(Verdict(node, role, problem or graph.misplaced(node, role, roles)))
     missing = [problem for problem, role in ((NO_TAIL, "tail"), (NO_POINTWISE, "1x1")) if role not in roles]
     return Analysis(tuple(verdicts), tuple(missing))
 
 
 def fold_padding(nodes: Sequence[Node]) -> list[Node]:
-    """Let convolutions swallow the padding before them, as XNNPACK does when nothing else reads the padded tensor."""
+    """Fold padding into the convolution behind it, as XNNPACK does when nothing else reads the padded tensor."""
     makers = {value: node for node in nodes for value in node.outputs}
     readers = _readers(nodes)
     folded: dict[int, Node] = {}
@@ -297,7 +308,7 @@ def fold_padding(nodes: Sequence[Node]) -> list[Node]:
 
 
 def same_padding(kernel: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Padding:
-    """TensorFlow's 'same' as numbers, where XNNPACK takes it so: with stride 1."""
+    """TensorFlow's 'same' padding as numbers, which XNNPACK converts it to with stride 1 only."""
     if strides != (1, 1):
         return "same"
     height, width = ((k - 1) * d for k, d in zip(kernel, dilation, strict=True))
@@ -305,18 +316,18 @@ def same_padding(kernel: tuple[int, ...], strides: tuple[int, ...], dilation: tu
 
 
 class _Graph:
-    """Who makes and who reads each value."""
+    """A graph of nodes, with the maker and the readers of each value."""
 
     def __init__(self, nodes: Sequence[Node], outputs: Collection[int]):
         self.nodes, self.outputs = list(nodes), set(outputs)
         self.maker = {value: number for number, node in enumerate(self.nodes) for value in node.outputs}
         self.readers = _readers(self.nodes)
-        self.behind: list[bool] = []  # has a convolution among its ancestors
+        self.behind: list[bool] = []  # whether each node has a convolution among its ancestors
         for number in range(len(self.nodes)):
             self.behind.append(any(_heavy(self.nodes[n]) or self.behind[n] for n in self._parents(number)))
 
     def roles(self) -> list[Role]:
-        """The role of each node. What lies between a stem and a tail is the cluster, with its rules."""
+        """The role of each node. The nodes between a stem and a tail are the cluster, which has to qualify."""
         numbers = range(len(self.nodes))
         tails = {n for n in numbers if self.nodes[n].kind in ("mean", "depth_to_space") and self.behind[n]}
         ends = tails or {n for n in numbers if _heavy(self.nodes[n])}
@@ -326,14 +337,14 @@ class _Graph:
     def _role(self, number: int, inside: set[int]) -> Role:
         node = self.nodes[number]
         if number not in inside:
-            # What computes before the stem or behind the last tail keeps dense kernels and hinders nobody.
+            # Operators before the stem or behind the last tail keep dense kernels, and do not prevent sparse ones.
             return "after" if self.behind[number] or _heavy(node) else "input"
         if node.kind == "convolution":
             return "1x1" if node.kernel == (1, 1) else "in the way" if self.behind[number] else "stem"
         return _ROLES.get(node.kind, "in the way")
 
     def misplaced(self, node: Node, role: Role, roles: Sequence[Role]) -> Problem | None:
-        """A node of the cluster that reads the model's input, or whose result something outside reads."""
+        """The problem of a node that reads the model's input without a stem, or is itself read outside the cluster."""
         if role in ("input", "after", "in the way"):
             return None
         if role != "stem" and any(v not in self.maker or roles[self.maker[v]] == "input" for v in node.inputs):
@@ -343,20 +354,20 @@ class _Graph:
         outside = [self.nodes[n] for v in node.outputs for n in self.readers[v] if roles[n] == "after"]
         if not outside and not self.outputs & set(node.outputs):
             return None
-        reader = f"{outside[0].name} ({outside[0].operator})" if outside else "whoever reads the model's outputs"
-        fix = "let only what leads to the global average pooling read it"
-        return Problem("closed", f"is also read by {reader}, outside the part between stem and pooling", fix)
+        reader = f"read by {outside[0].name} ({outside[0].operator})" if outside else "an output of the model"
+        fix = "use its result only in layers that lead to the global average pooling"
+        return Problem("closed", f"is also {reader}, outside the part between stem and pooling", fix)
 
     def _between(self, end: int) -> set[int]:
         """The node and its ancestors, back to the first convolutions."""
-        found: set[int] = set()
+        between: set[int] = set()
         stack = [end]
         while stack:
             number = stack.pop()
-            if number not in found and (self.behind[number] or _heavy(self.nodes[number])):
-                found.add(number)
+            if number not in between and (self.behind[number] or _heavy(self.nodes[number])):
+                between.add(number)
                 stack += self._parents(number)
-        return found
+        return between
 
     def _parents(self, number: int) -> list[int]:
         return [self.maker[value] for value in self.nodes[number].inputs if value in self.maker]

@@ -69,8 +69,8 @@ def test_fit_to_toml_and_back(table, tmp_path):
     ("changes", "complaint"),
     [
         ({"sha256": "0" * 64}, "is not the file that was measured"),
-        ({"file": "gone.tflite"}, "is not there"),
-        ({"file": ""}, "no file is named"),
+        ({"file": "gone.tflite"}, "gone.tflite does not exist"),
+        ({"file": ""}, "the column file is empty"),
         ({"median_ms": "fast"}, "must be numbers"),
         ({"median_ms": -1}, "not a measurement"),
         ({"threads": 0}, "not a measurement"),
@@ -96,7 +96,7 @@ def test_tables_that_do_not_do_are_refused(table, tmp_path):
         fit_target("mine", BASE, rows)
     with pytest.raises(DataError, match="--base"):
         base_name(table(target=""))
-    with pytest.raises(TargetError, match="no name"):
+    with pytest.raises(TargetError, match="cannot be the name of a target"):
         fit_target("My Board", BASE, rows)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no column file, device"):
@@ -106,7 +106,7 @@ def test_tables_that_do_not_do_are_refused(table, tmp_path):
 def test_rows_of_an_accelerator_are_said_to_be_left_out(table):
     """The error for too few measurements counts the rows that were left out, and why."""
     path = table(delegate="edgetpu")
-    with pytest.raises(DataError, match=r"left out, as only the kernels .* can be fitted: 6 with edgetpu"):
+    with pytest.raises(DataError, match=r"Only .* kernels can be fitted, so these rows are left out: 6 with edgetpu"):
         fit_target("mine", BASE, read_measurements(path), left_out(path))
 
 

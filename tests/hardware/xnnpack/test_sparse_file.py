@@ -12,7 +12,7 @@ from edgeprune.cli import edgeprune
 from edgeprune.errors import TargetError
 from edgeprune.hardware.xnnpack.sparse_file import analyse_file, runtime_problem, sparse_path
 from edgeprune.profiling.profile import profile
-from edgeprune.target import Runtime, load_target, with_runtime
+from edgeprune.target import BoardRuntime, load_target, with_runtime
 from edgeprune.tflite.flatbuffer import parse
 
 
@@ -104,10 +104,10 @@ def test_a_runtime_to_be_installed_makes_the_sparse_estimate(files):
         found[runtime] = json.loads(done.output)
     old, new = found.values()
     assert new["latency"]["estimated"]["median_ms"] < old["latency"]["estimated"]["median_ms"]
-    assert any("never switches" in warning for warning in old["warnings"])
-    assert not any("switches to sparse" in warning for warning in new["warnings"])
+    assert any("never uses sparse kernels" in warning for warning in old["warnings"])
+    assert not any("uses sparse" in warning for warning in new["warnings"])
     for text in ("litert", "my-runtime 1.0"):
-        with pytest.raises(TargetError, match="is no runtime"):
+        with pytest.raises(TargetError, match="is not a runtime and its version"):
             with_runtime(load_target("rpi4"), text)
 
 
@@ -138,7 +138,7 @@ def test_an_operator_in_the_way_is_named(artifacts):
 )
 def test_runtimes(package, version, word, files):
     """What was tried is said; what was not tried is not known; a file built for the path warns about both."""
-    runtime = Runtime(package=package, version=version)
+    runtime = BoardRuntime(package=package, version=version)
     problem = runtime_problem(runtime)
     assert (word in problem.what) if word else problem is None
     warnings = sparse_path(parse(files[0.8][1].read_bytes()), runtime).warnings

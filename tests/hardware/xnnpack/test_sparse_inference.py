@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from edgeprune.hardware.xnnpack.sparse_inference import RULES, Node, analyse, fold_padding
+from edgeprune.hardware.xnnpack.sparse_inference import CONDITIONS, Node, analyse, fold_padding
 
 ONE = (1, 1, 1, 1)
 
@@ -78,7 +78,7 @@ def test_each_condition_violated_once_is_its_own_finding(changes, layer, rule):
 
 def test_every_rule_has_a_violation_here_and_says_what_it_wants():
     """No rule is untested; the docstrings are the documentation."""
-    rules = set(itertools.chain.from_iterable(RULES.values()))
+    rules = set(itertools.chain.from_iterable(CONDITIONS.values()))
     assert {rule.__name__ for rule in rules} <= {rule for _, _, rule in VIOLATIONS}
     assert all(rule.__doc__ for rule in rules)
 
