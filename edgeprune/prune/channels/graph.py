@@ -79,7 +79,7 @@ class Member:
     weight: str
     axis: int
     role: Role
-    index: np.ndarray
+    index: Vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Group:
     """
 
     name: str
-    units: np.ndarray
+    units: Vector
     members: tuple[Member, ...]
     reasons: dict[int, str]
 
@@ -103,7 +103,7 @@ class Group:
         return len(self.units)
 
     @property
-    def free(self) -> np.ndarray:
+    def free(self) -> Vector:
         """int [units that can be removed]: their numbers within the group."""
         return np.array([number for number in range(self.size) if number not in self.reasons], int)
 
