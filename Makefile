@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint schemas clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgeprune build --target rpi4
@@ -22,6 +22,9 @@ lint: $(VENV)/installed-test
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+schemas: $(VENV)/installed
+	$(BIN)/python -m edgeprune.schemas
 
 # The stamps are remade when what they install changes; pip then finds most of it there.
 $(VENV)/installed: setup.cfg constraints.txt | $(VENV)/bin/python

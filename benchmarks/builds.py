@@ -11,7 +11,7 @@ import edgeprune
 
 def build(
     model: str | Path, data: str, recipe: dict[str, Any], name: str, out: Path, seed: int, first: str
-) -> dict[str, Any]:
+) -> edgeprune.Report:
     """The report of one build in a folder of its own below ``out``; a build that is there already is not repeated.
 
     Args:

@@ -184,7 +184,7 @@ def _recommended(graph: Graph, curves: Curves, order: Orders, request: _Request)
 
     filters = request.filters
     constraints = Constraints(filters.min_channels, 1, filters.protect, filters.layer_rates)
-    scores = {group.name: np.zeros(group.size) for group in graph.groups}
+    scores: Scores = {group.name: np.zeros(group.size) for group in graph.groups}
     for name, units in order.items():
         scores[name][units] = np.arange(len(units))
     try:

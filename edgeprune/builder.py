@@ -22,7 +22,11 @@ from edgeprune.selection import Limits
 from edgeprune.target import Target, load_target
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
+
+    from edgeprune.data.source import DataSource
+    from edgeprune.report.schema import Report
 
 
 DEMO = "demo"
@@ -30,10 +34,10 @@ KERAS3_SUFFIX = ".keras3.keras"
 
 
 def build(
-    model: str | Path | tf_keras.Model | None = None,
+    model: str | Path | tf_keras.Model | keras.Model | None = None,
     *,
-    target: str | Target = "rpi4",
-    data: Any = None,
+    target: str | Path | Target = "rpi4",
+    data: DataSource | None = None,
     recipe: str | Path | Recipe | None = None,
     out: str | Path | None = None,
     limits: Limits | None = None,
@@ -48,16 +52,19 @@ def build(
     device: str | OnDevice | None = None,
     progress: Progress | None = None,
     command: str | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Build every variant that a recipe asks for, measure each, and write the run folder.
 
     Args:
-        model: a model file or folder, a model object, or None for the demo.
-        target: name of a target, or a TOML file.
-        data: folder, .npz, ``module:function``, function, arrays, or "demo".
+        model: a model file or folder or a model object of tf_keras or Keras 3, as
+            :func:`edgeprune.models.load.load_model` takes it; None for the demo.
+        target: the board: its name, its TOML file, or a :class:`~edgeprune.target.Target`.
+        data: the samples, each of the shape of the model's input without the batch: a folder of class folders, an .npz,
+            ``module:function``, a function, arrays, a dataset, or "demo"; see
+            :func:`edgeprune.data.load.load_data`. None: the demo's, for the demo only.
         recipe: name, TOML file or object; None: ``edgeprune.toml`` in the working folder, else ``magnitude-int8``.
         out: the run folder; None: ``runs/MODEL-TARGET``.
-        limits: the gates.
+        limits: the gates, in points, bytes and milliseconds; one that is not met raises nothing: see ``report.gates``.
         seed: every random choice derives from it.
         deterministic: same seed, same machine, same bytes; slower.
         fresh: forget what an earlier run finished.
@@ -71,11 +78,17 @@ def build(
         command: how the build was started, for the report.
 
     Returns:
-        The report, as in report.json.
+        The report, as in report.json: ``report.variants[0].metric.value`` or ``report["variants"][0]``. The .tflite
+        files are at ``out / variant.file``.
 
     Raises:
-        EdgepruneError: with what happened, what was expected, and what to do. Where the device went away while the
-            variants were measured, or a model cannot be exported, the report has been written all the same.
+        UsageError: a model without data, or options that do not go together.
+        RecipeError, TargetError, ModelError, DataError: what was given cannot be read, or does not fit.
+        ConversionError: the converter refused the model.
+        VerificationError: a promise was not kept: a pruned model does not equal its oracle, or zeros were lost.
+        MissingError: a tool, a device or a runtime is missing. Where the device went away while the variants were
+            measured, or a model cannot be exported, the report has been written all the same.
+        OutputError: the run folder cannot be written to.
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipe(recipe), verify)
@@ -96,9 +109,12 @@ def build(
         trust = Trust.of(trust_model, custom_objects)
         context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
         with context.connection or contextlib.nullcontext():
-            return _build(
+            report = _build(
                 context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, compress
             )
+    from edgeprune.report.schema import parse
+
+    return parse(report)
 
 
 def default_folder(model: Any, target: str | Target) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 # error: will not run as it is; warning: runs, but on the wrong processor or against the documentation; note: runs, and
 # could run faster.
@@ -30,6 +30,6 @@ class Finding:
     checker: str = ""
     formats: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON types."""
         return {**asdict(self), "where": list(self.where), "formats": list(self.formats)}

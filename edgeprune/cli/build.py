@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeprune.cli.options import device_options, model_options
-from edgeprune.files import JsonObject
+
+if TYPE_CHECKING:
+    from edgeprune.report.schema import Report
 
 
 @click.command()
@@ -74,15 +77,13 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
             **options,  # type: ignore[arg-type]
         )
     _print(report, as_json, out)
-    if not all(gate["passed"] for gate in report["gates"]):
+    if not all(gate.passed for gate in report.gates):
         click.get_current_context().exit(1)
 
 
-def _print(report: JsonObject, as_json: bool, folder: Path) -> None:
-    import json
-
+def _print(report: Report, as_json: bool, folder: Path) -> None:
     if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo((folder / "report.json").read_text("utf-8"), nl=False)
         return
     from rich.console import Console
 

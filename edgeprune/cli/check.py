@@ -10,9 +10,7 @@ import click
 from edgeprune.cli.options import load_given, model_options
 
 if TYPE_CHECKING:
-    import tf_keras
-
-    from edgeprune.checking.check import Finding, Subject
+    from edgeprune.checking.finding import Finding
     from edgeprune.target import Target
 
 
@@ -29,13 +27,12 @@ def check(model: Path, target: str, trust_model: bool, custom_objects: Path | No
     """
     import json
 
+    from edgeprune.checking.model import check as find
     from edgeprune.target import load_target
 
     chosen = load_target(target)
-    if model.suffix == ".tflite":
-        findings = _file(model, chosen)
-    else:
-        findings = _keras(load_given(str(model), trust_model, custom_objects), chosen)
+    is_file = model.suffix == ".tflite"
+    findings = find(model if is_file else load_given(str(model), trust_model, custom_objects), chosen)
     if as_json:
         document = {"model": str(model), "target": chosen.name, "findings": [item.to_dict() for item in findings]}
         click.echo(json.dumps(document, indent=2))
@@ -43,39 +40,6 @@ def check(model: Path, target: str, trust_model: bool, custom_objects: Path | No
         _print(findings, model, chosen)
     if any(item.severity == "error" for item in findings):
         click.get_current_context().exit(1)
-
-
-def _file(path: Path, target: Target) -> list[Finding]:
-    from edgeprune.checking.check import Subject
-    from edgeprune.checking.check import check as find
-    from edgeprune.tflite.flatbuffer import read
-
-    return find([Subject(path, read(path))], target)
-
-
-def _keras(model: tf_keras.Model, target: Target) -> list[Finding]:
-    import tempfile
-
-    from edgeprune.checking.check import check as find
-
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        subjects, refused = _subjects(model, target, Path(folder))
-        return [*refused, *find(subjects, target)]
-
-
-def _subjects(model: tf_keras.Model, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
-    """The conversions that worked, and for those that did not, the converter's words."""
-    from edgeprune.checking.check import Finding
-    from edgeprune.checking.trial import trial_modes, trial_subject
-    from edgeprune.errors import ConversionError
-
-    subjects, refused = [], []
-    for mode in trial_modes(target):
-        try:
-            subjects.append(trial_subject(model, target, mode, folder))
-        except ConversionError as error:
-            refused.append(Finding("error", error.what, error.fix, checker="converter", formats=(mode,)))
-    return subjects, refused
 
 
 def _print(findings: list[Finding], model: Path, target: Target) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,8 +27,7 @@ def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | 
 
     from edgeprune.profiling.compare import compare as compare_files
 
-    found = compare_files(a, b, target)
-    found["accuracy"] = _accuracy((a, b), data, recipe) if data else None
+    found = compare_files(a, b, target, data=data, recipe=recipe)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -39,17 +38,7 @@ def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | 
         console.print(table)
 
 
-def _accuracy(paths: tuple[str, str], data: str, recipe: str | None) -> dict[str, Any]:
-    from edgeprune._tensorflow import import_tf
-
-    import_tf()
-    from edgeprune.evaluate.files import compare_accuracy
-    from edgeprune.recipe.load import resolve_recipe
-
-    return compare_accuracy(paths, data, resolve_recipe(recipe).data)
-
-
-def _tables(found: dict[str, Any]) -> Iterator[Table]:
+def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
     from rich.table import Table
 
     from edgeprune.profiling.compare import FIGURES
@@ -82,7 +71,7 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
         yield _one_by_one(found)
 
 
-def _one_by_one(found: dict[str, Any]) -> Table:
+def _one_by_one(found: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(title="one by one (conversions of number formats left out)")

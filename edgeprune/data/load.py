@@ -24,6 +24,7 @@ from edgeprune.data.stream import StreamStore
 from edgeprune.errors import DataError
 
 if TYPE_CHECKING:
+    from edgeprune.data.source import DataSource
     from edgeprune.recipe.config import DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
@@ -45,7 +46,7 @@ class _Opened:
     class_names: tuple[str, ...] | None = None
 
 
-def load_data(source: Any, config: DataConfig, input_spec: InputSpec, *, seed: int = 0) -> Data:
+def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, seed: int = 0) -> Data:
     """Open a data source and split it. Image files are listed, not read; arrays and datasets are read once.
 
     Where the source has no splits, 20 % become test, stratified by class where labels are known; where it has no

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -12,12 +12,21 @@ from edgeprune.errors import UsageError
 from edgeprune.tflite.flatbuffer import read
 
 if TYPE_CHECKING:
+    from edgeprune.data.source import DataSource
     from edgeprune.recipe.config import DataConfig
 
 BATCH = 250
 
 
-def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfig, seed: int = 0) -> dict[str, Any]:
+class Accuracy(TypedDict):
+    """Of several classifiers on the same samples."""
+
+    accuracy: list[float]  # fractions, one per file
+    samples: int
+    agreement: float  # fraction of samples on which all files give the same class
+
+
+def compare_accuracy(paths: Sequence[str | Path], source: DataSource, config: DataConfig, seed: int = 0) -> Accuracy:
     """Top-1 accuracy of several classifiers on the whole test split of one source.
 
     Args:
@@ -25,10 +34,6 @@ def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfi
         source: the user's data, as ``--data`` takes it.
         config: how to prepare the data.
         seed: chooses the test split if the source has none.
-
-    Returns:
-        ``accuracy``: one fraction per file; ``samples``; ``agreement``: fraction of samples on which all files give the
-        same class.
 
     Raises:
         DataError: the data cannot be read, or does not fit.

@@ -12,6 +12,7 @@ from edgeprune.models.macs import UnknownShape, layer_macs
 from edgeprune.models.shapes import Shape, calls
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
 
 
@@ -54,11 +55,19 @@ class Counts:
     uncounted: tuple[str, ...] = ()
 
 
-def count(model: tf_keras.Model) -> Counts:
-    """Count parameters and multiply-accumulates of a functional tf_keras model, or of the translation of a Keras 3 one.
+def count(model: tf_keras.Model | keras.Model) -> Counts:
+    """Count parameters and multiply-accumulates.
+
+    Args:
+        model: a functional model of tf_keras, or one of Keras 3, whose translation is counted.
+
+    Returns:
+        Whole numbers, for the model and for each layer: parameters, of which those that are not zero, and
+        multiply-accumulates for one sample.
 
     Raises:
-        ModelError: a dimension of the input that the multiply-accumulates depend on is not fixed.
+        ModelError: the model is of a kind that edgeprune cannot use, or a dimension of the input that the
+            multiply-accumulates depend on is not fixed.
     """
     import_tf()
     import numpy as np

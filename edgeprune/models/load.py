@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,15 @@ from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_fil
 from edgeprune.models.safety import refuse_unsafe
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
 
 
 def load_model(
-    source: str | Path | tf_keras.Model | Any, *, trust: bool = False, custom_objects: dict[str, Any] | None = None
+    source: str | Path | tf_keras.Model | keras.Model,
+    *,
+    trust: bool = False,
+    custom_objects: Mapping[str, object] | None = None,
 ) -> tf_keras.Model:
     """Load a model of Keras 2 or Keras 3 as a flat functional tf_keras model.
 
@@ -44,7 +49,7 @@ def load_model(
     import tf_keras
 
     register_known_layers()
-    custom = custom_objects or {}
+    custom = dict(custom_objects or {})
     with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
         if file is None:
             return _of_object(source, custom)

@@ -97,16 +97,16 @@ class Profile:
     latency: Latency
     memory: Memory
     sparse_path: SparsePath | None  # None: nothing in the file is stored sparse
-    placement: Mapping[str, Any] | None
-    delegates: tuple[Mapping[str, Any], ...]
-    performance: Mapping[str, Any] | None
+    placement: Mapping[str, object] | None
+    delegates: tuple[Mapping[str, object], ...]
+    performance: Mapping[str, object] | None
     min_runtime: str | None
     min_litert: str | None
     operators: tuple[OperatorRow, ...]
     kernels: tuple[KernelRow, ...]
     warnings: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The profile as JSON types."""
         return _json(asdict(self))
 
@@ -114,13 +114,13 @@ class Profile:
 def profile(
     path: str | Path,
     target: str | Path | Target | None = None,
-    compiled: Mapping[str, Any] | None = None,
+    compiled: Mapping[str, object] | None = None,
     *,
     kernels: KernelSet | None = None,
     threads: int | None = None,
     best_compression: bool = False,
 ) -> Profile:
-    """Profile a .tflite file.
+    """Find out what a .tflite file tells about itself, without TensorFlow and without running it.
 
     Args:
         path: the file.
@@ -130,6 +130,10 @@ def profile(
         kernels: that the latency is estimated for: 'builtin', 'xnnpack' or 'edgetpu'; None for the target's default.
         threads: None for the target's default.
         best_compression: take the time for gzip at level 9 and zstd at level 19.
+
+    Returns:
+        Bytes, parameters, zeros, multiply-accumulates for one sample, memory in bytes, operators with what each of them
+        holds and does, and with a target, milliseconds as estimated for it and what its accelerator and delegates take.
 
     Raises:
         ModelError: the file is missing, damaged or not a .tflite.

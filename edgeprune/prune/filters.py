@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,14 +11,15 @@ import numpy as np
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.load import load_model
 from edgeprune.models.rebuild import refuse_idle
-from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.graph import Graph, Group
+from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice import allocation
 from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
 
     from edgeprune.prune.choice.sensitivity import Curves
@@ -31,28 +32,36 @@ class Pruned:
     """The outcome of pruning.
 
     Attributes:
-        model: the new model.
-        removed: the removed channels of each group, by their numbers within it; groups that lost none are left out.
-        difference: largest relative difference from the oracle; None: not verified.
+        model: the new model, a flat functional one.
+        removed: by name of group, the numbers of the removed channels within it: int64 [removed channels]; groups that
+            lost none are left out.
+        difference: largest difference from the oracle, relative to its largest output; None: not verified.
     """
 
     model: tf_keras.Model
-    removed: dict[str, np.ndarray]
+    removed: dict[str, Vector]
     difference: float | None = None
 
 
-def channel_groups(model: tf_keras.Model) -> tuple[Group, ...]:
-    """The groups of channels of a model that can only be removed together.
+def channel_groups(model: tf_keras.Model | keras.Model) -> tuple[Group, ...]:
+    """Find the groups of channels of a model that can only be removed together.
 
     Args:
         model: of tf_keras or Keras 3; here and below, it is made a flat functional one first, as
             :func:`edgeprune.models.load.load_model` does.
+
+    Returns:
+        The groups, in the order in which the layers that make them are called. ``frozen`` says why nothing can be
+        removed from a group, ``members`` which axes of which weights shrink with it.
+
+    Raises:
+        ModelError: the model is of a kind that edgeprune cannot use.
     """
     return analyse(load_model(model)).groups
 
 
 def prune_filters(
-    model: tf_keras.Model,
+    model: tf_keras.Model | keras.Model,
     rate: float | None = None,
     *,
     max_params: float | None = None,
@@ -82,6 +91,7 @@ def prune_filters(
         The new model, what it lost, and how far it is from the oracle.
 
     Raises:
+        ModelError: the model is of a kind that edgeprune cannot use.
         RecipeError: no budget, or a rate and another; an unknown criterion or allocation; or a budget that cannot be
             reached.
         DataError: the criterion needs data and there is none.
@@ -89,6 +99,8 @@ def prune_filters(
     """
     budget = check_budget(Budget(rate, max_params, max_macs))
     graph = analyse(load_model(model))
+    from edgeprune.prune.channels import surgery  # has layers of its own, so it imports TensorFlow
+
     keep = choose(graph, budget, criterion, allocation, constraints or Constraints(), evidence or Evidence(), curves)
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if verify else None
@@ -118,20 +130,32 @@ def choose(
     return allocation.allocate(graph, scores, budget, how, constraints, chosen.in_loss, measured)
 
 
-def mask_filters(model: tf_keras.Model, removed: dict[str, np.ndarray]) -> tf_keras.Model:
-    """The oracle: ``model`` with the removed channels zeroed where they are consumed, nothing made smaller.
+def mask_filters(model: tf_keras.Model | keras.Model, removed: Mapping[str, Vector | Sequence[int]]) -> tf_keras.Model:
+    """Make the oracle: the model with the removed channels zeroed where they are consumed, nothing made smaller.
+
+    A pruned model is right if its outputs equal those of the oracle.
 
     Args:
-        removed: as :attr:`Pruned.removed` gives it.
+        model: of tf_keras or Keras 3; it is not changed.
+        removed: as :attr:`Pruned.removed` gives it: by name of group, the numbers of channels within it, each in
+            [0, size of the group). Groups that are not named keep all.
+
+    Returns:
+        A new model of the same inputs, outputs and shapes of weights.
+
+    Raises:
+        ModelError: the model is of a kind that edgeprune cannot use.
     """
     graph = analyse(load_model(model))
+    from edgeprune.prune.channels import surgery
+
     keep = np.ones(len(graph.units), bool)
     for group in graph.groups:
         keep[group.units[np.asarray(removed.get(group.name, ()), int)]] = False
     return surgery.mask(graph, keep)
 
 
-def removed_channels(graph: Graph, keep: np.ndarray) -> dict[str, np.ndarray]:
+def removed_channels(graph: Graph, keep: np.ndarray) -> dict[str, Vector]:
     """The removed channels of each group, by their numbers within it."""
     gone = {group.name: np.flatnonzero(~keep[group.units]) for group in graph.groups}
     return {name: numbers for name, numbers in gone.items() if len(numbers)}

@@ -16,8 +16,17 @@ import pydantic
 from edgeprune.recipe.granularity import NofM, parse
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+_PERCENT_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "string", "pattern": r"^\s*\d+(\.\d*)?\s*%\s*$"},
+    ]
+}
 OpenFraction = Annotated[
-    float, pydantic.Field(gt=0, lt=1), pydantic.BeforeValidator(lambda value: _from_percent(value))
+    float,
+    pydantic.Field(gt=0, lt=1),
+    pydantic.BeforeValidator(lambda value: _from_percent(value)),
+    pydantic.WithJsonSchema(_PERCENT_SCHEMA, mode="validation"),
 ]
 CriterionName = Literal[
     "l1", "l2", "fpgm", "bn_scale", "taylor", "fisher", "activation", "apoz", "reconstruction", "sampling", "random"

@@ -26,9 +26,27 @@ Shapes = Shape | list[Shape] | dict[str, Shape]  # of one tensor, or of several
 
 
 class Entry(pydantic.BaseModel):
-    """Base of all parts: read-only, extra keys are kept."""
+    """Base of all parts: read-only, extra keys are kept. Keys can be read as in report.json: ``entry["bytes"]``."""
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    def __getitem__(self, key: str) -> object:
+        if key in type(self).model_fields:
+            return getattr(self, key)
+        return (self.__pydantic_extra__ or {})[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.model_fields_set
+
+    def get(self, key: str, default: object = None) -> object:
+        """The value of a key, or ``default`` where report.json does not have it."""
+        if key not in self:
+            return default
+        return self[key]
+
+    def keys(self) -> list[str]:
+        """The keys that report.json has."""
+        return [key for key, _ in self if key in self]
 
 
 class Model(Entry):
@@ -346,7 +364,10 @@ class Pruning(Entry):
 
 
 class Report(Entry):
-    """A whole report.json."""
+    """A whole report.json. Fractions are in [0, 1]; every other figure has its unit in its name.
+
+    ``report.variants[0].bytes`` and ``report["variants"][0]["bytes"]`` are the same; type checkers know the first.
+    """
 
     schema_version: Literal[1]
     created: Text
@@ -400,8 +421,8 @@ class Report(Entry):
         return next((variant for variant in self.variants if variant.baseline), None)
 
 
-def parse(report: Mapping[str, Any]) -> Report:
-    """The report as typed objects.
+def parse(report: Mapping[str, Any] | Report) -> Report:
+    """The report as typed objects; what is typed already passes.
 
     Raises:
         ValueError: it does not follow the schema; the message names each key at fault.
@@ -413,7 +434,7 @@ def parse(report: Mapping[str, Any]) -> Report:
     raise ValueError(f"This is not a report.json of schema_version 1:\n{faults}")
 
 
-def validate(report: Mapping[str, Any]) -> None:
+def validate(report: Mapping[str, Any] | Report) -> None:
     """Check a report.json document against schema_version 1: keys, types, and that names refer to variants.
 
     Raises:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _STYLES = {"": "", "good": "green", "bad": "red", "absent": "dim"}
 
 
-def terminal(report: Mapping[str, Any], folder: Path | None = None) -> rich.console.RenderableType:
+def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> rich.console.RenderableType:
     """The variants, the pick and why, gates, warnings, and where the files are.
 
     Args:

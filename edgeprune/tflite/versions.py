@@ -54,8 +54,8 @@ _SENTENCES: dict[ProblemKind, str] = {
     "custom": "{operator} is a custom operator: it runs only where the application registers it.",
     "compiled": "{operator} runs only through {library}.",
     "newer": (
-        "{operator} version {version} needs {package} {needed} or later, and {target} is assumed to have {assumed}, which "
-        "stops with \"Didn't find op for builtin opcode '{operator}' version '{version}'\". {remedy}"
+        "{operator} version {version} needs {package} {needed} or later, and {target} is assumed to have {assumed}, "
+        "which stops with \"Didn't find op for builtin opcode '{operator}' version '{version}'\". {remedy}"
     ),
     "unknown": (
         "It is not known which {package} release first runs {operator} version {version}; try the file on the device "

@@ -85,8 +85,7 @@ def test_a_missing_file_is_exit_code_2(command, tmp_path):
 def test_check_needs_no_tensorflow_for_a_file(files):
     """Checking a .tflite imports neither TensorFlow nor a runtime."""
     code = (
-        "import sys; from edgeprune.cli.check import _file; from pathlib import Path;"
-        "from edgeprune.target import load_target; _file(Path(sys.argv[1]), load_target('coral'));"
+        "import sys, edgeprune; edgeprune.check(sys.argv[1], 'coral');"
         "sys.exit(', '.join({'tensorflow', 'tf_keras', 'ai_edge_litert'} & sys.modules.keys()) or None)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(files["int8"])], capture_output=True, text=True)

@@ -80,6 +80,20 @@ def test_ctrl_c_tells_what_is_kept(words, said, monkeypatch, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_init_names_the_schema_of_recipes(tmp_path):
+    """The first line leads editors to the schema that is installed, and the file is a recipe all the same."""
+    from edgeprune.recipe.load import load_recipe
+    from edgeprune.schemas import schema_path
+
+    assert edgeprune("init", cwd=tmp_path).returncode == 0
+    path = tmp_path / "edgeprune.toml"
+    directive, uri = path.read_text().splitlines()[0].split(" ", 1)
+    assert directive == "#:schema"
+    assert uri == schema_path("recipe").as_uri()
+    assert schema_path("recipe").is_file()
+    assert load_recipe(path).weights is not None
+
+
 def test_init_writes_a_recipe_once(tmp_path):
     """A file that is there is not replaced without --force."""
     assert edgeprune("init", cwd=tmp_path).returncode == 0

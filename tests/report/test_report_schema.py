@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from edgeprune.report.schema import validate
+from edgeprune.report.schema import parse, validate
 
 CASES = {
     "variants.1.bytes": lambda r: r["variants"][1].update(bytes=-1),
@@ -49,3 +49,40 @@ def test_a_fault_is_refused_and_named(report, named):
     with pytest.raises(ValueError, match="schema_version 1") as error:
         validate(report)
     assert named in str(error.value)
+
+
+def test_a_report_reads_like_its_json(any_report):
+    """Each key of report.json, those that no class names too, has its value under the key; keys and `in` follow it."""
+    any_report["variants"][0]["a_key_of_the_future"] = {"any": ["value"]}
+
+    def compare(entry, document):
+        if isinstance(document, dict):
+            assert set(entry.keys()) == set(document)
+            assert "no such key" not in entry
+            assert entry.get("no such key", 7) == 7
+            for key, value in document.items():
+                assert key in entry
+                compare(entry[key], value)
+        elif isinstance(document, list):
+            for left, right in zip(entry, document, strict=True):
+                compare(left, right)
+        else:
+            assert entry == document
+
+    compare(parse(any_report), any_report)
+
+
+def test_keys_that_a_report_leaves_out(report):
+    """A key that may be left out reads as its default, and is not in the entry; one that does not exist is an error."""
+    variant = parse(report).variants[0]
+    assert variant["mixed"] is None
+    assert "mixed" not in variant
+    with pytest.raises(KeyError):
+        variant["model_dump"]
+
+
+def test_a_report_that_is_typed_already_passes(report):
+    """What parse gives may be given to parse and validate."""
+    parsed = parse(report)
+    assert parse(parsed) is parsed
+    validate(parsed)

@@ -58,9 +58,8 @@ def analyse(model: tf_keras.Model) -> Graph:
         found = apply_rule(call)
         if len(graph.macs) == counted:
             call.count_macs(fixed_macs(twin))
-        for tensor, tensor_axes in zip(outputs, found, strict=True):
-            _check(call, shapes[id(tensor)], tensor_axes)
-            axes[id(tensor)] = tensor_axes
+        _check(call, found)
+        axes.update({id(tensor): made for tensor, made in zip(outputs, found, strict=True)})
     for tensor in model.outputs:
         for vector in axes[id(tensor)]:
             if vector is not None:
@@ -87,9 +86,23 @@ def _shape(tensor: Any) -> tuple[int | None, ...]:
     return tuple(tensor.shape[1:])
 
 
-def _check(call: Call, shape: tuple[int | None, ...], axes: Axes) -> None:
-    lengths = tuple(size if vector is None else len(vector) for vector, size in zip(axes, shape, strict=True))
-    assert lengths == shape, f"rule for {type(call.layer).__name__}: {lengths} != {shape}"
+def _check(call: Call, found: Sequence[Axes | None]) -> None:
+    """Refuse axes that are not as many and as long as those of the outputs."""
+    sizes = [None if axes is None else tuple(None if v is None else len(v) for v in axes) for axes in found]
+    fits = len(sizes) == len(call.output_shapes) and all(
+        made is not None
+        and len(made) == len(shape)
+        and all(size is None or size == true for size, true in zip(made, shape, strict=True))
+        for made, shape in zip(sizes, call.output_shapes, strict=True)
+    )
+    if not fits:
+        raise ModelError(
+            f"The channel rule of {type(call.layer).__name__} returned axes of the sizes {sizes} for the layer "
+            f"{call.name!r}, whose outputs have the shapes {call.output_shapes}.",
+            expected="for each output a tuple with one entry for each axis but the batch: an array of that size, or "
+            "None.",
+            fix="correct the rule that was registered with edgeprune.register_rule.",
+        )
 
 
 def _finish(graph: Graph) -> None:

@@ -80,7 +80,7 @@ class Member:
     weight: str
     axis: int
     role: Role
-    index: np.ndarray
+    index: Vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Group:
     """
 
     name: str
-    units: np.ndarray
+    units: Vector
     members: tuple[Member, ...]
     reasons: dict[int, str]
 
@@ -104,7 +104,7 @@ class Group:
         return len(self.units)
 
     @property
-    def free(self) -> np.ndarray:
+    def free(self) -> Vector:
         """int [units that can be removed]: their numbers within the group."""
         return np.array([number for number in range(self.size) if number not in self.reasons], int)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Vector = np.ndarray  # int64 [size]: the unit of each position along one axis of a tensor
+Vector = np.ndarray[tuple[int, ...], np.dtype[np.int64]]  # [size]: the unit of each position along one axis of a tensor
 
 # The unit of positions that nothing can remove, such as the channels of the model's input.
 FIXED = 0

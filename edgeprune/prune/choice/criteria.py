@@ -9,7 +9,7 @@ sums over everything that consumes a channel: first-order effects add up.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy as np
 from edgeprune.prune.channels.graph import Binding, Graph
 
 if TYPE_CHECKING:
+    from edgeprune.data.source import Batches
     from edgeprune.train.task import Task
 
-Scores = dict[str, np.ndarray]  # group name → float64 [units]
+Scores = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]  # group name → [units]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,13 @@ class Evidence:
     """What a criterion may look at beside the weights.
 
     Attributes:
-        batches: a callable that iterates over training batches (x, y); None: no data.
-        task: whose loss counts; None: no data.
+        batches: a function that gives training batches anew at each call: (x, y) with arrays [batch, ...], prepared as
+            the model takes them; None: no data.
+        task: whose loss counts, as :func:`edgeprune.train.task.resolve_task` gives it; None: no data.
         seed: for the criteria that draw.
     """
 
-    batches: Callable[[], Iterable[tuple[Any, Any]]] | None = None
+    batches: Batches | None = None
     task: Task | None = None
     seed: int = 0
 

@@ -410,27 +410,6 @@ def conv_lstm_freezes(L):
     return i, L.head(L.ConvLSTM2D(4, 3, name="memory")(x))
 
 
-def test_own_rule_for_own_layer(L, check):
-    """A custom layer whose class is registered is followed by that rule."""
-    from edgeprune.prune.channels.rules.registry import RULES, register
-
-    class Doubled(L.Layer):
-        def call(self, x):
-            return 2 * x
-
-    @register("Doubled")
-    def doubled(call):
-        return call.inputs[0]
-
-    try:
-        import tf_keras
-
-        model = tf_keras.Model(*L.behind_stem(Doubled()))
-        assert check(model, count_macs=False).group("stem").frozen is None
-    finally:
-        del RULES["Doubled"]
-
-
 @pytest.mark.parametrize("layer", ["Conv2D", "DepthwiseConv2D", "BatchNormalization", "MaxPooling2D", "Permute"])
 def test_channels_first_is_followed(L, layer):
     """Channels-first layers tie the channels of axis 1 (only analysed: TensorFlow cannot run them on a processor)."""

@@ -1,0 +1,64 @@
+"""What the user has, checked: a .tflite file as it is, a Keras model by converting it for a look."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.checking.check import Finding, Subject
+from edgeprune.checking.check import check as run_checkers
+from edgeprune.target import Target, load_target
+
+if TYPE_CHECKING:
+    import keras
+    import tf_keras
+
+
+def check(model: str | Path | tf_keras.Model | keras.Model, target: str | Path | Target) -> list[Finding]:
+    """Find out what will not run, or not run fast, on a target, and what to change.
+
+    Args:
+        model: a .tflite file, which is read without TensorFlow; or a Keras model, trained or not: a file or an object
+            as :func:`edgeprune.models.load.load_model` takes it. It is converted to the number formats that suit the
+            target, with noise as calibration data, and the findings name its layers.
+        target: the board: its name, its TOML file, or a :class:`~edgeprune.target.Target`.
+
+    Returns:
+        The findings, errors (will not run as it is) first, then warnings (runs, but on the wrong processor or against
+        the documentation), then notes (could run faster); empty where there is nothing to say. A number format that
+        the converter refuses is a finding, too.
+
+    Raises:
+        TargetError: no such target.
+        ModelError: the model is missing, damaged, or of a kind that edgeprune cannot use.
+        MissingError: a compiler that the target needs is not installed.
+    """
+    chosen = target if isinstance(target, Target) else load_target(target)
+    if isinstance(model, str | Path) and Path(model).suffix == ".tflite":
+        from edgeprune.tflite.flatbuffer import read
+
+        return run_checkers([Subject(Path(model), read(model))], chosen)
+    from edgeprune.models.load import load_model
+
+    return _check_keras(load_model(model), chosen)
+
+
+def _check_keras(model: tf_keras.Model, target: Target) -> list[Finding]:
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        subjects, refused = _convert(model, target, Path(folder))
+        return [*refused, *run_checkers(subjects, target)]
+
+
+def _convert(model: tf_keras.Model, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
+    """The conversions that worked, and for those that did not, the converter's words."""
+    from edgeprune.checking.trial import trial_modes, trial_subject
+    from edgeprune.errors import ConversionError
+
+    subjects, refused = [], []
+    for mode in trial_modes(target):
+        try:
+            subjects.append(trial_subject(model, target, mode, folder))
+        except ConversionError as error:
+            refused.append(Finding("error", error.what, error.fix, checker="converter", formats=(mode,)))
+    return subjects, refused
