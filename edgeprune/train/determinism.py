@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from edgeprune._tensorflow import import_tf
+
 
 def start(seed: int, deterministic: bool) -> None:
     """Seed Python, NumPy and TensorFlow; with ``deterministic``, let TensorFlow use deterministic operators only.
 
     Operator determinism holds for the rest of the process: TensorFlow has no way back.
     """
-    import tensorflow as tf
+    tf = import_tf()  # the first import of a build that Python starts
     import tf_keras
 
     tf_keras.utils.set_random_seed(seed)

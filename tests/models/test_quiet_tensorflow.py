@@ -59,3 +59,19 @@ def test_importing_the_package_does_not_import_tensorflow():
     )
     run = _python(code)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_build_from_python_imports_tensorflow_as_a_command_does(tmp_path):
+    """edgeprune.build is as silent as `edgeprune build`, with the same kernels and the same Keras."""
+    (tmp_path / "broken.keras").write_bytes(b"no model")
+    code = (
+        "import os, sys, edgeprune\n"
+        "try: edgeprune.build(sys.argv[1] + '/broken.keras', data='demo', recipe='float', out=sys.argv[1] + '/run')\n"
+        "except edgeprune.ModelError: pass\n"
+        "assert 'tensorflow' in sys.modules\n"
+        "assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == os.environ['TF_USE_LEGACY_KERAS'] == '1'"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    run = subprocess.run(command, env=clean, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
