@@ -42,7 +42,7 @@ def test_what_is_not_declared_cannot_be_read(surroundings, tmp_path, name):
         READERS[name](context)
 
 
-@pytest.mark.parametrize("name", READERS.keys() - {"data", "task"})
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"data", "task"}))
 def test_what_is_declared_is_read(surroundings, tmp_path, name):
     """Every input can be read where it alone was declared."""
     READERS[name](surroundings.for_stage(tmp_path, {name}))
