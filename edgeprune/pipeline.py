@@ -119,7 +119,8 @@ def _key(step: Step, parent: str | None, context: BuildContext) -> str:
     return sha256_json(
         {
             "stage": step.stage.name,
-            "config": step.config.model_dump(mode="json") if step.config else None,
+            # As text: of the patterns in a table the first that matches counts, so their order is part of it.
+            "config": step.config.model_dump_json() if step.config else None,
             "parent": parent,
             "versions": context.versions,
             "source": source_hash(step.stage.run.__module__),

@@ -150,3 +150,18 @@ def test_what_a_stage_found_before_its_error_is_shown_and_not_kept(tmp_path):
         assert "'half'" in caught.value.__notes__[0]
         assert run.artifacts["half"].facts["warnings"] == ["so far"]
     assert calls == ["half", "half"]
+
+
+def test_the_order_of_patterns_is_part_of_a_key(tmp_path):
+    """The first pattern that matches counts, so the same rates in another order are another setting."""
+
+    class Rates(Config):
+        rates: dict[str, float]
+
+    calls.clear()
+    for rates in ({"conv*": 0.2, "*": 0.5}, {"conv*": 0.2, "*": 0.5}, {"*": 0.5, "conv*": 0.2}):
+        step = Step(
+            "r", stage()(lambda artifact, config, context: calls.append(config.rates) or artifact), Rates(rates=rates)
+        )
+        Run(tmp_path).execute([step], Surroundings({}))
+    assert calls == [{"conv*": 0.2, "*": 0.5}, {"*": 0.5, "conv*": 0.2}]
