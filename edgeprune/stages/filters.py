@@ -94,15 +94,12 @@ def _step_budget(config: FiltersStageConfig, original: ModelFacts, current: Mode
     settings = config.filters
     if settings.rate is not None:
         return Budget(rate=_step_rate(config, settings.rate))
-    kept = {
-        "params": (settings.max_params, original["params"] / current["params"]),
-        "macs": (settings.max_macs, original["macs"] / current["macs"]),
-    }
-    limits = {
-        what: _kept(config, limit, config.number) * of_current
-        for what, (limit, of_current) in kept.items()
-        if limit is not None
-    }
+    limits = {}
+    if settings.max_params is not None:
+        wanted = _kept(config, settings.max_params, config.number)
+        limits["params"] = wanted * original["params"] / current["params"]
+    if settings.max_macs is not None:
+        limits["macs"] = _kept(config, settings.max_macs, config.number) * original["macs"] / current["macs"]
     # A limit that an earlier step already met binds no more.
     return Budget(**{f"max_{what}": limit for what, limit in limits.items() if limit < 1})
 

@@ -9,10 +9,10 @@ import pytest
 from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
 from edgeprune.models.graph import ordered_nodes
+from edgeprune.prune.channels import analyse as walk
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.graph import Graph
-from edgeprune.prune.channels.rules import basic as rules
 
 # Units inside these layers are consumed inside them: zeroing tensors between layers cannot reach them.
 OPAQUE_INSIDE = ("SimpleRNN", "GRU", "LSTM", "Bidirectional", "MultiHeadAttention")
@@ -261,12 +261,12 @@ def _zeroed_outputs(model, graph, keep, inputs):
 
 def _recorded_axes(model):
     """The axes of every call's outputs, as the rules gave them."""
-    recorded, original = {}, rules.apply_rule
+    recorded, original = {}, walk.apply_rule
     try:
-        rules.apply_rule = lambda call: recorded.setdefault(id(call.node), original(call))
+        walk.apply_rule = lambda call: recorded.setdefault(id(call.node), original(call))
         analyse(model)
     finally:
-        rules.apply_rule = original
+        walk.apply_rule = original
     return recorded
 
 

@@ -125,7 +125,7 @@ def test_descriptions_come_from_the_comments(name):
     definitions = schema(name)["$defs"]
     (klass, key, words) = {
         "recipe": ("FiltersConfig", "samples", "training samples that data-driven criteria look at"),
-        "target": ("Cpu", "l2_shared", "by all cores; else one per core"),
+        "target": ("Cpu", "l2_shared", "by all cores; otherwise each core has its own"),
         "report": ("Variant", "series", "method and format, where the recipe explored several rates of it"),
     }[name]
     assert definitions[klass]["properties"][key]["description"] == words
