@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.files import JsonObject
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
@@ -39,7 +41,7 @@ def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | 
         console.print(table)
 
 
-def _accuracy(paths: tuple[str, str], data: str, recipe: str | None) -> dict[str, Any]:
+def _accuracy(paths: tuple[str, str], data: str, recipe: str | None) -> JsonObject:
     from edgeprune._tensorflow import import_tf
 
     import_tf()
@@ -49,7 +51,7 @@ def _accuracy(paths: tuple[str, str], data: str, recipe: str | None) -> dict[str
     return compare_accuracy(paths, data, resolve_recipe(recipe).data)
 
 
-def _tables(found: dict[str, Any]) -> Iterator[Table]:
+def _tables(found: JsonObject) -> Iterator[Table]:
     from rich.table import Table
 
     from edgeprune.profiling.compare import FIGURES
@@ -82,7 +84,7 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
         yield _one_by_one(found)
 
 
-def _one_by_one(found: dict[str, Any]) -> Table:
+def _one_by_one(found: JsonObject) -> Table:
     from rich.table import Table
 
     table = Table(title="one by one (conversions of number formats left out)")
@@ -105,7 +107,7 @@ def _milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _types(row: dict[str, Any]) -> str:
+def _types(row: JsonObject) -> str:
     sides = [", ".join(row[side]["dtypes"]) if row[side] else "–" for side in ("a", "b")]
     return _arrow(sides)
 
@@ -116,7 +118,7 @@ def _shown(value: Any) -> str:
     return f"{value:.1%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _change(pair: dict[str, Any], less_is_better: bool | None, *, fraction: bool = True) -> Text:
+def _change(pair: JsonObject, less_is_better: bool | None, *, fraction: bool = True) -> Text:
     """The change as text, green when B is better.
 
     Args:
@@ -145,7 +147,7 @@ def _points(change: float) -> Text:
     return Text(f"{change * 100:+.2f} points", style=style)
 
 
-def _both(row: dict[str, Any], key: str) -> Text:
+def _both(row: JsonObject, key: str) -> Text:
     """'3' if both values are 3, else '3 → 2', green if B's is smaller."""
     from rich.text import Text
 

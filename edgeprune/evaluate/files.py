@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import UsageError
+from edgeprune.files import JsonObject
 from edgeprune.tflite.flatbuffer import read
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 BATCH = 250
 
 
-def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfig, seed: int = 0) -> dict[str, Any]:
+def compare_accuracy(paths: Sequence[str | Path], source: Any, config: DataConfig, seed: int = 0) -> JsonObject:
     """Top-1 accuracy of several classifiers on the whole test split of one source.
 
     Args:

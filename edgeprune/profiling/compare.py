@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.files import JsonObject
+
 if TYPE_CHECKING:
     from edgeprune.profiling.profile import Profile
     from edgeprune.tflite.operators import OperatorRow
@@ -42,7 +44,7 @@ class KindRow:
     output_bytes: int
 
 
-def compare(a: str | Path, b: str | Path, target: str | Path | None = None) -> dict[str, Any]:
+def compare(a: str | Path, b: str | Path, target: str | Path | None = None) -> JsonObject:
     """Profile two files and put them side by side.
 
     Args:
@@ -75,14 +77,14 @@ def compare(a: str | Path, b: str | Path, target: str | Path | None = None) -> d
     }
 
 
-def _figures(found: Profile) -> dict[str, Any]:
+def _figures(found: Profile) -> JsonObject:
     estimated = found.latency.estimated
     own = {"operators": len(found.operators), "estimated_ms": estimated.median_ms if estimated else None}
     memory = {"arena_bytes": found.memory.arena_bytes, "peak_bytes": found.memory.peak_bytes}
     return {**{name: getattr(found, name, None) for name in FIGURES}, **own, **memory}
 
 
-def _pair(a: Any, b: Any) -> dict[str, Any]:
+def _pair(a: Any, b: Any) -> JsonObject:
     numbers = isinstance(a, int | float) and isinstance(b, int | float)
     return {"a": a, "b": b, "change": b - a if numbers else None}
 
@@ -101,16 +103,16 @@ def _kinds(operators: Sequence[OperatorRow]) -> dict[str, KindRow]:
     return rows
 
 
-def _row(row: KindRow | None) -> dict[str, Any] | None:
+def _row(row: KindRow | None) -> JsonObject | None:
     return None if row is None else {**asdict(row), "dtypes": list(row.dtypes)}
 
 
-def _aligned(a: Sequence[OperatorRow], b: Sequence[OperatorRow]) -> list[dict[str, Any]] | None:
+def _aligned(a: Sequence[OperatorRow], b: Sequence[OperatorRow]) -> list[JsonObject] | None:
     sides = [[row for row in rows if row.name not in CONVERSIONS] for rows in (a, b)]
     if [row.name for row in sides[0]] != [row.name for row in sides[1]]:
         return None
     return [{"operator": left.name, "a": _facts(left), "b": _facts(right)} for left, right in zip(*sides, strict=True)]
 
 
-def _facts(row: OperatorRow) -> dict[str, Any]:
+def _facts(row: OperatorRow) -> JsonObject:
     return {key: getattr(row, key) for key in ALIGNED} | {"output_shape": list(row.output_shape or ())}

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgeprune.files import JsonObject
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -106,7 +108,7 @@ class Profile:
     kernels: tuple[KernelRow, ...]
     warnings: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The profile as JSON types."""
         return _json(asdict(self))
 
