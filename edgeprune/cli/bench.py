@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.options import device_options
+from edgeprune.files import JsonObject
 
 if TYPE_CHECKING:
     from edgeprune.evaluate.sample import Sample
@@ -87,7 +88,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         profile_operators=options["operators"],
     )
 
-    def keep(result: dict[str, Any]) -> None:
+    def keep(result: JsonObject) -> None:
         table.append(options["table"], [result])
 
     try:
@@ -126,7 +127,7 @@ def _address(device: str, runtime: str | None, max_instructions: int | None) -> 
     return f"emulator://{runtime}" if runtime else device
 
 
-def _gates(results: list[dict[str, Any]], max_instructions: int | None) -> Iterator[dict[str, Any]]:
+def _gates(results: list[JsonObject], max_instructions: int | None) -> Iterator[JsonObject]:
     for result in results if max_instructions else ():
         value = result["instructions"]
         passed = value <= max_instructions
@@ -149,7 +150,7 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     return load_sample(files[0], data, resolve_recipe(recipe).data)
 
 
-def _print(found: dict[str, Any], as_json: bool) -> None:
+def _print(found: JsonObject, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

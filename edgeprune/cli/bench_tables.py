@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from edgeprune.files import JsonObject
+
 # Rows of the table: label, key of a result, how its value is shown.
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("runtime", "runtime", str),
@@ -36,7 +38,7 @@ _CIRCUMSTANCES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 _OPERATORS_SHOWN = 10
 
 
-def bench_tables(found: dict[str, Any]) -> Iterator[Table | Text]:
+def bench_tables(found: JsonObject) -> Iterator[Table | Text]:
     """The results of a measurement, without rows for figures that were not measured."""
     results = found["results"]
     table = Table(title=Text(results[0].get("device", found["device"]["address"])))
@@ -59,7 +61,7 @@ def bench_tables(found: dict[str, Any]) -> Iterator[Table | Text]:
         yield Text(f"Warning: {warning}", "yellow")
 
 
-def _add_circumstances(table: Table, results: list[dict[str, Any]]) -> None:
+def _add_circumstances(table: Table, results: list[JsonObject]) -> None:
     for label, key, show in _CIRCUMSTANCES:
         pairs = [[(result.get(moment) or {}).get(key) for moment in ("before", "after")] for result in results]
         if any(value is not None for pair in pairs for value in pair):
@@ -67,7 +69,7 @@ def _add_circumstances(table: Table, results: list[dict[str, Any]]) -> None:
             table.add_row(label, *map(Text, shown))
 
 
-def _add_accuracy(table: Table, results: list[dict[str, Any]]) -> None:
+def _add_accuracy(table: Table, results: list[JsonObject]) -> None:
     found = [result.get("accuracy") for result in results]
     known = next((one for one in found if one), None)
     if known is None:
@@ -81,7 +83,7 @@ def _add_accuracy(table: Table, results: list[dict[str, Any]]) -> None:
         table.add_row(f"{label}, {known['samples']} samples", *cells)
 
 
-def _operators(result: dict[str, Any]) -> Table:
+def _operators(result: JsonObject) -> Table:
     counted = "instructions" in result
     key, unit, show = ("instructions", "instructions", "{:,}") if counted else ("mean_ms", "ms", "{:.3f}")
     rows = sorted(result["operators"], key=lambda row: -row[key])
@@ -96,7 +98,7 @@ def _operators(result: dict[str, Any]) -> Table:
     return table
 
 
-def _comparison(found: dict[str, Any]) -> str:
+def _comparison(found: JsonObject) -> str:
     a, b = (Path(found[key]).name for key in "ab")
     if "instructions_ratio" in found:
         return f"{b} takes {found['instructions_ratio']:.3f} times as many instructions as {a}."

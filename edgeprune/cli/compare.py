@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.files import JsonObject
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
@@ -94,7 +96,7 @@ def _milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _types(row: dict[str, Any]) -> str:
+def _types(row: JsonObject) -> str:
     sides = [", ".join(row[side]["dtypes"]) if row[side] else "–" for side in ("a", "b")]
     return _arrow(sides)
 
@@ -105,7 +107,7 @@ def _shown(value: Any) -> str:
     return f"{value:.1%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _change(pair: dict[str, Any], less_is_better: bool | None, *, fraction: bool = True) -> Text:
+def _change(pair: JsonObject, less_is_better: bool | None, *, fraction: bool = True) -> Text:
     """The change as text, green when B is better.
 
     Args:
@@ -134,7 +136,7 @@ def _points(change: float) -> Text:
     return Text(f"{change * 100:+.2f} points", style=style)
 
 
-def _both(row: dict[str, Any], key: str) -> Text:
+def _both(row: JsonObject, key: str) -> Text:
     """'3' if both values are 3, else '3 → 2', green if B's is smaller."""
     from rich.text import Text
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from edgeprune.files import JsonObject
 from edgeprune.selection import within
 
 
-def profile_table(found: dict[str, Any]) -> Table:
+def profile_table(found: JsonObject) -> Table:
     """Size, memory and operators of a .tflite file."""
     table = Table(title=f"{found['file']}: {found['bytes']:,} bytes, about {found['gzip_bytes']:,} after gzip")
     for column in ("#", "operator", "version", "output", "MACs", "estimated ms"):
@@ -43,7 +43,7 @@ def _zeros(sparsity: float | None) -> str:
     return "no kernels" if sparsity is None else f"{sparsity:.1%} of the kernels' weights are zero"
 
 
-def placement_lines(found: dict[str, Any]) -> Iterator[str]:
+def placement_lines(found: JsonObject) -> Iterator[str]:
     """Where the operators run, one line for each processor, and what the target's compiler estimates."""
     for place in [*([found["placement"]] if found["placement"] else []), *found["delegates"]]:
         total = place["accelerator_ops"] + place["cpu_ops"]
@@ -64,11 +64,11 @@ def placement_lines(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _milliseconds(row: dict[str, Any]) -> str:
+def _milliseconds(row: JsonObject) -> str:
     return "–" if row["estimated_ms"] is None else f"{row['estimated_ms']:.3f}"
 
 
-def _latency_lines(found: dict[str, Any]) -> Iterator[str]:
+def _latency_lines(found: JsonObject) -> Iterator[str]:
     """The default estimate first, then those with other kernels."""
     latency = found["latency"]
     if latency["estimated"] is None:
@@ -84,7 +84,7 @@ def _latency_lines(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def inspection_tables(found: dict[str, Any]) -> Iterator[Table]:
+def inspection_tables(found: JsonObject) -> Iterator[Table]:
     """Layers and groups of a model."""
     layers = Table(
         title=f"{found['name']}: {found['params']:,} parameters, {found['macs']:,} MACs per sample",
@@ -113,7 +113,7 @@ def inspection_tables(found: dict[str, Any]) -> Iterator[Table]:
     yield groups
 
 
-def sensitivity_table(found: dict[str, Any]) -> Table:
+def sensitivity_table(found: JsonObject) -> Table:
     """The drop of each group at each rate, the rate that it tolerates, and the recommended one."""
     metric, measured = found["metric"], [group for group in found["groups"] if group["points"]]
     baseline, percent = found["baseline"]["metric"], metric["points"] == 100
@@ -138,6 +138,6 @@ def sensitivity_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def _nearest(points: list[dict[str, Any]], rate: float) -> dict[str, Any]:
+def _nearest(points: list[JsonObject], rate: float) -> JsonObject:
     """The point that a rate was rounded to."""
     return min(points, key=lambda point: abs(point["rate"] - rate))

@@ -76,7 +76,7 @@ WARNINGS = {
     "constant": ([*NORMAL, np.zeros((2, 2, 1))], "1 of 21 representative samples are constant"),
     "NaN": ([*NORMAL, np.full((2, 2, 1), np.nan)], "hold NaN"),
     "scaled twice": ([value / 255 / 255 for value in NORMAL], "scaled twice"),
-    "outlier": ([*NORMAL, NORMAL[0] * 100], "reaches 2.55e"),
+    "outlier": ([*NORMAL, NORMAL[0] * 100], "has a value of 2.55e"),
 }
 
 

@@ -151,7 +151,7 @@ def test_the_command_writes_once(table, tmp_path, monkeypatch):
     path = str(table())
     done = CliRunner().invoke(fit_command, ["mine", "--from", path], catch_exceptions=False)
     assert done.exit_code == 0
-    assert f"factor {load_target('mine.toml').latency.xnnpack.range_factor}" in done.output
+    assert f"within a factor of {load_target('mine.toml').latency.xnnpack.range_factor}" in done.output
     with pytest.raises(TargetError, match="--force"):
         CliRunner().invoke(fit_command, ["mine", "--from", path], catch_exceptions=False)
     again = CliRunner().invoke(fit_command, ["mine", "--from", path, "--force"], catch_exceptions=False)
