@@ -9,10 +9,10 @@ import pytest
 from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
 from edgeprune.models.graph import ordered_nodes
+from edgeprune.prune.channels import analyse as rules
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.graph import Graph
-from edgeprune.prune.channels.rules import basic as rules
 
 # Units inside these layers are consumed inside them: zeroing tensors between layers cannot reach them.
 OPAQUE_INSIDE = ("SimpleRNN", "GRU", "LSTM", "Bidirectional", "MultiHeadAttention")
