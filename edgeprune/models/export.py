@@ -9,7 +9,6 @@ from edgeprune.errors import ModelError, UsageError, VerificationError
 from edgeprune.files import atomic_path
 from edgeprune.models.export_ops import operations
 from edgeprune.models.flatten import Keras2, flatten
-from edgeprune.models.graph import symbol_of
 from edgeprune.models.keras3_config import SAME_ACTIVATIONS, constant_statistics
 from edgeprune.models.keras3_file import import_keras3
 from edgeprune.models.layer_config import Direction, construct, matching_weights, read_config, refused_by
@@ -157,7 +156,7 @@ def _unknown_class(name: str, class_name: str) -> ModelError:
 
 
 def _operation(layer: Any, call: LayerCall) -> Any:
-    symbol = symbol_of(layer)
+    symbol = layer.symbol or layer.get_config()["function"]
     table = operations()
     if symbol not in table:
         raise ModelError(

@@ -111,7 +111,7 @@ def activation_name(layer: Any) -> str:
 def symbol_of(layer: Any) -> str:
     """The public name of the TensorFlow function that an operation layer calls, such as ``math.add``.
 
-    Without the prefix ``compat.v1.``, which ``tf.transpose`` and others get from the function that they call in turn.
-    Empty for other layers, and for functions that are not public.
+    Without the prefix ``compat.v1.``, which ``tf.transpose`` and others get from the function that they call in turn;
+    the arguments of the call are that function's. Empty for other layers, and for functions that are not public.
     """
     return (getattr(layer, "symbol", None) or "").removeprefix("compat.v1.")
