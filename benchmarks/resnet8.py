@@ -8,8 +8,8 @@
 Latency: of the machine that built, over that of the unpruned file of the same format in the same build.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 COLUMNS = [
@@ -19,7 +19,9 @@ COLUMNS = [
 
 
 def main() -> None:
-    reports = [json.loads((Path(folder) / "report.json").read_text()) for folder in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    reports = [json.loads((folder / "report.json").read_text()) for folder in parser.parse_args().runs]
     machines = sorted({f"{r['environment']['cpu']}, {r['environment']['runtime']}" for r in reports})
     print("# ResNet8 on CIFAR-10\n\n`python benchmarks/resnet8.py RUN ...`, of builds as the script says, recipes in")
     print(f"[resnet8](../resnet8). {'; '.join(machines)}, one thread.\n")
