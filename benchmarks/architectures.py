@@ -1,6 +1,6 @@
 """Every architecture of tf_keras.applications and keras.applications: groups, freezes, what pruning removes, seconds.
 
-python benchmarks/architectures.py [NAME ...]     (what benchmarks/results/architectures.md has is not run again)
+python benchmarks/architectures.py [NAME ...]     (rows in benchmarks/results/architectures.md are kept)
 """
 
 import argparse

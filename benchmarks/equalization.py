@@ -1,12 +1,12 @@
-"""What cross-layer equalization and bias correction rescue: int8 accuracy of a model whose channels were skewed.
+"""How much accuracy cross-layer equalization and bias correction restore in an int8 model with skewed channels.
 
     python benchmarks/equalization.py MODEL DATA [SAMPLES]
 
-How the case is made: in every pair of layers that a positive factor can move between, channel i of the first is
+How channels are skewed: in every pair of layers that a positive factor can move between, channel i of the first is
 multiplied by 10^u, and the second's weights on it are divided by it, u uniform in -WIDTH..WIDTH. The float model
-computes what it did. Trained networks with batch normalization before depthwise layers show such ranges by themselves
-(Nagel et al. 2019, figure 2); how wide they are here is this script's choice. Accuracy on SAMPLES test images (1,000 by
-default), drawn in proportion to the classes.
+computes the same as before. Trained networks with batch normalization before depthwise layers have such ranges by
+themselves (Nagel et al. 2019, figure 2); their width is chosen here. Accuracy on SAMPLES test images (1,000 by default),
+drawn in proportion to the classes.
 """
 
 import argparse

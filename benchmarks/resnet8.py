@@ -1,11 +1,11 @@
-"""What builds of MLPerf Tiny's ResNet8 came to: a table of their reports.
+"""Size, accuracy and latency of builds of MLPerf Tiny's ResNet8: a table of their reports.
 
     for recipe in benchmarks/resnet8/*.toml; do for seed in 0 1; do
       edgeprune build resnet8_cifar10_jpeg.h5 --data cifar10 --target rpi4 --recipe $recipe --seed $seed --out RUN
     done; done
     python benchmarks/resnet8.py RUN ... > benchmarks/results/resnet8.md
 
-Latency: of the machine that built, over that of the unpruned file of the same format in the same build.
+Latency: on the machine that built, relative to the unpruned file of the same format in the same build.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 DATA is any data source of 32x32 colour images, such as CIFAR-10 in class folders; OUT takes the dense model and the run
 folder. An interrupted run goes on where it was. The network is the published one, with two of its five strides left
 out for the small images (32, 16, 8, 4 pixels), and trained with
-'same' padding, so that the rewrite for sparse inference, and what it costs, is part of the measurement.
+'same' padding, so that the rewrite for sparse inference, and its cost in accuracy, is part of the measurement.
 """
 
 import argparse
