@@ -5,8 +5,8 @@
 How channels are skewed: in every pair of layers that a positive factor can move between, channel i of the first is
 multiplied by 10^u, and the second's weights on it are divided by it, u uniform in -WIDTH..WIDTH. The float model
 computes the same as before. Trained networks with batch normalization before depthwise layers have such ranges by
-themselves (Nagel et al. 2019, figure 2); their width is chosen here. Accuracy on SAMPLES test images (1,000 by default),
-drawn in proportion to the classes.
+themselves (Nagel et al. 2019, figure 2); their width is chosen here. Accuracy on SAMPLES test images (1,000 by
+default), drawn in proportion to the classes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How much faster training is with oneDNN's kernels: seconds per step of a small convolutional network with and without them.
+"""How much faster training is with oneDNN's kernels: seconds per step of a small convolutional network.
 
 python benchmarks/onednn.py [RUNS]
 """

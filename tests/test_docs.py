@@ -82,6 +82,18 @@ def test_the_map_is_complete():
     assert found - named - {"__main__.py", "_version.py"} == set()
 
 
+def test_names_stand_where_contributors_are_sent():
+    """Where the text says "`NAME` in `FILE`", the file has that name."""
+    text = " ".join(TEXT["CONTRIBUTING.md"].split())
+    sent = re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", text)
+    assert len(sent) > 10
+    bases = (ROOT, ROOT / "edgeprune")
+    text_of = {
+        path: next(base / path for base in bases if (base / path).exists()).read_text("utf-8") for _, path in sent
+    }
+    assert [name for name, path in sent if not re.search(rf"\b{name}\b", text_of[path])] == []
+
+
 @every_page
 def test_commands_and_options_exist(page):
     """Every ``edgeprune …``, in text or in a block, is a command, and takes the options that it is shown with."""
