@@ -1,14 +1,14 @@
 """Every architecture of tf_keras.applications and keras.applications: groups, freezes, what pruning removes, seconds.
 
-python benchmarks/architectures.py [NAME ...]     (what benchmarks/results/architectures.md has is not run again)
+python benchmarks/architectures.py [NAME ...]     (rows in benchmarks/results/architectures.md are kept)
 """
 
+import argparse
 import gc
 import importlib
 import inspect
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 
@@ -24,8 +24,10 @@ HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    names = parser.parse_args().names
     import_tf()
-    names = sys.argv[1:]
     known = _rows_in(RESULTS)
     print(HEADER, end="", flush=True)
     for version in ("tf_keras", "keras"):

@@ -1,4 +1,4 @@
-"""What benchmarks that compare many builds of one model share."""
+"""Shared by benchmarks that compare many builds of one model."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ batch normalization), and after STEPS optimizer steps of fine-tuning (batch 64, 
 how many test samples, stratified, the figures are taken on; all by default.
 """
 
+import argparse
 import dataclasses
 import os
 import platform
@@ -17,6 +18,13 @@ REMOVED = (0.3, 0.5, 0.7)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("steps", nargs="?", type=int, default=300)
+    parser.add_argument("test_samples", nargs="?", type=int)
+    options = parser.parse_args()
+
     from edgeprune._tensorflow import import_tf
 
     import_tf()
@@ -30,19 +38,18 @@ def main() -> None:
     from edgeprune.recipe.config import DataConfig, TaskConfig
     from edgeprune.train.task import resolve_task
 
-    steps = int(sys.argv[3]) if len(sys.argv) > 3 else 300
     tf_keras.utils.set_random_seed(0)
-    model = load_model(sys.argv[1])
-    data = load_data(sys.argv[2], DataConfig(), InputSpec.of(model), seed=0)
+    model = load_model(options.model)
+    data = load_data(options.data, DataConfig(), InputSpec.of(model), seed=0)
     task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
-    if len(sys.argv) > 4:
-        chosen = representative_indices(data.test, int(sys.argv[4]), "stratified", 0)
+    if options.test_samples:
+        chosen = representative_indices(data.test, options.test_samples, "stratified", 0)
         data = dataclasses.replace(data, test=data.test.subset(chosen))
     print("# Criteria\n")
     print(f"`python {' '.join(sys.argv)}` on {platform.system()}, {os.cpu_count()} cores, seed 0.\n")
     unpruned = _percent(evaluate_keras, model, data, task)
     print(f"{task.metric} on {data.test.size} test samples; the unpruned model: {unpruned}.")
-    print(f"Global ranking, one shot, channels not rounded; fine-tuned for {steps} steps.\n")
+    print(f"Global ranking, one shot, channels not rounded; fine-tuned for {options.steps} steps.\n")
     print(
         "| MACs removed | criterion | pruned | compensated | fine-tuned | seconds |\n|---|---|---|---|---|---|",
         flush=True,
@@ -50,7 +57,7 @@ def main() -> None:
     for removed in REMOVED:
         for name in CRITERIA:
             start = time.perf_counter()
-            row = _row(model, data, task, name, removed, steps)
+            row = _row(model, data, task, name, removed, options.steps)
             print(f"| {removed:.0%} | {name} | {' | '.join(row)} | {time.perf_counter() - start:.0f} |", flush=True)
 
 

@@ -3,22 +3,26 @@
 python benchmarks/data_memory.py FOLDER [SIZE]
 """
 
+import argparse
 import resource
-import sys
 import time
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("size", nargs="?", type=int, default=32)
+    options = parser.parse_args()
+
     from edgeprune._tensorflow import import_tf
 
     import_tf()
     from edgeprune.data import InputSpec, load_data
     from edgeprune.recipe.config import DataConfig
 
-    side = int(sys.argv[2]) if len(sys.argv) > 2 else 32
     before = _peak_mb()
-    spec = InputSpec(shapes=((side, side, 3),), names=("input",), dtypes=("float32",))
-    data = load_data(sys.argv[1], DataConfig(), spec, seed=0)
+    spec = InputSpec(shapes=((options.size, options.size, 3),), names=("input",), dtypes=("float32",))
+    data = load_data(options.folder, DataConfig(), spec, seed=0)
     for split in (data.train, data.validation, data.test):
         start = time.perf_counter()
         count = sum(len(y) for _, y in split.batches(32, shuffle_seed=1))

@@ -3,6 +3,7 @@
 python benchmarks/determinism.py [RUNS]
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -13,9 +14,10 @@ TRAINING = ("model", "magnitude")
 
 
 def main() -> None:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="?", type=int, default=3)
     ratios = []
-    for _ in range(runs):
+    for _ in range(parser.parse_args().runs):
         plain, deterministic = _training_seconds(), _training_seconds("--deterministic")
         ratios.append(deterministic / plain)
         print(f"training: {plain:.1f} s, with --deterministic {deterministic:.1f} s, ratio {ratios[-1]:.2f}")

@@ -1,13 +1,13 @@
 """Edge TPU placement, predicted from the file alone, against what the compiler did.
 
-    python benchmarks/edgetpu_placement.py [CORAL_DATA_FOLDER] > benchmarks/results/edgetpu_placement.md
+    python benchmarks/edgetpu_placement.py [FOLDER] > benchmarks/results/edgetpu_placement.md
 
-The folder holds ``oracle.csv`` (what stood in the compiled file of each model) and ``models/``. An operator is
+FOLDER holds ``oracle.csv`` (what stood in the compiled file of each model) and ``models/``. An operator is
 right when its place (Edge TPU or CPU) is that of the compiler; one that the rules cannot tell counts as wrong.
 """
 
+import argparse
 import csv
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,10 +15,13 @@ DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "coral"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT)
+    folder = parser.parse_args().folder
+
     from edgeprune.hardware.edgetpu.summary import edgetpu_placement
     from edgeprune.tflite.flatbuffer import read
 
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     operators = wrong = full_right = bytes_right = 0
     misses = []
     with (folder / "oracle.csv").open() as file:

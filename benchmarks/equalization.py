@@ -1,14 +1,15 @@
-"""What cross-layer equalization and bias correction rescue: int8 accuracy of a model whose channels were skewed.
+"""How much accuracy cross-layer equalization and bias correction restore in an int8 model with skewed channels.
 
     python benchmarks/equalization.py MODEL DATA [SAMPLES]
 
-How the case is made: in every pair of layers that a positive factor can move between, channel i of the first is
+How channels are skewed: in every pair of layers that a positive factor can move between, channel i of the first is
 multiplied by 10^u, and the second's weights on it are divided by it, u uniform in -WIDTH..WIDTH. The float model
-computes what it did. Trained networks with batch normalization before depthwise layers show such ranges by themselves
-(Nagel et al. 2019, figure 2); how wide they are here is this script's choice. Accuracy on SAMPLES test images (1,000 by
+computes the same as before. Trained networks with batch normalization before depthwise layers have such ranges by
+themselves (Nagel et al. 2019, figure 2); their width is chosen here. Accuracy on SAMPLES test images (1,000 by
 default), drawn in proportion to the classes.
 """
 
+import argparse
 import os
 import platform
 import sys
@@ -20,6 +21,12 @@ PREPARATIONS = {"none": (), "equalized": ("equalize",), "equalized, biases corre
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("samples", nargs="?", type=int, default=1000)
+    options = parser.parse_args()
+
     from edgeprune._tensorflow import import_tf
 
     import_tf()
@@ -34,10 +41,9 @@ def main() -> None:
     from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
-    model = load_model(sys.argv[1])
-    data = load_data(sys.argv[2], DataConfig(), InputSpec.of(model), seed=0)
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
-    test = data.test.subset(representative_indices(data.test, count, "stratified", 0))
+    model = load_model(options.model)
+    data = load_data(options.data, DataConfig(), InputSpec.of(model), seed=0)
+    test = data.test.subset(representative_indices(data.test, options.samples, "stratified", 0))
     task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
     samples = representative_dataset(data.train, representative_indices(data.train, 128, "stratified", 0))
     weights = model.get_weights()

@@ -6,10 +6,10 @@ Both train the same pruning-wrapped model on the same data in one process, one e
 epoch each. Also times the evaluation of a .tflite on the test split against an epoch.
 """
 
+import argparse
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -17,13 +17,19 @@ from pathlib import Path
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("epochs", nargs="?", type=int, default=3)
+    options = parser.parse_args()
+
     from edgeprune._tensorflow import import_tf
 
     import_tf()
-    model_path, source = sys.argv[1:3]
-    epochs = int(sys.argv[3]) if len(sys.argv) > 3 else 3
-    print(f"{platform.system()}, {os.cpu_count()} cores; {model_path} on {source}, {epochs} epochs each")
-    model, data, task, config = _prepare(model_path, source, epochs)
+    print(
+        f"{platform.system()}, {os.cpu_count()} cores; {options.model} on {options.data}, {options.epochs} epochs each"
+    )
+    model, data, task, config = _prepare(options.model, options.data, options.epochs)
     ours, plain = _edgeprune_epochs(model, data, task, config), _plain_epochs(model, data, task, config)
     pairs = [(next(ours), next(plain)) for _ in range(config.epochs)][1:]
     for a, b in pairs:

@@ -4,8 +4,8 @@
         > benchmarks/results/formats.md
 
 Methods that train do so for --epochs per training. --pruned: a model whose filters were removed and which was
-fine-tuned already (``models/NAME-filters.keras`` of a run folder), to be quantized, too. A benchmark that was broken
-off goes on where it was.
+fine-tuned already (``models/NAME-filters.keras`` of a run folder), to be quantized, too. An interrupted
+benchmark continues where it was.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("out", type=Path)

@@ -3,6 +3,7 @@
 python benchmarks/import_time.py
 """
 
+import argparse
 import os
 import platform
 import statistics
@@ -16,6 +17,7 @@ RUNS = 7
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores, median of {RUNS} runs")
     empty = _seconds([sys.executable, "-c", "pass"])
     print(f"python -c pass: {empty:.3f} s")

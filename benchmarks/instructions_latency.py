@@ -30,7 +30,7 @@ RIDGE = 1e-3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     options = parser.parse_args()

@@ -303,7 +303,7 @@ def write_targets(lab: Lab) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=ROOT.parent / "shared" / "data" / "latency" / "published.csv")
     parser.add_argument("--cache", type=Path, required=True, help="folder for the .tflite files")
     parser.add_argument("--write", action="store_true", help="write the coefficients into targets/*.toml")

@@ -1,4 +1,4 @@
-"""What latency estimates are held against, by board, and what data would close a miss."""
+"""How large the error of latency estimates may be, by board, and which data would help where it is larger."""
 
 from __future__ import annotations
 

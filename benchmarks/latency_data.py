@@ -1,4 +1,4 @@
-"""Published latencies as points to fit to: one per file, device and number of threads, the median of its repeats."""
+"""Published latencies as points for a fit: one per file, device and number of threads, the median of its repeats."""
 
 from __future__ import annotations
 

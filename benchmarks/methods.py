@@ -4,7 +4,7 @@
 
 Each method fine-tunes for the same number of epochs in all, whatever it spends them on; the lottery trains twice from
 the beginning. Figures are those of the int8 file of each build, on test. ``--train`` limits the training images.
-A benchmark that was broken off goes on where it was: every method is a run folder in OUT.
+An interrupted benchmark continues where it was: every method is a run folder in OUT.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def methods(epochs: int) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("out", type=Path)

@@ -6,6 +6,7 @@ Size: edgeprune's file without and with metadata beside the reference's. Accurac
 images (2,000 by default), drawn in proportion to the classes. The int8 inputs and outputs are the reference's own.
 """
 
+import argparse
 import os
 import platform
 import sys
@@ -14,6 +15,13 @@ from pathlib import Path
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("samples", nargs="?", type=int, default=2000)
+    options = parser.parse_args()
+
     from edgeprune._tensorflow import import_tf
 
     import_tf()
@@ -30,10 +38,9 @@ def main() -> None:
     from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
-    model, reference = load_model(sys.argv[1]), Path(sys.argv[2])
-    data = load_data(sys.argv[3], DataConfig(), InputSpec.of(model), seed=0)
-    count = int(sys.argv[4]) if len(sys.argv) > 4 else 2000
-    test = data.test.subset(representative_indices(data.test, count, "stratified", 0))
+    model = load_model(options.model)
+    data = load_data(options.data, DataConfig(), InputSpec.of(model), seed=0)
+    test = data.test.subset(representative_indices(data.test, options.samples, "stratified", 0))
     task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
     samples = representative_dataset(data.train, representative_indices(data.train, 256, "stratified", 0))
     content = convert(model, QuantizationPlan("int8", "int8", needs_samples=True), samples)
@@ -45,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours = Path(folder) / "ours.tflite"
         ours.write_bytes(described)
-        rows = (("reference", reference, 0), ("edgeprune int8", ours, len(described) - len(content)))
+        rows = (("reference", options.reference, 0), ("edgeprune int8", ours, len(described) - len(content)))
         for name, path, metadata in rows:
             value = accuracy(path, model, test, task)
             print(f"| {name} | {path.stat().st_size:,} | {metadata:,} | {value:.2%} |", flush=True)

@@ -39,7 +39,7 @@ finally:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="rpi4")
     target = parser.parse_args().target
     print(f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores, median of {RUNS} runs")

@@ -1,15 +1,15 @@
-"""What builds of MLPerf Tiny's ResNet8 came to: a table of their reports.
+"""Size, accuracy and latency of builds of MLPerf Tiny's ResNet8: a table of their reports.
 
     for recipe in benchmarks/resnet8/*.toml; do for seed in 0 1; do
       edgeprune build resnet8_cifar10_jpeg.h5 --data cifar10 --target rpi4 --recipe $recipe --seed $seed --out RUN
     done; done
     python benchmarks/resnet8.py RUN ... > benchmarks/results/resnet8.md
 
-Latency: of the machine that built, over that of the unpruned file of the same format in the same build.
+Latency: on the machine that built, relative to the unpruned file of the same format in the same build.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 COLUMNS = [
@@ -19,7 +19,9 @@ COLUMNS = [
 
 
 def main() -> None:
-    reports = [json.loads((Path(folder) / "report.json").read_text()) for folder in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    reports = [json.loads((folder / "report.json").read_text()) for folder in parser.parse_args().runs]
     machines = sorted({f"{r['environment']['cpu']}, {r['environment']['runtime']}" for r in reports})
     print("# ResNet8 on CIFAR-10\n\n`python benchmarks/resnet8.py RUN ...`, of builds as the script says, recipes in")
     print(f"[resnet8](../resnet8). {'; '.join(machines)}, one thread.\n")

@@ -9,6 +9,7 @@ the same, so the outputs are compared with those of the first runtime's built-in
 rounding steps of a quantized output, else absolute.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -48,10 +49,14 @@ for model, outputs, kernels in zip(sys.argv[2::3], sys.argv[3::3], sys.argv[4::3
 
 
 def main() -> None:
-    old, files = sys.argv[1], [Path(name) for name in sys.argv[2:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("python")
+    parser.add_argument("files", nargs="+", type=Path)
+    options = parser.parse_args()
+    files = options.files
     with tempfile.TemporaryDirectory() as folder:
         new = run(sys.executable, "ai-edge-litert", files, Path(folder) / "new")
-        before = run(old, "tflite-runtime", files, Path(folder) / "old")
+        before = run(options.python, "tflite-runtime", files, Path(folder) / "old")
     columns = [f"{rows[0]['runtime']}, {kernels}" for rows in (new, before) for kernels in KERNELS]
     print(f"| file | {' | '.join(columns)} |")
     print(f"|{'---|' * (len(columns) + 1)}")

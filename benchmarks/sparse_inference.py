@@ -6,7 +6,7 @@
 DATA is any data source of 32x32 colour images, such as CIFAR-10 in class folders; OUT takes the dense model and the run
 folder. An interrupted run goes on where it was. The network is the published one, with two of its five strides left
 out for the small images (32, 16, 8, 4 pixels), and trained with
-'same' padding, so that the rewrite for sparse inference, and what it costs, is part of the measurement.
+'same' padding, so that the rewrite for sparse inference, and its cost in accuracy, is part of the measurement.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=20)

@@ -3,10 +3,10 @@
 python benchmarks/surgery_speed.py [NAME ...]
 """
 
+import argparse
 import itertools
 import os
 import platform
-import sys
 import time
 
 from edgeprune._tensorflow import import_tf
@@ -15,6 +15,9 @@ NAMES = ["MobileNetV2", "ResNet50", "ResNet101", "ResNet152", *(f"EfficientNetB{
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    names = parser.parse_args().names
     import_tf()
     import tf_keras
 
@@ -23,7 +26,7 @@ def main() -> None:
         "| architecture | layers | groups | graph | scores | selection | surgery | all (s) | ms/layer | Keras builds |"
     )
     print("|---" * 10 + "|")
-    for name in sys.argv[1:] or NAMES:
+    for name in names:
         tf_keras.backend.clear_session()
         start = time.perf_counter()
         model = getattr(tf_keras.applications, name)(weights=None, input_shape=(224, 224, 3))

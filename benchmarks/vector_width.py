@@ -8,6 +8,7 @@ steps as wide as the vectors that the kernels fill. The counts are exact: other 
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ RUNTIMES = ("ai-edge-litert", "tflite-runtime")
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     columns = [f"{runtime}, {dtype}" for runtime in RUNTIMES for dtype in DTYPES]
     print("# Instructions against channels\n\n`python benchmarks/vector_width.py`: thousands of instructions for one")
     print("inference of a 1x1 and a 3x3 convolution with as many channels, on an emulated Cortex-A72.\n")
