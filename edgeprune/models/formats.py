@@ -9,10 +9,12 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
+from edgeprune.files import JsonObject
+from edgeprune.models.types import ConfigValue
 
 Format = Literal["h5", "keras", "saved_model"]
 
@@ -58,8 +60,8 @@ class ModelFile:
     path: Path
     format: Format
     keras_version: str
-    config: dict[str, Any]
-    training: dict[str, Any] | None
+    config: JsonObject
+    training: JsonObject | None
 
     @property
     def is_keras3(self) -> bool:
@@ -152,7 +154,7 @@ def _read_h5(path: Path) -> ModelFile:
         )
         keys = set(file.keys())
     if config is None:
-        raise _weights_only(path) if keys or version else _foreign(path, "an HDF5 file of another kind")
+        raise _weights_only(path) if keys or version else _foreign(path, "an HDF5 file that holds something else")
     return _model_file(path, "h5", version, config, training)
 
 
@@ -222,7 +224,7 @@ def subclassed(name: str, class_name: str | None) -> ModelError:
     )
 
 
-def _model_file(path: Path, form: Format, version: Any, config: str, training: Any) -> ModelFile:
+def _model_file(path: Path, form: Format, version: object, config: str, training: object) -> ModelFile:
     if not isinstance(version, str | None):
         raise ValueError("its version of Keras is no text")
     parsed = json.loads(config)
@@ -234,7 +236,7 @@ def _model_file(path: Path, form: Format, version: Any, config: str, training: A
     return ModelFile(path, form, version or "", _without_compile(parsed), training)
 
 
-def _without_compile(config: Any) -> Any:
+def _without_compile(config: ConfigValue) -> ConfigValue:
     """The configuration without what its models were compiled with: custom losses must not stop the layers."""
     if isinstance(config, dict):
         return {key: _without_compile(value) for key, value in config.items() if key != "compile_config"}
@@ -243,6 +245,6 @@ def _without_compile(config: Any) -> Any:
     return config
 
 
-def _text(attribute: Any) -> Any:
+def _text(attribute: ConfigValue) -> ConfigValue:
     """An attribute of an HDF5 file: text, or whatever else it holds."""
     return attribute.decode() if isinstance(attribute, bytes) else attribute

@@ -5,24 +5,26 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
 from edgeprune.models.graph import CallKey, flat, is_symbolic
 from edgeprune.models.rebuild import copy_weights, rebuild
+from edgeprune.models.types import AnyModel, Arguments, ConfigValue, Layer, Operation, Structure, Value
 from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, refuse_random, tolerance
 from edgeprune.models.walk import Dialect, LayerCall, walk
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
 
 _log = logging.getLogger(__name__)
 
 # What every call became: (name, the tensors among its arguments, the tensors that stand for its outputs).
-Results = list[tuple[str, list[Any], Any]]
+Results = list[tuple[str, list[Value], Structure]]
 
 
-def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, results: Results) -> None:
+def check(model: keras.Model, graph: AnyModel, dialect: Dialect, translated: tf_keras.Model, results: Results) -> None:
     """Run both models on random inputs.
 
     Args:
@@ -37,8 +39,8 @@ def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, 
 
     inputs = [tf.constant(value) for value in random_inputs(translated)]
     expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
-    found = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
-    difference, allowed = largest_difference(flat(expected), flat(found)), tolerance(translated.layers)
+    actual = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
+    difference, allowed = largest_difference(flat(expected), flat(actual)), tolerance(translated.layers)
     if difference <= allowed:
         return
     refuse_random(translated, inputs, ModelError)
@@ -57,32 +59,34 @@ def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, 
     )
 
 
-def _first_difference(graph: Any, dialect: Dialect, results: Results, inputs: list[Any], allowed: float) -> str | None:
+def _first_difference(
+    graph: AnyModel, dialect: Dialect, results: Results, inputs: list[Value], allowed: float
+) -> str | None:
     """Run Keras 3 layer by layer, feed each translation the same inputs, and name the first that differs, if any."""
     import tf_keras
 
     remaining = iter(results)
-    found: list[str] = []
+    differing: list[str] = []
 
-    def run(call: LayerCall) -> Any:
+    def run(call: LayerCall) -> Structure:
         expected = call.operation(*call.args, **call.kwargs, **_inference(call.operation))
         name, arguments, result = next(remaining)
         values = [value for value in flat((call.args, call.kwargs)) if hasattr(value, "dtype")]
-        if not found and len(values) == len(arguments):
+        if not differing and len(values) == len(arguments):
             difference = largest_difference(flat(expected), flat(tf_keras.Model(arguments, flat(result))(values)))
             if not difference <= allowed:
-                found.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
+                differing.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
         return expected
 
     walk(dialect, graph, inputs, run)
-    return found[0] if found else None
+    return differing[0] if differing else None
 
 
-def _inference(operation: Any) -> dict[str, bool]:
+def _inference(operation: Operation) -> dict[str, bool]:
     return {"training": False} if getattr(operation, "_call_has_training_arg", False) else {}
 
 
-def _difference_in_double(graph: Any, dialect: Dialect, translated: tf_keras.Model, inputs: list[Any]) -> float:
+def _difference_in_double(graph: AnyModel, dialect: Dialect, translated: tf_keras.Model, inputs: list[Value]) -> float:
     """The largest difference of the outputs of copies that compute in float64; infinite where such cannot be made."""
     import tensorflow as tf
 
@@ -90,14 +94,14 @@ def _difference_in_double(graph: Any, dialect: Dialect, translated: tf_keras.Mod
     # Copying and running layers can fail in any layer's code, in any way; then nothing speaks for the translation.
     try:
         expected = walk(dialect, graph, exact, _run_in_double)
-        found = _copy_in_double(translated)(tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False)
+        actual = _copy_in_double(translated)(tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False)
     except Exception:
         _log.debug("The models cannot be compared in double precision.", exc_info=True)
         return math.inf
-    return largest_difference(flat(expected), flat(found))
+    return largest_difference(flat(expected), flat(actual))
 
 
-def _run_in_double(call: LayerCall) -> Any:
+def _run_in_double(call: LayerCall) -> Structure:
     import keras
     import tensorflow as tf
 
@@ -116,7 +120,7 @@ def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
 
     make = functools.cache(_layer_in_double)
 
-    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def emit(layer: Layer, key: CallKey, args: tuple[Structure, ...], kwargs: Arguments) -> Structure:
         args, kwargs = tf.nest.map_structure(_doubled, (args, kwargs))
         return make(layer)(*args, **kwargs)
 
@@ -125,7 +129,7 @@ def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
     return made
 
 
-def _doubled(value: Any) -> Any:
+def _doubled(value: Value) -> Value:
     """A tensor, array or name of a type in double precision; anything else as it is."""
     import tensorflow as tf
 
@@ -140,12 +144,12 @@ def _doubled(value: Any) -> Any:
 _FLOATS = ("float16", "bfloat16", "float32")
 
 
-def _layer_in_double(layer: Any) -> Any:
+def _layer_in_double(layer: Operation) -> Operation:
     """A new layer of either Keras, without weights."""
     return type(layer).from_config(_in_double(layer.get_config()))
 
 
-def _in_double(config: Any) -> Any:
+def _in_double(config: ConfigValue) -> ConfigValue:
     """A layer's configuration, and those within it, with every floating policy made float64."""
     if isinstance(config, list | tuple):
         return [_in_double(item) for item in config]
