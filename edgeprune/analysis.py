@@ -1,4 +1,4 @@
-"""``edgeprune sensitivity``: a model and data in; how each group of filters reacts to pruning, alone, out."""
+"""``edgeprune sensitivity``: prune each group of filters alone at several rates, and measure what that costs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import datetime
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune._version import __version__
 from edgeprune.context import Trust, versions
 from edgeprune.errors import ModelError, RecipeError, UsageError
-from edgeprune.files import locked, output_errors, sha256_json, write_bytes, write_json
+from edgeprune.files import JsonObject, locked, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
 from edgeprune.prune.choice.sensitivity import RATES
 from edgeprune.recipe.config import FiltersConfig, Recipe
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data import Data, Split
+    from edgeprune.data.source import DataSource
     from edgeprune.prune.channels.graph import Graph, Group
     from edgeprune.prune.choice.criteria import Scores
     from edgeprune.prune.choice.sensitivity import Curves, Orders
@@ -40,7 +41,7 @@ DEFAULT_FILTERS = FiltersConfig(max_macs=0.5)
 def analyse_sensitivity(
     model: str | Path,
     *,
-    data: Any,
+    data: DataSource,
     recipe: str | Path | Recipe | None = None,
     rates: Sequence[float] = RATES,
     criterion: str | None = None,
@@ -50,7 +51,7 @@ def analyse_sensitivity(
     trust_model: bool = False,
     custom_objects: str | Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Prune each group of filters alone at several rates, without training, and evaluate on validation samples.
 
     Args:
@@ -100,7 +101,7 @@ def analyse_sensitivity(
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-    source: dict[str, Any]
+    source: JsonObject
     recipe: Recipe
     criterion: str
     rates: tuple[float, ...]
@@ -132,7 +133,7 @@ class _Request:
         )
 
 
-def _open(model: tf_keras.Model, source: Any, recipe: Recipe, seed: int) -> tuple[Data, Task]:
+def _open(model: tf_keras.Model, source: DataSource, recipe: Recipe, seed: int) -> tuple[Data, Task]:
     from edgeprune.data import InputSpec, data_errors, load_data
     from edgeprune.train.task import check_classes, resolve_task
 
@@ -146,7 +147,7 @@ def _open(model: tf_keras.Model, source: Any, recipe: Recipe, seed: int) -> tupl
 
 def _analyse(
     model: tf_keras.Model, data: Data, task: Task, request: _Request, folder: Path, progress: Progress
-) -> dict[str, Any]:
+) -> JsonObject:
     from edgeprune.calibration import representative_indices
     from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.choice.sensitivity import Journal, measure
@@ -202,7 +203,7 @@ def _document(
     data: Data,
     task: Task,
     request: _Request,
-) -> dict[str, Any]:
+) -> JsonObject:
     from edgeprune.prune.choice.budget import unit_savings
 
     everything = np.ones(len(graph.units), bool)
@@ -234,8 +235,12 @@ def _document(
 
 
 def _group(
-    group: Group, curves: Curves, task: Task, saves: dict[str, dict[str, float]], recommended: Any
-) -> dict[str, Any]:
+    group: Group,
+    curves: Curves,
+    task: Task,
+    saves: dict[str, dict[str, float]],
+    recommended: dict[str, float] | RecipeError,
+) -> JsonObject:
     baseline = curves.baseline.metric
     points = [
         {
@@ -259,7 +264,7 @@ def _group(
     }
 
 
-def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
+def tolerated_rate(points: Sequence[JsonObject], allowed: float) -> float:
     """The largest rate at which the drop is at most ``allowed``, rounded down to a hundredth.
 
     Between points the drop is taken as straight, and as never falling with the rate; past the last nothing is known.
@@ -274,7 +279,7 @@ def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
     return int(100 * rate + 1e-9) / 100
 
 
-def _recipe(document: dict[str, Any]) -> str:
+def _recipe(document: JsonObject) -> str:
     """The recommended rates as a recipe that others can extend."""
     import tomli_w
 

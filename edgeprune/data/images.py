@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -157,7 +157,7 @@ class ImageStore:
 def _decode(contents: tf.Tensor, channels: int) -> tf.Tensor:
     import tensorflow as tf
 
-    def decode(channels: int) -> Any:
+    def decode(channels: int) -> tf.Tensor:
         image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
         return tf.ensure_shape(image, (None, None, channels))
 
