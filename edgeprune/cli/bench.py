@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.options import device_options
+from edgeprune.files import JsonObject
 
 if TYPE_CHECKING:
     from edgeprune.evaluate.sample import Sample
@@ -87,11 +88,11 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         profile_operators=options["operators"],
     )
 
-    def keep(result: dict[str, Any]) -> None:
+    def keep(result: JsonObject) -> None:
         table.append(options["table"], [result])
 
     try:
-        found = benching.bench(
+        document = benching.bench(
             device,
             job,
             compare=options["compare"],
@@ -103,9 +104,9 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         if error.results:
             _print({"device": {"address": device}, "results": error.results, "comparison": None}, as_json)
         raise
-    found["gates"] = list(_gates(found["results"], options["max_instructions"]))
-    _print(found, as_json)
-    broken = [gate for gate in found["gates"] if not gate["passed"]]
+    document["gates"] = list(_gates(document["results"], options["max_instructions"]))
+    _print(document, as_json)
+    broken = [gate for gate in document["gates"] if not gate["passed"]]
     for gate in broken:
         click.echo(
             f"edgeprune: {gate['file']} takes {gate['value']:,} instructions; the limit is {gate['limit']:,}.", err=True
@@ -126,7 +127,7 @@ def _address(device: str, runtime: str | None, max_instructions: int | None) -> 
     return f"emulator://{runtime}" if runtime else device
 
 
-def _gates(results: list[dict[str, Any]], max_instructions: int | None) -> Iterator[dict[str, Any]]:
+def _gates(results: list[JsonObject], max_instructions: int | None) -> Iterator[JsonObject]:
     for result in results if max_instructions else ():
         value = result["instructions"]
         passed = value <= max_instructions
@@ -149,14 +150,14 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     return load_sample(files[0], data, resolve_recipe(recipe).data)
 
 
-def _print(found: dict[str, Any], as_json: bool) -> None:
+def _print(document: JsonObject, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(document, indent=2))
         return
     from rich.console import Console
 
     from edgeprune.cli.bench_tables import bench_tables
 
     console = Console()
-    for part in bench_tables(found):
+    for part in bench_tables(document):
         console.print(part)

@@ -9,8 +9,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-# Rows of the table: label, key of a result, how its value is shown.
-_ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+from edgeprune.files import JsonObject
+
+# A row of the table: label, key of a result, how its value is shown.
+Row = tuple[str, str, Callable[[Any], str]]
+_ROWS: tuple[Row, ...] = (
     ("runtime", "runtime", str),
     ("kernels", "kernels", str),
     ("threads", "threads", str),
@@ -27,7 +30,8 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("instructions", "instructions", lambda value: f"{value:,}"),
     ("peak memory (MiB)", "peak_bytes", lambda value: f"{value / 2**20:.1f}"),
 )
-_CIRCUMSTANCES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+# Rows whose values are given as before → after the measurement.
+_CIRCUMSTANCES: tuple[Row, ...] = (
     ("governor", "governor", str),
     ("clock (MHz)", "clock_hz", lambda value: f"{value / 1e6:,.0f}"),
     ("temperature (°C)", "temperature_c", lambda value: f"{value:.1f}"),
@@ -36,10 +40,10 @@ _CIRCUMSTANCES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 _OPERATORS_SHOWN = 10
 
 
-def bench_tables(found: dict[str, Any]) -> Iterator[Table | Text]:
+def bench_tables(document: JsonObject) -> Iterator[Table | Text]:
     """The results of a measurement, without rows for figures that were not measured."""
-    results = found["results"]
-    table = Table(title=Text(results[0].get("device", found["device"]["address"])))
+    results = document["results"]
+    table = Table(title=Text(results[0].get("device", document["device"]["address"])))
     table.add_column("")
     for result in results:
         table.add_column(Text(Path(result["file"]).name + ("" if result.get("complete", True) else " (interrupted)")))
@@ -53,13 +57,13 @@ def bench_tables(found: dict[str, Any]) -> Iterator[Table | Text]:
     for result in results:
         if result.get("operators"):
             yield _operators(result)
-    if found["comparison"]:
-        yield Text(_comparison(found["comparison"]), "bold")
-    for warning in found.get("warnings", ()):
+    if document["comparison"]:
+        yield Text(_comparison(document["comparison"]), "bold")
+    for warning in document.get("warnings", ()):
         yield Text(f"Warning: {warning}", "yellow")
 
 
-def _add_circumstances(table: Table, results: list[dict[str, Any]]) -> None:
+def _add_circumstances(table: Table, results: list[JsonObject]) -> None:
     for label, key, show in _CIRCUMSTANCES:
         pairs = [[(result.get(moment) or {}).get(key) for moment in ("before", "after")] for result in results]
         if any(value is not None for pair in pairs for value in pair):
@@ -67,9 +71,9 @@ def _add_circumstances(table: Table, results: list[dict[str, Any]]) -> None:
             table.add_row(label, *map(Text, shown))
 
 
-def _add_accuracy(table: Table, results: list[dict[str, Any]]) -> None:
-    found = [result.get("accuracy") for result in results]
-    known = next((one for one in found if one), None)
+def _add_accuracy(table: Table, results: list[JsonObject]) -> None:
+    accuracies = [result.get("accuracy") for result in results]
+    known = next((one for one in accuracies if one), None)
     if known is None:
         return
     for key, label in (
@@ -77,11 +81,11 @@ def _add_accuracy(table: Table, results: list[dict[str, Any]]) -> None:
         ("host_accuracy", "accuracy on this machine"),
         ("top1_agreement", "same class on both"),
     ):
-        cells = ["–" if not one or one[key] is None else f"{one[key]:.1%}" for one in found]
+        cells = ["–" if not one or one[key] is None else f"{one[key]:.1%}" for one in accuracies]
         table.add_row(f"{label}, {known['samples']} samples", *cells)
 
 
-def _operators(result: dict[str, Any]) -> Table:
+def _operators(result: JsonObject) -> Table:
     counted = "instructions" in result
     key, unit, show = ("instructions", "instructions", "{:,}") if counted else ("mean_ms", "ms", "{:.3f}")
     rows = sorted(result["operators"], key=lambda row: -row[key])
@@ -96,12 +100,12 @@ def _operators(result: dict[str, Any]) -> Table:
     return table
 
 
-def _comparison(found: dict[str, Any]) -> str:
-    a, b = (Path(found[key]).name for key in "ab")
-    if "instructions_ratio" in found:
-        return f"{b} takes {found['instructions_ratio']:.3f} times as many instructions as {a}."
-    text = f"{b} takes {found['ratio']:.3f} times as long as {a}"
-    if found["low"] is None:
-        return f"{text} ({found['rounds']} rounds: too few for an interval)."
-    interval = f"{found['confidence']:.0%} interval {found['low']:.3f} to {found['high']:.3f}"
-    return f"{text} ({interval}, {found['rounds']} rounds)."
+def _comparison(comparison: JsonObject) -> str:
+    a, b = (Path(comparison[key]).name for key in "ab")
+    if "instructions_ratio" in comparison:
+        return f"{b} takes {comparison['instructions_ratio']:.3f} times as many instructions as {a}."
+    text = f"{b} takes {comparison['ratio']:.3f} times as long as {a}"
+    if comparison["low"] is None:
+        return f"{text} ({comparison['rounds']} rounds: too few for an interval)."
+    interval = f"{comparison['confidence']:.0%} interval {comparison['low']:.3f} to {comparison['high']:.3f}"
+    return f"{text} ({interval}, {comparison['rounds']} rounds)."

@@ -63,7 +63,7 @@ def test_debug_shows_the_traceback(tmp_path):
     ("words", "said"),
     [
         (["build", "--target", "rpi4"], "Finished stages and training epochs"),
-        (["--debug", "bench", "a.tflite"], "rows in the table"),
+        (["--debug", "bench", "a.tflite"], "rows in the CSV table"),
         (["targets", "list"], "Interrupted.\n"),
     ],
 )
