@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeprune.train.task import Task
 
 SAMPLES = 1024
-# What a group alone may cost at the rate that it tolerates.
+# How much the metric may drop when one group alone is pruned at its tolerated rate.
 TOLERATED = MaxDrop(1.0, part=0.02)
 # The budget of the recommended rates where the recipe has none.
 DEFAULT_FILTERS = FiltersConfig(max_macs=0.5)
@@ -62,7 +62,7 @@ def analyse_sensitivity(
         criterion: which filters of a group go first; None: the recipe's, else taylor.
         samples: of the validation data; all of it if it has fewer.
         trust_model, custom_objects: as for a build.
-        out: where results go, and where a broken-off run goes on; None: ``runs/MODEL-sensitivity``.
+        out: the folder for results, in which an interrupted run continues; None: ``runs/MODEL-sensitivity``.
 
     Returns:
         The document in sensitivity.json.
@@ -94,7 +94,7 @@ def analyse_sensitivity(
             write_views(document, folder)
             if document["reachable"]:
                 write_bytes(folder / "recipe.toml", _recipe(document).encode())
-            else:  # one of another budget would be taken for this one's
+            else:  # one of an earlier run, under another budget, would be taken for this run's
                 (folder / "recipe.toml").unlink(missing_ok=True)
     return document
 
@@ -119,7 +119,7 @@ class _Request:
         return {key: value for key, value in given.items() if value is not None}
 
     def key(self, data: Data) -> str:
-        """Everything that decides a point; not the rates, so that more of them go on from the points that are there."""
+        """Hash of what a measured point depends on. Rates are no part of it: a run with more of them adds points."""
         return sha256_json(
             {
                 "model": self.source["sha256"],
@@ -267,7 +267,8 @@ def _group(
 def tolerated_rate(points: Sequence[JsonObject], allowed: float) -> float:
     """The largest rate at which the drop is at most ``allowed``, rounded down to a hundredth.
 
-    Between points the drop is taken as straight, and as never falling with the rate; past the last nothing is known.
+    Between points the drop is interpolated linearly, and it counts as never falling with the rate; beyond the last
+    point nothing is assumed.
     """
     drops = np.nan_to_num([0.0, *(point["drop_points"] for point in points)], nan=np.inf)
     known = list(zip([0.0, *(p["rate"] for p in points)], np.maximum.accumulate(drops).tolist(), strict=True))

@@ -18,7 +18,7 @@ PACKAGES = {
 }
 RUNTIMES = {
     "ai-edge-litert": "runs .tflite files: pip install ai-edge-litert",
-    "tflite-runtime": "runs .tflite files, the older name: pip install 'edgeprune[tflite-runtime]'",
+    "tflite-runtime": "runs .tflite files, the predecessor of ai-edge-litert: pip install 'edgeprune[tflite-runtime]'",
 }
 TOOLS = {
     "edgetpu_compiler": "compiles for Coral; Debian packages by Google, x86-64 only",

@@ -139,7 +139,7 @@ def _check_classes(listings: dict[str, dict[str, list[Entry]]], classes: tuple[s
         raise DataError(
             f"The class folder {empty[0]!r} in {root} has no images.",
             expected="images of every class.",
-            fix="add images, or remove the folder (it would shift the numbers of the classes after it).",
+            fix="add images, or remove the folder: an empty class would shift the numbers of the classes after it.",
         )
     for split, listing in listings.items():
         unknown = [name for name in listing if name not in classes]

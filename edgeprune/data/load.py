@@ -106,7 +106,7 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     if not path.exists() and ":" in name.replace("://", ""):
         return _open_object(load_function(name, DataError), config, spec, name)
     raise DataError(
-        f"The data source {name} {'is a file of another kind' if path.exists() else 'does not exist'}.",
+        f"The data source {name} {'is a file, but no .npz file' if path.exists() else 'does not exist'}.",
         expected=SOURCES,
         fix="check the path; relative paths start at the working folder.",
     )
@@ -189,7 +189,7 @@ def _is_part(value: object) -> bool:
 
 
 def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple[Split, Split]:
-    """(kept, held out), stratified."""
+    """Hold a share of the samples out, stratified where labels are known: (kept, held out)."""
     if isinstance(split.store, StreamStore) and not split.store.stable:
         raise DataError(
             f"The dataset of {name} gives other samples, or another order, each time; "

@@ -1,4 +1,4 @@
-"""What a model was compiled with: loss and metrics, carried over as far as they can be loaded."""
+"""The loss and metrics that a model was compiled with, read from files and given to copies."""
 
 from __future__ import annotations
 
@@ -91,13 +91,14 @@ def _load_leaf(config: ConfigValue, load: Load, what: str) -> Loaded:
         if (unsafe := next(find_unsafe(config), None)) is not None:
             raise ValueError(f"it needs {unsafe.name}, which tf_keras does not have")
         for function in _functions(config):
-            # Keras hands back the name of a function that it does not find, and fails when it is called.
+            # For a function that Keras does not find, it returns the name, and fails only when the name is called.
             if function not in _BY_LOSS and isinstance(load(function), str):
                 raise ValueError(f"tf_keras does not have {function!r}")
         return config if isinstance(config, str) else load(config)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-    _log.warning("The model's %s %s was left out: %s. Name one in the recipe.", what, _name(config), reason)
+    message = "The model's %s %s cannot be loaded and is left out: %s. Set [task] %s in the recipe."
+    _log.warning(message, what, _name(config), reason, what)
     return None
 
 
@@ -125,7 +126,7 @@ def _count(config: Loaded) -> int:
 
 
 def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
-    """Compile ``new`` with the loss and metrics of ``model``, and a fresh optimizer like its own, if it has them."""
+    """Compile ``new`` with loss and metrics of ``model`` and a new optimizer of its settings, if that was compiled."""
     if not getattr(model, "_is_compiled", False):
         return
     arguments = model._get_compile_args(user_metrics=True)

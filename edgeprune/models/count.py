@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LayerCount:
-    """What one layer holds and does.
+    """Parameters and multiply-accumulates of one layer.
 
     Attributes:
         name: of the layer; inside a nested model ``outer/inner``.
@@ -39,7 +39,7 @@ class LayerCount:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What a model holds and does.
+    """Parameters and multiply-accumulates of a model.
 
     Attributes:
         params: number of weights, each variable once, those that are not trained included.

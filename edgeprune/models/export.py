@@ -145,7 +145,7 @@ def _activation(name: str, layer: str) -> str:
         raise ModelError(
             f"The layer {layer!r} has the activation {name}, which Keras 3 does not have in the same form.",
             expected=f"one of: {', '.join(sorted(_ACTIVATIONS))}",
-            fix="export without --export-keras3, or build the model with another activation.",
+            fix="build without --export-keras3, or build the model with another activation.",
         )
     return _ACTIVATIONS[name]
 
@@ -154,7 +154,7 @@ def _unknown_class(name: str, class_name: str) -> ModelError:
     return ModelError(
         f"The layer {name!r} is a {class_name}, which cannot be written for Keras 3.",
         expected="layers that both Kerases have",
-        fix="export without --export-keras3, or build the model with other layers.",
+        fix="build without --export-keras3, or build the model with other layers.",
     )
 
 
@@ -165,7 +165,7 @@ def _operation(layer: Operation, call: LayerCall) -> Structure:
         raise ModelError(
             f"{layer.name!r}: there is no translation of the operation tf.{symbol} to keras.ops.",
             expected="layers, or operations among: " + ", ".join(sorted(table)),
-            fix="export without --export-keras3, or write this step with layers.",
+            fix="build without --export-keras3, or write this step with layers.",
         )
     import tensorflow as tf
 
@@ -188,7 +188,7 @@ def _check(model: tf_keras.Model, exported: keras.Model) -> None:
     if not difference <= allowed:
         refuse_random(model, inputs, VerificationError)
         raise VerificationError(
-            f"The Keras 3 file of {model.name!r} differs by {difference:.1e} of the largest output.",
+            f"The Keras 3 file of {model.name!r} gives other outputs: they differ by {difference:.1e} of the largest.",
             expected=f"at most {allowed:.0e}",
             fix="this is an error in edgeprune: please report the model.",
         )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def walk_steps(dialect: Dialect, call: LayerCall, handle: Handle, names: Names) -> Structure:
-    """Open a model that is called for every step of a sequence: all steps of all samples are samples to it.
+    """Open a model that is called for every step of a sequence: every step of every sample becomes a sample of it.
 
     Args:
         call: of the wrapper, with tensors of tf_keras.

@@ -1,4 +1,4 @@
-"""Does the translation of a Keras 3 model compute the same? In its own number format, layer by layer, and in double."""
+"""Verify the translation of a Keras 3 model: on random inputs and, if outputs differ, by layer and in float64."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def check(model: keras.Model, graph: AnyModel, dialect: Dialect, translated: tf_
         return
     refuse_random(translated, inputs, ModelError)
     where = _first_difference(graph, dialect, results, inputs, allowed)
-    # Deep models with untrained weights blow rounding errors up, which is no fault of the translation; but a mask that
-    # got lost between layers shows in no single layer, either. In double precision, only the former goes away.
+    # Deep models with untrained weights amplify rounding errors, which is no fault of the translation; a mask that is
+    # lost between layers shows in no single layer, either. In double precision, only rounding errors disappear.
     if where is None and _difference_in_double(graph, dialect, translated, inputs) <= TOLERANCE:
-        _log.warning("%r blows up rounding errors to %.1e of its largest output.", model.name, difference)
+        message = "%r amplifies rounding errors: its translation differs by %.1e of the largest output, not in float64."
+        _log.warning(message, model.name, difference)
         return
     raise ModelError(
         f"The translation of {model.name!r} from Keras 3 to tf_keras computes something else: its outputs differ by "
@@ -91,7 +92,7 @@ def _difference_in_double(graph: AnyModel, dialect: Dialect, translated: tf_kera
     import tensorflow as tf
 
     exact = [_doubled(value) for value in inputs]
-    # Copying and running layers can fail in any layer's code, in any way; then nothing speaks for the translation.
+    # Copying and running layers can fail in any layer's code, in any way; then rounding is not shown to be the cause.
     try:
         expected = walk(dialect, graph, exact, _run_in_double)
         actual = _copy_in_double(translated)(tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False)

@@ -120,7 +120,7 @@ def _activation(name: str, layer: str, custom_objects: CustomObjects) -> str | C
     function = custom_objects.get(name) or tf_keras.saving.get_registered_object(name)
     if function is None:
         raise ModelError(
-            f"The layer {layer!r} has the activation {name}, which cannot be used there in tf_keras.",
+            f"The layer {layer!r} has the activation {name}, which edgeprune cannot translate to tf_keras.",
             expected=f"one of: {', '.join(sorted(SAME_ACTIVATIONS))}",
             fix=f"register it: load_model(..., custom_objects={{{name!r}: THE_FUNCTION}}), made of tf functions.",
         )

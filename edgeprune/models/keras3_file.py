@@ -30,7 +30,7 @@ def import_keras3() -> ModuleType:
     """The module ``keras``, version 3, on TensorFlow.
 
     Raises:
-        MissingError: it is another version, or runs on something else.
+        MissingError: it is another version, or runs on another backend.
     """
     import_tf()
     if "keras" not in sys.modules:
@@ -69,7 +69,7 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
         said = " ".join(str(error).split())[:400] or type(error).__name__
         raise ModelError(
             f"{file.path}: Keras 3 cannot rebuild the model: {said}",
-            expected="a whole file, of layers that Keras has or that are registered",
+            expected="an undamaged file, of layers that Keras has or that are registered",
             fix="copy the file again, it may be cut short; if Keras refuses it too, save it again.",
         ) from error
 

@@ -114,7 +114,7 @@ def read_config(layer: Operation) -> Config:
         return dict(layer.get_config())
     except Exception as error:
         raise ModelError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) does not tell its configuration: {error}",
+            f"The layer {layer.name!r} ({type(layer).__name__}) has a get_config() that fails: {error}",
             expected="a layer that can be saved",
             fix="give its class a get_config() that returns the arguments of its constructor.",
         ) from error

@@ -104,7 +104,7 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"{file.path}: tf_keras cannot rebuild the model: {said}",
-            expected="a whole file that tf_keras.models.load_model reads",
+            expected="an undamaged file that tf_keras.models.load_model reads",
             fix="copy the file again, it may be cut short; if tf_keras refuses it too, rebuild the model in Python and "
             "save it with model.save('NAME.keras').",
         ) from error

@@ -1,4 +1,4 @@
-"""What a model file asks to be run or imported, found in its configuration before anything is built from it.
+"""What would be run or imported when a model file is loaded, found in its configuration before anything is built.
 
 What is trusted without ``trust``: the code of TensorFlow and tf_keras themselves, called with the file's numbers; and
 classes and functions that the running program has registered. What is not:

@@ -1,4 +1,4 @@
-"""The shapes that layers are called on, in models of any depth, and where a model leaves dimensions open."""
+"""The shapes that layers are called on, nested models included, with dimensions that a model leaves open filled in."""
 
 from __future__ import annotations
 

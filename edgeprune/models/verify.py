@@ -1,4 +1,4 @@
-"""Do two models compute the same? Random inputs, and the largest difference of their outputs."""
+"""Verify that two models compute the same: random inputs, and the largest difference of the outputs."""
 
 from __future__ import annotations
 

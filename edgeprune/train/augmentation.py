@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgeprune.train.task import Task
 
-# Apart enough for the numbers of batches: each change draws from a stream of its own.
+# Offset between the seeds of two changes, larger than any number of batches: so no two draw the same numbers.
 STREAM = 1_000_003
 
 
@@ -31,7 +31,8 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
     Images are [batch, height, width, channels].
 
     Raises:
-        RecipeError: a change is for images and the samples are none; mixup of what cannot be mixed.
+        RecipeError: a change is for images and the samples are not; or mixup, with samples or labels that cannot be
+            mixed.
     """
     import tensorflow as tf
 
@@ -40,13 +41,14 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
     for key in changes:
         if not isinstance(x_spec, tf.TensorSpec) or x_spec.shape.rank != 4:
             raise RecipeError(
-                f"[augment] {key} is for images, and the samples are none.",
+                f"[augment] {key} is for images, and the samples are not images.",
                 expected="one input of [height, width, channels].",
                 fix=f"leave {key} out.",
             )
     if config.shift and config.shift >= min(side or math.inf for side in x_spec.shape[1:3]):
         raise RecipeError(
-            f"[augment] shift = {config.shift} moves {x_spec.shape[1]}x{x_spec.shape[2]} pixels out of sight.",
+            f"[augment] shift = {config.shift} can move images of {x_spec.shape[1]}x{x_spec.shape[2]} pixels out of "
+            "view.",
             expected="less than the smaller side; an eighth of it is common.",
         )
     if config.mixup:
@@ -147,7 +149,7 @@ def _check_mixable(x_spec: Structure, y_spec: Structure) -> None:
     if not all(spec.dtype.is_floating for spec in tf.nest.flatten(x_spec)):
         raise RecipeError(
             "[augment] mixup is for inputs that are real numbers.",
-            expected="no whole numbers such as words.",
+            expected="inputs in floating point, not whole numbers such as those of words.",
             fix="leave mixup out.",
         )
     if not isinstance(y_spec, tf.TensorSpec) or y_spec.shape.rank is None or y_spec.shape.rank > 2:

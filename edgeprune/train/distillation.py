@@ -46,7 +46,8 @@ def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Ta
     shapes = [tuple(tensor.shape) for tensor in teacher.outputs]
     if len(shapes) > 1 or len(shapes[0]) != 2 or isinstance(task.loss, dict | list | tuple):
         raise RecipeError(
-            f"[distill] works on models with one output of one row per sample, not of {', '.join(map(str, shapes))}.",
+            f"[distill] needs a model with one output, of one row of values per sample; its outputs are "
+            f"{', '.join(map(str, shapes))}.",
             fix="leave the section out.",
         )
     width = shapes[0][1]
