@@ -76,7 +76,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
     device = _address(device, options["runtime"], options["max_instructions"])
     target = load_target(options["target"]) if options["target"] else None
     counts = device.partition("://")[0] == "emulator"
-    if not counts:  # counts do not belong into a table of times
+    if not counts:  # the table is for times; counted instructions are no times
         table.check(options["table"])
     job = Job(
         files,

@@ -122,7 +122,8 @@ def sensitivity_table(document: JsonObject) -> Table:
         title=f"Drop of {metric['name']}{' in points' if percent else ''}, each group pruned alone, without training",
         caption=f"Unpruned: {f'{100 * baseline:.2f} %' if percent else f'{baseline:.4g}'} on "
         f"{document['data']['samples']:,} validation samples. Tolerated: the rate at which the group alone costs "
-        f"at most {document['allowed_drop']:.3g}{' points' if percent else ''}. Take: {document['recommendation']} ({budget}).",
+        f"at most {document['allowed_drop']:.3g}{' points' if percent else ''}. "
+        f"Take: {document['recommendation']} ({budget}).",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

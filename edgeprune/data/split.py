@@ -1,4 +1,4 @@
-"""Split and Data: what the rest of edgeprune sees of a data source."""
+"""Split and Data, through which edgeprune reads a data source; Store, which each kind of source implements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples in a tf.data.Dataset of the user: streamed, never held."""
+"""Samples in a tf.data.Dataset of the user: streamed, never held in memory as a whole."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _resolve(config: ConfigValue, load: Load, what: str) -> Loaded:
     """Load the leaves (names and configurations) of a nested structure; leaves that cannot be loaded drop out."""
     if isinstance(config, (list, tuple)):
         items = [(item, _resolve(item, load, what)) for item in config]
-        # An output without a loss or metric keeps its place.
+        # None stands for an output without a loss or metric, and keeps the others in their places.
         return [loaded for item, loaded in items if loaded is not None or item is None]
     if isinstance(config, dict) and "class_name" not in config:
         return {key: _resolve(value, load, what) for key, value in config.items()}

@@ -184,7 +184,8 @@ def _others() -> dict[str, Translation]:
         "math.l2_normalize": lambda x, axis, epsilon=1e-12: ops.normalize(x, axis, 2, epsilon**0.5),
         "nn.depth_to_space": lambda input, block_size: ops.depth_to_space(input, block_size),
         "nn.space_to_depth": lambda input, block_size: ops.space_to_depth(input, block_size),
-        # Keras 3 forgets another number of bits on the way.
+        # Keras 3 ignores num_bits and narrow_range on symbolic tensors. Other values than its defaults are noticed when
+        # export.py compares the outputs.
         "quantization.fake_quant_with_min_max_vars": lambda inputs, min, max, num_bits=8, narrow_range=False: (
             quantizers.fake_quant_with_min_max_vars(inputs, min, max, num_bits, narrow_range)
         ),

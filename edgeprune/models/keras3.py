@@ -113,7 +113,7 @@ class Keras3:
     def nodes(self, graph: AnyModel) -> Iterable[GraphCall]:
         last_first: list[GraphCall] = []
         needed = {id(tensor) for tensor in graph.outputs}
-        # Masks that Keras made by itself hang on operations that nothing else needs; tf_keras makes its own.
+        # Operations that only compute masks that Keras passes on by itself are left out: tf_keras makes its own masks.
         for depth in sorted(graph._nodes_by_depth):
             for node in reversed(graph._nodes_by_depth[depth]):
                 if node.is_input or not any(id(tensor) in needed for tensor in node.outputs):

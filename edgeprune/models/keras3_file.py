@@ -1,4 +1,4 @@
-"""Keras 3 itself, imported when it is needed, and the models in its files, read safely."""
+"""Import Keras 3 when it is needed, and read its files; code in them runs only if trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a model so that the same model always gives the same bytes."""
+"""Write a model as a .keras file of which the same model always gives the same bytes."""
 
 from __future__ import annotations
 

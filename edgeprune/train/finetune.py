@@ -1,8 +1,8 @@
-"""Fine-tuning, epoch by epoch, so that it can be broken off at any moment and resumed at the last finished epoch.
+"""Fine-tuning, epoch by epoch, so that it can be interrupted at any moment and resumed after the last finished epoch.
 
 After each epoch the whole state (weights, optimizer variables, the best weights so far, the history) is written
-atomically. The order of samples is a function of (seed, epoch), so a resumed run sees what an unbroken one would have
-seen.
+atomically. The order of samples is a function of (seed, epoch), so a resumed run sees what an uninterrupted one would
+have seen.
 """
 
 from __future__ import annotations
