@@ -1,4 +1,4 @@
-"""``edgeprune sensitivity``: a model and data in; how each group of filters reacts to pruning, alone, out."""
+"""``edgeprune sensitivity``: prune each group of filters alone at several rates, and measure what that costs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import datetime
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune._version import __version__
 from edgeprune.context import Trust, versions
 from edgeprune.errors import ModelError, RecipeError, UsageError
-from edgeprune.files import locked, output_errors, sha256_json, write_bytes, write_json
+from edgeprune.files import JsonObject, locked, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
 from edgeprune.prune.choice.sensitivity import RATES
 from edgeprune.recipe.config import FiltersConfig, Recipe
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data import Data, Split
+    from edgeprune.data.source import DataSource
     from edgeprune.prune.channels.graph import Graph, Group
     from edgeprune.prune.choice.criteria import Scores
     from edgeprune.prune.choice.sensitivity import Curves, Orders
     from edgeprune.train.task import Task
 
 SAMPLES = 1024
-# What a group alone may cost at the rate that it tolerates.
+# How much the metric may drop when one group alone is pruned at its tolerated rate.
 TOLERATED = MaxDrop(1.0, part=0.02)
 # The budget of the recommended rates where the recipe has none.
 DEFAULT_FILTERS = FiltersConfig(max_macs=0.5)
@@ -40,7 +41,7 @@ DEFAULT_FILTERS = FiltersConfig(max_macs=0.5)
 def analyse_sensitivity(
     model: str | Path,
     *,
-    data: Any,
+    data: DataSource,
     recipe: str | Path | Recipe | None = None,
     rates: Sequence[float] = RATES,
     criterion: str | None = None,
@@ -50,7 +51,7 @@ def analyse_sensitivity(
     trust_model: bool = False,
     custom_objects: str | Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Prune each group of filters alone at several rates, without training, and evaluate on validation samples.
 
     Args:
@@ -61,7 +62,7 @@ def analyse_sensitivity(
         criterion: which filters of a group go first; None: the recipe's, else taylor.
         samples: of the validation data; all of it if it has fewer.
         trust_model, custom_objects: as for a build.
-        out: where results go, and where a broken-off run goes on; None: ``runs/MODEL-sensitivity``.
+        out: the folder for results, in which an interrupted run continues; None: ``runs/MODEL-sensitivity``.
 
     Returns:
         The document in sensitivity.json.
@@ -93,14 +94,14 @@ def analyse_sensitivity(
             write_views(document, folder)
             if document["reachable"]:
                 write_bytes(folder / "recipe.toml", _recipe(document).encode())
-            else:  # one of another budget would be taken for this one's
+            else:  # one of an earlier run, under another budget, would be taken for this run's
                 (folder / "recipe.toml").unlink(missing_ok=True)
     return document
 
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-    source: dict[str, Any]
+    source: JsonObject
     recipe: Recipe
     criterion: str
     rates: tuple[float, ...]
@@ -118,7 +119,7 @@ class _Request:
         return {key: value for key, value in given.items() if value is not None}
 
     def key(self, data: Data) -> str:
-        """Everything that decides a point; not the rates, so that more of them go on from the points that are there."""
+        """Hash of what a measured point depends on. Rates are no part of it: a run with more of them adds points."""
         return sha256_json(
             {
                 "model": self.source["sha256"],
@@ -132,7 +133,7 @@ class _Request:
         )
 
 
-def _open(model: tf_keras.Model, source: Any, recipe: Recipe, seed: int) -> tuple[Data, Task]:
+def _open(model: tf_keras.Model, source: DataSource, recipe: Recipe, seed: int) -> tuple[Data, Task]:
     from edgeprune.data import InputSpec, data_errors, load_data
     from edgeprune.train.task import check_classes, resolve_task
 
@@ -146,7 +147,7 @@ def _open(model: tf_keras.Model, source: Any, recipe: Recipe, seed: int) -> tupl
 
 def _analyse(
     model: tf_keras.Model, data: Data, task: Task, request: _Request, folder: Path, progress: Progress
-) -> dict[str, Any]:
+) -> JsonObject:
     from edgeprune.calibration import representative_indices
     from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.choice.sensitivity import Journal, measure
@@ -202,7 +203,7 @@ def _document(
     data: Data,
     task: Task,
     request: _Request,
-) -> dict[str, Any]:
+) -> JsonObject:
     from edgeprune.prune.choice.budget import unit_savings
 
     everything = np.ones(len(graph.units), bool)
@@ -234,8 +235,12 @@ def _document(
 
 
 def _group(
-    group: Group, curves: Curves, task: Task, saves: dict[str, dict[str, float]], recommended: Any
-) -> dict[str, Any]:
+    group: Group,
+    curves: Curves,
+    task: Task,
+    saves: dict[str, dict[str, float]],
+    recommended: dict[str, float] | RecipeError,
+) -> JsonObject:
     baseline = curves.baseline.metric
     points = [
         {
@@ -259,10 +264,11 @@ def _group(
     }
 
 
-def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
+def tolerated_rate(points: Sequence[JsonObject], allowed: float) -> float:
     """The largest rate at which the drop is at most ``allowed``, rounded down to a hundredth.
 
-    Between points the drop is taken as straight, and as never falling with the rate; past the last nothing is known.
+    Between points the drop is interpolated linearly, and it counts as never falling with the rate; beyond the last
+    point nothing is assumed.
     """
     drops = np.nan_to_num([0.0, *(point["drop_points"] for point in points)], nan=np.inf)
     known = list(zip([0.0, *(p["rate"] for p in points)], np.maximum.accumulate(drops).tolist(), strict=True))
@@ -274,7 +280,7 @@ def tolerated_rate(points: Sequence[dict[str, Any]], allowed: float) -> float:
     return int(100 * rate + 1e-9) / 100
 
 
-def _recipe(document: dict[str, Any]) -> str:
+def _recipe(document: JsonObject) -> str:
     """The recommended rates as a recipe that others can extend."""
     import tomli_w
 

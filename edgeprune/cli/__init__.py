@@ -1,4 +1,9 @@
-"""The command line. Each command has a file of its own, imported when it is called; only these files print."""
+"""The command line: each command has a file of its own, which is imported when the command is called.
+
+A new command is a file whose function has the command's name, and a line in ``COMMANDS``. It reads options, calls what
+does the work in the package of its subject, and prints; only these files print. Options of several commands are in
+``options``, tables of several commands in ``tables``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import click
 
 from edgeprune._version import __version__
 
-# command → (module, one line for --help): --help itself imports none of them.
+# Command, which is also the name of its module → its line in --help, which thus imports none of the modules.
 COMMANDS = {
     "build": "Prune, fine-tune, quantize, convert and measure a model.",
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",

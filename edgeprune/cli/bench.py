@@ -76,7 +76,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
     device = _address(device, options["runtime"], options["max_instructions"])
     target = load_target(options["target"]) if options["target"] else None
     counts = device.partition("://")[0] == "emulator"
-    if not counts:  # counts do not belong into a table of times
+    if not counts:  # the table is for times; counted instructions are no times
         table.check(options["table"])
     job = Job(
         files,
@@ -92,7 +92,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         table.append(options["table"], [result])
 
     try:
-        found = benching.bench(
+        document = benching.bench(
             device,
             job,
             compare=options["compare"],
@@ -104,9 +104,9 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         if error.results:
             _print({"device": {"address": device}, "results": error.results, "comparison": None}, as_json)
         raise
-    found["gates"] = list(_gates(found["results"], options["max_instructions"]))
-    _print(found, as_json)
-    broken = [gate for gate in found["gates"] if not gate["passed"]]
+    document["gates"] = list(_gates(document["results"], options["max_instructions"]))
+    _print(document, as_json)
+    broken = [gate for gate in document["gates"] if not gate["passed"]]
     for gate in broken:
         click.echo(
             f"edgeprune: {gate['file']} takes {gate['value']:,} instructions; the limit is {gate['limit']:,}.", err=True
@@ -150,14 +150,14 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     return load_sample(files[0], data, resolve_recipe(recipe).data)
 
 
-def _print(found: JsonObject, as_json: bool) -> None:
+def _print(document: JsonObject, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(document, indent=2))
         return
     from rich.console import Console
 
     from edgeprune.cli.bench_tables import bench_tables
 
     console = Console()
-    for part in bench_tables(found):
+    for part in bench_tables(document):
         console.print(part)

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from edgeprune.files import JsonObject
 
-# Rows of the table: label, key of a result, how its value is shown.
-_ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+# A row of the table: label, key of a result, how its value is shown.
+Row = tuple[str, str, Callable[[Any], str]]
+_ROWS: tuple[Row, ...] = (
     ("runtime", "runtime", str),
     ("kernels", "kernels", str),
     ("threads", "threads", str),
@@ -29,7 +30,8 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("instructions", "instructions", lambda value: f"{value:,}"),
     ("peak memory (MiB)", "peak_bytes", lambda value: f"{value / 2**20:.1f}"),
 )
-_CIRCUMSTANCES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+# Rows whose values are given as before → after the measurement.
+_CIRCUMSTANCES: tuple[Row, ...] = (
     ("governor", "governor", str),
     ("clock (MHz)", "clock_hz", lambda value: f"{value / 1e6:,.0f}"),
     ("temperature (°C)", "temperature_c", lambda value: f"{value:.1f}"),
@@ -38,10 +40,10 @@ _CIRCUMSTANCES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 _OPERATORS_SHOWN = 10
 
 
-def bench_tables(found: JsonObject) -> Iterator[Table | Text]:
+def bench_tables(document: JsonObject) -> Iterator[Table | Text]:
     """The results of a measurement, without rows for figures that were not measured."""
-    results = found["results"]
-    table = Table(title=Text(results[0].get("device", found["device"]["address"])))
+    results = document["results"]
+    table = Table(title=Text(results[0].get("device", document["device"]["address"])))
     table.add_column("")
     for result in results:
         table.add_column(Text(Path(result["file"]).name + ("" if result.get("complete", True) else " (interrupted)")))
@@ -55,9 +57,9 @@ def bench_tables(found: JsonObject) -> Iterator[Table | Text]:
     for result in results:
         if result.get("operators"):
             yield _operators(result)
-    if found["comparison"]:
-        yield Text(_comparison(found["comparison"]), "bold")
-    for warning in found.get("warnings", ()):
+    if document["comparison"]:
+        yield Text(_comparison(document["comparison"]), "bold")
+    for warning in document.get("warnings", ()):
         yield Text(f"Warning: {warning}", "yellow")
 
 
@@ -70,8 +72,8 @@ def _add_circumstances(table: Table, results: list[JsonObject]) -> None:
 
 
 def _add_accuracy(table: Table, results: list[JsonObject]) -> None:
-    found = [result.get("accuracy") for result in results]
-    known = next((one for one in found if one), None)
+    accuracies = [result.get("accuracy") for result in results]
+    known = next((one for one in accuracies if one), None)
     if known is None:
         return
     for key, label in (
@@ -79,7 +81,7 @@ def _add_accuracy(table: Table, results: list[JsonObject]) -> None:
         ("host_accuracy", "accuracy on this machine"),
         ("top1_agreement", "same class on both"),
     ):
-        cells = ["–" if not one or one[key] is None else f"{one[key]:.1%}" for one in found]
+        cells = ["–" if not one or one[key] is None else f"{one[key]:.1%}" for one in accuracies]
         table.add_row(f"{label}, {known['samples']} samples", *cells)
 
 
@@ -98,12 +100,12 @@ def _operators(result: JsonObject) -> Table:
     return table
 
 
-def _comparison(found: JsonObject) -> str:
-    a, b = (Path(found[key]).name for key in "ab")
-    if "instructions_ratio" in found:
-        return f"{b} takes {found['instructions_ratio']:.3f} times as many instructions as {a}."
-    text = f"{b} takes {found['ratio']:.3f} times as long as {a}"
-    if found["low"] is None:
-        return f"{text} ({found['rounds']} rounds: too few for an interval)."
-    interval = f"{found['confidence']:.0%} interval {found['low']:.3f} to {found['high']:.3f}"
-    return f"{text} ({interval}, {found['rounds']} rounds)."
+def _comparison(comparison: JsonObject) -> str:
+    a, b = (Path(comparison[key]).name for key in "ab")
+    if "instructions_ratio" in comparison:
+        return f"{b} takes {comparison['instructions_ratio']:.3f} times as many instructions as {a}."
+    text = f"{b} takes {comparison['ratio']:.3f} times as long as {a}"
+    if comparison["low"] is None:
+        return f"{text} ({comparison['rounds']} rounds: too few for an interval)."
+    interval = f"{comparison['confidence']:.0%} interval {comparison['low']:.3f} to {comparison['high']:.3f}"
+    return f"{text} ({interval}, {comparison['rounds']} rounds)."

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.files import JsonObject
-
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+    from edgeprune.profiling.compare import Comparison, Figure
 
 
 @click.command()
@@ -29,58 +29,58 @@ def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | 
 
     from edgeprune.profiling.compare import compare as compare_files
 
-    found = compare_files(a, b, target, data=data, recipe=recipe)
+    comparison = compare_files(a, b, target, data=data, recipe=recipe)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(comparison, indent=2))
         return
     from rich.console import Console
 
     console = Console()
-    for table in _tables(found):
+    for table in _tables(comparison):
         console.print(table)
 
 
-def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
+def _tables(comparison: Comparison) -> Iterator[Table]:
     from rich.table import Table
 
     from edgeprune.profiling.compare import FIGURES
 
-    whole = Table(title=f"A: {found['a']}\nB: {found['b']}")
+    whole = Table(title=f"A: {comparison['a']}\nB: {comparison['b']}")
     for name in ("", "A", "B", "change"):
         whole.add_column(name, justify="right" if name else "left")
     for key, (label, less_is_better) in FIGURES.items():
-        pair = found["figures"][key]
+        pair = comparison["figures"][key]
         if key == "estimated_ms":
-            if found["target"]:
-                label, values = f"{label} on {found['target']}", (_milliseconds(pair["a"]), _milliseconds(pair["b"]))
-                whole.add_row(label, *values, _change(pair, less_is_better, fraction=False))
+            if comparison["target"]:
+                shown = _milliseconds(pair["a"]), _milliseconds(pair["b"])
+                change = _change(pair, less_is_better, fraction=False)
+                whole.add_row(f"{label} on {comparison['target']}", *shown, change)
         else:
             whole.add_row(label, _shown(pair["a"]), _shown(pair["b"]), _change(pair, less_is_better))
-    if found["accuracy"]:
-        values = found["accuracy"]["accuracy"]
-        points = {"a": values[0], "b": values[1], "change": values[1] - values[0]}
-        label = f"accuracy on {found['accuracy']['samples']:,} test samples"
-        whole.add_row(label, *(f"{value:.2%}" for value in values), _points(points["change"]))
+    if comparison["accuracy"]:
+        a, b = comparison["accuracy"]["accuracy"]
+        label = f"accuracy on {comparison['accuracy']['samples']:,} test samples"
+        whole.add_row(label, f"{a:.2%}", f"{b:.2%}", _points(b - a))
     yield whole
     kinds = Table(title="by operator (bytes: weights stored, outputs written)")
     for name in ("operator", "type", "count", "MACs", "weight bytes", "output bytes"):
         kinds.add_column(name, justify="left" if name in ("operator", "type") else "right")
-    for row in found["operators"]:
+    for row in comparison["operators"]:
         cells = [_both(row, key) for key in ("count", "macs", "weight_bytes", "output_bytes")]
         kinds.add_row(row["operator"], _types(row), *cells)
     yield kinds
-    if found["aligned"]:
-        yield _one_by_one(found)
+    if comparison["aligned"]:
+        yield _one_by_one(comparison["aligned"], estimated=bool(comparison["target"]))
 
 
-def _one_by_one(found: Mapping[str, Any]) -> Table:
+def _one_by_one(rows: Sequence[Mapping[str, Any]], *, estimated: bool) -> Table:
     from rich.table import Table
 
     table = Table(title="one by one (conversions of number formats left out)")
-    keys = ["macs", "weight_bytes", "written_bytes", *(["estimated_ms"] if found["target"] else [])]
+    keys = ["macs", "weight_bytes", "written_bytes", *(["estimated_ms"] if estimated else [])]
     for name in ("#", "operator", "output", "type", *(key.replace("_", " ") for key in keys)):
         table.add_column(name, justify="left" if name in ("operator", "output", "type") else "right")
-    for place, row in enumerate(found["aligned"]):
+    for place, row in enumerate(rows):
         shapes = ["x".join(map(str, row[side]["output_shape"])) for side in ("a", "b")]
         types = [row[side]["dtype"] or "–" for side in ("a", "b")]
         cells = [_both(row, key) for key in keys]
@@ -92,22 +92,22 @@ def _arrow(sides: list[str]) -> str:
     return sides[0] if sides[0] == sides[1] else " → ".join(sides)
 
 
-def _milliseconds(value: float | None) -> str:
+def _milliseconds(value: Figure) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _types(row: JsonObject) -> str:
+def _types(row: Mapping[str, Any]) -> str:
     sides = [", ".join(row[side]["dtypes"]) if row[side] else "–" for side in ("a", "b")]
     return _arrow(sides)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Figure) -> str:
     if value is None:
         return "–"
     return f"{value:.1%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _change(pair: JsonObject, less_is_better: bool | None, *, fraction: bool = True) -> Text:
+def _change(pair: Mapping[str, Any], less_is_better: bool | None, *, fraction: bool = True) -> Text:
     """The change as text, green when B is better.
 
     Args:
@@ -136,7 +136,7 @@ def _points(change: float) -> Text:
     return Text(f"{change * 100:+.2f} points", style=style)
 
 
-def _both(row: JsonObject, key: str) -> Text:
+def _both(row: Mapping[str, Any], key: str) -> Text:
     """'3' if both values are 3, else '3 → 2', green if B's is smaller."""
     from rich.text import Text
 

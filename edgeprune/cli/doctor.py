@@ -18,7 +18,7 @@ PACKAGES = {
 }
 RUNTIMES = {
     "ai-edge-litert": "runs .tflite files: pip install ai-edge-litert",
-    "tflite-runtime": "runs .tflite files, the older name: pip install 'edgeprune[tflite-runtime]'",
+    "tflite-runtime": "runs .tflite files, the predecessor of ai-edge-litert: pip install 'edgeprune[tflite-runtime]'",
 }
 TOOLS = {
     "edgetpu_compiler": "compiles for Coral; Debian packages by Google, x86-64 only",
@@ -30,14 +30,14 @@ TOOLS = {
 def doctor() -> None:
     """What is installed, what is missing, and how to get it."""
     click.echo(f"Python {platform.python_version()} on {platform.platform()}")
-    found = [_line(name, purpose) for name, purpose in PACKAGES.items()]
+    packages = [_line(name, purpose) for name, purpose in PACKAGES.items()]
     runtimes = [_line(name, purpose) for name, purpose in RUNTIMES.items()]
     click.echo("Optional tools, which are used when they are installed:")
     for name, purpose in TOOLS.items():
         where = find(name)
         click.echo(f"  {'ok     ' if where else 'missing'} {name}: {where or purpose}")
     _emulator()
-    if all(found) and any(runtimes):
+    if all(packages) and any(runtimes):
         click.echo("edgeprune can build.")
         return
     from edgeprune.errors import MissingError
@@ -55,10 +55,10 @@ def _emulator() -> None:
     home = Home()
     try:
         home.require()
-        found = f"ok      emulated Raspberry Pi, QEMU {qemu_version()}: {home.folder}"
+        line = f"ok      emulated Raspberry Pi, QEMU {qemu_version()}: {home.folder}"
     except MissingError as error:
-        found = "missing emulated Raspberry Pi: " + " ".join(str(error).split("\n"))
-    click.echo(f"  {found}")
+        line = "missing emulated Raspberry Pi: " + " ".join(str(error).split("\n"))
+    click.echo(f"  {line}")
 
 
 def _line(name: str, purpose: str) -> bool:

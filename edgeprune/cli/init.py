@@ -20,7 +20,7 @@ def init(force: bool) -> None:
 
     path = Path("edgeprune.toml")
     if path.exists() and not force:
-        raise UsageError(f"{path} is already there.", fix="use --force to replace it.")
+        raise UsageError(f"{path} exists already.", fix="use --force to replace it.")
     template = importlib.resources.files("edgeprune.recipe").joinpath("template.toml.txt")
     # Editors complete and check the file by the schema that this line names (taplo, Even Better TOML, tombi).
     schema = f"#:schema {schema_path('recipe').as_uri()}\n"

@@ -20,14 +20,14 @@ def inspect(model: str, trust_model: bool, custom_objects: Path | None, as_json:
     loaded = load_given(model, trust_model, custom_objects)
     from edgeprune.prune.inspection import inspect_model
 
-    found = inspect_model(loaded)
+    facts = inspect_model(loaded)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(facts, indent=2))
         return
     from rich.console import Console
 
     from edgeprune.cli.tables import inspection_tables
 
     console = Console()
-    for table in inspection_tables(found):
+    for table in inspection_tables(facts):
         console.print(table)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     import tf_keras
 
+# The function of a command, with an argument for each of its options.
+Command = Callable[..., None]
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+
+def model_options(command: Command) -> Command:
     """Options of every command that loads a Keras model: ``trust_model``, ``custom_objects``."""
     for option in (
         click.option(
@@ -27,7 +30,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def device_options(command: Command) -> Command:
     """Options of every command that measures on a device: ``python``, ``benchmark_binary``."""
     for option in (
         click.option(

@@ -42,16 +42,16 @@ def profile(
 
     chosen = load_target(target)
     chosen = with_runtime(chosen, runtime) if runtime else chosen
-    found = profile_file(file, chosen, kernels=kernels, threads=threads).to_dict()
+    document = profile_file(file, chosen, kernels=kernels, threads=threads).to_dict()
     if plot:
         from edgeprune.report.profile_plots import write_pngs
 
-        write_pngs(found, plot)
+        write_pngs(document, plot)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(document, indent=2))
         return
     from rich.console import Console
 
     from edgeprune.cli.tables import profile_table
 
-    Console().print(profile_table(found))
+    Console().print(profile_table(document))

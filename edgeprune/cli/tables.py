@@ -12,28 +12,28 @@ from edgeprune.files import JsonObject
 from edgeprune.selection import within
 
 
-def profile_table(found: JsonObject) -> Table:
+def profile_table(profile: JsonObject) -> Table:
     """Size, memory and operators of a .tflite file."""
-    table = Table(title=f"{found['file']}: {found['bytes']:,} bytes, about {found['gzip_bytes']:,} after gzip")
+    table = Table(title=f"{profile['file']}: {profile['bytes']:,} bytes, about {profile['gzip_bytes']:,} after gzip")
     for column in ("#", "operator", "version", "output", "MACs", "estimated ms"):
         table.add_column(column, justify="right" if column in ("#", "MACs", "estimated ms") else "left")
-    for row in found["operators"]:
+    for row in profile["operators"]:
         shape = "x".join(map(str, row["output_shape"] or ()))
         table.add_row(
             str(row["index"]), row["name"], str(row["version"]), shape, f"{row['macs']:,}", _milliseconds(row)
         )
-    memory = found["memory"]
+    memory = profile["memory"]
     table.caption = "\n".join(
         [
-            f"{found['params']:,} parameters, {found['weight_bytes']:,} bytes of weights; "
-            f"{_zeros(found['weight_sparsity'])}",
-            f"{found['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, at most "
+            f"{profile['params']:,} parameters, {profile['weight_bytes']:,} bytes of weights; "
+            f"{_zeros(profile['weight_sparsity'])}",
+            f"{profile['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, at most "
             f"{memory['peak_bytes']:,} in use at once (operator {memory['peak_operator']})",
-            f"needs TensorFlow Lite {found['min_runtime'] or '(not known)'}, or ai-edge-litert "
-            f"{found['min_litert'] or '(not known)'}, or later",
-            *placement_lines(found),
-            *_latency_lines(found),
-            *found["warnings"],
+            f"needs TensorFlow Lite {profile['min_runtime'] or '(not known)'}, or ai-edge-litert "
+            f"{profile['min_litert'] or '(not known)'}, or later",
+            *placement_lines(profile),
+            *_latency_lines(profile),
+            *profile["warnings"],
         ]
     )
     return table
@@ -43,9 +43,9 @@ def _zeros(sparsity: float | None) -> str:
     return "no kernels" if sparsity is None else f"{sparsity:.1%} of the kernels' weights are zero"
 
 
-def placement_lines(found: JsonObject) -> Iterator[str]:
+def placement_lines(profile: JsonObject) -> Iterator[str]:
     """Where the operators run, one line for each processor, and what the target's compiler estimates."""
-    for place in [*([found["placement"]] if found["placement"] else []), *found["delegates"]]:
+    for place in [*([profile["placement"]] if profile["placement"] else []), *profile["delegates"]]:
         total = place["accelerator_ops"] + place["cpu_ops"]
         unsure = f", {place['uncertain_ops']} of them uncertain" if place["uncertain_ops"] else ""
         yield f"{place['processor']} ({place['source']}): {place['accelerator_ops']} of {total} operators{unsure}"
@@ -56,8 +56,8 @@ def placement_lines(found: JsonObject) -> Iterator[str]:
                 f"  parameters: {place['cached_param_bytes']:,} bytes cached on the chip, "
                 f"{place['streamed_param_bytes'] or 0:,} streamed in each inference"
             )
-    if found["performance"]:
-        estimate = found["performance"]
+    if profile["performance"]:
+        estimate = profile["performance"]
         yield (
             f"  estimated by the compiler: {estimate['cycles']:,} cycles, {estimate['inference_ms']:.3f} ms, "
             f"{estimate['sram_bytes']:,} bytes of SRAM"
@@ -68,9 +68,9 @@ def _milliseconds(row: JsonObject) -> str:
     return "–" if row["estimated_ms"] is None else f"{row['estimated_ms']:.3f}"
 
 
-def _latency_lines(found: JsonObject) -> Iterator[str]:
+def _latency_lines(profile: JsonObject) -> Iterator[str]:
     """The default estimate first, then those with other kernels."""
-    latency = found["latency"]
+    latency = profile["latency"]
     if latency["estimated"] is None:
         yield f"no latency estimate: {latency['unknown']}"
         return
@@ -78,32 +78,32 @@ def _latency_lines(found: JsonObject) -> Iterator[str]:
         return
     for entry in (latency["estimated"], *latency["others"]):
         yield (
-            f"{entry['median_ms']:.3g} ms estimated on {found['target']} with {entry['kernels']} kernels, "
+            f"{entry['median_ms']:.3g} ms estimated on {profile['target']} with {entry['kernels']} kernels, "
             f"{entry['threads']} thread{'s' if entry['threads'] != 1 else ''}; 80 % range {entry['low_ms']:.3g} to "
             f"{entry['high_ms']:.3g} ms ({entry['origin']})"
         )
 
 
-def inspection_tables(found: JsonObject) -> Iterator[Table]:
+def inspection_tables(inspection: JsonObject) -> Iterator[Table]:
     """Layers and groups of a model."""
     layers = Table(
-        title=f"{found['name']}: {found['params']:,} parameters, {found['macs']:,} MACs per sample",
-        caption="?: no rule counts the MACs; they are missing in the sum." if found["uncounted"] else None,
+        title=f"{inspection['name']}: {inspection['params']:,} parameters, {inspection['macs']:,} MACs per sample",
+        caption="?: no rule counts the MACs; they are missing in the sum." if inspection["uncounted"] else None,
     )
     for column in ("layer", "kind", "output", "parameters", "MACs"):
         layers.add_column(column, justify="right" if column in ("parameters", "MACs") else "left")
-    for row in found["layers"]:
+    for row in inspection["layers"]:
         shape = str(row["output_shape"])
-        macs = "?" if row["name"] in found["uncounted"] else f"{row['macs']:,}"
+        macs = "?" if row["name"] in inspection["uncounted"] else f"{row['macs']:,}"
         layers.add_row(row["name"], row["kind"], shape, f"{row['params']:,}", macs)
     yield layers
     groups = Table(
-        title=f"{len(found['groups'])} groups of channels that can only be removed together",
+        title=f"{len(inspection['groups'])} groups of channels that can only be removed together",
         caption="One channel removed from a group saves the parameters and MACs given, in all layers together.",
     )
     for column in ("group", "channels", "prunable", "made by", "saves parameters", "saves MACs", "frozen because"):
         groups.add_column(column, justify="right" if column.startswith(("channels", "prun", "saves")) else "left")
-    for row in found["groups"]:
+    for row in inspection["groups"]:
         made_by = ", ".join(row["layers"][:3]) + (
             f" and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
         )
@@ -113,25 +113,26 @@ def inspection_tables(found: JsonObject) -> Iterator[Table]:
     yield groups
 
 
-def sensitivity_table(found: JsonObject) -> Table:
+def sensitivity_table(document: JsonObject) -> Table:
     """The drop of each group at each rate, the rate that it tolerates, and the recommended one."""
-    metric, measured = found["metric"], [group for group in found["groups"] if group["points"]]
-    baseline, percent = found["baseline"]["metric"], metric["points"] == 100
-    budget = ", ".join(f"{key} = {value:g}" for key, value in found["budget"].items())
+    metric, measured = document["metric"], [group for group in document["groups"] if group["points"]]
+    baseline, percent = document["baseline"]["metric"], metric["points"] == 100
+    budget = ", ".join(f"{key} = {value:g}" for key, value in document["budget"].items())
     table = Table(
         title=f"Drop of {metric['name']}{' in points' if percent else ''}, each group pruned alone, without training",
         caption=f"Unpruned: {f'{100 * baseline:.2f} %' if percent else f'{baseline:.4g}'} on "
-        f"{found['data']['samples']:,} validation samples. Tolerated: costs at most {found['allowed_drop']:.3g} alone. "
-        f"Take: {found['recommendation']} ({budget}).",
+        f"{document['data']['samples']:,} validation samples. Tolerated: the rate at which the group alone costs "
+        f"at most {document['allowed_drop']:.3g}{' points' if percent else ''}. "
+        f"Take: {document['recommendation']} ({budget}).",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("group", overflow="fold", min_width=min(12, max((len(g["name"]) for g in measured), default=5)))
-    for column in ("filters", *(f"{100 * rate:g} %" for rate in found["rates"]), "tolerated", "take"):
+    for column in ("filters", *(f"{100 * rate:g} %" for rate in document["rates"]), "tolerated", "take"):
         table.add_column(column, justify="right")
     for group in measured:
-        drops = [_nearest(group["points"], rate)["drop_points"] for rate in found["rates"]]
-        cells = [Text(f"{drop:.2f}", "" if within(drop, found["allowed_drop"]) else "red") for drop in drops]
+        drops = [_nearest(group["points"], rate)["drop_points"] for rate in document["rates"]]
+        cells = [Text(f"{drop:.2f}", "" if within(drop, document["allowed_drop"]) else "red") for drop in drops]
         rates = (group["tolerated_rate"], group["recommended_rate"])
         cells += [Text("–" if rate is None else f"{100 * rate:.0f} %", "bold") for rate in rates]
         table.add_row(Text(group["name"]), str(group["channels"]), *cells)

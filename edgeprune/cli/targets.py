@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.options import device_options
+from edgeprune.files import JsonObject
 
 if TYPE_CHECKING:
     from edgeprune.target import Target
@@ -25,14 +26,14 @@ def list_(as_json: bool) -> None:
     """List the targets: name, board, aliases."""
     from edgeprune.target import load_target, target_names
 
-    found = [load_target(name) for name in target_names()]
+    known = [load_target(name) for name in target_names()]
     if as_json:
         click.echo(
-            json.dumps([{"name": t.name, "title": t.title, "aliases": list(t.aliases)} for t in found], indent=2)
+            json.dumps([{"name": t.name, "title": t.title, "aliases": list(t.aliases)} for t in known], indent=2)
         )
         return
-    width = max(len(target.name) for target in found)
-    for target in found:
+    width = max(len(target.name) for target in known)
+    for target in known:
         also = f" (also: {', '.join(target.aliases)})" if target.aliases else ""
         click.echo(f"{target.name:<{width}}  {target.title}{also}")
 
@@ -100,14 +101,14 @@ def fit(
     click.echo(f"Wrote {path}. Use it with --target {path}")
 
 
-def _measure(device: str, files: tuple[Path, ...], table: Path, base: Target, settings: dict[str, Any]) -> None:
+def _measure(device: str, files: tuple[Path, ...], table: Path, base: Target, settings: JsonObject) -> None:
     """Add a row to the table for each file, with each set of kernels that the base has coefficients for."""
     from edgeprune.devices import table as rows
     from edgeprune.devices.bench import bench
     from edgeprune.devices.protocol import Job
     from edgeprune.hardware.latency.estimate import available
 
-    def keep(result: dict[str, Any]) -> None:
+    def keep(result: JsonObject) -> None:
         rows.append(table, [result])
 
     rows.check(table)
@@ -120,12 +121,12 @@ def _measure(device: str, files: tuple[Path, ...], table: Path, base: Target, se
 def _print_fit(target: Target, left_out: str) -> None:
     assert target.latency is not None
     for kernels in ("builtin", "xnnpack"):
-        if found := getattr(target.latency, kernels):
-            score = found.heldout_median_error
+        if fitted := getattr(target.latency, kernels):
+            score = fitted.heldout_median_error
             words = "too few files for an error" if score is None else f"median error {score:.1%} on files left out"
             click.echo(
-                f"{kernels}: {found.measurements} measurements, {words}; 80 % of latencies are expected within a "
-                f"factor of {found.range_factor}"
+                f"{kernels}: {fitted.measurements} measurements, {words}; 80 % of latencies are expected within a "
+                f"factor of {fitted.range_factor}"
             )
     if left_out:
         click.echo(left_out.strip())

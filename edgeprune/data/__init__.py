@@ -1,4 +1,10 @@
-"""Data sources → train, validation and test splits that stream preprocessed batches. TensorFlow loads on first use."""
+"""Data sources → train, validation and test splits that stream preprocessed batches.
+
+A kind of source is a module that reads it into a store (``arrays``, ``images``, ``stream``) and a branch of
+:mod:`edgeprune.data.load`, which recognises it; what the user may pass is typed in :mod:`edgeprune.data.source`. Rules
+about labels are in ``labels``, those about the model's inputs in ``spec`` and ``preprocess``. TensorFlow is imported on
+first use.
+"""
 
 from edgeprune.data.demo import demo_model, train_demo_model
 from edgeprune.data.guard import data_errors

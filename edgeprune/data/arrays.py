@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from edgeprune.data.labels import check_targets, class_labels
 from edgeprune.data.spec import InputSpec
 from edgeprune.data.split import BATCHES_AHEAD, ordered
 from edgeprune.errors import DataError
+from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -29,7 +30,7 @@ class ArrayStore:
         DataError: different lengths, shapes that do not fit the model, values that are not numbers, no samples.
     """
 
-    def __init__(self, x: Any, y: Any, spec: InputSpec, where: str):
+    def __init__(self, x: Structure, y: Structure, spec: InputSpec, where: str):
         import tensorflow as tf
 
         inputs = tuple(
@@ -58,12 +59,12 @@ class ArrayStore:
         return hash_arrays([tensor.numpy() for tensor in tf.nest.flatten(self._tensors)])
 
 
-def gather_batches(tensors: Any, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+def gather_batches(tensors: Structure, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
     """Batches of the rows ``order`` of every tensor in a structure."""
     import tensorflow as tf
 
     @tf.autograph.experimental.do_not_convert
-    def gather(rows: tf.Tensor) -> Any:
+    def gather(rows: tf.Tensor) -> Structure:
         return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
 
     rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
@@ -79,7 +80,7 @@ def hash_arrays(arrays: list[np.ndarray]) -> bytes:
     return digest.digest()
 
 
-def _one(x: Any, spec: InputSpec) -> Any:
+def _one(x: Structure, spec: InputSpec) -> Structure:
     """A list is several inputs only for a model that has several; otherwise it is an array written as a list."""
     return np.asarray(x) if isinstance(x, list) and len(spec.shapes) == 1 else x
 

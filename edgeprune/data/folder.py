@@ -70,16 +70,16 @@ def open_folder(root: Path, preprocessing: Preprocessing) -> tuple[dict[str, Ima
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    found = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
-    splits = {SPLIT_FOLDERS[name]: root / name for name in found}
-    if not found:
+    names = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
+    splits = {SPLIT_FOLDERS[name]: root / name for name in names}
+    if not names:
         return {"all": root}
-    if len(splits) < len(found):
+    if len(splits) < len(names):
         raise DataError(f"The folder {root} has both val/ and validation/.", expected="one of them.")
     missing = [name for name in ("train", "test") if name not in splits]
     if missing:
         raise DataError(
-            f"The folder {root} has {', '.join(f'{name}/' for name in found)} but no {' and no '.join(missing)}/.",
+            f"The folder {root} has {', '.join(f'{name}/' for name in names)} but no {' and no '.join(missing)}/.",
             expected="train/ and test/ (and val/, or 10 % of train is taken), or class folders alone.",
             fix="add the missing folder, or put all class folders in one folder: 20 % of the images become test.",
         )
@@ -139,7 +139,7 @@ def _check_classes(listings: dict[str, dict[str, list[Entry]]], classes: tuple[s
         raise DataError(
             f"The class folder {empty[0]!r} in {root} has no images.",
             expected="images of every class.",
-            fix="add images, or remove the folder (it would shift the numbers of the classes after it).",
+            fix="add images, or remove the folder: an empty class would shift the numbers of the classes after it.",
         )
     for split, listing in listings.items():
         unknown = [name for name in listing if name not in classes]

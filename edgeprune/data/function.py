@@ -6,13 +6,12 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from edgeprune.code import users_code
 from edgeprune.errors import DataError
 
 
-def call_function(function: Callable[[], Any], name: str) -> Any:
+def call_function(function: Callable[[], object], name: str) -> object:
     """Call a data function without arguments.
 
     Raises:
@@ -22,7 +21,7 @@ def call_function(function: Callable[[], Any], name: str) -> Any:
         return function()
 
 
-def source_hash(function: Callable[..., Any]) -> bytes:
+def source_hash(function: Callable[..., object]) -> bytes:
     """sha256 of the file that defines a function; of its name if there is no file (an interactive session)."""
     target = inspect.unwrap(getattr(function, "func", function))
     try:

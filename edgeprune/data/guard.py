@@ -17,7 +17,8 @@ class Searchable(Protocol):
         """Path and reason of the first file that cannot be read, or None."""
 
 
-TENSORFLOWS_OWN = ("Graph execution error", "Detected at node", "<stack traces")  # lines without news for the user
+# Lines of TensorFlow's messages that begin like this are no use to the user.
+TENSORFLOWS_OWN = ("Graph execution error", "Detected at node", "<stack traces")
 
 # TensorFlow's message does not say which file failed. The stores in use are remembered (weakly), the last one first, to
 # find out.

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -90,7 +90,7 @@ class ImageStore:
 
         @tf.autograph.experimental.do_not_convert
         def read(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i, tf.reduce_max(self._read(i))  # a pixel is asked for, or TensorFlow would leave out the decoding
+            return i, tf.reduce_max(self._read(i))  # without a use of its pixels, TensorFlow would skip the decoding
 
         if self._decoded is not None:
             return None
@@ -130,7 +130,7 @@ class ImageStore:
     def _label_tensor(self) -> tf.Tensor:
         import tensorflow as tf
 
-        with tf.init_scope(), tf.device("CPU:0"):  # asked for first while a pipeline is traced
+        with tf.init_scope(), tf.device("CPU:0"):  # first used inside a function that tf.data traces
             return tf.constant(self.labels, tf.int64)
 
     @functools.cached_property
@@ -157,7 +157,7 @@ class ImageStore:
 def _decode(contents: tf.Tensor, channels: int) -> tf.Tensor:
     import tensorflow as tf
 
-    def decode(channels: int) -> Any:
+    def decode(channels: int) -> tf.Tensor:
         image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
         return tf.ensure_shape(image, (None, None, channels))
 

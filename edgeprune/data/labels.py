@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
 
 import numpy as np
 
 from edgeprune.errors import DataError
+from edgeprune.models.types import Structure
 
 
-def class_labels(y: Any) -> np.ndarray | None:
+def class_labels(y: Structure) -> np.ndarray | None:
     """The class of each sample, or None when ``y`` is not one class per sample.
 
     Classes are integers or booleans of shape (samples,) or (samples, 1), floats that are all 0 or 1, and one-hot rows
@@ -102,8 +102,8 @@ def check_targets(leaf: np.ndarray, where: str) -> None:
         )
 
 
-def first_output(y: Any) -> Any:
-    """The labels or outputs that the metric is over: those of the first output."""
+def first_output(y: Structure) -> Structure:
+    """Of the labels or outputs of several outputs, those of the first: the metric is computed on them."""
     if isinstance(y, dict):
         return next(iter(y.values()))
     return y[0] if isinstance(y, tuple | list) else y

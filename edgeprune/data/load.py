@@ -1,4 +1,4 @@
-"""From a source as the user names it to three splits."""
+"""Open a data source, whatever its kind, and split it into train, validation and test."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ RETURNS = (
     "a dict with train and test (and validation), a tuple (train, test) or (train, validation, test), or one dataset; "
     "each a tf.data.Dataset of (x, y), or arrays (x, y)."
 )
+
+
+# The samples of one split as the user gives them, not checked yet: a tf.data.Dataset, or arrays (x, y).
+Part = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     )
 
 
-def _open(source: Any, config: DataConfig, spec: InputSpec) -> _Opened:
+def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     if not isinstance(source, (str, Path)):
         return _open_object(source, config, spec)
     name, path = str(source), Path(source)
@@ -102,7 +106,7 @@ def _open(source: Any, config: DataConfig, spec: InputSpec) -> _Opened:
     if not path.exists() and ":" in name.replace("://", ""):
         return _open_object(load_function(name, DataError), config, spec, name)
     raise DataError(
-        f"The data source {name} {'is a file of another kind' if path.exists() else 'does not exist'}.",
+        f"The data source {name} {'is a file, but no .npz file' if path.exists() else 'does not exist'}.",
         expected=SOURCES,
         fix="check the path; relative paths start at the working folder.",
     )
@@ -116,7 +120,7 @@ def _open_demo(config: DataConfig, spec: InputSpec) -> _Opened:
     return _Opened("demo", _stores(arrays, spec), preprocessing, identity, CLASS_NAMES)
 
 
-def _open_object(source: Any, config: DataConfig, spec: InputSpec, name: str | None = None) -> _Opened:
+def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str | None = None) -> _Opened:
     preprocessing = resolve_preprocessing(config, spec, images=False)
     identity = b""
     if callable(source):
@@ -129,15 +133,15 @@ def _open_object(source: Any, config: DataConfig, spec: InputSpec, name: str | N
     return _Opened(name, stores, preprocessing, identity)
 
 
-def _stores(parts: Mapping[str, Any], spec: InputSpec) -> dict[str, ArrayStore | StreamStore]:
+def _stores(parts: Mapping[str, Part], spec: InputSpec) -> dict[str, ArrayStore | StreamStore]:
     return {
         name: StreamStore(part, spec, name) if _is_dataset(part) else ArrayStore(part[0], part[1], spec, name)
         for name, part in parts.items()
     }
 
 
-def _parts(result: Any, name: str) -> dict[str, Any]:
-    """Name the splits in what a data function returned."""
+def _parts(result: object, name: str) -> dict[str, Part]:
+    """The samples by split name, out of a data source in Python or what a data function returned."""
     if isinstance(result, Mapping):
         if {"x", "x_train"} & set(result):
             return dict(named_splits(result, name))
@@ -152,7 +156,7 @@ def _parts(result: Any, name: str) -> dict[str, Any]:
     raise DataError(f"The data of {name} are of type {_describe(result)}.", expected=RETURNS)
 
 
-def _named_parts(parts: dict[str, Any], name: str) -> dict[str, Any]:
+def _named_parts(parts: dict[str, Part], name: str) -> dict[str, Part]:
     unknown = set(parts) - {"train", "validation", "test"}
     missing = {"train", "test"} - set(parts)
     if unknown or missing:
@@ -166,27 +170,26 @@ def _named_parts(parts: dict[str, Any], name: str) -> dict[str, Any]:
     return parts
 
 
-def _describe(value: Any) -> str:
+def _describe(value: object) -> str:
     inside = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
     return f"{type(value).__name__}{inside}"
 
 
-def _is_dataset(value: Any) -> bool:
+def _is_dataset(value: object) -> bool:
     import tensorflow as tf
 
     return isinstance(value, tf.data.Dataset)
 
 
-def _is_part(value: Any) -> bool:
+def _is_part(value: object) -> bool:
     """Whether a value is the data of one split and cannot be an array written as nested lists."""
-    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return _is_dataset(value) or (
-        is_pair and all(hasattr(item, "shape") or isinstance(item, (tuple, dict)) for item in value)
-    )
+    if not (isinstance(value, (tuple, list)) and len(value) == 2):
+        return _is_dataset(value)
+    return all(hasattr(item, "shape") or isinstance(item, (tuple, dict)) for item in value)
 
 
 def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple[Split, Split]:
-    """(kept, held out), stratified."""
+    """Hold a share of the samples out, stratified where labels are known: (kept, held out)."""
     if isinstance(split.store, StreamStore) and not split.store.stable:
         raise DataError(
             f"The dataset of {name} gives other samples, or another order, each time; "

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgeprune.errors import DataError
+from edgeprune.models.types import Structure
 
 EXPECTED = "arrays named x_train, y_train, x_test, y_test (and x_val, y_val if there are), or x, y."
 SUFFIX = {"train": "_train", "test": "_test", "validation": "_val", "all": ""}
 
 
-def read_npz(path: Path) -> tuple[dict[str, tuple[Any, Any]], bytes]:
+def read_npz(path: Path) -> tuple[dict[str, tuple[Structure, Structure]], bytes]:
     """Read the arrays of an .npz file into memory. Pickled objects are refused.
 
     Returns:
@@ -41,7 +41,7 @@ def read_npz(path: Path) -> tuple[dict[str, tuple[Any, Any]], bytes]:
         ) from error
 
 
-def named_splits(arrays: Mapping[str, Any], name: str) -> dict[str, tuple[Any, Any]]:
+def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, tuple[Structure, Structure]]:
     """Pair the arrays of each split: ``{"train": (x, y), "test": (x, y)}`` with ``validation``, or ``{"all": (x, y)}``.
 
     Raises:

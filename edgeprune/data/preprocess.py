@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.data.spec import InputSpec
 from edgeprune.errors import DataError
+from edgeprune.files import JsonObject
+from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -39,7 +41,7 @@ class Preprocessing:
         """Whether numbers pass unchanged."""
         return self.scale == 1 and not any(self.mean) and set(self.std) == {1.0}
 
-    def apply(self, inputs: tuple[Any, ...]) -> Any:
+    def apply(self, inputs: tuple[tf.Tensor, ...]) -> Structure:
         """Preprocess a batch.
 
         Args:
@@ -62,7 +64,7 @@ class Preprocessing:
             return tensor
         return (tensor * self.scale - tf.constant(self.mean, tf.float32)) / tf.constant(self.std, tf.float32)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The resolved values, for the manifest."""
         return {
             "size": list(self.size) if self.size else None,

@@ -1,12 +1,13 @@
-"""InputSpec: what a model takes, as far as data must know it."""
+"""InputSpec: shapes, names and types of a model's inputs, which the data must fit."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import DataError, ModelError
+from edgeprune.models.types import Structure, Value
 
 if TYPE_CHECKING:
     import tf_keras
@@ -49,7 +50,7 @@ class InputSpec:
             dtypes=tuple(tensor.dtype.name for tensor in model.inputs),
         )
 
-    def arrange(self, x: Any, where: str) -> tuple[Any, ...]:
+    def arrange(self, x: Structure, where: str) -> tuple[Value, ...]:
         """Put the inputs ``x`` of a sample or batch in model order.
 
         Args:

@@ -1,14 +1,16 @@
-"""Split and Data: what the rest of edgeprune sees of a data source."""
+"""Split and Data, through which edgeprune reads a data source; Store, which each kind of source implements."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from edgeprune.data.preprocess import Preprocessing
 from edgeprune.data.spec import InputSpec
+from edgeprune.files import JsonObject
+from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -111,7 +113,7 @@ class Split:
         )
 
         @tf.autograph.experimental.do_not_convert
-        def preprocess(inputs: Any, y: Any) -> tuple[Any, Any]:
+        def preprocess(inputs: tuple[tf.Tensor, ...], y: Structure) -> tuple[Structure, Structure]:
             return self.preprocessing.apply(inputs), y
 
         batches = batches.map(preprocess, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
@@ -139,7 +141,7 @@ class Data:
     class_names: tuple[str, ...] | None
     fingerprint: str
     source: str
-    preprocessing: dict[str, Any]
+    preprocessing: JsonObject
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

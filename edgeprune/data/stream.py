@@ -1,8 +1,8 @@
-"""Samples in a tf.data.Dataset of the user: streamed, never held."""
+"""Samples in a tf.data.Dataset of the user: streamed, never held in memory as a whole."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from edgeprune.data.guard import data_errors
 from edgeprune.data.labels import check_targets, class_labels
 from edgeprune.data.spec import InputSpec
 from edgeprune.errors import DataError
+from edgeprune.models.types import Structure, Value
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -85,7 +86,7 @@ class StreamStore:
         return [leaf for sample in self._samples.take(HEAD_SAMPLES).as_numpy_iterator() for leaf in _leaves(sample)]
 
 
-def _leaves(structure: Any) -> list[np.ndarray]:
+def _leaves(structure: Structure) -> list[np.ndarray]:
     import tensorflow as tf
 
     return [np.asarray(leaf) for leaf in tf.nest.flatten(structure)]
@@ -114,7 +115,7 @@ def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf
         spec.check_shape(i, tuple(shape.as_list()[1:] if batched else shape.as_list()), where)
 
     @tf.autograph.experimental.do_not_convert
-    def arrange(x: Any, y: Any) -> tuple[Any, Any]:
+    def arrange(x: Structure, y: Structure) -> tuple[tuple[Value, ...], Structure]:
         return spec.arrange(x, where), y
 
     return (dataset.unbatch() if batched else dataset).map(arrange)
@@ -126,11 +127,11 @@ def _masked(samples: tf.data.Dataset, mask: np.ndarray) -> tf.data.Dataset:
     wanted = tf.constant(mask)
 
     @tf.autograph.experimental.do_not_convert
-    def is_wanted(position: tf.Tensor, _: Any) -> tf.Tensor:
+    def is_wanted(position: tf.Tensor, _: Structure) -> tf.Tensor:
         return wanted[position]
 
     @tf.autograph.experimental.do_not_convert
-    def without_position(_: Any, sample: Any) -> Any:
+    def without_position(_: tf.Tensor, sample: Structure) -> Structure:
         return sample
 
     return samples.enumerate().filter(is_wanted).map(without_position)
@@ -141,7 +142,7 @@ def _window_shuffle(samples: tf.data.Dataset, window: int, seed: int) -> tf.data
     import tensorflow as tf
 
     @tf.autograph.experimental.do_not_convert
-    def permute(number: tf.Tensor, batch: Any) -> Any:
+    def permute(number: tf.Tensor, batch: Structure) -> Structure:
         size = tf.shape(tf.nest.flatten(batch)[0])[0]
         keys = tf.random.stateless_uniform((size,), seed=tf.stack([tf.constant(seed, tf.int64), number]))
         order = tf.argsort(keys, stable=True)

@@ -1,4 +1,4 @@
-"""What a model was compiled with: loss and metrics, carried over as far as they can be loaded."""
+"""The loss and metrics that a model was compiled with, read from files and given to copies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.files import JsonObject
 from edgeprune.models.safety import find_unsafe
+from edgeprune.models.types import ConfigValue
 
 if TYPE_CHECKING:
     import tf_keras
@@ -17,10 +19,14 @@ _KEYS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 _BY_LOSS = {"accuracy", "acc", "crossentropy", "ce"}
 _ACCURACIES = {"binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy"}
 
+# What Keras compiles with: losses or metrics as names, functions or objects; nested as the model's outputs are.
+Loaded = Any
+Load = Callable[[ConfigValue], Loaded]
+
 _log = logging.getLogger(__name__)
 
 
-def compile_info(source: str | Path | tf_keras.Model) -> dict[str, Any] | None:
+def compile_info(source: str | Path | tf_keras.Model) -> JsonObject | None:
     """Loss and metrics of a model file or model, as Keras configurations; ``None`` when it was not compiled.
 
     Returns:
@@ -39,7 +45,7 @@ def compile_info(source: str | Path | tf_keras.Model) -> dict[str, Any] | None:
     return {key: config.get(key) for key in _KEYS} if config else None
 
 
-def compile_as(model: tf_keras.Model, training: dict[str, Any] | None) -> None:
+def compile_as(model: tf_keras.Model, training: JsonObject | None) -> None:
     """Compile ``model`` with the loss and metrics that its file states, as far as they can be loaded.
 
     The optimizer is not restored (a plain SGD takes its place): fine-tuning brings its own. A loss or metric made of
@@ -58,7 +64,7 @@ def compile_as(model: tf_keras.Model, training: dict[str, Any] | None) -> None:
     model.compile(optimizer="sgd", loss=loss, loss_weights=training.get("loss_weights"), **metrics)
 
 
-def _metric(config: Any) -> Any:
+def _metric(config: ConfigValue) -> Loaded:
     import tf_keras
 
     inner = config.get("config") if isinstance(config, dict) else None
@@ -67,11 +73,11 @@ def _metric(config: Any) -> Any:
     return tf_keras.metrics.get(config)
 
 
-def _resolve(config: Any, load: Callable[[Any], Any], what: str) -> Any:
+def _resolve(config: ConfigValue, load: Load, what: str) -> Loaded:
     """Load the leaves (names and configurations) of a nested structure; leaves that cannot be loaded drop out."""
     if isinstance(config, (list, tuple)):
         items = [(item, _resolve(item, load, what)) for item in config]
-        # An output without a loss or metric keeps its place.
+        # None stands for an output without a loss or metric, and keeps the others in their places.
         return [loaded for item, loaded in items if loaded is not None or item is None]
     if isinstance(config, dict) and "class_name" not in config:
         return {key: _resolve(value, load, what) for key, value in config.items()}
@@ -80,27 +86,28 @@ def _resolve(config: Any, load: Callable[[Any], Any], what: str) -> Any:
     return _load_leaf(config, load, what)
 
 
-def _load_leaf(config: Any, load: Callable[[Any], Any], what: str) -> Any:
+def _load_leaf(config: ConfigValue, load: Load, what: str) -> Loaded:
     try:
         if (unsafe := next(find_unsafe(config), None)) is not None:
             raise ValueError(f"it needs {unsafe.name}, which tf_keras does not have")
         for function in _functions(config):
-            # Keras hands back the name of a function that it does not find, and fails when it is called.
+            # For a function that Keras does not find, it returns the name, and fails only when the name is called.
             if function not in _BY_LOSS and isinstance(load(function), str):
                 raise ValueError(f"tf_keras does not have {function!r}")
         return config if isinstance(config, str) else load(config)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-    _log.warning("The model's %s %s was left out: %s. Name one in the recipe.", what, _name(config), reason)
+    message = "The model's %s %s cannot be loaded and is left out: %s. Set [task] %s in the recipe."
+    _log.warning(message, what, _name(config), reason, what)
     return None
 
 
-def _name(config: Any) -> str:
+def _name(config: ConfigValue) -> str:
     inner = config.get("config") if isinstance(config, dict) else config
     return str((inner.get("name") or config["class_name"]) if isinstance(inner, dict) else inner)[:100]
 
 
-def _functions(config: Any) -> list[str]:
+def _functions(config: ConfigValue) -> list[str]:
     """Names of functions in a leaf: the leaf itself, or what its class wraps."""
     if isinstance(config, str):
         return [config]
@@ -109,8 +116,8 @@ def _functions(config: Any) -> list[str]:
     return [function] if isinstance(function, str) else []
 
 
-def _count(config: Any) -> int:
-    """Number of leaves that are there."""
+def _count(config: Loaded) -> int:
+    """Number of losses or metrics in a nested structure; outputs without one do not count."""
     if isinstance(config, (list, tuple)):
         return sum(_count(item) for item in config)
     if isinstance(config, dict) and "class_name" not in config:
@@ -119,7 +126,7 @@ def _count(config: Any) -> int:
 
 
 def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
-    """Compile ``new`` with the loss and metrics of ``model``, and a fresh optimizer like its own, if it has them."""
+    """Compile ``new`` with loss and metrics of ``model`` and a new optimizer of its settings, if that was compiled."""
     if not getattr(model, "_is_compiled", False):
         return
     arguments = model._get_compile_args(user_metrics=True)
@@ -131,7 +138,7 @@ def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
     new.compile(**arguments)
 
 
-def rename_outputs(by_output: Any, renamed: dict[str, str]) -> Any:
+def rename_outputs(by_output: Loaded, renamed: dict[str, str]) -> Loaded:
     """Losses or metrics keyed by output, under the new names of the outputs."""
     if isinstance(by_output, dict) and "class_name" not in by_output:
         return {renamed.get(name, name): value for name, value in by_output.items()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.models.macs import UnknownShape, layer_macs
-from edgeprune.models.shapes import Shape, calls
+from edgeprune.models.shapes import CallShapes, Shape, calls
+from edgeprune.models.types import Layer, Variable
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LayerCount:
-    """What one layer holds and does.
+    """Parameters and multiply-accumulates of one layer.
 
     Attributes:
         name: of the layer; inside a nested model ``outer/inner``.
@@ -38,7 +39,7 @@ class LayerCount:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What a model holds and does.
+    """Parameters and multiply-accumulates of a model.
 
     Attributes:
         params: number of weights, each variable once, those that are not trained included.
@@ -96,7 +97,7 @@ def count(model: tf_keras.Model | keras.Model) -> Counts:
     )
 
 
-def _macs(name: str, layer: Any, call: Any) -> int | None:
+def _macs(name: str, layer: Layer, call: CallShapes) -> int | None:
     try:
         return layer_macs(layer, call)
     except UnknownShape as error:
@@ -107,11 +108,11 @@ def _macs(name: str, layer: Any, call: Any) -> int | None:
         ) from error
 
 
-def _params(layer: Any, seen: set[int]) -> int:
+def _params(layer: Layer, seen: set[int]) -> int:
     return sum(math.prod(weight.shape) for weight in _unique(layer, seen))
 
 
-def _unique(layer: Any, seen: set[int]) -> list[Any]:
+def _unique(layer: Layer, seen: set[int]) -> list[Variable]:
     """The weights of ``layer`` that are not in ``seen`` yet; adds them to it."""
     new = {id(weight): weight for weight in layer.weights if id(weight) not in seen}
     seen |= new.keys()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from pathlib import Path
-from typing import Any
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.code import import_file
 from edgeprune.errors import ModelError
+from edgeprune.models.types import CustomObjects
 
 
-def custom_objects_from(path: str | Path) -> dict[str, Any]:
+def custom_objects_from(path: str | Path) -> CustomObjects:
     """Layer classes of a Python file, for ``custom_objects`` of :func:`edgeprune.models.load.load_model`.
 
     Importing the file runs it. What it registers by a decorator of tf_keras or Keras stays registered in this process.
@@ -38,20 +38,20 @@ def custom_objects_from(path: str | Path) -> dict[str, Any]:
     return classes
 
 
-def _is_layer(value: Any) -> bool:
+def _is_layer(value: type) -> bool:
     return any(base.__name__ == "Layer" and base.__module__.split(".")[0] in _KERASES for base in value.__mro__)
 
 
 _KERASES = {"keras", "tf_keras"}
 
 
-def is_keras2_class(value: Any) -> bool:
+def is_keras2_class(value: object) -> bool:
     """Whether a class or function is one that tf_keras can use: not a class of Keras 3."""
     return not (inspect.isclass(value) and any(base.__module__.split(".")[0] == "keras" for base in value.__mro__))
 
 
 @functools.cache
-def register_known_layers() -> dict[str, Any]:
+def register_known_layers() -> CustomObjects:
     """The layer classes that tf_keras.applications defines for itself, made loadable by name."""
     import_tf()
     import tf_keras
@@ -64,14 +64,14 @@ def register_known_layers() -> dict[str, Any]:
     return known
 
 
-def find_layer_class(name: str, custom_objects: dict[str, Any]) -> Any:
+def find_layer_class(name: str, custom_objects: CustomObjects) -> type | None:
     """The tf_keras class for a layer class of this name, or ``None``.
 
     Looked up among ``custom_objects``, among what the program has registered with tf_keras, and in tf_keras.
     """
     import tf_keras
 
-    given = custom_objects.get(name)
+    given: type | None = custom_objects.get(name)
     if given is not None and is_keras2_class(given):
         return given
     registered = tf_keras.saving.get_custom_objects()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError, UsageError, VerificationError
 from edgeprune.files import atomic_path
@@ -12,10 +12,12 @@ from edgeprune.models.flatten import Keras2, flatten
 from edgeprune.models.keras3_config import SAME_ACTIVATIONS, constant_statistics
 from edgeprune.models.keras3_file import import_keras3
 from edgeprune.models.layer_config import Direction, construct, matching_weights, read_config, refused_by
+from edgeprune.models.types import CustomObjects, Operation, Structure
 from edgeprune.models.verify import largest_difference, random_inputs, refuse_random, tolerance
 from edgeprune.models.walk import LayerCall, walk
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
 
 _ACTIVATIONS = {**{theirs: ours for ours, theirs in SAME_ACTIVATIONS.items()}, "silu": "silu", "swish": "silu"}
@@ -59,14 +61,14 @@ def export_keras3(model: tf_keras.Model, path: str | Path) -> None:
         _check(flat, keras.models.load_model(temporary, compile=False, custom_objects=_application_layers()))
 
 
-def _build(model: tf_keras.Model) -> Any:
+def _build(model: tf_keras.Model) -> keras.Model:
     import keras
     import tensorflow as tf
 
     direction = _to_keras3()
-    made: dict[int, tuple[Any, Any]] = {}
+    made: dict[int, tuple[Operation, keras.Layer]] = {}
 
-    def handle(call: LayerCall) -> Any:
+    def handle(call: LayerCall) -> Structure:
         layer = call.operation
         if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda"):
             return _operation(layer, call)
@@ -89,7 +91,7 @@ def _build(model: tf_keras.Model) -> Any:
     return exported
 
 
-def _call(layer: Any, call: LayerCall) -> Any:
+def _call(layer: keras.Layer, call: LayerCall) -> Structure:
     args, kwargs = call.args, dict(call.kwargs)
     if hasattr(layer, "cell") and isinstance(args[0], list | tuple):
         # tf_keras puts the initial state of a recurrent layer behind its input.
@@ -100,7 +102,7 @@ def _call(layer: Any, call: LayerCall) -> Any:
     return layer(*args, **kwargs)
 
 
-def _make_layer(layer: Any, direction: Direction) -> Any:
+def _make_layer(layer: Operation, direction: Direction) -> keras.Layer:
     class_name = type(layer).__name__
     config = {**read_config(layer), "dtype": layer._dtype_policy.name}
     if class_name == "BatchNormalization" and isinstance(config["axis"], list | tuple):
@@ -129,7 +131,7 @@ def _to_keras3() -> Direction:
     )
 
 
-def _application_layers() -> dict[str, Any]:
+def _application_layers() -> CustomObjects:
     """The layer classes that keras.applications defines for itself."""
     from keras.src.applications.convnext import LayerScale, StochasticDepth
     from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
@@ -142,7 +144,7 @@ def _activation(name: str, layer: str) -> str:
         raise ModelError(
             f"The layer {layer!r} has the activation {name}, which Keras 3 does not have in the same form.",
             expected=f"one of: {', '.join(sorted(_ACTIVATIONS))}",
-            fix="export without --export-keras3, or build the model with another activation.",
+            fix="build without --export-keras3, or build the model with another activation.",
         )
     return _ACTIVATIONS[name]
 
@@ -151,18 +153,18 @@ def _unknown_class(name: str, class_name: str) -> ModelError:
     return ModelError(
         f"The layer {name!r} is a {class_name}, which cannot be written for Keras 3.",
         expected="layers that both Kerases have",
-        fix="export without --export-keras3, or build the model with other layers.",
+        fix="build without --export-keras3, or build the model with other layers.",
     )
 
 
-def _operation(layer: Any, call: LayerCall) -> Any:
+def _operation(layer: Operation, call: LayerCall) -> Structure:
     symbol = layer.symbol or layer.get_config()["function"]
     table = operations()
     if symbol not in table:
         raise ModelError(
             f"{layer.name!r}: there is no translation of the operation tf.{symbol} to keras.ops.",
             expected="layers, or operations among: " + ", ".join(sorted(table)),
-            fix="export without --export-keras3, or write this step with layers.",
+            fix="build without --export-keras3, or write this step with layers.",
         )
     import tensorflow as tf
 
@@ -172,17 +174,20 @@ def _operation(layer: Any, call: LayerCall) -> Any:
     return result
 
 
-def _check(model: tf_keras.Model, exported: Any) -> None:
+def _check(model: tf_keras.Model, exported: keras.Model) -> None:
     import tensorflow as tf
 
     inputs = [tf.constant(value) for value in random_inputs(model)]
     expected = model(tf.nest.pack_sequence_as(model._nested_inputs, inputs), training=False)
-    found = exported(tf.nest.pack_sequence_as(model._nested_inputs, inputs), training=False)
-    difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found)), tolerance(model.layers)
+    actual = exported(tf.nest.pack_sequence_as(model._nested_inputs, inputs), training=False)
+    difference, allowed = (
+        largest_difference(tf.nest.flatten(expected), tf.nest.flatten(actual)),
+        tolerance(model.layers),
+    )
     if not difference <= allowed:
         refuse_random(model, inputs, VerificationError)
         raise VerificationError(
-            f"The Keras 3 file of {model.name!r} differs by {difference:.1e} of the largest output.",
+            f"The Keras 3 file of {model.name!r} gives other outputs: they differ by {difference:.1e} of the largest.",
             expected=f"at most {allowed:.0e}",
             fix="this is an error in edgeprune: please report the model.",
         )

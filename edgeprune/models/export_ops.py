@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from edgeprune.models.types import Structure, Value
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Takes the arguments of a TensorFlow function, by its names for them, with tensors of Keras 3; gives its outputs.
+Translation = Callable[..., Structure]
 
 
 @functools.cache
-def operations() -> dict[str, Callable[..., Any]]:
+def operations() -> dict[str, Translation]:
     """The table: symbol → function of the operation's arguments."""
     return {**_elementwise(), **_binary(), **_reductions(), **_shapes(), **_others()}
 
 
-def _names(function: Any, *symbols: str) -> dict[str, Callable[..., Any]]:
+def _names(function: Translation, *symbols: str) -> dict[str, Translation]:
     return dict.fromkeys(symbols, function)
 
 
-def _elementwise() -> dict[str, Callable[..., Any]]:
+def _elementwise() -> dict[str, Translation]:
     from keras import ops
 
     same = "abs exp expm1 log log1p sqrt rsqrt square negative reciprocal sign floor ceil round sin cos tan tanh erf"
-    table: dict[str, Callable[..., Any]] = {}
+    table: dict[str, Translation] = {}
     for name in same.split():
         function = getattr(ops, name)
         table |= _names(lambda x, function=function: function(x), f"math.{name}", name, f"nn.{name}")
@@ -50,22 +58,22 @@ def _elementwise() -> dict[str, Callable[..., Any]]:
     }
 
 
-def _swish(features: Any, beta: float) -> Any:
+def _swish(features: Value, beta: float) -> Structure:
     from keras import ops
 
     return ops.silu(features) if beta == 1.0 else features * ops.sigmoid(features * beta)
 
 
-def _dtype(dtype: Any) -> str:
+def _dtype(dtype: str | tf.DType) -> str:
     import tensorflow as tf
 
     return tf.as_dtype(dtype).name
 
 
-def _binary() -> dict[str, Callable[..., Any]]:
+def _binary() -> dict[str, Translation]:
     from keras import ops
 
-    table: dict[str, Callable[..., Any]] = {}
+    table: dict[str, Translation] = {}
     for name, operator in (
         *(("add", "add"), ("subtract", "sub"), ("multiply", "mul"), ("divide", "truediv"), ("truediv", "div")),
         *(("maximum", "maximum"), ("minimum", "minimum"), ("pow", "pow"), ("floordiv", "floordiv")),
@@ -82,10 +90,10 @@ def _binary() -> dict[str, Callable[..., Any]]:
     return table
 
 
-def _reductions() -> dict[str, Callable[..., Any]]:
+def _reductions() -> dict[str, Translation]:
     from keras import ops
 
-    table: dict[str, Callable[..., Any]] = {}
+    table: dict[str, Translation] = {}
     for name in ("mean", "sum", "max", "min", "prod", "any", "all", "logsumexp"):
         function = getattr(ops, name)
         table |= _names(
@@ -100,11 +108,12 @@ def _reductions() -> dict[str, Callable[..., Any]]:
     return table
 
 
-def _axes(axis: Any) -> Any:
+def _axes(axis: int | Sequence[int] | None) -> int | Sequence[int] | None:
+    """An axis, or axes as the tuple that keras.ops wants."""
     return tuple(axis) if isinstance(axis, list) else axis
 
 
-def _shapes() -> dict[str, Callable[..., Any]]:
+def _shapes() -> dict[str, Translation]:
     from keras import ops
 
     return {
@@ -127,7 +136,7 @@ def _shapes() -> dict[str, Callable[..., Any]]:
     }
 
 
-def _split(value: Any, num_or_size_splits: Any, axis: int = 0) -> Any:
+def _split(value: Value, num_or_size_splits: int | Sequence[int], axis: int = 0) -> Structure:
     import itertools
 
     from keras import ops
@@ -137,28 +146,30 @@ def _split(value: Any, num_or_size_splits: Any, axis: int = 0) -> Any:
     return ops.split(value, list(itertools.accumulate(num_or_size_splits))[:-1], axis)
 
 
-def _getitem(tensor: Any, slice_spec: Any) -> Any:
-    def part(spec: Any) -> Any:
+def _getitem(tensor: Structure, slice_spec: Structure) -> Structure:
+    def part(spec: Value) -> Value:
         return slice(spec["start"], spec["stop"], spec["step"]) if isinstance(spec, dict) else spec
 
     return tensor[tuple(map(part, slice_spec)) if isinstance(slice_spec, list | tuple) else part(slice_spec)]
 
 
-def _pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: float = 0) -> Any:
+def _pad(
+    tensor: Value, paddings: Sequence[Sequence[int]], mode: str = "CONSTANT", constant_values: float = 0
+) -> Structure:
     from keras import ops
 
     constant = {"constant_values": constant_values} if mode.upper() == "CONSTANT" else {}
     return ops.pad(tensor, [tuple(pair) for pair in paddings], mode=mode.lower(), **constant)
 
 
-def _others() -> dict[str, Callable[..., Any]]:
+def _others() -> dict[str, Translation]:
     from keras import ops, quantizers
 
-    def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+    def matmul(a: Value, b: Value, transpose_a: bool = False, transpose_b: bool = False) -> Structure:
         a = ops.swapaxes(a, -1, -2) if transpose_a else a
         return ops.matmul(a, ops.swapaxes(b, -1, -2) if transpose_b else b)
 
-    def resize(images: Any, size: Any, method: str = "bilinear", antialias: bool = False) -> Any:
+    def resize(images: Value, size: Sequence[int], method: str = "bilinear", antialias: bool = False) -> Structure:
         return ops.image.resize(images, tuple(size), interpolation=method, antialias=antialias)
 
     return {
@@ -173,7 +184,8 @@ def _others() -> dict[str, Callable[..., Any]]:
         "math.l2_normalize": lambda x, axis, epsilon=1e-12: ops.normalize(x, axis, 2, epsilon**0.5),
         "nn.depth_to_space": lambda input, block_size: ops.depth_to_space(input, block_size),
         "nn.space_to_depth": lambda input, block_size: ops.space_to_depth(input, block_size),
-        # Keras 3 forgets another number of bits on the way.
+        # Keras 3 ignores num_bits and narrow_range on symbolic tensors. Other values than its defaults are noticed when
+        # export.py compares the outputs.
         "quantization.fake_quant_with_min_max_vars": lambda inputs, min, max, num_bits=8, narrow_range=False: (
             quantizers.fake_quant_with_min_max_vars(inputs, min, max, num_bits, narrow_range)
         ),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.models.compiled import compile_like
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, ordered_nodes
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.rebuild import config_of, copy_trainable, make_like
+from edgeprune.models.types import AnyModel, Layer, Operation, Structure, Tensor, Value
 from edgeprune.models.verify import check_same
 from edgeprune.models.walk import (
     Dialect,
+    GraphCall,
     Handle,
     LayerCall,
     Names,
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     import tf_keras
 
 
-def walk_steps(dialect: Dialect, call: LayerCall, handle: Handle, names: Names) -> Any:
-    """Open a model that is called for every step of a sequence: all steps of all samples are samples to it.
+def walk_steps(dialect: Dialect, call: LayerCall, handle: Handle, names: Names) -> Structure:
+    """Open a model that is called for every step of a sequence: every step of every sample becomes a sample of it.
 
     Args:
         call: of the wrapper, with tensors of tf_keras.
@@ -55,42 +57,42 @@ class Keras2:
     """The dialect of tf_keras."""
 
     def __init__(self) -> None:
-        self._traced: dict[int, Any] = {}
+        self._traced: dict[int, tf_keras.Model] = {}
 
-    def is_model(self, layer: Any) -> bool:
+    def is_model(self, layer: Operation) -> bool:
         import tf_keras
 
         return isinstance(layer, tf_keras.Model)
 
-    def repeated(self, layer: Any) -> Any:
+    def repeated(self, layer: Operation) -> AnyModel | None:
         import tf_keras
 
         wraps = isinstance(layer, tf_keras.layers.TimeDistributed) and self.is_model(layer.layer)
         return layer.layer if wraps else None
 
-    def graph(self, model: Any, args: Any) -> Any:
+    def graph(self, model: AnyModel, args: Structure) -> AnyModel:
         if getattr(model, "_is_graph_network", False):
             return model
         if id(model) not in self._traced:
             self._traced[id(model)] = trace(model, args)
         return self._traced[id(model)]
 
-    def nodes(self, graph: Any) -> Iterable[tuple[Any, Any, Any, list[Any]]]:
+    def nodes(self, graph: AnyModel) -> Iterable[GraphCall]:
         for node in ordered_nodes(graph):
             if not node.is_input:
                 yield node.layer, node.call_args, node.call_kwargs, flat(node.outputs)
 
-    def structure(self, graph: Any) -> tuple[list[Any], Any]:
+    def structure(self, graph: AnyModel) -> tuple[list[Value], Structure]:
         return graph.inputs, graph._nested_outputs
 
-    def input_names(self, graph: Any) -> list[str]:
+    def input_names(self, graph: AnyModel) -> list[str]:
         return graph.input_names
 
-    def training(self, layer: Any, given: Any) -> bool | None:
+    def training(self, layer: Operation, given: bool | None) -> bool | None:
         return given
 
 
-def trace(model: tf_keras.Model, specs: Any) -> tf_keras.Model:
+def trace(model: tf_keras.Model, specs: Structure) -> tf_keras.Model:
     """A functional model of the same layer objects, out of a subclassed model that only calls layers and operations.
 
     Args:
@@ -136,9 +138,9 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     if not any(dialect.is_model(layer) or repeats_a_model(dialect, layer) for layer in model.layers):
         return model
     names = Names(dialect, model)
-    made: dict[int, tuple[Any, Any, bool]] = {}
+    made: dict[int, tuple[Operation, Layer, bool]] = {}
 
-    def handle(call: LayerCall) -> Any:
+    def handle(call: LayerCall) -> Structure:
         layer = call.operation
         if repeats_a_model(dialect, layer):
             return walk_steps(dialect, call, handle, names)
@@ -162,14 +164,14 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     return opened
 
 
-def call_layer(layer: Any, call: LayerCall) -> Any:
+def call_layer(layer: Layer, call: LayerCall) -> Structure:
     """Call a tf_keras layer as ``call`` says."""
     if call.training is not None and layer._call_spec.expects_training_arg:
         return layer(*call.args, training=call.training, **call.kwargs)
     return layer(*call.args, **call.kwargs)
 
 
-def copy_input(tensor: Any, name: str) -> Any:
+def copy_input(tensor: Tensor, name: str) -> Tensor:
     """A new input of the same shape and type."""
     import tf_keras
 

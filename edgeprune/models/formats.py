@@ -9,10 +9,12 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
+from edgeprune.files import JsonObject
+from edgeprune.models.types import ConfigValue
 
 Format = Literal["h5", "keras", "saved_model"]
 
@@ -30,11 +32,11 @@ _FOREIGN = (
     (0, b"\x93NUMPY", "a NumPy array"),
     (0, b"\x80\x02", "a pickle, as PyTorch writes"),
 )
-# A member of a zip that tells who wrote it: (end of the member's name, name).
+# Other programs' zip archives, recognised by a member: (end of the member's name, what the archive is).
 _FOREIGN_ZIP = (
     ("data.pkl", "a PyTorch file"),
     (".npy", "a NumPy archive (.npz)"),
-    ("saved_model.pb", "a zipped folder"),
+    ("saved_model.pb", "a zipped SavedModel (unpack it first)"),
 )
 # What h5py, zipfile and zlib raise on damaged bytes, and what JSON of an unexpected form leads to.
 _DAMAGE = (
@@ -58,8 +60,8 @@ class ModelFile:
     path: Path
     format: Format
     keras_version: str
-    config: dict[str, Any]
-    training: dict[str, Any] | None
+    config: JsonObject
+    training: JsonObject | None
 
     @property
     def is_keras3(self) -> bool:
@@ -84,7 +86,9 @@ def read_model_file(path: Path) -> ModelFile:
 def _damaged(path: Path, error: Exception) -> ModelError:
     """The error for a file of a known format whose content cannot be read."""
     said = " ".join(str(error).split())[:300] or type(error).__name__
-    return ModelError(f"{path} cannot be read as a Keras model: {said}", expected=f"{ACCEPTED}, whole", fix=_COPY_AGAIN)
+    return ModelError(
+        f"{path} cannot be read as a Keras model: {said}", expected=f"{ACCEPTED}, undamaged", fix=_COPY_AGAIN
+    )
 
 
 def _reader(path: Path) -> Callable[[Path], ModelFile]:
@@ -119,8 +123,10 @@ def _file_reader(path: Path, head: bytes) -> Callable[[Path], ModelFile]:
         if head[offset : offset + len(magic)] == magic:
             raise _foreign(path, name)
     if path.suffix in (".keras", ".h5", ".hdf5"):
-        raise ModelError(f"{path} does not hold what its name says.", expected=ACCEPTED, fix=_COPY_AGAIN)
-    raise _foreign(path, f"a {path.suffix} file" if path.suffix else "something else")
+        raise ModelError(
+            f"{path} is named like a Keras model, but its content is none.", expected=ACCEPTED, fix=_COPY_AGAIN
+        )
+    raise _foreign(path, f"a {path.suffix} file" if path.suffix else "a file of an unknown kind")
 
 
 def _foreign(path: Path, name: str) -> ModelError:
@@ -168,8 +174,8 @@ def _read_keras_zip(path: Path) -> ModelFile:
     with zipfile.ZipFile(path) as archive:
         members = set(archive.namelist())
         if not {"config.json", "metadata.json"} <= members:
-            name = next((name for end, name in _FOREIGN_ZIP if any(m.endswith(end) for m in members)), "another zip")
-            raise _foreign(path, name)
+            known = (name for end, name in _FOREIGN_ZIP if any(m.endswith(end) for m in members))
+            raise _foreign(path, next(known, "a zip archive of another kind"))
         config = archive.read("config.json").decode()
         metadata = json.loads(archive.read("metadata.json"))
     version = str(metadata.get("keras_version", ""))
@@ -222,9 +228,9 @@ def subclassed(name: str, class_name: str | None) -> ModelError:
     )
 
 
-def _model_file(path: Path, form: Format, version: Any, config: str, training: Any) -> ModelFile:
+def _model_file(path: Path, form: Format, version: object, config: str, training: object) -> ModelFile:
     if not isinstance(version, str | None):
-        raise ValueError("its version of Keras is no text")
+        raise ValueError("its Keras version is not a string")
     parsed = json.loads(config)
     if not isinstance(parsed, dict) or not isinstance(parsed.get("config"), (dict, list)):
         raise ValueError("its architecture is not a Keras configuration")
@@ -234,7 +240,7 @@ def _model_file(path: Path, form: Format, version: Any, config: str, training: A
     return ModelFile(path, form, version or "", _without_compile(parsed), training)
 
 
-def _without_compile(config: Any) -> Any:
+def _without_compile(config: ConfigValue) -> ConfigValue:
     """The configuration without what its models were compiled with: custom losses must not stop the layers."""
     if isinstance(config, dict):
         return {key: _without_compile(value) for key, value in config.items() if key != "compile_config"}
@@ -243,6 +249,6 @@ def _without_compile(config: Any) -> Any:
     return config
 
 
-def _text(attribute: Any) -> Any:
-    """An attribute of an HDF5 file: text, or whatever else it holds."""
+def _text(attribute: ConfigValue) -> ConfigValue:
+    """The value of an attribute of an HDF5 file; bytes become a string."""
     return attribute.decode() if isinstance(attribute, bytes) else attribute

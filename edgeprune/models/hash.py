@@ -1,4 +1,4 @@
-"""The fingerprint of a model: what a stage's result depends on."""
+"""The hash of a model, which identifies it in the keys of stages."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
 from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
@@ -21,21 +21,31 @@ from edgeprune.models.compiled import compile_as, rename_outputs
 from edgeprune.models.flatten import call_layer, copy_input, walk_steps
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, is_symbolic
-from edgeprune.models.keras3_check import check
+from edgeprune.models.keras3_check import Results, check
 from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.keras3_file import import_keras3, is_keras3
 from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
-from edgeprune.models.walk import Dialect, LayerCall, Names, repeats_a_model, walk
+from edgeprune.models.types import (
+    AnyModel,
+    Arguments,
+    ConfigValue,
+    CustomObjects,
+    Operation,
+    Structure,
+    Value,
+)
+from edgeprune.models.walk import Dialect, GraphCall, LayerCall, Names, repeats_a_model, walk
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
 
 _log = logging.getLogger(__name__)
 
 
 def translate(
-    model: Any, custom_objects: dict[str, Any] | None = None, training: dict[str, Any] | None = None
+    model: keras.Model, custom_objects: CustomObjects | None = None, training: dict[str, ConfigValue] | None = None
 ) -> tf_keras.Model:
     """Translate a Keras 3 model into a flat functional tf_keras model, and check that it computes the same.
 
@@ -60,7 +70,8 @@ def translate(
     graph = dialect.graph(model, None)
     translator = _Translator(dialect, Names(dialect, graph), custom_objects or {})
     names = dialect.input_names(graph)
-    inputs = [copy_input(_Spec(tensor), name) for tensor, name in zip(graph.inputs, names, strict=True)]
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in graph.inputs]
+    inputs = [copy_input(spec, name) for spec, name in zip(specs, names, strict=True)]
     outputs = walk(dialect, graph, inputs, translator)
     flat_inputs = tf.nest.pack_sequence_as(graph._inputs_struct, inputs)
     translated = tf_keras.Model(flat_inputs, outputs, name=model.name)
@@ -73,31 +84,22 @@ def translate(
     return translated
 
 
-class _Spec:
-    """What a tf_keras input needs to know of a Keras 3 input."""
-
-    def __init__(self, tensor: Any):
-        import tensorflow as tf
-
-        self.shape, self.dtype = tensor.shape, tf.as_dtype(tensor.dtype)
-
-
 class Keras3:
     """The dialect of Keras 3, for :func:`edgeprune.models.walk.walk`."""
 
     def __init__(self) -> None:
-        self._graphs: dict[int, Any] = {}
+        self._graphs: dict[int, keras.Model] = {}
 
-    def is_model(self, layer: Any) -> bool:
+    def is_model(self, layer: Operation) -> bool:
         return is_keras3(layer)
 
-    def repeated(self, layer: Any) -> Any:
+    def repeated(self, layer: Operation) -> AnyModel | None:
         import keras
 
         wraps = isinstance(layer, keras.layers.TimeDistributed) and self.is_model(layer.layer)
         return layer.layer if wraps else None
 
-    def graph(self, model: Any, args: Any) -> Any:
+    def graph(self, model: AnyModel, args: Structure) -> AnyModel:
         from keras.src.models.functional import Functional
 
         if isinstance(model, Functional):
@@ -108,32 +110,33 @@ class Keras3:
             self._graphs[id(model)] = _trace(model, args)
         return self._graphs[id(model)]
 
-    def nodes(self, graph: Any) -> Iterable[tuple[Any, Any, Any, list[Any]]]:
-        found = []
+    def nodes(self, graph: AnyModel) -> Iterable[GraphCall]:
+        last_first: list[GraphCall] = []
         needed = {id(tensor) for tensor in graph.outputs}
-        # Masks that Keras made by itself hang on operations that nothing else needs; tf_keras makes its own.
+        # Operations that only compute masks that Keras passes on by itself are left out: tf_keras makes its own masks.
         for depth in sorted(graph._nodes_by_depth):
             for node in reversed(graph._nodes_by_depth[depth]):
                 if node.is_input or not any(id(tensor) in needed for tensor in node.outputs):
                     continue
                 args, kwargs = _without_own_masks(node)
                 needed |= {id(tensor) for tensor in flat((args, kwargs))}
-                found.append((node.operation, args, kwargs, list(node.outputs)))
-        return found[::-1]
+                last_first.append((node.operation, args, kwargs, list(node.outputs)))
+        return last_first[::-1]
 
-    def structure(self, graph: Any) -> tuple[list[Any], Any]:
+    def structure(self, graph: AnyModel) -> tuple[list[Value], Structure]:
         return graph.inputs, graph._outputs_struct
 
-    def input_names(self, graph: Any) -> list[str]:
+    def input_names(self, graph: AnyModel) -> list[str]:
         return [tensor._keras_history.operation.name for tensor in graph.inputs]
 
-    def training(self, layer: Any, given: Any) -> bool | None:
+    def training(self, layer: Operation, given: bool | None) -> bool | None:
         """Keras 3 records the default of the layer's own signature as if it had been given."""
         parameter = inspect.signature(layer.call).parameters.get("training")
         return None if parameter is not None and parameter.default is given else given
 
 
-def _without_own_masks(node: Any) -> tuple[Any, dict[str, Any]]:
+def _without_own_masks(node: keras.Node) -> tuple[tuple[Structure, ...], Arguments]:
+    """The arguments of a call, without the masks that Keras itself passed on and without those that are None."""
     args, kwargs = node.arguments.args, node.arguments.kwargs
     own = [tensor._keras_mask for tensor in node.arguments.keras_tensors if hasattr(tensor, "_keras_mask")]
     kept = {
@@ -145,8 +148,8 @@ def _without_own_masks(node: Any) -> tuple[Any, dict[str, Any]]:
     return args, {key: value for key, value in kept.items() if value is not None}
 
 
-def _same_tensor(one: Any, other: Any) -> bool:
-    """Whether two tensors are computed alike: a file holds Keras's own masks a second time, as operations."""
+def _same_tensor(one: Value, other: Value) -> bool:
+    """Whether two tensors are computed in the same way: a file holds Keras's own masks a second time, as operations."""
     import keras
 
     if one is other:
@@ -161,12 +164,12 @@ def _same_tensor(one: Any, other: Any) -> bool:
     return len(arguments[0]) == len(arguments[1]) and all(map(_same_tensor, *arguments))
 
 
-def _settings(operation: Any, node_index: int, tensor_index: int) -> tuple[type, int, dict[str, Any]]:
+def _settings(operation: Operation, node_index: int, tensor_index: int) -> tuple[type, int, dict[str, object]]:
     public = {key: value for key, value in vars(operation).items() if not key.startswith("_") and key != "name"}
     return type(operation), tensor_index, public
 
 
-def _trace(model: Any, args: Any) -> Any:
+def _trace(model: keras.Model, args: Structure) -> keras.Model:
     """A functional Keras 3 model of the same layers, out of a subclassed one, by calling it on symbolic inputs."""
     import keras
     import tensorflow as tf
@@ -186,7 +189,7 @@ def _trace(model: Any, args: Any) -> Any:
     return graph
 
 
-def _input_specs(model: Any) -> Any:
+def _input_specs(model: keras.Model) -> Structure:
     import tensorflow as tf
 
     shapes = model._build_shapes_dict
@@ -207,21 +210,21 @@ def _input_specs(model: Any) -> Any:
 
 
 class _Translator:
-    """Handles the calls of the walk; remembers what it made of them, in order."""
+    """Handles the calls of the walk, and records the tf_keras layers and tensors that it makes for them, in order."""
 
-    def __init__(self, dialect: Dialect, names: Names, custom_objects: dict[str, Any]):
+    def __init__(self, dialect: Dialect, names: Names, custom_objects: CustomObjects):
         self.dialect, self.names, self.direction = dialect, names, to_keras2(custom_objects)
-        self.made: dict[int, tuple[Any, Made, bool]] = {}
-        self.results: list[tuple[str, list[Any], Any]] = []
+        self.made: dict[int, tuple[Operation, Made, bool]] = {}
+        self.results: Results = []
         self.left_out: list[str] = []
 
-    def __call__(self, call: LayerCall) -> Any:
+    def __call__(self, call: LayerCall) -> Structure:
         result = self._made(call)
         arguments = [value for value in flat((call.args, call.kwargs)) if is_symbolic(value)]
         self.results.append((self.names.of(call.operation), arguments, result))
         return result
 
-    def _made(self, call: LayerCall) -> Any:
+    def _made(self, call: LayerCall) -> Structure:
         """What stands for the outputs of the call."""
         import keras
 
@@ -229,10 +232,10 @@ class _Translator:
             return walk_steps(self.dialect, call, self._made, self.names)
         return self._layer(call) if isinstance(call.operation, keras.layers.Layer) else self._operation(call)
 
-    def _operation(self, call: LayerCall) -> Any:
+    def _operation(self, call: LayerCall) -> Structure:
         return translate_operation(Emitter(self.names, self.names.of(call.operation)), call)
 
-    def _layer(self, call: LayerCall) -> Any:
+    def _layer(self, call: LayerCall) -> Structure:
         layer, name = call.operation, self.names.of(call.operation)
         if _only_augments(layer):
             self.left_out.append(name)
@@ -255,7 +258,8 @@ class _Translator:
                 made.layer.trainable = layer.trainable and not frozen
 
 
-def _only_augments(layer: Any) -> bool:
+def _only_augments(layer: Operation) -> bool:
+    """Whether a layer changes images in training only. RandomCrop crops in inference, too: in the middle."""
     from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
         BaseImagePreprocessingLayer,
     )

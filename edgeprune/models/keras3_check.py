@@ -1,28 +1,30 @@
-"""Does the translation of a Keras 3 model compute the same? In its own number format, layer by layer, and in double."""
+"""Verify the translation of a Keras 3 model: on random inputs and, if outputs differ, by layer and in float64."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
 from edgeprune.models.graph import CallKey, flat, is_symbolic
 from edgeprune.models.rebuild import copy_weights, rebuild
+from edgeprune.models.types import AnyModel, Arguments, ConfigValue, Layer, Operation, Structure, Value
 from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, refuse_random, tolerance
 from edgeprune.models.walk import Dialect, LayerCall, walk
 
 if TYPE_CHECKING:
+    import keras
     import tf_keras
 
 _log = logging.getLogger(__name__)
 
 # What every call became: (name, the tensors among its arguments, the tensors that stand for its outputs).
-Results = list[tuple[str, list[Any], Any]]
+Results = list[tuple[str, list[Value], Structure]]
 
 
-def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, results: Results) -> None:
+def check(model: keras.Model, graph: AnyModel, dialect: Dialect, translated: tf_keras.Model, results: Results) -> None:
     """Run both models on random inputs.
 
     Args:
@@ -37,16 +39,17 @@ def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, 
 
     inputs = [tf.constant(value) for value in random_inputs(translated)]
     expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
-    found = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
-    difference, allowed = largest_difference(flat(expected), flat(found)), tolerance(translated.layers)
+    actual = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
+    difference, allowed = largest_difference(flat(expected), flat(actual)), tolerance(translated.layers)
     if difference <= allowed:
         return
     refuse_random(translated, inputs, ModelError)
     where = _first_difference(graph, dialect, results, inputs, allowed)
-    # Deep models with untrained weights blow rounding errors up, which is no fault of the translation; but a mask that
-    # got lost between layers shows in no single layer, either. In double precision, only the former goes away.
+    # Deep models with untrained weights amplify rounding errors, which is no fault of the translation; a mask that is
+    # lost between layers shows in no single layer, either. In double precision, only rounding errors disappear.
     if where is None and _difference_in_double(graph, dialect, translated, inputs) <= TOLERANCE:
-        _log.warning("%r blows up rounding errors to %.1e of its largest output.", model.name, difference)
+        message = "%r amplifies rounding errors: its translation differs by %.1e of the largest output, not in float64."
+        _log.warning(message, model.name, difference)
         return
     raise ModelError(
         f"The translation of {model.name!r} from Keras 3 to tf_keras computes something else: its outputs differ by "
@@ -57,47 +60,49 @@ def check(model: Any, graph: Any, dialect: Dialect, translated: tf_keras.Model, 
     )
 
 
-def _first_difference(graph: Any, dialect: Dialect, results: Results, inputs: list[Any], allowed: float) -> str | None:
+def _first_difference(
+    graph: AnyModel, dialect: Dialect, results: Results, inputs: list[Value], allowed: float
+) -> str | None:
     """Run Keras 3 layer by layer, feed each translation the same inputs, and name the first that differs, if any."""
     import tf_keras
 
     remaining = iter(results)
-    found: list[str] = []
+    differing: list[str] = []
 
-    def run(call: LayerCall) -> Any:
+    def run(call: LayerCall) -> Structure:
         expected = call.operation(*call.args, **call.kwargs, **_inference(call.operation))
         name, arguments, result = next(remaining)
         values = [value for value in flat((call.args, call.kwargs)) if hasattr(value, "dtype")]
-        if not found and len(values) == len(arguments):
+        if not differing and len(values) == len(arguments):
             difference = largest_difference(flat(expected), flat(tf_keras.Model(arguments, flat(result))(values)))
             if not difference <= allowed:
-                found.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
+                differing.append(f"The first layer that differs is {name!r}, by {difference:.1e} on the same inputs.")
         return expected
 
     walk(dialect, graph, inputs, run)
-    return found[0] if found else None
+    return differing[0] if differing else None
 
 
-def _inference(operation: Any) -> dict[str, bool]:
+def _inference(operation: Operation) -> dict[str, bool]:
     return {"training": False} if getattr(operation, "_call_has_training_arg", False) else {}
 
 
-def _difference_in_double(graph: Any, dialect: Dialect, translated: tf_keras.Model, inputs: list[Any]) -> float:
+def _difference_in_double(graph: AnyModel, dialect: Dialect, translated: tf_keras.Model, inputs: list[Value]) -> float:
     """The largest difference of the outputs of copies that compute in float64; infinite where such cannot be made."""
     import tensorflow as tf
 
     exact = [_doubled(value) for value in inputs]
-    # Copying and running layers can fail in any layer's code, in any way; then nothing speaks for the translation.
+    # Copying and running layers can fail in any layer's code, in any way; then rounding is not shown to be the cause.
     try:
         expected = walk(dialect, graph, exact, _run_in_double)
-        found = _copy_in_double(translated)(tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False)
+        actual = _copy_in_double(translated)(tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False)
     except Exception:
         _log.debug("The models cannot be compared in double precision.", exc_info=True)
         return math.inf
-    return largest_difference(flat(expected), flat(found))
+    return largest_difference(flat(expected), flat(actual))
 
 
-def _run_in_double(call: LayerCall) -> Any:
+def _run_in_double(call: LayerCall) -> Structure:
     import keras
     import tensorflow as tf
 
@@ -116,7 +121,7 @@ def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
 
     make = functools.cache(_layer_in_double)
 
-    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def emit(layer: Layer, key: CallKey, args: tuple[Structure, ...], kwargs: Arguments) -> Structure:
         args, kwargs = tf.nest.map_structure(_doubled, (args, kwargs))
         return make(layer)(*args, **kwargs)
 
@@ -125,7 +130,7 @@ def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
     return made
 
 
-def _doubled(value: Any) -> Any:
+def _doubled(value: Value) -> Value:
     """A tensor, array or name of a type in double precision; anything else as it is."""
     import tensorflow as tf
 
@@ -140,12 +145,12 @@ def _doubled(value: Any) -> Any:
 _FLOATS = ("float16", "bfloat16", "float32")
 
 
-def _layer_in_double(layer: Any) -> Any:
+def _layer_in_double(layer: Operation) -> Operation:
     """A new layer of either Keras, without weights."""
     return type(layer).from_config(_in_double(layer.get_config()))
 
 
-def _in_double(config: Any) -> Any:
+def _in_double(config: ConfigValue) -> ConfigValue:
     """A layer's configuration, and those within it, with every floating policy made float64."""
     if isinstance(config, list | tuple):
         return [_in_double(item) for item in config]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from edgeprune.errors import ModelError
 from edgeprune.models.custom import find_layer_class
 from edgeprune.models.keras3_ops import ACTIVATIONS
 from edgeprune.models.layer_config import Direction, construct, function_name, matching_weights, read_config
+from edgeprune.models.types import Config, CustomObjects, Layer, Operation
 
 # Functions of the same name, or the one given, that compute the same in Keras 2. Not hard_sigmoid: its slope differs.
 SAME_ACTIVATIONS = {
@@ -30,13 +30,18 @@ _WITHOUT_EFFECT = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """``layer`` is ``None`` for an Activation that tf_keras does not have; ``activation`` follows the layer."""
+    """What stands in tf_keras for one layer of Keras 3.
 
-    layer: Any
+    Attributes:
+        layer: ``None`` for a layer Activation whose function tf_keras does not have.
+        activation: the key in ``ACTIVATIONS`` of what is applied to the layer's output, if anything is.
+    """
+
+    layer: Layer | None
     activation: str | None = None
 
 
-def to_keras2(custom_objects: dict[str, Any]) -> Direction:
+def to_keras2(custom_objects: CustomObjects) -> Direction:
     """The tables for translating from Keras 3 to tf_keras."""
     import keras
     import tf_keras
@@ -55,7 +60,7 @@ def to_keras2(custom_objects: dict[str, Any]) -> Direction:
     )
 
 
-def make_layer(layer: Any, name: str, direction: Direction) -> Made:
+def make_layer(layer: Operation, name: str, direction: Direction) -> Made:
     """The tf_keras layer for a Keras 3 layer, without weights.
 
     Raises:
@@ -73,7 +78,7 @@ def make_layer(layer: Any, name: str, direction: Direction) -> Made:
     return Made(construct(direction, class_name, type(layer), {**config, "activation": "linear"}), activation)
 
 
-def copy_weights(old: Any, new: Any) -> None:
+def copy_weights(old: Operation, new: Layer) -> None:
     """Give a built tf_keras layer the weights of the Keras 3 layer that it stands for.
 
     Raises:
@@ -84,7 +89,7 @@ def copy_weights(old: Any, new: Any) -> None:
         new.set_weights(matching_weights(old, new))
 
 
-def _dtype(layer: Any) -> str:
+def _dtype(layer: Operation) -> str:
     policy = layer.dtype_policy
     if getattr(policy, "quantization_mode", None) or not isinstance(policy.name, str):
         raise ModelError(
@@ -107,7 +112,7 @@ def unknown_class(name: str, class_name: str) -> ModelError:
     )
 
 
-def _activation(name: str, layer: str, custom_objects: dict[str, Any]) -> Any:
+def _activation(name: str, layer: str, custom_objects: CustomObjects) -> str | Callable[..., object]:
     import tf_keras
 
     if name in SAME_ACTIVATIONS:
@@ -115,24 +120,24 @@ def _activation(name: str, layer: str, custom_objects: dict[str, Any]) -> Any:
     function = custom_objects.get(name) or tf_keras.saving.get_registered_object(name)
     if function is None:
         raise ModelError(
-            f"The layer {layer!r} has the activation {name}, which cannot be used there in tf_keras.",
+            f"The layer {layer!r} has the activation {name}, which edgeprune cannot translate to tf_keras.",
             expected=f"one of: {', '.join(sorted(SAME_ACTIVATIONS))}",
             fix=f"register it: load_model(..., custom_objects={{{name!r}: THE_FUNCTION}}), made of tf functions.",
         )
     return function
 
 
-def _normalization(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+def _normalization(layer: Operation, config: Config) -> Config:
     """Adapted statistics become constants: tf_keras keeps a count with them, which Keras 3 does not have."""
     return {**config, **constant_statistics(layer)}
 
 
-def constant_statistics(layer: Any) -> dict[str, list[float]]:
+def constant_statistics(layer: Operation) -> dict[str, list[float]]:
     """Mean and variance of a Normalization layer of either Keras, as arguments for its constructor."""
     return {key: np.asarray(getattr(layer, key)).ravel().tolist() for key in ("mean", "variance")}
 
 
-def _lambda(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+def _lambda(layer: Operation, config: Config) -> Config:
     """The function runs on TensorFlow tensors in both: Keras 3 runs on TensorFlow here."""
     return {
         "name": config["name"],
@@ -142,7 +147,7 @@ def _lambda(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_SPECIAL: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
+_SPECIAL: dict[str, Callable[[Operation, Config], Config]] = {
     "Normalization": _normalization,
     "Lambda": _lambda,
 }

@@ -1,4 +1,4 @@
-"""Layers and operations of a tf_keras graph, made under names that derive from what they stand for."""
+"""Make layers and operations of a tf_keras graph, named after the layer or operation that they stand for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import functools
 from typing import Any
 
 from edgeprune.models.graph import is_symbolic
+from edgeprune.models.types import Structure, Tensor, Value
 from edgeprune.models.walk import Names
 
 
 class Emitter:
-    """Makes layers and calls them; names are derived from that of the operation that is translated."""
+    """Makes layers and calls them. Their names begin with the name of the operation that they stand for."""
 
     def __init__(self, names: Names, name: str):
         self._names, self._name = names, name
@@ -23,12 +24,13 @@ class Emitter:
         first, self._first = self._first, False
         return self._name if first else self._names.unique(self._name)
 
-    def layer(self, class_name: str, inputs: Any, suffix: str = "", **config: Any) -> Any:
+    def layer(self, class_name: str, inputs: Structure, suffix: str = "", **config: Any) -> Tensor:
+        """``tf_keras.layers.<class_name>(**config)(inputs)``."""
         import tf_keras
 
         return getattr(tf_keras.layers, class_name)(name=self._next_name(suffix), **config)(inputs)
 
-    def op(self, symbol: str, *args: Any, suffix: str = "", **kwargs: Any) -> Any:
+    def op(self, symbol: str, *args: Structure, suffix: str = "", **kwargs: Structure) -> Structure:
         """``tf.<symbol>(*args, **kwargs)``."""
         import tensorflow as tf
         from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
@@ -36,7 +38,7 @@ class Emitter:
         function = functools.reduce(getattr, symbol.split("."), tf)
         return TFOpLambda(function, name=self._next_name(suffix))(*args, **kwargs)
 
-    def getitem(self, tensor: Any, key: Any) -> Any:
+    def getitem(self, tensor: Tensor, key: Structure) -> Tensor:
         """``tensor[key]``."""
         import tensorflow as tf
         from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda, _slice_to_dict
@@ -44,13 +46,13 @@ class Emitter:
         parts = tuple(map(_slice_to_dict, key)) if isinstance(key, tuple) else _slice_to_dict(key)
         return SlicingOpLambda(tf.__operators__.getitem, name=self._next_name(""))(tensor, parts)
 
-    def without_mask(self, value: Any) -> Any:
+    def without_mask(self, value: Value) -> Value:
         """``value`` without its mask: operations of Keras 3 drop masks, the layers that stand for them pass them on."""
         if not is_symbolic(value) or getattr(value, "_keras_mask", None) is None:
             return value
         return self.op("identity", value, suffix="unmasked")
 
-    def cast(self, value: Any, dtype: str) -> Any:
+    def cast(self, value: Value, dtype: str) -> Value:
         """``value`` as ``dtype``; constants are left to TensorFlow."""
         if not is_symbolic(value) or value.dtype.name == dtype:
             return value

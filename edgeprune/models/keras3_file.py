@@ -1,4 +1,4 @@
-"""Keras 3 itself, imported when it is needed, and the models in its files, read safely."""
+"""Import Keras 3 when it is needed, and read its files; code in them runs only if trusted."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import MissingError, ModelError
+from edgeprune.files import JsonObject
 from edgeprune.models.formats import ModelFile
 from edgeprune.models.keras3_config import unknown_class
+from edgeprune.models.types import ConfigValue, CustomObjects
+
+if TYPE_CHECKING:
+    import keras
 
 # Layers that run code from the file, or load more files.
 _CODE = {"Lambda", "__lambda__", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"}
@@ -20,11 +26,11 @@ _STRUCTURE = {"__tuple__", "__ellipsis__", "__bytes__", "__tensor__", "__numpy__
 _FUNCTION_HOMES = ("builtins", "keras.activations", "keras.src.activations", "keras.losses", "keras.metrics")
 
 
-def import_keras3() -> Any:
+def import_keras3() -> ModuleType:
     """The module ``keras``, version 3, on TensorFlow.
 
     Raises:
-        MissingError: it is another version, or runs on something else.
+        MissingError: it is another version, or runs on another backend.
     """
     import_tf()
     if "keras" not in sys.modules:
@@ -39,13 +45,13 @@ def import_keras3() -> Any:
     return keras
 
 
-def is_keras3(model: Any) -> bool:
+def is_keras3(model: object) -> bool:
     """Whether an object is a model of Keras 3; does not import it."""
     keras = sys.modules.get("keras")
     return keras is not None and hasattr(keras, "Model") and isinstance(model, keras.Model)
 
 
-def read_keras3(file: ModelFile, *, trust: bool, custom_objects: dict[str, Any]) -> Any:
+def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) -> keras.Model:
     """The Keras 3 model in a ``.keras`` or ``.h5`` file, not compiled. Keras's safe mode is on without ``trust``.
 
     Args:
@@ -63,12 +69,12 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: dict[str, Any])
         said = " ".join(str(error).split())[:400] or type(error).__name__
         raise ModelError(
             f"{file.path}: Keras 3 cannot rebuild the model: {said}",
-            expected="a whole file, of layers that Keras has or that are registered",
+            expected="an undamaged file, of layers that Keras has or that are registered",
             fix="copy the file again, it may be cut short; if Keras refuses it too, save it again.",
         ) from error
 
 
-def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: dict[str, Any]) -> None:
+def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> None:
     for layer, config in _objects(file.config):
         name, module = str(config["class_name"]), config.get("module")
         if name in _CODE and not trust:
@@ -89,7 +95,7 @@ def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: dict[str, Any])
             raise unknown_class(layer, name)
 
 
-def _objects(config: Any, layer: str = "model") -> Iterator[tuple[str, dict[str, Any]]]:
+def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:
     """Every object in a configuration, with the name of the layer that holds it."""
     if isinstance(config, list | tuple):
         for item in config:
@@ -105,7 +111,7 @@ def _objects(config: Any, layer: str = "model") -> Iterator[tuple[str, dict[str,
         yield from _objects(value, layer)
 
 
-def _is_registered(name: str, registered_name: Any, custom_objects: dict[str, Any]) -> bool:
+def _is_registered(name: str, registered_name: object, custom_objects: CustomObjects) -> bool:
     import keras
 
     names = [name, registered_name] if isinstance(registered_name, str) else [name]

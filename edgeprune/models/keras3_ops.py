@@ -9,28 +9,29 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from edgeprune.errors import ModelError
 from edgeprune.models.graph import is_symbolic
 from edgeprune.models.keras3_emit import Emitter
+from edgeprune.models.types import Arguments, Config, Operation, Structure, Tensor
 from edgeprune.models.walk import LayerCall
 
-Rule = Callable[[Emitter, Any, dict[str, Any], str], Any]
-RULES: dict[str, Rule] = {}
+# (emitter, operation of Keras 3, its arguments with tensors of tf_keras, dtype of its first output) -> its outputs.
+OperationRule = Callable[[Emitter, Operation, Arguments, str], Structure]
+RULES: dict[str, OperationRule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for operations of these classes: ``(emitter, operation, arguments by name, dtype) -> tensors``."""
+def operation_rule(*names: str) -> Callable[[OperationRule], OperationRule]:
+    """Enter a rule for the operations of ``keras.ops`` whose classes have these names."""
 
-    def enter(function: Rule) -> Rule:
+    def enter(function: OperationRule) -> OperationRule:
         RULES.update(dict.fromkeys(names, function))
         return function
 
     return enter
 
 
-def translate_operation(emitter: Emitter, call: LayerCall) -> Any:
+def translate_operation(emitter: Emitter, call: LayerCall) -> Structure:
     """The tensors that stand for the outputs of a ``keras.ops`` operation.
 
     Raises:
@@ -48,7 +49,7 @@ def translate_operation(emitter: Emitter, call: LayerCall) -> Any:
     return RULES[name](emitter, operation, arguments, call.outputs[0].dtype)
 
 
-def unsupported(operation: Any, what: str) -> ModelError:
+def unsupported(operation: Operation, what: str) -> ModelError:
     """The error for an operation that cannot be translated."""
     return ModelError(
         f"{operation.name!r}: there is no translation of the {what} to tf_keras.",
@@ -57,7 +58,7 @@ def unsupported(operation: Any, what: str) -> ModelError:
     )
 
 
-def _refuse_variables(operation: Any, arguments: dict[str, Any]) -> None:
+def _refuse_variables(operation: Operation, arguments: Arguments) -> None:
     import keras
     import tensorflow as tf
 
@@ -65,7 +66,7 @@ def _refuse_variables(operation: Any, arguments: dict[str, Any]) -> None:
         raise unsupported(operation, f"operation {type(operation).__name__} on a weight outside a layer")
 
 
-def _only(arguments: dict[str, Any]) -> Any:
+def _only(arguments: Arguments) -> Structure:
     return next(iter(arguments.values()))
 
 
@@ -99,7 +100,7 @@ _REDUCTIONS = {
     "Logsumexp": "math.reduce_logsumexp",
 }
 # keras.ops class → (layer, its configuration)
-_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+_LAYERS: dict[str, tuple[str, Config]] = {
     "Relu": ("ReLU", {}),
     "Relu6": ("ReLU", {"max_value": 6.0}),
     "Silu": ("Activation", {"activation": "swish"}),
@@ -107,24 +108,24 @@ _LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@rule(*_ELEMENTWISE)
-def _elementwise(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule(*_ELEMENTWISE)
+def _elementwise(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     tensor = _only(arguments)
     if dtype != "bool":
         tensor = emitter.cast(tensor, dtype)
     return emitter.op(_ELEMENTWISE[type(operation).__name__], tensor)
 
 
-@rule(*_BINARY)
-def _binary(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule(*_BINARY)
+def _binary(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     function, layer = _BINARY[type(operation).__name__]
     pair = [emitter.cast(arguments[key], dtype) for key in ("x1", "x2")]
     same_rank = all(map(is_symbolic, pair)) and len(pair[0].shape) == len(pair[1].shape)
     return emitter.layer(layer, pair) if layer and same_rank else emitter.op(function, *pair)
 
 
-@rule(*_COMPARISONS)
-def _comparison(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule(*_COMPARISONS)
+def _comparison(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     pair = [arguments["x1"], arguments["x2"]]
     types = {value.dtype.name for value in pair if is_symbolic(value)}
     if len(types) > 1:
@@ -132,8 +133,8 @@ def _comparison(emitter: Emitter, operation: Any, arguments: dict[str, Any], dty
     return emitter.op(_COMPARISONS[type(operation).__name__], *pair)
 
 
-@rule(*_REDUCTIONS)
-def _reduction(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule(*_REDUCTIONS)
+def _reduction(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     if getattr(operation, "initial", None) is not None:
         raise unsupported(operation, f"{type(operation).__name__} with an initial value")
     tensor = emitter.cast(_only(arguments), dtype)
@@ -141,21 +142,21 @@ def _reduction(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtyp
     return emitter.op(_REDUCTIONS[type(operation).__name__], tensor, axis, keepdims=operation.keepdims)
 
 
-@rule("Average")
-def _average(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Average")
+def _average(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     if arguments.get("weights") is not None:
         raise unsupported(operation, "Average with weights")
     return emitter.op("math.reduce_mean", emitter.cast(arguments["x"], dtype), operation.axis)
 
 
-@rule(*_LAYERS)
-def _as_layer(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule(*_LAYERS)
+def _as_layer(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     class_name, config = _LAYERS[type(operation).__name__]
     return emitter.layer(class_name, _only(arguments), **config)
 
 
-@rule("LeakyRelu", "Elu", "Celu", "Gelu", "Softmax", "LogSoftmax")
-def _with_argument(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("LeakyRelu", "Elu", "Celu", "Gelu", "Softmax", "LogSoftmax")
+def _with_argument(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     name, tensor = type(operation).__name__, _only(arguments)
     if name == "LeakyRelu":
         return emitter.layer("LeakyReLU", tensor, alpha=operation.negative_slope)
@@ -175,23 +176,23 @@ def _with_argument(emitter: Emitter, operation: Any, arguments: dict[str, Any], 
     raise unsupported(operation, f"{name} with these arguments")
 
 
-# Activations that tf_keras lacks, or has in another form, by the name that Keras 3 gives them.
-def _hard_sigmoid(emitter: Emitter, tensor: Any) -> Any:
+def _hard_sigmoid(emitter: Emitter, tensor: Tensor) -> Structure:
     return _gate(emitter, tensor, "")
 
 
-def _gate(emitter: Emitter, tensor: Any, suffix: str) -> Any:
+def _gate(emitter: Emitter, tensor: Tensor, suffix: str) -> Structure:
     shifted = emitter.op("math.add", tensor, 3.0, suffix="plus_3")
     clipped = emitter.layer("ReLU", shifted, suffix="relu6", max_value=6.0)
     return emitter.op("math.multiply", clipped, 1.0 / 6.0, suffix=suffix)
 
 
-def _hard_silu(emitter: Emitter, tensor: Any) -> Any:
+def _hard_silu(emitter: Emitter, tensor: Tensor) -> Structure:
     """x · relu6(x + 3) / 6, in the form that the TFLite converter fuses into HARD_SWISH."""
     return emitter.layer("Multiply", [tensor, _gate(emitter, tensor, "gate")])
 
 
-ACTIVATIONS: dict[str, Callable[[Emitter, Any], Any]] = {
+# Activations that tf_keras lacks, or has in another form, by the name that Keras 3 gives them.
+ACTIVATIONS: dict[str, Callable[[Emitter, Tensor], Structure]] = {
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": _hard_silu,
     "hard_swish": _hard_silu,
@@ -203,14 +204,14 @@ ACTIVATIONS: dict[str, Callable[[Emitter, Any], Any]] = {
 }
 
 
-@rule("HardSigmoid", "HardSilu", "HardTanh")
-def _activation(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("HardSigmoid", "HardSilu", "HardTanh")
+def _activation(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     names = {"HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu", "HardTanh": "hard_tanh"}
     return ACTIVATIONS[names[type(operation).__name__]](emitter, _only(arguments))
 
 
-@rule("Clip")
-def _clip(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Clip")
+def _clip(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     if operation.x_min is None or operation.x_max is None:
         function, bound = (
             ("math.minimum", operation.x_max) if operation.x_min is None else ("math.maximum", operation.x_min)
@@ -219,67 +220,67 @@ def _clip(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: st
     return emitter.op("clip_by_value", emitter.cast(arguments["x"], dtype), operation.x_min, operation.x_max)
 
 
-@rule("Cast")
-def _cast(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Cast")
+def _cast(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     return emitter.op("cast", arguments["x"], dtype)
 
 
-@rule("Matmul")
-def _matmul(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Matmul")
+def _matmul(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     a, b = (emitter.cast(arguments[key], dtype) for key in ("x1", "x2"))
     if any(len(x.shape) < 2 for x in (a, b)):
         raise unsupported(operation, "Matmul with a vector")
     return emitter.op("linalg.matmul", a, b)
 
 
-@rule("Einsum")
-def _einsum(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Einsum")
+def _einsum(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     return emitter.op("einsum", operation.subscripts, *arguments["operands"])
 
 
-@rule("Tensordot")
-def _tensordot(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Tensordot")
+def _tensordot(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     return emitter.op("tensordot", arguments["x1"], arguments["x2"], operation.axes)
 
 
-@rule("Where")
-def _where(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Where")
+def _where(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     if arguments.get("x1") is None or arguments.get("x2") is None:
         raise unsupported(operation, "Where with one argument")
     pair = [emitter.cast(arguments[key], dtype) for key in ("x1", "x2")]
     return emitter.op("where", emitter.cast(arguments["condition"], "bool"), *pair)
 
 
-@rule("Argmax", "Argmin")
-def _argument(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Argmax", "Argmin")
+def _argument(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     if operation.axis is None or operation.keepdims:
         raise unsupported(operation, "Argmax over everything or with keepdims")
     symbol = f"math.{type(operation).__name__.lower()}"
     return emitter.op(symbol, arguments["x"], axis=operation.axis, output_type=dtype)
 
 
-@rule("OneHot")
-def _one_hot(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("OneHot")
+def _one_hot(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     indices = emitter.cast(arguments["x"], "int32")
     return emitter.op("one_hot", indices, operation.num_classes, axis=operation.axis, dtype=dtype)
 
 
-@rule("Normalize")
-def _normalize(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("Normalize")
+def _normalize(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     if operation.order != 2:
         raise unsupported(operation, f"Normalize of order {operation.order}")
     epsilon = 1e-7 if operation.epsilon is None else operation.epsilon
     return emitter.op("math.l2_normalize", arguments["x"], axis=operation.axis, epsilon=epsilon**2)
 
 
-def channels_last(operation: Any) -> None:
-    """Refuse an operation on images whose channels come first."""
+def channels_last(operation: Operation) -> None:
+    """Raise for an operation on images whose channels come first."""
     if getattr(operation, "data_format", None) == "channels_first":
         raise unsupported(operation, f"{type(operation).__name__} with data_format='channels_first'")
 
 
-@rule("MaxPool", "AveragePool")
-def _pool(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: str) -> Any:
+@operation_rule("MaxPool", "AveragePool")
+def _pool(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     channels_last(operation)
     tensor = arguments["inputs"]
     kind = "Max" if type(operation).__name__ == "MaxPool" else "Average"
@@ -287,8 +288,8 @@ def _pool(emitter: Emitter, operation: Any, arguments: dict[str, Any], dtype: st
     return emitter.layer(f"{kind}Pooling{len(tensor.shape) - 2}D", tensor, **config)
 
 
-def whole_batch(shape: Sequence[int | None], tensor: Any) -> bool:
-    """Whether reshaping ``tensor`` to ``shape`` leaves the samples apart."""
+def whole_batch(shape: Sequence[int | None], tensor: Tensor) -> bool:
+    """Whether reshaping ``tensor`` to ``shape`` leaves each sample's values in that sample."""
     known = tensor.shape[1:]
     return (
         len(shape) > 0

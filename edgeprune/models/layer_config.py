@@ -11,12 +11,18 @@ import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from edgeprune.errors import EdgepruneError, ModelError
+from edgeprune.models.types import Config, ConfigValue, Operation, Variable
 
+if TYPE_CHECKING:
+    import keras
+
+AnyVariable: TypeAlias = "Variable | keras.Variable"
 # Weights that both make in the same order under different names. Weights without a name are called "variable".
 _SAME_WEIGHT_NAMES = [{"kernel", "depthwise_kernel"}, {"vector_u", "sn_u"}]
 
@@ -39,18 +45,18 @@ class Direction:
     """
 
     target: str
-    find: Callable[[str], Any]
-    source_layers: Any
-    spaces: Sequence[Any]
+    find: Callable[[str], type | None]
+    source_layers: ModuleType
+    spaces: Sequence[ModuleType]
     renamed: Mapping[str, Mapping[str, str]]
     without_effect: frozenset[str]
-    off: Mapping[str, Any]
+    off: Mapping[str, object]
     undeclared: Mapping[str, set[str]]
-    activation: Callable[[str, str], Any]
+    activation: Callable[[str, str], str | Callable[..., object]]
     unknown_class: Callable[[str, str], ModelError]
 
 
-def construct(direction: Direction, class_name: str, source: type | None, config: Mapping[str, Any]) -> Any:
+def construct(direction: Direction, class_name: str, source: type | None, config: Config) -> Operation:
     """Make a layer of the other Keras from a configuration; layers in it are made the same way.
 
     Args:
@@ -66,7 +72,7 @@ def construct(direction: Direction, class_name: str, source: type | None, config
     known = _parameters(target, direction)
     off = ({} if source is None else _defaults(source)) | dict(direction.off)
     renamed = direction.renamed.get(class_name, {})
-    kept: dict[str, Any] = {}
+    kept: Config = {}
     for key, value in config.items():
         new_key = renamed.get(key, key)
         if key.endswith("_initializer") or key in direction.without_effect - known:
@@ -101,27 +107,27 @@ def refused_by(target: str, name: str, class_name: str) -> Iterator[None]:
         ) from error
 
 
-def read_config(layer: Any) -> dict[str, Any]:
+def read_config(layer: Operation) -> Config:
     """The configuration of a layer of either Keras."""
     # A user's class may have a get_config that fails in any way.
     try:
         return dict(layer.get_config())
     except Exception as error:
         raise ModelError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) does not tell its configuration: {error}",
+            f"The layer {layer.name!r} ({type(layer).__name__}) has a get_config() that fails: {error}",
             expected="a layer that can be saved",
             fix="give its class a get_config() that returns the arguments of its constructor.",
         ) from error
 
 
-def function_name(value: Any) -> str | None:
+def function_name(value: ConfigValue) -> str | None:
     """The name of a function in a configuration; ``None`` if the value is something else."""
     if isinstance(value, dict):
         value = value.get("config") if value.get("class_name") == "function" else None
     return value if isinstance(value, str) else None
 
 
-def _value(direction: Direction, value: Any, key: str, layer: str) -> Any:
+def _value(direction: Direction, value: ConfigValue, key: str, layer: str) -> ConfigValue:
     """A configuration value: nested layers, regularizers and constraints become objects of the other Keras."""
     if isinstance(value, list | tuple):
         return type(value)([_value(direction, item, key, layer) for item in value])
@@ -148,24 +154,24 @@ def _value(direction: Direction, value: Any, key: str, layer: str) -> Any:
 
 
 def _parameters(target: type, direction: Direction) -> set[str]:
-    """The keys that a class accepts: of its constructor, and of those that it hands the rest to."""
-    found: set[str] = set()
+    """The keys that a class accepts: arguments of its constructor, and of those that its ``**kwargs`` go on to."""
+    known: set[str] = set()
     for base in target.__mro__:
         if "__init__" in vars(base):
             parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-            found |= set(parameters) | direction.undeclared.get(base.__name__, set())
+            known |= set(parameters) | direction.undeclared.get(base.__name__, set())
             if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 break
-    return found - {"self", "args", "kwargs"}
+    return known - {"self", "args", "kwargs"}
 
 
-def _defaults(source: type) -> dict[str, Any]:
-    """What a class takes for arguments that are not given: a Keras that does not know them does the same."""
+def _defaults(source: type) -> dict[str, object]:
+    """Default values of a class's arguments: a Keras that lacks an argument does what its default says."""
     parameters = inspect.signature(source.__init__).parameters.values()  # type: ignore[misc]
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def matching_weights(old: Any, new: Any) -> list[np.ndarray]:
+def matching_weights(old: Operation, new: Operation) -> list[np.ndarray]:
     """The weights of a layer, in the order of the built layer of the other Keras that stands for it.
 
     Raises:
@@ -185,7 +191,7 @@ def matching_weights(old: Any, new: Any) -> list[np.ndarray]:
     return [np.asarray(source) for source in sources]
 
 
-def _correspond(sources: Sequence[Any], targets: Sequence[Any]) -> bool:
+def _correspond(sources: Sequence[AnyVariable], targets: Sequence[AnyVariable]) -> bool:
     return len(sources) == len(targets) and all(
         tuple(source.shape) == tuple(target.shape) and _same_name(_leaf(source), _leaf(target))
         for source, target in zip(sources, targets, strict=True)
@@ -197,9 +203,9 @@ def _same_name(one: str, other: str) -> bool:
     return one == other or unnamed or {one, other} in _SAME_WEIGHT_NAMES
 
 
-def _leaf(variable: Any) -> str:
+def _leaf(variable: AnyVariable) -> str:
     return getattr(variable, "path", variable.name).split("/")[-1].split(":")[0]
 
 
-def _described(weights: Sequence[Any]) -> str:
+def _described(weights: Sequence[AnyVariable]) -> str:
     return ", ".join(f"{_leaf(weight)} {tuple(weight.shape)}" for weight in weights)

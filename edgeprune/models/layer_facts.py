@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+
+from edgeprune.models.types import Layer, Variable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +52,12 @@ LAYER_FACTS: dict[str, LayerFacts] = {
 KERNEL_ATTRIBUTES = frozenset(facts.kernel for facts in LAYER_FACTS.values())
 
 
-def facts_of(layer: Any) -> LayerFacts | None:
+def facts_of(layer: Layer) -> LayerFacts | None:
     """The facts of a layer of exactly a class of the table: a subclass may compute anything with its kernel."""
     return LAYER_FACTS.get(type(layer).__name__)
 
 
-def kernel_of(layer: Any) -> Any:
+def kernel_of(layer: Layer) -> Variable:
     """The kernel of a layer of the table, a variable."""
     return getattr(layer, LAYER_FACTS[type(layer).__name__].kernel)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
@@ -13,6 +13,7 @@ from edgeprune.models.compiled import compile_as
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
 from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
     import keras
@@ -66,7 +67,7 @@ def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
     return load_model(path, trust=trust)
 
 
-def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: dict[str, Any]) -> tf_keras.Model:
+def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> tf_keras.Model:
     from edgeprune.models.keras3 import translate
     from edgeprune.models.keras3_file import read_keras3
 
@@ -75,7 +76,7 @@ def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: dict[str, Any]
     return translate(model, custom_objects, file.training)
 
 
-def _of_object(model: Any, custom_objects: dict[str, Any]) -> tf_keras.Model:
+def _of_object(model: AnyModel, custom_objects: CustomObjects) -> tf_keras.Model:
     import tf_keras
 
     if isinstance(model, tf_keras.Model):
@@ -103,7 +104,7 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"{file.path}: tf_keras cannot rebuild the model: {said}",
-            expected="a whole file that tf_keras.models.load_model reads",
+            expected="an undamaged file that tf_keras.models.load_model reads",
             fix="copy the file again, it may be cut short; if tf_keras refuses it too, rebuild the model in Python and "
             "save it with model.save('NAME.keras').",
         ) from error
@@ -145,10 +146,10 @@ def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
 
 def _of_layers(model: tf_keras.Model) -> tf_keras.Model:
     """The model as a flat functional one."""
-    found = _functional(model)
-    if any(not hasattr(weight, "shape") for layer in found.layers for weight in layer.weights):
+    functional = _functional(model)
+    if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
-    return found
+    return functional
 
 
 def _functional(model: tf_keras.Model) -> tf_keras.Model:

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from edgeprune.models.graph import is_graph, symbol_of
 from edgeprune.models.shapes import CallShapes, Shape, calls
+from edgeprune.models.types import Layer, Variable
 
-Rule = Callable[[Any, CallShapes], "int | None"]
+# (layer, shapes of one of its calls) -> multiply-accumulates of the call; None where they are not known.
+MacsRule = Callable[[Layer, CallShapes], int | None]
 
 
 class UnknownShape(Exception):
     """A dimension that the count needs is not fixed in the model."""
 
 
-def layer_macs(layer: Any, call: CallShapes) -> int | None:
+def layer_macs(layer: Layer, call: CallShapes) -> int | None:
     """Multiply-accumulates of one call of ``layer`` on one sample; ``None`` where no rule knows.
 
     The rule is that of the layer's class, or of the nearest base class that has one, so a subclass of ``Conv2D`` counts
@@ -46,55 +47,55 @@ def _size(shape: Shape) -> int:
     return math.prod(shape)  # type: ignore[arg-type]
 
 
-def _weights(*variables: Any) -> int:
+def _weights(*variables: Variable) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def _nothing(layer: Any, call: CallShapes) -> int:
+def _nothing(layer: Layer, call: CallShapes) -> int:
     return 0
 
 
-def _unknown(layer: Any, call: CallShapes) -> None:
+def _unknown(layer: Layer, call: CallShapes) -> None:
     return None
 
 
-def _conv(layer: Any, call: CallShapes) -> int:
+def _conv(layer: Layer, call: CallShapes) -> int:
     """Every output position takes the whole kernel once; with groups, the kernel holds the inputs of one group."""
     return _size(call.output) // layer.filters * _weights(layer.kernel)
 
 
-def _conv_transpose(layer: Any, call: CallShapes) -> int:
+def _conv_transpose(layer: Layer, call: CallShapes) -> int:
     """Every input position spreads over the whole kernel once; what 'same' padding crops away is computed too."""
     return _size(call.inputs[0]) * layer.filters * math.prod(layer.kernel_size)
 
 
-def _depthwise(layer: Any, call: CallShapes) -> int:
+def _depthwise(layer: Layer, call: CallShapes) -> int:
     """Every output value takes the kernel of its channel once."""
     return _size(call.output) * math.prod(layer.kernel_size)
 
 
-def _separable(layer: Any, call: CallShapes) -> int:
+def _separable(layer: Layer, call: CallShapes) -> int:
     return _size(call.output) // layer.filters * _weights(layer.depthwise_kernel, layer.pointwise_kernel)
 
 
-def _locally_connected(layer: Any, call: CallShapes) -> int:
+def _locally_connected(layer: Layer, call: CallShapes) -> int:
     axis = 0 if layer.data_format == "channels_first" else -1
     channels = call.inputs[0][axis]
     return _size(call.output) * math.prod(layer.kernel_size) * _size((channels,))
 
 
-def _dense(layer: Any, call: CallShapes) -> int:
+def _dense(layer: Layer, call: CallShapes) -> int:
     return _size(call.inputs[0]) * layer.units
 
 
-def _einsum_dense(layer: Any, call: CallShapes) -> int:
+def _einsum_dense(layer: Layer, call: CallShapes) -> int:
     """Every input value meets each kernel index that the input does not have; ``ab,bc->ac``: c."""
     data, kernel = layer.equation.split("->")[0].split(",")
     sizes = zip(kernel.replace("...", ""), layer.kernel.shape, strict=True)
     return _size(call.inputs[0]) * math.prod(size for index, size in sizes if index not in data)
 
 
-def _rnn(layer: Any, call: CallShapes) -> int | None:
+def _rnn(layer: Layer, call: CallShapes) -> int | None:
     """Per step, every weight of the input and recurrent kernels once; the gates' elementwise products are left out."""
     cells = getattr(layer.cell, "cells", [layer.cell])
     if layer.time_major or not all(hasattr(cell, "recurrent_kernel") for cell in cells):
@@ -103,28 +104,28 @@ def _rnn(layer: Any, call: CallShapes) -> int | None:
     return steps * sum(_weights(cell.kernel, cell.recurrent_kernel) for cell in cells)
 
 
-def _conv_rnn(layer: Any, call: CallShapes) -> int:
+def _conv_rnn(layer: Layer, call: CallShapes) -> int:
     """Per step and position of the state, both kernels once."""
     state = call.output[1:] if layer.return_sequences else call.output
     steps = _size(call.inputs[0][:1])
     return steps * (_size(state) // layer.filters) * _weights(layer.cell.kernel, layer.cell.recurrent_kernel)
 
 
-def _bidirectional(layer: Any, call: CallShapes) -> int | None:
+def _bidirectional(layer: Layer, call: CallShapes) -> int | None:
     return _total(layer_macs(direction, call) for direction in (layer.forward_layer, layer.backward_layer))
 
 
-def _time_distributed(layer: Any, call: CallShapes) -> int | None:
+def _time_distributed(layer: Layer, call: CallShapes) -> int | None:
     steps = _size(call.inputs[0][:1])
     once = layer_macs(layer.layer, CallShapes(tuple(shape[1:] for shape in call.inputs), call.output[1:]))
     return None if once is None else steps * once
 
 
-def _wrapper(layer: Any, call: CallShapes) -> int | None:
+def _wrapper(layer: Layer, call: CallShapes) -> int | None:
     return layer_macs(layer.layer, call)
 
 
-def _multi_head_attention(layer: Any, call: CallShapes) -> int:
+def _multi_head_attention(layer: Layer, call: CallShapes) -> int:
     """Projections of query, key, value and output; scores and weighted sums per head over the attended axes."""
     config = layer.get_config()
     heads, key_dim = config["num_heads"], config["key_dim"]
@@ -142,26 +143,26 @@ def _multi_head_attention(layer: Any, call: CallShapes) -> int:
     return projections + attention + _size(call.output) * heads * value_dim
 
 
-def _attention(layer: Any, call: CallShapes) -> int:
+def _attention(layer: Layer, call: CallShapes) -> int:
     """Scores of every query with every key, and the weighted sum of the values (Attention, AdditiveAttention)."""
     query, value, *rest = call.inputs
     key = rest[0] if rest else value
     return _size(query[:-1]) * (_size(key) + _size((key[0], value[-1])))
 
 
-def _dot(layer: Any, call: CallShapes) -> int:
+def _dot(layer: Layer, call: CallShapes) -> int:
     axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
     first = call.inputs[0]
     return _size(call.output) * _size((first[axis % (len(first) + 1) - 1],))
 
 
-def _operation(layer: Any, call: CallShapes) -> int | None:
+def _operation(layer: Layer, call: CallShapes) -> int | None:
     """A TensorFlow function called on Keras tensors; elementwise ones count nothing."""
     symbol = symbol_of(layer).split(".")[-1]
     return _OPERATIONS.get(symbol, _unknown if "conv" in symbol else _nothing)(layer, call)
 
 
-def _einsum(layer: Any, call: CallShapes) -> int | None:
+def _einsum(layer: Layer, call: CallShapes) -> int | None:
     """Each combination of the indices once, the batch's aside."""
     operands = call.equation.replace(" ", "").split("->")[0].split(",") if call.equation else []
     if len(operands) != len(call.inputs) or len(operands) < 2 or any("." in operand for operand in operands):
@@ -172,7 +173,7 @@ def _einsum(layer: Any, call: CallShapes) -> int | None:
     return _size(tuple(sizes.values()))
 
 
-def _matmul(layer: Any, call: CallShapes) -> int | None:
+def _matmul(layer: Layer, call: CallShapes) -> int | None:
     """Every output value takes one row; its length follows from the shapes, transposed or not."""
     if not call.inputs:
         return None
@@ -193,7 +194,7 @@ def _total(parts: Iterable[int | None]) -> int | None:
     return total
 
 
-_OPERATIONS: dict[str, Rule] = {
+_OPERATIONS: dict[str, MacsRule] = {
     "einsum": _einsum,
     "matmul": _matmul,
     "tensordot": _unknown,
@@ -201,7 +202,7 @@ _OPERATIONS: dict[str, Rule] = {
 }
 
 # By the name of the layer's class, so that reading the table does not import TensorFlow.
-MAC_RULES: dict[str, Rule] = {
+MAC_RULES: dict[str, MacsRule] = {
     "Conv": _conv,
     "DepthwiseConv": _depthwise,
     "SeparableConv": _separable,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def layers_of(names: Sequence[str], model: tf_keras.Model) -> tuple[str, ...]:
     """The layers that graph names such as ``model/block/conv/BiasAdd;model/block/conv/Conv2D`` come from, in order."""
     known = sorted((layer.name for layer in model.layers), key=len, reverse=True)
-    found = (_layer_in(part, known) for name in names for part in name.split(";"))
-    return tuple(dict.fromkeys(name for name in found if name))
+    layers = (_layer_in(part, known) for name in names for part in name.split(";"))
+    return tuple(dict.fromkeys(layer for layer in layers if layer))
 
 
 def layer_of(tensor: str, model: tf_keras.Model) -> str | None:

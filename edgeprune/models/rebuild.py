@@ -2,39 +2,41 @@
 
 What a copy keeps is decided here once: the names of model, layers and inputs, the structure of inputs and outputs,
 types, fixed batch sizes, shared layers, the arguments of every call (``training=False`` among them) and what is
-trainable. Two things are no rebuild: :mod:`edgeprune.models.walk` follows calls into nested models and from one Keras
-to the other, where neither layers nor calls keep their form; ``tf_keras.Model(inputs, outputs)`` over tensors of a
-model is another model of the same layers and weights.
+trainable. Two things are done elsewhere: :mod:`edgeprune.models.walk` follows calls into nested models and from one
+Keras to the other, where layers and calls change their form; ``tf_keras.Model(inputs, outputs)`` over tensors of a
+model makes another model of the same layers and weights.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
 from edgeprune.models.graph import CallKey, View, final, flat
+from edgeprune.models.types import Arguments, Config, Layer, Node, Structure, Tensor, Value
 
 if TYPE_CHECKING:
     import tf_keras
 
-MakeLayer = Callable[[Any], Any]
-# (layer of the old model, which call of it, args and kwargs with the new tensors) -> outputs, in the old structure
-Emit = Callable[[Any, CallKey, Any, Any], Any]
+# layer of the old model -> layer of the new one
+MakeLayer = Callable[[Layer], Layer]
+# (layer of the old model, key of the call, args and kwargs with the new tensors) -> outputs, in the old structure
+Emit = Callable[[Layer, CallKey, tuple[Structure, ...], Arguments], Structure]
 
 
 def rebuild(
     model: tf_keras.Model,
     emit: Emit | None = None,
     *,
-    emit_input: Callable[[Any], Any] | None = None,
-    replaced: Mapping[int, Any] | None = None,
+    emit_input: Callable[[Layer], Tensor] | None = None,
+    replaced: Mapping[int, Tensor] | None = None,
     drop_idle: bool = False,
 ) -> tf_keras.Model:
     """A new functional model with the inputs, calls, outputs and names of ``model``; the weights are not set.
 
-    A layer with the name and class of an old one is trainable as far as that is; others are what ``emit`` made them.
+    A layer with the name and class of an old one is trainable where that is; others are left as ``emit`` made them.
 
     Args:
         model: functional tf_keras model; models in it are layers like others.
@@ -61,9 +63,9 @@ def rebuild(
     if not drop_idle:
         refuse_idle(view)
     needed = view.needed(replaced)
-    tensors: dict[int, Any] = {}
+    tensors: dict[int, Value] = {}
 
-    def new_tensor(value: Any) -> Any:
+    def new_tensor(value: Value) -> Value:
         return tensors.get(id(final(value, replaced or {})), value)
 
     for key, node in _building_order(view):
@@ -97,9 +99,9 @@ def copy_model(model: tf_keras.Model, wrap: MakeLayer | None = None) -> tf_keras
     Raises:
         ModelError: as :func:`rebuild`.
     """
-    copies: dict[str, Any] = {}
+    copies: dict[str, Layer] = {}
 
-    def make(layer: Any) -> Any:
+    def make(layer: Layer) -> Layer:
         copies[layer.name] = copy = copy_layer(layer)
         return wrap(copy) if wrap else copy
 
@@ -117,7 +119,7 @@ def copy_weights(model: tf_keras.Model, copy: tf_keras.Model) -> None:
         new.set_weights(layer.get_weights())
 
 
-def _namesakes(model: tf_keras.Model, copy: tf_keras.Model) -> list[tuple[Any, Any]]:
+def _namesakes(model: tf_keras.Model, copy: tf_keras.Model) -> list[tuple[Layer, Layer]]:
     new_layers = {layer.name: layer for layer in copy.layers}
     return [(layer, new_layers[layer.name]) for layer in model.layers if layer.name in new_layers]
 
@@ -135,7 +137,7 @@ def refuse_idle(view: View) -> None:
         )
 
 
-def _building_order(view: View) -> Iterator[tuple[CallKey, Any]]:
+def _building_order(view: View) -> Iterator[tuple[CallKey, Node]]:
     """The calls in the order of ``model.layers``, as tf_keras builds a model from its config.
 
     Random initializers are drawn in the order in which layers are built: a seed gives the same weights either way.
@@ -143,14 +145,14 @@ def _building_order(view: View) -> Iterator[tuple[CallKey, Any]]:
     place = {layer.name: number for number, layer in enumerate(view.model.layers)}
     depths = {id(node): depth for depth, nodes in view.model._nodes_by_depth.items() for node in nodes}
 
-    def order(call: tuple[CallKey, Any]) -> tuple[int, int]:
+    def order(call: tuple[CallKey, Node]) -> tuple[int, int]:
         (name, _), node = call
         return -depths[id(node)], place.get(name, -1)  # a Sequential model does not list its input layer
 
     return iter(sorted(view.calls.items(), key=order))
 
 
-def _source(tensor: Any) -> Any:
+def _source(tensor: Tensor) -> Tensor:
     """The one input that a tensor is made from."""
     import tf_keras
 
@@ -158,20 +160,20 @@ def _source(tensor: Any) -> Any:
     return source
 
 
-def copy_layer(layer: Any) -> Any:
+def copy_layer(layer: Layer) -> Layer:
     """A new layer of the same config, without weights.
 
     Raises:
-        ModelError: the layer does not tell its config, or cannot be made from it.
+        ModelError: the layer has no config, or cannot be made from it.
     """
     return make_like(layer, config_of(layer))
 
 
-def config_of(layer: Any) -> dict[str, Any]:
+def config_of(layer: Layer) -> Config:
     """What a layer says that it can be made from.
 
     Raises:
-        ModelError: it says nothing, or less than all.
+        ModelError: its get_config fails.
     """
     try:
         return layer.get_config()
@@ -179,7 +181,7 @@ def config_of(layer: Any) -> dict[str, Any]:
         raise _cannot_be_made(layer, error) from error
 
 
-def make_like(layer: Any, config: dict[str, Any], name: str | None = None) -> Any:
+def make_like(layer: Layer, config: Config, name: str | None = None) -> Layer:
     """A new layer of the same class with this config, under another name if one is given.
 
     Raises:
@@ -190,13 +192,13 @@ def make_like(layer: Any, config: dict[str, Any], name: str | None = None) -> An
         new = type(layer).from_config({**config, "name": wanted} if "name" in config else config)
     except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise _cannot_be_made(layer, error) from error
-    if new.name != wanted:  # a config without what get_config of the base class says
+    if new.name != wanted:  # a get_config that leaves out what that of the base class returns
         new._name = wanted
         new._set_dtype_policy(layer.dtype_policy)
     return new
 
 
-def _cannot_be_made(layer: Any, error: Exception) -> ModelError:
+def _cannot_be_made(layer: Layer, error: Exception) -> ModelError:
     return ModelError(
         f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its config: "
         f"{' '.join(str(error).split())[:300]}",
@@ -206,10 +208,10 @@ def _cannot_be_made(layer: Any, error: Exception) -> ModelError:
     )
 
 
-def copy_trainable(layer: Any, new: Any) -> None:
-    """Freeze what is frozen of a layer, parts of it included, in its built copy; a config need not tell.
+def copy_trainable(layer: Layer, new: Layer) -> None:
+    """Freeze in a built copy of a layer what is frozen in the layer, parts of it included: its config need not say so.
 
-    Keras orders weights by it, so it comes before ``set_weights``. A layer of another class is as its maker made it.
+    Keras orders weights by it, so it comes before ``set_weights``. A copy of another class is left as it was made.
     """
     if type(new) is not type(layer):
         return
@@ -220,5 +222,5 @@ def copy_trainable(layer: Any, new: Any) -> None:
         new_part._trainable = old_part._trainable
 
 
-def _kinds(parts: list[Any]) -> list[type]:
+def _kinds(parts: list[Layer]) -> list[type]:
     return [type(part) for part in parts]

@@ -1,4 +1,4 @@
-"""What a model file asks to be run or imported, found in its configuration before anything is built from it.
+"""What would be run or imported when a model file is loaded, found in its configuration before anything is built.
 
 What is trusted without ``trust``: the code of TensorFlow and tf_keras themselves, called with the file's numbers; and
 classes and functions that the running program has registered. What is not:
@@ -19,9 +19,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from edgeprune.errors import ModelError
+from edgeprune.files import JsonObject
+from edgeprune.models.types import ConfigValue
 
 _CODE = {
     "Lambda": "Python code",
@@ -75,7 +77,7 @@ class Finding:
     module: str | None = None
 
 
-def refuse_unsafe(path: object, config: Any, *, trust: bool) -> None:
+def refuse_unsafe(path: object, config: ConfigValue, *, trust: bool) -> None:
     """Raise for the first thing in a model's configuration that must not, or cannot, be built.
 
     Args:
@@ -93,7 +95,7 @@ def refuse_unsafe(path: object, config: Any, *, trust: bool) -> None:
             raise _untrusted(path, finding)
 
 
-def find_unsafe(config: Any, layer: str = "model") -> Iterator[Finding]:
+def find_unsafe(config: ConfigValue, layer: str = "model") -> Iterator[Finding]:
     """Walk a configuration, nested models and wrapped layers included, and yield what is not plain tf_keras."""
     if isinstance(config, (list, tuple)):
         for item in config:
@@ -107,13 +109,13 @@ def find_unsafe(config: Any, layer: str = "model") -> Iterator[Finding]:
         yield from find_unsafe(value, layer)
 
 
-def _layer_name(config: dict[str, Any]) -> str | None:
+def _layer_name(config: JsonObject) -> str | None:
     inner = config.get("config")
     name = config.get("name") or (inner.get("name") if isinstance(inner, dict) else None)
     return name if isinstance(name, str) else None
 
 
-def _judge(config: dict[str, Any], class_name: str, layer: str) -> Iterator[Finding]:
+def _judge(config: JsonObject, class_name: str, layer: str) -> Iterator[Finding]:
     inner = config.get("config")
     module = config.get("module")
     if class_name in _CODE:
@@ -137,7 +139,7 @@ def _is_tensor_arithmetic(symbol: str) -> bool:
     return symbol in _OP_SYMBOLS or (space in _OP_SPACES if name else space in _OP_NAMES)
 
 
-def _is_registered(name: Any) -> bool:
+def _is_registered(name: object) -> bool:
     import tf_keras
 
     return isinstance(name, str) and tf_keras.saving.get_registered_object(name) is not None

@@ -1,4 +1,4 @@
-"""Writing a model so that the same model always gives the same bytes."""
+"""Write a model as a .keras file of which the same model always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import UsageError
-from edgeprune.files import atomic_path
+from edgeprune.files import JsonObject, atomic_path
 
 if TYPE_CHECKING:
     import tf_keras
@@ -60,7 +60,7 @@ def _constant_date(metadata: bytes) -> bytes:
 def _numbered_objects(config: bytes) -> bytes:
     numbers: dict[int, int] = {}
 
-    def renumber(entry: dict[str, Any]) -> dict[str, Any]:
+    def renumber(entry: JsonObject) -> JsonObject:
         if isinstance(address := entry.get(_SHARED), int):
             entry[_SHARED] = numbers.setdefault(address, len(numbers))
         return entry

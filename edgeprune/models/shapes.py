@@ -1,14 +1,15 @@
-"""The shapes that layers are called on, in models of any depth, and where a model leaves dimensions open."""
+"""The shapes that layers are called on, nested models included, with dimensions that a model leaves open filled in."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.models.graph import flat, is_graph, is_symbolic, ordered_nodes
 from edgeprune.models.rebuild import rebuild
+from edgeprune.models.types import Layer, Node, Structure, Tensor
 
 if TYPE_CHECKING:
     import tf_keras
@@ -33,7 +34,7 @@ class CallShapes:
     equation: str | None = None
 
 
-def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Iterator[tuple[str, Any, CallShapes]]:
+def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Iterator[tuple[str, Layer, CallShapes]]:
     """Every call of every layer, in the order of the data, input layers left out.
 
     A model nested in ``model`` is opened at each place where it is called; its layers are named ``outer/inner``.
@@ -53,12 +54,12 @@ def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Ite
         layer = model.get_layer(node.layer.name)
         call = call_shapes(node)
         if is_graph(layer):
-            yield from ((f"{layer.name}/{name}", *rest) for name, *rest in calls(layer, call.inputs))
+            yield from ((f"{layer.name}/{name}", part, inner) for name, part, inner in calls(layer, call.inputs))
         else:
             yield layer.name, layer, call
 
 
-def shape_of(tensor: Any) -> Shape:
+def shape_of(tensor: Tensor) -> Shape:
     """Shape of a tensor without its batch dimension."""
     return tuple(tensor.shape)[1:] if tensor.shape.rank else ()
 
@@ -83,24 +84,24 @@ def with_shapes(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) 
         return model
     shape_by_name = {tensor.node.layer.name: shape for tensor, shape in zip(model.inputs, filled, strict=True)}
 
-    def emit_input(layer: Any) -> Any:
+    def emit_input(layer: Layer) -> Tensor:
         shape = shape_by_name[layer.name]
         return tf_keras.Input(shape, 1 if is_open else None, dtype=layer.output.dtype, name=layer.name)
 
     return rebuild(model, emit_input=emit_input, drop_idle=True)
 
 
-def call_shapes(node: Any) -> CallShapes:
+def call_shapes(node: Node) -> CallShapes:
     """What one call in a functional model takes and makes."""
 
-    def shapes(structure: Any) -> tuple[Shape, ...]:
+    def shapes(structure: Structure) -> tuple[Shape, ...]:
         return tuple(shape_of(item) for item in flat(structure) if is_symbolic(item))
 
-    named = {name: found for name, value in node.call_kwargs.items() if (found := shapes(value))}
+    named = {name: shapes(value) for name, value in node.call_kwargs.items()}
     first = node.call_args[0] if node.call_args else None
     return CallShapes(
         inputs=shapes(node.call_args),
         output=shape_of(flat(node.outputs)[0]),
-        named={name: found[0] for name, found in named.items()},
+        named={name: of_tensors[0] for name, of_tensors in named.items() if of_tensors},
         equation=first if isinstance(first, str) else None,
     )

@@ -1,11 +1,30 @@
-"""What edgeprune uses of tf_keras' layers, calls and tensors, for annotations: tf_keras itself has no types."""
+"""What edgeprune uses of layers, calls and tensors, for annotations: neither tf_keras nor Keras 3 has types."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+    import tf_keras
+
+# A model of either Keras, or the functional graph behind one.
+AnyModel: TypeAlias = "tf_keras.Model | keras.Model"
+# One tensor, or one constant (a number, an array, a string) in its place.
+Value = Any
+# Nested lists, tuples and dicts of values; a single value is one, too.
+Structure = Any
+# The arguments of one call by name; each is a structure.
+Arguments = dict[str, Any]
+# The configuration of a layer, as its get_config gives it: arguments of its constructor by name, of any type.
+Config = dict[str, Any]
+# A part of a Keras configuration: JSON in a file; in memory, objects may stand in it.
+ConfigValue = Any
+# The user's classes and functions, by the names that model files have for them.
+CustomObjects = dict[str, Any]
 
 
 class TensorShape(Protocol):
@@ -38,13 +57,15 @@ class Variable(Protocol):
     def dtype(self) -> Any: ...
     def numpy(self) -> np.ndarray: ...
     def assign(self, value: Any) -> Any: ...
+    def __array__(self, *args: Any) -> np.ndarray: ...
 
 
 class Layer(Protocol):
-    """A layer. What only some classes have (``kernel``, ``activation``, ``groups``) is not typed."""
+    """A layer of tf_keras. What only some classes have (``kernel``, ``activation``, ``groups``) is not typed."""
 
     name: str
     trainable: bool
+    _trainable: bool
 
     @property
     def weights(self) -> Sequence[Variable]: ...
@@ -52,13 +73,20 @@ class Layer(Protocol):
     def trainable_weights(self) -> Sequence[Variable]: ...
     def get_weights(self) -> list[np.ndarray]: ...
     def set_weights(self, weights: Sequence[np.ndarray]) -> None: ...
-    def get_config(self) -> dict[str, Any]: ...
+    def get_config(self) -> Config: ...
+    @classmethod
+    def from_config(cls, config: Config) -> Any: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __getattr__(self, name: str) -> Any: ...
+    def __hash__(self) -> int: ...
+
+
+# What a call calls: a layer of tf_keras, or a layer or operation of Keras 3 (whose layers are operations).
+Operation: TypeAlias = "Layer | keras.Operation"
 
 
 class Node(Protocol):
-    """One call of a layer in a functional model."""
+    """One call of a layer in a functional tf_keras model."""
 
     @property
     def layer(self) -> Layer: ...
@@ -69,7 +97,7 @@ class Node(Protocol):
         """The tensors among the arguments."""
 
     @property
-    def outputs(self) -> Any:
+    def outputs(self) -> Structure:
         """Tensors, in the structure that the call returns."""
 
     @property

@@ -1,14 +1,15 @@
-"""Do two models compute the same? Random inputs, and the largest difference of their outputs."""
+"""Verify that two models compute the same: random inputs, and the largest difference of the outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.models.graph import flat, is_graph, ordered_nodes, symbol_of
+from edgeprune.models.types import Layer, Structure, Tensor, Value
 
 if TYPE_CHECKING:
     import tf_keras
@@ -43,7 +44,7 @@ def random_inputs(model: tf_keras.Model, seed: int = 0, samples: int = 2) -> lis
     return [_draw(tensor, _consumers(tensor, model), generator, samples) for tensor in model.inputs]
 
 
-def _draw(tensor: Any, consumers: Sequence[Any], generator: np.random.Generator, samples: int) -> np.ndarray:
+def _draw(tensor: Tensor, consumers: Sequence[Layer], generator: np.random.Generator, samples: int) -> np.ndarray:
     unknown = _UNKNOWN_IMAGE_SIZE if len(tensor.shape) == 4 else _UNKNOWN_LENGTH
     shape = [tensor.shape[0] or samples, *(size or unknown for size in tensor.shape[1:])]
     values: np.ndarray
@@ -57,45 +58,46 @@ def _draw(tensor: Any, consumers: Sequence[Any], generator: np.random.Generator,
     return values.astype(tensor.dtype.as_numpy_dtype)
 
 
-def _range(layer: Any) -> int:
-    """The numbers below this are known to a layer that looks them up."""
+def _range(layer: Layer) -> int:
+    """Whole numbers below this are within the table of a layer that looks them up."""
     return min(8, getattr(layer, "input_dim", None) or getattr(layer, "num_tokens", None) or 8)
 
 
-def _consumers(tensor: Any, model: tf_keras.Model) -> list[Any]:
+def _consumers(tensor: Tensor, model: tf_keras.Model) -> list[Layer]:
     """The layers that an input reaches as it is, also behind layers that only move it, and in models and wrappers."""
-    found, reached = [], {id(tensor)}
+    consumers: list[Layer] = []
+    reached = {id(tensor)}
     for node in ordered_nodes(model):
         places = [place for place, given in enumerate(node.keras_inputs) if id(given) in reached]
         if is_graph(node.layer):
-            found += [layer for place in places for layer in _consumers(node.layer.inputs[place], node.layer)]
+            consumers += [layer for place in places for layer in _consumers(node.layer.inputs[place], node.layer)]
         elif places:
-            found.append(getattr(node.layer, "layer", node.layer))
+            consumers.append(getattr(node.layer, "layer", node.layer))
             if _moves(node.layer):
                 reached |= set(map(id, flat(node.outputs)))
-    return found
+    return consumers
 
 
-def _moves(layer: Any) -> bool:
+def _moves(layer: Layer) -> bool:
     return type(layer).__name__ in _MOVES or symbol_of(layer) in _MOVES
 
 
-def _divides(layer: Any) -> bool:
+def _divides(layer: Layer) -> bool:
     return type(layer).__name__ == "Rescaling" and np.ndim(layer.scale) == 0 and 0 < layer.scale < 1
 
 
-def tolerance(layers: Sequence[Any]) -> float:
+def tolerance(layers: Sequence[Layer]) -> float:
     """The relative difference that is allowed between models of layers of these number formats."""
     return max(HALF_TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in layers)
 
 
-def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
+def largest_difference(expected: Sequence[Value], actual: Sequence[Value]) -> float:
     """The largest difference of any output, relative to that output's largest value; infinite where shapes differ.
 
     Values that are not finite must be the same in both.
     """
     worst = 0.0
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, actual, strict=True):
         a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
         finite = np.isfinite(a)
         if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
@@ -106,7 +108,7 @@ def largest_difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
     return worst
 
 
-def refuse_random(model: tf_keras.Model, inputs: Any, error: type[EdgepruneError], otherwise: str = "") -> None:
+def refuse_random(model: tf_keras.Model, inputs: Structure, error: type[EdgepruneError], otherwise: str = "") -> None:
     """Raise where the model draws random numbers in inference: a comparison with it says nothing.
 
     Args:
@@ -124,13 +126,13 @@ def refuse_random(model: tf_keras.Model, inputs: Any, error: type[EdgepruneError
         )
 
 
-def _random_layer(model: tf_keras.Model, inputs: list[Any]) -> str | None:
+def _random_layer(model: tf_keras.Model, inputs: list[Value]) -> str | None:
     """The first layer that computes something else when it is called again on the same inputs."""
     import tensorflow as tf
 
     values = dict(zip(map(id, model.inputs), inputs, strict=True))
 
-    def value_of(argument: Any) -> Any:
+    def value_of(argument: Value) -> Value:
         return values.get(id(argument), argument)
 
     for node in ordered_nodes(model):
@@ -153,8 +155,8 @@ def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
     import tensorflow as tf
 
     inputs = tf.nest.pack_sequence_as(new._nested_inputs, [tf.constant(x) for x in random_inputs(new)])
-    expected, found = model(inputs, training=False), new(inputs, training=False)
-    difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(found)), tolerance(new.layers)
+    expected, actual = model(inputs, training=False), new(inputs, training=False)
+    difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(actual)), tolerance(new.layers)
     if not difference <= allowed:
         refuse_random(new, inputs, ModelError)
         raise ModelError(

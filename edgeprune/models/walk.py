@@ -1,9 +1,8 @@
 """One walk over the layer calls of a functional model and of the models in it, as if they were one.
 
 What differs between the two Kerases is a :class:`Dialect`. Flattening is a walk, and so are the translations from and
-to Keras 3.
-To copy or change a flat model of tf_keras is not one, but :mod:`edgeprune.models.rebuild`: there, every layer and call
-has a counterpart of the same name, which opened models and other Kerases do not give.
+to Keras 3. Copying or changing a flat model of tf_keras is no walk but :mod:`edgeprune.models.rebuild`, which relies on
+every layer and call having a counterpart of the same name; opened models and other Kerases have none.
 """
 
 from __future__ import annotations
@@ -11,34 +10,38 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from edgeprune.errors import ModelError
 from edgeprune.models.graph import flat
+from edgeprune.models.types import AnyModel, Arguments, Operation, Structure, Value
+
+# One call in a graph: (layer or operation, args, kwargs, output tensors).
+GraphCall = tuple[Operation, tuple[Structure, ...], Mapping[str, Structure], list[Value]]
 
 
 class Dialect(Protocol):
     """How one version of Keras keeps its graphs."""
 
-    def is_model(self, layer: Any) -> bool: ...
+    def is_model(self, layer: Operation) -> bool: ...
 
-    def repeated(self, layer: Any) -> Any:
+    def repeated(self, layer: Operation) -> AnyModel | None:
         """The model in a TimeDistributed wrapper; None for any other layer."""
 
-    def graph(self, model: Any, args: Any) -> Any:
+    def graph(self, model: AnyModel, args: Structure) -> AnyModel:
         """The functional model behind a model that is called with ``args``."""
 
-    def nodes(self, graph: Any) -> Iterable[tuple[Any, Any, Any, list[Any]]]:
-        """``(layer or operation, args, kwargs, outputs)`` of every call but the inputs', in order."""
+    def nodes(self, graph: AnyModel) -> Iterable[GraphCall]:
+        """Every call but those of input layers, each after those that it takes its inputs from."""
 
-    def structure(self, graph: Any) -> tuple[list[Any], Any]:
+    def structure(self, graph: AnyModel) -> tuple[list[Value], Structure]:
         """The flat inputs, and the outputs in their structure."""
 
-    def input_names(self, graph: Any) -> list[str]:
+    def input_names(self, graph: AnyModel) -> list[str]:
         """The names of the inputs, in the same order."""
 
-    def training(self, layer: Any, given: Any) -> bool | None:
+    def training(self, layer: Operation, given: bool | None) -> bool | None:
         """The argument ``training`` of a call, as far as the author of the model gave one."""
 
 
@@ -47,6 +50,7 @@ class LayerCall:
     """One call of a layer or operation.
 
     Attributes:
+        operation: the layer, or an operation of Keras 3.
         args, kwargs: of the call, with the tensors that the walk has made; ``training`` is not among them.
         training: what the call, or the call of a model around it, was given; ``None`` if nothing.
         path: names of the models around it.
@@ -54,26 +58,31 @@ class LayerCall:
         outputs: its output tensors in the graph that is walked.
     """
 
-    operation: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    operation: Operation
+    args: tuple[Structure, ...]
+    kwargs: Arguments
     training: bool | None
     path: tuple[str, ...]
     frozen: bool
-    outputs: list[Any]
+    outputs: list[Value]
 
 
-Handle = Callable[[LayerCall], Any]
+# A call -> what stands for its outputs.
+Handle = Callable[[LayerCall], Structure]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Around:
+    """What the models around a call say about it; attributes as of :class:`LayerCall`."""
+
     path: tuple[str, ...] = ()
     frozen: bool = False
     training: bool | None = None
 
 
-def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around: _Around | None = None) -> Any:
+def walk(
+    dialect: Dialect, graph: AnyModel, inputs: list[Value], handle: Handle, around: _Around | None = None
+) -> Structure:
     """Call ``handle`` for every layer call, nested models opened, each after those that it takes its inputs from.
 
     Args:
@@ -89,7 +98,7 @@ def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around
     reference, outputs = dialect.structure(graph)
     tensors = dict(zip(map(id, reference), inputs, strict=True))
 
-    def standing_for(value: Any) -> Any:
+    def standing_for(value: Value) -> Value:
         return tensors.get(id(value), value)
 
     for layer, args, kwargs, old_outputs in dialect.nodes(graph):
@@ -100,24 +109,24 @@ def walk(dialect: Dialect, graph: Any, inputs: list[Any], handle: Handle, around
             argument = argument_of(args, kwargs)
             inner = dialect.graph(layer, argument)
             nested = _Around((*around.path, layer.name), around.frozen or not layer.trainable, training)
-            found = walk(dialect, inner, in_order(dialect, inner, argument), handle, nested)
+            result = walk(dialect, inner, in_order(dialect, inner, argument), handle, nested)
         else:
-            found = handle(LayerCall(layer, args, kwargs, training, around.path, around.frozen, old_outputs))
-        tensors |= zip(map(id, old_outputs), tf.nest.flatten(found), strict=True)
+            result = handle(LayerCall(layer, args, kwargs, training, around.path, around.frozen, old_outputs))
+        tensors |= zip(map(id, old_outputs), tf.nest.flatten(result), strict=True)
     return tf.nest.map_structure(standing_for, outputs)
 
 
-def argument_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def argument_of(args: tuple[Structure, ...], kwargs: Arguments) -> Structure:
     """What a layer is called with: ``base(x)`` or ``base(inputs=x)``."""
     return args[0] if args else next(iter(kwargs.values()))
 
 
-def repeats_a_model(dialect: Dialect, layer: Any) -> bool:
+def repeats_a_model(dialect: Dialect, layer: Operation) -> bool:
     """Whether a layer is a model in a wrapper that calls it for every step of a sequence."""
     return dialect.repeated(layer) is not None
 
 
-def inside(dialect: Dialect, call: LayerCall) -> tuple[Any, _Around]:
+def inside(dialect: Dialect, call: LayerCall) -> tuple[AnyModel, _Around]:
     """The graph of the model in a wrapper, and what is around it."""
     import tensorflow as tf
 
@@ -135,7 +144,7 @@ def inside(dialect: Dialect, call: LayerCall) -> tuple[Any, _Around]:
     return graph, _Around((*call.path, call.operation.name), frozen, call.training)
 
 
-def in_order(dialect: Dialect, graph: Any, argument: Any) -> list[Any]:
+def in_order(dialect: Dialect, graph: AnyModel, argument: Structure) -> list[Value]:
     """The tensors that a nested model is called with, in the order of its inputs."""
     import tensorflow as tf
 
@@ -157,11 +166,11 @@ class Names:
     models get the names of the models around them as a prefix.
     """
 
-    def __init__(self, dialect: Dialect, graph: Any):
-        found: dict[int, tuple[str, tuple[str, ...]]] = {}
+    def __init__(self, dialect: Dialect, graph: AnyModel):
+        own: dict[int, tuple[str, tuple[str, ...]]] = {}
 
-        def note(call: LayerCall) -> Any:
-            found.setdefault(id(call.operation), (call.operation.name, call.path))
+        def note(call: LayerCall) -> Structure:
+            own.setdefault(id(call.operation), (call.operation.name, call.path))
             if repeats_a_model(dialect, call.operation):
                 inner, around = inside(dialect, call)
                 walk(dialect, inner, dialect.structure(inner)[0], note, around)
@@ -170,14 +179,14 @@ class Names:
         inputs = dialect.structure(graph)[0]
         walk(dialect, graph, inputs, note)
         self._taken = dict.fromkeys(dialect.input_names(graph), 1)
-        counts = Counter([name for name, _ in found.values()] + list(self._taken))
-        outermost_first = sorted(found.items(), key=lambda item: len(item[1][1]))
+        counts = Counter([name for name, _ in own.values()] + list(self._taken))
+        outermost_first = sorted(own.items(), key=lambda item: len(item[1][1]))
         self._of = {
             key: self.unique(name if counts[name] == 1 or not path else "_".join((*path, name)))
             for key, (name, path) in outermost_first
         }
 
-    def of(self, operation: Any) -> str:
+    def of(self, operation: Operation) -> str:
         """The name of a layer or operation."""
         return self._of[id(operation)]
 

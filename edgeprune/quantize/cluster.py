@@ -37,7 +37,7 @@ def select(model: tf_keras.Model, config: ClusterConfig) -> list[str]:
     large = [
         layer.name
         for layer in model.layers
-        if type(layer).__name__ in CLUSTERABLE and int(np.prod(kernel_of(layer).shape)) > config.n_clusters
+        if type(layer).__name__ in CLUSTERABLE and kernel_of(layer).numpy().size > config.n_clusters
     ]
     chosen = matching(large, **given)
     if not chosen:

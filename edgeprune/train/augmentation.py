@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RecipeError
+from edgeprune.models.types import Structure
 from edgeprune.recipe.config import AugmentConfig
 from edgeprune.train.task import metric_over
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgeprune.train.task import Task
 
-# Apart enough for the numbers of batches: each change draws from a stream of its own.
+# Offset between the seeds of two changes, larger than any number of batches: so no two draw the same numbers.
 STREAM = 1_000_003
 
 
@@ -30,7 +31,8 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
     Images are [batch, height, width, channels].
 
     Raises:
-        RecipeError: a change is for images and the samples are none; mixup of what cannot be mixed.
+        RecipeError: a change is for images and the samples are not; or mixup, with samples or labels that cannot be
+            mixed.
     """
     import tensorflow as tf
 
@@ -39,19 +41,20 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
     for key in changes:
         if not isinstance(x_spec, tf.TensorSpec) or x_spec.shape.rank != 4:
             raise RecipeError(
-                f"[augment] {key} is for images, and the samples are none.",
+                f"[augment] {key} is for images, and the samples are not images.",
                 expected="one input of [height, width, channels].",
                 fix=f"leave {key} out.",
             )
     if config.shift and config.shift >= min(side or math.inf for side in x_spec.shape[1:3]):
         raise RecipeError(
-            f"[augment] shift = {config.shift} moves {x_spec.shape[1]}x{x_spec.shape[2]} pixels out of sight.",
+            f"[augment] shift = {config.shift} can move images of {x_spec.shape[1]}x{x_spec.shape[2]} pixels out of "
+            "view.",
             expected="less than the smaller side; an eighth of it is common.",
         )
     if config.mixup:
         _check_mixable(x_spec, y_spec)
 
-    def change(number: Any, sample: Any) -> Any:
+    def change(number: tf.Tensor, sample: tuple[Structure, tf.Tensor]) -> tuple[Structure, tf.Tensor]:
         x, y = sample
         where = tf.stack([tf.cast(seed % 2**31, tf.int64), number])
         for key in changes:
@@ -86,14 +89,14 @@ def mixing(task: Task) -> Task:
         )
     base = task.loss_function()
 
-    def loss(pairs: Any, outputs: Any) -> Any:
+    def loss(pairs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         first, second, share = _unpair(pairs)
         return base(first, outputs, share) + base(second, outputs, 1 - share)
 
     return dataclasses.replace(task, loss=loss, new_metric=metric_over(task, _larger_share))
 
 
-def _flip(x: Any, seed: Any, _: bool) -> Any:
+def _flip(x: tf.Tensor, seed: tf.Tensor, _: bool) -> tf.Tensor:
     """Mirror half of the images left to right."""
     import tensorflow as tf
 
@@ -101,7 +104,7 @@ def _flip(x: Any, seed: Any, _: bool) -> Any:
     return tf.where(chosen, x[:, :, ::-1], x)
 
 
-def _shift(x: Any, seed: Any, most: int) -> Any:
+def _shift(x: tf.Tensor, seed: tf.Tensor, most: int) -> tf.Tensor:
     """Move each image by up to ``most`` pixels each way; the border repeats the edge's mirror image."""
     import tensorflow as tf
 
@@ -112,14 +115,14 @@ def _shift(x: Any, seed: Any, most: int) -> Any:
     return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
 
 
-def _cutout(x: Any, seed: Any, side: int) -> Any:
+def _cutout(x: tf.Tensor, seed: tf.Tensor, side: int) -> tf.Tensor:
     """Blank a square of ``side`` pixels whose middle is anywhere (DeVries & Taylor 2017, arXiv:1708.04552).
 
     It gets the image's mean per channel, which is what zero is to the paper's normalized images.
     """
     import tensorflow as tf
 
-    def inside(size: Any, seed: Any) -> Any:
+    def inside(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         first = tf.random.stateless_uniform([tf.shape(x)[0], 1], seed, 0, size, tf.int32) - side // 2
         places = tf.range(size)[None]
         return (places >= first) & (places < first + side)
@@ -130,28 +133,34 @@ def _cutout(x: Any, seed: Any, side: int) -> Any:
     return tf.where(blank, tf.reduce_mean(x, [1, 2], keepdims=True), x)
 
 
-# Key of [augment] → its change (images, seed [2], value of the key) → images; in the order in which they are made.
-IMAGE_CHANGES: dict[str, Callable[[Any, Any, Any], Any]] = {"flip": _flip, "shift": _shift, "cutout": _cutout}
+# (images, seed [2], value of the key in [augment]) -> images
+ImageChange = Callable[["tf.Tensor", "tf.Tensor", Any], "tf.Tensor"]
+# Key of [augment] → its change; in the order in which they are made.
+IMAGE_CHANGES: dict[str, ImageChange] = {
+    "flip": _flip,
+    "shift": _shift,
+    "cutout": _cutout,
+}
 
 
-def _check_mixable(x_spec: Any, y_spec: Any) -> None:
+def _check_mixable(x_spec: Structure, y_spec: Structure) -> None:
     import tensorflow as tf
 
     if not all(spec.dtype.is_floating for spec in tf.nest.flatten(x_spec)):
         raise RecipeError(
             "[augment] mixup is for inputs that are real numbers.",
-            expected="no whole numbers such as words.",
+            expected="inputs in floating point, not whole numbers such as those of words.",
             fix="leave mixup out.",
         )
     if not isinstance(y_spec, tf.TensorSpec) or y_spec.shape.rank is None or y_spec.shape.rank > 2:
         raise RecipeError("[augment] mixup is for one label per sample.", fix="leave mixup out.")
 
 
-def _mixup(x: Any, y: Any, seed: Any, alpha: float) -> Any:
+def _mixup(x: Structure, y: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[Structure, tf.Tensor]:
     """Mix each sample with the next one of the batch; batches are shuffled, so that is any other."""
     import tensorflow as tf
 
-    def log_gamma_draw(seed: Any) -> Any:
+    def log_gamma_draw(seed: tf.Tensor) -> tf.Tensor:
         # Gamma(a) = Gamma(a + 1) × U^(1/a), in logarithms: for a small alpha both draws would be zero.
         shape, uniform = [tf.shape(y)[0], 1], tf.random.stateless_uniform([tf.shape(y)[0], 1], seed + 1)
         large = tf.random.stateless_gamma(shape, seed, alpha + 1.0)
@@ -159,21 +168,21 @@ def _mixup(x: Any, y: Any, seed: Any, alpha: float) -> Any:
 
     share = tf.sigmoid(log_gamma_draw(seed) - log_gamma_draw(seed + STREAM // 2))
 
-    def mixed(values: Any) -> Any:
+    def mixed(values: tf.Tensor) -> tf.Tensor:
         first = tf.cast(tf.reshape(share, [-1] + [1] * (len(values.shape) - 1)), values.dtype)
         return first * values + (1 - first) * tf.roll(values, 1, 0)
 
     return tf.nest.map_structure(mixed, x), _pair(y, tf.roll(y, 1, 0), share)
 
 
-def _pair(first: Any, second: Any, share: Any) -> Any:
+def _pair(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     rows = [tf.reshape(tf.cast(labels, tf.float32), [tf.shape(labels)[0], -1]) for labels in (first, second)]
     return tf.concat([*rows, share], -1)
 
 
-def _unpair(pairs: Any) -> tuple[Any, Any, Any]:
+def _unpair(pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Labels, the partners' labels, and the share of the first [batch, 1]."""
     import tensorflow as tf
 
@@ -181,7 +190,7 @@ def _unpair(pairs: Any) -> tuple[Any, Any, Any]:
     return pairs[:, :width], pairs[:, width:-1], pairs[:, -1:]
 
 
-def _larger_share(pairs: Any, outputs: Any) -> Any:
+def _larger_share(pairs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     first, second, share = _unpair(pairs)

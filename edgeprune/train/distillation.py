@@ -11,9 +11,11 @@ the training loop, its callbacks and its state stay those of any fine-tuning.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import RecipeError
+from edgeprune.models.types import Structure
 from edgeprune.recipe.config import DistillConfig
 from edgeprune.train.task import metric_over, takes_logits
 
@@ -28,7 +30,7 @@ def with_teacher(batches: tf.data.Dataset, teacher: tf_keras.Model) -> tf.data.D
     """Append the teacher's outputs to the labels: (x, [labels | outputs]), float32 [batch, label width + outputs]."""
     import tensorflow as tf
 
-    def append(x: Any, y: Any) -> tuple[Any, Any]:
+    def append(x: Structure, y: tf.Tensor) -> tuple[Structure, tf.Tensor]:
         outputs = tf.cast(teacher(x, training=False), tf.float32)
         return x, tf.concat([_flat(y), _flat(outputs)], -1)
 
@@ -44,14 +46,15 @@ def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Ta
     shapes = [tuple(tensor.shape) for tensor in teacher.outputs]
     if len(shapes) > 1 or len(shapes[0]) != 2 or isinstance(task.loss, dict | list | tuple):
         raise RecipeError(
-            f"[distill] works on models with one output of one row per sample, not of {', '.join(map(str, shapes))}.",
+            f"[distill] needs a model with one output, of one row of values per sample; its outputs are "
+            f"{', '.join(map(str, shapes))}.",
             fix="leave the section out.",
         )
     width = shapes[0][1]
     soft = _softened(config.temperature, takes_logits(task.loss)) if task.classes else _squared
     base = task.loss_function()
 
-    def loss(packed: Any, outputs: Any) -> Any:
+    def loss(packed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         labels, taught = _unpack(packed, outputs, width)
         return (1 - config.weight) * base(labels, outputs) + config.weight * soft(taught, outputs)
 
@@ -59,13 +62,13 @@ def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Ta
     return dataclasses.replace(task, loss=loss, new_metric=labels_only)
 
 
-def _flat(values: Any) -> Any:
+def _flat(values: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     return tf.reshape(tf.cast(values, tf.float32), [tf.shape(values)[0], -1])
 
 
-def _unpack(packed: Any, outputs: Any, width: int) -> tuple[Any, Any]:
+def _unpack(packed: tf.Tensor, outputs: tf.Tensor, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Labels as the task takes them, and the teacher's outputs in the shape of the student's."""
     import tensorflow as tf
 
@@ -73,22 +76,22 @@ def _unpack(packed: Any, outputs: Any, width: int) -> tuple[Any, Any]:
     return labels, tf.reshape(taught, tf.shape(outputs))
 
 
-def _softened(temperature: float, is_logits: bool) -> Any:
+def _softened(temperature: float, is_logits: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """T² × KL of distributions that the models give as logits or as probabilities."""
     import tensorflow as tf
 
-    def soften(outputs: Any) -> Any:
+    def soften(outputs: tf.Tensor) -> tf.Tensor:
         logits = outputs if is_logits else tf.math.log(tf.maximum(outputs, 1e-8))
         return tf.nn.log_softmax(logits / temperature)
 
-    def divergence(taught: Any, outputs: Any) -> Any:
+    def divergence(taught: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         teacher, student = soften(taught), soften(outputs)
         return temperature**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(teacher) * (teacher - student), -1))
 
     return divergence
 
 
-def _squared(taught: Any, outputs: Any) -> Any:
+def _squared(taught: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     return tf.reduce_mean(tf.square(taught - outputs))

@@ -1,8 +1,8 @@
-"""Fine-tuning, epoch by epoch, so that it can be broken off at any moment and resumed at the last finished epoch.
+"""Fine-tuning, epoch by epoch, so that it can be interrupted at any moment and resumed after the last finished epoch.
 
 After each epoch the whole state (weights, optimizer variables, the best weights so far, the history) is written
-atomically. The order of samples is a function of (seed, epoch), so a resumed run sees what an unbroken one would have
-seen.
+atomically. The order of samples is a function of (seed, epoch), so a resumed run sees what an uninterrupted one would
+have seen.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,13 +35,13 @@ VALIDATION_BATCH = 256
 
 @dataclasses.dataclass
 class TrainingState:
-    """Where a fine-tuning stands after a number of finished epochs.
+    """The progress of a fine-tuning after a number of finished epochs.
 
     Attributes:
         history: one entry per epoch: epoch, loss, metric, val_loss, val_metric, learning_rate.
         best: the weights of the best epoch on validation (``model.get_weights()``), or None before one was eligible.
         best_value: its validation metric.
-        waited: epochs since then.
+        waited: eligible epochs since the best one.
     """
 
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
@@ -96,7 +96,7 @@ def finetune(
     deterministic: bool,
     state_file: Path,
     progress: Progress,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[tf_keras.callbacks.Callback] = (),
     first_eligible_epoch: int = 0,
     start_epoch: int = 0,
 ) -> list[dict[str, float]]:
@@ -106,7 +106,8 @@ def finetune(
         state_file: where the state is kept between epochs; training goes on from there if it exists.
         callbacks: Keras callbacks that act within an epoch.
         first_eligible_epoch: the best epoch is chosen from here on (before, a pruning schedule may not be finished).
-        start_epoch: the model has this many epochs behind it: learning rate and order of samples go on from there.
+        start_epoch: number of epochs that the model was trained for before: learning rate and order of samples continue
+            from there.
 
     Returns:
         The history, one entry per epoch.
@@ -132,7 +133,7 @@ def finetune(
     progress.end()
     if state.best is not None:
         model.set_weights(state.best)
-    # The saved model is to be trained on by others: with the task's own loss, not the teacher's.
+    # Whoever trains the saved model further gets the task's own loss, not the one with the teacher.
     model.compile(loss=own_task.loss, metrics=[own_task.new_metric()])
     return state.history
 
@@ -145,7 +146,7 @@ def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, tot
     """
     import tf_keras
 
-    rate: Any = config.learning_rate
+    rate: float | tf_keras.optimizers.schedules.LearningRateSchedule = config.learning_rate
     if config.decay == "cosine":
         rate = tf_keras.optimizers.schedules.CosineDecay(config.learning_rate, max(total_steps, 1))
     decay = config.weight_decay or None
@@ -161,7 +162,11 @@ def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, tot
 
 
 def _run_epoch(
-    model: tf_keras.Model, batches: Any, validation: Any, epoch: int, callbacks: list[Any]
+    model: tf_keras.Model,
+    batches: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    epoch: int,
+    callbacks: list[tf_keras.callbacks.Callback],
 ) -> dict[str, float]:
     fitted = model.fit(
         batches, validation_data=validation, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=callbacks
@@ -232,7 +237,7 @@ def _reseed(model: tf_keras.Model, seed: int, epoch: int) -> None:
     model.make_train_function(force=True)
 
 
-def _progress_callbacks(progress: Progress) -> list[Any]:
+def _progress_callbacks(progress: Progress) -> list[tf_keras.callbacks.Callback]:
     import tf_keras
 
     return [tf_keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs: progress.advance())]

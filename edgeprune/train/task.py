@@ -14,13 +14,18 @@ import numpy as np
 
 from edgeprune.code import load_function
 from edgeprune.errors import DataError, RecipeError
+from edgeprune.models.types import Structure
 from edgeprune.recipe.config import TaskConfig
 from edgeprune.selection import drop_points
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
     from edgeprune.data import Data
+
+# What tf_keras.Model.compile takes as a loss: a name, a function or an object, or nested ones, one per output.
+Loss = Any
 
 # Metrics whose smaller value is the better one. Every other Keras metric is taken as higher-is-better.
 LOWER_IS_BETTER = {
@@ -63,14 +68,14 @@ class Task:
         classes: number of classes of a classification with one label per sample, else None.
     """
 
-    loss: Any
+    loss: Loss
     metric: str
     new_metric: Callable[[], tf_keras.metrics.Metric]
     higher_is_better: bool
     points: float
     classes: int | None
 
-    def loss_function(self) -> Callable[..., Any]:
+    def loss_function(self) -> Callable[..., tf.Tensor]:
         """The loss over a batch (labels, outputs[, weight per sample]) as one number, for one output or several."""
         import tensorflow as tf
         from tf_keras.src.engine.compile_utils import LossesContainer
@@ -87,7 +92,9 @@ class Task:
         return drop_points(self, baseline, value)
 
 
-def metric_over(task: Task, choose: Callable[[Any, Any], Any]) -> Callable[[], tf_keras.metrics.Metric]:
+def metric_over(
+    task: Task, choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+) -> Callable[[], tf_keras.metrics.Metric]:
     """The task's metric over labels that stand for others: ``choose(labels, outputs) -> labels of the task``."""
     import tf_keras
 
@@ -96,10 +103,10 @@ def metric_over(task: Task, choose: Callable[[Any, Any], Any]) -> Callable[[], t
             super().__init__(name=task.metric)
             self.inner = task.new_metric()
 
-        def update_state(self, labels: Any, outputs: Any, sample_weight: Any = None) -> None:
+        def update_state(self, labels: tf.Tensor, outputs: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
             self.inner.update_state(choose(labels, outputs), outputs)
 
-        def result(self) -> Any:
+        def result(self) -> tf.Tensor:
             return self.inner.result()
 
         def reset_state(self) -> None:
@@ -108,7 +115,7 @@ def metric_over(task: Task, choose: Callable[[Any, Any], Any]) -> Callable[[], t
     return Over
 
 
-def resolve_task(model: tf_keras.Model, config: TaskConfig, labels: Any) -> Task:
+def resolve_task(model: tf_keras.Model, config: TaskConfig, labels: Structure) -> Task:
     """Decide loss and metric.
 
     Args:
@@ -131,7 +138,7 @@ def resolve_task(model: tf_keras.Model, config: TaskConfig, labels: Any) -> Task
     return Task(loss, label, make, higher, 100.0 if label in FRACTIONS else 1.0, int(outputs) if one_label else None)
 
 
-def _loss(model: tf_keras.Model, config: TaskConfig, labels: np.ndarray) -> Any:
+def _loss(model: tf_keras.Model, config: TaskConfig, labels: np.ndarray) -> Loss:
     import tf_keras
 
     if config.loss and ":" in config.loss:
@@ -167,7 +174,7 @@ def ends_in_probabilities(model: tf_keras.Model) -> bool:
     return name in ("softmax", "sigmoid", "hard_sigmoid")
 
 
-def takes_logits(loss: Any) -> bool:
+def takes_logits(loss: Loss) -> bool:
     """Whether a Keras loss was made for outputs before softmax or sigmoid; not all losses have it as an attribute."""
     return bool(loss.get_config().get("from_logits")) if hasattr(loss, "get_config") else False
 
@@ -185,7 +192,7 @@ def _compiled_metric(model: tf_keras.Model) -> str | None:
     return given if isinstance(given, str) else getattr(given, "name", None)
 
 
-def _metric(name: str, config: TaskConfig, loss: Any) -> tuple[str, Callable[[], tf_keras.metrics.Metric], bool]:
+def _metric(name: str, config: TaskConfig, loss: Loss) -> tuple[str, Callable[[], tf_keras.metrics.Metric], bool]:
     import tf_keras
 
     higher = config.higher_is_better
@@ -199,33 +206,33 @@ def _metric(name: str, config: TaskConfig, loss: Any) -> tuple[str, Callable[[],
         label = name.rpartition(":")[2]
         return label, lambda: tf_keras.metrics.MeanMetricWrapper(function, name=label), higher
     try:
-        found = tf_keras.metrics.get(name)
+        metric = tf_keras.metrics.get(name)
     except ValueError:
-        found = name
-    if isinstance(found, str):  # Keras gives back a name that it does not know
+        metric = name
+    if isinstance(metric, str):  # Keras gives back a name that it does not know
         raise RecipeError(
             f"There is no metric {name!r} in Keras.", fix="check [task] metric, or name a function: file.py:function."
         )
     higher = name not in LOWER_IS_BETTER if higher is None else higher
-    if isinstance(found, tf_keras.metrics.Metric):
+    if isinstance(metric, tf_keras.metrics.Metric):
         return name, lambda: tf_keras.metrics.get(name), higher
     # Outputs that are logits cross zero where probabilities cross one half.
     extra = {"threshold": 0.0} if name == "binary_accuracy" and takes_logits(loss) else {}
-    return name, lambda: tf_keras.metrics.MeanMetricWrapper(found, name=name, **extra), higher
+    return name, lambda: tf_keras.metrics.MeanMetricWrapper(metric, name=name, **extra), higher
 
 
-def _name(function: Any) -> str:
+def _name(function: Loss) -> str:
     """The snake-case name of a loss, whether it is a function or an object."""
     return str(getattr(function, "name", None) or getattr(function, "__name__", ""))
 
 
 def check_classes(task: Task, data: Data) -> None:
-    """Labels must be among the model's outputs."""
+    """Raise a DataError if the data has more classes than the model has outputs."""
     known = data.train.labels
-    found = len(data.class_names) if data.class_names else int(known.max()) + 1 if known is not None else 0
-    if task.classes and found > task.classes:
+    classes = len(data.class_names) if data.class_names else int(known.max()) + 1 if known is not None else 0
+    if task.classes and classes > task.classes:
         raise DataError(
-            f"The data has {found} classes, and the model has {task.classes} outputs.",
+            f"The data has {classes} classes, and the model has {task.classes} outputs.",
             expected="at most as many classes as outputs.",
             fix="check --data (is it the folder above the class folders?) or use the model of these classes.",
         )

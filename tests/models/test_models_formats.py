@@ -44,10 +44,10 @@ FOREIGN = {
     "notes.txt": (b"layers: 3\n", "txt"),
     "model.pt": (_zip(model__data_dot_pkl="x"), "PyTorch"),
     "data.npz": (_zip(x_dot_npy="x"), "NumPy"),
-    "other.zip": (_zip(readme="x"), "another zip"),
-    "text.keras": (b"this is no zip", "does not hold what its name says"),
-    "text.h5": (b"this is no HDF5", "does not hold what its name says"),
-    "noname": (b"something", "something else"),
+    "other.zip": (_zip(readme="x"), "a zip archive of another kind"),
+    "text.keras": (b"this is no zip", "named like a Keras model"),
+    "text.h5": (b"this is no HDF5", "named like a Keras model"),
+    "noname": (b"something", "a file of an unknown kind"),
 }
 
 

@@ -63,7 +63,7 @@ def test_outputs_that_are_not_rows_are_refused():
 
     model = tf_keras.Sequential([tf_keras.layers.Conv2D(1, 1, input_shape=(8, 8, 1))])
     task = resolve_task(model, TaskConfig(loss="mse"), np.zeros((4, 8, 8, 1)))
-    with pytest.raises(RecipeError, match="one row per sample"):
+    with pytest.raises(RecipeError, match="one row of values per sample"):
         distilling(task, DistillConfig(), model)
 
 
