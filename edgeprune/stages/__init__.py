@@ -4,8 +4,8 @@ from edgeprune.stages.conversion import (
     ConvertConfig,
     calibrate_and_convert,
     compile_model,
-    convert,
     convert_weights,
+    convert_without_samples,
     narrow_and_convert,
 )
 from edgeprune.stages.filters import FiltersStageConfig, filters
@@ -36,8 +36,8 @@ __all__ = [
     "calibrate_and_convert",
     "cluster",
     "compile_model",
-    "convert",
     "convert_weights",
+    "convert_without_samples",
     "demo",
     "evaluate",
     "filters",

@@ -29,7 +29,7 @@ class ConvertConfig(Config):
 
 
 @stage("data", "task")
-def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
+def convert_without_samples(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert without looking at samples; the metadata tells how data is preprocessed."""
     return finish(artifact, config.plan, context, context.load(artifact), samples=None)
 
@@ -53,7 +53,7 @@ def narrow_and_convert(artifact: Artifact, config: ConvertConfig, context: Conte
 @stage("data", "task", "quantizer")
 def convert_weights(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert with kernels in fewer bits and arithmetic in float32."""
-    return convert.run(artifact, config, context)
+    return convert_without_samples.run(artifact, config, context)
 
 
 def representative(
@@ -94,15 +94,15 @@ def finish(
     artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Any
 ) -> Artifact:
     """Convert, check, and hand on the file."""
-    from edgeprune.convert.converter import convert as convert_model
+    from edgeprune.convert.converter import convert
 
     if plan.mode in WEIGHT_ONLY:
         context.require("quantizer")
     plan = _as_trained(artifact, plan, model)
-    content = convert_model(model, plan, samples, context.runtime)
+    content = convert(model, plan, samples, context.runtime)
     if not plan.sparse_if_smaller or plan.sparse or not artifact.facts.get("zeros"):
         return write(artifact, plan, context, model, content)
-    sparse = convert_model(model, dataclasses.replace(plan, sparse=True), samples, context.runtime)
+    sparse = convert(model, dataclasses.replace(plan, sparse=True), samples, context.runtime)
     context.progress.note(f"{len(content):,} bytes with dense weights, {len(sparse):,} with sparse ones")
     made = write(artifact, plan, context, model, min(content, sparse, key=len))
     encoding: SparseEncodingFacts = {

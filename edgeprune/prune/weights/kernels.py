@@ -1,4 +1,4 @@
-"""Which weights are pruned: the kernels that tfmot knows, of the layers that a recipe selects, and how they lie."""
+"""Which weights are pruned: the kernels that tfmot can prune, of the layers that a recipe selects, and their layout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STORED_BY_OUTPUT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernel:
+class PrunableKernel:
     """A prunable variable, and the axis that the converter moves to the front."""
 
     layer: str
@@ -37,19 +37,21 @@ class Kernel:
         return self.output_axis % len(self.variable.shape) == len(self.variable.shape) - 1
 
     def to_tflite(self, array: np.ndarray) -> np.ndarray:
-        """From the layout of Keras to [out, …, in]."""
+        """From the layout of Keras to the file's layout, [out, …, in]."""
         return np.moveaxis(array, self.output_axis, 0)
 
     def to_keras(self, array: np.ndarray) -> np.ndarray:
-        """Back."""
+        """Inverse of :meth:`to_tflite`."""
         return np.moveaxis(array, 0, self.output_axis)
 
 
-def kernels(model: tf_keras.Model, names: list[str]) -> list[Kernel]:
+def kernels(model: tf_keras.Model, names: list[str]) -> list[PrunableKernel]:
     """The prunable kernels of the named layers, in the order of the names."""
     layers = [model.get_layer(name) for name in names]
     return [
-        Kernel(layer.name, variable, _output_axis(layer)) for layer in layers for variable in prunable_weights(layer)
+        PrunableKernel(layer.name, variable, _output_axis(layer))
+        for layer in layers
+        for variable in prunable_weights(layer)
     ]
 
 

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def can(model: tf_keras.Model, config: WeightsConfig) -> bool:
-    """Whether tfmot can do what is asked for.
+    """Whether tfmot supports what the recipe asks for.
 
-    Its limits: per-layer magnitude only, nothing comes back; blocks in kernels of two dimensions; n:m chosen once, in
+    Its limits: per-layer magnitude only, no regrowth; blocks in kernels of two dimensions; n:m chosen once, in
     the first training step, in kernels of two or four dimensions whose last axis is the output.
     """
     if config.criterion != "magnitude" or config.scope != "layer" or config.regrow != "none":
         return False
     pattern = parse(config.granularity)
-    found = kernels(model, selected(model, config))
-    ranks = {len(kernel.variable.shape) for kernel in found}
-    outputs_last = all(kernel.ends_with_outputs for kernel in found)
+    chosen = kernels(model, selected(model, config))
+    ranks = {len(kernel.variable.shape) for kernel in chosen}
+    outputs_last = all(kernel.ends_with_outputs for kernel in chosen)
     if isinstance(pattern, NofM):
         return config.schedule == "one_shot" and config.begin == 0 and ranks <= {2, 4} and outputs_last
     if isinstance(pattern, Block):
