@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.chatter import without_lines
@@ -12,11 +12,12 @@ from edgeprune.convert.refusals import translate
 from edgeprune.errors import ConversionError, EdgepruneError
 from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
 from edgeprune.runtime.interpreter import Runtime, find_runtime
+from edgeprune.runtime.tensors import Sample
 
 if TYPE_CHECKING:
     import tf_keras
 
-Samples = Callable[[], Any]
+Samples = Callable[[], Iterable[Sample]]
 
 # What the converter says about every int8 model, and MLIR about every model that it refuses.
 _CHATTER = re.compile(

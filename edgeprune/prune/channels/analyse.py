@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from edgeprune.errors import ModelError
 from edgeprune.models.graph import View, flat
 from edgeprune.models.macs import UnknownShape, layer_macs
 from edgeprune.models.shapes import call_shapes, with_shapes
+from edgeprune.models.types import Layer, Node, Tensor, Variable
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes, Binding, Graph, Group, LayerPlan, Member, Term
 from edgeprune.prune.channels.rules import apply_rule
@@ -39,7 +40,8 @@ def analyse(model: tf_keras.Model) -> Graph:
     twins = View(with_shapes(model)).calls  # the same calls, whose shapes may be better known
     for key, node in graph.view.calls.items():
         outputs, twin = flat(node.outputs), twins.get(key, node)  # losses have none
-        shapes.update(zip(map(id, outputs), map(_shape, flat(twin.outputs)), strict=True))
+        known_shapes = [_shape(tensor, node) for tensor in flat(twin.outputs)]
+        shapes.update(zip(map(id, outputs), known_shapes, strict=True))
         if node.is_input:
             axes.update({id(tensor): (None,) * (len(tensor.shape) - 1) for tensor in outputs})
             continue
@@ -68,7 +70,7 @@ def analyse(model: tf_keras.Model) -> Graph:
     return graph
 
 
-def fixed_macs(node: Any) -> float:
+def fixed_macs(node: Node) -> float:
     """MACs of a call whose rule counts none: they stay, whatever is removed."""
     try:
         return float(layer_macs(node.layer, call_shapes(node)) or 0)
@@ -76,10 +78,11 @@ def fixed_macs(node: Any) -> float:
         return 0.0
 
 
-def _shape(tensor: Any) -> tuple[int | None, ...]:
+def _shape(tensor: Tensor, node: Node) -> tuple[int | None, ...]:
+    """The shape of an output of a call, without the batch."""
     if tensor.shape.rank is None:
         raise ModelError(
-            f"The layer {tensor.node.layer.name!r} makes a tensor whose number of axes is not known before it runs.",
+            f"The layer {node.layer.name!r} makes a tensor whose number of axes is not known before it runs.",
             expected="a model whose tensors all have a known number of axes",
             fix="name the axes that it drops or makes, as in tf.squeeze(x, axis=1).",
         )
@@ -124,7 +127,7 @@ def _finish(graph: Graph) -> None:
     graph.groups = tuple(_groups(graph))
 
 
-def _weight_terms(layer: Any, plan: LayerPlan) -> Iterator[Term]:
+def _weight_terms(layer: Layer, plan: LayerPlan) -> Iterator[Term]:
     """One term per weight: the axes that follow units move, the others are fixed."""
     for number, weight in enumerate(layer.weights):
         moving = {binding.axis: binding.vector for binding in plan.bindings if binding.weight == number}
@@ -147,7 +150,7 @@ def _groups(graph: Graph) -> list[Group]:
             home[home == other] = touched[0]
         merged[touched[0]].append(number)
         home[vector] = touched[0]
-    bindings: list[list[tuple[str, Any, Binding]]] = [[] for _ in merged]
+    bindings: list[list[tuple[str, Variable, Binding]]] = [[] for _ in merged]
     for layer in graph.model.layers:
         weights = layer.weights
         for binding in graph.layers[layer.name].bindings:
@@ -165,7 +168,7 @@ def _groups(graph: Graph) -> list[Group]:
 def _group(
     graph: Graph,
     producers: Sequence[tuple[str, str, Vector]],
-    bindings: Sequence[tuple[str, Any, Binding]],
+    bindings: Sequence[tuple[str, Variable, Binding]],
     number_of: np.ndarray,
 ) -> Group:
     """``number_of`` [units] is scratch space, -1 everywhere before and after."""

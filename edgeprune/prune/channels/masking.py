@@ -6,12 +6,17 @@ two passes of one traced model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tf_keras
 
+from edgeprune.models.types import Variable
+
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from edgeprune.prune.channels.graph import Graph
 
 
@@ -28,12 +33,12 @@ class ChannelMask(tf_keras.layers.Layer):
         super().__init__(**kwargs)
         self.keep, self.position = keep, position
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Sequence[int | None]) -> None:
         start = tf_keras.initializers.Constant(np.asarray(self.keep, np.float32))
         self.factors = self.add_weight("factors", [len(self.keep)], initializer=start, trainable=False)
         super().build(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         shape = [1] * len(inputs.shape)
@@ -60,7 +65,7 @@ class Switchboard:
         self.model = mask(graph, self._kept)
         layers = {layer.name: layer for layer in self.model.layers}
         # (variable, its value with everything kept, [(axis, units along it)])
-        self._places: list[tuple[Any, np.ndarray, list[tuple[int, np.ndarray]]]] = []
+        self._places: list[tuple[Variable, np.ndarray, list[tuple[int, np.ndarray]]]] = []
         for name, plan in graph.layers.items():
             axes: dict[int, list[tuple[int, np.ndarray]]] = {}
             for binding in plan.bindings:

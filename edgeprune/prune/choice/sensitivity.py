@@ -25,6 +25,8 @@ from edgeprune.prune.channels.masking import Switchboard
 from edgeprune.prune.choice.criteria import Scores
 
 if TYPE_CHECKING:
+    import tf_keras
+
     from edgeprune.data import Split
     from edgeprune.train.task import Task
 
@@ -121,8 +123,8 @@ def measure(
         for point in _measured(graph, order, missing, ("", 0) not in known, split, task, known, progress):
             journal.add(point)
             known[point.group, point.removed] = point
-    found = tuple(known[group.name, count] for group, count in wanted)
-    return Curves(known["", 0], found), order
+    points = tuple(known[group.name, count] for group, count in wanted)
+    return Curves(known["", 0], points), order
 
 
 def _measured(
@@ -132,7 +134,7 @@ def _measured(
     baseline: bool,
     split: Split,
     task: Task,
-    known: dict[Any, Point],
+    known: dict[tuple[str, int], Point],
     progress: Progress,
 ) -> Iterable[Point]:
     """The points that are missing, one by one; the baseline first, which tells how long the others will take."""
@@ -167,7 +169,7 @@ def kept(graph: Graph, group: Group, gone: Sequence[int]) -> np.ndarray:
     return keep
 
 
-def _evaluation(model: Any, split: Split, task: Task) -> Callable[[str, int], Point]:
+def _evaluation(model: tf_keras.Model, split: Split, task: Task) -> Callable[[str, int], Point]:
     """A function that evaluates the model as it is at the moment and names the point. Traced once, warmed up."""
     import tensorflow as tf
 
@@ -228,11 +230,11 @@ class Journal:
         except (ValueError, TypeError, KeyError):  # not what a journal holds: measured anew
             self.orders, self.points = None, []
 
-    def begin(self, found: Orders) -> Orders:
+    def begin(self, orders: Orders) -> Orders:
         """Start the file anew with this order."""
-        write_bytes(self.path, json.dumps({"key": self.key, "orders": found}).encode() + b"\n")
-        self.orders, self.points = found, []
-        return found
+        write_bytes(self.path, json.dumps({"key": self.key, "orders": orders}).encode() + b"\n")
+        self.orders, self.points = orders, []
+        return orders
 
     def add(self, point: Point) -> None:
         """Append a point; it is on the disk when this returns."""

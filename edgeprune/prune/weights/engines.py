@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,10 +34,10 @@ class Engine:
     """
 
     name: str
-    can: Callable[[Any, WeightsConfig], bool]
-    wrap: Callable[[Any, WeightsConfig, int, int], tuple[Any, list[str]]]
-    callbacks: Callable[[], list[Any]]
-    strip: Callable[[Any], Any]
+    can: Callable[[tf_keras.Model, WeightsConfig], bool]
+    wrap: Callable[[tf_keras.Model, WeightsConfig, int, int], tuple[tf_keras.Model, list[str]]]
+    callbacks: Callable[[], list[tf_keras.callbacks.Callback]]
+    strip: Callable[[tf_keras.Model], tf_keras.Model]
 
 
 def engines() -> tuple[Engine, ...]:

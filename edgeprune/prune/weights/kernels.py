@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.models.layer_facts import facts_of
+from edgeprune.models.types import Layer, Variable
 from edgeprune.recipe.granularity import Weight, parse
 from edgeprune.recipe.patterns import check_patterns, matching
 
@@ -28,7 +29,7 @@ class PrunableKernel:
     """A prunable variable, and the axis that the converter moves to the front."""
 
     layer: str
-    variable: Any
+    variable: Variable
     output_axis: int
 
     @property
@@ -55,7 +56,7 @@ def kernels(model: tf_keras.Model, names: list[str]) -> list[PrunableKernel]:
     ]
 
 
-def _output_axis(layer: Any) -> int:
+def _output_axis(layer: Layer) -> int:
     if type(layer).__name__ == "Embedding":
         return 0  # a table, which the file keeps as it is: one row per word
     facts = facts_of(layer)
@@ -65,7 +66,7 @@ def _output_axis(layer: Any) -> int:
     return axis
 
 
-def prunable_weights(layer: Any) -> list[Any]:
+def prunable_weights(layer: Layer) -> list[Variable]:
     """The weight variables of a built layer that tfmot prunes; none for a layer that it does not know."""
     from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 

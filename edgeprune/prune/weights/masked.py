@@ -24,13 +24,13 @@ from edgeprune.recipe.granularity import choose, parse, regrow
 MEMORY = 0.95
 
 
-def _taylor(evidence: Any, weights: Any, gradient: Any) -> Any:
+def _taylor(evidence: tf.Variable, weights: tf.Variable, gradient: tf.Tensor) -> tf.Tensor:
     """First-order change of the loss without the weight, averaged over recent batches (Molchanov et al. 2019,
     arXiv:1906.10771)."""
     return MEMORY * evidence + (1 - MEMORY) * tf.abs(weights * gradient)
 
 
-def _movement(evidence: Any, weights: Any, gradient: Any) -> Any:
+def _movement(evidence: tf.Variable, weights: tf.Variable, gradient: tf.Tensor) -> tf.Tensor:
     """Added up over training: positive where the weight moves away from zero (Sanh et al. 2020, arXiv:2005.07683)."""
     return evidence - weights * gradient
 
@@ -91,7 +91,7 @@ class MaskedModel(tf_keras.Model):
         self.apply_masks()
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
-    def _remember(self, gradients: list[Any]) -> None:
+    def _remember(self, gradients: list[tf.Tensor]) -> None:
         for pruned, gradient in zip(self.pruned, gradients, strict=True):
             if pruned.evidence is not None:
                 add = EVIDENCE[self.criterion]
@@ -186,11 +186,11 @@ GROWTH = {"gradient": _by_gradient, "random": _at_random}
 
 
 class _UpdateMasks(tf_keras.callbacks.Callback):
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.model.mask_schedule.update(self.model, int(self.model.optimizer.iterations.numpy()))
 
 
-def callbacks() -> list[Any]:
+def callbacks() -> list[tf_keras.callbacks.Callback]:
     """The callback that changes the masks after the steps that are due."""
     return [_UpdateMasks()]
 

@@ -11,9 +11,10 @@ Keys are class names, looked up along the class's ancestors, because one name ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from edgeprune.errors import UsageError
+from edgeprune.models.types import Layer
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes
 
@@ -75,11 +76,11 @@ def register_rule(*names: str) -> Callable[[AnyChannelRule], AnyChannelRule]:
 
 def apply_rule(call: Call) -> list[Axes]:
     """The axes of each output of a call."""
-    found = (_shared if call.name in call.graph.sharing else find_rule(call.layer) or _unknown)(call)
-    return found if isinstance(found, list) else [found]
+    axes = (_shared if call.name in call.graph.sharing else find_rule(call.layer) or _unknown)(call)
+    return axes if isinstance(axes, list) else [axes]
 
 
-def find_rule(layer: Any) -> ChannelRule | None:
+def find_rule(layer: Layer) -> ChannelRule | None:
     """The rule of a layer's class or of its nearest ancestor that has one.
 
     A class from elsewhere may compute anything, whatever its name or its ancestors are: only a rule of the user's, for
