@@ -61,7 +61,7 @@ def analyse_sensitivity(
         criterion: which filters of a group go first; None: the recipe's, else taylor.
         samples: of the validation data; all of it if it has fewer.
         trust_model, custom_objects: as for a build.
-        out: where results go, and where a broken-off run goes on; None: ``runs/MODEL-sensitivity``.
+        out: where results go, and where an interrupted run continues; None: ``runs/MODEL-sensitivity``.
 
     Returns:
         The document in sensitivity.json.

@@ -13,7 +13,7 @@ from edgeprune import plan as planning
 from edgeprune.context import BuildContext, Trust
 from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import EdgepruneError, MissingError, UsageError
-from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
+from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
@@ -143,7 +143,7 @@ def _build(
     command: str | None,
     export_keras3: bool,
     compress: bool,
-) -> dict[str, Any]:
+) -> JsonObject:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
     from edgeprune.report.document import assemble
@@ -287,7 +287,7 @@ def _export_keras3(folder: Path, context: BuildContext) -> EdgepruneError | None
 
 
 def _write_pick(
-    context: BuildContext, run: Run, plan: planning.Plan, report: dict[str, Any], folder: Path, name: str
+    context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path, name: str
 ) -> None:
     """The pick under the model's own name, and beside it code that runs it."""
     from edgeprune.snippets import write_snippets

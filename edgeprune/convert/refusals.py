@@ -60,8 +60,8 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
             return _refused(model, mode, data.operator.name.removeprefix("tf."), layers, _BY_CODE[code])
     text = str(error)
     for pattern, refusal in _BY_MESSAGE:
-        if found := pattern.search(text):
-            return _refused(model, mode, found.group(1), (), refusal)
+        if match := pattern.search(text):
+            return _refused(model, mode, match.group(1), (), refusal)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (lines[0] if lines else type(error).__name__).rstrip(".")
     return ConversionError(f"TensorFlow's converter refused {model.name!r} as {mode}: {reason}.", fix=UNKNOWN)

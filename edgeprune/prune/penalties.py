@@ -1,7 +1,7 @@
 """Penalties that make weights, channels or groups of weights small before anything is removed.
 
-A penalty is a sum over the model's weights; the training loss gets it times its weight in ``[sparsify]``. It hangs on a
-second model over the same layers, so what is saved afterwards never had it.
+A penalty is a sum over the model's weights; the training loss gets it times its weight in ``[sparsify]``. It belongs
+to a second model over the same layers, so the model that is saved does not contain it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bias correction: quantized weights shift the mean of what a layer computes; its bias takes that back.
+"""Bias correction: quantized weights shift the mean of what a layer computes; its bias compensates for that.
 
 After Nagel et al. 2019, arXiv:1906.04721, section 4.2, in its empirical form (appendix D): both means are measured on
 representative samples, layer by layer, with all earlier layers already quantized and corrected.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # What can be either end of a pair.
 _ENDS = frozenset({"Conv1D", "Conv2D", "Dense", "DepthwiseConv2D"})
-# Passed by any positive factor. A ReLU that is capped, leaky as it may be, is not.
+# Layers that any positive factor per channel passes. A ReLU with a maximum is not one of them, leaky or not.
 _HOMOGENEOUS = (
     "AveragePooling1D",
     "AveragePooling2D",
@@ -57,7 +57,7 @@ class Pair:
 
 
 def equalize(model: tf_keras.Model) -> list[tuple[str, str]]:
-    """Even out channels, in place; the model computes what it did.
+    """Even out channels, in place; the outputs of the model stay the same.
 
     Depthwise layers are both ends of a pair, so that conv → depthwise → conv is two pairs. Pairs are visited in turn
     until nothing moves.
@@ -82,7 +82,7 @@ def no_pairs(model: tf_keras.Model) -> str:
     what = (
         f"the activations between layers, such as ReLU6, are not scale-invariant ({', '.join(blocking[:3])}{more})"
         if blocking
-        else "no two neighbouring layers have only steps between them that a positive factor passes"
+        else "no two neighbouring layers are joined only by what scaling a channel passes (ReLU, pooling, padding)"
     )
     return f"Equalization changed nothing: {what}."
 

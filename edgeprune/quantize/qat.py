@@ -5,7 +5,7 @@ is decided here, by the tables of :mod:`edgeprune.quantize.rules`. tfmot's own p
 refuses every layer that it does not know, and leaves batch normalization unfolded unless it follows a convolution
 (tfmot#363).
 
-Ranges of activations start from training samples: from tfmot's -6..6 a short training does not get away.
+Ranges of activations start from training samples: from tfmot's -6..6, a short training would not reach them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 # Training for int8 pays if most of the work becomes int8.
 MIN_QUANTIZED_MACS = 0.5
-# A range of nothing has no scale; activations that are always zero get this one.
+# An empty range has no scale; activations that are always zero get this one.
 _SMALLEST_RANGE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Preserved:
-    """What came before in the chain and must be there afterwards.
+    """What earlier methods of the recipe made of the weights, and training must keep.
 
     Attributes:
         zeros: whether weights were pruned.
@@ -56,6 +56,7 @@ class Trainee:
         model: what is trained: kernels and activations are rounded in the forward pass.
         prepared: the same model without rounding; the one that :meth:`baked` starts from.
         kept: layer name → what is kept of its kernel.
+        rounders: tensor that is rounded → the layer that rounds it and learns its range.
     """
 
     model: tf_keras.Model

@@ -58,7 +58,7 @@ def round_kernel(kernel: tf.Tensor, facts: LayerFacts, *, shared: bool) -> tf.Te
 
 @contextlib.contextmanager
 def one_scale_kernels(model: tf_keras.Model, names: Sequence[str]) -> Iterator[None]:
-    """While a model is traced, some of its layers use kernels that say their scale: one for all channels."""
+    """While a model is traced, the kernels of some of its layers carry their scale, one for all channels."""
     import tensorflow as tf
 
     replaced = []

@@ -1,4 +1,10 @@
-"""The stages: each takes an artifact, does one thing, and hands on a new artifact."""
+"""The stages of a build: each takes an artifact, does one thing, and hands on a new artifact.
+
+A stage is a function ``(artifact, config, context) -> artifact`` under ``@stage``, which names every input that it
+depends on beside artifact and config. It does not compute: it calls the package of its subject, and writes down facts
+(:mod:`edgeprune.artifact`). A new stage goes into the file of its subject, into the list below, and into
+:mod:`edgeprune.plan`, which decides when it runs.
+"""
 
 from edgeprune.stages.conversion import (
     ConvertConfig,

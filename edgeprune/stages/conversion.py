@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.artifact import Artifact, CalibrationFacts, KernelClusters, KernelZeros, SparseEncodingFacts
 from edgeprune.context import Context
@@ -18,6 +18,8 @@ from edgeprune.stages.sparse import check_sparse
 
 if TYPE_CHECKING:
     import tf_keras
+
+    from edgeprune.convert.converter import Samples
 
 
 class ConvertConfig(Config):
@@ -58,7 +60,7 @@ def convert_weights(artifact: Artifact, config: ConvertConfig, context: Context)
 
 def representative(
     model: tf_keras.Model, config: CalibrationConfig | None, context: Context
-) -> tuple[Any, CalibrationFacts]:
+) -> tuple[Samples, CalibrationFacts]:
     """The representative dataset, and what the report and the manifest say about it."""
     import numpy as np
 
@@ -80,7 +82,7 @@ def representative(
 
 @stage("target", "compiler")
 def compile_model(artifact: Artifact, config: None, context: Context) -> Artifact:
-    """The vendor's compiler makes the file for the accelerator; nothing where it may be missing and is."""
+    """Compile the file for the accelerator with the vendor's compiler; skipped where the target does without it."""
     from edgeprune.hardware.compilers import compile_for
 
     made = compile_for(context.target, artifact.files["tflite"], context.folder)
@@ -91,7 +93,7 @@ def compile_model(artifact: Artifact, config: None, context: Context) -> Artifac
 
 
 def finish(
-    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Any
+    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Samples | None
 ) -> Artifact:
     """Convert, check, and hand on the file."""
     from edgeprune.convert.converter import convert
@@ -190,10 +192,10 @@ def check_zeros_kept(path: Path, expected: Sequence[KernelZeros]) -> None:
 
     if not expected:
         return
-    found = kernels(read(path))
-    wanted, kept = sum(row["zeros"] for row in expected), sum(kernel.zeros for kernel in found)
+    stored = kernels(read(path))
+    wanted, kept = sum(row["zeros"] for row in expected), sum(kernel.zeros for kernel in stored)
     if kept < wanted:
-        listed = ", ".join(f"{kernel.tensor_name} {kernel.zeros / kernel.size:.1%}" for kernel in found)
+        listed = ", ".join(f"{kernel.tensor_name} {kernel.zeros / kernel.size:.1%}" for kernel in stored)
         raise VerificationError(
             f"Conversion lost zeros: the pruned model had {wanted:,}, the .tflite has {kept:,}. By kernel: {listed}.",
             fix="report this model; conversion must keep zeros.",

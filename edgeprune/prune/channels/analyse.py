@@ -1,4 +1,4 @@
-"""The walk through a model that finds out which of its channels hang together.
+"""The walk through a model that finds out which of its channels depend on each other.
 
 It goes through the layer calls of a functional model once, in order. For every tensor it knows, per axis, the unit of
 each position (:mod:`edgeprune.prune.channels.units`), or None for an axis that nothing removes anything from. A rule
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def analyse(model: tf_keras.Model) -> Graph:
-    """Find out which channels of ``model`` hang together.
+    """Find out which channels of ``model`` depend on each other.
 
     Args:
         model: flat functional tf_keras model (nested models have no rule, and freeze what reaches them).
@@ -39,7 +39,7 @@ def analyse(model: tf_keras.Model) -> Graph:
     axes, shapes = graph.axes, dict[int, tuple[int | None, ...]]()
     twins = View(with_shapes(model)).calls  # the same calls, whose shapes may be better known
     for key, node in graph.view.calls.items():
-        outputs, twin = flat(node.outputs), twins.get(key, node)  # losses have none
+        outputs, twin = flat(node.outputs), twins.get(key, node)  # layers that only add a loss have no twin
         known_shapes = [_shape(tensor, node) for tensor in flat(twin.outputs)]
         shapes.update(zip(map(id, outputs), known_shapes, strict=True))
         if node.is_input:
@@ -57,11 +57,11 @@ def analyse(model: tf_keras.Model) -> Graph:
             [shapes[id(tensor)] for tensor in outputs],
         )
         counted = len(graph.macs)
-        found = apply_rule(call)
+        output_axes = apply_rule(call)
         if len(graph.macs) == counted:
             call.count_macs(fixed_macs(twin))
-        _check(call, found)
-        axes.update({id(tensor): made for tensor, made in zip(outputs, found, strict=True)})
+        _check(call, output_axes)
+        axes.update({id(tensor): made for tensor, made in zip(outputs, output_axes, strict=True)})
     for tensor in model.outputs:
         for vector in axes[id(tensor)]:
             if vector is not None:
@@ -89,9 +89,9 @@ def _shape(tensor: Tensor, node: Node) -> tuple[int | None, ...]:
     return tuple(tensor.shape[1:])
 
 
-def _check(call: Call, found: Sequence[Axes | None]) -> None:
+def _check(call: Call, output_axes: Sequence[Axes | None]) -> None:
     """Refuse axes that are not as many and as long as those of the outputs."""
-    sizes = [None if axes is None else tuple(None if v is None else len(v) for v in axes) for axes in found]
+    sizes = [None if axes is None else tuple(None if v is None else len(v) for v in axes) for axes in output_axes]
     fits = len(sizes) == len(call.output_shapes) and all(
         made is not None
         and len(made) == len(shape)
@@ -159,8 +159,8 @@ def _groups(graph: Graph) -> list[Group]:
                     bindings[target].append((layer.name, weights[binding.weight], binding))
     number_of = np.full(len(graph.units), -1)
     return [
-        _group(graph, [graph.producers[n] for n in sorted(numbers)], found, number_of)
-        for numbers, found in zip(merged, bindings, strict=True)
+        _group(graph, [graph.producers[n] for n in sorted(numbers)], reached, number_of)
+        for numbers, reached in zip(merged, bindings, strict=True)
         if numbers
     ]
 
@@ -177,5 +177,5 @@ def _group(
     number_of[units] = np.arange(len(units))
     members = tuple(Member(layer, weight.name, b.axis, b.role, number_of[b.vector]) for layer, weight, b in bindings)
     number_of[units] = -1
-    found = {i: graph.units.reason(unit) for i, unit in enumerate(units.tolist())}
-    return Group(producers[0][0], units, members, {i: reason for i, reason in found.items() if reason})
+    reasons = {i: graph.units.reason(unit) for i, unit in enumerate(units.tolist())}
+    return Group(producers[0][0], units, members, {i: reason for i, reason in reasons.items() if reason})

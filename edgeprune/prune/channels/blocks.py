@@ -149,7 +149,9 @@ def similarity(model: tf_keras.Model, blocks: Sequence[Block], evidence: BlockEv
     import tf_keras
 
     if evidence.batches is None:
-        raise DataError("The criterion 'similarity' looks at data, and none was given.", fix="pass batches.")
+        raise DataError(
+            "The criterion 'similarity' looks at data, and none was given.", fix="pass evidence with batches."
+        )
     pairs = [(block.entry, block.exit) for block in blocks]
     tapped = tf_keras.Model(model._nested_inputs, [tensor for pair in pairs for tensor in pair])
 
@@ -166,7 +168,9 @@ def similarity(model: tf_keras.Model, blocks: Sequence[Block], evidence: BlockEv
 def sensitivity(model: tf_keras.Model, blocks: Sequence[Block], evidence: BlockEvidence) -> list[float]:
     """How much worse the model is on validation data without each block, in points of the metric."""
     if evidence.worsening is None:
-        raise DataError("The criterion 'sensitivity' measures on data, and none was given.", fix="pass worsening.")
+        raise DataError(
+            "The criterion 'sensitivity' measures on data, and none was given.", fix="pass evidence with worsening."
+        )
     return [evidence.worsening(model, bypass(model, [block])) for block in blocks]
 
 
@@ -205,7 +209,10 @@ def prune_blocks(
         VerificationError: a pruned model does not equal the oracle.
     """
     if (remove is None) == (max_macs is None):
-        raise RecipeError("The budget of blocks is missing or twofold.", expected="one of remove and max_macs.")
+        raise RecipeError(
+            "Removing blocks needs a budget, and one only.",
+            expected="remove (how many blocks go) or max_macs (the fraction of the multiply-accumulates that stays).",
+        )
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     check_patterns("layers", {"protect": protect}, (layer.name for layer in model.layers))

@@ -1,4 +1,4 @@
-"""Which channels of a model hang together: what :mod:`edgeprune.prune.channels.analyse` finds, as data."""
+"""Which channels of a model depend on each other: what :mod:`edgeprune.prune.channels.analyse` finds, as data."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Graph:
         macs, params: terms whose sums are the model's multiply-accumulates and weights.
         masks: call → (input tensor, its axis, vector): where the oracle zeroes.
         axes: id of a tensor between layers → a vector, or None, for each axis but the batch.
-        producers: (name of the group to be, layer, vector) of all weights that make channels.
+        producers: (name for the group, layer, vector) of all weights that make channels.
         produced: (layer, key in its config) → the vector it makes; the same at every call of a shared layer.
         nonempty: vectors of which something must stay.
         groups: the channels that can only be removed together.

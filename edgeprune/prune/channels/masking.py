@@ -50,7 +50,7 @@ class ChannelMask(tf_keras.layers.Layer):
 
 
 class Switchboard:
-    """A copy of a model in which any units can be zeroed where they are consumed, and given back, by assignment.
+    """A copy of a model in which any units can be zeroed where they are consumed, and restored, by assignment.
 
     The model is built once; functions traced over it stay valid.
 
@@ -72,14 +72,14 @@ class Switchboard:
                 if binding.role in ("consumed", "matched"):
                     axes.setdefault(binding.weight, []).append((binding.axis, binding.vector))
             weights = layers[name].weights
-            self._places += [(weights[number], weights[number].numpy(), found) for number, found in axes.items()]
+            self._places += [(weights[number], weights[number].numpy(), places) for number, places in axes.items()]
         for (name, number), rows in graph.masks.items():
             for position, axis, vector in rows:
                 variable = layers[mask_name(name, number, position, axis)].factors
                 self._places.append((variable, np.ones(len(vector), np.float32), [(0, vector)]))
 
     def set(self, keep: np.ndarray) -> None:
-        """Zero the units that are not in ``keep`` (bool [units]), and only those. Costs what it changes."""
+        """Zero the units that are not in ``keep`` (bool [units]), and only those; only what changes is assigned."""
         changed = keep != self._kept
         for variable, value, axes in self._places:
             if any(changed[vector].any() for _, vector in axes):

@@ -15,7 +15,7 @@ from edgeprune.recipe.patterns import matches, value_of
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A group with its units in the order in which they would go, and how many may."""
+    """A group with its removable units, the least important first, and how many of them may be removed."""
 
     group: Group
     order: np.ndarray  # unit numbers within the group, least important first

@@ -110,7 +110,7 @@ def batch_norm_scale(graph: Graph, evidence: Evidence) -> Scores:
 
 @criterion("random")
 def random(graph: Graph, evidence: Evidence) -> Scores:
-    """Uniform: the line that every other criterion has to beat (Mittal et al. 2018, arXiv:1801.10447)."""
+    """Uniform: the baseline that every other criterion has to beat (Mittal et al. 2018, arXiv:1801.10447)."""
     generator = np.random.default_rng(evidence.seed)
     return {group.name: generator.random(group.size) for group in graph.groups}
 
@@ -121,7 +121,7 @@ def taylor(graph: Graph, evidence: Evidence) -> Scores:
 
     Molchanov et al. 2017, arXiv:1611.06440: |mean over data of activation × gradient|. Here it is read off where the
     channel is consumed: for y = W x, the sum of weight × gradient over the weights that read channel i is the sum of
-    x_i × dL/dx_i, so one backward pass gives all channels of all groups, and what several consumers say adds up.
+    x_i × dL/dx_i, so one backward pass gives all channels of all groups, and the contributions of consumers add up.
     """
     return _gate_gradients(graph, evidence, lambda per_batch: np.abs(per_batch.mean(0)))
 
@@ -215,8 +215,8 @@ def _norm(rows: np.ndarray) -> np.ndarray:
 def _with_unread(graph: Graph, scores: np.ndarray, read: np.ndarray) -> Scores:
     """The scores of units that are read, and the L2 scores of the others.
 
-    Those that no weights read (the factors of a product, say) have no data that speaks for them, and are scaled to the
-    mean of the rest.
+    Units that no weights read (the factors of a product, say) get no score from the data. Their L2 scores are scaled to
+    the mean of the others.
     """
     free = [unit for group in graph.groups if not group.frozen for unit in group.units.tolist() if read[unit]]
     scale = float(scores[free].mean()) if free else 1.0

@@ -1,4 +1,4 @@
-"""How far an order of bundles is followed until a budget is met, and what is put right where bundles are coarse.
+"""How far an order of bundles is followed until a budget is met, and the corrections where bundles are coarse.
 
 By bisection and local search on counts that come from the graph alone: no model is built on the way.
 """
@@ -151,7 +151,7 @@ def _excess(removal: RemovalOrder, budget: Budget, counts: np.ndarray) -> float:
 
 
 def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Bundles that fit stay after all, the last that went first: small ones, or ones that another limit asked for.
+    """Restore bundles that the budget has room for, the last removed first: small ones, or ones of another limit.
 
     Bundles of one candidate go back in the reverse of their order, so its first that does not fit is its last to try.
     """
@@ -166,7 +166,7 @@ def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarr
 
 
 def exchange(removal: RemovalOrder, budget: Budget, counts: np.ndarray) -> np.ndarray:
-    """Bundles change places as long as more importance stays: one goes and others return, or one returns and others go.
+    """Exchange bundles as long as that keeps more importance: one is removed and others restored, or the reverse.
 
     The order alone does not see how coarse bundles fill up a budget; where they are fine, there is little to gain, and
     few exchanges are tried. The budget is met within the tolerance all the while: a costly bundle does not go for cheap

@@ -2,7 +2,7 @@
 
 Each point zeroes some channels of one group and evaluates the model once (Li et al. 2017, arXiv:1608.08710, section
 3.2, prune single layers in this way; here it is groups). One traced model serves all points: channels are zeroed by
-assignment. Points are written down as they come, so a broken-off measurement goes on where it was.
+assignment. Each point is saved as soon as it is measured, so that an interrupted measurement continues where it was.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def measure(
     Args:
         score: gives the importance of every channel; called only if the journal does not know the order yet.
         split: the validation samples that are evaluated, all of them, once per point.
-        journal: knows the points that are there already, and takes the new ones.
+        journal: holds the points measured before, and receives the new ones.
         skip: names of groups that are not measured.
         progress: hears how long it will take, before it starts, and every point.
 
@@ -137,7 +137,7 @@ def _measured(
     known: dict[tuple[str, int], Point],
     progress: Progress,
 ) -> Iterable[Point]:
-    """The points that are missing, one by one; the baseline first, which tells how long the others will take."""
+    """Measure the missing points one by one, the baseline first: its time predicts that of the others."""
     switchboard = Switchboard(graph)
     evaluate = _evaluation(switchboard.model, split, task)
     if baseline:
@@ -149,7 +149,7 @@ def _measured(
     progress.note(
         f"{len(missing)} points of {split.size:,} samples to measure, about {_duration(len(missing) * pass_seconds)} "
         f"(one pass takes {pass_seconds:.2f} s)"
-        + (f"; {len(known) - 1} points are there already" if len(known) > 1 else "")
+        + (f"; {len(known) - 1} points were measured before" if len(known) > 1 else "")
     )
     progress.begin("sensitivity", len(missing))
     for group, count in missing:
@@ -208,7 +208,7 @@ def _duration(seconds: float) -> str:
 class Journal:
     """Points on disk, one JSON line each, under a key: the hash of everything that decides them.
 
-    The first line holds the key and the order of the channels. A last line that was broken off is dropped; a file of
+    The first line holds the key and the order of the channels. An incomplete last line is dropped; a file of
     another key is replaced.
 
     Attributes:

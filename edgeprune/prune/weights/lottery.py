@@ -106,7 +106,7 @@ def load_arrays(path: Path) -> list[np.ndarray]:
 
 
 def save_at(epoch: int, path: Path) -> tf_keras.callbacks.Callback:
-    """A Keras callback that keeps the model's weights after ``epoch`` (from 1), without masks and their like."""
+    """A Keras callback that keeps the model's weights after ``epoch`` (from 1), without what masking adds to them."""
     import tf_keras
 
     from edgeprune.prune.weights.masked import strip

@@ -90,9 +90,9 @@ def wrap(
 
     names, pattern = selected(model, config), parse(config.granularity)
     options: dict[str, Any] = {}
-    if isinstance(pattern, Block):  # of [outputs, inputs] here, of [inputs, outputs] there
+    if isinstance(pattern, Block):  # recipes name [outputs, inputs], tfmot [inputs, outputs]
         options["block_size"] = (pattern.columns, pattern.rows)
-    if isinstance(pattern, NofM):  # what stays here, what goes there
+    if isinstance(pattern, NofM):  # recipes count the weights that stay, tfmot those that are removed
         options["sparsity_m_by_n"] = (pattern.m - pattern.n, pattern.m)
 
     def replace(layer: Layer) -> Layer:
