@@ -15,6 +15,7 @@ from edgeprune.runtime.interpreter import Runtime, find_runtime
 from edgeprune.runtime.tensors import Sample
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
 Samples = Callable[[], Iterable[Sample]]
@@ -168,7 +169,7 @@ def _function(model: tf_keras.Model, one_scale: Sequence[str] = ()) -> Any:
     return serve.get_concrete_function()
 
 
-def _float32(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _float32(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     # Not for quantized weights: the int8 file was larger, and XNNPACK refused to load it.
@@ -176,20 +177,20 @@ def _float32(converter: Any, plan: QuantizationPlan, samples: Samples | None) ->
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
 
 
-def _float16(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _float16(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     _dynamic(converter, plan, samples)
     converter.target_spec.supported_types = [tf.float16]
 
 
-def _dynamic(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _dynamic(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
 
-def _int8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _int8(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     _dynamic(converter, plan, samples)
@@ -200,7 +201,7 @@ def _int8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> No
         converter.inference_input_type = converter.inference_output_type = getattr(tf, _IO_TYPES[plan.io])
 
 
-def _int16x8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _int16x8(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     _dynamic(converter, plan, samples)
@@ -212,7 +213,7 @@ def _int16x8(converter: Any, plan: QuantizationPlan, samples: Samples | None) ->
     ]
 
 
-def _calibration(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _calibration(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     _dynamic(converter, plan, samples)
     converter.representative_dataset = samples
     converter._experimental_calibrate_only = True
