@@ -40,10 +40,10 @@ def activation_profiles(model: tf_keras.Model, split: Split, indices: np.ndarray
 
     @tf.function(reduce_retracing=True)
     def forward(x: object) -> tuple[tf.Tensor, tf.Tensor]:
-        found = tf.nest.flatten(watched(x, training=False))
-        axes = [list(range(1, len(tensor.shape) - 1)) for tensor in found]
-        low = [tf.reduce_min(tensor, axis) for tensor, axis in zip(found, axes, strict=True)]
-        high = [tf.reduce_max(tensor, axis) for tensor, axis in zip(found, axes, strict=True)]
+        activations = tf.nest.flatten(watched(x, training=False))
+        axes = [list(range(1, len(tensor.shape) - 1)) for tensor in activations]
+        low = [tf.reduce_min(tensor, axis) for tensor, axis in zip(activations, axes, strict=True)]
+        high = [tf.reduce_max(tensor, axis) for tensor, axis in zip(activations, axes, strict=True)]
         return tf.concat(low, -1), tf.concat(high, -1)
 
     rows = [forward(x) for x, _ in split.batches(BATCH, indices=indices)]

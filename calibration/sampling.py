@@ -115,8 +115,8 @@ def _check_form(samples: list[np.ndarray], shape: Shape, dtype: str, where: str)
     return warnings
 
 
-def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
-    return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))
+def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
+    return len(shape) == len(wanted) and all(w in (None, size) for size, w in zip(shape, wanted, strict=True))
 
 
 def _check_values(samples: list[np.ndarray], where: str) -> list[str]:

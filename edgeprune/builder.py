@@ -7,13 +7,13 @@ import dataclasses
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from edgeprune import plan as planning
 from edgeprune.context import BuildContext, Trust
 from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import EdgepruneError, MissingError, UsageError
-from edgeprune.files import copy_file, locked, output_errors, sha256_file, write_bytes, write_json
+from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from edgeprune.data.source import DataSource
     from edgeprune.report.schema import Report
+
+    Source: TypeAlias = Path | tf_keras.Model | keras.Model | None  # a model as a build keeps it; None: the demo
 
 
 DEMO = "demo"
@@ -92,9 +94,10 @@ def build(
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipe(recipe), verify)
-    is_demo = model is None
     source = _source(model)
-    if data is None and not is_demo:
+    if model is None:
+        data = DEMO
+    elif data is None:
         raise UsageError(
             "No data was given.",
             expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
@@ -109,15 +112,13 @@ def build(
         trust = Trust.of(trust_model, custom_objects)
         context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
         with context.connection or contextlib.nullcontext():
-            report = _build(
-                context, DEMO if is_demo else data, folder, limits or Limits(), command, export_keras3, compress
-            )
+            report = _build(context, data, folder, limits or Limits(), command, export_keras3, compress)
     from edgeprune.report.schema import parse
 
     return parse(report)
 
 
-def default_folder(model: Any, target: str | Target) -> Path:
+def default_folder(model: str | Path | tf_keras.Model | keras.Model | None, target: str | Target) -> Path:
     """Where a build goes if nobody says."""
     chosen = target if isinstance(target, Target) else load_target(target)
     return Path("runs") / f"{_name(_source(model))}-{chosen.name}"
@@ -137,13 +138,13 @@ def _with_verify(recipe: Recipe, verify: bool | None) -> Recipe:
 
 def _build(
     context: BuildContext,
-    data: Any,
+    data: DataSource,
     folder: Path,
     limits: Limits,
     command: str | None,
     export_keras3: bool,
     compress: bool,
-) -> dict[str, Any]:
+) -> JsonObject:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
     from edgeprune.report.document import assemble
@@ -185,18 +186,18 @@ def _measure_on_device(plan: planning.Plan, run: Run, context: BuildContext) -> 
     return None
 
 
-def _source(model: Any) -> Any:
+def _source(model: str | Path | tf_keras.Model | keras.Model | None) -> Source:
     return Path(model) if isinstance(model, str | Path) else model
 
 
-def _name(source: Any) -> str:
+def _name(source: Source) -> str:
     if source is None:
         return DEMO
     return source.stem if isinstance(source, Path) else source.name
 
 
 def _context(
-    source: Any,
+    source: Source,
     recipe: Recipe,
     target: Target,
     seed: int,
@@ -228,7 +229,7 @@ def _context(
     return BuildContext(source, recipe, target, seed, deterministic, trust, inputs, progress, connection)
 
 
-def _with_data(context: BuildContext, run: Run, source: Any) -> BuildContext:
+def _with_data(context: BuildContext, run: Run, source: DataSource) -> BuildContext:
     from edgeprune.data import InputSpec, load_data
     from edgeprune.train.task import check_classes, resolve_task
 
@@ -287,7 +288,7 @@ def _export_keras3(folder: Path, context: BuildContext) -> EdgepruneError | None
 
 
 def _write_pick(
-    context: BuildContext, run: Run, plan: planning.Plan, report: dict[str, Any], folder: Path, name: str
+    context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path, name: str
 ) -> None:
     """The pick under the model's own name, and beside it code that runs it."""
     from edgeprune.snippets import write_snippets

@@ -280,5 +280,5 @@ def _plainly_converting(config: stages.ConvertConfig) -> Stage:
     if config.plan.mode in WEIGHT_ONLY:
         return stages.convert_weights
     if not config.calibration:
-        return stages.convert
+        return stages.convert_without_samples
     return stages.calibrate_and_convert if config.plan.ranges == "minmax" else stages.narrow_and_convert

@@ -6,7 +6,9 @@ Choices look at validation figures only.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
+
+from edgeprune.files import JsonObject
 
 
 class Scale(Protocol):
@@ -68,7 +70,7 @@ class Limits:
         return DEFAULT_MAX_DROP if self.max_drop is None else MaxDrop(self.max_drop)
 
 
-def choose(variants: list[dict[str, Any]], limits: Limits, metric: Scale) -> dict[str, str]:
+def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[str, str]:
     """The picks, by name of variant.
 
     quality: best on validation. compact: fewest bytes after gzip. balanced: the most compact one that is within the
@@ -79,10 +81,10 @@ def choose(variants: list[dict[str, Any]], limits: Limits, metric: Scale) -> dic
     sign = 1 if metric.higher_is_better else -1
     baseline = next(v for v in variants if v["baseline"])["validation"]["value"]
 
-    def size(variant: dict[str, Any]) -> tuple[int, int]:
+    def size(variant: JsonObject) -> tuple[int, int]:
         return variant["gzip_bytes"], variant["bytes"]
 
-    def value(variant: dict[str, Any]) -> float:
+    def value(variant: JsonObject) -> float:
         return sign * variant["validation"]["value"]
 
     quality = max(variants, key=lambda v: (value(v), -v["gzip_bytes"]))
@@ -97,12 +99,12 @@ def choose(variants: list[dict[str, Any]], limits: Limits, metric: Scale) -> dic
     return {"quality": quality["name"], "balanced": balanced["name"], "compact": min(variants, key=size)["name"]}
 
 
-def latency_ms(variant: dict[str, Any]) -> float:
+def latency_ms(variant: JsonObject) -> float:
     """The figure that ``--max-latency`` looks at; see :func:`gate_latency`."""
     return gate_latency(variant)[0]
 
 
-def gate_latency(variant: dict[str, Any]) -> tuple[float, str]:
+def gate_latency(variant: JsonObject) -> tuple[float, str]:
     """Milliseconds to hold against the limit, and where they come from.
 
     The limit is about the target. A measurement made there (one that names its ``target``) decides; else the estimate
@@ -124,7 +126,7 @@ def gate_latency(variant: dict[str, Any]) -> tuple[float, str]:
     )
 
 
-def check_gates(pick: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
+def check_gates(pick: JsonObject, limits: Limits) -> list[JsonObject]:
     """The gates that are set, with the pick's value on each and its source; accuracy is the one on test."""
     latency, source = gate_latency(pick)
     rows = [

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.checking.finding import SEVERITIES, Finding, Severity
 from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
@@ -72,14 +72,14 @@ def check(subjects: Iterable[Subject], target: Target) -> list[Finding]:
     Raises:
         MissingError: a compiler that the target needs is not installed.
     """
-    found: dict[tuple[Any, ...], Finding] = {}
+    findings: dict[tuple[object, ...], Finding] = {}
     for subject in subjects:
         for name, applies, function in CHECKERS:
             for item in function(subject, target) if applies(target) else ():
                 key = (item.severity, item.what, item.fix, item.where, name)
-                earlier = found[key].formats if key in found else ()
-                found[key] = Finding(*key, (*earlier, subject.format))
-    return sorted(found.values(), key=lambda item: SEVERITIES.index(item.severity))
+                earlier = findings[key].formats if key in findings else ()
+                findings[key] = Finding(*key, (*earlier, subject.format))
+    return sorted(findings.values(), key=lambda item: SEVERITIES.index(item.severity))
 
 
 # -- checkers ---------------------------------------------------------------------------------------------------------

@@ -29,9 +29,9 @@ def sparse_inference(subject: Subject, target: Target) -> list[Finding]:
     """
     if subject.keras is not None and subject.format != "float32":
         return []
-    found = _of_file(subject.file) if subject.keras is None else _of_keras(subject.keras)
+    verdict, *layers = _of_file(subject.file) if subject.keras is None else _of_keras(subject.keras)
     together: dict[tuple[object, ...], Finding] = {}
-    for one in (found[0], *_of_runtime(target), *found[1:]):
+    for one in (verdict, *_of_runtime(target), *layers):
         key = (one.severity, one.what, one.fix)
         where = (*together[key].where, *one.where) if key in together else one.where
         together[key] = Finding(one.severity, one.what, one.fix, where)
@@ -102,10 +102,10 @@ _WORDS = {
     "input": "Sparse inference: before the stem, not affected.",
     "stem": "Sparse inference fits: the stem.",
     "1x1": "Sparse inference fits: a 1x1 convolution, for sparse kernels.",
-    "depthwise": "Sparse inference fits: goes along, in the channel-first layout.",
-    "elementwise": "Sparse inference fits: goes along, in the channel-first layout.",
+    "depthwise": "Sparse inference fits: runs in the channels-first layout of the sparse part.",
+    "elementwise": "Sparse inference fits: runs in the channels-first layout of the sparse part.",
     "tail": "Sparse inference fits: the end of the sparse part.",
-    "after": "Sparse inference: behind the pooling, not affected.",
+    "after": "Sparse inference: after the pooling, not affected.",
 }
 
 

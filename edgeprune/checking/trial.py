@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.checking.check import Subject
 from edgeprune.convert.converter import convert
+from edgeprune.models.types import Tensor
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Mode
 from edgeprune.target import Target
@@ -51,7 +52,7 @@ def _noise(model: tf_keras.Model) -> Iterator[list[np.ndarray]]:
         yield [_sample(tensor, generator) for tensor in model.inputs]
 
 
-def _sample(tensor: Any, generator: np.random.Generator) -> np.ndarray:
+def _sample(tensor: Tensor, generator: np.random.Generator) -> np.ndarray:
     shape = [1, *(size or UNKNOWN_SIZE for size in tensor.shape[1:])]
     dtype = tensor.dtype.as_numpy_dtype
     if np.issubdtype(dtype, np.floating):

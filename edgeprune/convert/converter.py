@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.chatter import without_lines
@@ -12,11 +12,13 @@ from edgeprune.convert.refusals import translate
 from edgeprune.errors import ConversionError, EdgepruneError
 from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
 from edgeprune.runtime.interpreter import Runtime, find_runtime
+from edgeprune.runtime.tensors import Sample
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
-Samples = Callable[[], Any]
+Samples = Callable[[], Iterable[Sample]]
 
 # What the converter says about every int8 model, and MLIR about every model that it refuses.
 _CHATTER = re.compile(
@@ -167,7 +169,7 @@ def _function(model: tf_keras.Model, one_scale: Sequence[str] = ()) -> Any:
     return serve.get_concrete_function()
 
 
-def _float32(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _float32(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     # Not for quantized weights: the int8 file was larger, and XNNPACK refused to load it.
@@ -175,20 +177,20 @@ def _float32(converter: Any, plan: QuantizationPlan, samples: Samples | None) ->
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
 
 
-def _float16(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _float16(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     _dynamic(converter, plan, samples)
     converter.target_spec.supported_types = [tf.float16]
 
 
-def _dynamic(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _dynamic(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
 
-def _int8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _int8(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     _dynamic(converter, plan, samples)
@@ -199,7 +201,7 @@ def _int8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> No
         converter.inference_input_type = converter.inference_output_type = getattr(tf, _IO_TYPES[plan.io])
 
 
-def _int16x8(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _int16x8(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     import tensorflow as tf
 
     _dynamic(converter, plan, samples)
@@ -211,7 +213,7 @@ def _int16x8(converter: Any, plan: QuantizationPlan, samples: Samples | None) ->
     ]
 
 
-def _calibration(converter: Any, plan: QuantizationPlan, samples: Samples | None) -> None:
+def _calibration(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
     _dynamic(converter, plan, samples)
     converter.representative_dataset = samples
     converter._experimental_calibrate_only = True

@@ -1,4 +1,4 @@
-"""What a converted file has that the recipe's reader would not expect, in sentences."""
+"""Warnings about a converted file: what the recipe does not let one expect."""
 
 from __future__ import annotations
 
@@ -38,14 +38,16 @@ def conversion_warnings(content: bytes, plan: QuantizationPlan, model: tf_keras.
         warnings.append(
             f"Needs operators of full TensorFlow ({', '.join(select)}): runs only where the runtime has select TF ops."
         )
-    if RULES[plan.mode].samples and plan.mode != "mixed" and (found := float_operators(content)):
-        warnings.append(f"Computes partly in float, for want of a kernel: {_listed(found, model)}.")
+    if RULES[plan.mode].samples and plan.mode != "mixed" and (operators := float_operators(content)):
+        warnings.append(
+            f"Computes partly in float, because TensorFlow Lite has no integer kernel for: {_listed(operators, model)}."
+        )
     return warnings
 
 
-def _listed(found: Sequence[tuple[str, str]], model: tf_keras.Model) -> str:
+def _listed(operators: Sequence[tuple[str, str]], model: tf_keras.Model) -> str:
     rows = []
-    for operator, tensor in found:
+    for operator, tensor in operators:
         layer = layer_of(tensor, model)
         rows.append(f"{operator} ({layer})" if layer else operator)
     return ", ".join(dict.fromkeys(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.errors import ConversionError
 from edgeprune.models.naming import layers_of
@@ -60,14 +60,16 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
             return _refused(model, mode, data.operator.name.removeprefix("tf."), layers, _BY_CODE[code])
     text = str(error)
     for pattern, refusal in _BY_MESSAGE:
-        if found := pattern.search(text):
-            return _refused(model, mode, found.group(1), (), refusal)
+        if match := pattern.search(text):
+            return _refused(model, mode, match.group(1), (), refusal)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (lines[0] if lines else type(error).__name__).rstrip(".")
     return ConversionError(f"TensorFlow's converter refused {model.name!r} as {mode}: {reason}.", fix=UNKNOWN)
 
 
-def _refused(model: Any, mode: str, operator: str, layers: Sequence[str], refusal: Refusal) -> ConversionError:
+def _refused(
+    model: tf_keras.Model, mode: str, operator: str, layers: Sequence[str], refusal: Refusal
+) -> ConversionError:
     where = f", from the layer {layers[0]!r}," if layers else ""
     return ConversionError(
         f"{model.name!r} cannot be converted as {mode}: the operator {operator}{where} {refusal.lacks}.",

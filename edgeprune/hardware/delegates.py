@@ -20,7 +20,7 @@ import importlib.resources
 from edgeprune.hardware.placement import (
     Answer,
     Placement,
-    Rule,
+    PlacementRule,
     RuleBook,
     activations,
     constant,
@@ -336,6 +336,6 @@ def delegate_placement(graph: Subgraph, name: str) -> Placement:
     return summarize(book, placed, partitions)
 
 
-def rules_of(book: RuleBook) -> list[Rule]:
+def rules_of(book: RuleBook) -> list[PlacementRule]:
     """All rules of a book, each once, in the order in which they are applied."""
     return list(dict.fromkeys([*book.general, *(item for items in book.operators.values() for item in items)]))

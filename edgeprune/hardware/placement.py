@@ -1,9 +1,9 @@
 """Which operators of a graph a second processor takes: rules as data, and the partition that the runtime makes of them.
 
-A :class:`Rule` is a function of a graph and one of its operators. It answers True where the operator breaks the rule
-and stays on the CPU, False where it does not, and None where the file does not tell (limits that depend on sizes and
-that nobody published). Its docstring is the reason given to the user and the documentation. A :class:`RuleBook` keys
-rules by operator: an operator without an entry is not supported.
+A :class:`PlacementRule` is a function of a graph and one of its operators. It answers True where the operator breaks
+the rule and stays on the CPU, False where it does not, and None where the file does not tell (limits that depend on
+sizes and that nobody published). Its docstring is the reason given to the user and the documentation. A
+:class:`RuleBook` keys rules by operator: an operator without an entry is not supported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Check = Callable[[Subgraph, Operator], Answer]
 
 
 @dataclass(frozen=True)
-class Rule:
+class PlacementRule:
     """A limit. ``status``: what the processor's own tool prints for an operator that breaks it; ``fix``: what to do."""
 
     check: Check
@@ -48,9 +48,9 @@ class Rule:
         return " ".join((self.check.__doc__ or "").strip().split("\n\n")[0].split())
 
 
-def rule(status: str, fix: str | None = None) -> Callable[[Check], Rule]:
+def rule(status: str, fix: str | None = None) -> Callable[[Check], PlacementRule]:
     """Declare a function a rule."""
-    return lambda check: Rule(check, status, fix)
+    return lambda check: PlacementRule(check, status, fix)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class RuleBook:
     """
 
     name: str
-    operators: Mapping[str, tuple[Rule, ...]]
-    general: tuple[Rule, ...]
+    operators: Mapping[str, tuple[PlacementRule, ...]]
+    general: tuple[PlacementRule, ...]
     mapped: str
     unsupported: str
     second_subgraph: str = ""
@@ -233,7 +233,7 @@ def summarize(
     streamed: int | None = None,
     notes: Sequence[str] = (),
 ) -> Placement:
-    """The counts."""
+    """The placement of a graph, from the verdict on each of its operators."""
     on = sum(op.on_accelerator for op in placed)
     unsure = sum(not op.certain for op in placed)
     full = on == len(placed) > 0 and unsure == 0

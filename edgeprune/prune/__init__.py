@@ -1,17 +1,22 @@
 """What is removed from a model, and from where.
 
-- ``channels/``: which channels of a model hang together (the *channel graph*), and the surgery that removes them.
+- ``channels/``: which channels of a model depend on each other (the *channel graph*), and the surgery that removes
+  them.
 - ``choice/``: which of them matter least, and how many each layer loses under a budget.
 - ``weights/``: single weights that become zero while the model trains.
 - ``sparse/``: a model made ready for XNNPACK's sparse kernels.
-- ``filters.py``: graph, choice and surgery in one call; ``compensation.py``: repair without training; ``penalties.py``:
-  training that makes small what is to be removed.
+- ``filters.py``: graph, choice and surgery in one call; ``inspection.py``: what could be pruned and what it would save;
+  ``compensation.py``: repair without training; ``penalties.py``: training that makes small what is to be removed.
+
+A new pruning method is a file here, a section of the recipe (:mod:`edgeprune.recipe.config`) and a stage
+(:mod:`edgeprune.stages`).
 
 Words of this package:
 
 unit
     The smallest set of channels that can only be removed together: one filter, the bias and the normalization behind
     it, and the slices of every layer that reads it. Where layers meet in an addition, one unit holds a channel of each.
+    (A granularity of single weights calls what it zeroes together a unit, too.)
 vector
     The units along one axis of a tensor or weight, one number per position. (In ``targets/``, a *vector* is as many
     channels as a processor computes at once.)
@@ -24,19 +29,33 @@ role
     What an axis of a weight does with its units: *produced* (the layer makes them), *consumed* (it sums over them),
     *followed* (one value per channel is passed through) or *matched* (summed over by the layer itself, as queries with
     keys).
+keep
+    A truth value per unit of a model, ``bool [units]``: which of them stay. Surgery and oracle are made from it.
 criterion
-    How important a unit is: a score per unit (``choice/criteria.py``).
+    How important a unit is: a score per unit (``choice/criteria.py``), or per weight (``weights/masked.py``).
+evidence
+    What a criterion looks at beside the weights: training batches and the loss; for single weights, what was added up
+    over the training steps so far.
 budget
-    What is to be kept of the model: fractions of its multiply-accumulates, parameters, or filters.
+    What is to be kept of a model, as fractions of its multiply-accumulates or parameters; or the fraction of its
+    filters that is removed.
 candidate
-    A group with its removable units in the order in which they would go.
+    A group with its removable units, the least important first.
 bundle
-    As many units of one candidate as go at once, so that what stays fills whole vectors of the processor.
-order
-    In which sequence the bundles of all candidates go; a budget decides how far it is followed.
+    As many units of one candidate as are removed at once, so that the channels that stay fill whole vectors of the
+    processor.
+removal order
+    The sequence in which the bundles of all candidates are removed; a budget decides how far it is followed.
 oracle
     The unpruned model with the removed channels set to zero where they are read: the pruned model must compute the
-    same.
+    same. Of a removed block, the model with the block's branch multiplied by zero.
+block
+    What lies between two tensors of the same shape and can be bypassed: a residual branch, or a chain of layers.
 mask
-    Zeros and ones in the shape of a kernel: which of its weights stay.
+    Of a kernel: zeros and ones in its shape, which of its weights stay. Of channels: zeros and ones along one axis of a
+    tensor, in the oracle.
+mask schedule
+    At which training steps the masks of a model are chosen anew, and how sparse they are then.
+engine
+    An implementation of weight pruning: tfmot's, or the one in ``weights/masked.py``.
 """

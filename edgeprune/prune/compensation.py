@@ -8,18 +8,20 @@ in Li et al. 2020, arXiv:2007.02491.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.models.graph import activation_name
 from edgeprune.models.layer_facts import LAYER_FACTS
+from edgeprune.models.types import Layer, Variable
 from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.choice.criteria import Evidence, input_moments
 
 if TYPE_CHECKING:
     import tf_keras
+
+    from edgeprune.data.source import Batches
 
 
 # Layers whose outputs are, bias aside, sums over all input channels and all positions of the kernel.
@@ -65,7 +67,7 @@ def fold_means(graph: Graph, keep: np.ndarray, pruned: tf_keras.Model, evidence:
     return changed
 
 
-def _constant_behind(graph: Graph, layer: Any) -> tuple[Any, str, int] | None:
+def _constant_behind(graph: Graph, layer: Layer) -> tuple[Layer, str, int] | None:
     """Where a constant can be added to the output of a layer: the layer that holds it, its attribute, and the sign."""
     import tf_keras
 
@@ -80,7 +82,7 @@ def _constant_behind(graph: Graph, layer: Any) -> tuple[Any, str, int] | None:
     return (readers[0], "moving_mean", -1) if is_frozen and activation_name(layer) == "linear" else None
 
 
-def _kept_positions(graph: Graph, layer: Any, variable: Any, keep: np.ndarray, size: int) -> np.ndarray | None:
+def _kept_positions(graph: Graph, layer: Layer, variable: Variable, keep: np.ndarray, size: int) -> np.ndarray | None:
     """Which positions of a variable with one axis stay."""
     number = next((i for i, weight in enumerate(layer.weights) if weight is variable), None)
     for binding in graph.layers[layer.name].bindings:
@@ -89,7 +91,7 @@ def _kept_positions(graph: Graph, layer: Any, variable: Any, keep: np.ndarray, s
     return None
 
 
-def reestimate_batch_norm(model: tf_keras.Model, batches: Callable[[], Iterable[tuple[Any, Any]]]) -> int:
+def reestimate_batch_norm(model: tf_keras.Model, batches: Batches) -> int:
     """Set the statistics of every trainable batch normalization to their averages over ``batches``, in place.
 
     Returns:
@@ -117,8 +119,8 @@ def reestimate_batch_norm(model: tf_keras.Model, batches: Callable[[], Iterable[
     count = 0
     for x, _ in batches():
         forward(x)
-        found = [value.numpy() for layer in norms for value in (layer.moving_mean, layer.moving_variance)]
-        sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+        statistics = [value.numpy() for layer in norms for value in (layer.moving_mean, layer.moving_variance)]
+        sums = statistics if not sums else [a + b for a, b in zip(sums, statistics, strict=True)]
         count += 1
     averages = iter(value / count for value in sums)
     for layer, momentum in zip(norms, momenta, strict=True):

@@ -122,9 +122,15 @@ def choose(
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     chosen = CRITERIA[criterion]
     if chosen.needs_data and evidence.batches is None:
-        raise DataError(f"The criterion {criterion!r} looks at data, and none was given.", fix="pass evidence.")
+        raise DataError(
+            f"The criterion {criterion!r} looks at data, and none was given.",
+            fix="pass evidence (edgeprune.Evidence with batches and task), or use a criterion such as 'l2'.",
+        )
     if how == "sensitivity" and curves is None:
-        raise DataError("The allocation 'sensitivity' measures on data, and none was given.", fix="pass curves.")
+        raise DataError(
+            "The allocation 'sensitivity' measures on data, and none was given.",
+            fix="pass curves, or use the allocation 'global'.",
+        )
     scores = chosen.score(graph, evidence)
     measured = curves(graph, scores) if how == "sensitivity" and curves else None
     return allocation.allocate(graph, scores, budget, how, constraints, chosen.in_loss, measured)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgeprune.files import JsonObject
 from edgeprune.models.count import count
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.graph import Group
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import tf_keras
 
 
-def inspect_model(model: tf_keras.Model) -> dict[str, Any]:
+def inspect_model(model: tf_keras.Model) -> JsonObject:
     """Layers with parameters and MACs, and groups with size, layers, reasons of what is frozen, saving per channel.
 
     ``uncounted``: layers whose MACs no rule knows; they count 0.
@@ -33,7 +34,7 @@ def inspect_model(model: tf_keras.Model) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, saved: Mapping[str, float]) -> dict[str, Any]:
+def _group(group: Group, saved: Mapping[str, float]) -> JsonObject:
     return {
         "name": group.name,
         "size": group.size,

@@ -1,30 +1,33 @@
 """Penalties that make weights, channels or groups of weights small before anything is removed.
 
-A penalty is a sum over the model's weights; the training loss gets it times its weight in ``[sparsify]``. It hangs on a
-second model over the same layers, so what is saved afterwards never had it.
+A penalty is a sum over the model's weights; the training loss gets it times its weight in ``[sparsify]``. It belongs
+to a second model over the same layers, so the model that is saved does not contain it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.errors import RecipeError
+from edgeprune.models.types import Variable
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.recipe.config import SparsifyConfig
 from edgeprune.train.variables import trainable_kernels
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
-Penalty = Callable[[], Any]  # → float32 scalar tensor, of the weights as they are when it is called
+Penalty = Callable[[], "tf.Tensor"]  # → float32 scalar tensor, of the weights as they are when it is called
 
-PENALTIES: dict[str, Callable[[Any], Penalty]] = {}
+MakePenalty = Callable[["tf_keras.Model"], Penalty]
+PENALTIES: dict[str, MakePenalty] = {}
 
 
-def penalty(make: Callable[[Any], Penalty]) -> Callable[[Any], Penalty]:
+def penalty(make: MakePenalty) -> MakePenalty:
     """Enter a function ``model -> penalty`` into the table, under its name."""
     PENALTIES[make.__name__] = make
     return make
@@ -70,7 +73,7 @@ def group_lasso(model: tf_keras.Model) -> Penalty:
     if not set(free) & set(np.concatenate([[], *(vector for _, _, vector in making)]).astype(int).tolist()):
         raise _nothing_to_act_on("group_lasso", "group of channels that can be removed (see `edgeprune inspect`)")
 
-    def value() -> Any:
+    def value() -> tf.Tensor:
         squares = tf.zeros(len(graph.units))
         for weight, axis, vector in making:
             others = [a for a in range(len(weight.shape)) if a != axis]
@@ -111,7 +114,7 @@ def _scaled(value: Penalty, weight: float) -> Penalty:
     return lambda: weight * value()
 
 
-def _absolute_sum(variables: list[Any], name: str, what: str) -> Penalty:
+def _absolute_sum(variables: Sequence[Variable], name: str, what: str) -> Penalty:
     import tensorflow as tf
 
     if not variables:

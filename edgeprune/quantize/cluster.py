@@ -6,7 +6,8 @@ before (which is what tfmot's ``cluster_weights`` makes) become as many values *
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def cluster(model: tf_keras.Model, config: ClusterConfig, *, zeros: bool, seed: 
         Layer name → its clusters, and its zeros if they are kept; layers that only have zeros are among them.
     """
     names = select(model, config)
-    found: dict[str, Structure] = {}
+    structures: dict[str, Structure] = {}
     for number, layer in enumerate(model.layers):
         if kernel_rule(layer) is None:
             continue
@@ -68,11 +69,11 @@ def cluster(model: tf_keras.Model, config: ClusterConfig, *, zeros: bool, seed: 
         if layer.name in names:
             generator = np.random.default_rng([seed, number])
             numbers, count = assign(kernel, config.n_clusters, config.init, mask, generator)
-            found[layer.name] = Structure(mask, numbers, count)
-            kernel_of(layer).assign(found[layer.name].project(kernel))
+            structures[layer.name] = Structure(mask, numbers, count)
+            kernel_of(layer).assign(structures[layer.name].project(kernel))
         elif mask is not None:
-            found[layer.name] = Structure(mask)
-    return found
+            structures[layer.name] = Structure(mask)
+    return structures
 
 
 def assign(
@@ -124,4 +125,8 @@ def _kmeans_plus_plus(values: np.ndarray, count: int, generator: np.random.Gener
     return np.asarray(chosen)
 
 
-_INITS: dict[str, Any] = {"linear": _linear, "kmeans++": _kmeans_plus_plus}
+Init = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # (weights, how many, generator) → centroids
+_INITS: dict[str, Init] = {
+    "linear": _linear,
+    "kmeans++": _kmeans_plus_plus,
+}

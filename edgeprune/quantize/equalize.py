@@ -9,19 +9,20 @@ s_i = sqrt(r1_i / r2_i), r being the largest weights that make and that read cha
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.models.graph import View, activation_name
 from edgeprune.models.layer_facts import LAYER_FACTS, along, kernel_of, magnitudes
+from edgeprune.models.types import Layer, Node, Variable
 
 if TYPE_CHECKING:
     import tf_keras
 
 # What can be either end of a pair.
 _ENDS = frozenset({"Conv1D", "Conv2D", "Dense", "DepthwiseConv2D"})
-# Passed by any positive factor. A ReLU that is capped, leaky as it may be, is not.
+# Layers that any positive factor per channel passes. A ReLU with a maximum is not one of them, leaky or not.
 _HOMOGENEOUS = (
     "AveragePooling1D",
     "AveragePooling2D",
@@ -45,9 +46,9 @@ TOLERANCE = 1e-3  # a sweep that scales no channel by more than this is the last
 class Pair:
     """Two layers that a positive factor per channel can move between; ``norm`` is the normalization in between."""
 
-    producer: Any
-    norm: Any | None
-    consumer: Any
+    producer: Layer
+    norm: Layer | None
+    consumer: Layer
 
     @property
     def channels(self) -> int:
@@ -56,7 +57,7 @@ class Pair:
 
 
 def equalize(model: tf_keras.Model) -> list[tuple[str, str]]:
-    """Even out channels, in place; the model computes what it did.
+    """Even out channels, in place; the outputs of the model stay the same.
 
     Depthwise layers are both ends of a pair, so that conv → depthwise → conv is two pairs. Pairs are visited in turn
     until nothing moves.
@@ -81,7 +82,7 @@ def no_pairs(model: tf_keras.Model) -> str:
     what = (
         f"the activations between layers, such as ReLU6, are not scale-invariant ({', '.join(blocking[:3])}{more})"
         if blocking
-        else "no two neighbouring layers have only steps between them that a positive factor passes"
+        else "no two neighbouring layers are joined only by what scaling a channel passes (ReLU, pooling, padding)"
     )
     return f"Equalization changed nothing: {what}."
 
@@ -90,11 +91,11 @@ def find_pairs(model: tf_keras.Model) -> list[Pair]:
     """The pairs of a functional model: layers called once, with nothing else reading what is between them."""
     view = View(model)
     starts = [node for node in view.nodes if _makes_channels(node.layer) and len(view.uses(node.layer)) == 1]
-    found = (_follow(node, view) for node in starts)
-    return [pair for pair in found if pair is not None]
+    pairs = (_follow(node, view) for node in starts)
+    return [pair for pair in pairs if pair is not None]
 
 
-def _follow(start: Any, view: View) -> Pair | None:
+def _follow(start: Node, view: View) -> Pair | None:
     norm, node = None, start
     while True:
         tensor = node.outputs
@@ -115,16 +116,16 @@ def _follow(start: Any, view: View) -> Pair | None:
             return None
 
 
-def _first(start: Any, node: Any) -> bool:
+def _first(start: Node, node: Node) -> bool:
     """A normalization right behind a linear layer; behind a ReLU its factors are not the layer's."""
     return node.keras_inputs[0] is start.outputs and activation_name(start.layer) == "linear"
 
 
-def _activation_passes(layer: Any) -> bool:
+def _activation_passes(layer: Layer) -> bool:
     return _is_homogeneous(layer) if type(layer).__name__ == "ReLU" else activation_name(layer) in _LINEAR_ACTIVATIONS
 
 
-def _is_homogeneous(layer: Any) -> bool:
+def _is_homogeneous(layer: Layer) -> bool:
     kind = type(layer).__name__
     if kind == "ReLU":
         return layer.max_value is None and not layer.threshold
@@ -135,24 +136,24 @@ def _is_homogeneous(layer: Any) -> bool:
     return kind in _HOMOGENEOUS
 
 
-def _makes_channels(layer: Any) -> bool:
+def _makes_channels(layer: Layer) -> bool:
     kind = type(layer).__name__
     return kind in _ENDS and activation_name(layer) in _LINEAR_ACTIVATIONS and _is_plain(layer)
 
 
-def _reads_channels(layer: Any) -> bool:
+def _reads_channels(layer: Layer) -> bool:
     return _is_plain(layer)
 
 
-def _is_plain(layer: Any) -> bool:
+def _is_plain(layer: Layer) -> bool:
     return getattr(layer, "groups", 1) == 1 and getattr(layer, "depth_multiplier", 1) == 1
 
 
-def _making_axes(layer: Any) -> tuple[int, ...]:
+def _making_axes(layer: Layer) -> tuple[int, ...]:
     return LAYER_FACTS[type(layer).__name__].channel_axes
 
 
-def _reading_axes(layer: Any) -> tuple[int, ...]:
+def _reading_axes(layer: Layer) -> tuple[int, ...]:
     axis = LAYER_FACTS[type(layer).__name__].input_axis
     assert axis is not None
     return (axis,)
@@ -189,5 +190,6 @@ def move(pair: Pair, factors: np.ndarray) -> None:
     _scale(kernel_of(pair.consumer), _reading_axes(pair.consumer), 1 / factors)
 
 
-def _scale(kernel: Any, axes: tuple[int, ...], factors: np.ndarray) -> None:
-    kernel.assign(kernel.numpy() * along(factors, axes, kernel.shape))
+def _scale(kernel: Variable, axes: tuple[int, ...], factors: np.ndarray) -> None:
+    values = kernel.numpy()
+    kernel.assign(values * along(factors, axes, values.shape))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from edgeprune.runtime.interpreter import Runtime
 from edgeprune.runtime.origin import error_by_tensor
+from edgeprune.runtime.tensors import Sample
 from edgeprune.selection import within
 
 Tensors = tuple[str, ...]
@@ -37,7 +37,7 @@ class Trial:
     chosen: bool = False
 
 
-def rank(quantized: bytes, calibrated: bytes, samples: Iterable[Any], runtime: Runtime) -> list[str]:
+def rank(quantized: bytes, calibrated: bytes, samples: Iterable[Sample], runtime: Runtime) -> list[str]:
     """Outputs of the operators of an int8 file, those first that add most noise relative to their signal."""
     errors = error_by_tensor(quantized, calibrated, samples, runtime)
     return [row.tensor for row in sorted(errors, key=lambda row: -row.added_noise)]

@@ -7,12 +7,12 @@ is run here once more, with every tensor kept, to fill a histogram per activatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from edgeprune.runtime.interpreter import Runtime
-from edgeprune.runtime.tensors import TensorReader
+from edgeprune.runtime.tensors import Sample, TensorReader
 
 Range = tuple[float, float]
 
@@ -24,7 +24,7 @@ SHRINKS = np.linspace(1.0, 0.1, 91)
 def narrowed_ranges(
     content: bytes,
     reached: Mapping[str, Range],
-    samples: Callable[[], Iterable[Any]],
+    samples: Callable[[], Iterable[Sample]],
     method: Literal["percentile", "mse"],
     runtime: Runtime,
     percentile: float = 99.99,
@@ -49,7 +49,7 @@ def narrowed_ranges(
 
 
 def collect_histograms(
-    content: bytes, reached: Mapping[str, Range], samples: Callable[[], Iterable[Any]], runtime: Runtime
+    content: bytes, reached: Mapping[str, Range], samples: Callable[[], Iterable[Sample]], runtime: Runtime
 ) -> dict[str, np.ndarray]:
     """How often each activation has which value: int64 [2048] per tensor, from its smallest to its largest value."""
     reader = TensorReader(content, runtime)

@@ -16,7 +16,7 @@ WEIGHT_ONLY: tuple[Mode, ...] = ("int8-weights", "int4-weights")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class FormatRule:
     """What a number format needs and allows.
 
     Attributes:
@@ -31,16 +31,16 @@ class Rule:
 
 
 # One line per number format. 16 bits have room for every outlier, and only int8's ranges can be set from outside.
-RULES: Mapping[Mode, Rule] = MappingProxyType(
+RULES: Mapping[Mode, FormatRule] = MappingProxyType(
     {
-        "float32": Rule(),
-        "float16": Rule(),
-        "dynamic": Rule(),
-        "int8": Rule(samples=True, integer_io=True, clipping=True),
-        "int16x8": Rule(samples=True),
-        "int8-weights": Rule(),
-        "int4-weights": Rule(),
-        "mixed": Rule(samples=True, integer_io=True, clipping=True),
+        "float32": FormatRule(),
+        "float16": FormatRule(),
+        "dynamic": FormatRule(),
+        "int8": FormatRule(samples=True, integer_io=True, clipping=True),
+        "int16x8": FormatRule(samples=True),
+        "int8-weights": FormatRule(),
+        "int4-weights": FormatRule(),
+        "mixed": FormatRule(samples=True, integer_io=True, clipping=True),
     }
 )
 

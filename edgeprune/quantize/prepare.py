@@ -15,6 +15,7 @@ import numpy as np
 from edgeprune.models.graph import CallKey, View, activation_name
 from edgeprune.models.layer_facts import along
 from edgeprune.models.rebuild import copy_layer, copy_trainable, rebuild
+from edgeprune.models.types import Layer, Tensor
 from edgeprune.quantize.rules import FUSED_FUNCTIONS, kernel_rule
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     return rebuild(model, _Makers(_foldable(model)).emit)
 
 
-def _foldable(model: tf_keras.Model) -> dict[str, Any]:
+def _foldable(model: tf_keras.Model) -> dict[str, Layer]:
     """Name of a layer with a kernel → the batch normalization that is folded into it."""
     view = View(model)
-    found = {}
+    folded = {}
     for node in view.nodes:
         layer, output = node.layer, node.outputs
         if kernel_rule(layer) is None or not _is_linear(layer) or len(view.uses(layer)) > 1 or isinstance(output, list):
@@ -57,19 +58,19 @@ def _foldable(model: tf_keras.Model) -> dict[str, Any]:
         if view.is_end(output) or len(after) != 1 or not _is_batch_norm(after[0].layer):
             continue
         if len(view.uses(after[0].layer)) == 1 and _axis(after[0].layer) == len(output.shape) - 1:
-            found[layer.name] = after[0].layer
-    return found
+            folded[layer.name] = after[0].layer
+    return folded
 
 
 class _Makers:
     """The calls of the prepared model. ``folded``: name of a layer → the batch normalization that it takes in."""
 
-    def __init__(self, folded: dict[str, Any]):
+    def __init__(self, folded: dict[str, Layer]):
         self._folded = folded
         self._absorbed = {layer.name for layer in folded.values()}
-        self._made: dict[str, Any] = {}
+        self._made: dict[str, _Filled] = {}
 
-    def emit(self, layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def emit(self, layer: Layer, key: CallKey, args: Any, kwargs: Any) -> Any:
         if layer.name in self._absorbed:
             return args[0]
         rule = _RULES.get(type(layer).__name__)
@@ -77,25 +78,29 @@ class _Makers:
             return outputs
         return self.copy(layer)(*args, **kwargs)
 
-    def split(self, layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def split(self, layer: Layer, key: CallKey, args: Any, kwargs: Any) -> Any:
         """Only compound convolutions, so that batch normalization can be folded into their parts afterwards."""
         if type(layer).__name__ == "SeparableConv2D":
             return self.separable(layer, key, args)
         return self.copy(layer)(*args, **kwargs)
 
-    def copy(self, layer: Any) -> Any:
+    def copy(self, layer: Layer) -> _Filled:
         """The one copy of a layer, weights and batch normalization included, made on its first call."""
         return self.once(layer.name, lambda: copy_layer(layer), layer.get_weights(), layer)
 
     def once(
-        self, name: str, make: Callable[[], Any], weights: list[np.ndarray] | None = None, original: Any = None
-    ) -> Any:
+        self,
+        name: str,
+        make: Callable[[], Layer],
+        weights: list[np.ndarray] | None = None,
+        original: Layer | None = None,
+    ) -> _Filled:
         """A layer by name; its weights, and what is frozen of the original, are set as soon as it is built."""
         if name not in self._made:
             self._made[name] = _Filled(make(), weights or [], original)
         return self._made[name]
 
-    def with_kernel(self, layer: Any, key: CallKey, args: Any) -> Any:
+    def with_kernel(self, layer: Layer, key: CallKey, args: Any) -> Any:
         """A layer with a kernel: batch normalization folded in, an activation that is not fused split off."""
         config = layer.get_config()
         norm = self._folded.get(layer.name)
@@ -109,7 +114,7 @@ class _Makers:
         made = self.once(layer.name, lambda: type(layer).from_config(config), weights)
         return self._activated(made(*args), after, key)
 
-    def separable(self, layer: Any, key: CallKey, args: Any) -> Any:
+    def separable(self, layer: Layer, key: CallKey, args: Any) -> Any:
         """Depthwise and pointwise convolution; the latter keeps the name and the batch normalization behind."""
         import tf_keras
 
@@ -132,7 +137,7 @@ class _Makers:
         )
         return self._activated(second(first(*args)), None if _is_linear(layer) else layer.activation, key)
 
-    def affine(self, layer: Any, key: CallKey, args: Any) -> Any:
+    def affine(self, layer: Layer, key: CallKey, args: Any) -> Any:
         """``x * scale + shift`` of what could not be folded."""
         import tensorflow as tf
         import tf_keras
@@ -150,17 +155,17 @@ class _Makers:
         scaled = tf.math.multiply(x, scale.tolist(), name=_call_name(f"{layer.name}_scale", key))
         return tf.math.add(scaled, shift.tolist(), name=_call_name(f"{layer.name}_shift", key))
 
-    def chain(self, layer: Any, key: CallKey, args: Any) -> Any:
+    def chain(self, layer: Layer, key: CallKey, args: Any) -> Any:
         """Three and more inputs, two at a time."""
         if len(args[0]) < 3:
             return None
         total, *others = args[0]
         for number, other in enumerate(others, 1):
             name = layer.name if number == len(others) else f"{layer.name}_{number}"
-            total = self.once(name, lambda name=name: type(layer)(name=name))([total, other])  # type: ignore[misc]
+            total = self.once(name, lambda name=name: type(layer)(name=name))([total, other])  # type: ignore[call-arg, misc]
         return total
 
-    def _activated(self, tensor: Any, activation: Any, key: CallKey) -> Any:
+    def _activated(self, tensor: Tensor, activation: Any, key: CallKey) -> Tensor:
         import tf_keras
 
         if activation is None:
@@ -172,7 +177,7 @@ class _Makers:
 class _Filled:
     """A layer that gets its weights, and the flags of the original, when its first call has built it."""
 
-    def __init__(self, layer: Any, weights: list[np.ndarray], original: Any):
+    def __init__(self, layer: Layer, weights: list[np.ndarray], original: Layer | None):
         self._layer, self._weights, self._original = layer, weights, original
         self._called = False
 
@@ -186,7 +191,7 @@ class _Filled:
         return outputs
 
 
-def fold(weights: list[np.ndarray], layer: Any, scale: np.ndarray, shift: np.ndarray) -> list[np.ndarray]:
+def fold(weights: list[np.ndarray], layer: Layer, scale: np.ndarray, shift: np.ndarray) -> list[np.ndarray]:
     """Kernel and bias of a layer that does what the layer and ``y * scale + shift`` behind it do."""
     rule = kernel_rule(layer)
     assert rule is not None
@@ -196,7 +201,7 @@ def fold(weights: list[np.ndarray], layer: Any, scale: np.ndarray, shift: np.nda
     return [scaled.astype(kernel.dtype), (shift + offset).astype(kernel.dtype)]
 
 
-def affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+def affine(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift of a layer that computes ``x * scale + shift`` in inference, per channel or single numbers."""
     kind = type(layer).__name__
     if kind == "Rescaling":
@@ -211,16 +216,16 @@ def affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     return scale, -mean * scale + (np.asarray(layer.beta, "float64") if layer.center else 0.0)
 
 
-def _axis(layer: Any) -> int | None:
+def _axis(layer: Layer) -> int | None:
     axis = getattr(layer, "axis", None)
     return axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis if isinstance(axis, int) else None
 
 
-def _is_batch_norm(layer: Any) -> bool:
+def _is_batch_norm(layer: Layer) -> bool:
     return type(layer).__name__ in ("BatchNormalization", "SyncBatchNormalization")
 
 
-def _is_linear(layer: Any) -> bool:
+def _is_linear(layer: Layer) -> bool:
     return activation_name(layer) == "linear"
 
 
@@ -228,7 +233,7 @@ def _call_name(name: str, key: CallKey) -> str:
     return f"{name}_{key[1]}" if key[1] else name
 
 
-_RULES: dict[str, Callable[[_Makers, Any, CallKey, Any], Any]] = {
+_RULES: dict[str, Callable[[_Makers, Layer, CallKey, Any], Any]] = {
     **dict.fromkeys(("Conv1D", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense"), _Makers.with_kernel),
     **dict.fromkeys(("BatchNormalization", "SyncBatchNormalization", "Rescaling", "Normalization"), _Makers.affine),
     "Add": _Makers.chain,

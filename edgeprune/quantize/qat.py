@@ -5,7 +5,7 @@ is decided here, by the tables of :mod:`edgeprune.quantize.rules`. tfmot's own p
 refuses every layer that it does not know, and leaves batch normalization unfolded unless it follows a convolution
 (tfmot#363).
 
-Ranges of activations start from training samples: from tfmot's -6..6 a short training does not get away.
+Ranges of activations start from training samples: from tfmot's -6..6, a short training would not reach them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import CallKey
-from edgeprune.models.rebuild import copy_layer, copy_trainable, rebuild
+from edgeprune.models.rebuild import MakeLayer, copy_layer, copy_trainable, rebuild
+from edgeprune.models.types import Layer, Tensor, Variable
 from edgeprune.quantize.prepare import prepare
 from edgeprune.quantize.quantizers import kernel_config, stored_kernel
-from edgeprune.quantize.ranges import Point, observe, rounded
+from edgeprune.quantize.ranges import Point, RoundOne, observe, rounded
 from edgeprune.quantize.rules import KERNELS, kernel_rule
 from edgeprune.quantize.structure import Structure, check_kept, structures
 
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 
 # Training for int8 pays if most of the work becomes int8.
 MIN_QUANTIZED_MACS = 0.5
-# A range of nothing has no scale; activations that are always zero get this one.
+# An empty range has no scale; activations that are always zero get this one.
 _SMALLEST_RANGE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Preserved:
-    """What came before in the chain and must be there afterwards.
+    """What earlier methods of the recipe made of the weights, and training must keep.
 
     Attributes:
         zeros: whether weights were pruned.
@@ -55,12 +56,13 @@ class Trainee:
         model: what is trained: kernels and activations are rounded in the forward pass.
         prepared: the same model without rounding; the one that :meth:`baked` starts from.
         kept: layer name → what is kept of its kernel.
+        rounders: tensor that is rounded → the layer that rounds it and learns its range.
     """
 
     model: tf_keras.Model
     prepared: tf_keras.Model
     kept: dict[str, Structure]
-    rounders: dict[Point, Any]
+    rounders: dict[Point, Layer]
 
     def baked(self) -> tf_keras.Model:
         """The trained model as an ordinary one: weights on their int8 grid, activations rounded by operations.
@@ -75,23 +77,23 @@ class Trainee:
         check_kept(baked, self.kept)
         return baked
 
-    def _round(self, point: Point, tensor: Any) -> Any:
+    def _round(self, point: Point, tensor: Tensor) -> Tensor:
         import tensorflow as tf
 
         if point not in self.rounders:
             return tensor
-        low, high = (float(variable) for variable in self.limits(point))
+        low, high = (float(variable.numpy()) for variable in self.limits(point))
         name = _rounder_name(point)
         return tf.quantization.fake_quant_with_min_max_vars(
             tensor, low, max(high, low + _SMALLEST_RANGE), num_bits=8, name=name
         )
 
-    def limits(self, point: Point) -> tuple[Any, Any]:
+    def limits(self, point: Point) -> tuple[Variable, Variable]:
         """The range of a point as training left it."""
         variables = self.rounders[point].quantizer_vars
         return variables["min_var"], variables["max_var"]
 
-    def _weights(self, layer: Any) -> list[np.ndarray]:
+    def _weights(self, layer: Layer) -> list[np.ndarray]:
         if not _trains_kernel(layer):
             names = {item.name for item in self.model.layers}
             return self.model.get_layer(layer.name).get_weights() if layer.name in names else layer.get_weights()
@@ -131,16 +133,16 @@ def _trainee(
     from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
     from tensorflow_model_optimization.python.core.quantization.keras.quantizers import MovingAverageQuantizer
 
-    rounders: dict[Point, Any] = {}
+    rounders: dict[Point, Layer] = {}
 
-    def make(layer: Any) -> Any:
+    def make(layer: Layer) -> Layer:
         copy = copy_layer(layer)
         if not _trains_kernel(layer):
             return copy
         config = kernel_config(layer, kept.get(layer.name), rounds=limits is not None)
         return QuantizeWrapperV2(copy, config, name=_wrapper_name(layer))
 
-    def round_one(point: Point, tensor: Any) -> Any:
+    def round_one(point: Point, tensor: Tensor) -> Tensor:
         if limits is None or point not in limits:
             return tensor
         quantizer = MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
@@ -178,19 +180,19 @@ def refusal(model: tf_keras.Model) -> str | None:
     return f"{share:.0%} of its multiply-accumulates are in layers whose weights it cannot round: {listed}"
 
 
-def _rebuild(prepared: tf_keras.Model, make: Any, round_one: Any) -> tf_keras.Model:
+def _rebuild(prepared: tf_keras.Model, make: MakeLayer, round_one: RoundOne) -> tf_keras.Model:
     make_once = functools.cache(make)
 
-    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def emit(layer: Layer, key: CallKey, args: Any, kwargs: Any) -> Any:
         return rounded(make_once(layer)(*args, **kwargs), key, round_one)
 
-    def emit_input(layer: Any) -> Any:
+    def emit_input(layer: Layer) -> Any:
         return rounded(copy_layer(layer).output, (layer.name, 0), round_one)
 
     return rebuild(prepared, emit, emit_input=emit_input)
 
 
-def _trains_kernel(layer: Any) -> bool:
+def _trains_kernel(layer: Layer) -> bool:
     """Whether the kernel of a layer changes, and is rounded in each step; that of a frozen one is rounded once."""
     return kernel_rule(layer) is not None and layer.trainable
 
@@ -213,7 +215,7 @@ def _fill(trained: tf_keras.Model, prepared: tf_keras.Model, kept: dict[str, Str
             wrapper.layer.bias.assign(bias[0])
 
 
-def _wrapper_name(layer: Any) -> str:
+def _wrapper_name(layer: Layer) -> str:
     return f"quant_{layer.name}"
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.models.layer_facts import LAYER_FACTS, LayerFacts, kernel_of
+from edgeprune.models.types import Layer
 from edgeprune.quantize.rules import takes_one_scale
 from edgeprune.quantize.structure import Structure
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
+    from tensorflow_model_optimization.python.core.quantization.keras.quantize_config import QuantizeConfig
 
 _SMALLEST_LIMIT = 1e-8
 
 
-def stored_kernel(kernel: Any, layer: Any, structure: Structure | None, *, rounds: bool) -> Any:
+def stored_kernel(kernel: tf.Tensor, layer: Layer, structure: Structure | None, *, rounds: bool) -> tf.Tensor:
     """The kernel of a layer as the file will hold it: with its structure and, if it ``rounds``, on its int8 grid."""
     if structure is not None:
         kernel = structure.project(kernel)
@@ -26,7 +32,7 @@ def stored_kernel(kernel: Any, layer: Any, structure: Structure | None, *, round
     return round_kernel(kernel, LAYER_FACTS[type(layer).__name__], shared=is_clustered and takes_one_scale(layer))
 
 
-def round_kernel(kernel: Any, facts: LayerFacts, *, shared: bool) -> Any:
+def round_kernel(kernel: tf.Tensor, facts: LayerFacts, *, shared: bool) -> tf.Tensor:
     """The kernel on its int8 grid, symmetric, -127..127, one scale per output channel; the gradient passes through.
 
     Args:
@@ -51,8 +57,8 @@ def round_kernel(kernel: Any, facts: LayerFacts, *, shared: bool) -> Any:
 
 
 @contextlib.contextmanager
-def one_scale_kernels(model: Any, names: Sequence[str]) -> Iterator[None]:
-    """While a model is traced, some of its layers use kernels that say their scale: one for all channels."""
+def one_scale_kernels(model: tf_keras.Model, names: Sequence[str]) -> Iterator[None]:
+    """While a model is traced, the kernels of some of its layers carry their scale, one for all channels."""
     import tensorflow as tf
 
     replaced = []
@@ -88,13 +94,13 @@ def _classes() -> tuple[type, type]:
     class KernelQuantizer(Quantizer):
         """Keeps the structure of a kernel, and rounds it. It has no variables: the range is the kernel's own."""
 
-        def __init__(self, layer: Any, structure: Structure | None, rounds: bool):
+        def __init__(self, layer: Layer, structure: Structure | None, rounds: bool):
             self.layer, self.structure, self.rounds = layer, structure, rounds
 
-        def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
             return {}
 
-        def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+        def __call__(self, inputs: tf.Tensor, training: bool, weights: Any, **kwargs: Any) -> tf.Tensor:
             return stored_kernel(inputs, self.layer, self.structure, rounds=self.rounds)
 
         def get_config(self) -> dict[str, Any]:
@@ -106,19 +112,19 @@ def _classes() -> tuple[type, type]:
         def __init__(self, quantizer: KernelQuantizer):
             self.quantizer = quantizer
 
-        def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
+        def get_weights_and_quantizers(self, layer: Layer) -> list[Any]:
             return [(kernel_of(layer), self.quantizer)]
 
-        def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
+        def set_quantize_weights(self, layer: Layer, quantize_weights: Any) -> None:
             setattr(layer, LAYER_FACTS[type(layer).__name__].kernel, quantize_weights[0])
 
-        def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+        def get_activations_and_quantizers(self, layer: Layer) -> list[Any]:
             return []
 
-        def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+        def set_quantize_activations(self, layer: Layer, quantize_activations: Any) -> None:
             pass
 
-        def get_output_quantizers(self, layer: Any) -> list[Any]:
+        def get_output_quantizers(self, layer: Layer) -> list[Any]:
             return []
 
         def get_config(self) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def _classes() -> tuple[type, type]:
     return KernelQuantizer, KernelOnly
 
 
-def kernel_config(layer: Any, structure: Structure | None, *, rounds: bool) -> Any:
+def kernel_config(layer: Layer, structure: Structure | None, *, rounds: bool) -> QuantizeConfig:
     """tfmot's ``QuantizeConfig`` for a layer with a kernel; without ``rounds`` it only keeps the structure."""
     quantizer, config = _classes()
     return config(quantizer(layer, structure, rounds))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.models.graph import CallKey, View, flat, symbol_of
+from edgeprune.models.types import Node, Tensor
 from edgeprune.quantize.rules import fuses, is_fused, output_range
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
 # A tensor of a model: the name of the layer and the index of the call that make it, and its place among the outputs.
 Point = tuple[str, int, int]
+RoundOne = Callable[[Point, Tensor], Tensor]  # what stands in the place of a tensor: the same, rounded or not
 
 
-def points(model: tf_keras.Model) -> dict[Point, Any]:
+def points(model: tf_keras.Model) -> dict[Point, Tensor]:
     """The tensors that are rounded in the int8 file, each with a range of its own.
 
     Left out are tensors that TFLite never makes (between an operator and the activation fused into it), those that
@@ -28,7 +31,7 @@ def points(model: tf_keras.Model) -> dict[Point, Any]:
     """
     view = View(model)
     inside = _inside_hard_swish(view)
-    found: dict[Point, Any] = {}
+    rounded_tensors: dict[Point, Tensor] = {}
     for key, node in view.calls.items():
         layer = node.layer
         if not node.is_input and output_range(layer) != "own":
@@ -37,8 +40,8 @@ def points(model: tf_keras.Model) -> dict[Point, Any]:
             after = view.readers(tensor)
             fused = len(after) == 1 and not view.is_end(tensor) and fuses(layer) and is_fused(after[0].layer)
             if tensor.dtype.is_floating and not fused and id(tensor) not in inside:
-                found[*key, place] = tensor
-    return found
+                rounded_tensors[*key, place] = tensor
+    return rounded_tensors
 
 
 # x * (relu6(x + 3) / 6), which the converter makes one operator HARD_SWISH: from the product backwards, the operation
@@ -69,7 +72,7 @@ def _inside_hard_swish(view: View) -> set[int]:
     return inside
 
 
-def _is_operation(node: Any, symbols: set[str], constant: float | None) -> bool:
+def _is_operation(node: Node, symbols: set[str], constant: float | None) -> bool:
     layer = node.layer
     if type(layer).__name__ == "ReLU":
         return "nn.relu6" in symbols and is_fused(layer) and layer.max_value == 6.0
@@ -88,21 +91,21 @@ def observe(model: tf_keras.Model, batches: Iterable[Any]) -> dict[Point, tuple[
     import tensorflow as tf
     import tf_keras
 
-    found = points(model)
-    probe = tf_keras.Model(model.inputs, list(found.values()))
+    tensors = points(model)
+    probe = tf_keras.Model(model.inputs, list(tensors.values()))
 
     @tf.function(reduce_retracing=True)
-    def extremes(x: Any) -> Any:
+    def extremes(x: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
         return [(tf.reduce_min(part), tf.reduce_max(part)) for part in tf.nest.flatten(probe(x, training=False))]
 
-    limits = np.zeros((len(found), 2))
+    limits = np.zeros((len(tensors), 2))
     for x in batches:
         seen = np.asarray(extremes(x), "float64").reshape(-1, 2)
         limits = np.stack([np.minimum(limits[:, 0], seen[:, 0]), np.maximum(limits[:, 1], seen[:, 1])], 1)
-    return {point: (float(low), float(high)) for point, (low, high) in zip(found, limits, strict=True)}
+    return {point: (float(low), float(high)) for point, (low, high) in zip(tensors, limits, strict=True)}
 
 
-def rounded(outputs: Any, key: CallKey, round_one: Any) -> Any:
+def rounded(outputs: Any, key: CallKey, round_one: RoundOne) -> Any:
     """``outputs`` of a call with ``round_one(point, tensor)`` in the place of each tensor."""
     import tensorflow as tf
 

@@ -7,10 +7,11 @@ output has its own (https://ai.google.dev/edge/litert/models/quantization_spec).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from edgeprune.models.graph import activation_name, symbol_of
 from edgeprune.models.layer_facts import LayerFacts, facts_of
+from edgeprune.models.types import Layer
 
 Range = Literal["own", "same", "fixed"]
 
@@ -45,17 +46,17 @@ FUSING_OPERATIONS = frozenset(
 )
 
 
-def kernel_rule(layer: Any) -> LayerFacts | None:
+def kernel_rule(layer: Layer) -> LayerFacts | None:
     """The facts about the kernel of a layer if training rounds it, or None."""
     return facts_of(layer) if type(layer).__name__ in KERNELS else None
 
 
-def takes_one_scale(layer: Any) -> bool:
+def takes_one_scale(layer: Layer) -> bool:
     """Whether the file can hold the kernel of a layer with one scale for all channels."""
     return type(layer).__name__ in ONE_SCALE
 
 
-def output_range(layer: Any) -> Range:
+def output_range(layer: Layer) -> Range:
     """Where the range of a layer's output comes from."""
     kind = type(layer).__name__
     if kind == "TFOpLambda":
@@ -67,7 +68,7 @@ def output_range(layer: Any) -> Range:
     return "fixed" if kind == "Softmax" or function_of(layer) in _FIXED_FUNCTIONS else "own"
 
 
-def is_fused(layer: Any) -> bool:
+def is_fused(layer: Layer) -> bool:
     """Whether the layer is an activation that TFLite computes inside the operator before it."""
     kind = type(layer).__name__
     if kind == "ReLU":
@@ -78,13 +79,13 @@ def is_fused(layer: Any) -> bool:
     return function_of(layer) in FUSED_FUNCTIONS
 
 
-def fuses(layer: Any) -> bool:
+def fuses(layer: Layer) -> bool:
     """Whether an activation behind the layer is computed inside of its operator."""
     if type(layer).__name__ == "TFOpLambda":
         return symbol_of(layer) in FUSING_OPERATIONS
     return type(layer).__name__ in FUSING_CLASSES and activation_name(layer) == "linear"
 
 
-def function_of(layer: Any) -> str | None:
+def function_of(layer: Layer) -> str | None:
     """The name of the function of a layer ``Activation``; None for every other layer."""
     return activation_name(layer) if type(layer).__name__ == "Activation" else None

@@ -10,16 +10,18 @@ the clustered model instead of being searched for again (tfmot#979: every 1x1 ke
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.artifact import KernelClusters, KernelZeros
 from edgeprune.errors import VerificationError
 from edgeprune.models.layer_facts import facts_of, kernel_of
+from edgeprune.models.types import Layer
 from edgeprune.quantize.rules import kernel_rule, takes_one_scale
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
 
@@ -37,7 +39,7 @@ class Structure:
     clusters: np.ndarray | None = None
     count: int = 0
 
-    def project(self, kernel: Any) -> Any:
+    def project(self, kernel: tf.Tensor) -> tf.Tensor:
         """The kernel with its structure, differentiable; a tensor of the same shape."""
         import tensorflow as tf
 
@@ -65,14 +67,14 @@ def structures(model: tf_keras.Model, *, zeros: bool, clustered: list[str]) -> d
         zeros: whether zeros are kept, in every layer that has some.
         clustered: names of the layers whose weights are shared.
     """
-    found = {}
+    kept = {}
     for layer in model.layers:
         if kernel_rule(layer) is None:
             continue
         structure = structure_of(kernel_of(layer).numpy(), zeros=zeros, clusters=layer.name in clustered)
         if structure is not None:
-            found[layer.name] = structure
-    return found
+            kept[layer.name] = structure
+    return kept
 
 
 def count_zeros(model: tf_keras.Model, names: list[str]) -> list[KernelZeros]:
@@ -106,8 +108,8 @@ def check_kept(model: tf_keras.Model, kept: dict[str, Structure]) -> None:
         structure = kept[name]
         if structure.mask is not None and np.count_nonzero(kernel) > np.count_nonzero(structure.mask):
             lost.append(f"{name}: {np.mean(kernel == 0):.1%} zeros instead of {np.mean(structure.mask == 0):.1%}")
-        if structure.clusters is not None and (found := _distinct(model.get_layer(name))) > structure.count:
-            lost.append(f"{name}: {found} different weights instead of {structure.count}")
+        if structure.clusters is not None and (distinct := _distinct(model.get_layer(name))) > structure.count:
+            lost.append(f"{name}: {distinct} different weights instead of {structure.count}")
     if lost:
         raise VerificationError(
             f"Quantization-aware training lost what was to be preserved. {'; '.join(lost)}.",
@@ -115,7 +117,7 @@ def check_kept(model: tf_keras.Model, kept: dict[str, Structure]) -> None:
         )
 
 
-def _distinct(layer: Any) -> int:
+def _distinct(layer: Layer) -> int:
     """Different weights in the kernel, or at most in one channel if its channels have scales of their own."""
     kernel, facts = kernel_of(layer).numpy(), facts_of(layer)
     if facts is None or takes_one_scale(layer):

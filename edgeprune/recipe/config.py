@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -101,9 +101,10 @@ class WeightsConfig(Config):
     @classmethod
     def _sparsity_of_pattern(cls, values: Any) -> Any:
         """n:m says the sparsity itself."""
-        found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", str(values.get("granularity"))) if values else None
-        if found and int(found[1]) < int(found[2]):
-            return {"sparsity": 1 - int(found[1]) / int(found[2]), **values}
+        text = values.get("granularity") if isinstance(values, Mapping) else None
+        pattern = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", str(text))
+        if pattern and int(pattern[1]) < int(pattern[2]):
+            return {"sparsity": 1 - int(pattern[1]) / int(pattern[2]), **values}
         return values
 
     @pydantic.model_validator(mode="after")

@@ -84,10 +84,10 @@ def parse(text: str) -> Granularity:
     Raises:
         ValueError: anything else.
     """
-    if found := re.fullmatch(r"block:([1-9]\d*)x([1-9]\d*)", text):
-        return Block(int(found[1]), int(found[2]))
-    if (found := re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)) and int(found[1]) < int(found[2]):
-        return NofM(int(found[1]), int(found[2]))
+    if size := re.fullmatch(r"block:([1-9]\d*)x([1-9]\d*)", text):
+        return Block(int(size[1]), int(size[2]))
+    if (ratio := re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)) and int(ratio[1]) < int(ratio[2]):
+        return NofM(int(ratio[1]), int(ratio[2]))
     simple: dict[str, Granularity] = {"weight": Weight(), "connection": Connection()}
     if text not in simple:
         raise ValueError(f"granularity {text!r} is not one of weight, block:RxC (block:1x4), n:m (2:4), connection")

@@ -98,9 +98,13 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explain(error: pydantic.ValidationError, source: str) -> str:
     lines = [f"The recipe {source} is not valid."]
-    for item in error.errors():
+    errors = error.errors()
+    for item in errors:
         path = [str(part) for part in item["loc"]]
         where = ".".join(path)
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "too_short" and any(_is_below(other["loc"], item["loc"]) for other in errors):
+            continue  # items that are at fault themselves are not counted
         if item["type"] == "extra_forbidden":
             keys = _keys_at(path[:-1])
             hint = f"; did you mean {RENAMED[where]!r}?" if where in RENAMED else _did_you_mean(path[-1], keys)
@@ -111,11 +115,18 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
                 f"  {where} = {item['input']!r}: expected one of {', '.join(known)}"
                 + _did_you_mean(str(item["input"]), known)
             )
+        elif path and isinstance(item["input"], Mapping):  # about several keys of a section
+            lines.append(f"  {where}: {reason}.")
         elif path:
-            lines.append(f"  {where} = {item['input']!r}: {item['msg']}.")
+            lines.append(f"  {where} = {item['input']!r}: {reason}.")
         else:  # about several sections
-            lines.append(f"  {item['msg'].removeprefix('Value error, ')}.")
+            lines.append(f"  {reason}.")
     return "\n".join(lines)
+
+
+def _is_below(place: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    """Whether a place in a recipe is within another one."""
+    return len(place) > len(other) and place[: len(other)] == other
 
 
 def _keys_at(path: list[str]) -> list[str]:

@@ -24,10 +24,10 @@ def parity(report: Report) -> Sequence[Block]:
     return [whole, *_by_output(report), *_origins(report)]
 
 
-def _errors(found: Parity | OutputParity | None) -> list[Cell]:
-    errors = [found.max_abs_error, found.mean_abs_error] if found else [None, None]
+def _errors(parity: Parity | OutputParity | None) -> list[Cell]:
+    errors = [parity.max_abs_error, parity.mean_abs_error] if parity else [None, None]
     cells = [fmt.absent() if value is None else Cell(f"{value:.3g}", f"{value!r}") for value in errors]
-    agree = found.top1_agreement if found else None
+    agree = parity.top1_agreement if parity else None
     absent = fmt.absent("not measured, or the model does not classify")
     return [*cells, absent if agree is None else fmt.share(agree, "", 2)]
 
@@ -53,10 +53,10 @@ def _origins(report: Report) -> list[Table]:
         Column("Behind", "signal over error, in dB"),
     ]
     rows = [
-        [Cell(v.name), Cell(found.layer or found.tensor), Cell(found.operator),
-         Cell(f"{found.sqnr_before_db:.1f}"), Cell(f"{found.sqnr_db:.1f}")]
+        [Cell(v.name), Cell(origin.layer or origin.tensor), Cell(origin.operator),
+         Cell(f"{origin.sqnr_before_db:.1f}"), Cell(f"{origin.sqnr_db:.1f}")]
         for v in report.variants
-        if v.parity and (found := v.parity.origin)
+        if v.parity and (origin := v.parity.origin)
     ]  # fmt: skip
     return (
         [Table("Where the difference arises, for variants that agree on less than 98 %.", columns, rows)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import platform
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeprune import plan as plans
 from edgeprune import selection
 from edgeprune._version import __version__
 from edgeprune.artifact import Artifact, OnDeviceFacts
 from edgeprune.context import versions
-from edgeprune.files import sha256_file
+from edgeprune.files import JsonObject, sha256_file
 
 if TYPE_CHECKING:
     from edgeprune.context import BuildContext
@@ -31,7 +31,7 @@ def assemble(
     limits: selection.Limits,
     name: str,
     command: str | None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """The report of a finished build.
 
     Args:
@@ -99,7 +99,7 @@ def _conversion_warnings(artifact: Artifact) -> list[str]:
     ]
 
 
-def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task) -> dict[str, Any]:
+def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task) -> JsonObject:
     artifact = run.artifacts[variant.last]
     on_device = _on_device(variant, run)
     profile, evaluation = dict(artifact.facts["profile"]), artifact.facts["evaluation"]
@@ -148,7 +148,7 @@ def _on_device(variant: Variant, run: Run) -> OnDeviceFacts:
     return measured.facts.get("on_device", {}) if measured else {}
 
 
-def _compiled(artifact: Artifact, file: str) -> dict[str, Any] | None:
+def _compiled(artifact: Artifact, file: str) -> JsonObject | None:
     """What the vendor's compiler made of a variant: its file, and its own estimate."""
     if "compiled" not in artifact.files:
         return None

@@ -103,7 +103,7 @@ def tiles(report: Report) -> list[Tile]:
     other = None if pick.baseline else base
     size, packed = fmt.size(pick.bytes), fmt.size(pick.gzip_bytes)
     value = fmt.metric_value(report.metric, pick.metric.value if pick.metric else None)
-    found = [
+    shown = [
         Tile(fmt.metric_name(report.metric), value.text, _against(report, other), value.exact),
         Tile("File", size.text, _beside(pick.bytes, other.bytes if other else None), size.exact),
         Tile(
@@ -119,7 +119,7 @@ def tiles(report: Report) -> list[Tile]:
         before = setup.find(other) if other else None
         compared = fmt.relative(entry.median_ms, before.median_ms if before else None, "less", "more")
         comparison = f"baseline {fmt.milliseconds(before.median_ms)}, {compared}. " if before else ""
-        found.append(
+        shown.append(
             Tile(
                 f"Latency measured on {setup.place}",
                 fmt.milliseconds(entry.median_ms),
@@ -129,7 +129,7 @@ def tiles(report: Report) -> list[Tile]:
         )
     if pick.latency.estimated:
         guess = pick.latency.estimated
-        found.append(
+        shown.append(
             Tile(
                 f"Latency estimated on {report.target.name}",
                 fmt.milliseconds(guess.median_ms),
@@ -139,7 +139,7 @@ def tiles(report: Report) -> list[Tile]:
                 f"{fmt.plain(guess.median_ms)} ms",
             )
         )
-    return found
+    return shown
 
 
 def _fits(report: Report, allowed: MaxDrop) -> bool:

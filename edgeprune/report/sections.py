@@ -322,8 +322,8 @@ def stages(report: Report) -> Blocks:
 
 
 def warnings(report: Report) -> Blocks:
-    found = headline.warning_messages(report)
-    return [Messages(found)] if found else [Paragraph("No warnings.")]
+    messages = headline.warning_messages(report)
+    return [Messages(messages)] if messages else [Paragraph("No warnings.")]
 
 
 def facts(report: Report) -> Blocks:

@@ -1,11 +1,17 @@
-"""The stages: each takes an artifact, does one thing, and hands on a new artifact."""
+"""The stages of a build: each takes an artifact, does one thing, and hands on a new artifact.
+
+A stage is a function ``(artifact, config, context) -> artifact`` under ``@stage``, which names every input that it
+depends on beside artifact and config. It does not compute: it calls the package of its subject, and writes down facts
+(:mod:`edgeprune.artifact`). A new stage goes into the file of its subject, into the list below, and into
+:mod:`edgeprune.plan`, which decides when it runs.
+"""
 
 from edgeprune.stages.conversion import (
     ConvertConfig,
     calibrate_and_convert,
     compile_model,
-    convert,
     convert_weights,
+    convert_without_samples,
     narrow_and_convert,
 )
 from edgeprune.stages.filters import FiltersStageConfig, filters
@@ -36,8 +42,8 @@ __all__ = [
     "calibrate_and_convert",
     "cluster",
     "compile_model",
-    "convert",
     "convert_weights",
+    "convert_without_samples",
     "demo",
     "evaluate",
     "filters",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.artifact import Artifact, CalibrationFacts, KernelClusters, KernelZeros, SparseEncodingFacts
 from edgeprune.context import Context
@@ -19,6 +19,8 @@ from edgeprune.stages.sparse import check_sparse
 if TYPE_CHECKING:
     import tf_keras
 
+    from edgeprune.convert.converter import Samples
+
 
 class ConvertConfig(Config):
     """A conversion, with what the target decides already decided."""
@@ -29,7 +31,7 @@ class ConvertConfig(Config):
 
 
 @stage("data", "task")
-def convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
+def convert_without_samples(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert without looking at samples; the metadata tells how data is preprocessed."""
     return finish(artifact, config.plan, context, context.load(artifact), samples=None)
 
@@ -53,12 +55,12 @@ def narrow_and_convert(artifact: Artifact, config: ConvertConfig, context: Conte
 @stage("data", "task", "quantizer")
 def convert_weights(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert with kernels in fewer bits and arithmetic in float32."""
-    return convert.run(artifact, config, context)
+    return convert_without_samples.run(artifact, config, context)
 
 
 def representative(
     model: tf_keras.Model, config: CalibrationConfig | None, context: Context
-) -> tuple[Any, CalibrationFacts]:
+) -> tuple[Samples, CalibrationFacts]:
     """The representative dataset, and what the report and the manifest say about it."""
     import numpy as np
 
@@ -80,7 +82,7 @@ def representative(
 
 @stage("target", "compiler")
 def compile_model(artifact: Artifact, config: None, context: Context) -> Artifact:
-    """The vendor's compiler makes the file for the accelerator; nothing where it may be missing and is."""
+    """Compile the file for the accelerator with the vendor's compiler; skipped where the target does without it."""
     from edgeprune.hardware.compilers import compile_for
 
     made = compile_for(context.target, artifact.files["tflite"], context.folder)
@@ -91,18 +93,18 @@ def compile_model(artifact: Artifact, config: None, context: Context) -> Artifac
 
 
 def finish(
-    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Any
+    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, samples: Samples | None
 ) -> Artifact:
     """Convert, check, and hand on the file."""
-    from edgeprune.convert.converter import convert as convert_model
+    from edgeprune.convert.converter import convert
 
     if plan.mode in WEIGHT_ONLY:
         context.require("quantizer")
     plan = _as_trained(artifact, plan, model)
-    content = convert_model(model, plan, samples, context.runtime)
+    content = convert(model, plan, samples, context.runtime)
     if not plan.sparse_if_smaller or plan.sparse or not artifact.facts.get("zeros"):
         return write(artifact, plan, context, model, content)
-    sparse = convert_model(model, dataclasses.replace(plan, sparse=True), samples, context.runtime)
+    sparse = convert(model, dataclasses.replace(plan, sparse=True), samples, context.runtime)
     context.progress.note(f"{len(content):,} bytes with dense weights, {len(sparse):,} with sparse ones")
     made = write(artifact, plan, context, model, min(content, sparse, key=len))
     encoding: SparseEncodingFacts = {
@@ -190,10 +192,10 @@ def check_zeros_kept(path: Path, expected: Sequence[KernelZeros]) -> None:
 
     if not expected:
         return
-    found = kernels(read(path))
-    wanted, kept = sum(row["zeros"] for row in expected), sum(kernel.zeros for kernel in found)
+    stored = kernels(read(path))
+    wanted, kept = sum(row["zeros"] for row in expected), sum(kernel.zeros for kernel in stored)
     if kept < wanted:
-        listed = ", ".join(f"{kernel.tensor_name} {kernel.zeros / kernel.size:.1%}" for kernel in found)
+        listed = ", ".join(f"{kernel.tensor_name} {kernel.zeros / kernel.size:.1%}" for kernel in stored)
         raise VerificationError(
             f"Conversion lost zeros: the pruned model had {wanted:,}, the .tflite has {kept:,}. By kernel: {listed}.",
             fix="report this model; conversion must keep zeros.",

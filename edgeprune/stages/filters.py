@@ -74,7 +74,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
 def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Scores) -> Curves:
     """Sensitivity on validation samples; the folder of the stage belongs to one model and config, so that is the key.
 
-    A broken-off stage goes on with the order that it had: scores from data may differ in their last digits.
+    An interrupted stage continues with the order that it had: scores from data may differ in their last digits.
     """
     from edgeprune.calibration import representative_indices
     from edgeprune.prune.choice import sensitivity

@@ -87,8 +87,8 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model:
     warnings = []
     if not chosen.met:
         warnings.append(
-            f"Mixed precision did not reach the allowed drop of {config.max_drop:g} points in {len(trials)} trials; "
-            f"the best has {len(layers)} layers in float and loses {chosen.drop_points:.2f} points on validation."
+            f"Mixed precision did not keep within the allowed drop of {config.max_drop:g} points in {len(trials)} "
+            f"trials; the best has {len(layers)} layers in float, and loses {chosen.drop_points:.2f} on validation."
         )
     return {
         "float_layers": layers,
@@ -108,7 +108,7 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model:
 
 @stage("data", "task", "seed", "runtime")
 def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, context: Context) -> Artifact:
-    """Even out channels, undo what quantized weights do to means, then calibrate and convert."""
+    """Equalize channels and correct biases as far as the recipe asks for it, then calibrate and convert."""
     from edgeprune.quantize.bias import correct_biases
     from edgeprune.quantize.equalize import equalize, no_pairs
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeprune.artifact import Artifact, LayersFacts, RemovedBlock
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, LayersConfig
 from edgeprune.stages.saving import with_model
+
+if TYPE_CHECKING:
+    import tf_keras
 
 
 class LayersStageConfig(Config):
@@ -28,10 +31,10 @@ def layers(artifact: Artifact, config: LayersStageConfig, context: Context) -> A
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
 
     @functools.lru_cache(maxsize=2)  # the model that blocks are taken from is the same for all of them
-    def value(model: Any) -> float:
+    def value(model: tf_keras.Model) -> float:
         return evaluate_keras(model, data.validation, task)
 
-    def worsening(full: Any, short: Any) -> float:
+    def worsening(full: tf_keras.Model, short: tf_keras.Model) -> float:
         return task.drop(value(full), evaluate_keras(short, data.validation, task))
 
     evidence = BlockEvidence(lambda: data.train.subset(indices).batches(32), worsening)

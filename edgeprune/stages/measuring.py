@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.artifact import Artifact
 from edgeprune.context import Context
+from edgeprune.files import JsonObject
 from edgeprune.pipeline import Unfinished, stage
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
     from edgeprune.profiling.profile import profile as profile_file
 
     compiled = artifact.facts.get("compiled")
-    found = profile_file(artifact.files["tflite"], context.target, compiled, best_compression=True)
-    return artifact.with_(profile=found.to_dict())
+    profiled = profile_file(artifact.files["tflite"], context.target, compiled, best_compression=True)
+    return artifact.with_(profile=profiled.to_dict())
 
 
 @stage("runtime")
@@ -90,7 +91,7 @@ def _runtime(artifact: Artifact, context: Context) -> Runtime:
     return context.runtime("tensorflow" if artifact.facts["conversion"]["select_operators"] else None)
 
 
-def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> dict[str, Any] | None:
+def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> JsonObject | None:
     """The first layer after which the file departs from its Keras model, on validation samples."""
     from edgeprune.calibration import representative_dataset, representative_indices
     from edgeprune.convert.converter import convert

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from edgeprune.recipe.config import CalibrationConfig, ClusterConfig
 from edgeprune.stages.conversion import representative
 from edgeprune.stages.saving import with_model
 from edgeprune.stages.training import TrainingConfig, train
+
+if TYPE_CHECKING:
+    from edgeprune.quantize.qat import Preserved
 
 _BATCH = 32
 
@@ -82,6 +85,6 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     return with_model(artifact, baked, context).with_(**facts)
 
 
-def _names(preserve: Any) -> list[str]:
-    found = {"zeros": preserve.zeros, "clusters": bool(preserve.clustered)}
-    return [name for name, kept in found.items() if kept]
+def _names(preserve: Preserved) -> list[str]:
+    kept = {"zeros": preserve.zeros, "clusters": bool(preserve.clustered)}
+    return [name for name, is_kept in kept.items() if is_kept]

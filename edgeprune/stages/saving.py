@@ -1,12 +1,14 @@
-"""What several stages need."""
+"""Saving the model that a stage made, with its counts."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.artifact import Artifact, ModelFacts
 from edgeprune.context import Context
+from edgeprune.models.types import Tensor
 
 if TYPE_CHECKING:
     import tf_keras
@@ -26,12 +28,12 @@ def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> A
         "input_shape": _shapes(model.inputs),
         "output_shape": _shapes(model.outputs),
     }
-    # The model as it came teaches, and budgets are shares of it.
+    # The first model that is saved is the teacher of distillation, and budgets are fractions of its counts.
     return artifact.with_(
         {"teacher": path, **artifact.files, "model": path}, model=facts, original=artifact.facts.get("original", facts)
     )
 
 
-def _shapes(tensors: list[Any]) -> Any:
+def _shapes(tensors: Sequence[Tensor]) -> Any:
     shapes = [json.loads(json.dumps(list(tensor.shape))) for tensor in tensors]
     return shapes[0] if len(shapes) == 1 else shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -95,21 +95,21 @@ def check_sparse(path: Path, model: tf_keras.Model, layers: list[str]) -> None:
             f"These layers were to be stored sparse, and are not in {path.name}: {', '.join(dense)}.",
             fix="raise [weights] sparsity; the converter stores nearly dense weights dense.",
         )
-    found = sparse_path(file)
-    if found is None or not found.expected:
-        reasons = "; ".join(found.reasons) if found else "no weights are stored sparse"
+    path_taken = sparse_path(file)
+    if path_taken is None or not path_taken.expected:
+        reasons = "; ".join(path_taken.reasons) if path_taken else "no weights are stored sparse"
         raise VerificationError(
             f"The file {path.name} would run with dense kernels: {reasons}.",
             fix="report this model; its layers qualified before conversion.",
         )
 
 
-def _take(stored: list[Any], kernel: np.ndarray) -> bool:
+def _take(stored: list[np.ndarray], kernel: np.ndarray) -> bool:
     """Take a kernel [1, 1, in, out] out of ``stored``; conversion scales its filters, and zeros stay zeros."""
     wanted = kernel[0, 0].T != 0
     for number, values in enumerate(stored):
-        found = values.reshape(values.shape[0], -1) != 0
-        if found.shape == wanted.shape and not (found & ~wanted).any():
+        nonzero = values.reshape(values.shape[0], -1) != 0
+        if nonzero.shape == wanted.shape and not (nonzero & ~wanted).any():
             del stored[number]
             return True
     return False

@@ -8,7 +8,8 @@ import tomllib
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe.config import Recipe
+from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS
+from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe
 from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe
 
 
@@ -31,6 +32,11 @@ def test_extends_merges_key_by_key():
     assert recipe.name == "mine"
 
 
+def test_recipes_ask_for_as_many_zeros_as_sparse_kernels_need():
+    """The recipe's bound for sparse inference is XNNPACK's, which recipes stand too far left to import."""
+    assert SPARSE_INFERENCE_ABOVE == MIN_ZEROS
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
@@ -47,7 +53,9 @@ def test_extends_merges_key_by_key():
         ({"weights": {"sparsty": 0.5}}, ["weights.sparsty", "did you mean 'sparsity'"]),
         ({"quantize": {"modes": ["int9"]}}, ["'int9'", "did you mean 'int8'"]),
         ({"weights": {"sparsity": 1.5}}, ["weights.sparsity = 1.5", "less than 1"]),
-        ({"weights": {"begin": 0.9}}, ["begin (0.9) must be less than end"]),
+        ({"weights": {"begin": 0.9}}, ["  weights: begin (0.9) must be less than end"]),
+        ({"weights": 5}, ["weights = 5"]),
+        ({"rates": [0.1]}, ["rates = [0.1]: needs at least two rates"]),
         ({"finetune": {"epochs": "many"}}, ["finetune.epochs = 'many'"]),
         ({"cluster": {"n_clusters": 1}}, ["cluster.n_clusters = 1"]),
         ({"qat": {}, "quantize": {"modes": ["float32"]}}, ["[qat] trains for int8 files", "modes must have 'int8'"]),
@@ -65,6 +73,14 @@ def test_wrong_keys_and_values_are_named_with_the_nearest_right_one(table, words
     assert caught.value.exit_code == 2
     for word in words:
         assert word in str(caught.value)
+    assert "Value error" not in str(caught.value)
+
+
+def test_an_item_at_fault_is_one_error():
+    """A list whose only item is refused is not called too short as well."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"quantize": {"modes": ["int9"]}}, "wrong.toml")
+    assert str(caught.value).count("quantize.modes") == 1
 
 
 def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgeprune.hardware.edgetpu import limits
 from edgeprune.hardware.edgetpu.limits import MAPPED, SUBGRAPHS, UNSUPPORTED
-from edgeprune.hardware.placement import Rule, RuleBook
+from edgeprune.hardware.placement import PlacementRule, RuleBook
 
 _GENERAL = (
     limits.custom_operator,
@@ -20,7 +20,7 @@ _GENERAL = (
 )
 _REDUCTION = (limits.batch_axis,)
 _CONVOLUTION = (limits.computed_weights, limits.uneven_dilation)
-OPERATORS: dict[str, tuple[Rule, ...]] = {
+OPERATORS: dict[str, tuple[PlacementRule, ...]] = {
     "ADD": (),
     "AVERAGE_POOL_2D": (limits.fused_activation,),
     "CONCATENATION": (limits.fused_activation, limits.constant_part),

@@ -1,4 +1,4 @@
-"""The walk through a model that finds out which of its channels hang together.
+"""The walk through a model that finds out which of its channels depend on each other.
 
 It goes through the layer calls of a functional model once, in order. For every tensor it knows, per axis, the unit of
 each position (:mod:`edgeprune.prune.channels.units`), or None for an axis that nothing removes anything from. A rule
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from edgeprune.errors import ModelError
 from edgeprune.models.graph import View, flat
 from edgeprune.models.macs import UnknownShape, layer_macs
 from edgeprune.models.shapes import call_shapes, with_shapes
+from edgeprune.models.types import Layer, Node, Tensor, Variable
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes, Binding, Graph, Group, LayerPlan, Member, Term
 from edgeprune.prune.channels.rules import apply_rule
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def analyse(model: tf_keras.Model) -> Graph:
-    """Find out which channels of ``model`` hang together.
+    """Find out which channels of ``model`` depend on each other.
 
     Args:
         model: flat functional tf_keras model (nested models have no rule, and freeze what reaches them).
@@ -38,8 +39,9 @@ def analyse(model: tf_keras.Model) -> Graph:
     axes, shapes = graph.axes, dict[int, tuple[int | None, ...]]()
     twins = View(with_shapes(model)).calls  # the same calls, whose shapes may be better known
     for key, node in graph.view.calls.items():
-        outputs, twin = flat(node.outputs), twins.get(key, node)  # losses have none
-        shapes.update(zip(map(id, outputs), map(_shape, flat(twin.outputs)), strict=True))
+        outputs, twin = flat(node.outputs), twins.get(key, node)  # layers that only add a loss have no twin
+        known_shapes = [_shape(tensor, node) for tensor in flat(twin.outputs)]
+        shapes.update(zip(map(id, outputs), known_shapes, strict=True))
         if node.is_input:
             axes.update({id(tensor): (None,) * (len(tensor.shape) - 1) for tensor in outputs})
             continue
@@ -55,11 +57,11 @@ def analyse(model: tf_keras.Model) -> Graph:
             [shapes[id(tensor)] for tensor in outputs],
         )
         counted = len(graph.macs)
-        found = apply_rule(call)
+        output_axes = apply_rule(call)
         if len(graph.macs) == counted:
             call.count_macs(fixed_macs(twin))
-        _check(call, found)
-        axes.update({id(tensor): made for tensor, made in zip(outputs, found, strict=True)})
+        _check(call, output_axes)
+        axes.update({id(tensor): made for tensor, made in zip(outputs, output_axes, strict=True)})
     for tensor in model.outputs:
         for vector in axes[id(tensor)]:
             if vector is not None:
@@ -68,7 +70,7 @@ def analyse(model: tf_keras.Model) -> Graph:
     return graph
 
 
-def fixed_macs(node: Any) -> float:
+def fixed_macs(node: Node) -> float:
     """MACs of a call whose rule counts none: they stay, whatever is removed."""
     try:
         return float(layer_macs(node.layer, call_shapes(node)) or 0)
@@ -76,19 +78,20 @@ def fixed_macs(node: Any) -> float:
         return 0.0
 
 
-def _shape(tensor: Any) -> tuple[int | None, ...]:
+def _shape(tensor: Tensor, node: Node) -> tuple[int | None, ...]:
+    """The shape of an output of a call, without the batch."""
     if tensor.shape.rank is None:
         raise ModelError(
-            f"The layer {tensor.node.layer.name!r} makes a tensor whose number of axes is not known before it runs.",
+            f"The layer {node.layer.name!r} makes a tensor whose number of axes is not known before it runs.",
             expected="a model whose tensors all have a known number of axes",
             fix="name the axes that it drops or makes, as in tf.squeeze(x, axis=1).",
         )
     return tuple(tensor.shape[1:])
 
 
-def _check(call: Call, found: Sequence[Axes | None]) -> None:
+def _check(call: Call, output_axes: Sequence[Axes | None]) -> None:
     """Refuse axes that are not as many and as long as those of the outputs."""
-    sizes = [None if axes is None else tuple(None if v is None else len(v) for v in axes) for axes in found]
+    sizes = [None if axes is None else tuple(None if v is None else len(v) for v in axes) for axes in output_axes]
     fits = len(sizes) == len(call.output_shapes) and all(
         made is not None
         and len(made) == len(shape)
@@ -124,7 +127,7 @@ def _finish(graph: Graph) -> None:
     graph.groups = tuple(_groups(graph))
 
 
-def _weight_terms(layer: Any, plan: LayerPlan) -> Iterator[Term]:
+def _weight_terms(layer: Layer, plan: LayerPlan) -> Iterator[Term]:
     """One term per weight: the axes that follow units move, the others are fixed."""
     for number, weight in enumerate(layer.weights):
         moving = {binding.axis: binding.vector for binding in plan.bindings if binding.weight == number}
@@ -147,7 +150,7 @@ def _groups(graph: Graph) -> list[Group]:
             home[home == other] = touched[0]
         merged[touched[0]].append(number)
         home[vector] = touched[0]
-    bindings: list[list[tuple[str, Any, Binding]]] = [[] for _ in merged]
+    bindings: list[list[tuple[str, Variable, Binding]]] = [[] for _ in merged]
     for layer in graph.model.layers:
         weights = layer.weights
         for binding in graph.layers[layer.name].bindings:
@@ -156,8 +159,8 @@ def _groups(graph: Graph) -> list[Group]:
                     bindings[target].append((layer.name, weights[binding.weight], binding))
     number_of = np.full(len(graph.units), -1)
     return [
-        _group(graph, [graph.producers[n] for n in sorted(numbers)], found, number_of)
-        for numbers, found in zip(merged, bindings, strict=True)
+        _group(graph, [graph.producers[n] for n in sorted(numbers)], reached, number_of)
+        for numbers, reached in zip(merged, bindings, strict=True)
         if numbers
     ]
 
@@ -165,7 +168,7 @@ def _groups(graph: Graph) -> list[Group]:
 def _group(
     graph: Graph,
     producers: Sequence[tuple[str, str, Vector]],
-    bindings: Sequence[tuple[str, Any, Binding]],
+    bindings: Sequence[tuple[str, Variable, Binding]],
     number_of: np.ndarray,
 ) -> Group:
     """``number_of`` [units] is scratch space, -1 everywhere before and after."""
@@ -174,5 +177,5 @@ def _group(
     number_of[units] = np.arange(len(units))
     members = tuple(Member(layer, weight.name, b.axis, b.role, number_of[b.vector]) for layer, weight, b in bindings)
     number_of[units] = -1
-    found = {i: graph.units.reason(unit) for i, unit in enumerate(units.tolist())}
-    return Group(producers[0][0], units, members, {i: reason for i, reason in found.items() if reason})
+    reasons = {i: graph.units.reason(unit) for i, unit in enumerate(units.tolist())}
+    return Group(producers[0][0], units, members, {i: reason for i, reason in reasons.items() if reason})

@@ -17,13 +17,18 @@ from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.count import count
 from edgeprune.models.graph import View, ordered_nodes, symbol_of
 from edgeprune.models.rebuild import copy_weights, rebuild
+from edgeprune.models.types import Layer, Node, Tensor
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import fixed_macs
 from edgeprune.recipe.patterns import check_patterns, matches
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
+    from edgeprune.data.source import Batches
+
+Kind = Literal["residual", "chain"]
 ADDITIONS = ("math.add", "add", "__operators__.add", "__operators__.radd")
 
 
@@ -41,10 +46,10 @@ class Block:
     """
 
     name: str
-    kind: Literal["residual", "chain"]
-    entry: Any
-    exit: Any
-    silenced: Any
+    kind: Kind
+    entry: Tensor
+    exit: Tensor
+    silenced: Tensor
     layers: tuple[str, ...]
     macs: int
 
@@ -59,8 +64,8 @@ class BlockEvidence:
             ``sensitivity``.
     """
 
-    batches: Callable[[], Iterable[tuple[Any, Any]]] | None = None
-    worsening: Callable[[Any, Any], float] | None = None
+    batches: Batches | None = None
+    worsening: Callable[[tf_keras.Model, tf_keras.Model], float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,7 @@ def bypass(model: tf_keras.Model, blocks: Sequence[Block]) -> tf_keras.Model:
     return pruned
 
 
-def run_bypassed(model: tf_keras.Model, blocks: Sequence[Block], inputs: Any) -> list[Any]:
+def run_bypassed(model: tf_keras.Model, blocks: Sequence[Block], inputs: Any) -> list[tf.Tensor]:
     """The oracle: outputs of ``model`` with the branch of each residual block, or the output of each chain, multiplied
     by zero, and to the latter the chain's input added.
 
@@ -116,7 +121,7 @@ def run_bypassed(model: tf_keras.Model, blocks: Sequence[Block], inputs: Any) ->
     return [values[id(tensor)] for tensor in model.outputs]
 
 
-def _silent(block: Block, value: Any, values: dict[int, Any]) -> Any:
+def _silent(block: Block, value: tf.Tensor, values: dict[int, tf.Tensor]) -> tf.Tensor:
     mask = getattr(value, "_keras_mask", None)
     value = value * 0 if block.kind == "residual" else value * 0 + values[id(block.entry)]
     if mask is not None:
@@ -144,28 +149,32 @@ def similarity(model: tf_keras.Model, blocks: Sequence[Block], evidence: BlockEv
     import tf_keras
 
     if evidence.batches is None:
-        raise DataError("The criterion 'similarity' looks at data, and none was given.", fix="pass batches.")
+        raise DataError(
+            "The criterion 'similarity' looks at data, and none was given.", fix="pass evidence with batches."
+        )
     pairs = [(block.entry, block.exit) for block in blocks]
     tapped = tf_keras.Model(model._nested_inputs, [tensor for pair in pairs for tensor in pair])
 
     @tf.function(reduce_retracing=True)
-    def cosines(x: Any) -> Any:
+    def cosines(x: Any) -> tf.Tensor:
         values = [tf.cast(v, tf.float32) for v in tf.nest.flatten(tapped(x, training=False))]
         unit = [tf.math.l2_normalize(tf.reshape(value, [tf.shape(value)[0], -1]), -1) for value in values]
         return tf.stack([tf.reduce_sum(a * b, -1) for a, b in zip(unit[::2], unit[1::2], strict=True)])
 
-    found = np.concatenate([cosines(x).numpy() for x, _ in evidence.batches()], axis=1)
-    return [float(score) for score in 1 - found.mean(1)]
+    per_sample = np.concatenate([cosines(x).numpy() for x, _ in evidence.batches()], axis=1)
+    return [float(score) for score in 1 - per_sample.mean(1)]
 
 
 def sensitivity(model: tf_keras.Model, blocks: Sequence[Block], evidence: BlockEvidence) -> list[float]:
     """How much worse the model is on validation data without each block, in points of the metric."""
     if evidence.worsening is None:
-        raise DataError("The criterion 'sensitivity' measures on data, and none was given.", fix="pass worsening.")
+        raise DataError(
+            "The criterion 'sensitivity' measures on data, and none was given.", fix="pass evidence with worsening."
+        )
     return [evidence.worsening(model, bypass(model, [block])) for block in blocks]
 
 
-CRITERIA: dict[str, Callable[[Any, Sequence[Block], BlockEvidence], list[float]]] = {
+CRITERIA: dict[str, Callable[[tf_keras.Model, Sequence[Block], BlockEvidence], list[float]]] = {
     "similarity": similarity,
     "sensitivity": sensitivity,
 }
@@ -200,7 +209,10 @@ def prune_blocks(
         VerificationError: a pruned model does not equal the oracle.
     """
     if (remove is None) == (max_macs is None):
-        raise RecipeError("The budget of blocks is missing or twofold.", expected="one of remove and max_macs.")
+        raise RecipeError(
+            "Removing blocks needs a budget, and one only.",
+            expected="remove (how many blocks go) or max_macs (the fraction of the multiply-accumulates that stays).",
+        )
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
     check_patterns("layers", {"protect": protect}, (layer.name for layer in model.layers))
@@ -224,7 +236,11 @@ def prune_blocks(
 
 
 def _too_few(
-    model: Any, current: Any, removals: list[Removal], remove: int | None, max_macs: float | None
+    model: tf_keras.Model,
+    current: tf_keras.Model,
+    removals: list[Removal],
+    remove: int | None,
+    max_macs: float | None,
 ) -> RecipeError:
     asked = f"{remove} blocks" if remove else f"all but {max_macs:.1%} of the multiply-accumulates"
     kept = count(current).macs / max(count(model).macs, 1)
@@ -236,7 +252,7 @@ def _too_few(
     )
 
 
-def _residuals(view: View, node: Any) -> Iterable[Block]:
+def _residuals(view: View, node: Node) -> Iterable[Block]:
     """The residual block that ends in this call, if it is one."""
     if not _is_addition(node) or len(node.keras_inputs) != 2 or view.is_end(node.outputs):
         return
@@ -246,9 +262,9 @@ def _residuals(view: View, node: Any) -> Iterable[Block]:
             return
 
 
-def _is_branch(view: View, entry: Any, branch: Any, addition: Any) -> bool:
+def _is_branch(view: View, entry: Tensor, branch: Tensor, addition: Node) -> bool:
     """Whether the calls behind ``branch`` see ``entry`` alone, and feed nothing but the addition."""
-    inside: dict[int, Any] = {}
+    inside: dict[int, Node] = {}
     waiting = [branch]
     while waiting:
         tensor = waiting.pop()
@@ -266,7 +282,7 @@ def _is_branch(view: View, entry: Any, branch: Any, addition: Any) -> bool:
     return heavy and all(id(reader) in allowed for reader in readers)
 
 
-def _chains(view: View, start: Any) -> Iterable[Block]:
+def _chains(view: View, start: Node) -> Iterable[Block]:
     """The shortest chain from this call on, with what follows its last layer that has a kernel."""
     if not _has_kernel(start.layer) or not _is_link(start):
         return
@@ -284,16 +300,16 @@ def _chains(view: View, start: Any) -> Iterable[Block]:
         yield _block(view, start.layer.name, "chain", entry, end, end)
 
 
-def _is_link(node: Any) -> bool:
+def _is_link(node: Node) -> bool:
     return len(node.keras_inputs) == 1 and _makes_one(node)
 
 
-def _makes_one(node: Any) -> bool:
+def _makes_one(node: Node) -> bool:
     """Whether a call takes one tensor or more and makes one."""
     return not node.is_input and not isinstance(node.outputs, list | tuple | dict)
 
 
-def _block(view: View, name: str, kind: Any, entry: Any, exit: Any, silenced: Any) -> Block:
+def _block(view: View, name: str, kind: Kind, entry: Tensor, exit: Tensor, silenced: Tensor) -> Block:
     needed = view.needed({id(exit): entry})
     gone = [node for node in view.nodes if id(node) not in needed]
     left = {node.layer.name for node in view.nodes if id(node) in needed}
@@ -301,13 +317,13 @@ def _block(view: View, name: str, kind: Any, entry: Any, exit: Any, silenced: An
     return Block(name, kind, entry, exit, silenced, tuple(names), int(sum(map(fixed_macs, gone))))
 
 
-def _is_addition(node: Any) -> bool:
+def _is_addition(node: Node) -> bool:
     return type(node.layer).__name__ == "Add" or symbol_of(node.layer) in ADDITIONS
 
 
-def _has_kernel(layer: Any) -> bool:
+def _has_kernel(layer: Layer) -> bool:
     return any(len(weight.shape) > 1 for weight in layer.weights)
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _alike(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and tuple(a.shape) == tuple(b.shape)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
-from edgeprune.prune.channels.graph import Axes, Binding, Edit, Graph, LayerPlan, Role, Term
+from edgeprune.models.types import Layer, Node, Variable
+from edgeprune.prune.channels.graph import Axes, Binding, Edit, Graph, LayerPlan, Path, Role, Term
 from edgeprune.prune.channels.units import FIXED, Vector
 
 
@@ -24,14 +24,14 @@ class Call:
     """
 
     graph: Graph
-    layer: Any
-    owner: Any
-    node: Any
+    layer: Layer
+    owner: Layer
+    node: Node
     call_index: int
     inputs: list[Axes]
     input_shapes: list[tuple[int | None, ...]]
     output_shapes: list[tuple[int | None, ...]]
-    path: tuple[Any, ...] = ()
+    path: Path = ()
     repeat: float = 1.0  # a TimeDistributed wrapper calls its layer this many times
 
     @property
@@ -51,7 +51,7 @@ class Call:
             self.graph.producers.append((label, self.name, vector))
         return self.graph.produced[known]
 
-    def bind(self, variable: Any, role_by_axis: dict[int, tuple[Vector | None, Role]]) -> None:
+    def bind(self, variable: Variable | None, role_by_axis: dict[int, tuple[Vector | None, Role]]) -> None:
         """Let axes of a weight follow vectors. A shared layer's later calls are tied to the first one."""
         if variable is None:
             return
@@ -67,7 +67,7 @@ class Call:
             else:
                 self.plan.bindings.append(Binding(weight, positive, vector, role))
 
-    def size(self, key: str | tuple[Any, ...], vector: Vector | None) -> None:
+    def size(self, key: str | Path, vector: Vector | None) -> None:
         """A config key holds the number of positions in ``vector``; the same number at every call of a shared layer."""
         if vector is None:
             return

@@ -1,4 +1,4 @@
-"""Which channels of a model hang together: what :mod:`edgeprune.prune.channels.analyse` finds, as data."""
+"""Which channels of a model depend on each other: what :mod:`edgeprune.prune.channels.analyse` finds, as data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import tf_keras
 
 Axes = tuple[Vector | None, ...]  # one entry per axis but the batch
+Path = tuple[str | int, ...]  # keys and positions that lead to a value in nested dicts and lists
 # produced: the channels that the weight makes; consumed: summed over; followed: one value per channel, passed through;
 # matched: produced, and summed over by the layer itself in a product with another tensor (queries with keys)
 Role = Literal["produced", "consumed", "followed", "matched"]
@@ -39,7 +40,7 @@ class Edit:
     ``count``: becomes the number of positions kept in ``vector``. ``take``: an array, sliced along ``axis``.
     """
 
-    path: tuple[Any, ...]
+    path: Path
     vector: Vector
     kind: Literal["count", "take"] = "count"
     axis: int = 0
@@ -56,7 +57,7 @@ class LayerPlan:
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
-    sizes: dict[tuple[Any, ...], Vector] = dataclasses.field(default_factory=dict)
+    sizes: dict[Path, Vector] = dataclasses.field(default_factory=dict)
     scale_queries: Vector | None = None
 
 
@@ -131,7 +132,7 @@ class Graph:
         macs, params: terms whose sums are the model's multiply-accumulates and weights.
         masks: call → (input tensor, its axis, vector): where the oracle zeroes.
         axes: id of a tensor between layers → a vector, or None, for each axis but the batch.
-        producers: (name of the group to be, layer, vector) of all weights that make channels.
+        producers: (name for the group, layer, vector) of all weights that make channels.
         produced: (layer, key in its config) → the vector it makes; the same at every call of a shared layer.
         nonempty: vectors of which something must stay.
         groups: the channels that can only be removed together.

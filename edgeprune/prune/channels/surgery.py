@@ -16,10 +16,12 @@ from edgeprune.errors import VerificationError
 from edgeprune.models.compiled import compile_like
 from edgeprune.models.graph import CallKey, flat, is_symbolic
 from edgeprune.models.rebuild import config_of, copy_layer, make_like, rebuild
+from edgeprune.models.types import Layer
 from edgeprune.models.verify import largest_difference, refuse_random, tolerance
 from edgeprune.models.verify import random_inputs as flat_random_inputs
-from edgeprune.prune.channels.graph import Edit, Graph
+from edgeprune.prune.channels.graph import Edit, Graph, Path
 from edgeprune.prune.channels.masking import ChannelMask
+from edgeprune.prune.channels.units import Vector
 
 if TYPE_CHECKING:
     import tf_keras
@@ -33,7 +35,7 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
     Loss and metrics stay, too; the optimizer starts anew.
     """
 
-    def make_layer(layer: Any) -> Any:
+    def make_layer(layer: Layer) -> Layer:
         plan = graph.layers[layer.name]
         if all(keep[vector].all() for vector in plan.sizes.values()):
             return copy_layer(layer)
@@ -46,7 +48,7 @@ def remove(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
 
     make = functools.cache(make_layer)
 
-    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def emit(layer: Layer, key: CallKey, args: Any, kwargs: Any) -> Any:
         structure: list[Any] = [list(args), dict(kwargs)]
         for edit in graph.edits.get(key, []):
             # A count may be written in another way, such as a bound that counts from the end: it is always set.
@@ -71,7 +73,7 @@ def mask(graph: Graph, keep: np.ndarray) -> tf_keras.Model:
 
     make = functools.cache(copy_layer)
 
-    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def emit(layer: Layer, key: CallKey, args: Any, kwargs: Any) -> Any:
         args, kwargs = _mask_inputs(key, (args, kwargs), graph.masks.get(key, []), keep)
         return make(layer)(*args, **kwargs)
 
@@ -103,7 +105,7 @@ def verify(pruned: tf_keras.Model, masked: tf_keras.Model, seed: int = 0) -> flo
     return compare(masked(inputs, training=False), pruned(inputs, training=False), masked, inputs, otherwise)
 
 
-def compare(expected: Any, found: Any, model: tf_keras.Model, inputs: Any, otherwise: str = "") -> float:
+def compare(expected: Any, actual: Any, model: tf_keras.Model, inputs: Any, otherwise: str = "") -> float:
     """The largest difference of outputs from what the oracle says; see :func:`verify`.
 
     Args:
@@ -111,7 +113,7 @@ def compare(expected: Any, found: Any, model: tf_keras.Model, inputs: Any, other
         inputs: of both.
         otherwise: what else can be done where the model draws random numbers.
     """
-    worst = largest_difference(flat(expected), flat(found))
+    worst = largest_difference(flat(expected), flat(actual))
     allowed = tolerance(model.layers)
     if worst > allowed:
         refuse_random(model, inputs, VerificationError, otherwise)
@@ -131,7 +133,7 @@ def random_inputs(model: tf_keras.Model, seed: int, samples: int = 2) -> Any:
     return tf.nest.pack_sequence_as(model._nested_inputs, values)
 
 
-def _sliced(layer: Any, plan: LayerPlan, keep: np.ndarray) -> list[np.ndarray]:
+def _sliced(layer: Layer, plan: LayerPlan, keep: np.ndarray) -> list[np.ndarray]:
     weights = layer.get_weights()
     for binding in plan.bindings:
         stays = keep[binding.vector]
@@ -165,7 +167,7 @@ def _holds_numbers(config: Any) -> bool:
     return any(map(_holds_numbers, config.values())) if isinstance(config, dict) else np.ndim(config) > 0
 
 
-def _set(structure: Any, path: tuple[Any, ...], value: Any) -> None:
+def _set(structure: Any, path: Path, value: Any) -> None:
     for key in path[:-1]:
         if not isinstance(structure[key], dict | list):  # tuples and TensorShapes
             structure[key] = list(structure[key])
@@ -194,7 +196,7 @@ def mask_name(layer: str, call_index: int, position: int, axis: int) -> str:
     return f"{layer}_{call_index}_{position}_{axis}_mask"
 
 
-def _mask_inputs(key: CallKey, arguments: Any, rows: list[Any], keep: np.ndarray) -> Any:
+def _mask_inputs(key: CallKey, arguments: Any, rows: list[tuple[int, int, Vector]], keep: np.ndarray) -> Any:
     import tensorflow as tf
 
     values = tf.nest.flatten(arguments)

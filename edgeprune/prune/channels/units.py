@@ -56,7 +56,7 @@ class Units:
                 self._reasons.setdefault(low, self._reasons.pop(high))
 
     def freeze(self, vector: Vector, reason: str) -> None:
-        """Keep these units for ever; the first reason given stays."""
+        """Mark these units as not removable; the first reason given stays."""
         for root in np.unique(self.find(vector)).tolist():
             if root != FIXED:
                 self._reasons.setdefault(root, reason)

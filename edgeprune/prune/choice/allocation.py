@@ -11,7 +11,7 @@ import numpy as np
 from edgeprune.errors import RecipeError
 from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.choice.budget import Budget, Constraints
-from edgeprune.prune.choice.bundles import Candidate, Plan, names_of
+from edgeprune.prune.choice.bundles import Candidate, RemovalOrder, names_of
 from edgeprune.prune.choice.criteria import Scores
 from edgeprune.prune.choice.filling import counts_for_limits, counts_for_rate, exchange
 from edgeprune.prune.choice.orders import ORDERS, Ranking
@@ -74,7 +74,7 @@ def allocate(
 
 
 def _allocate(scores: Scores, how: str, constraints: Constraints, ranking: Ranking) -> np.ndarray:
-    """With this multiple of channels."""
+    """:func:`allocate` with the channel multiple of ``constraints`` as it is."""
     graph, budget = ranking.graph, ranking.budget
     by_loss = how == "global" and ranking.in_loss
     candidates = [Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
@@ -87,11 +87,11 @@ def _allocate(scores: Scores, how: str, constraints: Constraints, ranking: Ranki
             if candidate.rate is None
             for number in range(1, candidate.most // candidate.step + 1)
         ]
-        plan = Plan(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
+        removal = RemovalOrder(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
         if budget.rate is not None:
-            return plan.keep(counts_for_rate(plan, budget.rate))
-        counts = counts_for_limits(plan, budget)
-        return plan.keep(exchange(plan, budget, counts) if by_loss else counts)
+            return removal.keep(counts_for_rate(removal, budget.rate))
+        counts = counts_for_limits(removal, budget)
+        return removal.keep(exchange(removal, budget, counts) if by_loss else counts)
 
     if by_loss and len(budget.limits) > 1:
         return _most_important(graph, scores, allocated)
@@ -104,13 +104,13 @@ def _most_important(graph: Graph, scores: Scores, allocated: Callable[[float], n
     Raises:
         RecipeError: there is none for any balance.
     """
-    found: list[np.ndarray] = []
+    allocations: list[np.ndarray] = []
     refusals: list[RecipeError] = []
     for balance in _BALANCES:
         try:
-            found.append(allocated(balance))
+            allocations.append(allocated(balance))
         except RecipeError as error:
             refusals.append(error)
-    if not found:
+    if not allocations:
         raise refusals[0]
-    return max(found, key=lambda keep: sum(float(scores[g.name][keep[g.units]].sum()) for g in graph.groups))
+    return max(allocations, key=lambda keep: sum(float(scores[g.name][keep[g.units]].sum()) for g in graph.groups))

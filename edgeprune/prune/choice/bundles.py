@@ -15,7 +15,7 @@ from edgeprune.recipe.patterns import matches, value_of
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A group with its units in the order in which they would go, and how many may."""
+    """A group with its removable units, the least important first, and how many of them may be removed."""
 
     group: Group
     order: np.ndarray  # unit numbers within the group, least important first
@@ -45,7 +45,7 @@ class Candidate:
         return np.diff(gone[cuts]) if self.rate is None else np.zeros(0)
 
     def removed(self, bundles: int) -> np.ndarray:
-        """The units (of the graph) in the first ``bundles``; what does not fill one up goes with the first."""
+        """The units (of the graph) in the first ``bundles``; the first one also takes what does not fill a bundle."""
         if not bundles:
             return self.group.units[:0]
         odd = self.group.size % self.step
@@ -67,8 +67,8 @@ def _step(graph: Graph, group: Group, constraints: Constraints) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """All bundles in the order in which they go: ``order`` holds the number of the candidate of each."""
+class RemovalOrder:
+    """All bundles in the order in which they are removed: ``order`` holds the candidate's number for each."""
 
     graph: Graph
     candidates: list[Candidate]
@@ -104,14 +104,14 @@ class Plan:
 
 
 def names_of(group: Group) -> tuple[str, ...]:
-    """What a pattern may call a group."""
+    """The names by which a pattern can select a group."""
     return (group.name, *group.layers)
 
 
 def parted(order: Sequence[int], counts: np.ndarray) -> tuple[list[int], list[int]]:
-    """The order of the bundles that are gone, and of those that are there."""
-    left, gone, there = counts.copy(), list[int](), list[int]()
+    """Split an order into its removed and its remaining bundles; ``counts``: removed bundles of each candidate."""
+    left, removed, remaining = counts.copy(), list[int](), list[int]()
     for index in order:
-        (gone if left[index] > 0 else there).append(index)
+        (removed if left[index] > 0 else remaining).append(index)
         left[index] -= 1
-    return gone, there
+    return removed, remaining

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.types import Layer, Tensor, Variable
 from edgeprune.prune.channels.graph import Binding, Graph
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from edgeprune.data.source import Batches
     from edgeprune.train.task import Task
 
@@ -39,11 +42,14 @@ class Evidence:
     seed: int = 0
 
 
+Score = Callable[[Graph, Evidence], Scores]
+
+
 @dataclasses.dataclass(frozen=True)
 class Criterion:
     """A way to score; ``needs_data``: from training batches; ``in_loss``: scores are changes of the loss."""
 
-    score: Callable[[Graph, Evidence], Scores]
+    score: Score
     needs_data: bool
     in_loss: bool
 
@@ -51,10 +57,10 @@ class Criterion:
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, needs_data: bool = False, in_loss: bool = False) -> Callable[[Any], Any]:
+def criterion(name: str, needs_data: bool = False, in_loss: bool = False) -> Callable[[Score], Score]:
     """Enter a function ``(graph, evidence) -> scores`` into the table."""
 
-    def enter(score: Callable[[Graph, Evidence], Scores]) -> Callable[[Graph, Evidence], Scores]:
+    def enter(score: Score) -> Score:
         CRITERIA[name] = Criterion(score, needs_data, in_loss)
         return score
 
@@ -104,7 +110,7 @@ def batch_norm_scale(graph: Graph, evidence: Evidence) -> Scores:
 
 @criterion("random")
 def random(graph: Graph, evidence: Evidence) -> Scores:
-    """Uniform: the line that every other criterion has to beat (Mittal et al. 2018, arXiv:1801.10447)."""
+    """Uniform: the baseline that every other criterion has to beat (Mittal et al. 2018, arXiv:1801.10447)."""
     generator = np.random.default_rng(evidence.seed)
     return {group.name: generator.random(group.size) for group in graph.groups}
 
@@ -115,7 +121,7 @@ def taylor(graph: Graph, evidence: Evidence) -> Scores:
 
     Molchanov et al. 2017, arXiv:1611.06440: |mean over data of activation × gradient|. Here it is read off where the
     channel is consumed: for y = W x, the sum of weight × gradient over the weights that read channel i is the sum of
-    x_i × dL/dx_i, so one backward pass gives all channels of all groups, and what several consumers say adds up.
+    x_i × dL/dx_i, so one backward pass gives all channels of all groups, and the contributions of consumers add up.
     """
     return _gate_gradients(graph, evidence, lambda per_batch: np.abs(per_batch.mean(0)))
 
@@ -160,9 +166,9 @@ def importance_sampling(graph: Graph, evidence: Evidence) -> Scores:
     arXiv:1804.05345; Liebenwein et al. 2020, arXiv:1911.07412). Drawing without replacement is taking the largest of
     log-probability plus Gumbel noise (Kool et al. 2019, arXiv:1903.06059), which is what is returned, made positive.
     """
-    found = _by_inputs(graph, evidence, lambda moments, weights: _share(moments.mean_abs * np.sqrt(weights)))
+    scores = _by_inputs(graph, evidence, lambda moments, weights: _share(moments.mean_abs * np.sqrt(weights)))
     generator = np.random.default_rng(evidence.seed)
-    noisy = {name: np.log(score + 1e-12) + generator.gumbel(size=len(score)) for name, score in found.items()}
+    noisy = {name: np.log(score + 1e-12) + generator.gumbel(size=len(score)) for name, score in scores.items()}
     return {name: score - score.min() + 1e-6 for name, score in noisy.items()}
 
 
@@ -170,23 +176,23 @@ def _share(values: np.ndarray) -> np.ndarray:
     return values / max(float(values.sum()), 1e-30)
 
 
-def _is_kernel(weight: Any, binding: Binding) -> bool:
+def _is_kernel(weight: Variable, binding: Binding) -> bool:
     return binding.role in ("produced", "matched") and len(weight.shape) > 1
 
 
-def _is_scale(weight: Any, binding: Binding) -> bool:
+def _is_scale(weight: Variable, binding: Binding) -> bool:
     return binding.role == "followed" and "gamma" in weight.name
 
 
 def _by_members(
-    graph: Graph, measure: Callable[[np.ndarray], np.ndarray], chosen: Callable[[Any, Binding], bool] = _is_kernel
+    graph: Graph, measure: Callable[[np.ndarray], np.ndarray], chosen: Callable[[Variable, Binding], bool] = _is_kernel
 ) -> Scores:
     """Average over a group's members of ``measure(rows [positions, weights of one position]) -> [positions]``."""
     return _for_groups(graph, _by_unit(graph, measure, chosen))
 
 
 def _by_unit(
-    graph: Graph, measure: Callable[[np.ndarray], np.ndarray], chosen: Callable[[Any, Binding], bool] = _is_kernel
+    graph: Graph, measure: Callable[[np.ndarray], np.ndarray], chosen: Callable[[Variable, Binding], bool] = _is_kernel
 ) -> np.ndarray:
     total, members = np.zeros(len(graph.units)), np.zeros(len(graph.units))
     for layer in graph.model.layers:
@@ -209,8 +215,8 @@ def _norm(rows: np.ndarray) -> np.ndarray:
 def _with_unread(graph: Graph, scores: np.ndarray, read: np.ndarray) -> Scores:
     """The scores of units that are read, and the L2 scores of the others.
 
-    Those that no weights read (the factors of a product, say) have no data that speaks for them, and are scaled to the
-    mean of the rest.
+    Units that no weights read (the factors of a product, say) get no score from the data. Their L2 scores are scaled to
+    the mean of the others.
     """
     free = [unit for group in graph.groups if not group.frozen for unit in group.units.tolist() if read[unit]]
     scale = float(scores[free].mean()) if free else 1.0
@@ -237,7 +243,7 @@ def _gate_gradients(graph: Graph, evidence: Evidence, combine: Callable[[np.ndar
     weights = list({id(weight): weight for weight, _ in reading}.values())
 
     @tf.function(reduce_retracing=True)
-    def products(x: Any, y: Any) -> list[Any]:
+    def products(x: Any, y: Any) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             value = loss(y, model(x, training=False))
@@ -282,7 +288,7 @@ def _by_inputs(graph: Graph, evidence: Evidence, measure: Callable[[_Moments, np
     return _with_unread(graph, total / np.maximum(readers, 1), readers > 0)
 
 
-def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Any, Binding, _Moments]]:
+def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Layer, Binding, _Moments]]:
     """Statistics over data of the input channels of every layer that consumes some along its last input axis."""
     import tensorflow as tf
     import tf_keras
@@ -292,7 +298,7 @@ def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Any, Bindi
     tapped = tf_keras.Model(graph.model.input, [tensor for _, _, tensor in taps])
 
     @tf.function(reduce_retracing=True)
-    def sums(x: Any) -> list[Any]:
+    def sums(x: Any) -> list[tf.Tensor]:
         rows = []
         for tensor in tf.nest.flatten(tapped(x, training=False)):
             flat = tf.reshape(tf.cast(tensor, tf.float32), [-1, tensor.shape[-1]])
@@ -300,16 +306,16 @@ def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Any, Bindi
             rows.append(tf.stack([tf.reduce_sum(part, 0) for part in parts]))
         return rows
 
-    totals: list[Any] = []
+    totals: list[np.ndarray] = []
     for x, _ in evidence.batches():
-        found = [np.asarray(row, np.float64) for row in sums(x)]
-        totals = found if not totals else [a + b for a, b in zip(totals, found, strict=True)]
+        batch = [np.asarray(row, np.float64) for row in sums(x)]
+        totals = batch if not totals else [a + b for a, b in zip(totals, batch, strict=True)]
     for (layer, binding, _), (plain, absolute, square, nonzero, count) in zip(taps, totals, strict=True):
         mean = plain / count
         yield layer, binding, _Moments(mean, absolute / count, np.maximum(square / count - mean**2, 0), nonzero / count)
 
 
-def _taps(graph: Graph) -> Iterator[tuple[Any, Binding, Any]]:
+def _taps(graph: Graph) -> Iterator[tuple[Layer, Binding, Tensor]]:
     """Each call of a layer with each binding that reads the last axis of a tensor, and that tensor."""
     for node in graph.view.nodes:
         for binding in graph.layers[node.layer.name].bindings:

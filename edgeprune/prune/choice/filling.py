@@ -1,4 +1,4 @@
-"""How far an order of bundles is followed until a budget is met, and what is put right where bundles are coarse.
+"""How far an order of bundles is followed until a budget is met, and the corrections where bundles are coarse.
 
 By bisection and local search on counts that come from the graph alone: no model is built on the way.
 """
@@ -13,30 +13,31 @@ import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.prune.choice.budget import TOLERANCE_POINTS, Budget, kept_fractions, unit_costs
-from edgeprune.prune.choice.bundles import Plan, parted
+from edgeprune.prune.choice.bundles import RemovalOrder, parted
 
-# Groups of which a bundle may stay for the sake of others, where bundles are coarse and the order misses the budget.
+# Where bundles are coarse and the order misses the budget: groups tried in turn as the one that keeps a bundle, so that
+# bundles of other groups can go instead.
 _RETREATS = 16
 _SEARCH_WORK = 200_000  # bundles in all allocations that are tried in one search for a better one
 ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
 
 
-def counts_for_rate(plan: Plan, rate: float) -> np.ndarray:
+def counts_for_rate(removal: RemovalOrder, rate: float) -> np.ndarray:
     """As many bundles in order as come nearest to a fraction of the filters of all groups that can be pruned.
 
     Returns:
         int [candidates]: bundles that each loses.
     """
-    free = [c for c in plan.candidates if c.rate is None and c.most]
+    free = [c for c in removal.candidates if c.rate is None and c.most]
     total = sum(c.group.size for c in free)
-    if not free and all(c.rate is None for c in plan.candidates):
-        raise _nothing_to_remove(plan)
+    if not free and all(c.rate is None for c in removal.candidates):
+        raise _nothing_to_remove(removal)
 
     def removed(bundles: int) -> float:
-        keep = plan.keep(plan.counts(bundles))
+        keep = removal.keep(removal.counts(bundles))
         return sum(int(np.count_nonzero(~keep[c.group.units])) for c in free) / max(total, 1)
 
-    low, high = 0, len(plan.order)
+    low, high = 0, len(removal.order)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if removed(middle) < rate else (low, middle)
@@ -46,14 +47,14 @@ def counts_for_rate(plan: Plan, rate: float) -> np.ndarray:
     if free and rate - removed(best) > allowed:
         raise RecipeError(
             f"Removing {rate:.1%} of the filters cannot be reached within {TOLERANCE_POINTS:g} points: the largest "
-            f"reachable reduction removes {removed(len(plan.order)):.1%} of them.",
+            f"reachable reduction removes {removed(len(removal.order)):.1%} of them.",
             fix=ASK_FOR_LESS,
         )
-    return plan.counts(best)
+    return removal.counts(best)
 
 
-def _nothing_to_remove(plan: Plan) -> RecipeError:
-    reasons = [f"{c.group.name}: {c.group.frozen or 'protected, or at its minimum'}" for c in plan.candidates]
+def _nothing_to_remove(removal: RemovalOrder) -> RecipeError:
+    reasons = [f"{c.group.name}: {c.group.frozen or 'protected, or at its minimum'}" for c in removal.candidates]
     return RecipeError(
         f"There are no filters to remove. {'; '.join(reasons[:5])}{'; …' if len(reasons) > 5 else '.'}",
         expected="a group of channels that is not frozen; `edgeprune inspect MODEL` lists them.",
@@ -61,7 +62,7 @@ def _nothing_to_remove(plan: Plan) -> RecipeError:
     )
 
 
-def counts_for_limits(plan: Plan, budget: Budget) -> np.ndarray:
+def counts_for_limits(removal: RemovalOrder, budget: Budget) -> np.ndarray:
     """Bundles in order until every limit is met; one that would go too far past them is passed over.
 
     Returns:
@@ -72,17 +73,20 @@ def counts_for_limits(plan: Plan, budget: Budget) -> np.ndarray:
     Raises:
         RecipeError: no counts within the tolerance were found, in any order.
     """
-    excess = functools.partial(_excess, plan, budget)
-    low, high = 0, len(plan.order)  # the first `low` bundles leave more than the budget
+    excess = functools.partial(_excess, removal, budget)
+    low, high = 0, len(removal.order)  # the first `low` bundles leave more than the budget
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if excess(plan.counts(middle)) > 0 else (low, middle)
+        low, high = (middle, high) if excess(removal.counts(middle)) > 0 else (low, middle)
 
     def filled(stays: int | None) -> tuple[float, np.ndarray]:
-        """Bundles in order that do not go too far; one more of the candidate ``stays`` does, for the sake of others."""
-        counts = plan.counts(low) - (np.arange(len(plan.candidates)) == stays)
+        """Remove bundles in order, passing over those that go too far past the budget.
+
+        ``stays``: a candidate that keeps the last of its bundles, so that bundles of others can go instead.
+        """
+        counts = removal.counts(low) - (np.arange(len(removal.candidates)) == stays)
         reached, passed_over = excess(counts), {stays}
-        for index in plan.order[low:]:
+        for index in removal.order[low:]:
             if reached <= 0:
                 break
             trial = counts + np.eye(len(counts), dtype=int)[index]
@@ -92,41 +96,42 @@ def counts_for_limits(plan: Plan, budget: Budget) -> np.ndarray:
             counts, reached = trial, now
         return reached, counts
 
-    found = [(excess(plan.counts(high)), plan.counts(high))]
-    for stays in [None, *list(dict.fromkeys(reversed(plan.order[:low])))[:_RETREATS]]:
-        found.append(filled(stays))
-        if -TOLERANCE_POINTS <= found[-1][0] * 100 <= 0:
+    tried = [(excess(removal.counts(high)), removal.counts(high))]
+    for stays in [None, *list(dict.fromkeys(reversed(removal.order[:low])))[:_RETREATS]]:
+        tried.append(filled(stays))
+        if -TOLERANCE_POINTS <= tried[-1][0] * 100 <= 0:
             break
-    best = min(found, key=lambda candidate: _away(candidate[0]))[1]
+    best = min(tried, key=lambda entry: _away(entry[0]))[1]
     if _away(excess(best))[0]:
-        best = _nearest(plan, budget, best)
+        best = _nearest(removal, budget, best)
     if _away(excess(best))[0]:
-        raise _unreachable(plan, budget, best)
-    return _put_back(plan.order, best, lambda counts: excess(counts) <= 0)
+        raise _unreachable(removal, budget, best)
+    return _put_back(removal.order, best, lambda counts: excess(counts) <= 0)
 
 
 def _away(excess: float) -> tuple[bool, bool, float]:
-    """The nearest to a budget is the least of these: is it missed, or met from above, and how far is it away?"""
+    """How good an excess is, to be compared: first whether the budget is missed, then whether it is exceeded within the
+    tolerance, then the distance from it. The least is best."""
     missed = abs(excess) * 100 > TOLERANCE_POINTS
     return missed, excess > 0 and not missed, abs(excess)
 
 
-def _nearest(plan: Plan, budget: Budget, start: np.ndarray) -> np.ndarray:
+def _nearest(removal: RemovalOrder, budget: Budget, start: np.ndarray) -> np.ndarray:
     """The counts that come nearest to the budget, or the first found that meet it; those like ``start`` come first.
 
     Branch and bound (Land and Doig 1960, doi:10.2307/1910129): the count of one candidate after another is fixed,
     coarse bundles first. All and none of the others bound what can be had then. It is cut short where bundles are many.
     """
-    few, many = plan.counts(0), plan.counts(len(plan.order))
-    costs = unit_costs(plan.graph, plan.graph.groups, budget)
-    coarse = [costs[candidate.group.name] * candidate.step for candidate in plan.candidates]
+    few, many = removal.counts(0), removal.counts(len(removal.order))
+    costs = unit_costs(removal.graph, removal.graph.groups, budget)
+    coarse = [costs[candidate.group.name] * candidate.step for candidate in removal.candidates]
     free = sorted(np.flatnonzero(many > few).tolist(), key=lambda index: -coarse[index])
-    best, least = start, _away(_excess(plan, budget, start))
+    best, least = start, _away(_excess(removal, budget, start))
     branches, trials = [(0, start)], 0
-    while branches and least[0] and trials * len(plan.order) <= _SEARCH_WORK:
+    while branches and least[0] and trials * len(removal.order) <= _SEARCH_WORK:
         depth, counts = branches.pop()
         rest = np.isin(np.arange(len(counts)), free[depth:])
-        excess, lowest, highest = (_excess(plan, budget, np.where(rest, of, counts)) for of in (counts, many, few))
+        excess, lowest, highest = (_excess(removal, budget, np.where(rest, of, counts)) for of in (counts, many, few))
         trials += 3
         if _away(excess) < least:
             best, least = counts, _away(excess)
@@ -139,14 +144,14 @@ def _nearest(plan: Plan, budget: Budget, start: np.ndarray) -> np.ndarray:
     return best
 
 
-def _excess(plan: Plan, budget: Budget, counts: np.ndarray) -> float:
-    """How far the count that is furthest from its limit is above it."""
-    kept = kept_fractions(plan.graph, plan.keep(counts), budget)
+def _excess(removal: RemovalOrder, budget: Budget, counts: np.ndarray) -> float:
+    """By how much a model exceeds its budget: the largest (fraction kept - limit) of all limits; negative if below."""
+    kept = kept_fractions(removal.graph, removal.keep(counts), budget)
     return max((kept[what] - limit for what, limit in budget.limits.items()), default=0.0)
 
 
 def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Bundles that fit stay after all, the last that went first: small ones, or ones that another limit asked for.
+    """Restore bundles that the budget has room for, the last removed first: small ones, or ones of another limit.
 
     Bundles of one candidate go back in the reverse of their order, so its first that does not fit is its last to try.
     """
@@ -160,23 +165,23 @@ def _put_back(order: Sequence[int], counts: np.ndarray, fits: Callable[[np.ndarr
     return counts
 
 
-def exchange(plan: Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
-    """Bundles change places as long as more importance stays: one goes and others return, or one returns and others go.
+def exchange(removal: RemovalOrder, budget: Budget, counts: np.ndarray) -> np.ndarray:
+    """Exchange bundles as long as that keeps more importance: one is removed and others restored, or the reverse.
 
     The order alone does not see how coarse bundles fill up a budget; where they are fine, there is little to gain, and
     few exchanges are tried. The budget is met within the tolerance all the while: a costly bundle does not go for cheap
     ones until little is left. A local search for the knapsack, as Lin 1965, doi:10.1002/j.1538-7305.1965.tb04146.x,
     does for tours.
     """
-    worth = [candidate.bundle_scores() for candidate in plan.candidates]
-    limit = max(_excess(plan, budget, counts), 0.0)
+    worth = [candidate.bundle_scores() for candidate in removal.candidates]
+    limit = max(_excess(removal, budget, counts), 0.0)
     movable = [index for index, scores in enumerate(worth) if len(scores)]
     trials = 0
 
     def fits(trial: np.ndarray) -> bool:
         nonlocal trials
         trials += 1
-        return _excess(plan, budget, trial) <= limit
+        return _excess(removal, budget, trial) <= limit
 
     def lost(trial: np.ndarray) -> float:
         return sum(float(scores[:count].sum()) for scores, count in zip(worth, trial.tolist(), strict=True))
@@ -187,17 +192,17 @@ def exchange(plan: Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
         trial[gone] += 1
         if back != gone:
             trial[back] -= 1
-        for index in parted(plan.order, trial)[1]:
+        for index in parted(removal.order, trial)[1]:
             if fits(trial):
-                trial = _put_back([i for i in plan.order if i != gone], trial, fits)
-                return trial if _excess(plan, budget, trial) * 100 >= -TOLERANCE_POINTS else None
+                trial = _put_back([i for i in removal.order if i != gone], trial, fits)
+                return trial if _excess(removal, budget, trial) * 100 >= -TOLERANCE_POINTS else None
             if index != back:
                 trial[index] += 1
         return None
 
     while True:
         for back, gone in itertools.product(movable, movable):
-            if trials * len(plan.order) > _SEARCH_WORK:
+            if trials * len(removal.order) > _SEARCH_WORK:
                 return counts
             if (back != gone and not counts[back]) or counts[gone] == len(worth[gone]):
                 continue
@@ -209,13 +214,14 @@ def exchange(plan: Plan, budget: Budget, counts: np.ndarray) -> np.ndarray:
             return counts
 
 
-def _unreachable(plan: Plan, budget: Budget, nearest: np.ndarray) -> RecipeError:
+def _unreachable(removal: RemovalOrder, budget: Budget, nearest: np.ndarray) -> RecipeError:
     def told(counts: np.ndarray) -> str:
-        return _shares(kept_fractions(plan.graph, plan.keep(counts), budget))
+        return _shares(kept_fractions(removal.graph, removal.keep(counts), budget))
 
+    everything = removal.counts(len(removal.order))
     return RecipeError(
         f"Keeping {_shares(budget.limits)} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest found "
-        f"leaves {told(nearest)}, and the largest reachable reduction leaves {told(plan.counts(len(plan.order)))}.",
+        f"leaves {told(nearest)}, and the largest reachable reduction leaves {told(everything)}.",
         fix=ASK_FOR_LESS,
     )
 

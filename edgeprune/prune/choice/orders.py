@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from edgeprune.prune.choice.bundles import Candidate
 if TYPE_CHECKING:
     from edgeprune.prune.choice.sensitivity import Curves
 
-Key = Callable[[Candidate, int], Any]  # a candidate and the number of a bundle, from 1 → what bundles are sorted by
+# (candidate, number of one of its bundles, from 1) → what bundles are sorted by
+Key = Callable[[Candidate, int], float | tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Each point zeroes some channels of one group and evaluates the model once (Li et al. 2017, arXiv:1608.08710, section
 3.2, prune single layers in this way; here it is groups). One traced model serves all points: channels are zeroed by
-assignment. Points are written down as they come, so a broken-off measurement goes on where it was.
+assignment. Each point is saved as soon as it is measured, so that an interrupted measurement continues where it was.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from edgeprune.prune.channels.masking import Switchboard
 from edgeprune.prune.choice.criteria import Scores
 
 if TYPE_CHECKING:
+    import tf_keras
+
     from edgeprune.data import Split
     from edgeprune.train.task import Task
 
@@ -100,7 +102,7 @@ def measure(
     Args:
         score: gives the importance of every channel; called only if the journal does not know the order yet.
         split: the validation samples that are evaluated, all of them, once per point.
-        journal: knows the points that are there already, and takes the new ones.
+        journal: holds the points measured before, and receives the new ones.
         skip: names of groups that are not measured.
         progress: hears how long it will take, before it starts, and every point.
 
@@ -121,8 +123,8 @@ def measure(
         for point in _measured(graph, order, missing, ("", 0) not in known, split, task, known, progress):
             journal.add(point)
             known[point.group, point.removed] = point
-    found = tuple(known[group.name, count] for group, count in wanted)
-    return Curves(known["", 0], found), order
+    points = tuple(known[group.name, count] for group, count in wanted)
+    return Curves(known["", 0], points), order
 
 
 def _measured(
@@ -132,10 +134,10 @@ def _measured(
     baseline: bool,
     split: Split,
     task: Task,
-    known: dict[Any, Point],
+    known: dict[tuple[str, int], Point],
     progress: Progress,
 ) -> Iterable[Point]:
-    """The points that are missing, one by one; the baseline first, which tells how long the others will take."""
+    """Measure the missing points one by one, the baseline first: its time predicts that of the others."""
     switchboard = Switchboard(graph)
     evaluate = _evaluation(switchboard.model, split, task)
     if baseline:
@@ -147,7 +149,7 @@ def _measured(
     progress.note(
         f"{len(missing)} points of {split.size:,} samples to measure, about {_duration(len(missing) * pass_seconds)} "
         f"(one pass takes {pass_seconds:.2f} s)"
-        + (f"; {len(known) - 1} points are there already" if len(known) > 1 else "")
+        + (f"; {len(known) - 1} points were measured before" if len(known) > 1 else "")
     )
     progress.begin("sensitivity", len(missing))
     for group, count in missing:
@@ -167,7 +169,7 @@ def kept(graph: Graph, group: Group, gone: Sequence[int]) -> np.ndarray:
     return keep
 
 
-def _evaluation(model: Any, split: Split, task: Task) -> Callable[[str, int], Point]:
+def _evaluation(model: tf_keras.Model, split: Split, task: Task) -> Callable[[str, int], Point]:
     """A function that evaluates the model as it is at the moment and names the point. Traced once, warmed up."""
     import tensorflow as tf
 
@@ -206,7 +208,7 @@ def _duration(seconds: float) -> str:
 class Journal:
     """Points on disk, one JSON line each, under a key: the hash of everything that decides them.
 
-    The first line holds the key and the order of the channels. A last line that was broken off is dropped; a file of
+    The first line holds the key and the order of the channels. An incomplete last line is dropped; a file of
     another key is replaced.
 
     Attributes:
@@ -228,11 +230,11 @@ class Journal:
         except (ValueError, TypeError, KeyError):  # not what a journal holds: measured anew
             self.orders, self.points = None, []
 
-    def begin(self, found: Orders) -> Orders:
+    def begin(self, orders: Orders) -> Orders:
         """Start the file anew with this order."""
-        write_bytes(self.path, json.dumps({"key": self.key, "orders": found}).encode() + b"\n")
-        self.orders, self.points = found, []
-        return found
+        write_bytes(self.path, json.dumps({"key": self.key, "orders": orders}).encode() + b"\n")
+        self.orders, self.points = orders, []
+        return orders
 
     def add(self, point: Point) -> None:
         """Append a point; it is on the disk when this returns."""

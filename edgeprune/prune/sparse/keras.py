@@ -11,6 +11,8 @@ import numpy as np
 from edgeprune.hardware.xnnpack.sparse_inference import Analysis, Kind, Node, Padding, analyse, same_padding
 from edgeprune.models.graph import View, activation_name, flat, symbol_of
 from edgeprune.models.layer_facts import kernel_of
+from edgeprune.models.types import Layer
+from edgeprune.models.types import Node as LayerCall
 
 if TYPE_CHECKING:
     import tf_keras
@@ -72,16 +74,16 @@ def describe(model: tf_keras.Model) -> tuple[list[Node], set[int]]:
 # -- what a layer is -------------------------------------------------------------------------------------------------
 
 
-def _activation(layer: Any) -> str:
+def _activation(layer: Layer) -> str:
     name = activation_name(layer)
     return "identity" if name == "linear" else "elementwise" if name in _UNARY else "other"
 
 
-def _channels_last(kind: Kind) -> Callable[[Any], str]:
+def _channels_last(kind: Kind) -> Callable[[Layer], str]:
     return lambda layer: kind if layer.data_format == "channels_last" else "other"
 
 
-_KINDS: dict[str, Callable[[Any], str]] = {
+_KINDS: dict[str, Callable[[Layer], str]] = {
     "Conv2D": _channels_last("convolution"),
     "DepthwiseConv2D": _channels_last("depthwise"),
     "ZeroPadding2D": _channels_last("padding"),
@@ -98,12 +100,12 @@ _KINDS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _kind(layer: Any) -> str:
+def _kind(layer: Layer) -> str:
     find = _KINDS.get(type(layer).__name__)
     return find(layer) if find else "other"
 
 
-def _node(call: Any, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Node:
+def _node(call: LayerCall, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Node:
     layer = call.layer
     first = flat(call.outputs)[0]
     node = Node(layer.name, type(layer).__name__, kind, inputs, outputs, rank=len(first.shape))  # type: ignore[arg-type]
@@ -111,7 +113,7 @@ def _node(call: Any, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...
     return dataclasses.replace(node, **details(layer, call)) if details else node
 
 
-def _kernel(layer: Any, call: Any) -> dict[str, Any]:
+def _kernel(layer: Layer, call: LayerCall) -> dict[str, Any]:
     kernel = kernel_of(layer).numpy()
     height, width = layer.kernel_size
     dilation = tuple(layer.dilation_rate)
@@ -128,25 +130,25 @@ def _kernel(layer: Any, call: Any) -> dict[str, Any]:
     }
 
 
-def _convolution(layer: Any, call: Any) -> dict[str, Any]:
+def _convolution(layer: Layer, call: LayerCall) -> dict[str, Any]:
     return {**_kernel(layer, call), "groups": layer.groups}
 
 
-def _depthwise(layer: Any, call: Any) -> dict[str, Any]:
+def _depthwise(layer: Layer, call: LayerCall) -> dict[str, Any]:
     return {**_kernel(layer, call), "multiplier": layer.depth_multiplier}
 
 
-def _zero_padding(layer: Any, call: Any) -> dict[str, Any]:
+def _zero_padding(layer: Layer, call: LayerCall) -> dict[str, Any]:
     (top, bottom), (left, right) = layer.padding
     return {"padding": (top, bottom, left, right)}
 
 
-def _dense(layer: Any, call: Any) -> dict[str, Any]:
+def _dense(layer: Layer, call: LayerCall) -> dict[str, Any]:
     kernel = kernel_of(layer).numpy()
     return {"weights": kernel.size, "zeros": kernel.size - int(np.count_nonzero(kernel))}
 
 
-_DETAILS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+_DETAILS: dict[str, Callable[[Layer, LayerCall], dict[str, Any]]] = {
     "convolution": _convolution,
     "depthwise": _depthwise,
     "padding": _zero_padding,
@@ -154,7 +156,7 @@ _DETAILS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
 }
 
 
-def _padding(layer: Any, dilation: tuple[int, ...]) -> Padding:
+def _padding(layer: Layer, dilation: tuple[int, ...]) -> Padding:
     if layer.padding == "valid":
         return (0, 0, 0, 0)
     return same_padding(layer.kernel_size, tuple(layer.strides), dilation)

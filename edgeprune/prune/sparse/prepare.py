@@ -17,6 +17,7 @@ from edgeprune.errors import ModelError
 from edgeprune.hardware.xnnpack.sparse_inference import Analysis, Problem, Verdict
 from edgeprune.models.graph import CallKey, View
 from edgeprune.models.rebuild import copy_layer, copy_weights, make_like, rebuild
+from edgeprune.models.types import Layer, Tensor
 from edgeprune.prune.sparse.keras import analyse_model
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def prepare(model: tf_keras.Model) -> Prepared:
     configs = {layer: {"padding": value} for _, layer, value in plan.values()}
     pads = {name: side for name, (side, layer, _) in plan.items() if layer == name}
 
-    def make_layer(layer: Any) -> Any:
+    def make_layer(layer: Layer) -> Layer:
         if layer.name in pools:
             return _global_pool(layer)
         if layer.name not in configs:
@@ -60,7 +61,7 @@ def prepare(model: tf_keras.Model) -> Prepared:
 
     make = functools.cache(make_layer)
 
-    def emit(layer: Any, key: CallKey, args: Any, kwargs: Any) -> Any:
+    def emit(layer: Layer, key: CallKey, args: Any, kwargs: Any) -> Any:
         if layer.name in pads:
             args = (_padded(args[0], pads[layer.name], key), *args[1:])
         return make(layer)(*args, **kwargs)
@@ -86,13 +87,13 @@ def _whole_image_pools(model: tf_keras.Model) -> set[str]:
     }
 
 
-def _global_pool(layer: Any) -> Any:
+def _global_pool(layer: Layer) -> Layer:
     import tf_keras
 
     return tf_keras.layers.GlobalAveragePooling2D(keepdims=True, name=layer.name)
 
 
-def _padded(image: Any, side: int, key: CallKey) -> Any:
+def _padded(image: Tensor, side: int, key: CallKey) -> Tensor:
     import tf_keras
 
     name, index = key
@@ -100,7 +101,7 @@ def _padded(image: Any, side: int, key: CallKey) -> Any:
     return tf_keras.layers.ZeroPadding2D(side, name=label)(image)
 
 
-def _step(view: View, layer: Any) -> tuple[int, str, Any] | None:
+def _step(view: View, layer: Layer) -> tuple[int, str, Any] | None:
     """How to pad a layer symmetrically: (pixels on each side, layer that changes, its new padding), or None.
 
     None where the output would get another shape.

@@ -1,6 +1,6 @@
-"""Weight pruning: one interface over two engines, and the recount that neither is trusted without.
+"""Weight pruning: one interface over two engines, and the recount of zeros that checks both.
 
-tfmot does what it can (:mod:`edgeprune.prune.weights.magnitude`); the rest is :mod:`edgeprune.prune.weights.masked`.
+What tfmot supports it does (:mod:`edgeprune.prune.weights.magnitude`), :mod:`edgeprune.prune.weights.masked` the rest.
 Both wrap a model, bring callbacks for its training, and strip it again.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.artifact import KernelZeros
 from edgeprune.errors import VerificationError
-from edgeprune.prune.weights.kernels import Kernel, kernels
+from edgeprune.prune.weights.kernels import PrunableKernel, kernels
 from edgeprune.recipe.config import WeightsConfig
 from edgeprune.recipe.granularity import NofM, parse
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """
+    """An implementation of weight pruning.
+
     Attributes:
         can: (model, config) → whether it does what is asked for.
         wrap: (model, config, total steps, seed) → a model to train that shares no weights, and the pruned layers.
@@ -33,14 +34,14 @@ class Engine:
     """
 
     name: str
-    can: Callable[[Any, WeightsConfig], bool]
-    wrap: Callable[[Any, WeightsConfig, int, int], tuple[Any, list[str]]]
-    callbacks: Callable[[], list[Any]]
-    strip: Callable[[Any], Any]
+    can: Callable[[tf_keras.Model, WeightsConfig], bool]
+    wrap: Callable[[tf_keras.Model, WeightsConfig, int, int], tuple[tf_keras.Model, list[str]]]
+    callbacks: Callable[[], list[tf_keras.callbacks.Callback]]
+    strip: Callable[[tf_keras.Model], tf_keras.Model]
 
 
 def engines() -> tuple[Engine, ...]:
-    """In the order in which they are asked; the last one can do everything."""
+    """The engines in order of preference; the last one supports every recipe."""
     from edgeprune.prune.weights import magnitude, masked
 
     return (
@@ -50,7 +51,7 @@ def engines() -> tuple[Engine, ...]:
 
 
 def engine_for(model: tf_keras.Model, config: WeightsConfig) -> Engine:
-    """The first engine that can."""
+    """The engine that prunes this model as the recipe asks: the first in order that supports it."""
     return next(engine for engine in engines() if engine.can(model, config))
 
 
@@ -63,15 +64,15 @@ def check(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> lis
     Raises:
         VerificationError: there are fewer zeros than asked for, or a group of n:m has more than n weights.
     """
-    found = kernels(model, names)
-    arrays = [kernel.to_tflite(kernel.variable.numpy()) for kernel in found]
+    pruned = kernels(model, names)
+    arrays = [kernel.to_tflite(kernel.variable.numpy()) for kernel in pruned]
     rows: list[KernelZeros] = [
         {"layer": kernel.layer, "size": int(array.size), "zeros": int(np.sum(array == 0))}
-        for kernel, array in zip(found, arrays, strict=True)
+        for kernel, array in zip(pruned, arrays, strict=True)
     ]
     pattern = parse(config.granularity)
     if isinstance(pattern, NofM):
-        _check_pattern(found, arrays, pattern)
+        _check_pattern(pruned, arrays, pattern)
         return rows
     slack = max(int(np.bincount(pattern.units(array.shape).ravel()).max()) for array in arrays)
     counted = rows
@@ -89,10 +90,10 @@ def check(model: tf_keras.Model, names: list[str], config: WeightsConfig) -> lis
     return rows
 
 
-def _check_pattern(found: list[Kernel], arrays: list[np.ndarray], pattern: NofM) -> None:
+def _check_pattern(pruned: list[PrunableKernel], arrays: list[np.ndarray], pattern: NofM) -> None:
     broken = [
         kernel.layer
-        for kernel, array in zip(found, arrays, strict=True)
+        for kernel, array in zip(pruned, arrays, strict=True)
         if np.any(array[pattern.surplus(np.abs(array))])
     ]
     if broken:

@@ -1,14 +1,15 @@
-"""Which weights are pruned: the kernels that tfmot knows, of the layers that a recipe selects, and how they lie."""
+"""Which weights are pruned: the kernels that tfmot can prune, of the layers that a recipe selects, and their layout."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.models.layer_facts import facts_of
+from edgeprune.models.types import Layer, Variable
 from edgeprune.recipe.granularity import Weight, parse
 from edgeprune.recipe.patterns import check_patterns, matching
 
@@ -24,11 +25,11 @@ STORED_BY_OUTPUT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernel:
+class PrunableKernel:
     """A prunable variable, and the axis that the converter moves to the front."""
 
     layer: str
-    variable: Any
+    variable: Variable
     output_axis: int
 
     @property
@@ -37,23 +38,25 @@ class Kernel:
         return self.output_axis % len(self.variable.shape) == len(self.variable.shape) - 1
 
     def to_tflite(self, array: np.ndarray) -> np.ndarray:
-        """From the layout of Keras to [out, …, in]."""
+        """From the layout of Keras to the file's layout, [out, …, in]."""
         return np.moveaxis(array, self.output_axis, 0)
 
     def to_keras(self, array: np.ndarray) -> np.ndarray:
-        """Back."""
+        """Inverse of :meth:`to_tflite`."""
         return np.moveaxis(array, 0, self.output_axis)
 
 
-def kernels(model: tf_keras.Model, names: list[str]) -> list[Kernel]:
+def kernels(model: tf_keras.Model, names: list[str]) -> list[PrunableKernel]:
     """The prunable kernels of the named layers, in the order of the names."""
     layers = [model.get_layer(name) for name in names]
     return [
-        Kernel(layer.name, variable, _output_axis(layer)) for layer in layers for variable in prunable_weights(layer)
+        PrunableKernel(layer.name, variable, _output_axis(layer))
+        for layer in layers
+        for variable in prunable_weights(layer)
     ]
 
 
-def _output_axis(layer: Any) -> int:
+def _output_axis(layer: Layer) -> int:
     if type(layer).__name__ == "Embedding":
         return 0  # a table, which the file keeps as it is: one row per word
     facts = facts_of(layer)
@@ -63,7 +66,7 @@ def _output_axis(layer: Any) -> int:
     return axis
 
 
-def prunable_weights(layer: Any) -> list[Any]:
+def prunable_weights(layer: Layer) -> list[Variable]:
     """The weight variables of a built layer that tfmot prunes; none for a layer that it does not know."""
     from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprune.errors import ModelError
 from edgeprune.files import atomic_path
+from edgeprune.models.types import Layer, Variable
 from edgeprune.prune.weights.schedule import Exponential
 from edgeprune.recipe.granularity import choose, parse
 
@@ -49,7 +50,7 @@ def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
     return copy
 
 
-def _own_weights(layer: Any) -> list[Any]:
+def _own_weights(layer: Layer) -> list[Variable]:
     """The weights of a layer, without those of the layers in it."""
     return [*layer._trainable_weights, *layer._non_trainable_weights]
 
@@ -104,14 +105,14 @@ def load_arrays(path: Path) -> list[np.ndarray]:
         return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
 
 
-def save_at(epoch: int, path: Path) -> Any:
-    """A Keras callback that keeps the model's weights after ``epoch`` (from 1), without masks and their like."""
+def save_at(epoch: int, path: Path) -> tf_keras.callbacks.Callback:
+    """A Keras callback that keeps the model's weights after ``epoch`` (from 1), without what masking adds to them."""
     import tf_keras
 
     from edgeprune.prune.weights.masked import strip
 
     class SaveEarly(tf_keras.callbacks.Callback):
-        def on_epoch_end(self, index: int, logs: Any = None) -> None:
+        def on_epoch_end(self, index: int, logs: dict[str, float] | None = None) -> None:
             if index + 1 == epoch:
                 save_arrays(strip(self.model).get_weights(), path)
 

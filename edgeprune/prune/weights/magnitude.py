@@ -9,27 +9,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.models.rebuild import copy_model
+from edgeprune.models.types import Layer
 from edgeprune.prune.weights.kernels import kernels, selected
 from edgeprune.prune.weights.schedule import SCHEDULES, updates
 from edgeprune.recipe.config import WeightsConfig
 from edgeprune.recipe.granularity import Block, NofM, Weight, parse
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
+    from tensorflow_model_optimization.sparsity import keras as sparsity
 
 
 def can(model: tf_keras.Model, config: WeightsConfig) -> bool:
-    """Whether tfmot can do what is asked for.
+    """Whether tfmot supports what the recipe asks for.
 
-    Its limits: per-layer magnitude only, nothing comes back; blocks in kernels of two dimensions; n:m chosen once, in
+    Its limits: per-layer magnitude only, no regrowth; blocks in kernels of two dimensions; n:m chosen once, in
     the first training step, in kernels of two or four dimensions whose last axis is the output.
     """
     if config.criterion != "magnitude" or config.scope != "layer" or config.regrow != "none":
         return False
     pattern = parse(config.granularity)
-    found = kernels(model, selected(model, config))
-    ranks = {len(kernel.variable.shape) for kernel in found}
-    outputs_last = all(kernel.ends_with_outputs for kernel in found)
+    chosen = kernels(model, selected(model, config))
+    ranks = {len(kernel.variable.shape) for kernel in chosen}
+    outputs_last = all(kernel.ends_with_outputs for kernel in chosen)
     if isinstance(pattern, NofM):
         return config.schedule == "one_shot" and config.begin == 0 and ranks <= {2, 4} and outputs_last
     if isinstance(pattern, Block):
@@ -37,7 +40,7 @@ def can(model: tf_keras.Model, config: WeightsConfig) -> bool:
     return isinstance(pattern, Weight)
 
 
-def schedule(config: WeightsConfig, total_steps: int) -> Any:
+def schedule(config: WeightsConfig, total_steps: int) -> sparsity.PruningSchedule:
     """The tfmot schedule over ``total_steps`` optimizer steps; its last update falls exactly on its end."""
     from tensorflow_model_optimization.sparsity import keras as sparsity
 
@@ -50,7 +53,7 @@ def schedule(config: WeightsConfig, total_steps: int) -> Any:
     return _tabulated(config, total_steps)
 
 
-def _tabulated(config: WeightsConfig, total_steps: int) -> Any:
+def _tabulated(config: WeightsConfig, total_steps: int) -> sparsity.PruningSchedule:
     """A schedule that tfmot does not have, as the table of its sparsity at each update."""
     import tensorflow as tf
     from tensorflow_model_optimization.sparsity import keras as sparsity
@@ -61,7 +64,7 @@ def _tabulated(config: WeightsConfig, total_steps: int) -> Any:
     table = [config.sparsity * curve.fraction(when.progress(step)) for step in steps]
 
     class Tabulated(sparsity.PruningSchedule):
-        def __call__(self, step: Any) -> tuple[Any, Any]:
+        def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             index = tf.clip_by_value((step - when.begin) // when.frequency, 0, len(table) - 1)
             due = self._should_prune_in_step(step, when.begin, when.end, when.frequency)
             return due, tf.gather(tf.constant(table, tf.float32), index)
@@ -87,12 +90,12 @@ def wrap(
 
     names, pattern = selected(model, config), parse(config.granularity)
     options: dict[str, Any] = {}
-    if isinstance(pattern, Block):  # of [outputs, inputs] here, of [inputs, outputs] there
+    if isinstance(pattern, Block):  # recipes name [outputs, inputs], tfmot [inputs, outputs]
         options["block_size"] = (pattern.columns, pattern.rows)
-    if isinstance(pattern, NofM):  # what stays here, what goes there
+    if isinstance(pattern, NofM):  # recipes count the weights that stay, tfmot those that are removed
         options["sparsity_m_by_n"] = (pattern.m - pattern.n, pattern.m)
 
-    def replace(layer: Any) -> Any:
+    def replace(layer: Layer) -> Layer:
         if layer.name not in names:
             return layer
         return sparsity.prune_low_magnitude(layer, pruning_schedule=schedule(config, total_steps), **options)
@@ -100,7 +103,7 @@ def wrap(
     return copy_model(model, replace), names
 
 
-def callbacks() -> list[Any]:
+def callbacks() -> list[tf_keras.callbacks.Callback]:
     """The callback that advances the masks."""
     from tensorflow_model_optimization.sparsity import keras as sparsity
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from edgeprune.models.rebuild import copy_model
-from edgeprune.prune.weights.kernels import Kernel, kernels, selected
+from edgeprune.prune.weights.kernels import PrunableKernel, kernels, selected
 from edgeprune.prune.weights.schedule import SCHEDULES, Updates, updates
 from edgeprune.recipe.config import WeightsConfig
 from edgeprune.recipe.granularity import choose, parse, regrow
@@ -24,13 +24,13 @@ from edgeprune.recipe.granularity import choose, parse, regrow
 MEMORY = 0.95
 
 
-def _taylor(evidence: Any, weights: Any, gradient: Any) -> Any:
+def _taylor(evidence: tf.Variable, weights: tf.Variable, gradient: tf.Tensor) -> tf.Tensor:
     """First-order change of the loss without the weight, averaged over recent batches (Molchanov et al. 2019,
     arXiv:1906.10771)."""
     return MEMORY * evidence + (1 - MEMORY) * tf.abs(weights * gradient)
 
 
-def _movement(evidence: Any, weights: Any, gradient: Any) -> Any:
+def _movement(evidence: tf.Variable, weights: tf.Variable, gradient: tf.Tensor) -> tf.Tensor:
     """Added up over training: positive where the weight moves away from zero (Sanh et al. 2020, arXiv:2005.07683)."""
     return evidence - weights * gradient
 
@@ -40,10 +40,10 @@ EVIDENCE = {"taylor": _taylor, "movement": _movement}
 
 
 @dataclasses.dataclass(frozen=True)
-class Pruned:
+class MaskedKernel:
     """A kernel of a :class:`MaskedModel` with its variables, all of its shape."""
 
-    kernel: Kernel
+    kernel: PrunableKernel
     mask: tf.Variable
     evidence: tf.Variable | None  # None: magnitude needs none
     gradient: tf.Variable | None  # of the last batch; None: nothing regrows by gradient
@@ -62,7 +62,7 @@ class MaskedModel(tf_keras.Model):
         self.criterion = criterion
         add = EVIDENCE.get(criterion)
         self.pruned = tuple(
-            Pruned(
+            MaskedKernel(
                 kernel,
                 self._beside(kernel, "mask", "ones"),
                 self._beside(kernel, criterion, "zeros") if add else None,
@@ -71,7 +71,7 @@ class MaskedModel(tf_keras.Model):
             for kernel in kernels(self, names)
         )
 
-    def _beside(self, kernel: Kernel, what: str, initializer: str) -> tf.Variable:
+    def _beside(self, kernel: PrunableKernel, what: str, initializer: str) -> tf.Variable:
         name = f"{kernel.layer}/{what}"
         return self.add_weight(name, kernel.variable.shape, initializer=initializer, trainable=False)
 
@@ -91,7 +91,7 @@ class MaskedModel(tf_keras.Model):
         self.apply_masks()
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
-    def _remember(self, gradients: list[Any]) -> None:
+    def _remember(self, gradients: list[tf.Tensor]) -> None:
         for pruned, gradient in zip(self.pruned, gradients, strict=True):
             if pruned.evidence is not None:
                 add = EVIDENCE[self.criterion]
@@ -115,12 +115,12 @@ class MaskedModel(tf_keras.Model):
 
     def scores(self) -> list[np.ndarray]:
         """How much each weight matters by the criterion, in the layout of TFLite; -inf for what is removed."""
-        found = []
+        rows = []
         for pruned in self.pruned:
             evidence = pruned.evidence
             score = np.abs(pruned.kernel.variable.numpy()) if evidence is None else evidence.numpy()
-            found.append(pruned.kernel.to_tflite(np.where(pruned.mask.numpy() > 0, score, -np.inf)))
-        return found
+            rows.append(pruned.kernel.to_tflite(np.where(pruned.mask.numpy() > 0, score, -np.inf)))
+        return rows
 
 
 def masked_model(
@@ -146,12 +146,12 @@ def wrap(
     """
     names = selected(model, config)
     masked = masked_model(model, names, config.criterion, by_gradient=config.regrow == "gradient")
-    masked.plan = Plan(config, updates(config, total_steps, first=1), seed)
+    masked.mask_schedule = MaskSchedule(config, updates(config, total_steps, first=1), seed)
     return masked, names
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class MaskSchedule:
     """How the masks of a model change; a pure function of the step and of the model's weights."""
 
     config: WeightsConfig
@@ -181,16 +181,16 @@ def _at_random(model: MaskedModel, generator: np.random.Generator) -> list[np.nd
     return [generator.random(mask.shape) for mask in model.masks()]
 
 
-# What comes back: RigL (Evci et al. 2020, arXiv:1911.11134), SET (Mocanu et al. 2018, arXiv:1707.04780).
+# Which removed weights regrow: RigL (Evci et al. 2020, arXiv:1911.11134), SET (Mocanu et al. 2018, arXiv:1707.04780).
 GROWTH = {"gradient": _by_gradient, "random": _at_random}
 
 
 class _UpdateMasks(tf_keras.callbacks.Callback):
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.model.plan.update(self.model, int(self.model.optimizer.iterations.numpy()))
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.model.mask_schedule.update(self.model, int(self.model.optimizer.iterations.numpy()))
 
 
-def callbacks() -> list[Any]:
+def callbacks() -> list[tf_keras.callbacks.Callback]:
     """The callback that changes the masks after the steps that are due."""
     return [_UpdateMasks()]
 

@@ -19,7 +19,7 @@ MAX_UPDATES = 50
 
 
 class Schedule(Protocol):
-    """One method, pure."""
+    """How far pruning has advanced at each moment; a pure function."""
 
     def fraction(self, progress: float) -> float:
         """Fraction of the final sparsity, in [0, 1], reached at ``progress`` in [0, 1]; 1 at the end."""
@@ -35,7 +35,7 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class OneShot:
-    """All of it in one update at the beginning, and never looked at again."""
+    """All of it in one update at the beginning; the masks do not change afterwards."""
 
     def fraction(self, progress: float) -> float:
         return 1.0

@@ -12,7 +12,7 @@ from edgeprune.hardware.edgetpu import limits
 from edgeprune.hardware.edgetpu.parameters import layer_bytes, parameters
 from edgeprune.hardware.edgetpu.rules import EDGE_TPU, OPERATORS
 from edgeprune.hardware.edgetpu.summary import edgetpu_placement
-from edgeprune.hardware.placement import Rule, judge
+from edgeprune.hardware.placement import PlacementRule, judge
 from edgeprune.tflite.flatbuffer import read
 from edgeprune.tflite.graph import Operator, Quantization, Subgraph, Tensor
 
@@ -199,7 +199,7 @@ def test_each_limit(name):
 
 def test_every_rule_gives_reason_source_and_fix():
     """Each rule's docstring has a reason, then a source; and the rule says what to change."""
-    rules = [value for _, value in inspect.getmembers(limits) if isinstance(value, Rule)]
+    rules = [value for _, value in inspect.getmembers(limits) if isinstance(value, PlacementRule)]
     assert len(rules) > 20
     for item in rules:
         assert len(item.reason) > 20, item.name

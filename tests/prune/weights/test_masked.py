@@ -161,7 +161,7 @@ def test_rigl_grows_where_the_gradient_is_largest():
     model.compile(tf_keras.optimizers.SGD(0.0), "mse")
     config = WeightsConfig(sparsity=0.5, schedule="constant", regrow="gradient", regrow_fraction=0.4)
     model.fit(X, Y, verbose=0)
-    masked.Plan(config, Updates(1, 10, 1), 0).update(model, 1)
+    masked.MaskSchedule(config, Updates(1, 10, 1), 0).update(model, 1)
     # Kept by magnitude: 0.5, 0.4, -0.3; one of three, the smallest, goes. Gradients: [-0.0, 0.4] x [1, 2, -1].
     gradient = np.abs(by_hand(1)[0][1]).T
     kept = np.array([[True, False, False], [False, True, False]])

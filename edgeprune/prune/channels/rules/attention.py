@@ -8,6 +8,7 @@ from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes, Role
 from edgeprune.prune.channels.rules.axes import length, lengths, product, without_batch
 from edgeprune.prune.channels.rules.registry import opaque, register
+from edgeprune.prune.channels.units import Vector
 
 
 @register("MultiHeadAttention")
@@ -52,20 +53,20 @@ def multi_head_attention(call: Call) -> list[Axes]:
 
 def _sources(call: Call) -> dict[str, tuple[Axes, tuple[int | None, ...]]]:
     """Axes and shape of query, value and key; without a key, the values are the keys. Masks are left out."""
-    tensors = [id(tensor) for tensor in call.node.keras_inputs]
-    known = dict(zip(tensors, zip(call.inputs, call.input_shapes, strict=True), strict=True))
+    ids = [id(tensor) for tensor in call.node.keras_inputs]
+    known = dict(zip(ids, zip(call.inputs, call.input_shapes, strict=True), strict=True))
 
     def argument(position: int, name: str) -> Any:
         args, kwargs = call.node.call_args, call.node.call_kwargs
         return args[position] if len(args) > position else kwargs.get(name)
 
-    found = {name: argument(position, name) for position, name in enumerate(("query", "value", "key"))}
-    if found["key"] is None:
-        found["key"] = found["value"]
-    return {name: known[id(tensor)] for name, tensor in found.items()}
+    tensors = {name: argument(position, name) for position, name in enumerate(("query", "value", "key"))}
+    if tensors["key"] is None:
+        tensors["key"] = tensors["value"]
+    return {name: known[id(tensor)] for name, tensor in tensors.items()}
 
 
-def _output(call: Call, query: Axes, out: Any) -> Axes:
+def _output(call: Call, query: Axes, out: Vector) -> Axes:
     """The output has the query's positions, and one axis of channels unless the layer was given several."""
     if len(call.output_shapes[0]) > len(query):
         call.freeze([out], f"{call.name!r} makes more than one axis of channels")
@@ -74,7 +75,7 @@ def _output(call: Call, query: Axes, out: Any) -> Axes:
     return (*(None,) * (len(call.output_shapes[0]) - 1), out)
 
 
-def _scores(call: Call, heads: Any, shape: tuple[int | None, ...]) -> Axes:
+def _scores(call: Call, heads: Vector, shape: tuple[int | None, ...]) -> Axes:
     """Attention scores, one map per head: the axis before those of the positions that attend and are attended to."""
     place = len(shape) - 1 - 2 * len(call.layer._attention_axes)
     return tuple(heads if axis == place else None for axis in range(len(shape)))

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from edgeprune.models.types import Layer
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes
 from edgeprune.prune.channels.units import Vector
 
 
-def channel_axis(layer: Any) -> int:
+def channel_axis(layer: Layer) -> int:
     """The channel axis among the axes without batch."""
     return 0 if getattr(layer, "data_format", None) == "channels_first" else -1
 

@@ -9,21 +9,21 @@ import numpy as np
 
 from edgeprune.models.graph import is_symbolic, symbol_of
 from edgeprune.prune.channels.call import Call
-from edgeprune.prune.channels.graph import Axes, Edit
+from edgeprune.prune.channels.graph import Axes, Edit, Path
 from edgeprune.prune.channels.rules.axes import as_list, is_batch, length, lengths, without_batch
-from edgeprune.prune.channels.rules.registry import opaque, register
+from edgeprune.prune.channels.rules.registry import AnyChannelRule, ChannelRule, opaque, register
 from edgeprune.prune.channels.rules.shape import broadcast, join, reshape_axes
 from edgeprune.prune.channels.units import Vector
 
-OPS: dict[str, Callable[[Call], Any]] = {}
+OPS: dict[str, ChannelRule] = {}
 # What TensorFlow 1 called axes and keepdims.
 FORMER_NAMES = ("dim", "squeeze_dims", "reduction_indices", "keep_dims")
 
 
-def op(*symbols: str) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]]:
+def op(*symbols: str) -> Callable[[AnyChannelRule], AnyChannelRule]:
     """Enter a rule for operations of these symbols."""
 
-    def enter(rule: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    def enter(rule: AnyChannelRule) -> AnyChannelRule:
         OPS.update(dict.fromkeys(symbols, rule))
         return rule
 
@@ -36,8 +36,8 @@ def operation(call: Call) -> list[Axes]:
     rule = OPS.get(symbol)
     if rule is None or any(call.node.call_kwargs.get(name) is not None for name in FORMER_NAMES):
         return opaque(call, f"no channel rule for the operation {symbol} ({call.name!r})")
-    found = rule(call)
-    return found if isinstance(found, list) else [found]
+    axes = rule(call)
+    return axes if isinstance(axes, list) else [axes]
 
 
 def argument(call: Call, position: int, name: str, default: Any = None) -> Any:
@@ -46,7 +46,7 @@ def argument(call: Call, position: int, name: str, default: Any = None) -> Any:
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
-def path_to(call: Call, position: int, name: str) -> tuple[Any, ...]:
+def path_to(call: Call, position: int, name: str) -> Path:
     """Where the argument stands, for an edit."""
     return (0, position) if len(call.node.call_args) > position else (1, name)
 
@@ -284,7 +284,7 @@ def _full_spec(spec: Sequence[Any], rank: int) -> list[tuple[Any, int]] | None:
     return before + [(everything, -1)] * (rank - len(before) - len(after)) + after
 
 
-def _sliced(call: Call, vector: np.ndarray, part: dict[str, Any], place: int) -> np.ndarray | None:
+def _sliced(call: Call, vector: Vector, part: dict[str, Any], place: int) -> Vector | None:
     if part["step"] not in (None, 1) or any(is_symbolic(part[key]) for key in ("start", "stop")):
         call.freeze([vector], f"{call.name!r} takes some of them by number")
         return None
@@ -318,6 +318,6 @@ def matmul(call: Call) -> Axes:
     stacked = (
         broadcast(call, [a[:-2], b[:-2]], [call.input_shapes[0][:-2], call.input_shapes[1][:-2]])[0] if a[:-2] else ()
     )
-    found = (*stacked, a[kept_a], b[kept_b])
-    call.count_macs(1.0, length(call, summed_a), *lengths(found, call.output_shapes[0]))
-    return found
+    axes = (*stacked, a[kept_a], b[kept_b])
+    call.count_macs(1.0, length(call, summed_a), *lengths(axes, call.output_shapes[0]))
+    return axes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from edgeprune.models.types import Layer
 from edgeprune.prune.channels.call import Call
-from edgeprune.prune.channels.graph import Axes
+from edgeprune.prune.channels.graph import Axes, Path
 from edgeprune.prune.channels.rules.axes import length, product
 from edgeprune.prune.channels.rules.basic import check_activation
 from edgeprune.prune.channels.rules.registry import find_rule, opaque, register
@@ -91,12 +91,17 @@ def time_distributed(call: Call) -> list[Axes]:
     behind = _inside(
         call, inner, ("layer", "config"), [call.inputs[0][1:]], [s[1:] for s in call.input_shapes], time_axis=True
     )
-    found = rule(behind)
-    return [(time, *axes) for axes in (found if isinstance(found, list) else [found])]
+    inner_axes = rule(behind)
+    return [(time, *axes) for axes in (inner_axes if isinstance(inner_axes, list) else [inner_axes])]
 
 
 def _inside(
-    call: Call, layer: Any, path: tuple[Any, ...], inputs: list[Axes], shapes: list[Any], time_axis: bool = False
+    call: Call,
+    layer: Layer,
+    path: Path,
+    inputs: list[Axes],
+    shapes: list[tuple[int | None, ...]],
+    time_axis: bool = False,
 ) -> Call:
     outputs = [shape[1:] for shape in call.output_shapes] if time_axis else call.output_shapes[:1]
     steps = call.repeat * (product(call.input_shapes[0][:1]) if time_axis else 1.0)

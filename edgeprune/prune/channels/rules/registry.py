@@ -11,30 +11,31 @@ Keys are class names, looked up along the class's ancestors, because one name ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from edgeprune.errors import UsageError
+from edgeprune.models.types import Layer
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes
 
-Rule = Callable[[Call], "Axes | list[Axes]"]
-AnyRule = TypeVar("AnyRule", bound=Rule)
+ChannelRule = Callable[[Call], "Axes | list[Axes]"]
+AnyChannelRule = TypeVar("AnyChannelRule", bound=ChannelRule)
 
-RULES: dict[str, Rule] = {}  # of layers of tf_keras and edgeprune
-OWN_RULES: dict[str, Rule] = {}  # of layers from elsewhere
+RULES: dict[str, ChannelRule] = {}  # of layers of tf_keras and edgeprune
+OWN_RULES: dict[str, ChannelRule] = {}  # of layers from elsewhere
 
 
-def register(*names: str) -> Callable[[AnyRule], AnyRule]:
+def register(*names: str) -> Callable[[AnyChannelRule], AnyChannelRule]:
     """Enter a rule for layer classes of tf_keras and edgeprune of these names."""
 
-    def enter(rule: AnyRule) -> AnyRule:
+    def enter(rule: AnyChannelRule) -> AnyChannelRule:
         RULES.update(dict.fromkeys(names, rule))
         return rule
 
     return enter
 
 
-def register_rule(*names: str) -> Callable[[AnyRule], AnyRule]:
+def register_rule(*names: str) -> Callable[[AnyChannelRule], AnyChannelRule]:
     """Declare how channels pass through layers of your own; a decorator. ``docs/pruning.md`` has an example.
 
     Without a rule, a layer that edgeprune does not know freezes the channels that reach it: it might compute anything.
@@ -64,7 +65,7 @@ def register_rule(*names: str) -> Callable[[AnyRule], AnyRule]:
             expected='the names of layer classes: @edgeprune.register_rule("MyLayer").',
         )
 
-    def enter(rule: AnyRule) -> AnyRule:
+    def enter(rule: AnyChannelRule) -> AnyChannelRule:
         if not callable(rule):
             raise UsageError(f"The rule for {', '.join(names)} is {rule!r}.", expected="a function of a Call.")
         OWN_RULES.update(dict.fromkeys(names, rule))
@@ -75,11 +76,11 @@ def register_rule(*names: str) -> Callable[[AnyRule], AnyRule]:
 
 def apply_rule(call: Call) -> list[Axes]:
     """The axes of each output of a call."""
-    found = (_shared if call.name in call.graph.sharing else find_rule(call.layer) or _unknown)(call)
-    return found if isinstance(found, list) else [found]
+    axes = (_shared if call.name in call.graph.sharing else find_rule(call.layer) or _unknown)(call)
+    return axes if isinstance(axes, list) else [axes]
 
 
-def find_rule(layer: Any) -> Rule | None:
+def find_rule(layer: Layer) -> ChannelRule | None:
     """The rule of a layer's class or of its nearest ancestor that has one.
 
     A class from elsewhere may compute anything, whatever its name or its ancestors are: only a rule of the user's, for

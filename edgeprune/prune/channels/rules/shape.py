@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeprune.models.graph import is_symbolic
 from edgeprune.prune.channels.call import Call
-from edgeprune.prune.channels.graph import Axes, Edit
+from edgeprune.prune.channels.graph import Axes, Edit, Path
 from edgeprune.prune.channels.rules.axes import (  # fmt: skip
     channel_axis,
     freeze_others,
@@ -58,7 +58,7 @@ def broadcast(call: Call, inputs: Sequence[Axes], shapes: Sequence[Shape]) -> tu
     return tuple(result), sizes
 
 
-def meet_constants(call: Call, axes: Axes, shape: Shape, constants: Iterable[tuple[tuple[Any, ...], Any]]) -> Axes:
+def meet_constants(call: Call, axes: Axes, shape: Shape, constants: Iterable[tuple[Path, Any]]) -> Axes:
     """What becomes of a tensor that meets constants elementwise: those with a value per channel are sliced along.
 
     Args:
