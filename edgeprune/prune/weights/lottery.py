@@ -34,15 +34,37 @@ def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
     """
     import tf_keras
 
-    from edgeprune.models.rebuild import config_of, copy_model, make_like, rebuild, with_layers
+    from edgeprune.models.graph import View
+    from edgeprune.models.rebuild import copy_model
 
-    copy = copy_model(model)
+    copy, view = copy_model(model), View(model)
     tf_keras.utils.set_random_seed(seed)
-    fresh = rebuild(model, with_layers(lambda layer: make_like(layer, _without_seeds(config_of(layer)))))
-    for layer in fresh.layers:
-        if layer.trainable_weights:
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    for layer in model.layers:
+        call, *_ = view.uses(layer)
+        if call.is_input:
+            continue
+        # Every layer is built, with weights or not: layers such as Dropout draw seeds of their own.
+        fresh = _built(layer, call)
+        if fresh.trainable_weights:
+            copy.get_layer(layer.name).set_weights(fresh.get_weights())
     return copy
+
+
+def _built(layer: Any, call: Any) -> Any:
+    """A new layer with weights of its own, which come from initializers without seeds."""
+    import tensorflow as tf
+    import tf_keras
+
+    from edgeprune.models.graph import is_symbolic
+    from edgeprune.models.rebuild import config_of, make_like
+
+    def placeholder(value: Any) -> Any:
+        return tf_keras.Input(type_spec=value.type_spec) if is_symbolic(value) else value
+
+    args, kwargs = tf.nest.map_structure(placeholder, (call.call_args, call.call_kwargs))
+    fresh = make_like(layer, _without_seeds(config_of(layer)))
+    fresh(*args, **kwargs)
+    return fresh
 
 
 def _without_seeds(config: Any) -> Any:
