@@ -10,12 +10,12 @@ model makes another model of the same layers and weights.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
 from edgeprune.models.graph import CallKey, View, final, flat
-from edgeprune.models.types import Arguments, Config, Layer, Node, Structure, Tensor, Value
+from edgeprune.models.types import Arguments, Config, Layer, Structure, Tensor, Value
 
 if TYPE_CHECKING:
     import tf_keras
@@ -68,7 +68,7 @@ def rebuild(
     def new_tensor(value: Value) -> Value:
         return tensors.get(id(final(value, replaced or {})), value)
 
-    for key, node in _building_order(view):
+    for key, node in view.calls.items():
         if id(node) not in needed:
             continue
         if node.is_input:
@@ -135,21 +135,6 @@ def refuse_idle(view: View) -> None:
             expected="a model whose layers all lead to its outputs",
             fix="build it without them, and name loss and metric in compile() or in the recipe.",
         )
-
-
-def _building_order(view: View) -> Iterator[tuple[CallKey, Node]]:
-    """The calls in the order of ``model.layers``, as tf_keras builds a model from its config.
-
-    Random initializers are drawn in the order in which layers are built: a seed gives the same weights either way.
-    """
-    place = {layer.name: number for number, layer in enumerate(view.model.layers)}
-    depths = {id(node): depth for depth, nodes in view.model._nodes_by_depth.items() for node in nodes}
-
-    def order(call: tuple[CallKey, Node]) -> tuple[int, int]:
-        (name, _), node = call
-        return -depths[id(node)], place.get(name, -1)  # a Sequential model does not list its input layer
-
-    return iter(sorted(view.calls.items(), key=order))
 
 
 def _source(tensor: Tensor) -> Tensor:

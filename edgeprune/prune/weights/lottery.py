@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune.errors import ModelError
 from edgeprune.files import atomic_path
-from edgeprune.models.types import Layer, Variable
+from edgeprune.models.types import Layer, Node, Variable
 from edgeprune.prune.weights.schedule import Exponential
 from edgeprune.recipe.granularity import choose, parse
 
@@ -35,14 +35,19 @@ def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
     """
     import tf_keras
 
-    from edgeprune.models.rebuild import config_of, copy_model, make_like, rebuild, with_layers
+    from edgeprune.models.graph import View
+    from edgeprune.models.rebuild import copy_model
 
-    copy = copy_model(model)
+    copy, view = copy_model(model), View(model)
     tf_keras.utils.set_random_seed(seed)
-    fresh = rebuild(model, with_layers(lambda layer: make_like(layer, _without_seeds(config_of(layer)))))
     trained = {id(weight) for weight in copy.trainable_weights}
-    for layer in copy.layers:
-        parts = zip(layer._flatten_layers(), fresh.get_layer(layer.name)._flatten_layers(), strict=True)
+    for layer in model.layers:
+        call, *_ = view.uses(layer)
+        if call.is_input:
+            continue
+        # Every layer is built, with weights or not: layers such as Dropout draw seeds of their own.
+        fresh = _built(layer, call)
+        parts = zip(copy.get_layer(layer.name)._flatten_layers(), fresh._flatten_layers(), strict=True)
         for old, new in parts:
             if any(id(weight) in trained for weight in old._trainable_weights):
                 for weight, value in zip(_own_weights(old), _own_weights(new), strict=True):
@@ -53,6 +58,23 @@ def reinitialized(model: tf_keras.Model, seed: int) -> tf_keras.Model:
 def _own_weights(layer: Layer) -> list[Variable]:
     """The weights of a layer, without those of the layers in it."""
     return [*layer._trainable_weights, *layer._non_trainable_weights]
+
+
+def _built(layer: Layer, call: Node) -> Layer:
+    """A new layer with weights of its own, which come from initializers without seeds."""
+    import tensorflow as tf
+    import tf_keras
+
+    from edgeprune.models.graph import is_symbolic
+    from edgeprune.models.rebuild import config_of, make_like
+
+    def placeholder(value: Any) -> Any:
+        return tf_keras.Input(type_spec=value.type_spec) if is_symbolic(value) else value
+
+    args, kwargs = tf.nest.map_structure(placeholder, (call.call_args, call.call_kwargs))
+    fresh = make_like(layer, _without_seeds(config_of(layer)))
+    fresh(*args, **kwargs)
+    return fresh
 
 
 def _without_seeds(config: Any) -> Any:
