@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import numpy as np
-
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tf_keras
 
 # A model of either Keras, or the functional graph behind one.
