@@ -1,0 +1,204 @@
+"""What a build knows of a model's task: a loss and metrics per output, and the metric that choices go by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeprune.models.types import Structure
+from edgeprune.selection import drop_points
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
+
+    from edgeprune.data import Data
+
+# A loss function or object of tf_keras; it takes labels and outputs of one output, and perhaps weights.
+Loss = Any
+Kind = Literal["classification", "multilabel", "regression", "segmentation", "sequence"]
+# A figure of each metric, by its name.
+Figures = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One metric of one output.
+
+    Attributes:
+        name: as the model was compiled with it, or the recipe names it; with the output before it where a model has
+            several: ``colour.accuracy``.
+        output: position of its output.
+        new: makes a fresh tf_keras metric over (labels, outputs), in the form that the task's labels have.
+        higher_is_better: its direction.
+        points: factor from a difference to points: 100 for fractions, 1 for metrics in their own unit.
+        weighted: whether the weights of samples count.
+    """
+
+    name: str
+    output: int
+    new: Callable[[], tf_keras.metrics.Metric]
+    higher_is_better: bool
+    points: float
+    weighted: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One output of the model.
+
+    Attributes:
+        name: the user's name for it.
+        loss: a ``tf_keras.losses.Loss``; None: the output has no labels, or none that count.
+        kind: None where there is no loss, or the loss is the user's function.
+        weight: of the loss in the sum over all outputs.
+        metrics: the first counts most.
+        classes: number of classes where each label is one of several, else None.
+        is_logits: of classes: whether softmax or sigmoid are still to come.
+    """
+
+    name: str
+    loss: Loss | None = None
+    kind: Kind | None = None
+    weight: float = 1.0
+    metrics: tuple[Metric, ...] = ()
+    classes: int | None = None
+    is_logits: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Losses to train with and metrics to report, in the order of the model's outputs.
+
+    Attributes:
+        outputs: one per output of the model.
+        watched: the metrics that picks, gates and the best epoch go by: one, or several whose mean counts.
+        name: what reports call that figure.
+        prepare: data as the source has it → data whose labels have the form of this task: an array for a model of one
+            output, else a tuple with one array per output (zeros where an output has no labels); weights likewise.
+        masks: a batch of inputs → per output the weights, [batch, steps] or None, by which Keras leaves out padding;
+            None: the model pads nothing.
+        warnings: what a reader of the report should know.
+    """
+
+    outputs: tuple[Output, ...]
+    watched: tuple[Metric, ...]
+    name: str
+    prepare: Callable[[Data], Data] = dataclasses.field(default=lambda data: data, repr=False)
+    masks: Callable[[Structure], Sequence[tf.Tensor | None]] | None = dataclasses.field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """Name of the figure that choices go by."""
+        return self.name
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.watched[0].higher_is_better
+
+    @property
+    def points(self) -> float:
+        """Factor from a difference of the figure to points: 100 for fractions, 1 otherwise."""
+        return self.watched[0].points
+
+    @property
+    def primary(self) -> Output:
+        """The output whose metric choices go by."""
+        return self.outputs[self.watched[0].output]
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, where the primary output gives one of several classes per sample."""
+        return self.primary.classes if self.primary.kind == "classification" else None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics of all outputs."""
+        return tuple(metric for output in self.outputs for metric in output.metrics)
+
+    def value(self, figures: Mapping[str, float]) -> float:
+        """The figure that choices go by, out of those of all metrics."""
+        return sum(figures[metric.name] for metric in self.watched) / len(self.watched)
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether ``a`` is strictly better than ``b``."""
+        return a > b if self.higher_is_better else a < b
+
+    def drop(self, baseline: float, value: float) -> float:
+        """How much worse ``value`` is than ``baseline``: in points for fractions, else in the metric's own unit
+        (negative: better)."""
+        return drop_points(self, baseline, value)
+
+    def per_output(self, values: Sequence[Any]) -> Any:
+        """One value per output as Keras takes them: alone for a model of one output, else a list."""
+        return values[0] if len(self.outputs) == 1 else list(values)
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """``loss``, ``loss_weights`` and the watched metrics for ``tf_keras.Model.compile``."""
+        arguments = {"loss": self.per_output([output.loss for output in self.outputs])}
+        if any(output.weight != 1 for output in self.outputs):
+            arguments["loss_weights"] = self.per_output([output.weight for output in self.outputs])
+        for key, weighted in (("metrics", False), ("weighted_metrics", True)):
+            of_key = [metric for metric in self.watched if metric.weighted == weighted]
+            if of_key:
+                arguments[key] = [[m.new() for m in of_key if m.output == i] for i in range(len(self.outputs))]
+        return arguments
+
+    def loss_function(self) -> Callable[..., tf.Tensor]:
+        """The loss over a batch (labels, outputs[, weights]) as one number, over all outputs."""
+        import tensorflow as tf
+        from tf_keras.src.engine.compile_utils import LossesContainer
+
+        arguments = self.compile_arguments()
+        names = [output.name for output in self.outputs]
+        container = LossesContainer(arguments["loss"], arguments.get("loss_weights"), output_names=names)
+
+        def loss(labels: Structure, outputs: Structure, weights: Structure = None) -> tf.Tensor:
+            flat = [tf.convert_to_tensor(output) for output in tf.nest.flatten(outputs)]
+            given = [tf.nest.map_structure(tf.convert_to_tensor, values) for values in (labels, weights)]
+            return container(given[0], self.per_output(flat), given[1])
+
+        return loss
+
+    def meter(self) -> Meter:
+        """All metrics, with nothing counted yet."""
+        return Meter(self)
+
+
+class Meter:
+    """All metrics of a task over batches, as ``tf_keras.Model.evaluate`` counts them."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self._metrics = [(metric, metric.new()) for metric in task.metrics]
+
+    def update(self, inputs: Structure, labels: Structure, outputs: Sequence[Any], weights: Structure = None) -> None:
+        """Count a batch.
+
+        Args:
+            inputs: the batch's inputs, for padding.
+            labels: in the task's form.
+            outputs: one array [batch, ...] per output.
+            weights: None, or per sample and perhaps position, in the structure of the labels or one for all.
+        """
+        import tensorflow as tf
+        from tf_keras.src.engine.compile_utils import match_dtype_and_rank
+
+        several = len(self._task.outputs) > 1
+        masks = self._task.masks(inputs) if self._task.masks else [None] * len(self._task.outputs)
+        for metric, counted in self._metrics:
+            i = metric.output
+            truth = tf.convert_to_tensor(labels[i] if several else labels)
+            weight = weights[i] if isinstance(weights, tuple | list) else weights
+            weight = None if weight is None or not metric.weighted else tf.convert_to_tensor(weight)
+            truth, output, weight = match_dtype_and_rank(truth, tf.convert_to_tensor(outputs[i]), weight)
+            mask = masks[i]
+            if mask is not None:
+                weight = mask if weight is None else mask * tf.cast(weight, mask.dtype)
+            counted.update_state(truth, output, sample_weight=weight)
+
+    def result(self) -> Figures:
+        """The figure of each metric."""
+        return {metric.name: float(counted.result()) for metric, counted in self._metrics}
