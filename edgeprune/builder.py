@@ -152,7 +152,7 @@ def _build(
     run = Run(folder / "stages")
     run.execute([planning.source_step(context.source is None)], context)
     with data_errors():
-        context = _with_data(context, run, data)
+        context = _with_data(context, run, data, limits)
         plan = planning.make_plan(context.recipe, context.target, on_device=context.connection is not None)
         run.execute(plan.steps, context)
     name = _name(context.source)
@@ -223,23 +223,31 @@ def _context(
         "compiler": compiler_version(target),
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
-        "task": recipe.task.model_dump(mode="json"),
     }
     connection = Connection(where) if where else None
     return BuildContext(source, recipe, target, seed, deterministic, trust, inputs, progress, connection)
 
 
-def _with_data(context: BuildContext, run: Run, source: DataSource) -> BuildContext:
+def _with_data(context: BuildContext, run: Run, source: DataSource, limits: Limits) -> BuildContext:
     from edgeprune.data import InputSpec, load_data
-    from edgeprune.train.task import check_classes, resolve_task
+    from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.tasks.resolve import resolve_task
 
-    model = context.load(run.artifacts[planning.MODEL])
+    artifact = run.artifacts[planning.MODEL]
+    model = context.load(artifact)
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
-    _, labels = next(iter(data.validation.batches(1)))
-    task = resolve_task(model, context.recipe.task, labels)
-    check_classes(task, data)
-    inputs = {**context.inputs, "data": data.fingerprint}
-    return dataclasses.replace(context, inputs=inputs, data=data, task=task)
+    stated = artifact.facts.get("compiled_with")
+    in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
+    task = resolve_task(
+        model,
+        context.recipe.task,
+        data,
+        Compiled.from_json(stated) if stated else None,
+        {**in_memory, **context.trust.custom_objects},
+    )
+    check_limits(task, limits, context.recipe)
+    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(context.recipe.task, context.trust)}
+    return dataclasses.replace(context, inputs=inputs, data=task.prepare(data), task=task)
 
 
 def _compiled_name(stem: str, compiled: str | Path) -> str:

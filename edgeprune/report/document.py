@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeprune.context import BuildContext
     from edgeprune.pipeline import Run
     from edgeprune.plan import Plan, Variant
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Task
 
 SCHEMA_VERSION = 1
 PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")

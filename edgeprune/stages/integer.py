@@ -57,7 +57,9 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 
     seen = itertools.islice(samples(), RANKING_SAMPLES)
     ranked = rank(build(()), calibrated, seen, context.runtime())
-    trials = search(ranked, measure, config.mixed.max_drop, config.mixed.steps)
+    given = config.mixed.max_drop
+    allowed = DEFAULT_MIXED_DROP if given is None else MaxDrop.parse(given)
+    trials = search(ranked, measure, allowed.limit(task, baseline), config.mixed.steps)
     chosen = next(trial for trial in reversed(trials) if trial.chosen)
     facts = _mixed_facts(chosen, trials, config.mixed, model)
     return write(artifact, config.plan, context, model, build(chosen.tensors)).with_(
@@ -74,10 +76,10 @@ def _validation(content: bytes, model: tf_keras.Model, context: Context) -> floa
     path = context.folder / "trial.tflite"
     write_bytes(path, content)
     session = Session(path, model.input_names, model.output_names, runtime=context.runtime())
-    value, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
+    figures, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     session.close()
     path.unlink()
-    return value
+    return task.value(figures)
 
 
 def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model: tf_keras.Model) -> MixedFacts:

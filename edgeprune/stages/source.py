@@ -11,13 +11,12 @@ from edgeprune.stages.saving import with_model
 @stage("model", "trust")
 def load(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The user's model as a functional tf_keras model, compile information included."""
-    from edgeprune.models.load import load_model
+    from edgeprune.models.load import open_model
 
-    return with_model(
-        artifact,
-        load_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects)),
-        context,
+    opened = open_model(
+        context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects)
     )
+    return with_model(artifact, opened.model, context).with_(compiled_with=opened.compiled.to_json())
 
 
 @stage("seed", "deterministic")
@@ -36,7 +35,7 @@ def baseline(artifact: Artifact, config: None, context: Context) -> Artifact:
 
     data, task = context.required()
     value = evaluate_keras(context.load(artifact), data.validation, task)
-    warnings = []
+    warnings = list(task.warnings)
     if task.classes and task.points == 100.0 and value < 1.5 / task.classes:
         warnings.append(
             f"The model's validation {task.metric} as it came is {value:.1%}, near chance for {task.classes} classes. "
