@@ -82,14 +82,15 @@ def flips_line(report: Report) -> str:
         return "Which samples flipped is not known: the data did not give the same samples in the same order twice."
     pair = _pair(report, flips.output)
     samples = f"{pair[0][1].samples:,} test samples" if pair else "the test samples"
+    place = f" in {flips.output}" if len(report.picked.outcomes) > 1 else ""
     if flips.kind == "classification":
         return (
-            f"{report.pick} answers {flips.total:,} of {samples} differently from {base.name}: "
+            f"{report.pick} answers {flips.total:,} of {samples} differently from {base.name}{place}: "
             f"{flips.broken:,} right before and wrong now, {flips.repaired:,} wrong before and right now."
         )
     return (
-        f"{report.pick} is worse than {base.name} on {flips.broken:,} of {samples}, and better on {flips.repaired:,}, "
-        f"by {_MEASURES.get(flips.kind, 'their figures')}."
+        f"{report.pick} is worse than {base.name}{place} on {flips.broken:,} of {samples}, and better on "
+        f"{flips.repaired:,}, by {_MEASURES.get(flips.kind, 'their figures')}."
     )
 
 
@@ -117,10 +118,15 @@ def _pair(report: Report, output: str) -> Pair:
     return [(file, file.outcomes[output]) for file in files if file and output in (file.outcomes or {})]  # type: ignore[index]
 
 
-def _class_name(report: Report, outcome: Outcome, index: int) -> str:
-    """The data's name of a class; its number where the names are not those of this output."""
+def _names(report: Report, outcome: Outcome) -> list[str] | None:
+    """The data's names of the classes, if they are those of this output."""
     names = report.class_names
-    return names[index] if names and len(names) == len(outcome.per_class or ()) else f"class {index}"
+    return names if names and len(names) == len(outcome.per_class or ()) else None
+
+
+def _class_name(report: Report, outcome: Outcome, index: int) -> str:
+    names = _names(report, outcome)
+    return names[index] if names else f"class {index}"
 
 
 def _confusion(report: Report, pair: Pair, about: str, prefix: str) -> list[Block]:
@@ -140,9 +146,9 @@ def _matrix(
     most, truth, answer = max(wrong, default=(0, 0, 0), key=lambda entry: entry[0])
     words = f"the most frequent: {names[truth]} taken for {names[answer]}, {most:,} times" if most else "none"
     role = f" ({' and '.join(badges(report, variant))})" if badges(report, variant) else ""
-    numbers = names if report.class_names and names[0] != "class 0" else [str(index) for index in range(len(names))]
+    ticks = _names(report, outcome) or [str(index) for index in range(len(names))]
     return Figure(
-        draw=partial(confusion_svg, matrix, numbers, prefix),
+        draw=partial(confusion_svg, matrix, ticks, prefix),
         alt=f"Confusion matrix of {variant.name} over {len(matrix)} classes; confusions: {words}.",
         caption=f"{about}Confusion matrix of {variant.name}{role}, coloured by the share of each row. "
         f"Confusions: {words}.",
@@ -183,8 +189,8 @@ def _classes(report: Report, pair: Pair, about: str, prefix: str) -> list[Block]
     names = [variant.name for variant, _ in pair]
     columns = [Column("Class", numeric=False), Column("Support", "labels")]
     for title, level, _ in figures:
-        columns += [Column(name, group=title, level=level) for name in names]
-        columns += [Column("Change", group=title, level=level)] * (title == "Recall" and len(pair) > 1)
+        columns += [Column(title, name, level=level) for name in names]
+        columns += [Column("Change", "of recall", level=level)] * (title == "Recall" and len(pair) > 1)
 
     def cells(row: Sequence[ClassFigures]) -> list[Cell]:
         shown = [Cell(_class_name(report, pair[0][1], row[0].index)), Cell(f"{row[0].support:,}")]
@@ -215,7 +221,7 @@ def _residuals(report: Report, pair: Pair, about: str, prefix: str) -> list[Bloc
     columns = [
         Column("Variant", numeric=False, code=True), Column("Mean", "bias"), Column("Standard deviation"),
         Column("Mean absolute"),
-        *(Column(f"{100 * float(q):g} %", group="Quantiles", level=IN_FILES) for q in quantiles),
+        *(Column(f"{100 * float(q):g} %", "quantile", level=IN_FILES) for q in quantiles),
     ]  # fmt: skip
     rows = []
     for variant, outcome, residuals in known:
