@@ -60,12 +60,22 @@ class DataConfig(Config):
     """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
 
     size: tuple[int, int] | None = None  # height, width in pixels; None: from the model's input
-    color: Literal["rgb", "grayscale"] | None = None  # None: from the model's input
+    color: Literal["rgb", "bgr", "grayscale"] | None = None  # None: from the model's input
+    classes: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] | None = (
+        None  # in the model's order; None: sorted
+    )
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)  # one value, or one per channel
     std: tuple[float, ...] = (1.0,)
     validation: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1  # of train, if the source has no validation split
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
+
+    @pydantic.field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes and len(set(classes)) < len(classes):
+            raise ValueError("names a class twice")
+        return classes
 
 
 # A loss or metric: its name in Keras, file.py:function, or a table with its ``class`` and the arguments of that.
