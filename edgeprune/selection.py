@@ -78,7 +78,7 @@ class MaxDrop:
             raise UsageError(
                 f"A largest drop of {self.points:g} is in points, and the metric is in its own unit.",
                 expected=f'a part of its value, which is {baseline:.4g} before pruning: "5%".',
-                fix="write --max-drop 5% (in a recipe: max_drop = \"5%\").",
+                fix='write --max-drop 5% (in a recipe: max_drop = "5%").',
             )
         return self.part * abs(baseline) * metric.points
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data import Split
-    from edgeprune.runtime.session import Session
     from edgeprune.evaluate.answers import Answers
+    from edgeprune.runtime.session import Session
     from edgeprune.tasks.task import Figures, Task
 
 BATCH = 250

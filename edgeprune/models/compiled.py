@@ -105,9 +105,7 @@ class Compiled:
 
 
 def _output_from_json(output: Mapping[str, Any]) -> CompiledOutput:
-    return CompiledOutput(
-        output["loss"], output["weight"], tuple(output["metrics"]), tuple(output["weighted_metrics"])
-    )
+    return CompiledOutput(output["loss"], output["weight"], tuple(output["metrics"]), tuple(output["weighted_metrics"]))
 
 
 def output_names(model: AnyModel) -> list[tuple[str, ...]]:
@@ -129,8 +127,7 @@ def _is_leaf(config: ConfigValue) -> bool:
 def _spread(config: ConfigValue, names: Sequence[tuple[str, ...]]) -> list[ConfigValue]:
     """One loss or weight per output, out of one for all, a list or a dict."""
     if isinstance(config, list | tuple):
-        flat = [item for item in config] if len(config) > 1 or len(names) > 1 else list(config)
-        return [*flat, *[None] * len(names)][: len(names)]
+        return [*config, *[None] * len(names)][: len(names)]
     if isinstance(config, dict) and not _is_leaf(config):
         return [next((config[name] for name in own if name in config), None) for own in names]
     return [config] * len(names)
@@ -297,7 +294,9 @@ def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) ->
         # Losses of tf_keras have no type of their own.
         dropped = {"dtype"} if what == "losses" and found.__module__.startswith("tf_keras") else set()
         try:
-            return found.from_config({key: value for key, value in arguments.items() if key not in dropped})
+            return found.from_config(  # type: ignore[attr-defined]
+                {key: value for key, value in arguments.items() if key not in dropped}
+            )
         # A class of the user's may fail in any way.
         except Exception as error:
             reason = _line(error)

@@ -29,7 +29,6 @@ from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
 from edgeprune.models.types import (
     AnyModel,
     Arguments,
-    ConfigValue,
     CustomObjects,
     Operation,
     Structure,
@@ -54,9 +53,9 @@ def translate(
         custom_objects: tf_keras classes for layer classes of these names that tf_keras does not have.
 
     Returns:
-        A new model, not compiled, and the names of its outputs in ``model``, see
-        :func:`edgeprune.models.compiled.output_names`. It has the names of layers and inputs, order of outputs, types, weights and trainable flags of
-        ``model``; see :class:`edgeprune.models.walk.Names` for layers of nested models.
+        A new model, not compiled, with the names of layers and inputs, order of outputs, types, weights and trainable
+        flags of ``model``; see :class:`edgeprune.models.walk.Names` for layers of nested models. And the names of the
+        outputs of ``model``, see :func:`edgeprune.models.compiled.output_names`.
 
     Raises:
         ModelError: something in it has no counterpart in tf_keras, named; or the outputs differ, see

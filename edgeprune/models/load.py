@@ -41,8 +41,8 @@ def load_model(
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
-        :func:`edgeprune.models.compiled.compile_as`), with a list of outputs if there are several. Nested models are opened
-        (:func:`edgeprune.models.flatten.flatten`).
+        :func:`edgeprune.models.compiled.compile_as`), with a list of outputs if there are several. Nested models are
+        opened (:func:`edgeprune.models.flatten.flatten`).
 
     Raises:
         ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.

@@ -107,7 +107,8 @@ class OutputTaskConfig(Config):
 class TaskConfig(OutputTaskConfig):
     """``[task]``: what the model is trained for; of a model with several outputs it says what holds for all of them."""
 
-    kind: KindName | Literal["teacher"] | None = None  # teacher: no labels; the unpruned model's outputs are the goal
+    # teacher: no labels; the unpruned model's outputs are the goal
+    kind: KindName | Literal["teacher"] | None = None  # type: ignore[assignment]
     primary: str | None = None  # "metric" or "output.metric", which picks and gates go by; None: the first
     outputs: dict[str, OutputTaskConfig] = {}
 

@@ -48,12 +48,10 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     return artifact.with_(
         {"answers": context.folder / ANSWERS},
         evaluation={
-            "validation": {
-                "value": task.value(validation), "samples": data.validation.size, "metrics": validation
-            },
+            "validation": {"value": task.value(validation), "samples": data.validation.size, "metrics": validation},
             "test": {"value": task.value(test), "samples": data.test.size, "split": "test", "metrics": test},
             "parity": {**dataclasses.asdict(parity), "origin": origin},
-        }
+        },
     )
 
 

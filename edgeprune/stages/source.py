@@ -13,9 +13,7 @@ def load(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The user's model as a functional tf_keras model, compile information included."""
     from edgeprune.models.load import open_model
 
-    opened = open_model(
-        context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects)
-    )
+    opened = open_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects))
     return with_model(artifact, opened.model, context).with_(compiled_with=opened.compiled.to_json())
 
 

@@ -7,13 +7,11 @@ the task. Several: the build asks. A new rule is a line in :data:`RULES`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeprune.models.graph import View, activation_name
-from edgeprune.models.naming import symbol_of
+from edgeprune.models.graph import View, activation_name, symbol_of
 from edgeprune.tasks.labels import Form, Shape
 from edgeprune.tasks.task import Kind
 
@@ -66,7 +64,7 @@ _NUMBERS = Reading("regression", "mean_squared_error", "mean_absolute_error", "n
 
 _ANY: tuple[End, ...] = ("softmax", "sigmoid", "linear", "other")
 # (forms of labels, ends of outputs, readings); the first line that fits counts. Without readings: they do not fit.
-RULES: tuple[tuple[Collection[Form], Collection[End], tuple[Reading, ...]], ...] = (
+RULES: tuple[tuple[tuple[Form, ...], tuple[End, ...], tuple[Reading, ...]], ...] = (
     (("class numbers",), ("softmax", "linear"), (_CLASSES,)),
     (("class numbers",), ("sigmoid", "other"), (_CLASSES, _ONE_OF_SIGMOIDS)),
     (("one-hot rows",), ("softmax",), (_ROWS,)),
@@ -90,7 +88,7 @@ def readings(form: Form, end: End) -> tuple[Reading, ...]:
 
 
 # What a kind stands for, by the form of the labels; the first reading of that kind among these.
-BY_KIND: dict[str, tuple[tuple[Collection[Form], Reading], ...]] = {
+BY_KIND: dict[str, tuple[tuple[tuple[Form, ...], Reading], ...]] = {
     "classification": (
         (("class numbers",), _CLASSES),
         (("one-hot rows", "distributions", "rows of zeros and ones"), _ROWS),
@@ -156,9 +154,7 @@ def output_facts(model: tf_keras.Model, outputs: list[np.ndarray]) -> list[Outpu
     """
     view = View(model)
     return [
-        OutputFacts(
-            tuple(tensor.shape[1:]), _end(view, tensor, values), float(np.min(values)), float(np.max(values))
-        )
+        OutputFacts(tuple(tensor.shape[1:]), _end(view, tensor, values), float(np.min(values)), float(np.max(values)))
         for tensor, values in zip(model.outputs, outputs, strict=True)
     ]
 

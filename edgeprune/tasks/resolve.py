@@ -21,11 +21,24 @@ from edgeprune.recipe.config import OutputTaskConfig, TaskConfig, Term
 from edgeprune.tasks import infer
 from edgeprune.tasks.infer import OutputFacts, Reading
 from edgeprune.tasks.labels import (
-    CHANGES, Change, Form, LabelPlan, by_output, check_class_numbers, class_weight_vector, form_of,
+    CHANGES,
+    Change,
+    Form,
+    LabelPlan,
+    by_output,
+    check_class_numbers,
+    class_weight_vector,
+    form_of,
 )  # fmt: skip
 from edgeprune.tasks.losses import Labels, as_object, facts_of, takes_logits, unreduced
 from edgeprune.tasks.metrics import (
-    OVER_CLASS_NUMBERS, by_shape, canonical_name, known, maker, metric_name, over,
+    OVER_CLASS_NUMBERS,
+    by_shape,
+    canonical_name,
+    known,
+    maker,
+    metric_name,
+    over,
 )  # fmt: skip
 from edgeprune.tasks.task import Kind, Metric, Output, Task
 from edgeprune.tasks.teacher import teacher_task
@@ -73,7 +86,7 @@ def resolve_task(
         raise DataError(
             f"The data of {data.source} has no labels.",
             expected="labels, which training and the metric need.",
-            fix='to train against the unpruned model instead, and report agreement with it, write in the recipe:\n'
+            fix="to train against the unpruned model instead, and report agreement with it, write in the recipe:\n"
             '  [task]\n  kind = "teacher"',
         )
     facts = infer.output_facts(model, _probe(model, data))
@@ -188,6 +201,7 @@ class _Resolver:
         return _Resolved(
             Output(
                 self.name, made, kind, self._weight(), metrics, classes,
+                width=self.facts.width,
                 is_logits=classes is not None and (takes_logits(made) or self.facts.end not in ("softmax", "sigmoid")),
             ),
             change,
@@ -250,16 +264,15 @@ class _Resolver:
             "linear": "ends without an activation",
             "other": f"gives values from {self.facts.low:.3g} to {self.facts.high:.3g}",
         }
-        what = (
-            f"its labels are {form} ({_range(self.target)}), and it {ends.get(self.facts.end, f'ends in {self.facts.end}')}"
-        )
+        end = ends.get(self.facts.end, f"ends in {self.facts.end}")
+        what = f"its labels are {form} ({_range(self.target)}), and it {end}"
         lines = [f'  kind = "{reading.kind}"    # {reading.words}: {reading.loss}' for reading in found]
         if not found:
             lines = [f'  kind = "{kind}"' for kind in infer.BY_KIND]
         return RecipeError(
             f"What output {self.name!r} is trained for cannot be known: the model was saved without its loss, {what}.",
             expected=f"one of these lines in the recipe, under [{self.section}]:\n" + "\n".join(lines),
-            fix='write that line (or loss and metric); or train against the unpruned model, without labels:\n'
+            fix="write that line (or loss and metric); or train against the unpruned model, without labels:\n"
             '  [task]\n  kind = "teacher"',
         )
 
@@ -343,7 +356,9 @@ class _Resolver:
                     continue
                 name = metric_name(metric, config)
                 weighted = key == "weighted_metrics"
-                yield self._metric(metric, name, config, made, in_classes, first=first, weighted=weighted, compiled=True)
+                yield self._metric(
+                    metric, name, config, made, in_classes, first=first, weighted=weighted, compiled=True
+                )
                 yielded = True
         if yielded:
             return
@@ -394,12 +409,12 @@ class _Resolver:
             chosen = by_shape(metric, shape[:-1] if in_classes and self.facts.width > 1 else shape, shape)
             metric = getattr(tf_keras.metrics, chosen)
         canonical = canonical_name(metric)
-        # Outputs that are logits cross zero where probabilities cross one half. A compiled metric stays as Keras has it.
+        # Outputs that are logits cross zero where probabilities cross one half. A compiled metric stays Keras' own.
         if canonical == "binary_accuracy" and takes_logits(made):
             if compiled:
                 self.warnings.append(
                     f"The metric {name!r}{self._of} was compiled with a threshold of 0.5, and the outputs are logits, "
-                    "which cross zero. The figure is Keras' own; [task] metric = \"binary_accuracy\" would have a "
+                    'which cross zero. The figure is Keras\' own; [task] metric = "binary_accuracy" would have a '
                     "threshold of 0."
                 )
             elif not hasattr(metric, "update_state"):
@@ -521,7 +536,9 @@ def _without(ignore: int) -> Any:
             mask = mask[..., 0]
         if weights is not None:
             extra = mask.shape.rank - weights.shape.rank
-            mask = mask * tf.cast(tf.reshape(weights, [*weights.shape[:], *[1] * extra]) if extra else weights, tf.float32)
+            mask = mask * tf.cast(
+                tf.reshape(weights, [*weights.shape[:], *[1] * extra]) if extra else weights, tf.float32
+            )
         return tf.where(kept, labels, tf.zeros_like(labels)), mask
 
     return change
@@ -632,7 +649,7 @@ def _try(task: Task, model: tf_keras.Model, data: Data) -> None:
             raise RecipeError(
                 f"The metric {metric.name!r} cannot be computed: {_said(error)}",
                 expected="a metric of (labels, outputs) that fits the labels.",
-                fix=f"check it, or name another one in the recipe under [task]: metric = \"...\".",
+                fix='check it, or name another one in the recipe under [task]: metric = "...".',
             ) from error
         if metric.name not in figures:
             raise RecipeError(

@@ -58,6 +58,7 @@ class Output:
         metrics: the first counts most.
         classes: number of classes where each label is one of several, else None.
         is_logits: of classes: whether softmax or sigmoid are still to come.
+        width: length of its last axis; 1 for two classes as one number.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Output:
     metrics: tuple[Metric, ...] = ()
     classes: int | None = None
     is_logits: bool = False
+    width: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,12 @@ class Task:
     def classes(self) -> int | None:
         """Number of classes, where the primary output gives one of several classes per sample."""
         return self.primary.classes if self.primary.kind == "classification" else None
+
+    @property
+    def row_classes(self) -> int | None:
+        """Number of classes, where the model's only output is one row of classes: what labels.txt can name."""
+        output = self.outputs[0]
+        return self.classes if len(self.outputs) == 1 and output.width == output.classes else None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -8,7 +8,7 @@ be pruned whose outputs nobody can name, a detector for example.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +46,9 @@ def teacher_task(model: tf_keras.Model, data: Data, names: Sequence[str]) -> Tas
         _output(i, name, fact, values, len(names) > 1)
         for i, (name, fact, values) in enumerate(zip(names, facts, samples, strict=True))
     )
-    return Task(outputs, tuple(output.metrics[0] for output in outputs), NAME, prepare=_prepare(model))
+    answers = _answers(model)
+    watched = tuple(output.metrics[0] for output in outputs)
+    return Task(outputs, watched, NAME, prepare=_prepare(answers), answers=answers)
 
 
 def _samples(model: tf_keras.Model, data: Data) -> list[np.ndarray]:
@@ -69,7 +71,7 @@ def _output(index: int, name: str, facts: OutputFacts, values: np.ndarray, many:
         metric = Metric(full, index, lambda: tf_keras.metrics.CategoricalAccuracy(name=NAME), True, 100.0)
         classes = facts.width if len(facts.shape) == 1 else None
         kind: Any = "classification" if classes else None
-        return Output(name, tf_keras.losses.KLDivergence(), kind, 1.0, (metric,), classes)
+        return Output(name, tf_keras.losses.KLDivergence(), kind, 1.0, (metric,), classes, width=facts.width)
     # Of its channels' own means: a box and a score in one output have different ones.
     spread = float(np.square(values - values.mean(tuple(range(values.ndim - 1)), keepdims=True)).mean())
     weight = 1 / spread if spread > 0 else 1.0
@@ -117,12 +119,19 @@ def explained_variance(name: str) -> tf_keras.metrics.Metric:
     return ExplainedVariance()
 
 
-def _prepare(model: tf_keras.Model) -> Any:
-    def relabel(x: Structure, y: Structure, w: Structure) -> tuple[Structure, Structure]:
+def _answers(model: tf_keras.Model) -> Callable[[Structure], Structure]:
+    def answers(x: Structure) -> Structure:
         import tensorflow as tf
 
         outputs = tf.nest.flatten(model(x, training=False))
-        return (outputs[0] if len(outputs) == 1 else tuple(outputs)), ()
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    return answers
+
+
+def _prepare(answers: Callable[[Structure], Structure]) -> Callable[[Data], Data]:
+    def relabel(x: Structure, y: Structure, w: Structure) -> tuple[Structure, Structure]:
+        return answers(x), ()
 
     def prepare(data: Data) -> Data:
         splits = {name: dataclasses.replace(getattr(data, name), relabel=relabel) for name in _SPLITS}

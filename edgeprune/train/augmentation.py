@@ -223,7 +223,6 @@ def _pair(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor, other: tf.Tenso
 
 def _unpair(pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Labels, the partners' labels, the share of the first [batch, 1], that of the second."""
-    import tensorflow as tf
 
     width = (pairs.shape[-1] - 2) // 2
     return pairs[:, :width], pairs[:, width:-2], pairs[:, -2:-1], pairs[:, -1:]
