@@ -219,10 +219,11 @@ def restore(config: ConfigValue, what: What, objects: CustomObjects | None = Non
     Raises:
         Unknown: neither Keras nor ``objects`` have it, or its arguments do not fit.
     """
-    name = name_of(config)
-    if (unsafe := next(find_unsafe(config), None)) is not None:
-        raise Unknown(name, f"it needs {unsafe.name}, which tf_keras does not have")
     function = _function_name(config)
+    own = {*(objects or {}), *_registered()}
+    unsafe = next((found for found in find_unsafe(config) if found.name not in own), None)
+    if unsafe is not None and function is None:
+        raise Unknown(name_of(config), f"it needs {unsafe.name}, which tf_keras does not have")
     if function is None:
         return _restored_object(config, what, objects or {})
     if what == "metrics" and function.lower() in BY_SHAPE:
@@ -236,6 +237,14 @@ def restore(config: ConfigValue, what: What, objects: CustomObjects | None = Non
         except TypeError as error:
             raise Unknown(function, _line(error)) from None
     return found
+
+
+def _registered() -> CustomObjects:
+    """What the program has registered with tf_keras, by name, with and without its package."""
+    import tf_keras
+
+    registered = tf_keras.saving.get_custom_objects()
+    return {**registered, **{name.rpartition(">")[2]: value for name, value in registered.items()}}
 
 
 def name_of(config: ConfigValue) -> str:
@@ -258,9 +267,8 @@ def _found(name: str, what: What) -> Loaded:
     import keras
     import tf_keras
 
-    registered = tf_keras.saving.get_custom_objects()
-    if name in registered:
-        return registered[name]
+    if (own := _registered().get(name)) is not None:
+        return own
     if name in ("get", "serialize", "deserialize"):  # of the modules, but no losses
         return None
     for module in (getattr(tf_keras, what), getattr(keras, what)):
@@ -284,9 +292,9 @@ def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) ->
         raise Unknown(str(config)[:100], "it is no configuration of Keras")
     name, inner = config["class_name"], config.get("config")
     arguments = {k: v for k, v in inner.items() if k != "fn"} if isinstance(inner, dict) else {}
-    if isinstance(inner, dict) and "fn" in inner:  # a class of Keras around a function
+    if isinstance(inner, dict) and "fn" in inner and name in _WRAPPERS:
         return _wrapped(name, restore(inner["fn"], what, objects), arguments, inner, what)
-    registered = tf_keras.saving.get_custom_objects()
+    registered = _registered()
     own = objects.get(name) or registered.get(config.get("registered_name") or name) or registered.get(name)
     candidates = [own] if own else [getattr(getattr(module, what), name, None) for module in (tf_keras, keras)]
     reason = f"neither Keras has a class {name!r}"
@@ -301,6 +309,10 @@ def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) ->
         except Exception as error:
             reason = _line(error)
     raise Unknown(name_of(config), reason)
+
+
+# Classes of Keras around a function; others that are made of one only mention it.
+_WRAPPERS = ("LossFunctionWrapper", "MeanMetricWrapper")
 
 
 def _wrapped(name: str, function: Loaded, arguments: JsonObject, inner: JsonObject, what: What) -> Loaded:

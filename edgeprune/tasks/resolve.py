@@ -7,7 +7,7 @@ cannot be restored, or labels that a loss does not take, end the build before an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def resolve_task(
     compiled: Compiled | None = None,
     objects: CustomObjects | None = None,
 ) -> Task:
-    """Decide losses and metrics.
+    """Decide losses and metrics of a Keras model.
 
     Args:
         model: as it came, functional.
@@ -71,16 +71,41 @@ def resolve_task(
         RecipeError: the recipe does not fit the model, names what does not exist, or the task has to be stated.
         DataError: labels that do not fit the model or its loss.
     """
+    import tensorflow as tf
+
     compiled = compiled or Compiled.of_model(model)
-    names = tuple(own[0] for own in compiled.names)
-    unknown = set(config.outputs) - {name for own in compiled.names for name in own}
-    if unknown:
-        raise RecipeError(
-            f"[task.outputs] has {', '.join(sorted(unknown))}; the model's outputs are: {', '.join(names)}.",
-            fix="correct the name of the section.",
-        )
     if config.kind == "teacher":
-        return teacher_task(model, data, names)
+        check_names(config, compiled.names)
+        return teacher_task(model, data, [own[0] for own in compiled.names])
+
+    def predict(x: Structure) -> list[np.ndarray]:
+        return [np.asarray(value) for value in tf.nest.flatten(model(x, training=False))]
+
+    task = resolve(config, data, compiled, objects or {}, predict, lambda values: infer.output_facts(model, values))
+    return dataclasses.replace(task, masks=_masks(model))
+
+
+def resolve(
+    config: TaskConfig,
+    data: Data,
+    compiled: Compiled,
+    objects: CustomObjects,
+    predict: Callable[[Structure], list[np.ndarray]],
+    facts_from: Callable[[list[np.ndarray]], list[OutputFacts]],
+) -> Task:
+    """Decide losses and metrics of whatever makes outputs of inputs.
+
+    Args:
+        config, data, objects: as in :func:`resolve_task`.
+        compiled: the names of the outputs, and what they were compiled with, if that is known.
+        predict: a batch of inputs → one array [batch, ...] per output.
+        facts_from: outputs of some samples → what each output is.
+
+    Raises:
+        RecipeError, DataError: as :func:`resolve_task`.
+    """
+    check_names(config, compiled.names)
+    names = tuple(own[0] for own in compiled.names)
     targets = by_output(data.targets, compiled.names)
     if all(facts is None for facts in targets):
         raise DataError(
@@ -89,16 +114,25 @@ def resolve_task(
             fix="to train against the unpruned model instead, and report agreement with it, write in the recipe:\n"
             '  [task]\n  kind = "teacher"',
         )
-    facts = infer.output_facts(model, _probe(model, data))
-    many = len(names) > 1
+    sample = _sample(data)
+    outputs_seen = predict(sample[0])
+    facts, many = facts_from(outputs_seen), len(names) > 1
+    sole = sum(target is not None for target in targets) == 1
     resolved = [
         _Resolver(
-            i, names[i], many, _config_of(config, compiled.names[i]), facts[i], target, data, objects or {},
+            i,
+            names[i],
+            many,
+            _config_of(config, compiled.names[i]),
+            facts[i],
+            target,
+            data,
+            objects,
             compiled.outputs[i] if compiled.outputs else None,
-        ).output(sole=sum(t is not None for t in targets) == 1)
+        ).output(sole)
         for i, target in enumerate(targets)
-    ]  # fmt: skip
-    outputs = tuple(one.output for one in resolved)
+    ]
+    outputs = _distinct(tuple(one.output for one in resolved))
     if all(output.loss is None for output in outputs):
         raise RecipeError(
             "No output has both labels and a loss.",
@@ -108,30 +142,37 @@ def resolve_task(
     plan = LabelPlan(
         compiled.names, tuple(one.change for one in resolved), tuple(one.class_weights for one in resolved)
     )
-    outputs = _distinct(outputs)
+    primary = _primary(outputs, config, many)
     task = Task(
         outputs,
-        watched=(_primary(outputs, config, many),),
-        name="",
+        watched=(primary,),
+        name=primary.name,
         prepare=_prepare(plan),
-        masks=_masks(model),
         warnings=tuple(warning for one in resolved for warning in one.warnings),
     )
-    task = dataclasses.replace(task, name=task.watched[0].name)
-    _try(task, model, task.prepare(data))
+    _try(task, _sample(task.prepare(data)), outputs_seen)
     return task
 
 
-def _probe(model: tf_keras.Model, data: Data) -> list[np.ndarray]:
-    """What the model says to a few samples: one array per output."""
-    import tensorflow as tf
+def check_names(config: TaskConfig, names: Sequence[Sequence[str]]) -> None:
+    """Raise a RecipeError if the recipe has a section for an output that the model does not have."""
+    unknown = set(config.outputs) - {name for own in names for name in own}
+    if unknown:
+        raise RecipeError(
+            f"[task.outputs] has {', '.join(sorted(unknown))}; the model's outputs are: "
+            f"{', '.join(own[0] for own in names)}.",
+            fix="correct the name of the section.",
+        )
 
+
+def _sample(data: Data) -> tuple[Structure, ...]:
+    """A few samples of validation data: inputs, labels, and weights if there are any."""
     from edgeprune.data import data_errors
 
-    indices = np.random.default_rng(0).permutation(data.validation.size)[:PROBE]
+    # In ascending order, which every source keeps, so that two calls give the same samples.
+    indices = np.sort(np.random.default_rng(0).permutation(data.validation.size)[:PROBE])
     with data_errors():
-        x, *_ = next(iter(data.validation.batches(len(indices), indices=indices)))
-    return [np.asarray(value) for value in tf.nest.flatten(model(x, training=False))]
+        return next(iter(data.validation.batches(len(indices), indices=indices)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -618,19 +659,13 @@ def _masks(model: tf_keras.Model) -> Any:
     return of_batch
 
 
-def _try(task: Task, model: tf_keras.Model, data: Data) -> None:
+def _try(task: Task, sample: tuple[Structure, ...], outputs: list[np.ndarray]) -> None:
     """Compute loss and metrics of a few samples, so that what cannot be computed is found before training.
 
     Raises:
         RecipeError: one of them cannot be, or is no single number.
     """
-    import tensorflow as tf
-
-    from edgeprune.data import data_errors
-
-    with data_errors():
-        x, y, *w = next(iter(data.validation.batches(min(PROBE, data.validation.size))))
-    outputs = tf.nest.flatten(model(x, training=False))
+    x, y, *w = sample
     # The user's functions, and Keras' own with arguments that do not fit, fail in any way.
     try:
         task.loss_function()(y, outputs, *w)
@@ -651,7 +686,7 @@ def _try(task: Task, model: tf_keras.Model, data: Data) -> None:
                 expected="a metric of (labels, outputs) that fits the labels.",
                 fix='check it, or name another one in the recipe under [task]: metric = "...".',
             ) from error
-        if metric.name not in figures:
+        if metric.name not in figures and metric in task.watched:
             raise RecipeError(
                 f"The metric {metric.name!r} is {len(figures)} numbers, one per class.",
                 expected="one number.",

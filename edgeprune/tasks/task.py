@@ -182,8 +182,9 @@ class Task:
 
         def loss(labels: Structure, outputs: Structure, weights: Structure = None) -> tf.Tensor:
             flat = [tf.convert_to_tensor(output) for output in tf.nest.flatten(outputs)]
-            given = [tf.nest.map_structure(tf.convert_to_tensor, values) for values in (labels, weights)]
-            return container(given[0], self.per_output(flat), given[1])
+            truth = tf.nest.map_structure(tf.convert_to_tensor, labels)
+            given = None if weights is None else tf.nest.map_structure(tf.convert_to_tensor, weights)
+            return container(truth, self.per_output(flat), given)
 
         return loss
 
