@@ -41,7 +41,7 @@ class Scaling:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         ordered = pixels[..., ::-1] if self.bgr else pixels
-        return ((ordered * self.scale - np.float32(self.mean)) / np.float32(self.std)).astype(np.float32)
+        return ((ordered * self.scale - np.asarray(self.mean)) / np.asarray(self.std)).astype(np.float32)
 
 
 # As tf_keras.applications prepare them (imagenet_utils.preprocess_input), and as they come.
@@ -77,8 +77,9 @@ def diagnose(model: tf_keras.Model, data: Data, task: Task, value: float) -> lis
     if not is_bad:
         return []
     prepared = "the range of pixels" if _is_image(inputs) else "the scale of the inputs"
+    chance = f"{value:.1%}, near chance for {task.classes} classes"
     return [
-        f"The model's validation {task.metric} as it came is {value:.1%}, near chance for {task.classes} classes. Other "
+        f"The model's validation {task.metric} as it came is {chance}. Other "
         f"ranges of the inputs and other orders of the classes were tried on {len(labels)} samples, and none explains "
         f"it. Check that the model belongs to this data, and {prepared} ([data] scale, mean, std)."
     ]
@@ -147,7 +148,7 @@ def _scaling(trial: _Trial, data: Data, before: float) -> str | None:
 def _candidates(inputs: np.ndarray, data: Data) -> Iterator[tuple[str, str, np.ndarray]]:
     """Other inputs: what they are, the lines to write, the samples."""
     now = data.preprocessing
-    raw = (inputs * np.float32(now["std"]) + np.float32(now["mean"])) / np.float32(now["scale"])
+    raw = (inputs * np.asarray(now["std"]) + np.asarray(now["mean"])) / now["scale"]
     if not _is_image(inputs):
         axes = tuple(range(raw.ndim - 1))
         mean, std = raw.mean(axes), np.maximum(raw.std(axes), 1e-7)
@@ -156,9 +157,8 @@ def _candidates(inputs: np.ndarray, data: Data) -> Iterator[tuple[str, str, np.n
         return
     low, high = float(raw.min()), float(raw.max())
     # What the pixels of the source are, as far as their values say it.
-    unit, offset = (
-        (255.0, 0.0) if high <= 1.5 and low >= 0 else (127.5, 127.5) if high <= 1.5 and low >= -1.5 else (1.0, 0.0)
-    )
+    ranges = (((0.0, 1.5), (255.0, 0.0)), ((-1.5, 1.5), (127.5, 127.5)))
+    unit, offset = next((found for (a, b), found in ranges if a <= low and high <= b), (1.0, 0.0))
     pixels = raw * unit + offset
     files, channels = now["size"] is not None, inputs.shape[-1]
     if files and now["color"] == "bgr":
