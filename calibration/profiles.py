@@ -46,7 +46,7 @@ def activation_profiles(model: tf_keras.Model, split: Split, indices: np.ndarray
         high = [tf.reduce_max(tensor, axis) for tensor, axis in zip(activations, axes, strict=True)]
         return tf.concat(low, -1), tf.concat(high, -1)
 
-    rows = [forward(x) for x, _ in split.batches(BATCH, indices=indices)]
+    rows = [forward(x) for x, *_ in split.batches(BATCH, indices=indices)]
     lows, highs = zip(*rows, strict=True)
     return np.concatenate(lows), np.concatenate(highs)
 

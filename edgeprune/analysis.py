@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
     from edgeprune.data import Data, Split
     from edgeprune.data.source import DataSource
+    from edgeprune.models.load import Opened
     from edgeprune.prune.channels.graph import Graph, Group
     from edgeprune.prune.choice.criteria import Scores
     from edgeprune.prune.choice.sensitivity import Curves, Orders
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Task
 
 SAMPLES = 1024
 # How much the metric may drop when one group alone is pruned at its tolerated rate.
@@ -71,7 +72,7 @@ def analyse_sensitivity(
         EdgepruneError: with what happened, what was expected, and what to do.
     """
     from edgeprune.models.hash import model_hash
-    from edgeprune.models.load import load_model
+    from edgeprune.models.load import open_model
     from edgeprune.recipe.load import resolve_recipe
     from edgeprune.report.sensitivity import write_views
     from edgeprune.train.determinism import start
@@ -84,11 +85,11 @@ def analyse_sensitivity(
     start(seed, False)
     source = {"name": path.stem, "source": str(model), "sha256": model_hash(path)}
     trust = Trust.of(trust_model, custom_objects)
-    loaded = load_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects))
+    loaded = open_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects))
     with locked(folder):
-        opened, task = _open(loaded, data, resolved, seed)
+        opened, task = _open(loaded, data, resolved, seed, trust)
         request = _Request(source, resolved, chosen, tuple(sorted(rates)), samples, seed)
-        document = _analyse(loaded, opened, task, request, folder, progress or Progress())
+        document = _analyse(loaded.model, opened, task, request, folder, progress or Progress())
         with output_errors(folder):
             write_json(folder / "sensitivity.json", document)
             write_views(document, folder)
@@ -133,16 +134,14 @@ class _Request:
         )
 
 
-def _open(model: tf_keras.Model, source: DataSource, recipe: Recipe, seed: int) -> tuple[Data, Task]:
+def _open(opened: Opened, source: DataSource, recipe: Recipe, seed: int, trust: Trust) -> tuple[Data, Task]:
     from edgeprune.data import InputSpec, data_errors, load_data
-    from edgeprune.train.task import check_classes, resolve_task
+    from edgeprune.tasks.resolve import resolve_task
 
     with data_errors():
-        data = load_data(source, recipe.data, InputSpec.of(model), seed=seed)
-        _, labels = next(iter(data.validation.batches(1)))
-    task = resolve_task(model, recipe.task, labels)
-    check_classes(task, data)
-    return data, task
+        data = load_data(source, recipe.data, InputSpec.of(opened.model), seed=seed)
+    task = resolve_task(opened.model, recipe.task, data, opened.compiled, dict(trust.custom_objects))
+    return task.prepare(data), task
 
 
 def _analyse(

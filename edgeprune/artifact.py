@@ -21,6 +21,15 @@ class ModelFacts(TypedDict):
     output_shape: Any
 
 
+class MetricFacts(TypedDict, total=False):
+    """The figures on a split; ``value`` is the one that choices go by."""
+
+    value: float
+    samples: int
+    split: str
+    metrics: dict[str, float]
+
+
 class BaselineFacts(TypedDict):
     """Stage ``baseline``: the metric of the model as it came, on validation data."""
 
@@ -184,16 +193,8 @@ class CompiledFacts(TypedDict):
     warnings: list[str]
 
 
-class MetricFacts(TypedDict, total=False):
-    """The metric on a split."""
-
-    value: float
-    samples: int
-    split: str
-
-
 class EvaluationFacts(TypedDict):
-    """Stage ``evaluate``: the file's metric, and ``parity`` with its Keras model."""
+    """Stage ``evaluate``: the file's figures, and ``parity`` with its Keras model."""
 
     validation: MetricFacts
     test: MetricFacts
@@ -212,6 +213,7 @@ class Facts(TypedDict, total=False):
     """All topics; a stage adds its own. ``profile`` is :meth:`edgeprune.profiling.profile.Profile.to_dict`."""
 
     model: ModelFacts
+    compiled_with: dict[str, Any]  # :class:`edgeprune.models.compiled.Compiled`, of the model as it came
     original: ModelFacts  # of the model before anything was removed
     baseline: BaselineFacts
     training: list[dict[str, float]]  # one entry per epoch of the last training

@@ -6,19 +6,20 @@ import contextlib
 import dataclasses
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeprune import plan as planning
 from edgeprune.context import BuildContext, Trust
 from edgeprune.devices.variants import Connection, OnDevice
-from edgeprune.errors import EdgepruneError, MissingError, UsageError
+from edgeprune.errors import EdgepruneError, MissingError, RecipeError, UsageError
 from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
-from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.config import Recipe, TaskConfig
 from edgeprune.recipe.load import resolve_recipe
-from edgeprune.selection import Limits
+from edgeprune.selection import Limits, MaxDrop
 from edgeprune.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data.source import DataSource
     from edgeprune.report.schema import Report
+    from edgeprune.tasks.task import Task
 
     Source: TypeAlias = Path | tf_keras.Model | keras.Model | None  # a model as a build keeps it; None: the demo
 
@@ -152,13 +154,14 @@ def _build(
     run = Run(folder / "stages")
     run.execute([planning.source_step(context.source is None)], context)
     with data_errors():
-        context = _with_data(context, run, data)
+        context = _with_data(context, run, data, limits)
         plan = planning.make_plan(context.recipe, context.target, on_device=context.connection is not None)
         run.execute(plan.steps, context)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
     broken: EdgepruneError | None = _measure_on_device(plan, run, context)
     report = assemble(plan, run, context, files, limits, name, command)
+    _compare_answers(context, run, plan, report, folder)
     _write_pick(context, run, plan, report, folder, name)
     if compress:
         _compress(folder)
@@ -223,23 +226,62 @@ def _context(
         "compiler": compiler_version(target),
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
-        "task": recipe.task.model_dump(mode="json"),
     }
     connection = Connection(where) if where else None
     return BuildContext(source, recipe, target, seed, deterministic, trust, inputs, progress, connection)
 
 
-def _with_data(context: BuildContext, run: Run, source: DataSource) -> BuildContext:
+def _with_data(context: BuildContext, run: Run, source: DataSource, limits: Limits) -> BuildContext:
     from edgeprune.data import InputSpec, load_data
-    from edgeprune.train.task import check_classes, resolve_task
+    from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.tasks.resolve import resolve_task
 
-    model = context.load(run.artifacts[planning.MODEL])
+    artifact = run.artifacts[planning.MODEL]
+    model = context.load(artifact)
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
-    _, labels = next(iter(data.validation.batches(1)))
-    task = resolve_task(model, context.recipe.task, labels)
-    check_classes(task, data)
-    inputs = {**context.inputs, "data": data.fingerprint}
-    return dataclasses.replace(context, inputs=inputs, data=data, task=task)
+    stated = artifact.facts.get("compiled_with")
+    in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
+    task = resolve_task(
+        model,
+        context.recipe.task,
+        data,
+        Compiled.from_json(stated) if stated else None,
+        {**in_memory, **context.trust.custom_objects},
+    )
+    check_limits(task, limits, context.recipe)
+    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(context.recipe.task, context.trust)}
+    return dataclasses.replace(context, inputs=inputs, data=task.prepare(data), task=task)
+
+
+def task_inputs(config: TaskConfig, trust: Trust) -> JsonObject:
+    """What a task depends on beside the model and the data: the recipe, and the code of functions that it names."""
+    from edgeprune.code import load_function
+    from edgeprune.data.function import source_hash
+
+    document = config.model_dump(mode="json")
+    functions = sorted(term for term in _texts(document) if ":" in term)
+    code = {name: source_hash(load_function(name, RecipeError)).hex() for name in functions}
+    return {**document, "code": code, "objects": trust.fingerprint}
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """The strings in a JSON value."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, list | dict):
+        for item in document.values() if isinstance(document, dict) else document:
+            yield from _texts(item)
+
+
+def check_limits(task: Task, limits: Limits, recipe: Recipe) -> None:
+    """Make sure that drops are given in a unit that the task's metric has, before anything is trained.
+
+    Raises:
+        UsageError: points of a metric that is no fraction.
+    """
+    limits.drop.limit(task, 1.0)
+    if recipe.mixed.max_drop is not None and "mixed" in recipe.quantize.modes:
+        MaxDrop.parse(recipe.mixed.max_drop).limit(task, 1.0)
 
 
 def _compiled_name(stem: str, compiled: str | Path) -> str:
@@ -301,8 +343,31 @@ def _write_pick(
     source = next(variant.model for variant in plan.variants if variant.name == pick["name"])
     model = context.load(run.artifacts[source])  # training may have renamed outputs
     names = model.input_names, model.output_names
-    classes = data.class_names if task.classes else None
+    classes = data.class_names if task.row_classes else None
     write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes)
+
+
+def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path) -> None:
+    """Where the pick answers otherwise than the baseline, with pictures of the samples."""
+    import numpy as np
+
+    from edgeprune.evaluate.answers import Answers
+    from edgeprune.report.outcomes import describe_samples, outcomes, positions
+
+    shutil.rmtree(folder / "samples", ignore_errors=True)  # of an earlier build
+    data, task = context.required()
+    last = {variant.name: variant.last for variant in plan.variants}
+    entries = {variant["name"]: variant for variant in report["variants"]}
+    names = next(name for name in entries if entries[name]["baseline"]), report["pick"]
+    baseline, pick = (Answers.load(run.artifacts[last[name]].files["answers"]) for name in names)
+    found = outcomes(baseline, baseline if names[0] == names[1] else pick, data.class_names, task.primary.name)
+    entries[names[0]]["outcomes"] = found["baseline"]
+    entries[names[1]]["outcomes"] = found["pick"]
+    report["flipped"], report["class_names"] = found["flipped"], found["class_names"]
+    if found["flipped"] and found["flipped"]["samples"]:
+        indices = positions(found["flipped"])
+        x, *_ = next(iter(data.test.batches(len(indices), indices=indices)))
+        describe_samples(found["flipped"], [np.asarray(part) for part in (x if isinstance(x, tuple) else [x])], folder)
 
 
 def _compress(folder: Path) -> None:

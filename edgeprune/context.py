@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeprune.data import Data
     from edgeprune.devices.variants import Connection
     from edgeprune.runtime.interpreter import Runtime
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)

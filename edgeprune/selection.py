@@ -6,8 +6,10 @@ Choices look at validation figures only.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Protocol
 
+from edgeprune.errors import UsageError
 from edgeprune.files import JsonObject
 
 
@@ -33,41 +35,82 @@ def within(value: float, limit: float) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class MaxDrop:
-    """The most that a metric may lose against a baseline.
+    """The most that a metric may lose against a baseline: one rule for picks, gates, mixed precision, sensitivity.
+
+    At least one of the two is given.
 
     Attributes:
-        points: of a fraction, or units of another metric.
-        part: for metrics that are no fraction, of the baseline's value instead; None: ``points`` count there, too.
+        points: of a metric that is a fraction.
+        part: of the baseline's value: for metrics in their own unit; for fractions, too, if ``points`` is None.
     """
 
-    points: float
+    points: float | None = None
     part: float | None = None
 
+    @staticmethod
+    def parse(text: str | float) -> MaxDrop:
+        """``1`` and ``"1"`` are points, ``"5%"`` is a part of the baseline's value.
+
+        Raises:
+            UsageError: neither, or negative.
+        """
+        words = str(text).strip()
+        try:
+            value = float(words.removesuffix("%"))
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise UsageError(
+                f"A largest drop of {text!r} is not understood.",
+                expected='points of a fraction such as accuracy ("1"), or a part of the metric\'s value ("5%").',
+            )
+        return MaxDrop(part=value / 100) if words.endswith("%") else MaxDrop(points=value)
+
     def limit(self, metric: Scale, baseline: float) -> float:
-        """The same in what :func:`drop_points` gives."""
-        return self.points if self.part is None or metric.points == 100 else self.part * abs(baseline)
+        """The same in what :func:`drop_points` gives.
+
+        Raises:
+            UsageError: points of a metric that is no fraction.
+        """
+        if metric.points == 100 and self.points is not None:
+            return self.points
+        if self.part is None:
+            raise UsageError(
+                f"A largest drop of {self.points:g} is in points, and the metric is in its own unit.",
+                expected=f'a part of its value, which is {baseline:.4g} before pruning: "5%".',
+                fix='write --max-drop 5% (in a recipe: max_drop = "5%").',
+            )
+        return self.part * abs(baseline) * metric.points
 
     def allows(self, metric: Scale, baseline: float, value: float) -> bool:
         """Whether ``value`` is not too much worse than ``baseline``."""
         return within(drop_points(metric, baseline, value), self.limit(metric, baseline))
 
+    def words(self, metric: Scale) -> str:
+        """What is allowed, for people, to be followed by "of" and the metric: "2 points", "5 % of the value"."""
+        if metric.points == 100 and self.points is not None:
+            return f"{self.points:g} point{'' if self.points == 1 else 's'}"
+        return f"{100 * (self.part or 0):g} % of the value"
+
 
 # What the balanced pick may lose on validation where no --max-drop says otherwise.
-DEFAULT_MAX_DROP = MaxDrop(2.0)
+DEFAULT_MAX_DROP = MaxDrop(2.0, part=0.05)
+# What mixed precision may lose where the recipe does not say.
+DEFAULT_MIXED_DROP = MaxDrop(0.5, part=0.01)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The gates that the user set; None: not set."""
+    """The gates that the user set; None: not set. ``max_drop`` as :meth:`MaxDrop.parse` takes it."""
 
-    max_drop: float | None = None  # points
+    max_drop: str | float | None = None
     max_size: int | None = None  # bytes
     max_latency: float | None = None  # ms
 
     @property
     def drop(self) -> MaxDrop:
         """What the balanced pick may lose."""
-        return DEFAULT_MAX_DROP if self.max_drop is None else MaxDrop(self.max_drop)
+        return DEFAULT_MAX_DROP if self.max_drop is None else MaxDrop.parse(self.max_drop)
 
 
 def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[str, str]:
@@ -85,7 +128,8 @@ def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[st
         return variant["gzip_bytes"], variant["bytes"]
 
     def value(variant: JsonObject) -> float:
-        return sign * variant["validation"]["value"]
+        figure = sign * variant["validation"]["value"]
+        return -math.inf if math.isnan(figure) else figure
 
     quality = max(variants, key=lambda v: (value(v), -v["gzip_bytes"]))
     fitting = [
@@ -126,11 +170,18 @@ def gate_latency(variant: JsonObject) -> tuple[float, str]:
     )
 
 
-def check_gates(pick: JsonObject, limits: Limits) -> list[JsonObject]:
-    """The gates that are set, with the pick's value on each and its source; accuracy is the one on test."""
+def check_gates(pick: JsonObject, limits: Limits, metric: Scale, baseline: float) -> list[JsonObject]:
+    """The gates that are set, with the pick's value on each and its source; accuracy is the one on test.
+
+    Limit and value of ``max_drop`` are in points for fractions, else in the metric's own unit.
+
+    Args:
+        baseline: the metric of the unpruned float32 file on test.
+    """
     latency, source = gate_latency(pick)
+    max_drop = None if limits.max_drop is None else limits.drop.limit(metric, baseline)
     rows = [
-        ("max_drop", limits.max_drop, pick["drop_points"], None),
+        ("max_drop", max_drop, pick["drop_points"], None),
         ("max_size", limits.max_size, pick["bytes"], None),
         ("max_latency", limits.max_latency, latency, source),
     ]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.labels import check_targets, class_labels
+from edgeprune.data.labels import leaves
+from edgeprune.data.npz import Samples
 from edgeprune.data.spec import InputSpec
 from edgeprune.data.split import BATCHES_AHEAD, ordered
+from edgeprune.data.survey import Survey, check_weights
+from edgeprune.data.targets import chunks
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure
 
@@ -21,30 +25,32 @@ class ArrayStore:
     """Arrays, gathered batch by batch; they keep their types until then (uint8 images stay small).
 
     Args:
-        x: an array (samples, *sample shape), or a tuple in model order or dict by input name of several.
-        y: an array (samples, ...), or a dict or tuple of arrays.
+        samples: x is an array (samples, *sample shape), or a tuple in model order or dict by input name of several; y
+            and w are an array (samples, ...), or a dict or tuple of arrays, or ``()``.
         spec: the model's inputs. A missing last axis of size 1 (grayscale images) is added.
         where: names the data in errors, for example ``"train"``.
 
     Raises:
-        DataError: different lengths, shapes that do not fit the model, values that are not numbers, no samples.
+        DataError: different lengths, shapes that do not fit the model, values that are not finite numbers, no samples.
     """
 
-    def __init__(self, x: Structure, y: Structure, spec: InputSpec, where: str):
+    def __init__(self, samples: Samples, spec: InputSpec, where: str):
         import tensorflow as tf
 
-        inputs = tuple(
-            _fit(np.asarray(value), i, spec, where) for i, value in enumerate(spec.arrange(_one(x, spec), where))
-        )
-        y = tf.nest.map_structure(np.asarray, y if isinstance(y, (dict, tuple)) else np.asarray(y))
-        leaves = tf.nest.flatten(y)
-        _check_lengths([len(a) for a in inputs], [len(a) if a.ndim else 0 for a in leaves], where)
-        for leaf in leaves:
-            check_targets(leaf, where)
-        self.labels = class_labels(y)
-        self.size = len(inputs[0])
+        x = spec.arrange(_one(samples.x, spec), where)
+        inputs = tuple(_fit(_array(value, where), i, spec, where) for i, value in enumerate(x))
+        y, w = (_by_output(values, len(inputs[0]), where) for values in (samples.y, samples.w))
+        check_weights(w, y, where)
+        for key, arrays in (("y", leaves(y)), ("w", leaves(w))):
+            _check_lengths([len(a) for a in inputs], [len(a) if a.ndim else 0 for a in arrays], key, where)
+        survey = Survey(where)
+        structure = (inputs, y, w)
+        for chunk in chunks(*tf.nest.flatten(structure)):
+            survey.add(*tf.nest.pack_sequence_as(structure, chunk))
+        survey.finish()
+        self.size, self.labels, self.targets = survey.size, survey.labels, survey.targets
         with tf.device("CPU:0"):
-            self._tensors = tf.nest.map_structure(tf.convert_to_tensor, (inputs, y))
+            self._tensors = tf.nest.map_structure(tf.convert_to_tensor, structure)
 
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
@@ -80,9 +86,40 @@ def hash_arrays(arrays: list[np.ndarray]) -> bytes:
     return digest.digest()
 
 
+def _array(value: Structure, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise DataError(
+            f"The {where} data have lists whose items differ in length.",
+            expected="arrays of numbers, samples first; several outputs as a tuple or dict of arrays.",
+        ) from None
+
+
 def _one(x: Structure, spec: InputSpec) -> Structure:
     """A list is several inputs only for a model that has several; otherwise it is an array written as a list."""
-    return np.asarray(x) if isinstance(x, list) and len(spec.shapes) == 1 else x
+    return (x,) if isinstance(x, list) and len(spec.shapes) == 1 else x
+
+
+def _by_output(values: Structure, samples: int, where: str) -> Structure:
+    """Targets or weights as one array, or a dict or tuple of arrays by output.
+
+    A list of arrays is by output if each holds all samples; otherwise it is an array written as a list of its rows.
+    """
+    if isinstance(values, Mapping):
+        return {name: _by_output(value, samples, where) for name, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_by_output(value, samples, where) for value in values)
+    by_output = isinstance(values, list) and values and all(np.ndim(item) and len(item) == samples for item in values)
+    if by_output and all(hasattr(item, "shape") for item in values):
+        if len(values) == samples:
+            raise DataError(
+                f"The {where} data have a list of {samples} arrays of length {samples} for {samples} samples: rows, or "
+                "outputs?",
+                expected="one array, or a tuple of arrays for several outputs.",
+            )
+        return tuple(_array(item, where) for item in values)
+    return _array(values, where)
 
 
 def _fit(array: np.ndarray, index: int, spec: InputSpec, where: str) -> np.ndarray:
@@ -98,12 +135,11 @@ def _fit(array: np.ndarray, index: int, spec: InputSpec, where: str) -> np.ndarr
     return array
 
 
-def _check_lengths(x_lengths: list[int], y_lengths: list[int], where: str) -> None:
-    if len({*x_lengths, *y_lengths}) > 1:
+def _check_lengths(x_lengths: list[int], lengths: list[int], key: str, where: str) -> None:
+    if len({*x_lengths, *lengths}) > 1:
         raise DataError(
-            f"The {where} data has x of length {x_lengths} and y of length {y_lengths}.",
-            expected="one target for every sample.",
-            fix="write x and y again, from the same samples in the same order.",
+            f"The {where} data has x of length {x_lengths} and {key} of length {lengths}.",
+            expected=f"one {'target' if key == 'y' else 'weight'} for every sample.",
+            fix=f"write x and {key} again, from the same samples in the same order; train and test without labels are "
+            'given by name: {"train": x, "test": x_test}.',
         )
-    if x_lengths[0] == 0:
-        raise DataError(f"The {where} data is empty.", expected="at least one sample.")

@@ -1,10 +1,11 @@
-"""Folders of class folders: find the splits, the classes and the files."""
+"""Folders of images: find the splits, the classes and the files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,48 +20,52 @@ SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validatio
 KEEP_DECODED_BYTES = 256 * 2**20  # the whole source, decoded to uint8
 
 Entry = tuple[str, int, int]  # path relative to the source, bytes, mtime_ns
+Listing = dict[str | None, list[Entry]]  # class name → its images, both sorted; None: images without a class
 
 
-def open_folder(root: Path, preprocessing: Preprocessing) -> tuple[dict[str, ImageStore], tuple[str, ...], bytes]:
+def open_folder(
+    root: Path, preprocessing: Preprocessing, order: tuple[str, ...] | None = None
+) -> tuple[dict[str, ImageStore], tuple[str, ...] | None, bytes]:
     """List an image folder. Reads no image.
 
     ``train/``, ``val/`` or ``validation/``, and ``test/`` above the class folders are the splits; without them all
-    images are one store named ``all``. Classes are the names of the class folders, sorted as strings (like Keras);
-    images may lie in folders below them. Hidden files and files that are not images are left out.
+    images are one store named ``all``. Classes are the names of the class folders, sorted as numbers if all are whole
+    numbers, else as strings (like Keras); images may lie in folders below them. Folders that hold images and no
+    folders are data without labels. Hidden files and files that are not images are left out.
 
     Args:
         preprocessing: with ``size`` and ``color`` resolved.
+        order: the names of all class folders in the order of their numbers; None: sorted.
 
     Returns:
-        (stores, class names, a hash over path, size and modification time of every file).
+        (stores, class names or None, a hash over path, size and modification time of every file).
 
     Raises:
-        DataError: no classes, one class, no images, an empty image, an image format that is not read, a missing
-            split folder, a class in validation or test that train does not have.
+        DataError: one class, no images, an empty image, an image format that is not read, a missing split folder, a
+            class in validation or test that train does not have, images beside class folders, other classes than
+            ``order`` has.
     """
     assert preprocessing.size is not None
     assert preprocessing.color is not None
     try:
-        listings = {split: _list_classes(folder, root) for split, folder in _split_folders(root).items()}
+        listings = {split: _list_folder(folder, root) for split, folder in _split_folders(root).items()}
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read: {error.strerror}.",
             expected="folders and images that may be read.",
             fix="correct the permissions, or remove the broken link.",
         ) from None
-    classes = tuple(listings.get("train") or listings["all"])
-    _check_classes(listings, classes, root)
+    classes = _classes(listings, root, order)
     height, width = preprocessing.size
-    channels = CHANNELS[preprocessing.color]
     entries = [entry for listing in listings.values() for files in listing.values() for entry in files]
-    keep_decoded = len(entries) * height * width * channels <= KEEP_DECODED_BYTES
+    keep_decoded = len(entries) * height * width * CHANNELS[preprocessing.color] <= KEEP_DECODED_BYTES
     stores = {
         split: ImageStore(
             root,
             [name for files in listing.values() for name, _, _ in files],
-            np.repeat([classes.index(name) for name in listing], [len(files) for files in listing.values()]),
+            _labels(listing, classes),
             size=preprocessing.size,
-            channels=channels,
+            color=preprocessing.color,
             keep_decoded=keep_decoded,
         )
         for split, listing in listings.items()
@@ -80,20 +85,30 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if missing:
         raise DataError(
             f"The folder {root} has {', '.join(f'{name}/' for name in names)} but no {' and no '.join(missing)}/.",
-            expected="train/ and test/ (and val/, or 10 % of train is taken), or class folders alone.",
+            expected="train/ and test/ (and val/, or 10 % of train is taken), or class folders or images alone.",
             fix="add the missing folder, or put all class folders in one folder: 20 % of the images become test.",
         )
     return splits
 
 
-def _list_classes(folder: Path, root: Path) -> dict[str, list[Entry]]:
-    """Class name → its images, both sorted."""
+def _list_folder(folder: Path, root: Path) -> Listing:
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
+        visible = [entry for entry in entries if not _hidden(entry.name)]
+    names = sorted(entry.name for entry in visible if entry.is_dir())
+    loose = sorted(_image_files((entry for entry in visible if not entry.is_dir()), root))
+    if names and loose:
+        raise DataError(
+            f"The folder {folder} has images ({len(loose)}, for example {Path(loose[0][0]).name}) beside the folders "
+            f"{_some(names)}.",
+            expected="class folders alone, or images alone (data without labels).",
+            fix="if the folders are classes, move the images into them; else move the folders elsewhere.",
+        )
+    if loose:
+        return {None: loose}
     if not names:
         raise DataError(
-            f"The folder {folder} has no class folders.",
-            expected="one folder per class, with images in it: CLASS/image.png.",
+            f"The folder {folder} has no class folders and no images.",
+            expected="one folder per class, with images in it: CLASS/image.png; or images without labels.",
             fix="move the images of each class into a folder with the name of the class.",
         )
     return {name: sorted(_images(folder / name, root)) for name in names}
@@ -101,20 +116,24 @@ def _list_classes(folder: Path, root: Path) -> dict[str, list[Entry]]:
 
 def _images(folder: Path, root: Path) -> Iterator[Entry]:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if _hidden(entry.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _images(folder / entry.name, root)
-            elif suffix in FOREIGN_SUFFIXES:
-                raise DataError(
-                    f"The image {entry.path} is in a format that is not read.",
-                    expected="JPEG, PNG, BMP or GIF.",
-                    fix="convert the images, for example to PNG.",
-                )
-            elif suffix in SUFFIXES:
-                yield _entry(entry, root)
+        visible = [entry for entry in entries if not _hidden(entry.name)]
+    for entry in visible:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _images(folder / entry.name, root)
+    yield from _image_files((entry for entry in visible if not entry.is_dir(follow_symlinks=False)), root)
+
+
+def _image_files(files: Iterable[os.DirEntry[str]], root: Path) -> Iterator[Entry]:
+    for file in files:
+        suffix = os.path.splitext(file.name)[1].lower()
+        if suffix in FOREIGN_SUFFIXES:
+            raise DataError(
+                f"The image {file.path} is in a format that is not read.",
+                expected="JPEG, PNG, BMP or GIF.",
+                fix="convert the images, for example to PNG.",
+            )
+        if suffix in SUFFIXES:
+            yield _entry(file, root)
 
 
 def _entry(entry: os.DirEntry[str], root: Path) -> Entry:
@@ -128,12 +147,51 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _check_classes(listings: dict[str, dict[str, list[Entry]]], classes: tuple[str, ...], root: Path) -> None:
+def _classes(listings: dict[str, Listing], root: Path, order: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The classes in the order of their numbers; None for images without labels."""
+    flat = [split for split, listing in listings.items() if None in listing]
+    if len(flat) == len(listings):
+        return None
+    if flat:
+        raise DataError(
+            f"The folder {root} has class folders in some splits, and images without classes in {flat[0]}/.",
+            expected="class folders in all splits, or in none (data without labels).",
+        )
+    names = tuple(name for name in listings.get("train") or listings["all"] if name is not None)
+    _check_classes(listings, names, root)
+    if order is None:
+        return tuple(sorted(names, key=lambda name: (int(name), name))) if all(map(_is_number, names)) else names
+    if set(order) != set(names):
+        raise DataError(
+            f"[data] classes names {_some(order)}; the class folders of {root} are {_some(names)}.",
+            expected="the name of each class folder once, in the order of the model's outputs.",
+            fix="correct [data] classes in the recipe, or leave it out: then the folders' names are sorted.",
+        )
+    return order
+
+
+def _labels(listing: Listing, classes: tuple[str, ...] | None) -> np.ndarray | None:
+    if classes is None:
+        return None
+    return np.repeat([classes.index(str(name)) for name in listing], [len(files) for files in listing.values()])
+
+
+def _is_number(name: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+", name) is not None
+
+
+def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root: Path) -> None:
     empty = [name for name in classes if not (listings.get("train") or listings["all"])[name]]
     if len(empty) == len(classes):
         raise DataError(
             f"The folder {root} has no images in its class folders ({_some(classes)}).",
             expected="JPEG, PNG, BMP or GIF files in one folder per class.",
+        )
+    if len(classes) == 1:
+        raise DataError(
+            f"The folder {root} has a single class folder, {classes[0]}/.",
+            expected="at least two classes, or images alone (data without labels).",
+            fix=f"name the folder that holds the class folders; for images without labels name {root / classes[0]}.",
         )
     if empty:
         raise DataError(
@@ -153,5 +211,5 @@ def _check_classes(listings: dict[str, dict[str, list[Entry]]], classes: tuple[s
             raise DataError(f"The {split} part of {root} has no images.", expected="at least one image.")
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

@@ -12,7 +12,10 @@ import numpy as np
 
 from edgeprune.data.arrays import gather_batches
 from edgeprune.data.guard import data_errors, watch
+from edgeprune.data.preprocess import CHANNELS
 from edgeprune.data.split import ordered
+from edgeprune.data.targets import target_facts
+from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -23,7 +26,7 @@ DECODERS = min(os.cpu_count() or 1, 8)
 
 
 class ImageStore:
-    """JPEG, PNG, BMP and GIF (first frame) files, resized if they differ from ``size``, never cropped.
+    """JPEG, PNG, BMP and GIF (first frame) files as 8-bit pixels, resized if they differ from ``size``, never cropped.
 
     Resizing is bilinear without antialiasing, like ``image_dataset_from_directory`` of Keras, and rounded to whole
     pixel values. With ``keep_decoded``, the first pass over at least half of the files decodes all of them into one
@@ -32,9 +35,9 @@ class ImageStore:
     Args:
         root: the folder that ``names`` are relative to.
         names: file names, any number; held as bytes.
-        labels: int64 (files,).
+        labels: int64 (files,); None: without labels.
         size: (height, width) in pixels.
-        channels: 1 or 3.
+        color: of :data:`edgeprune.data.preprocess.CHANNELS`.
         keep_decoded: for small data only: files * height * width * channels bytes.
     """
 
@@ -42,16 +45,18 @@ class ImageStore:
         self,
         root: Path,
         names: Sequence[str],
-        labels: np.ndarray,
+        labels: np.ndarray | None,
         *,
         size: tuple[int, int],
-        channels: int,
+        color: str,
         keep_decoded: bool,
     ):
         self.labels, self.size = labels, len(names)
+        self.targets: Structure = () if labels is None else target_facts(labels)
         self._root = os.fsencode(root) + os.sep.encode()
         self._names = np.array([os.fsencode(name) for name in names])
-        self._shape = (*size, channels)
+        self._shape = (*size, CHANNELS[color])
+        self._color = color
         self._keep_decoded = keep_decoded
         self._decoded: tf.Tensor | None = None
 
@@ -70,11 +75,11 @@ class ImageStore:
         if self._keep_decoded and self._decoded is None and 2 * len(order) >= self.size:
             self._decoded = self._decode_all()
         if self._decoded is not None:
-            return gather_batches(((self._decoded,), self._label_tensor), order, batch_size, drop_remainder)
+            return gather_batches(((self._decoded,), self._label_tensor, ()), order, batch_size, drop_remainder)
 
         @tf.autograph.experimental.do_not_convert
-        def with_label(i: tf.Tensor) -> tuple[tuple[tf.Tensor], tf.Tensor]:
-            return (self._read(i),), self._label_tensor[i]
+        def with_label(i: tf.Tensor) -> tuple[tuple[tf.Tensor], Structure, Structure]:
+            return (self._read(i),), () if self.labels is None else self._label_tensor[i], ()
 
         samples = tf.data.Dataset.from_tensor_slices(order)
         samples = samples.map(with_label, num_parallel_calls=DECODERS, deterministic=True)
@@ -127,9 +132,11 @@ class ImageStore:
             return tf.convert_to_tensor(pixels)
 
     @functools.cached_property
-    def _label_tensor(self) -> tf.Tensor:
+    def _label_tensor(self) -> tf.Tensor | tuple[()]:
         import tensorflow as tf
 
+        if self.labels is None:
+            return ()
         with tf.init_scope(), tf.device("CPU:0"):  # first used inside a function that tf.data traces
             return tf.constant(self.labels, tf.int64)
 
@@ -146,6 +153,7 @@ class ImageStore:
 
         contents = tf.io.read_file(self._root + self._name_tensor[i])
         image = _decode(contents, self._shape[2])
+        image = image[..., ::-1] if self._color == "bgr" else image
 
         def resize() -> tf.Tensor:
             return tf.cast(tf.round(tf.image.resize(image, self._shape[:2])), tf.uint8)
@@ -163,7 +171,10 @@ def _decode(contents: tf.Tensor, channels: int) -> tf.Tensor:
 
     if channels == 3:
         return decode(3)
-    # TensorFlow's BMP and GIF decoders give no grayscale.
+    # TensorFlow gives no grayscale of BMP and GIF, nor of JPEG files in CMYK.
     magic = tf.strings.substr(contents, 0, 2)
-    color_only = tf.logical_or(magic == b"BM", magic == b"GI")
+    cmyk = tf.cond(
+        magic == b"\xff\xd8", lambda: tf.equal(tf.io.extract_jpeg_shape(contents)[2], 4), lambda: tf.constant(False)
+    )
+    color_only = tf.reduce_any([magic == b"BM", magic == b"GI", cmyk])
     return tf.cond(color_only, lambda: tf.image.rgb_to_grayscale(decode(3)), lambda: decode(1))

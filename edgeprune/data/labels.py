@@ -6,29 +6,48 @@ import zlib
 
 import numpy as np
 
-from edgeprune.errors import DataError
 from edgeprune.models.types import Structure
+
+MOST_CLASSES = 1000
 
 
 def class_labels(y: Structure) -> np.ndarray | None:
-    """The class of each sample, or None when ``y`` is not one class per sample.
+    """The class of each sample, for stratification, or None when no array of ``y`` is one class per sample.
 
-    Classes are integers or booleans of shape (samples,) or (samples, 1), floats that are all 0 or 1, and one-hot rows
-    (samples, classes). Anything else is a regression, multi-label or structured target.
+    Classes are whole numbers or booleans of shape (samples,) or (samples, 1), with at most 1,000 distinct values, and
+    one-hot rows (samples, classes). Of a dict or tuple of arrays, the first that holds classes counts.
 
     Args:
-        y: an array with samples first, or a dict or tuple of arrays (never class labels).
+        y: an array with samples first, or a dict or tuple of arrays.
 
     Returns:
         int64 array of shape (samples,), or None.
     """
-    if not isinstance(y, np.ndarray) or y.dtype.kind not in "biuf" or y.ndim not in (1, 2):
+    found = (as_classes(leaf_classes(leaf)) for leaf in leaves(y))
+    return next((labels for labels in found if labels is not None), None)
+
+
+def leaf_classes(array: np.ndarray) -> np.ndarray | None:
+    """Whole numbers or one-hot rows as int64 (samples,), whatever their number of distinct values; else None."""
+    if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         return None
-    if y.ndim == 1 or y.shape[1] == 1:
-        whole = y.dtype.kind in "biu" or bool(np.isin(y, (0, 1)).all())
-        return y.reshape(-1).astype(np.int64) if whole else None
-    one_hot = bool(np.isin(y, (0, 1)).all()) and bool((y.sum(axis=1) == 1).all())
-    return y.argmax(axis=1).astype(np.int64) if one_hot else None
+    if array.ndim == 1 or array.shape[1] == 1:
+        exact = array.dtype.kind in "biu" or bool(((np.floor(array) == array) & (np.abs(array) < 2**53)).all())
+        return array.reshape(-1).astype(np.int64) if exact else None
+    one_hot = bool(np.isin(array, (0, 1)).all()) and bool((array.sum(axis=1) == 1).all())
+    return array.argmax(axis=1).astype(np.int64) if one_hot else None
+
+
+def as_classes(labels: np.ndarray | None) -> np.ndarray | None:
+    """``labels``, or None if they are too many different numbers to be classes: counts, years, identities."""
+    return None if labels is None or len(np.unique(labels)) > MOST_CLASSES else labels
+
+
+def leaves(structure: Structure) -> list[np.ndarray]:
+    """The arrays of a structure of dicts and tuples, in its own order."""
+    if isinstance(structure, dict):
+        structure = tuple(structure.values())
+    return [leaf for item in structure for leaf in leaves(item)] if isinstance(structure, tuple) else [structure]
 
 
 def hold_out(size: int, labels: np.ndarray | None, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,23 +102,6 @@ def _rank_in_group(groups: np.ndarray) -> np.ndarray:
     rank = np.empty(len(groups), np.int64)
     rank[by_group] = np.arange(len(groups)) - np.repeat(starts, sizes)
     return rank
-
-
-def check_targets(leaf: np.ndarray, where: str) -> None:
-    """Raise DataError if an array of targets is not numeric or has NaN or infinite values."""
-    if leaf.dtype.kind not in "biuf":
-        raise DataError(
-            f"The labels y of the {where} data are of type {leaf.dtype}.",
-            expected="numbers: class indices, one-hot rows or regression targets.",
-            fix="map class names to integers 0, 1, 2, ... in sorted order.",
-        )
-    if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-        bad = int(np.argwhere(~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))[0, 0])
-        raise DataError(
-            f"The labels y of the {where} data have NaN or infinite values, first at sample {bad}.",
-            expected="a finite number for every sample.",
-            fix="remove or repair these samples.",
-        )
 
 
 def first_output(y: Structure) -> Structure:

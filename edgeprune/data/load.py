@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,27 +16,22 @@ from edgeprune.data.arrays import ArrayStore
 from edgeprune.data.folder import open_folder
 from edgeprune.data.function import call_function, source_hash
 from edgeprune.data.labels import hold_out
-from edgeprune.data.npz import EXPECTED, named_splits, read_npz
+from edgeprune.data.npz import Samples, read_npz
+from edgeprune.data.parts import Part, is_dataset, read_parts
 from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
 from edgeprune.data.spec import InputSpec
 from edgeprune.data.split import Data, Split, Store
 from edgeprune.data.stream import StreamStore
+from edgeprune.data.targets import TargetFacts, merge_targets
 from edgeprune.errors import DataError
+from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     from edgeprune.data.source import DataSource
     from edgeprune.recipe.config import DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
-SOURCES = "a folder of class folders, an .npz file, package.module:function, file.py:function, or demo."
-RETURNS = (
-    "a dict with train and test (and validation), a tuple (train, test) or (train, validation, test), or one dataset; "
-    "each a tf.data.Dataset of (x, y), or arrays (x, y)."
-)
-
-
-# The samples of one split as the user gives them, not checked yet: a tf.data.Dataset, or arrays (x, y).
-Part = Any
+SOURCES = "a folder of class folders or of images, an .npz file, package.module:function, file.py:function, or demo."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +53,17 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
 
     Args:
         source: a path, name or function in the words of the command line (``SRC``); a function without arguments; or
-            what such a function may return: a dict, a tuple, a tf.data.Dataset. ``{"x_train": ...}`` works like .npz.
-            ``((a, b), (c, d))`` is train and test; several inputs together with several outputs need the dict form.
-        config: size, color, scale, mean, std, validation.
+            what such a function may return: a dict, a tuple, an array, a tf.data.Dataset; see
+            :func:`edgeprune.data.parts.read_parts`. ``{"x_train": ...}`` works like .npz. Sample weights are the third
+            of (x, y, w); data without labels are x alone, which for several inputs is a dict or ``((a, b),)``, because
+            two arrays are (x, y).
+        config: size, color, classes, scale, mean, std, validation.
         input_spec: what the model takes, ``InputSpec.of(model)``.
         seed: decides which samples are held out.
 
     Raises:
-        DataError: the source is missing or damaged, does not fit the model, or has too few samples or classes.
+        DataError: the source is missing or damaged, does not fit the model, has too few samples, or
+            values that are not finite.
     """
     opened = _open(source, config, input_spec)
     splits = {name: Split(store, opened.preprocessing, np.arange(store.size)) for name, store in opened.stores.items()}
@@ -76,16 +74,21 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
             splits["train"], config.validation, "validation", opened.name, seed
         )
     _check(splits, opened.name)
+    targets = _targets(opened.stores, opened.name)
+    if config.classes:
+        _check_names(config.classes, targets, opened.name)
+    class_names = config.classes or opened.class_names
     preprocessing = opened.preprocessing.as_dict()
-    facts = {"seed": seed, "validation": config.validation, **preprocessing}
+    facts = {"seed": seed, "validation": config.validation, "classes": class_names, **preprocessing}
     return Data(
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        class_names=opened.class_names,
+        class_names=class_names,
         fingerprint=hashlib.sha256(opened.identity + json.dumps(facts, sort_keys=True).encode()).hexdigest(),
         source=opened.name,
         preprocessing=preprocessing,
+        targets=targets,
     )
 
 
@@ -97,7 +100,7 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         return _open_demo(config, spec)
     if path.is_dir():
         preprocessing = resolve_preprocessing(config, spec, images=True)
-        stores, classes, identity = open_folder(path, preprocessing)
+        stores, classes, identity = open_folder(path, preprocessing, config.classes)
         return _Opened(name, stores, preprocessing, identity, classes)
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
@@ -117,7 +120,8 @@ def _open_demo(config: DataConfig, spec: InputSpec) -> _Opened:
 
     preprocessing = resolve_preprocessing(config, spec, images=False)
     arrays, identity = demo_splits()
-    return _Opened("demo", _stores(arrays, spec), preprocessing, identity, CLASS_NAMES)
+    parts = {split: Samples(x, y) for split, (x, y) in arrays.items()}
+    return _Opened("demo", _stores(parts, spec), preprocessing, identity, CLASS_NAMES)
 
 
 def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str | None = None) -> _Opened:
@@ -128,64 +132,16 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
         identity = source_hash(source)
         source = call_function(source, name)
     name = name or type(source).__name__
-    stores = _stores(_parts(source, name), spec)
+    stores = _stores(read_parts(source, spec, name), spec)
     identity += b"".join(split.encode() + store.digest() for split, store in sorted(stores.items()))
     return _Opened(name, stores, preprocessing, identity)
 
 
 def _stores(parts: Mapping[str, Part], spec: InputSpec) -> dict[str, ArrayStore | StreamStore]:
     return {
-        name: StreamStore(part, spec, name) if _is_dataset(part) else ArrayStore(part[0], part[1], spec, name)
+        name: StreamStore(part, spec, name) if is_dataset(part) else ArrayStore(part, spec, name)
         for name, part in parts.items()
     }
-
-
-def _parts(result: object, name: str) -> dict[str, Part]:
-    """The samples by split name, out of a data source in Python or what a data function returned."""
-    if isinstance(result, Mapping):
-        if {"x", "x_train"} & set(result):
-            return dict(named_splits(result, name))
-        return _named_parts({("validation" if key == "val" else key): part for key, part in result.items()}, name)
-    if _is_dataset(result):
-        return {"all": result}
-    if isinstance(result, (tuple, list)) and len(result) in (2, 3) and all(map(_is_part, result)):
-        names = ("train", "test") if len(result) == 2 else ("train", "validation", "test")
-        return dict(zip(names, result, strict=True))
-    if isinstance(result, (tuple, list)) and len(result) == 2 and not any(map(_is_dataset, result)):
-        return {"all": tuple(result)}
-    raise DataError(f"The data of {name} are of type {_describe(result)}.", expected=RETURNS)
-
-
-def _named_parts(parts: dict[str, Part], name: str) -> dict[str, Part]:
-    unknown = set(parts) - {"train", "validation", "test"}
-    missing = {"train", "test"} - set(parts)
-    if unknown or missing:
-        raise DataError(
-            f"The data of {name} have the keys {', '.join(map(str, parts)) or '(none)'}.",
-            expected=f"train and test (and validation), or {EXPECTED}",
-        )
-    for key, part in parts.items():
-        if not _is_dataset(part) and not (isinstance(part, (tuple, list)) and len(part) == 2):
-            raise DataError(f"The {key} data of {name} are of type {_describe(part)}.", expected=RETURNS)
-    return parts
-
-
-def _describe(value: object) -> str:
-    inside = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-    return f"{type(value).__name__}{inside}"
-
-
-def _is_dataset(value: object) -> bool:
-    import tensorflow as tf
-
-    return isinstance(value, tf.data.Dataset)
-
-
-def _is_part(value: object) -> bool:
-    """Whether a value is the data of one split and cannot be an array written as nested lists."""
-    if not (isinstance(value, (tuple, list)) and len(value) == 2):
-        return _is_dataset(value)
-    return all(hasattr(item, "shape") or isinstance(item, (tuple, dict)) for item in value)
 
 
 def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple[Split, Split]:
@@ -195,7 +151,8 @@ def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple
             f"The dataset of {name} gives other samples, or another order, each time; "
             f"no {into} part can be taken from it.",
             expected=f"a dataset that is the same in every pass, or a {into} dataset of its own.",
-            fix="remove .shuffle() and random augmentation (edgeprune shuffles by itself), "
+            fix="remove .shuffle() and random augmentation (edgeprune shuffles by itself; "
+            "image_dataset_from_directory takes shuffle=False), "
             f"or return a separate {into} dataset.",
         )
     count = round(split.size * share)
@@ -217,10 +174,46 @@ def _check(splits: Mapping[str, Split], name: str) -> None:
                 expected="the same samples in every pass, so that results can be compared.",
                 fix="remove .shuffle() and random augmentation from it.",
             )
-    labels = splits["train"].labels
-    if labels is not None and len(np.unique(labels)) < 2:
+
+
+def _targets(stores: Mapping[str, Store], name: str) -> Structure:
+    """The facts of the targets of all stores."""
+    (first, facts), *others = ((split, store.targets) for split, store in stores.items())
+    for split, more in others:
+        try:
+            facts = merge_targets(facts, more)
+        except (ValueError, TypeError):
+            raise DataError(
+                f"The labels y of {name} differ in form: {first} has {_outline(stores[first].targets)}, "
+                f"{split} has {_outline(more)}.",
+                expected="the same form in all splits, or no labels in any.",
+            ) from None
+    return facts
+
+
+def _outline(targets: Structure) -> str:
+    if isinstance(targets, TargetFacts):
+        return f"an array {['samples', *targets.shape]}".replace("'", "")
+    if isinstance(targets, Mapping):
+        return "{" + ", ".join(f"{key}: {_outline(facts)}" for key, facts in targets.items()) + "}"
+    return f"({', '.join(map(_outline, targets))})" if targets else "none"
+
+
+def _check_names(names: tuple[str, ...], targets: Structure, name: str) -> None:
+    """The names of ``[data] classes`` belong to class numbers 0, 1, 2, ..., or to the columns of rows."""
+    if targets == ():
         raise DataError(
-            f"The train data of {name} have a single class.",
-            expected="at least two classes.",
-            fix="check the labels; for folders, name the folder that holds the class folders.",
+            f"[data] classes names {len(names)} classes, but {name} has no labels.",
+            fix="remove classes from the recipe.",
+        )
+    if not isinstance(targets, TargetFacts):
+        return
+    numbers = targets.whole and targets.shape in ((), (1,))
+    columns = targets.shape[0] if targets.rows and len(targets.shape) == 1 else None
+    if (numbers and not 0 <= targets.low <= targets.high < len(names)) or columns not in (None, len(names)):
+        raise DataError(
+            f"[data] classes names {len(names)} classes, but the labels of {name} "
+            + (f"go from {targets.low:g} to {targets.high:g}." if numbers else f"have {columns} columns."),
+            expected=f"classes from 0 to {len(names) - 1}, in the order of the names.",
+            fix="name all classes in [data] classes, or correct the labels.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +12,28 @@ import numpy as np
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure
 
-EXPECTED = "arrays named x_train, y_train, x_test, y_test (and x_val, y_val if there are), or x, y."
+EXPECTED = (
+    "arrays named x_train, y_train, x_test, y_test (and x_val, y_val if there are), or x, y; with sample weights also "
+    "w_train, ..., or w; for data without labels nothing but x_train, x_test (and x_val), or x."
+)
 SUFFIX = {"train": "_train", "test": "_test", "validation": "_val", "all": ""}
+WEIGHTS = ("w", "sample_weight")
 
 
-def read_npz(path: Path) -> tuple[dict[str, tuple[Structure, Structure]], bytes]:
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Arrays as the user gives them, not checked yet; ``()`` where there are no targets y or no sample weights w."""
+
+    x: Structure
+    y: Structure = ()
+    w: Structure = ()
+
+
+def read_npz(path: Path) -> tuple[dict[str, Samples], bytes]:
     """Read the arrays of an .npz file into memory. Pickled objects are refused.
 
     Returns:
-        ({split: (x, y)} as :func:`named_splits` gives it, sha256 of the file).
+        ({split: samples} as :func:`named_splits` gives it, sha256 of the file).
 
     Raises:
         DataError: not an .npz file, damaged, holds objects, or arrays are missing.
@@ -41,23 +55,36 @@ def read_npz(path: Path) -> tuple[dict[str, tuple[Structure, Structure]], bytes]
         ) from error
 
 
-def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, tuple[Structure, Structure]]:
-    """Pair the arrays of each split: ``{"train": (x, y), "test": (x, y)}`` with ``validation``, or ``{"all": (x, y)}``.
+def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Samples]:
+    """Put the arrays of each split together: train and test, perhaps validation; or all.
 
     Raises:
-        DataError: arrays are missing.
+        DataError: arrays are missing, or sample weights given twice.
     """
-    wanted: tuple[str, ...] = ("train", "test") if "x_train" in arrays or "x" not in arrays else ("all",)
-    if wanted == ("train", "test") and {"x_val", "y_val"} & set(arrays):
-        wanted += ("validation",)
-    missing = [key for split in wanted for key in _keys(split) if key not in arrays]
+    splits = ["train", "test"] if "x_train" in arrays or "x" not in arrays else ["all"]
+    if splits != ["all"] and {f"{key}_val" for key in ("x", "y", *WEIGHTS)} & set(arrays):
+        splits.append("validation")
+    # Labels of another name would be overlooked, so only an archive of nothing but x (and weights) has none.
+    unlabelled = {f"{key}{SUFFIX[split]}" for key in ("x", *WEIGHTS) for split in splits} >= set(arrays)
+    wanted = [f"{key}{SUFFIX[split]}" for split in splits for key in ("x",) + ("y",) * (not unlabelled)]
+    missing = [key for key in wanted if key not in arrays]
     if missing:
         raise DataError(f"{name} has no {missing[0]}; it has: {', '.join(arrays) or 'nothing'}.", expected=EXPECTED)
-    return {split: (arrays[_keys(split)[0]], arrays[_keys(split)[1]]) for split in wanted}
+    return {
+        split: Samples(
+            arrays[f"x{SUFFIX[split]}"],
+            () if unlabelled else arrays[f"y{SUFFIX[split]}"],
+            _weights(arrays, SUFFIX[split], name),
+        )
+        for split in splits
+    }
 
 
-def _keys(split: str) -> tuple[str, str]:
-    return f"x{SUFFIX[split]}", f"y{SUFFIX[split]}"
+def _weights(arrays: Mapping[str, Structure], suffix: str, name: str) -> Structure:
+    found = [f"{key}{suffix}" for key in WEIGHTS if f"{key}{suffix}" in arrays]
+    if len(found) > 1:
+        raise DataError(f"{name} has both {' and '.join(found)}.", expected="sample weights under one name.")
+    return arrays[found[0]] if found else ()
 
 
 def _sha256(path: Path) -> bytes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgeprune.recipe.config import DataConfig
 
-CHANNELS = {"grayscale": 1, "rgb": 3}
+CHANNELS = {"grayscale": 1, "rgb": 3, "bgr": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Preprocessing:
     Attributes:
         spec: the model's inputs.
         size: (height, width) in pixels.
-        color: "rgb" or "grayscale".
+        color: a key of :data:`CHANNELS`, the order of the channels.
         scale, mean, std: floats; mean and std hold one value, or one per channel.
     """
 
@@ -131,7 +131,7 @@ def _image_format(config: DataConfig, spec: InputSpec) -> tuple[tuple[int, int],
             fix="give the data as a function (file.py:function) that returns tf.data.Datasets.",
         )
     height, width, channels = spec.shapes[0]
-    colors = {count: name for name, count in CHANNELS.items()}
+    colors = {1: "grayscale", 3: "rgb"}
     color = config.color or colors.get(channels or 3)
     if color is None or CHANNELS[color] != (channels or CHANNELS[color]):
         raise DataError(

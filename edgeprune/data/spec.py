@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -74,22 +75,34 @@ class InputSpec:
         return DataError(
             f"The {where} data has {given}; the model takes {len(self.shapes)}.",
             expected=f"x for: {takes}.",
-            fix="give x as one array for one input, else as a tuple in this order or a dict with these names.",
+            fix="give x as one array for one input, else as a tuple of its own in this order, ((a, b), y), or a dict "
+            "with these names.",
         )
 
     def check_shape(self, index: int, shape: Shape, where: str) -> None:
         """Raise DataError if samples of ``shape`` (no batch dimension) do not fit input ``index``."""
         wanted = self.shapes[index]
-        fits = len(shape) == len(wanted) and all(None in (a, b) or a == b for a, b in zip(shape, wanted, strict=True))
-        if fits:
+        if _fits(shape, wanted):
             return
-        same_size = len(shape) == len(wanted) and shape[:-1] == wanted[:-1]
         raise DataError(
             f"The {where} data has samples of shape {shape} for input {self.names[index]!r}.",
             expected=f"shape {wanted}, which the model takes.",
-            fix=(
-                f"convert the images from {shape[-1]} to {wanted[-1]} channels, or use a model with {shape[-1]}."
-                if same_size
-                else "reshape or resize the samples in the data source, or use a model with this input shape."
-            ),
+            fix=_advice(shape, wanted),
         )
+
+
+def _advice(shape: Shape, wanted: Shape) -> str:
+    """How samples of ``shape`` become samples of the shape ``wanted``."""
+    channels_last = (*shape[1:], *shape[:1])
+    sizes = [math.prod(size or 0 for size in one) for one in (shape, wanted)]
+    if len(shape) == len(wanted) > 1 and shape[:-1] == wanted[:-1]:
+        return f"convert the images from {shape[-1]} to {wanted[-1]} channels, or use a model with {shape[-1]}."
+    if len(shape) == len(wanted) > 2 and _fits(channels_last, wanted):
+        return "the channels come first, and the model takes them last: x = np.moveaxis(x, 1, -1)."
+    if len(shape) != len(wanted) and sizes[0] == sizes[1] > 0:
+        return f"if these are the same values in the same order: x = x.reshape({', '.join(map(str, (-1, *wanted)))})."
+    return "reshape or resize the samples in the data source, or use a model with this input shape."
+
+
+def _fits(shape: Shape, wanted: Shape) -> bool:
+    return len(shape) == len(wanted) and all(None in (a, b) or a == b for a, b in zip(shape, wanted, strict=True))

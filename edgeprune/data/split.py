@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,6 +16,9 @@ from edgeprune.models.types import Structure
 if TYPE_CHECKING:
     import tensorflow as tf
 
+
+# (x, y, w) of a batch → (y, w); ``()`` where there are no labels or weights.
+Relabel = Callable[[Structure, Structure, Structure], tuple[Structure, Structure]]
 
 # Fixed, not AUTOTUNE, which may fill half of the machine's memory with batches of large images.
 BATCHES_AHEAD = 2
@@ -31,10 +35,17 @@ class Store(Protocol):
     def labels(self) -> np.ndarray | None:
         """int64 (size,), or None when the targets are not one class per sample."""
 
+    @property
+    def targets(self) -> Structure:
+        """A structure like y whose leaves are :class:`~edgeprune.data.targets.TargetFacts`; ``()`` without labels."""
+
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
     ) -> tf.data.Dataset:
-        """Batches ``((input, ...), y)`` of the samples in ``index``, not preprocessed."""
+        """Batches ``((input, ...), y, w)`` of the samples in ``index``, not preprocessed.
+
+        y is ``()`` for data without labels, w is ``()`` for data without sample weights.
+        """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,11 +56,14 @@ class Split:
         store: where the samples are.
         preprocessing: what is done to each batch.
         index: int64 (size,), the samples of the store that belong to this split.
+        relabel: (x, y, w) of a batch, preprocessed → the (y, w) that :meth:`batches` yields in their place; traced
+            into the tf.data graph. None leaves them as the source has them.
     """
 
     store: Store = dataclasses.field(repr=False)
     preprocessing: Preprocessing = dataclasses.field(repr=False)
     index: np.ndarray = dataclasses.field(repr=False)
+    relabel: Relabel | None = dataclasses.field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -98,8 +112,9 @@ class Split:
             repeat: start again after the end, without end, in the same order.
 
         Returns:
-            A dataset of (x, y). x: float32 (batch, *sample shape), or of the model's integer type; for several inputs
-            a tuple in model order. y: as the source has it, samples first; int64 (batch,) for folders.
+            A dataset of (x, y), or (x, y, w) where there are sample weights. x: float32 (batch, *sample shape), or of
+            the model's integer type; for several inputs a tuple in model order. y: as the source has it, samples
+            first; int64 (batch,) for folders; ``()`` without labels. w: as the source has it, samples first.
 
         Raises:
             DataError: an image is damaged (found here for small images, else while iterating).
@@ -113,8 +128,10 @@ class Split:
         )
 
         @tf.autograph.experimental.do_not_convert
-        def preprocess(inputs: tuple[tf.Tensor, ...], y: Structure) -> tuple[Structure, Structure]:
-            return self.preprocessing.apply(inputs), y
+        def preprocess(inputs: tuple[tf.Tensor, ...], y: Structure, w: Structure) -> tuple[Structure, ...]:
+            x = self.preprocessing.apply(inputs)
+            y, w = (y, w) if self.relabel is None else self.relabel(x, y, w)
+            return (x, y) if isinstance(w, tuple) and not w else (x, y, w)
 
         batches = batches.map(preprocess, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
         options = tf.data.Options()
@@ -133,6 +150,7 @@ class Data:
         fingerprint: sha256 hex; changes when the samples, the preprocessing, the seed or the validation share change.
         source: the source as given, printable.
         preprocessing: resolved size, color, scale, mean, std, for the manifest.
+        targets: facts of the targets of all three splits, in the structure of y; ``()`` for data without labels.
     """
 
     train: Split
@@ -142,6 +160,7 @@ class Data:
     fingerprint: str
     source: str
     preprocessing: JsonObject
+    targets: Structure = ()
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 
 from edgeprune.data.arrays import hash_arrays
 from edgeprune.data.guard import data_errors
-from edgeprune.data.labels import check_targets, class_labels
 from edgeprune.data.spec import InputSpec
+from edgeprune.data.survey import Survey, check_weights
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure, Value
 
@@ -18,37 +18,41 @@ if TYPE_CHECKING:
 
 HEAD_SAMPLES = 64  # how many samples are compared and go into the fingerprint
 COUNTING_BATCH = 256
+MOST_SAMPLES = 20_000_000  # a dataset whose length TensorFlow does not know counts as endless above
 WINDOW_BYTES = 128 * 2**20  # samples held at once for shuffling
 
 
 class StreamStore:
-    """A dataset of (x, y), batched or not, read once here to count it and to collect its class labels.
+    """A dataset of (x, y), (x, y, w) or x, batched or not, read once here to count it and to look at its values.
 
     Attributes:
         stable: whether two iterations started with the same samples. Only a stable dataset can be split by position.
 
     Args:
-        dataset: yields (x, y); x is a tensor, or a tuple in model order or dict by input name of several.
+        dataset: yields (x, y) or (x, y, w), or without labels (x,) or x; x is a tensor, or a tuple in model order (not
+            where it stands alone) or dict by input name of several.
         spec: the model's inputs; tells batches from samples.
         where: names the data in errors, for example ``"train"``.
 
     Raises:
-        DataError: not (x, y), without end, empty, shapes that do not fit the model, labels that are not numbers, or
-            the dataset itself fails.
+        DataError: of another form, without end, empty, shapes that do not fit the model, values that are not finite
+            numbers, or the dataset itself fails.
     """
 
     def __init__(self, dataset: tf.data.Dataset, spec: InputSpec, where: str):
         import tensorflow as tf
 
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise DataError(
-                f"The {where} dataset has no end.",
-                expected="a dataset that gives every sample once.",
-                fix="remove .repeat() from the data function; edgeprune repeats by itself.",
-            )
+            raise _endless("has no end", where)
         self._samples = _single_samples(dataset, spec, where)
+        survey = Survey(where)
         with data_errors():
-            self.size, self.labels = self._count(where)
+            for chunk in self._samples.batch(COUNTING_BATCH).as_numpy_iterator():
+                survey.add(*chunk)
+                if survey.size > MOST_SAMPLES:
+                    raise _endless(f"has no end within {MOST_SAMPLES:,} samples", where)
+            survey.finish()
+            self.size, self.labels, self.targets = survey.size, survey.labels, survey.targets
             head = self._head()
             self.stable = hash_arrays(head) == hash_arrays(self._head())
         self._sample_bytes = sum(array.nbytes for array in head) // min(self.size, HEAD_SAMPLES)
@@ -70,18 +74,6 @@ class StreamStore:
         labels = np.zeros(0) if self.labels is None else self.labels
         return hash_arrays([np.array(self.size), labels if self.stable else np.sort(labels)]) + self._head_hash
 
-    def _count(self, where: str) -> tuple[int, np.ndarray | None]:
-        size, labels = 0, []
-        for _, y in self._samples.batch(COUNTING_BATCH).as_numpy_iterator():
-            for leaf in _leaves(y):
-                check_targets(leaf, where)
-            size += len(_leaves(y)[0])
-            labels.append(class_labels(y))
-        if size == 0:
-            raise DataError(f"The {where} dataset is empty.", expected="at least one sample.")
-        known = [part for part in labels if part is not None]
-        return size, np.concatenate(known) if len(known) == len(labels) else None
-
     def _head(self) -> list[np.ndarray]:
         return [leaf for sample in self._samples.take(HEAD_SAMPLES).as_numpy_iterator() for leaf in _leaves(sample)]
 
@@ -92,31 +84,64 @@ def _leaves(structure: Structure) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in tf.nest.flatten(structure)]
 
 
+def _endless(what: str, where: str) -> DataError:
+    return DataError(
+        f"The {where} dataset {what}.",
+        expected="a dataset that gives every sample once.",
+        fix="remove .repeat() and endless generators from the data function; edgeprune repeats by itself.",
+    )
+
+
+def _triple(element: Structure) -> tuple[Structure, Structure, Structure]:
+    """What a dataset yields as (x, y, w), with ``()`` for what it lacks."""
+    x, y, w = (*element, (), ())[:3] if isinstance(element, tuple) else (element, (), ())
+    return x, y, w
+
+
 def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.data.Dataset:
-    """The dataset as samples ``((input, ...), y)``."""
+    """The dataset as samples ``((input, ...), y, w)``."""
     import tensorflow as tf
 
     element = dataset.element_spec
-    if not isinstance(element, tuple) or len(element) != 2:
+    if not isinstance(element, (tuple, dict, tf.TensorSpec)) or (
+        isinstance(element, tuple) and len(element) not in (1, 2, 3)
+    ):
         raise DataError(
-            f"The {where} dataset yields {element}.", expected="pairs (x, y): inputs and targets, without weights."
+            f"The {where} dataset yields {element}.",
+            expected="(x, y), (x, y, w) with sample weights, or x alone; several inputs as a tuple or dict in x.",
         )
     if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(element)):
         raise DataError(f"The {where} dataset yields {element}.", expected="dense tensors.")
-    shapes = [tensor.shape for tensor in spec.arrange(element[0], where)]
+    x, y, w = _triple(element)
+    check_weights(w, y, where)
+    shapes = [tensor.shape for tensor in spec.arrange(x, where)]
     if any(shape.rank is None for shape in shapes):
         with data_errors():
             first = next(dataset.take(1).as_numpy_iterator(), None)
         if first is None:
             raise DataError(f"The {where} dataset is empty.", expected="at least one sample.")
-        shapes = [tf.TensorShape((None, *np.shape(x)[1:])[: np.ndim(x)]) for x in spec.arrange(first[0], where)]
-    batched = all(shape.rank == len(wanted) + 1 for shape, wanted in zip(shapes, spec.shapes, strict=True))
+        arrays = spec.arrange(_triple(first)[0], where)
+        shapes = [tf.TensorShape((None, *np.shape(array)[1:])[: np.ndim(array)]) for array in arrays]
+    extra = {shape.rank - len(wanted) for shape, wanted in zip(shapes, spec.shapes, strict=True)}
+    if extra == {2}:
+        raise DataError(
+            f"The {where} dataset yields batches of batches: x of shape {tuple(shapes[0].as_list())}.",
+            expected=f"samples of shape {spec.shapes[0]}, or batches of them.",
+            fix="remove one .batch() from the data function.",
+        )
+    batched = extra == {1}
     for i, shape in enumerate(shapes):
         spec.check_shape(i, tuple(shape.as_list()[1:] if batched else shape.as_list()), where)
+    if batched and any(leaf.shape.rank == 0 for leaf in tf.nest.flatten((y, w))):
+        raise DataError(
+            f"The {where} dataset yields batches of x with a single number for y or w.",
+            expected="one target, and one weight if there are any, for every sample.",
+        )
 
     @tf.autograph.experimental.do_not_convert
-    def arrange(x: Structure, y: Structure) -> tuple[tuple[Value, ...], Structure]:
-        return spec.arrange(x, where), y
+    def arrange(*element: Structure) -> tuple[tuple[Value, ...], Structure, Structure]:
+        x, y, w = _triple(element)
+        return spec.arrange(x, where), y, w
 
     return (dataset.unbatch() if batched else dataset).map(arrange)
 

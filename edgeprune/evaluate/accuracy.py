@@ -1,4 +1,4 @@
-"""The metric on a split, for a Keras model and for a .tflite; and the parity of the two."""
+"""The metrics on a split, for a Keras model and for a .tflite; and the parity of the two."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.data.labels import first_output
 from edgeprune.progress import Progress
 
 if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data import Split
+    from edgeprune.evaluate.answers import Answers
     from edgeprune.runtime.session import Session
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Figures, Task
 
 BATCH = 250
 
@@ -67,35 +67,52 @@ class _OutputSums:
         return OutputParity(name, self.largest, self.total / self.values, agreement)
 
 
-def _parity(sums: dict[str, _OutputSums], widths: Sequence[int], classes: int | None) -> Parity:
-    rows = tuple(part.parity(name, classes, width) for (name, part), width in zip(sums.items(), widths, strict=True))
+def _parity(sums: dict[str, _OutputSums], widths: Sequence[int], classes: Sequence[int | None]) -> Parity:
+    rows = tuple(
+        part.parity(name, of_output, width)
+        for (name, part), width, of_output in zip(sums.items(), widths, classes, strict=True)
+    )
     total, values = sum(part.total for part in sums.values()), sum(part.values for part in sums.values())
     return Parity(max(row.max_abs_error for row in rows), total / values, rows[0].top1_agreement, rows)
 
 
 def evaluate_keras(model: tf_keras.Model, split: Split, task: Task) -> float:
-    """The task's metric of a Keras model on a whole split."""
-    metric = task.new_metric()
-    for x, y in split.batches(BATCH):
-        outputs = model.predict_on_batch(x) if len(model.outputs) == 1 else model(x)
-        metric.update_state(first_output(y), first_output(outputs))
-    return float(metric.result())
+    """The figure of a Keras model on a whole split that choices go by."""
+    return task.value(keras_figures(model, split, task))
+
+
+def keras_figures(model: tf_keras.Model, split: Split, task: Task) -> Figures:
+    """All metrics of a Keras model on a whole split."""
+    import tensorflow as tf
+
+    meter = task.meter()
+    for x, y, *w in split.batches(BATCH):
+        outputs = model.predict_on_batch(x) if len(model.outputs) == 1 else model(x, training=False)
+        meter.update(x, y, tf.nest.flatten(outputs), *w)
+    return meter.result()
 
 
 def evaluate_tflite(
-    session: Session, split: Split, task: Task, *, reference: tf_keras.Model | None = None, progress: Progress
-) -> tuple[float, Parity | None]:
-    """The task's metric of a .tflite on a whole split and, in the same pass, its parity with a Keras model.
+    session: Session,
+    split: Split,
+    task: Task,
+    *,
+    reference: tf_keras.Model | None = None,
+    answers: Answers | None = None,
+    progress: Progress,
+) -> tuple[Figures, Parity | None]:
+    """All metrics of a .tflite on a whole split and, in the same pass, its parity with a Keras model.
 
     Args:
         session: that runs the file.
-        split: the data.
-        task: for the metric.
+        split: the data, with labels in the task's form.
+        task: for the metrics.
         reference: the Keras model that the file was made from; None for no parity.
+        answers: takes down what the file answers to each sample.
         progress: is told of every batch.
 
     Returns:
-        The metric's value, and the parity or None.
+        The figures, and the parity or None.
     """
     import tensorflow as tf
 
@@ -104,20 +121,23 @@ def evaluate_tflite(
         assert reference is not None
         return tf.nest.flatten(reference(x, training=False))
 
-    metric = task.new_metric()
+    meter = task.meter()
     sums = {name: _OutputSums() for name in reference.output_names} if reference is not None else {}
     widths: list[int] = []
     progress.begin("evaluating", split.size)
-    for x, y in split.batches(BATCH):
+    for x, y, *w in split.batches(BATCH):
         outputs = session.run(_inputs(x, session.inputs))
-        metric.update_state(first_output(y), outputs[0])
+        meter.update(x, y, outputs, *w)
+        if answers is not None:
+            answers.add(tf.nest.map_structure(np.asarray, y), outputs)
         if reference is not None:
             widths = [output.shape[-1] for output in outputs]
             for part, expected, actual in zip(sums.values(), forward(x), outputs, strict=True):
                 part.add(np.asarray(expected), actual)
         progress.advance(len(outputs[0]))
     progress.end()
-    return float(metric.result()), _parity(sums, widths, task.classes) if sums else None
+    classes = [output.classes for output in task.outputs]
+    return meter.result(), _parity(sums, widths, classes) if sums else None
 
 
 def _inputs(x: Any, names: Sequence[str]) -> list[np.ndarray]:

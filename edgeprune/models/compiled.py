@@ -1,29 +1,175 @@
-"""The loss and metrics that a model was compiled with, read from files and given to copies."""
+"""What a model was compiled with, per output: read from files and models, and given to copies.
+
+A compile information is kept as configurations (JSON), never as objects, until a task is made of it
+(:mod:`edgeprune.tasks.resolve`), so that a loss which cannot be restored is known by name and can be asked for.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.files import JsonObject
 from edgeprune.models.safety import find_unsafe
-from edgeprune.models.types import ConfigValue
+from edgeprune.models.types import AnyModel, ConfigValue, CustomObjects
 
 if TYPE_CHECKING:
     import tf_keras
 
 _KEYS = ("loss", "loss_weights", "metrics", "weighted_metrics")
-# Keras picks the variant of these by the loss and the shape of the labels.
-_BY_LOSS = {"accuracy", "acc", "crossentropy", "ce"}
-_ACCURACIES = {"binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy"}
+# Keras chooses the function behind these names by the shapes of labels and outputs.
+BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
+_CHOSEN = {"accuracy", "crossentropy"}  # what ends the names of the functions that it chooses among
 
-# What Keras compiles with: losses or metrics as names, functions or objects; nested as the model's outputs are.
+# What Keras compiles with: a loss or metric as a name, function or object.
 Loaded = Any
-Load = Callable[[ConfigValue], Loaded]
+What = Literal["losses", "metrics"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledOutput:
+    """What one output was compiled with.
+
+    Attributes:
+        loss: a name or configuration; None: this output has no loss.
+        weight: of the loss.
+        metrics, weighted_metrics: names or configurations; the latter count weights of samples.
+    """
+
+    loss: ConfigValue = None
+    weight: float = 1.0
+    metrics: tuple[ConfigValue, ...] = ()
+    weighted_metrics: tuple[ConfigValue, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """The outputs of a model as its user knows them, and what they were compiled with.
+
+    Attributes:
+        names: of each output: its key where the model returns a dict, then the name of its layer.
+        outputs: in the order of ``names``; None: the model was not compiled.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    outputs: tuple[CompiledOutput, ...] | None = None
+
+    @staticmethod
+    def of(training: Mapping[str, ConfigValue] | None, names: Sequence[tuple[str, ...]], keras: int) -> Compiled:
+        """Sort a compile configuration by output.
+
+        Args:
+            training: what Keras saves: names or configurations, nested as the user gave them; or None.
+            names: of each output, see above.
+            keras: 2 or 3: they read flat lists differently, and Keras 2 saves metrics under the names of outputs.
+        """
+        known = tuple(names)
+        if not training or all(training.get(key) in (None, [], {}) for key in ("loss", "metrics", "weighted_metrics")):
+            return Compiled(known)
+        losses = _spread(training.get("loss"), known)
+        weights = _spread(training.get("loss_weights"), known)
+        metrics = {key: _spread_metrics(training.get(key), known, keras) for key in ("metrics", "weighted_metrics")}
+        return Compiled(
+            known,
+            tuple(
+                CompiledOutput(
+                    losses[i],
+                    float(weights[i]) if isinstance(weights[i], int | float) else 1.0,
+                    *(tuple(metrics[key][i]) for key in ("metrics", "weighted_metrics")),
+                )
+                for i in range(len(known))
+            ),
+        )
+
+    @staticmethod
+    def of_model(model: tf_keras.Model) -> Compiled:
+        """Of a tf_keras model in memory."""
+        return Compiled.of(model.get_compile_config(), output_names(model), 2)
+
+    def to_json(self) -> JsonObject:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Compiled:
+        outputs = document["outputs"]
+        return Compiled(
+            tuple(tuple(names) for names in document["names"]),
+            None if outputs is None else tuple(_output_from_json(output) for output in outputs),
+        )
+
+
+def _output_from_json(output: Mapping[str, Any]) -> CompiledOutput:
+    return CompiledOutput(output["loss"], output["weight"], tuple(output["metrics"]), tuple(output["weighted_metrics"]))
+
+
+def output_names(model: AnyModel) -> list[tuple[str, ...]]:
+    """The names of each output of a functional model: its key in a dict of outputs first, then its layer's name."""
+    structure = getattr(model, "_nested_outputs", None)
+    if structure is None:  # Keras 3
+        structure = getattr(model, "_outputs_struct", None)
+    layers = [tensor._keras_history[0].name for tensor in model.outputs]
+    names = list(model.output_names) if len(model.output_names) == len(layers) else layers
+    # Both Kerases order the outputs of a dict by key.
+    keys = sorted(structure) if isinstance(structure, dict) and len(structure) == len(layers) else names
+    return [tuple(dict.fromkeys(together)) for together in zip(keys, names, layers, strict=True)]
+
+
+def _is_leaf(config: ConfigValue) -> bool:
+    return not isinstance(config, list | tuple | dict) or (isinstance(config, dict) and "class_name" in config)
+
+
+def _spread(config: ConfigValue, names: Sequence[tuple[str, ...]]) -> list[ConfigValue]:
+    """One loss or weight per output, out of one for all, a list or a dict."""
+    if isinstance(config, list | tuple):
+        return [*config, *[None] * len(names)][: len(names)]
+    if isinstance(config, dict) and not _is_leaf(config):
+        return [next((config[name] for name in own if name in config), None) for own in names]
+    return [config] * len(names)
+
+
+def _spread_metrics(config: ConfigValue, names: Sequence[tuple[str, ...]], keras: int) -> list[list[ConfigValue]]:
+    """The metrics of each output."""
+    if config is None:
+        return [[] for _ in names]
+    per_output: list[ConfigValue]
+    if isinstance(config, list | tuple):
+        nested = any(isinstance(item, list | tuple) or not _is_leaf(item) for item in config)
+        by_position = len(names) > 1 and (nested or None in config or (keras == 3 and len(config) == len(names)))
+        if len(names) == 1 and nested:
+            per_output = [[leaf for item in config for leaf in (item if isinstance(item, list | tuple) else [item])]]
+        else:
+            per_output = _spread(config, names) if by_position else [list(config)] * len(names)
+    else:
+        per_output = _spread(config, names)
+    listed = [item if isinstance(item, list | tuple) else [item] for item in per_output]
+    return [
+        [_renamed(leaf, own if len(names) > 1 and keras == 2 else ()) for leaf in items if leaf is not None]
+        for own, items in zip(names, listed, strict=True)
+    ]
+
+
+def _renamed(config: ConfigValue, outputs: Sequence[str]) -> ConfigValue:
+    """A metric under the user's name for it: tf_keras puts the output's name before it, and saves it like that.
+
+    Formats older than ``.keras`` also save the function that Keras chose for "accuracy" and "crossentropy", before it
+    had seen labels.
+    """
+    inner = config.get("config") if isinstance(config, dict) else None
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+        return config
+    name = inner["name"]
+    for output in outputs:
+        name = name.removeprefix(f"{output}_") or name
+    function = inner.get("fn")
+    if name in BY_SHAPE and isinstance(function, str) and function.rpartition("_")[2] in _CHOSEN:
+        return name
+    return {**config, "config": {**inner, "name": name}}
 
 
 def compile_info(source: str | Path | tf_keras.Model) -> JsonObject | None:
@@ -45,84 +191,210 @@ def compile_info(source: str | Path | tf_keras.Model) -> JsonObject | None:
     return {key: config.get(key) for key in _KEYS} if config else None
 
 
-def compile_as(model: tf_keras.Model, training: JsonObject | None) -> None:
-    """Compile ``model`` with the loss and metrics that its file states, as far as they can be loaded.
+class Unknown(Exception):
+    """A loss or metric that cannot be restored.
 
-    The optimizer is not restored (a plain SGD takes its place): fine-tuning brings its own. A loss or metric made of
-    code, or of a class that is not registered, is left out with a warning in the log; without its loss, the model stays
-    uncompiled. The names "accuracy" and "crossentropy" stay names: older formats store the variant that Keras guessed
-    before it had seen labels, and that guess can be the wrong one.
+    Attributes:
+        name: what the model calls it.
+        reason: why not, in words.
     """
+
+    def __init__(self, name: str, reason: str):
+        self.name, self.reason = name, reason
+        super().__init__(f"{name}: {reason}")
+
+
+def restore(config: ConfigValue, what: What, objects: CustomObjects | None = None) -> Loaded:
+    """Make the loss or metric of a configuration, with all its arguments.
+
+    Args:
+        config: a name, or a configuration with ``class_name``.
+        what: in which of Keras' modules it stands.
+        objects: the user's own functions and classes by name.
+
+    Returns:
+        A function, or an object of tf_keras; of Keras 3 where tf_keras has no such class, or does not know one of its
+        arguments. A name of ``BY_SHAPE`` stays a name.
+
+    Raises:
+        Unknown: neither Keras nor ``objects`` have it, or its arguments do not fit.
+    """
+    function = _function_name(config)
+    own = {*(objects or {}), *_registered()}
+    unsafe = next((found for found in find_unsafe(config) if found.name not in own), None)
+    if unsafe is not None and function is None:
+        raise Unknown(name_of(config), f"it needs {unsafe.name}, which tf_keras does not have")
+    if function is None:
+        return _restored_object(config, what, objects or {})
+    if what == "metrics" and function.lower() in BY_SHAPE:
+        return function.lower()
+    found = (objects or {}).get(function) or _found(function, what)
+    if found is None:
+        raise Unknown(function, f"neither Keras has a function or class {function!r}")
+    if inspect.isclass(found):
+        try:
+            return found()
+        except TypeError as error:
+            raise Unknown(function, _line(error)) from None
+    return found
+
+
+def _registered() -> CustomObjects:
+    """What the program has registered with tf_keras, by name, with and without its package."""
     import tf_keras
 
-    if not training or training.get("loss") is None:
-        return
-    loss = _resolve(training["loss"], tf_keras.losses.get, "loss")
-    if _count(loss) < _count(training["loss"]):
-        return
-    metrics = {key: _resolve(training.get(key), _metric, "metric") for key in ("metrics", "weighted_metrics")}
-    model.compile(optimizer="sgd", loss=loss, loss_weights=training.get("loss_weights"), **metrics)
+    registered = tf_keras.saving.get_custom_objects()
+    return {**registered, **{name.rpartition(">")[2]: value for name, value in registered.items()}}
 
 
-def _metric(config: ConfigValue) -> Loaded:
-    import tf_keras
-
-    inner = config.get("config") if isinstance(config, dict) else None
-    if isinstance(inner, dict) and inner.get("name") in _BY_LOSS and inner.get("fn") in _ACCURACIES:
-        return inner["name"]
-    return tf_keras.metrics.get(config)
-
-
-def _resolve(config: ConfigValue, load: Load, what: str) -> Loaded:
-    """Load the leaves (names and configurations) of a nested structure; leaves that cannot be loaded drop out."""
-    if isinstance(config, (list, tuple)):
-        items = [(item, _resolve(item, load, what)) for item in config]
-        # None stands for an output without a loss or metric, and keeps the others in their places.
-        return [loaded for item, loaded in items if loaded is not None or item is None]
-    if isinstance(config, dict) and "class_name" not in config:
-        return {key: _resolve(value, load, what) for key, value in config.items()}
-    if config is None:
-        return None
-    return _load_leaf(config, load, what)
-
-
-def _load_leaf(config: ConfigValue, load: Load, what: str) -> Loaded:
-    try:
-        if (unsafe := next(find_unsafe(config), None)) is not None:
-            raise ValueError(f"it needs {unsafe.name}, which tf_keras does not have")
-        for function in _functions(config):
-            # For a function that Keras does not find, it returns the name, and fails only when the name is called.
-            if function not in _BY_LOSS and isinstance(load(function), str):
-                raise ValueError(f"tf_keras does not have {function!r}")
-        return config if isinstance(config, str) else load(config)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-    message = "The model's %s %s cannot be loaded and is left out: %s. Set [task] %s in the recipe."
-    _log.warning(message, what, _name(config), reason, what)
-    return None
-
-
-def _name(config: ConfigValue) -> str:
+def name_of(config: ConfigValue) -> str:
+    """The name of a loss or metric, for people."""
     inner = config.get("config") if isinstance(config, dict) else config
     return str((inner.get("name") or config["class_name"]) if isinstance(inner, dict) else inner)[:100]
 
 
-def _functions(config: ConfigValue) -> list[str]:
-    """Names of functions in a leaf: the leaf itself, or what its class wraps."""
+def _function_name(config: ConfigValue) -> str | None:
+    """The name, where a configuration is no more than a name."""
     if isinstance(config, str):
-        return [config]
-    inner = config.get("config")
-    function = inner.get("fn") if isinstance(inner, dict) else None
-    return [function] if isinstance(function, str) else []
+        return config
+    if isinstance(config, dict) and config.get("class_name") == "function" and isinstance(config.get("config"), str):
+        return config["config"]
+    return None
 
 
-def _count(config: Loaded) -> int:
-    """Number of losses or metrics in a nested structure; outputs without one do not count."""
-    if isinstance(config, (list, tuple)):
-        return sum(_count(item) for item in config)
-    if isinstance(config, dict) and "class_name" not in config:
-        return sum(_count(item) for item in config.values())
-    return config is not None
+def _found(name: str, what: What) -> Loaded:
+    """A function or class by its name in either Keras or among what is registered; None: there is none."""
+    import keras
+    import tf_keras
+
+    if (own := _registered().get(name)) is not None:
+        return own
+    if name in ("get", "serialize", "deserialize"):  # of the modules, but no losses
+        return None
+    for module in (getattr(tf_keras, what), getattr(keras, what)):
+        if not name.startswith("_") and callable(found := getattr(module, name, None)):
+            return found
+    for module in (getattr(tf_keras, what), getattr(keras, what)):  # aliases such as "MSE" or "huber_loss"
+        try:
+            found = module.get(name)
+        except (ValueError, TypeError):
+            continue
+        if found is not None and not isinstance(found, str):
+            return found
+    return None
+
+
+def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) -> Loaded:
+    import keras
+    import tf_keras
+
+    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
+        raise Unknown(str(config)[:100], "it is no configuration of Keras")
+    name, inner = config["class_name"], config.get("config")
+    arguments = {k: v for k, v in inner.items() if k != "fn"} if isinstance(inner, dict) else {}
+    if isinstance(inner, dict) and "fn" in inner and name in _WRAPPERS:
+        return _wrapped(name, restore(inner["fn"], what, objects), arguments, inner, what)
+    registered = _registered()
+    own = objects.get(name) or registered.get(config.get("registered_name") or name) or registered.get(name)
+    candidates = [own] if own else [getattr(getattr(module, what), name, None) for module in (tf_keras, keras)]
+    reason = f"neither Keras has a class {name!r}"
+    for found in (candidate for candidate in candidates if inspect.isclass(candidate)):
+        # Losses of tf_keras have no type of their own.
+        dropped = {"dtype"} if what == "losses" and found.__module__.startswith("tf_keras") else set()
+        try:
+            return found.from_config(  # type: ignore[attr-defined]
+                {key: value for key, value in arguments.items() if key not in dropped}
+            )
+        # A class of the user's may fail in any way.
+        except Exception as error:
+            reason = _line(error)
+    raise Unknown(name_of(config), reason)
+
+
+# Classes of Keras around a function; others that are made of one only mention it.
+_WRAPPERS = ("LossFunctionWrapper", "MeanMetricWrapper")
+
+
+def _wrapped(name: str, function: Loaded, arguments: JsonObject, inner: JsonObject, what: What) -> Loaded:
+    """A function that a class of Keras carries, with the arguments that it is called with."""
+    import tf_keras
+
+    known = {"name", "dtype", "reduction"}
+    extra = {key: value for key, value in arguments.items() if key not in known}
+    if what == "metrics":
+        return tf_keras.metrics.MeanMetricWrapper(function, name=arguments.get("name"), **extra)
+    from tf_keras.src.losses import LossFunctionWrapper
+
+    return LossFunctionWrapper(function, arguments.get("reduction") or "auto", arguments.get("name"), **extra)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def live_objects(model: AnyModel) -> CustomObjects:
+    """The user's functions and classes that a model in memory was compiled with, by name."""
+    given = [getattr(model, "loss", None)]
+    containers = [getattr(model, name, None) for name in ("compiled_metrics", "_compile_metrics")]
+    for container in containers:
+        given += [getattr(container, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
+    leaves: list[Any] = []
+    while given:
+        item = given.pop()
+        if isinstance(item, Mapping):
+            given += item.values()
+        elif isinstance(item, list | tuple):
+            given += item
+        elif callable(item):
+            leaves.append(getattr(item, "fn", None) or getattr(item, "_fn", None) or item)
+    named = ((leaf, leaf if inspect.isfunction(leaf) else type(leaf)) for leaf in leaves)
+    return {thing.__name__: thing for _, thing in named if thing.__module__.split(".")[0] not in ("keras", "tf_keras")}
+
+
+def compile_as(model: tf_keras.Model, compiled: Compiled, objects: CustomObjects | None = None) -> None:
+    """Compile ``model`` with the losses and metrics that its file states, as far as they can be restored.
+
+    The optimizer is not restored (a plain SGD takes its place): fine-tuning brings its own. A metric that cannot be
+    restored is left out with a warning in the log; without one of its losses, the model stays uncompiled.
+    """
+    if compiled.outputs is None or all(output.loss is None for output in compiled.outputs):
+        return
+    try:
+        losses = [_for_keras2(output.loss, "losses", objects) for output in compiled.outputs]
+    except Unknown as error:
+        _warn("loss", error)
+        return
+    metrics: dict[str, list[list[Loaded]]] = {"metrics": [], "weighted_metrics": []}
+    for output in compiled.outputs:
+        for key, made in metrics.items():
+            made.append([])
+            for config in getattr(output, key):
+                try:
+                    made[-1].append(_for_keras2(config, "metrics", objects))
+                except Unknown as error:
+                    _warn("metric", error)
+    single = len(losses) == 1
+    model.compile(
+        optimizer="sgd",
+        loss=losses[0] if single else losses,
+        loss_weights=None if single else [output.weight for output in compiled.outputs],
+        **{key: (made[0] if single else made) if any(made) else None for key, made in metrics.items()},
+    )
+
+
+def _for_keras2(config: ConfigValue, what: What, objects: CustomObjects | None) -> Loaded:
+    """What tf_keras can compile with; names stay names."""
+    if config is None:
+        return None
+    loaded = restore(config, what, objects)
+    if type(loaded).__module__.split(".")[0] == "keras":
+        raise Unknown(name_of(config), "only Keras 3 has it")
+    return config if isinstance(config, str) else loaded
+
+
+def _warn(what: str, error: Unknown) -> None:
+    message = "The model's %s %s cannot be loaded and is left out: %s. Set [task] %s in the recipe."
+    _log.warning(message, what, error.name, error.reason, what)
 
 
 def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
@@ -131,7 +403,7 @@ def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:
         return
     arguments = model._get_compile_args(user_metrics=True)
     renamed = dict(zip(model.output_names, new.output_names, strict=True))
-    for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+    for key in _KEYS:
         arguments[key] = rename_outputs(arguments.get(key), renamed)
     optimizer = arguments["optimizer"]
     arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())

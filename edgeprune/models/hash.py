@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,13 +44,22 @@ def _folder_hash(folder: Path) -> str:
 
 
 def _object_hash(source: tf_keras.Model) -> str:
-    from edgeprune.models.compiled import compile_info
-    from edgeprune.models.load import load_model
+    from edgeprune.models.compiled import live_objects
+    from edgeprune.models.load import open_model
 
-    model = load_model(source)
-    document = {"model": model.get_config(), "compiled": compile_info(model)}
+    opened = open_model(source)
+    model = opened.model
+    code = {name: inspect.getsource(value) for name, value in live_objects(source).items() if _has_source(value)}
+    document = {"model": model.get_config(), "compiled": opened.compiled.to_json(), "code": code}
     digest = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode())
     for weight in model.get_weights():
         digest.update(f"{weight.dtype}{weight.shape}".encode())
         digest.update(weight.tobytes())
     return digest.hexdigest()
+
+
+def _has_source(value: object) -> bool:
+    try:
+        return bool(inspect.getsource(value))  # type: ignore[arg-type]
+    except (OSError, TypeError):  # defined in an interactive session
+        return False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
 from edgeprune.models import keras3_shape_ops  # noqa: F401 - enters its rules
-from edgeprune.models.compiled import compile_as, rename_outputs
+from edgeprune.models.compiled import output_names
 from edgeprune.models.flatten import call_layer, copy_input, walk_steps
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, is_symbolic
@@ -29,7 +29,6 @@ from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
 from edgeprune.models.types import (
     AnyModel,
     Arguments,
-    ConfigValue,
     CustomObjects,
     Operation,
     Structure,
@@ -45,18 +44,18 @@ _log = logging.getLogger(__name__)
 
 
 def translate(
-    model: keras.Model, custom_objects: CustomObjects | None = None, training: dict[str, ConfigValue] | None = None
-) -> tf_keras.Model:
+    model: keras.Model, custom_objects: CustomObjects | None = None
+) -> tuple[tf_keras.Model, list[tuple[str, ...]]]:
     """Translate a Keras 3 model into a flat functional tf_keras model, and check that it computes the same.
 
     Args:
         model: functional, Sequential, or a subclass whose code only calls layers and operations.
         custom_objects: tf_keras classes for layer classes of these names that tf_keras does not have.
-        training: loss and metrics, for :func:`edgeprune.models.compiled.compile_as`.
 
     Returns:
-        A new model with the names of layers and inputs, order of outputs, types, weights and trainable flags of
-        ``model``; see :class:`edgeprune.models.walk.Names` for layers of nested models.
+        A new model, not compiled, with the names of layers and inputs, order of outputs, types, weights and trainable
+        flags of ``model``; see :class:`edgeprune.models.walk.Names` for layers of nested models. And the names of the
+        outputs of ``model``, see :func:`edgeprune.models.compiled.output_names`.
 
     Raises:
         ModelError: something in it has no counterpart in tf_keras, named; or the outputs differ, see
@@ -79,9 +78,7 @@ def translate(
     if translator.left_out:
         _log.warning("Left out, because they only change training images: %s.", ", ".join(translator.left_out))
     check(model, graph, dialect, translated, translator.results)
-    renamed = dict(zip(getattr(model, "output_names", graph.output_names), translated.output_names, strict=False))
-    compile_as(translated, {key: rename_outputs(value, renamed) for key, value in (training or {}).items()})
-    return translated
+    return translated, output_names(graph)
 
 
 class Keras3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
-from edgeprune.models.compiled import compile_as
+from edgeprune.files import JsonObject
+from edgeprune.models.compiled import Compiled, compile_as, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
 from edgeprune.models.safety import refuse_unsafe
@@ -39,11 +41,33 @@ def load_model(
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
-        :func:`edgeprune.models.compiled.compile_as`). Nested models are opened
-        (:func:`edgeprune.models.flatten.flatten`).
+        :func:`edgeprune.models.compiled.compile_as`), with a list of outputs if there are several. Nested models are
+        opened (:func:`edgeprune.models.flatten.flatten`).
 
     Raises:
         ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.
+    """
+    return open_model(source, trust=trust, custom_objects=custom_objects).model
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model, and what it was compiled with: all of it, also what could not be restored."""
+
+    model: tf_keras.Model
+    compiled: Compiled
+
+
+def open_model(
+    source: str | Path | tf_keras.Model | keras.Model,
+    *,
+    trust: bool = False,
+    custom_objects: Mapping[str, object] | None = None,
+) -> Opened:
+    """As :func:`load_model`, with the compile information of the source beside the model.
+
+    Raises:
+        ModelError: as :func:`load_model`.
     """
     file = read_model_file(Path(source)) if isinstance(source, (str, Path)) else None
     import_tf()
@@ -57,9 +81,7 @@ def load_model(
         if file.is_keras3:
             return _of_keras3_file(file, trust, custom)
         refuse_unsafe(file.path, file.config, trust=trust)
-        model = _restore(file, trust)
-        compile_as(model, file.training)
-        return _of_layers(model)
+        return _of_layers(_restore(file, trust), file.training, custom)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -67,29 +89,33 @@ def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
     return load_model(path, trust=trust)
 
 
-def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> tf_keras.Model:
-    from edgeprune.models.keras3 import translate
+def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
     from edgeprune.models.keras3_file import read_keras3
 
     theirs = {name: value for name, value in custom_objects.items() if not is_keras2_class(value)}
     model = read_keras3(file, trust=trust, custom_objects=theirs)
-    return translate(model, custom_objects, file.training)
+    return _of_keras3(model, file.training, custom_objects)
 
 
-def _of_object(model: AnyModel, custom_objects: CustomObjects) -> tf_keras.Model:
+def _of_keras3(model: keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
+    from edgeprune.models.keras3 import translate
+
+    translated, names = translate(model, custom_objects)
+    return _compiled(translated, Compiled.of(training, names, 3), custom_objects)
+
+
+def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
     import tf_keras
 
     if isinstance(model, tf_keras.Model):
-        return _of_layers(model)
+        return _of_layers(model, model.get_compile_config(), {**live_objects(model), **custom_objects})
     from edgeprune.models.keras3_file import is_keras3
 
     if not is_keras3(model):
         raise ModelError(
             f"A {type(model).__name__} is not a model.", expected="a path or a model of tf_keras or Keras 3"
         )
-    from edgeprune.models.keras3 import translate
-
-    return translate(model, custom_objects, model.get_compile_config())
+    return _of_keras3(model, model.get_compile_config(), {**live_objects(model), **custom_objects})
 
 
 def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
@@ -144,12 +170,27 @@ def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
         hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
 
 
-def _of_layers(model: tf_keras.Model) -> tf_keras.Model:
+def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
     functional = _functional(model)
     if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
-    return functional
+    compiled = Compiled.of(training, output_names(functional), 2)
+    if functional is model and model._is_compiled and not isinstance(model._nested_outputs, dict):
+        return Opened(model, compiled)  # the user's own object stays as it is
+    return _compiled(functional, compiled, custom_objects)
+
+
+def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects) -> Opened:
+    """The model with a list of outputs, compiled as far as that can be restored."""
+    import tf_keras
+
+    if isinstance(model._nested_outputs, dict):
+        trainable = model.trainable
+        model = tf_keras.Model(model._nested_inputs, model.outputs, name=model.name)
+        model.trainable = trainable
+    compile_as(model, compiled, custom_objects)
+    return Opened(model, compiled)
 
 
 def _functional(model: tf_keras.Model) -> tf_keras.Model:
@@ -170,8 +211,6 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
         functional = tf_keras.Model(model.input, model.output, name=model.name)
     else:
         functional = _traced(model)
-    if model.get_compile_config():
-        functional.compile(**model._get_compile_args())
     return flatten(functional)
 
 

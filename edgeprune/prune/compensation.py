@@ -117,7 +117,7 @@ def reestimate_batch_norm(model: tf_keras.Model, batches: Batches) -> int:
 
     sums: list[np.ndarray] = []
     count = 0
-    for x, _ in batches():
+    for x, *_ in batches():
         forward(x)
         statistics = [value.numpy() for layer in norms for value in (layer.moving_mean, layer.moving_variance)]
         sums = statistics if not sums else [a + b for a, b in zip(sums, statistics, strict=True)]

@@ -38,6 +38,11 @@ IO = Literal["float", "int8", "uint8"]
 SPARSE_INFERENCE_ABOVE = 2 / 3
 
 
+_SHARE = r"^\s*\d+(\.\d*)?\s*%\s*$"
+# A share of a metric's value, such as "5%".
+DropShare = Annotated[str, pydantic.Field(pattern=_SHARE)]
+
+
 def _from_percent(value: Any) -> Any:
     """``"50%"`` is 0.5; everything else passes."""
     if isinstance(value, str) and value.strip().endswith("%"):
@@ -55,20 +60,57 @@ class DataConfig(Config):
     """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
 
     size: tuple[int, int] | None = None  # height, width in pixels; None: from the model's input
-    color: Literal["rgb", "grayscale"] | None = None  # None: from the model's input
+    color: Literal["rgb", "bgr", "grayscale"] | None = None  # None: from the model's input
+    classes: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] | None = (
+        None  # in the model's order; None: sorted
+    )
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)  # one value, or one per channel
     std: tuple[float, ...] = (1.0,)
     validation: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1  # of train, if the source has no validation split
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
 
+    @pydantic.field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes and len(set(classes)) < len(classes):
+            raise ValueError("names a class twice")
+        return classes
 
-class TaskConfig(Config):
-    """``[task]``: what the model is trained for. ``None``: as the model was compiled, else classification."""
 
-    loss: str | None = None  # a Keras loss, or file.py:function
-    metric: str | None = None  # a Keras metric, or file.py:function
-    higher_is_better: bool | None = None  # None: known for Keras metrics; required for a function
+# A loss or metric: its name in Keras, file.py:function, or a table with its ``class`` and the arguments of that.
+Term = str | dict[str, Any]
+KindName = Literal["classification", "multilabel", "regression", "segmentation", "sequence"]
+
+
+class OutputTaskConfig(Config):
+    """``[task.outputs.NAME]``: what one output is trained for and measured by. ``None``: as the model was compiled,
+    else by its labels and how it ends, where these leave one reading."""
+
+    kind: KindName | None = None
+    loss: Term | None = None  # "none": its labels are not used
+    metric: Term | tuple[Term, ...] | None = None  # the first counts most
+    weight: Annotated[float, pydantic.Field(ge=0)] | None = None  # of its loss in the sum over all outputs
+    higher_is_better: bool | None = None  # of the first metric; None: known for Keras metrics, required for a function
+    ignore: int | None = None  # a class number that does not count, such as 255 in masks
+    class_weights: dict[str, float] | tuple[float, ...] | None = None  # in training; by class name or number
+
+    @pydantic.field_validator("loss", "metric")
+    @classmethod
+    def _terms_name_their_class(cls, value: Any) -> Any:
+        for term in value if isinstance(value, tuple) else (value,):
+            if isinstance(term, dict) and not isinstance(term.get("class"), str):
+                raise ValueError('a table needs the name of its class: { class = "AUC", curve = "PR" }')
+        return value
+
+
+class TaskConfig(OutputTaskConfig):
+    """``[task]``: what the model is trained for; of a model with several outputs it says what holds for all of them."""
+
+    # teacher: no labels; the unpruned model's outputs are the goal
+    kind: KindName | Literal["teacher"] | None = None  # type: ignore[assignment]
+    primary: str | None = None  # "metric" or "output.metric", which picks and gates go by; None: the first
+    outputs: dict[str, OutputTaskConfig] = {}
 
 
 class WeightsConfig(Config):
@@ -270,7 +312,9 @@ class CalibrationConfig(Config):
 class MixedConfig(Config):
     """``[mixed]``: the layers that int8 hurts most stay in float, as few as ``max_drop`` allows."""
 
-    max_drop: Annotated[float, pydantic.Field(ge=0)] = 0.5  # points of the metric on validation, against the model
+    # Of the metric on validation, against the model: points of a fraction, or "1%" of the metric's value. None: half a
+    # point of a fraction, 1 % of any other metric.
+    max_drop: Annotated[float, pydantic.Field(ge=0)] | DropShare | None = None
     steps: Annotated[int, pydantic.Field(ge=1)] = 5  # files tried
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +132,17 @@ def _is_below(place: tuple[int | str, ...], other: tuple[int | str, ...]) -> boo
 def _keys_at(path: list[str]) -> list[str]:
     config: Any = Recipe
     for part in path:
-        annotation = config.model_fields[part].annotation
-        config = next(
-            t
-            for t in (annotation, *getattr(annotation, "__args__", ()))
-            if isinstance(t, type) and issubclass(t, Config)
-        )
+        if part in config.model_fields:  # else the user's own key of a table, such as the name of an output
+            config = next(_configs_in(config.model_fields[part].annotation))
     return list(config.model_fields)
+
+
+def _configs_in(annotation: Any) -> Iterator[type[Config]]:
+    """The section classes in an annotation: itself, or among the types that it is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _configs_in(inner)
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:

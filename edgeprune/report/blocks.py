@@ -23,6 +23,7 @@ class Cell:
         note: small print below the text.
         badges: labels after the text ("pick").
         tone: how to colour it. Colour only repeats what the text says.
+        picture: a PNG file, relative to the run folder, above the text; only in HTML, and only if it is there.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Cell:
     note: str | None = None
     badges: tuple[str, ...] = ()
     tone: Tone = ""
+    picture: str | None = None
 
 
 @dataclass(frozen=True)

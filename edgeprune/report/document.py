@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 from typing import TYPE_CHECKING, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from edgeprune import plan as plans
 from edgeprune import selection
 from edgeprune._version import __version__
-from edgeprune.artifact import Artifact, OnDeviceFacts
+from edgeprune.artifact import Artifact, MetricFacts, OnDeviceFacts
 from edgeprune.context import versions
 from edgeprune.files import JsonObject, sha256_file
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from edgeprune.context import BuildContext
     from edgeprune.pipeline import Run
     from edgeprune.plan import Plan, Variant
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Task
 
 SCHEMA_VERSION = 1
 PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")
@@ -66,7 +67,8 @@ def assemble(
         "variants": variants,
         "picks": picks,
         "pick": pick["name"],
-        "gates": selection.check_gates(pick, limits),
+        "max_drop": dataclasses.asdict(limits.drop),
+        "gates": selection.check_gates(pick, limits, task, reference),
         "stages": [vars(record) for record in run.records],
         "training": [
             {"name": step.name, "epochs": run.artifacts[step.name].facts["training"]}
@@ -78,9 +80,44 @@ def assemble(
             for name in dict.fromkeys(variant.model for variant in plan.variants)
             if (facts := {k: v for k, v in run.artifacts[name].facts.items() if k in ("layers", "sparsify", "lottery")})
         ],
-        "warnings": run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
+        "warnings": [
+            *run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
+            *_unwatched_drops(variants[0], pick, limits, task),
+        ],
         "environment": environment(),
     }
+
+
+def _metrics(test: MetricFacts, task: Task) -> JsonObject:
+    """Every metric of a variant, by name."""
+    return {
+        metric.name: {
+            "value": test["metrics"][metric.name],
+            "samples": test["samples"],
+            "split": test["split"],
+            "higher_is_better": metric.higher_is_better,
+            "points": metric.points,
+        }
+        for metric in task.metrics
+        if metric.name in test["metrics"]
+    }
+
+
+def _unwatched_drops(baseline: JsonObject, pick: JsonObject, limits: selection.Limits, task: Task) -> list[str]:
+    """A warning for every other output whose first metric lost more than the pick's own may."""
+    rule = selection.DEFAULT_MAX_DROP if limits.max_drop is None or limits.drop.part is None else limits.drop
+    warnings = []
+    for output in task.outputs:
+        first = next(iter(output.metrics), None)
+        if first is None or first in task.watched or output is task.primary:
+            continue
+        before, after = (variant["validation"]["metrics"][first.name] for variant in (baseline, pick))
+        if not rule.allows(first, before, after):
+            warnings.append(
+                f"{first.name} of the pick went from {before:.4g} to {after:.4g} on validation, more than "
+                f"{rule.words(first)}. Picks and gates go by {task.metric}; [task] primary chooses another."
+            )
+    return warnings
 
 
 def environment() -> dict[str, str]:
@@ -114,7 +151,8 @@ def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task
         **{key: profile[key] for key in PROFILE_KEYS},
         "metadata_bytes": artifact.facts["conversion"]["metadata_bytes"],
         "weight_sparsity": profile["weight_sparsity"],
-        "metric": test,
+        "metric": {key: value for key, value in test.items() if key != "metrics"},
+        "metrics": _metrics(test, task),
         "drop_points": task.drop(reference, test["value"]),
         "validation": evaluation["validation"],
         "parity": evaluation["parity"],

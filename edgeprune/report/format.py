@@ -6,6 +6,7 @@ import math
 
 from edgeprune.report.blocks import ABSENT, Cell, Tone
 from edgeprune.report.schema import Metric, Shapes, Variant
+from edgeprune.selection import drop_points
 
 _PREFIXES = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 # Keras's names for what people call otherwise; how labels are written down does not matter to a reader.
@@ -122,21 +123,37 @@ def points(metric: Metric, value: float | None) -> str:
 
 
 def change(metric: Metric, variant: Variant, baseline: Variant | None) -> Cell:
-    """The metric against the baseline's, with a sign, and in words where the sign does not say which is better."""
+    """The metric against the baseline's, as :func:`difference` shows it."""
     if variant.baseline:
         return Cell("baseline")
     if baseline is None:
         return absent("no baseline to compare with")
-    drop = variant.drop_points
+    return _difference(metric, variant.drop_points, baseline.metric.value if baseline.metric else None)
+
+
+def difference(metric: Metric, value: float, base: float) -> Cell:
+    """A metric against its value before, with a sign: in points for fractions, else relative to ``base`` with the
+    difference itself as the exact figure; in words where the sign does not say which is better."""
+    return _difference(metric, drop_points(metric, base, value), base)
+
+
+def _difference(metric: Metric, drop: float | None, base: float | None) -> Cell:
     if drop is None or not math.isfinite(drop):
         return absent()
     word: tuple[str, Tone] = ("same", "") if drop == 0 else ("worse", "bad") if drop > 0 else ("better", "good")
     # A drop is a loss in either direction; the sign shown is that of the metric itself.
     difference = -drop if metric.higher_is_better else drop
-    number = f"{difference:+.2f}" if is_percent(metric) else short(difference)
-    number = number[1:] if float(number.replace(",", "").replace("−", "-")) == 0 and is_percent(metric) else number
-    text = f"{number} points" if is_percent(metric) else f"{'+' if difference > 0 else ''}{number} ({word[0]})"
+    if is_percent(metric):
+        number = f"{difference:+.2f}"
+        text = f"{number[1:] if float(number) == 0 else number} points"
+    else:
+        relative = f"{_signed(100 * difference / abs(base), 2)} %" if base and math.isfinite(base) and drop else ""
+        text = f"{relative or _signed(difference)} ({word[0]})"
     return Cell(signed_minus(text), exact=f"{plain(difference)}, {word[0]}", tone=word[1])
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{'+' if value > 0 else ''}{short(value, digits)}"
 
 
 def relative(value: float | None, base: float | None, less: str = "smaller", more: str = "larger") -> str:

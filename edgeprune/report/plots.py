@@ -26,6 +26,7 @@ COLORS = {
     "accent": "#040404",
     "baseline": "#050505",
     "point": "#060606",
+    "bad": "#070707",
 }
 # The same of the bright page in report.css, for files that stand alone.
 PNG_COLORS = {
@@ -35,6 +36,7 @@ PNG_COLORS = {
     "accent": "#0b62c4",
     "baseline": "#9a5b00",
     "point": "#6b7683",
+    "bad": "#b3261e",
 }
 _WIDTH, _HEIGHT = 5.6, 3.9  # inches of 72 points
 _FONT = 9.0  # points

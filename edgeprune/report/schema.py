@@ -89,6 +89,96 @@ class MetricValue(Entry):
     split: Text
 
 
+class MetricFigure(Entry):
+    """One metric of one output, as :class:`Metric` and :class:`MetricValue` together."""
+
+    value: Number
+    samples: Count
+    split: Text
+    higher_is_better: Flag
+    points: Amount = 1.0
+
+
+class ClassFigures(Entry):
+    """One class; ``None``: undefined, as the precision of a class that is never answered."""
+
+    index: Count
+    precision: Fraction | None
+    recall: Fraction | None
+    f1: Fraction | None
+    support: Count  # samples, or positions, whose label it is
+    iou: Fraction | None = None  # intersection over union, where each position has a class
+
+
+class Moments(Entry):
+    """Of residuals, truth minus answer, in units of the output; ``None``: no answer was a number."""
+
+    mean: Number | None
+    std: Amount | None
+    mean_abs: Amount | None
+
+
+class Histogram(Entry):
+    """From the 0.5 % to the 99.5 % quantile; the first and the last bin also hold what is beyond."""
+
+    edges: list[Number]
+    counts: list[Count]
+
+
+class Residuals(Moments):
+    not_finite: Count  # answers that are no numbers, left out
+    quantiles: dict[Text, Number | None]
+    histogram: Histogram
+
+
+class Outcome(Entry):
+    """What one output answered on the test split."""
+
+    kind: Literal["classification", "multilabel", "regression", "segmentation", "sequence"]
+    samples: Count
+    confusion: list[list[Count]] | None = None  # rows: truth, columns: answers; None: too many classes, or no classes
+    per_class: list[ClassFigures] | None = None
+    wrong_labels: list[Count] | None = None  # samples with 0, 1, ... wrong labels
+    residuals: Residuals | None = None  # over all values
+    per_value: list[Moments] | None = None  # where a sample has several values
+
+
+class InputFigures(Entry):
+    """One input of one sample, after preprocessing."""
+
+    shape: list[Count]
+    min: Number | None
+    max: Number | None
+    mean: Number | None
+    values: list[Number | None] | None = None  # of small inputs
+
+
+class FlippedSample(Entry):
+    """``before`` is the baseline's, ``after`` the pick's: a class; the values of a regression; else a figure of the
+    sample: its mean absolute error, number of wrong labels, or share of right positions."""
+
+    index: Count  # in the test split
+    label: Count | None = None
+    truth: list[Number | None] | None = None
+    before: Count | Number | list[Number | None] | None
+    after: Count | Number | list[Number | None] | None
+    confidence_before: Fraction | None = None
+    confidence_after: Fraction | None = None
+    inputs: list[InputFigures] | None = None
+
+
+class Flipped(Entry):
+    """Samples that baseline and pick answer differently. ``broken``: right before and wrong now; ``repaired``: the
+    reverse; of other kinds than one of several classes, worse and better."""
+
+    output: Text
+    kind: Text
+    total: Count
+    broken: Count
+    repaired: Count
+    samples: list[FlippedSample]  # worst first
+
+
 class ValidationValue(Entry):
     value: Number
     samples: Count
@@ -271,6 +361,8 @@ class Variant(Entry):
     mixed: Mixed | None = None
     prepared: Prepared | None = None
     instructions: Instructions | None = None  # None: built without --device emulator
+    metrics: dict[Text, MetricFigure] | None = None  # all metrics of all outputs
+    outcomes: dict[Text, Outcome] | None = None  # by output; of the baseline and the pick only
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
 
 
@@ -280,6 +372,13 @@ class Picks(Entry):
     quality: Text | None
     balanced: Text | None
     compact: Text | None
+
+
+class MaxDropRule(Entry):
+    """What a metric may lose against the baseline: ``points`` of a fraction, else ``part`` of the baseline's value."""
+
+    points: Number | None
+    part: Number | None
 
 
 class Gate(Entry):
@@ -381,12 +480,15 @@ class Report(Entry):
     data: Data
     metric: Metric
     variants: Annotated[list[Variant], Field(min_length=1)]
+    max_drop: MaxDropRule | None = None  # the rule that picks and gates go by; None: an older report
     picks: Picks
     pick: Text
     gates: list[Gate]
     stages: list[StageRun]
     training: list[Training]
     pruning: list[Pruning] = []
+    class_names: list[Text] | None = None  # in the order of the labels; None: not known
+    flipped: Flipped | None = None  # None: the pick is the baseline, or their samples cannot be compared
     warnings: list[Text]
     environment: dict[Text, Text | None]  # versions, runtime, platform, cpu
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from edgeprune.report import format as fmt
 from edgeprune.report import headline
+from edgeprune.report.answers import answers, figures_by_output
 from edgeprune.report.blocks import (
     Block,
     Cell,
@@ -377,8 +378,10 @@ def reproduce(report: Report) -> Blocks:
 SECTIONS: tuple[Section, ...] = (
     Section("warnings", "Warnings", warnings),
     Section("variants", "Variants", variants),
+    Section("outputs", "Figures by output", figures_by_output),
     Section("tradeoffs", "Quality against cost", tradeoffs, in_markdown=False),
     Section("gates", "Gates", gates),
+    Section("answers", "Where answers differ", answers),
     Section("operators", "The pick by operator", on_target, in_markdown=False),
     Section("training", "Training", training),
     Section("pruning", "Removed blocks, penalties, tickets", pruning),

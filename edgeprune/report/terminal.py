@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.report import headline
+from edgeprune.report.answers import flips_line, worst_class_line
 from edgeprune.report.blocks import EVERYWHERE, Cell, Table
 from edgeprune.report.schema import Report, parse
 from edgeprune.report.sections import gates
@@ -39,6 +40,7 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
         _table(variants_table(parsed)),
         Text(headline.pick_figures(parsed), style="bold"),
         Text(headline.why(parsed)),
+        *_answers(parsed),
         *_gates(parsed),
         *(
             Text(f"Warning: {f'{about}: ' if about else ''}{text}", "yellow")
@@ -80,6 +82,13 @@ def _cell(cell: Cell) -> Any:
     from rich.text import Text
 
     return Text(" ".join((cell.text, *(f"({badge})" for badge in cell.badges))), style=_STYLES[cell.tone])
+
+
+def _answers(report: Report) -> list[Any]:
+    from rich.text import Text
+
+    lines = [line for line in (flips_line(report), worst_class_line(report)) if line]
+    return [Text("\n".join(lines))] if lines else []
 
 
 def _gates(report: Report) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ def write_views(report: Mapping[str, Any], folder: Path) -> None:
 
     Args:
         report: a report.json document.
+        folder: the run folder; pictures of samples in it become part of the page.
 
     Raises:
         ValueError: the report does not follow the schema.
@@ -31,19 +33,19 @@ def write_views(report: Mapping[str, Any], folder: Path) -> None:
     """
     parsed = parse(report)
     for name in FILES:
-        write_bytes(Path(folder) / name, render(parsed, name).encode())
+        write_bytes(Path(folder) / name, render(parsed, name, Path(folder)).encode())
 
 
-def render(report: Report, template: str) -> str:
-    """One of ``FILES`` as text."""
+def render(report: Report, template: str, folder: Path | None = None) -> str:
+    """One of ``FILES`` as text, with the pictures in ``folder``."""
     shown = [section for section in SECTIONS if section.in_markdown or template.endswith(".html")]
     sections = [(section, blocks) for section in shown if (blocks := section.blocks(report))]
-    return environment().get_template(template).render(
+    return environment(folder).get_template(template).render(
         report=report, headline=headline, sections=sections, in_files=IN_FILES
     )  # fmt: skip
 
 
-def environment() -> jinja2.Environment:
+def environment(folder: Path | None = None) -> jinja2.Environment:
     import jinja2
     import markupsafe
 
@@ -57,8 +59,14 @@ def environment() -> jinja2.Environment:
     )
     environment.filters["md"] = escape_markdown
     environment.filters["fence"] = fence
+    environment.filters["embedded"] = lambda path: data_uri(folder / path) if folder and path else ""
     environment.filters["svg"] = markupsafe.Markup  # drawings are made here, with their text escaped
     return environment
+
+
+def data_uri(path: Path) -> str:
+    """A PNG file as a URL that holds it; empty if there is none."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
 def escape_markdown(text: str) -> str:

@@ -42,7 +42,7 @@ def write_snippets(
 
     Args:
         model: the .tflite.
-        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``.
+        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the first output has classes.
 
@@ -81,6 +81,7 @@ def _facts(
         "output": _tensor(graph.tensors[output]),
         "place": graph.outputs.index(output),  # the converter may have put another output first
         "outputs": len(graph.outputs),
+        "bgr": preprocessing.get("color") == "bgr",
         "scale": preprocessing["scale"],
         "mean": list(preprocessing["mean"]),
         "std": list(preprocessing["std"]),

@@ -173,7 +173,7 @@ def _described(content: bytes, plan: QuantizationPlan, context: Context, model: 
         data.preprocessing,
         description=f"{model.name} as {plan.mode}, converted by edgeprune {__version__}.{runtime}",
         version=__version__,
-        classes=data.class_names if task.classes else None,
+        classes=data.class_names if task.row_classes else None,
     )
     return with_metadata(content, info)
 

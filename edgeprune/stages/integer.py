@@ -8,6 +8,7 @@ from edgeprune.artifact import Artifact, MixedFacts, PreparedFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import MixedConfig
+from edgeprune.selection import DEFAULT_MIXED_DROP, MaxDrop
 from edgeprune.stages.conversion import ConvertConfig, finish, representative, write
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 
     seen = itertools.islice(samples(), RANKING_SAMPLES)
     ranked = rank(build(()), calibrated, seen, context.runtime())
-    trials = search(ranked, measure, config.mixed.max_drop, config.mixed.steps)
+    given = config.mixed.max_drop
+    allowed = DEFAULT_MIXED_DROP if given is None else MaxDrop.parse(given)
+    trials = search(ranked, measure, allowed.limit(task, baseline), config.mixed.steps)
     chosen = next(trial for trial in reversed(trials) if trial.chosen)
-    facts = _mixed_facts(chosen, trials, config.mixed, model)
+    facts = _mixed_facts(chosen, trials, allowed.words(task), model)
     return write(artifact, config.plan, context, model, build(chosen.tensors)).with_(
         calibration=calibration, mixed=facts
     )
@@ -74,20 +77,20 @@ def _validation(content: bytes, model: tf_keras.Model, context: Context) -> floa
     path = context.folder / "trial.tflite"
     write_bytes(path, content)
     session = Session(path, model.input_names, model.output_names, runtime=context.runtime())
-    value, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
+    figures, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     session.close()
     path.unlink()
-    return value
+    return task.value(figures)
 
 
-def _mixed_facts(chosen: Trial, trials: list[Trial], config: MixedConfig, model: tf_keras.Model) -> MixedFacts:
+def _mixed_facts(chosen: Trial, trials: list[Trial], allowed: str, model: tf_keras.Model) -> MixedFacts:
     from edgeprune.models.naming import layer_of
 
     layers = [layer_of(tensor, model) or tensor for tensor in chosen.tensors]
     warnings = []
     if not chosen.met:
         warnings.append(
-            f"Mixed precision did not keep within the allowed drop of {config.max_drop:g} points in {len(trials)} "
+            f"Mixed precision did not keep within the allowed drop of {allowed} in {len(trials)} "
             f"trials; the best has {len(layers)} layers in float, and loses {chosen.drop_points:.2f} on validation."
         )
     return {

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 # Below this agreement with the Keras model, the report says where the error arises.
 LOW_AGREEMENT = 0.98
 ORIGIN_SAMPLES = 32
+ANSWERS = "answers.npz"
 
 
 @stage("data", "task", "runtime")
 def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
-    """The metric of the .tflite on validation and test, and its parity with its Keras model on test.
+    """The metrics of the .tflite on validation and test, and its parity with its Keras model on test.
 
     The only stage that reads test data.
     """
     from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.evaluate.answers import Answers
     from edgeprune.runtime.session import Session
 
     data, task = context.required()
@@ -34,17 +36,22 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     runtime = _runtime(artifact, context)
     session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=runtime)
     validation, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
-    test, parity = evaluate_tflite(session, data.test, task, reference=model, progress=context.progress)
+    answers = Answers(task.outputs)
+    test, parity = evaluate_tflite(
+        session, data.test, task, reference=model, answers=answers, progress=context.progress
+    )
     session.close()
     assert parity is not None
     agreement = parity.top1_agreement
     origin = _origin(artifact, model, context) if agreement is not None and agreement < LOW_AGREEMENT else None
+    answers.save(context.folder / ANSWERS)
     return artifact.with_(
+        {"answers": context.folder / ANSWERS},
         evaluation={
-            "validation": {"value": validation, "samples": data.validation.size},
-            "test": {"value": test, "samples": data.test.size, "split": "test"},
+            "validation": {"value": task.value(validation), "samples": data.validation.size, "metrics": validation},
+            "test": {"value": task.value(test), "samples": data.test.size, "split": "test", "metrics": test},
             "parity": {**dataclasses.asdict(parity), "origin": origin},
-        }
+        },
     )
 
 

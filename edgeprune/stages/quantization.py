@@ -69,7 +69,7 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     data, _ = context.required()
     _, calibration = representative(model, config.calibration, context)
     batches = data.train.batches(_BATCH, indices=np.asarray(calibration["indices"]))
-    trainee = prepare_training(model, (x for x, _ in batches), preserve)
+    trainee = prepare_training(model, (x for x, *_ in batches), preserve)
     history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     pruned = [name for name, structure in trainee.kept.items() if structure.mask is not None]

@@ -29,7 +29,7 @@ def sparsify(artifact: Artifact, config: SparsifyStageConfig, context: Context) 
     last = config.finetune.epochs
     penalized = penalties.penalized(model, settings)
     history = train(penalized, artifact, config, context, first_eligible_epoch=last)
-    model.compile(loss=task.loss, metrics=[task.new_metric()])
+    model.compile(**task.saved_arguments())
     after = penalties.values(model, settings)
     rows: list[PenaltyFacts] = [
         {"name": name, "weight": weight, "before": before[name], "after": after[name]}

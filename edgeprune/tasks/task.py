@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from edgeprune.models.types import Structure
 from edgeprune.selection import drop_points
 
@@ -56,6 +58,7 @@ class Output:
         metrics: the first counts most.
         classes: number of classes where each label is one of several, else None.
         is_logits: of classes: whether softmax or sigmoid are still to come.
+        width: length of its last axis; 1 for two classes as one number.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Output:
     metrics: tuple[Metric, ...] = ()
     classes: int | None = None
     is_logits: bool = False
+    width: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Task:
             output, else a tuple with one array per output (zeros where an output has no labels); weights likewise.
         masks: a batch of inputs → per output the weights, [batch, steps] or None, by which Keras leaves out padding;
             None: the model pads nothing.
+        answers: inputs → the labels that they have, where labels are made of inputs (by the unpruned model); None:
+            labels are data.
         warnings: what a reader of the report should know.
     """
 
@@ -87,6 +93,7 @@ class Task:
     name: str
     prepare: Callable[[Data], Data] = dataclasses.field(default=lambda data: data, repr=False)
     masks: Callable[[Structure], Sequence[tf.Tensor | None]] | None = dataclasses.field(default=None, repr=False)
+    answers: Callable[[Structure], Structure] | None = dataclasses.field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -112,6 +119,12 @@ class Task:
     def classes(self) -> int | None:
         """Number of classes, where the primary output gives one of several classes per sample."""
         return self.primary.classes if self.primary.kind == "classification" else None
+
+    @property
+    def row_classes(self) -> int | None:
+        """Number of classes, where the model's only output is one row of classes: what labels.txt can name."""
+        output = self.outputs[0]
+        return self.classes if len(self.outputs) == 1 and output.width == output.classes else None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -146,6 +159,18 @@ class Task:
                 arguments[key] = [[m.new() for m in of_key if m.output == i] for i in range(len(self.outputs))]
         return arguments
 
+    def saved_arguments(self) -> dict[str, Any]:
+        """As :meth:`compile_arguments`, for a model that is saved: nothing but what every Keras can read."""
+        losses = [output.loss for output in self.outputs]
+        if not all(loss is None or _is_kerases(loss) for loss in losses):
+            return {}
+        arguments = self.compile_arguments()
+        for key in ("metrics", "weighted_metrics"):
+            kept = [[metric for metric in own if _is_kerases(metric)] for own in arguments.pop(key, [])]
+            if any(kept):
+                arguments[key] = kept
+        return arguments
+
     def loss_function(self) -> Callable[..., tf.Tensor]:
         """The loss over a batch (labels, outputs[, weights]) as one number, over all outputs."""
         import tensorflow as tf
@@ -157,22 +182,23 @@ class Task:
 
         def loss(labels: Structure, outputs: Structure, weights: Structure = None) -> tf.Tensor:
             flat = [tf.convert_to_tensor(output) for output in tf.nest.flatten(outputs)]
-            given = [tf.nest.map_structure(tf.convert_to_tensor, values) for values in (labels, weights)]
-            return container(given[0], self.per_output(flat), given[1])
+            truth = tf.nest.map_structure(tf.convert_to_tensor, labels)
+            given = None if weights is None else tf.nest.map_structure(tf.convert_to_tensor, weights)
+            return container(truth, self.per_output(flat), given)
 
         return loss
 
-    def meter(self) -> Meter:
-        """All metrics, with nothing counted yet."""
-        return Meter(self)
+    def meter(self, metrics: Sequence[Metric] | None = None) -> Meter:
+        """All metrics, or those given, with nothing counted yet."""
+        return Meter(self, self.metrics if metrics is None else metrics)
 
 
 class Meter:
-    """All metrics of a task over batches, as ``tf_keras.Model.evaluate`` counts them."""
+    """Metrics of a task over batches, as ``tf_keras.Model.evaluate`` counts them."""
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, metrics: Sequence[Metric]):
         self._task = task
-        self._metrics = [(metric, metric.new()) for metric in task.metrics]
+        self._metrics = [(metric, metric.new()) for metric in metrics]
 
     def update(self, inputs: Structure, labels: Structure, outputs: Sequence[Any], weights: Structure = None) -> None:
         """Count a batch.
@@ -200,5 +226,18 @@ class Meter:
             counted.update_state(truth, output, sample_weight=weight)
 
     def result(self) -> Figures:
-        """The figure of each metric."""
-        return {metric.name: float(counted.result()) for metric, counted in self._metrics}
+        """The figure of each metric; of one that has a figure per class, each under a name of its own: ``f1[0]``."""
+        figures = {}
+        for metric, counted in self._metrics:
+            values = np.asarray(counted.result(), np.float64)
+            if values.size == 1:
+                figures[metric.name] = float(values.reshape(()) if values.ndim == 0 else values.reshape(-1)[0])
+            else:
+                figures |= {f"{metric.name}[{i}]": float(value) for i, value in enumerate(values.reshape(-1))}
+        return figures
+
+
+def _is_kerases(thing: Any) -> bool:
+    carried = getattr(thing, "fn", None) or getattr(thing, "_fn", None)
+    modules = {type(thing).__module__, getattr(carried, "__module__", type(thing).__module__)}
+    return all(module.startswith("tf_keras.") for module in modules)

@@ -31,7 +31,7 @@ LABELS_FILE = "labels.txt"
 
 # Values of the schema's enums and unions.
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
-_COLORS = {"rgb": 1, "grayscale": 2}  # ColorSpaceType
+_COLORS = {"bgr": 0, "rgb": 1, "grayscale": 2}  # ColorSpaceType, which knows no other order than RGB: 0 is unknown
 _FEATURE, _IMAGE = 1, 2  # ContentProperties
 _NORMALIZATION = 1  # ProcessUnitOptions
 
@@ -237,7 +237,8 @@ def _input(name: str, tensor: tf.Tensor, preprocessing: Mapping[str, Any]) -> Te
     mean, std = tuple(m for m, _ in pairs), tuple(s for _, s in pairs)
     low = tuple((0 - m) / s for m, s in pairs) if image else None
     high = tuple((255 - m) / s for m, s in pairs) if image else None
-    what = "an image, pixels of 0..255" if image else f"values of shape {list(shape)}"
+    order = ", channels in the order blue, green, red" if image and image[0] == "bgr" else ""
+    what = f"an image, pixels of 0..255{order}" if image else f"values of shape {list(shape)}"
     return TensorInfo(name, what, mean, std, low, high, image)
 
 

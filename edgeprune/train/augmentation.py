@@ -1,25 +1,26 @@
 """Random changes of training samples. Every draw is a function of (seed, number of the batch), so training resumes.
 
 Mixed samples have two labels. They travel as one tensor, as the teacher's outputs do: [labels | labels of the partner |
-share of the first], and :func:`mixing` makes the task that understands it.
+share of the first | share of the partner], and :func:`mixing` makes the task that understands it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import RecipeError
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import AugmentConfig
-from edgeprune.train.task import metric_over
+from edgeprune.tasks.losses import unreduced
+from edgeprune.tasks.metrics import over
+from edgeprune.tasks.task import Metric, Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    from edgeprune.train.task import Task
+    import tf_keras
 
 # Offset between the seeds of two changes, larger than any number of batches: so no two draw the same numbers.
 STREAM = 1_000_003
@@ -37,13 +38,19 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
     import tensorflow as tf
 
     changes = [key for key in IMAGE_CHANGES if getattr(config, key)]
-    x_spec, y_spec = batches.element_spec
+    x_spec, y_spec, *_ = batches.element_spec
     for key in changes:
         if not isinstance(x_spec, tf.TensorSpec) or x_spec.shape.rank != 4:
             raise RecipeError(
                 f"[augment] {key} is for images, and the samples are not images.",
                 expected="one input of [height, width, channels].",
                 fix=f"leave {key} out.",
+            )
+        if key in MOVING and any(spec.shape.rank is None or spec.shape.rank > 2 for spec in tf.nest.flatten(y_spec)):
+            raise RecipeError(
+                f"[augment] {key} moves images, and the labels of their pixels would stay where they are.",
+                expected="labels of whole images.",
+                fix=f"leave {key} out, or augment images and labels together in the data source.",
             )
     if config.shift and config.shift >= min(side or math.inf for side in x_spec.shape[1:3]):
         raise RecipeError(
@@ -54,14 +61,14 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
     if config.mixup:
         _check_mixable(x_spec, y_spec)
 
-    def change(number: tf.Tensor, sample: tuple[Structure, tf.Tensor]) -> tuple[Structure, tf.Tensor]:
-        x, y = sample
+    def change(number: tf.Tensor, sample: tuple[Structure, ...]) -> tuple[Structure, ...]:
+        x, y, *w = sample
         where = tf.stack([tf.cast(seed % 2**31, tf.int64), number])
         for key in changes:
             x = IMAGE_CHANGES[key](x, where + STREAM * list(IMAGE_CHANGES).index(key), getattr(config, key))
         if config.mixup:
-            x, y = _mixup(x, y, where + STREAM * len(IMAGE_CHANGES), config.mixup)
-        return x, y
+            return _mixup(x, y, w, where + STREAM * len(IMAGE_CHANGES), config.mixup)
+        return x, y, *w
 
     return batches.enumerate().map(change, num_parallel_calls=1).prefetch(2)
 
@@ -70,30 +77,55 @@ def unmixed(batches: tf.data.Dataset) -> tf.data.Dataset:
     """The batches as they are, with labels as :func:`mixing` takes them."""
     import tensorflow as tf
 
-    return batches.map(lambda x, y: (x, _pair(y, y, tf.ones([tf.shape(y)[0], 1]))), num_parallel_calls=1)
+    def pair(x: Structure, y: tf.Tensor, *w: tf.Tensor) -> tuple[Structure, tf.Tensor]:
+        weights = tf.cast(w[0], tf.float32)[:, None] if w else tf.ones([tf.shape(y)[0], 1])
+        return x, _pair(y, y, weights, tf.zeros_like(weights))
+
+    return batches.map(pair, num_parallel_calls=1)
 
 
 def mixing(task: Task) -> Task:
     """The task over mixed labels: the loss of both labels by their shares, the metric that of the larger share.
 
-    Zhang et al. 2018, arXiv:1710.09412. For cross-entropy this equals the loss over mixed one-hot labels.
+    Zhang et al. 2018, arXiv:1710.09412. For cross-entropy this equals the loss over mixed one-hot labels. Weights of
+    samples are in the shares.
 
     Raises:
         RecipeError: the task is not one label out of several classes.
     """
-    if task.classes is None:
+    if task.classes is None or len(task.outputs) > 1:
         raise RecipeError(
             "[augment] mixup is for classification with one label per sample.",
             expected="a cross-entropy over classes as the loss.",
             fix="leave mixup out.",
         )
-    base = task.loss_function()
+    output = task.outputs[0]
+    metrics = {metric.name: _of_larger_share(metric) for metric in output.metrics}
+    mixed = dataclasses.replace(output, loss=_mixed(output.loss), metrics=tuple(metrics.values()))
+    return dataclasses.replace(task, outputs=(mixed,), watched=tuple(_of_larger_share(m) for m in task.watched))
 
-    def loss(pairs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        first, second, share = _unpair(pairs)
-        return base(first, outputs, share) + base(second, outputs, 1 - share)
 
-    return dataclasses.replace(task, loss=loss, new_metric=metric_over(task, _larger_share))
+def _mixed(loss: Any) -> tf_keras.losses.Loss:
+    import tf_keras
+
+    each = unreduced(loss)
+
+    class Mixed(tf_keras.losses.Loss):
+        def call(self, pairs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            first, second, share, other = _unpair(pairs)
+            return share[:, 0] * each(first, outputs) + other[:, 0] * each(second, outputs)
+
+    return Mixed(name="mixed")
+
+
+def _of_larger_share(metric: Metric) -> Metric:
+    import tensorflow as tf
+
+    def change(pairs: tf.Tensor, weights: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        first, second, share, other = _unpair(pairs)
+        return tf.where(share >= other, first, second), weights
+
+    return dataclasses.replace(metric, new=over(metric.name, metric.new, change))
 
 
 def _flip(x: tf.Tensor, seed: tf.Tensor, _: bool) -> tf.Tensor:
@@ -143,6 +175,10 @@ IMAGE_CHANGES: dict[str, ImageChange] = {
 }
 
 
+# Changes after which a pixel is elsewhere.
+MOVING = {"flip", "shift"}
+
+
 def _check_mixable(x_spec: Structure, y_spec: Structure) -> None:
     import tensorflow as tf
 
@@ -156,7 +192,7 @@ def _check_mixable(x_spec: Structure, y_spec: Structure) -> None:
         raise RecipeError("[augment] mixup is for one label per sample.", fix="leave mixup out.")
 
 
-def _mixup(x: Structure, y: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[Structure, tf.Tensor]:
+def _mixup(x: Structure, y: tf.Tensor, w: Sequence[tf.Tensor], seed: tf.Tensor, alpha: float) -> Structure:
     """Mix each sample with the next one of the batch; batches are shuffled, so that is any other."""
     import tensorflow as tf
 
@@ -172,26 +208,21 @@ def _mixup(x: Structure, y: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[S
         first = tf.cast(tf.reshape(share, [-1] + [1] * (len(values.shape) - 1)), values.dtype)
         return first * values + (1 - first) * tf.roll(values, 1, 0)
 
-    return tf.nest.map_structure(mixed, x), _pair(y, tf.roll(y, 1, 0), share)
+    weights = tf.cast(w[0], tf.float32)[:, None] if w else tf.ones_like(share)
+    pairs = _pair(y, tf.roll(y, 1, 0), share * weights, (1 - share) * tf.roll(weights, 1, 0))
+    return tf.nest.map_structure(mixed, x), pairs
 
 
-def _pair(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+def _pair(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    rows = [tf.reshape(tf.cast(labels, tf.float32), [tf.shape(labels)[0], -1]) for labels in (first, second)]
-    return tf.concat([*rows, share], -1)
+    width = math.prod(first.shape[1:])
+    rows = [tf.reshape(tf.cast(labels, tf.float32), [-1, width]) for labels in (first, second)]
+    return tf.concat([*rows, share, other], -1)
 
 
-def _unpair(pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Labels, the partners' labels, and the share of the first [batch, 1]."""
-    import tensorflow as tf
+def _unpair(pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Labels, the partners' labels, the share of the first [batch, 1], that of the second."""
 
-    width = (tf.shape(pairs)[-1] - 1) // 2
-    return pairs[:, :width], pairs[:, width:-1], pairs[:, -1:]
-
-
-def _larger_share(pairs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    import tensorflow as tf
-
-    first, second, share = _unpair(pairs)
-    return tf.where(share >= 0.5, first, second)
+    width = (pairs.shape[-1] - 2) // 2
+    return pairs[:, :width], pairs[:, width:-2], pairs[:, -2:-1], pairs[:, -1:]

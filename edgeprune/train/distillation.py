@@ -1,65 +1,93 @@
 """Knowledge distillation: the pruned model learns from the unpruned one beside the labels.
 
 Hinton et al. 2015, arXiv:1503.02531: loss = (1 - weight) × task loss + weight × T² × KL(teacher ‖ student), both
-softened by the temperature T. Where the task is not one label out of several classes, the second term is the mean
-squared difference of the outputs.
+softened by the temperature T. Of an output that is not one of several classes, the second term is the mean squared
+difference; an output without a loss has the second term alone.
 
-The teacher's outputs travel with the labels: each batch's labels become (labels, teacher's outputs) in one tensor, so
-the training loop, its callbacks and its state stay those of any fine-tuning.
+The teacher's outputs travel with the labels: for each output, labels and teacher's values lie in one tensor, so the
+training loop, its callbacks and its state stay those of any fine-tuning.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgeprune.errors import RecipeError
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import DistillConfig
-from edgeprune.train.task import metric_over, takes_logits
+from edgeprune.tasks.losses import unreduced
+from edgeprune.tasks.metrics import over
+from edgeprune.tasks.task import Metric, Output, Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
     import tf_keras
 
-    from edgeprune.train.task import Task
+# Outputs of one teacher and one student -> loss per position.
+Difference = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+# Of the labels of one output, without the batch.
+Shape = Sequence[int | None]
 
 
 def with_teacher(batches: tf.data.Dataset, teacher: tf_keras.Model) -> tf.data.Dataset:
-    """Append the teacher's outputs to the labels: (x, [labels | outputs]), float32 [batch, label width + outputs]."""
+    """Append the teacher's outputs to the labels, per output: float32 [batch, label values + output values]."""
     import tensorflow as tf
 
-    def append(x: Structure, y: tf.Tensor) -> tuple[Structure, tf.Tensor]:
-        outputs = tf.cast(teacher(x, training=False), tf.float32)
-        return x, tf.concat([_flat(y), _flat(outputs)], -1)
+    def append(x: Structure, y: Structure, *w: Structure) -> tuple[Structure, ...]:
+        outputs = tf.nest.flatten(teacher(x, training=False))
+        labels = list(y) if isinstance(y, tuple) else [y]
+        packed = [tf.concat([_flat(one), _flat(out)], -1) for one, out in zip(labels, outputs, strict=True)]
+        return x, (packed[0] if len(packed) == 1 else tuple(packed)), *w
 
     return batches.map(append, num_parallel_calls=1).prefetch(2)
 
 
-def distilling(task: Task, config: DistillConfig, teacher: tf_keras.Model) -> Task:
-    """The task over labels as :func:`with_teacher` makes them; its metric is that of the labels alone.
+def distilling(task: Task, config: DistillConfig, labels: Structure) -> Task:
+    """The task over labels as :func:`with_teacher` makes them; its metrics are those of the labels alone.
 
-    Raises:
-        RecipeError: a model of several outputs, or of one that is not a row per sample.
+    Args:
+        labels: ``tf.TensorSpec`` of a batch of labels in the form of ``task``.
     """
-    shapes = [tuple(tensor.shape) for tensor in teacher.outputs]
-    if len(shapes) > 1 or len(shapes[0]) != 2 or isinstance(task.loss, dict | list | tuple):
-        raise RecipeError(
-            f"[distill] needs a model with one output, of one row of values per sample; its outputs are "
-            f"{', '.join(map(str, shapes))}.",
-            fix="leave the section out.",
+    specs = list(labels) if isinstance(labels, tuple) else [labels]
+    shapes = [tuple(spec.shape[1:]) for spec in specs]
+
+    def of_labels(metric: Metric) -> Metric:
+        shape = shapes[metric.output]
+        new = over(metric.name, metric.new, lambda packed, weights: (_labels(packed, shape), weights))
+        return dataclasses.replace(metric, new=new)
+
+    outputs = tuple(
+        dataclasses.replace(
+            output,
+            loss=_distilled(output, config, shape),
+            weight=output.weight if output.loss is not None else 1.0,
+            metrics=tuple(map(of_labels, output.metrics)),
         )
-    width = shapes[0][1]
-    soft = _softened(config.temperature, takes_logits(task.loss)) if task.classes else _squared
-    base = task.loss_function()
+        for output, shape in zip(task.outputs, shapes, strict=True)
+    )
+    return dataclasses.replace(task, outputs=outputs, watched=tuple(map(of_labels, task.watched)))
 
-    def loss(packed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        labels, taught = _unpack(packed, outputs, width)
-        return (1 - config.weight) * base(labels, outputs) + config.weight * soft(taught, outputs)
 
-    labels_only = metric_over(task, lambda packed, outputs: _unpack(packed, outputs, width)[0])
-    return dataclasses.replace(task, loss=loss, new_metric=labels_only)
+def _distilled(output: Output, config: DistillConfig, shape: Shape) -> tf_keras.losses.Loss:
+    import tensorflow as tf
+    import tf_keras
+
+    soft = _softened(config.temperature, output.is_logits) if (output.classes or 0) > 1 else _squared
+    hard = unreduced(output.loss) if output.loss is not None else None
+
+    class Distilled(tf_keras.losses.Loss):
+        def call(self, packed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+            taught = tf.reshape(packed[:, _values(shape) :], tf.shape(outputs))
+            difference = (_squared if outputs.shape[-1] == 1 else soft)(taught, outputs)
+            if hard is None:
+                return config.weight * difference
+            losses = hard(_labels(packed, shape), outputs)
+            if losses.shape.rank != difference.shape.rank:
+                losses, difference = _per_sample(losses), _per_sample(difference)
+            return (1 - config.weight) * losses + config.weight * difference
+
+    return Distilled(name="distilled")
 
 
 def _flat(values: tf.Tensor) -> tf.Tensor:
@@ -68,15 +96,29 @@ def _flat(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.cast(values, tf.float32), [tf.shape(values)[0], -1])
 
 
-def _unpack(packed: tf.Tensor, outputs: tf.Tensor, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Labels as the task takes them, and the teacher's outputs in the shape of the student's."""
+def _values(shape: Shape) -> int:
+    """Number of values in the labels of a sample."""
+    number = 1
+    for length in shape:
+        assert length is not None
+        number *= length
+    return number
+
+
+def _labels(packed: tf.Tensor, shape: Shape) -> tf.Tensor:
+    """The labels as the task takes them."""
     import tensorflow as tf
 
-    labels, taught = packed[:, :-width], packed[:, -width:]
-    return labels, tf.reshape(taught, tf.shape(outputs))
+    return tf.reshape(packed[:, : _values(shape)], [-1, *shape])
 
 
-def _softened(temperature: float, is_logits: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _per_sample(losses: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    return tf.reduce_mean(tf.reshape(losses, [tf.shape(losses)[0], -1]), -1)
+
+
+def _softened(temperature: float, is_logits: bool) -> Difference:
     """T² × KL of distributions that the models give as logits or as probabilities."""
     import tensorflow as tf
 
@@ -86,7 +128,7 @@ def _softened(temperature: float, is_logits: bool) -> Callable[[tf.Tensor, tf.Te
 
     def divergence(taught: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         teacher, student = soften(taught), soften(outputs)
-        return temperature**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(teacher) * (teacher - student), -1))
+        return temperature**2 * tf.reduce_sum(tf.exp(teacher) * (teacher - student), -1)
 
     return divergence
 
@@ -94,4 +136,4 @@ def _softened(temperature: float, is_logits: bool) -> Callable[[tf.Tensor, tf.Te
 def _squared(taught: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    return tf.reduce_mean(tf.square(taught - outputs))
+    return tf.reduce_mean(tf.square(taught - outputs), -1)

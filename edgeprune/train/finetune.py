@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data import Data
     from edgeprune.progress import Progress
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Task
 
 VALIDATION_BATCH = 256
 
@@ -64,23 +64,27 @@ class Lessons:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     teacher: tf_keras.Model | None = None
 
-    def task(self, task: Task) -> Task:
+    def trained(self, task: Task, data: Data) -> Task:
         """The task as it is trained."""
+        labels = self._augmented(task, data, 0).element_spec[1]
         task = mixing(task) if self.augment.mixup else task
-        if self.distill is None or self.teacher is None:
-            return task
-        return distilling(task, self.distill, self.teacher)
+        return task if self.distill is None else distilling(task, self.distill, labels)
 
-    def training(self, data: Data, order: int) -> tf.data.Dataset:
+    def training(self, task: Task, data: Data, order: int) -> tf.data.Dataset:
         """The batches of one epoch; ``order`` decides the order of the samples and every random change of them."""
-        batches = data.train.batches(self.config.batch_size, shuffle_seed=order)
-        if self.augment != AugmentConfig():
-            batches = augment(batches, self.augment, order)
-        return self._taught(batches)
+        return self._taught(self._augmented(task, data, order))
 
     def validation(self, data: Data) -> tf.data.Dataset:
         batches = data.validation.batches(VALIDATION_BATCH)
         return self._taught(unmixed(batches) if self.augment.mixup else batches)
+
+    def _augmented(self, task: Task, data: Data, order: int) -> tf.data.Dataset:
+        batches = data.train.batches(self.config.batch_size, shuffle_seed=order)
+        if self.augment == AugmentConfig():
+            return batches
+        changed = augment(batches, self.augment, order)
+        answer = task.answers
+        return changed if answer is None else changed.map(lambda x, *_: (x, answer(x)), num_parallel_calls=1)
 
     def _taught(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         return batches if self.teacher is None else with_teacher(batches, self.teacher)
@@ -112,7 +116,7 @@ def finetune(
     Returns:
         The history, one entry per epoch.
     """
-    config, own_task, task = lessons.config, task, lessons.task(task)
+    config, own_task, task = lessons.config, task, lessons.trained(task, data)
     compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
     model.optimizer.iterations.assign(start_epoch * steps_per_epoch(data, config))
     state = _restore(model, state_file) or TrainingState()
@@ -125,7 +129,7 @@ def finetune(
             break
         if reseed:
             _reseed(model, seed, epoch)
-        batches = lessons.training(data, int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        batches = lessons.training(own_task, data, int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
         logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
         _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
         _save(model, state, state_file)
@@ -134,7 +138,7 @@ def finetune(
     if state.best is not None:
         model.set_weights(state.best)
     # Whoever trains the saved model further gets the task's own loss, not the one with the teacher.
-    model.compile(loss=own_task.loss, metrics=[own_task.new_metric()])
+    model.compile(**own_task.saved_arguments())
     return state.history
 
 
@@ -157,7 +161,7 @@ def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, tot
     optimizer = optimizers[config.optimizer]()
     decayed = {id(weight) for weight in trainable_kernels(model)}
     optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if id(weight) not in decayed])
-    model.compile(optimizer=optimizer, loss=task.loss, metrics=[task.new_metric()])
+    model.compile(optimizer=optimizer, **task.compile_arguments())
     model.optimizer.build(model.trainable_variables)
 
 
@@ -177,14 +181,15 @@ def _run_epoch(
 def _record(
     state: TrainingState, model: tf_keras.Model, task: Task, epoch: int, logs: dict[str, float], eligible: bool
 ) -> None:
-    metric = model.metrics[-1].name
+    # Keras names them after their outputs as well.
+    watched = [metric.name for metric in model.compiled_metrics.metrics]
     rate = model.optimizer.learning_rate
-    value = logs[f"val_{metric}"]
+    trained, value = (float(np.mean([logs[prefix + name] for name in watched])) for prefix in ("", "val_"))
     state.history.append(
         {
             "epoch": epoch + 1,
             "loss": logs["loss"],
-            "metric": logs[metric],
+            "metric": trained,
             "val_loss": logs["val_loss"],
             "val_metric": value,
             "learning_rate": float(rate.numpy() if hasattr(rate, "numpy") else rate),

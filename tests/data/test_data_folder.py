@@ -196,7 +196,8 @@ def _few(root):
 FLAT_ERRORS = {
     "no such folder": (shutil.rmtree, "does not exist"),
     "empty": (lambda root: (shutil.rmtree(root), root.mkdir()), "no class folders"),
-    "images without classes": (_no_classes, "no class folders"),
+    "too few images without classes": (_no_classes, "too few samples"),
+    "images beside classes": (lambda root: _add_image(root / "a.png"), r"images \(1, for example a\.png\) beside the"),
     "no images": (_empty_all, "no images in its class folders"),
     "one class": (_only_class, "single class"),
     "one empty class": (lambda root: (root / "bat").mkdir(), "'bat' in .* has no images"),
@@ -237,3 +238,71 @@ def test_bad_splits_are_one_message(split_folder, case):
     change(split_folder)
     with pytest.raises(DataError, match=message):
         load_data(split_folder, DataConfig(), SPEC)
+
+
+def test_folders_named_by_numbers_are_in_their_order(tmp_path, first_batch):
+    """Class folders 0 to 11 are sorted as numbers, so that class 2 is the folder 2; other names as strings."""
+    for number in range(12):
+        for i in range(4):
+            path = tmp_path / "numbers" / str(number) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    data = load_data(tmp_path / "numbers", DataConfig(), SPEC)
+    assert data.class_names == tuple(str(number) for number in range(12))
+    x, y = first_batch(data.train)
+    assert (x[:, 0, 0, 0] == y).all()
+    (tmp_path / "numbers" / "11").rename(tmp_path / "numbers" / "x")
+    names = load_data(tmp_path / "numbers", DataConfig(), SPEC).class_names
+    assert names == tuple(sorted([*map(str, range(11)), "x"]))
+
+
+def test_order_of_classes_from_the_recipe(flat_folder, first_batch):
+    """[data] classes gives the class folders their numbers, and changes the fingerprint; other names are refused."""
+    data = load_data(flat_folder, DataConfig(classes=("owl", "cat", "dog")), SPEC)
+    assert data.class_names == ("owl", "cat", "dog")
+    x, y = first_batch(data.train, shuffle_seed=2)
+    assert (np.array([1, 2, 0])[x[:, 0, 0, 0].astype(int) // 20] == y).all()
+    assert data.fingerprint != load_data(flat_folder, DataConfig(), SPEC).fingerprint
+    for names in (("owl", "cat"), ("owl", "cat", "dog", "emu")):
+        with pytest.raises(DataError, match=r"class folders of .* are cat, dog, owl"):
+            load_data(flat_folder, DataConfig(classes=names), SPEC)
+
+
+def test_channels_in_the_order_of_the_recipe(flat_folder, first_batch):
+    """color = "bgr" gives the same pixels with the channels reversed, decoded once or every time."""
+    rgb, bgr = (load_data(flat_folder, DataConfig(color=color), SPEC) for color in ("rgb", "bgr"))
+    np.testing.assert_array_equal(first_batch(bgr.test)[0], first_batch(rgb.test)[0][..., ::-1])
+    assert bgr.preprocessing["color"] == "bgr"
+    assert bgr.fingerprint != rgb.fingerprint
+    with pytest.raises(DataError, match="takes 1 channels; images are read as bgr"):
+        load_data(flat_folder, DataConfig(color="bgr"), InputSpec(((8, 8, 1),)))
+
+
+def test_unusual_images_have_the_pixels_that_viewers_show(tmp_path, first_batch):
+    """16 bits per channel are scaled to 0..255, not cut off; CMYK, palettes and GIFs called .jpg are read, as RGB and
+    in gray; the orientation that a camera noted is not applied, as in Keras."""
+    ramp = np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8)
+    gray = Image.fromarray(ramp)
+    color = Image.merge("RGB", (gray, gray.rotate(90), gray.rotate(180)))
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    files = {
+        "deep.png": (Image.fromarray(ramp.astype(np.uint16) * 257), "PNG", {}, gray),
+        "cmyk.jpg": (gray.convert("RGB").convert("CMYK"), "JPEG", {"quality": 100}, gray),
+        "palette.png": (color.quantize(), "PNG", {"transparency": 0}, color.quantize()),
+        "really_gif.jpg": (gray, "GIF", {}, gray),
+        "turned.jpg": (gray, "JPEG", {"quality": 100, "exif": turned}, gray),
+    }
+    for name, (image, kind, options, _) in files.items():
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            image.save(tmp_path / folder / name, kind, **options)
+    expected = {name: shown for name, (*_, shown) in files.items()}
+    for mode, channels in (("RGB", 3), ("L", 1)):
+        data = load_data(tmp_path, DataConfig(validation=0.3), InputSpec(((8, 8, channels),)))
+        for split in (data.train, data.validation, data.test):
+            x, _ = first_batch(split)
+            for i, image in zip(split.index, x, strict=True):
+                name = os.path.basename(split.store.path(int(i)))
+                shown = np.asarray(expected[name].convert("RGB").convert(mode)).reshape(8, 8, channels)
+                assert np.abs(image - shown).max() <= 12, name

@@ -144,7 +144,31 @@ CODE_ERRORS = {
     "no function": ("load = 3", "no function 'load'"),
     "syntax": ("def load(:", "raised SyntaxError"),
     "import": ("import there_is_no_such_module", "raised ModuleNotFoundError: No module named 'there_is_no"),
-    "None": ("def load():\n    return None", "of type NoneType"),
+    "None": ("def load():\n    return None", "of type NoneType(.|\n)*return statement"),
+    "generator": ("def load():\n    yield 1, 2", "of type generator(.|\n)*islice"),
+    "batches": (
+        "class Batches:\n    def __len__(self): return 3\n    def __getitem__(self, i): return 1, 2\nload = Batches",
+        "of type Batches(.|\n)*x, y = .*range\\(len\\(batches",
+    ),
+    "Keras' generator": (
+        "import numpy as np, tf_keras\ndef load():\n    images = tf_keras.preprocessing.image.ImageDataGenerator()\n"
+        "    return images.flow(np.ones((9, 4, 4, 1)), np.ones(9))",
+        r"of type NumpyArrayIterator(.|\n)*range\(len\(batches",
+    ),
+    "batches for train and test": (
+        "import tf_keras\nclass Batches(tf_keras.utils.Sequence):\n    def __len__(self): return 3\n"
+        "    def __getitem__(self, i): return 1, 2\ndef load(): return Batches(), Batches()",
+        "of type Batches",
+    ),
+    "three arrays like x": (
+        "import numpy as np\ndef load(): return np.ones((9, 2)), np.ones((9, 2)), np.ones((9, 2))",
+        "splits, or inputs, labels and weights(.|\n)*by name",
+    ),
+    "dataset and arrays": (
+        "import numpy as np, tensorflow as tf\ndef load(): return tf.data.Dataset.range(3), np.ones(9), np.ones(9)",
+        "splits, or inputs, labels and weights",
+    ),
+    "lists of other lengths": ("def load():\n    return [[1, 2], [3]], [0, 1]", "lists whose items differ in length"),
     "number of parts": ("def load():\n    return 1, 2, 3, 4", "of type tuple of 4"),
     "keys": ("def load():\n    return {'train': 1, 'tets': 2}", "have the keys train, tets"),
     "part": ("def load():\n    return {'train': 1, 'test': 2}", "train data of .* are of type int"),

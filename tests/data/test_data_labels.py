@@ -57,10 +57,20 @@ def test_last_sample_of_a_class_stays():
         (np.array([0.5, 1.0]), None),
         (np.array([[1, 1], [0, 1]]), None),
         (np.zeros((2, 3, 3), int), None),
-        ({"a": np.array([0, 1])}, None),
+        (np.array([2.0, 0.0, 7.0]), [2, 0, 7]),
+        (np.array([2.0, 1e300]), None),
+        ({"box": np.zeros((2, 4)) + 0.5, "class": np.array([0, 1]), "other": np.array([1, 1])}, [0, 1]),
+        ((np.array([0.5, 1.0]), np.eye(2)), [0, 1]),
+        ((), None),
     ],
 )
 def test_class_labels(y, expected):
-    """Integers, booleans, one-hot rows and floats 0 and 1 are classes; nothing else is."""
+    """Whole numbers, booleans and one-hot rows are classes, of several outputs the first; nothing else is."""
     labels = class_labels(y)
     assert (None if labels is None else labels.tolist()) == expected
+
+
+def test_many_different_numbers_are_not_classes():
+    """Up to 1,000 distinct numbers are classes; more are counts or the like, by which nothing is stratified."""
+    assert len(np.unique(class_labels(np.arange(3000) % 1000))) == 1000
+    assert class_labels(np.arange(3000) % 1001) is None

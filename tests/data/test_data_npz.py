@@ -98,10 +98,30 @@ ERRORS = {
     "lengths": (_arrays(y_train=np.arange(39)), r"x of length \[40\] and y of length \[39\]"),
     "shape": (_arrays(x_train=np.zeros((40, 5, 4, 1))), r"shape \(5, 4, 1\) for input 'input_0'"),
     "channels": (_arrays(x_test=np.zeros((8, 4, 4, 3))), "from 3 to 1 channels"),
-    "NaN label": (_arrays(y_test=np.array([0, 1, 2, np.nan] * 2)), "NaN or infinite values, first at sample 3"),
-    "text labels": (_arrays(y_test=np.array(["cat"] * 8)), "of type <U3"),
+    "NaN label": (
+        _arrays(y_test=np.array([0, 1, 2, np.nan] * 2)),
+        "NaN or infinite values in 2 of 8 samples, first in sample 3",
+    ),
+    "text labels": (_arrays(y_test=np.array(["owl", "cat"] * 4)), "of type <U3(.|\n)*{'cat': 0, 'owl': 1}"),
+    "NaN input": (
+        _arrays(x_train=np.where(np.arange(40) % 7 == 4, np.nan, 1)[:, None, None, None] * _images(0, 40)),
+        "inputs x of the train data have NaN or infinite values in 6 of 40 samples, first in sample 4",
+    ),
+    "input beyond float32": (_arrays(x_test=_images(0, 8) + np.float64(1e300)), "in 8 of 8 samples, first in sample 0"),
+    "channels first": (_arrays(x_test=np.zeros((8, 1, 4, 4))), r"x = np\.moveaxis\(x, 1, -1\)"),
+    "flat": (_arrays(x_test=np.zeros((8, 16))), r"x = x\.reshape\(-1, 4, 4, 1\)"),
+    "two names of weights": ({**_arrays(), "w_test": np.ones(8), "sample_weight_test": np.ones(8)}, "both w_test and"),
+    "weights of a part": ({**_arrays(), "w_train": np.ones(39)}, r"x of length \[40\] and w of length \[39\]"),
+    "negative weights": ({**_arrays(), "w_train": -np.ones(40)}, "negative in places"),
+    "infinite weights": ({**_arrays(), "w_train": np.full(40, np.inf)}, "sample weights w .* in 40 of 40 samples"),
+    "text as weights": (
+        {**_arrays(), "w_train": np.full(40, "a")},
+        "sample weights w of the train data are of type <U1",
+    ),
+    "no weight at all": ({**_arrays(), "w_train": np.zeros(40)}, "sample weights w of the train data are all zero"),
+    "labels in test only": (_arrays(y_train=None, x_val=_images(0, 2)), "has no y_train"),
+    "targets of another rank": (_arrays(y_test=np.zeros((8, 1))), r"train has an array \[samples\], test has an"),
     "objects": (_arrays(y_test=np.array([{}] * 8, object)), "cannot be read as .npz"),
-    "one class": (_arrays(y_train=np.zeros(40, int)), "single class"),
     "empty test": (_arrays(x_test=_images(0, 0), y_test=np.arange(0)), "test data is empty"),
     "too few": ({"x": _images(0, 2), "y": np.arange(2)}, "too few samples"),
     "complex": (_arrays(x_test=np.zeros((8, 4, 4, 1), complex)), "of type complex128"),
@@ -143,3 +163,14 @@ def test_file_of_another_kind(tmp_path):
     with pytest.raises(DataError, match=r"is a file, but no \.npz file") as error:
         load_data(tmp_path / "data.csv", DataConfig(), SPEC)
     assert "class folders" in str(error.value)
+
+
+def test_class_names_from_the_recipe(tmp_path):
+    """[data] classes names the class numbers, or the columns of one-hot rows; too few names are an error."""
+    names = ("ant", "bee", "cat", "dog")
+    assert _load(tmp_path, _arrays(), classes=names).class_names == names
+    with pytest.raises(DataError, match=r"names 3 classes, but the labels of .* go from 0 to 3"):
+        _load(tmp_path, _arrays(), classes=names[:3])
+    rows = {"y_train": np.eye(4)[np.arange(40) % 4], "y_test": np.eye(4)[np.arange(8) % 4]}
+    with pytest.raises(DataError, match=r"names 3 classes, but the labels of .* have 4 columns"):
+        _load(tmp_path, _arrays(**rows), classes=names[:3])

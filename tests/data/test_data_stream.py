@@ -88,25 +88,48 @@ def _from_raising():
     return tf.data.Dataset.from_generator(_raising, output_signature=signature)
 
 
+def _endless():
+    """Without end, in a form whose cardinality TensorFlow does not know."""
+    return samples().repeat().filter(lambda x, y: True)
+
+
 ERRORS = {
     "reshuffled": (lambda: (samples().shuffle(40), samples(8)), "another order, each time; no validation part"),
     "reshuffled, single": (lambda: samples().shuffle(40), "another order, each time; no test part"),
     "random test": (lambda: (samples(), samples().shuffle(40)), "test dataset of .* another order"),
     "without end": (lambda: (samples().repeat(), samples(8)), "train dataset has no end"),
-    "empty": (lambda: (samples(), samples().take(0)), "test dataset is empty"),
-    "no targets": (lambda: (samples().map(lambda x, y: x), samples(8)), "pairs"),
-    "weights": (lambda: (samples().map(lambda x, y: (x, y, 1.0)), samples(8)), "without weights"),
+    "empty": (lambda: (samples(), samples().take(0)), "test data is empty"),
+    "no targets in train": (
+        lambda: (samples().map(lambda x, y: x), samples(8)),
+        "train has none, test has an array",
+    ),
+    "four parts": (lambda: (samples().map(lambda x, y: (x, y, 1.0, 1.0)), samples(8)), r"or x alone"),
+    "negative weights": (lambda: (samples().map(lambda x, y: (x, y, -1.0)), samples(8)), "negative in places"),
+    "one weight per batch": (lambda: (samples().batch(4).map(lambda x, y: (x, y, 1.0)), samples(8)), "a single number"),
+    "weights of other outputs": (
+        lambda: (samples().map(lambda x, y: (x, {"a": y}, {"b": 1.0})), samples(8)),
+        "sample weights w named b and labels y named a",
+    ),
+    "batched twice": (lambda: (samples().batch(5).batch(2), samples(8)), r"batches of batches(.|\n)*remove one .batch"),
+    "endless generator": (lambda: (_endless(), samples(8)), "no end within 300 samples"),
+    "NaN input": (
+        lambda: (samples(400).map(lambda x, y: (tf.where(x % 100 == 70, np.nan, x), y)), samples(8)),
+        "inputs x .* in 4 of 400 samples, first in sample 70",
+    ),
     "shape": (lambda: (samples().map(lambda x, y: (x[:1], y)), samples(8)), r"shape \(1,\) for input"),
     "NaN": (lambda: (samples().map(lambda x, y: (x, float("nan"))), samples(8)), "NaN or infinite values"),
-    "text": (lambda: (samples().map(lambda x, y: (x, "cat")), samples(8)), "of type object"),
+    "text": (
+        lambda: (samples().map(lambda x, y: (x, tf.where(y == 0, "owl", "cat"))), samples(8)),
+        "of type object(.|\n)*{'cat': 0, 'owl': 1}",
+    ),
     "raising": (lambda: (_from_raising(), samples(8)), "RuntimeError: the disk of the user"),
-    "one class": (lambda: (samples().map(lambda x, y: (x, 0)), samples(8)), "single class"),
 }
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_bad_dataset_is_one_message(case):
+def test_bad_dataset_is_one_message(case, monkeypatch):
     """Each dataset that cannot be used is a DataError that says what is wrong."""
+    monkeypatch.setattr(edgeprune.data.stream, "MOST_SAMPLES", 300 if case == "endless generator" else 10**6)
     make, message = ERRORS[case]
     with pytest.raises(DataError, match=message):
         load_data(make(), DataConfig(), SPEC)

@@ -6,10 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgeprune.evaluate.answers import Answers
+from edgeprune.report.outcomes import describe_samples, outcomes, positions
 from edgeprune.report.schema import parse
 from edgeprune.report.views import render
+from edgeprune.tasks.task import Output
 
 SAMPLE = Path(__file__).parent / "sample_report.json"
 
@@ -107,9 +111,88 @@ def quantized():
     return report
 
 
+def collect(output, labels, answers):
+    """What a file answered, as the evaluation of a build collects it."""
+    answered = Answers([output])
+    answered.add(labels, [answers.astype(np.float32)])
+    return answered
+
+
+def with_outcomes(report, output, labels, before, after, inputs, folder=None, class_names=None):
+    """The report with the answers of its baseline and its pick; pictures of images go into ``folder``."""
+    pair = collect(output, labels, before), collect(output, labels, after)
+    parts = outcomes(*pair, class_names, output.name)
+    describe_samples(parts["flipped"], [array[positions(parts["flipped"])] for array in inputs], folder)
+    report["variants"][0]["outcomes"], report["variants"][3]["outcomes"] = parts["baseline"], parts["pick"]
+    return {**report, "flipped": parts["flipped"], "class_names": parts["class_names"]}
+
+
+def digits(folder):
+    """A classifier of ten named classes, with pictures of the flipped samples in ``folder``."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 2000)
+    before = 2.2 * np.eye(10)[labels] + rng.gumbel(size=(2000, 10)) * 0.55
+    after = before + rng.normal(size=(2000, 10)) * 0.4 - 0.7 * (np.arange(10) == 3)
+    rows, columns = np.mgrid[:32, :32] / 32
+    images = np.stack([rows, columns, rows * columns], -1) * (0.3 + 0.07 * labels)[:, None, None, None]
+    output = Output("logits", kind="classification", classes=10, is_logits=True)
+    report = with_outcomes(
+        sample(), output, labels, before, after, [images], folder,
+        ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    )  # fmt: skip
+    for variant in report["variants"]:
+        accuracy = {"value": variant["metric"]["value"], "higher_is_better": True, "points": 100.0}
+        loss = {"value": 0.4 + (1 - accuracy["value"]), "higher_is_better": False, "points": 1.0}
+        common = {"samples": 10000, "split": "test"}
+        variant["metrics"] = {"accuracy": {**accuracy, **common}, "log_loss": {**loss, **common}}
+    return report
+
+
+def differing():
+    """A table classified into three classes without names, one of which is never answered."""
+    rng = np.random.default_rng(1)
+    labels, inputs = rng.integers(0, 3, 300), rng.normal(size=(300, 4))
+    before = np.abs(np.eye(3)[labels] - 0.3 * rng.random((300, 3)))
+    after = before * (1, 1, 0)
+    after += 0.3 * rng.random((300, 3)) * (1, 1, 0)
+    output = Output("kind", kind="classification", classes=3)
+    return with_outcomes(sample(), output, labels, before, after, [inputs])
+
+
+def residuals():
+    """Two angles from windows of a sensor: residuals, and the samples whose error grew most."""
+    rng = np.random.default_rng(2)
+    truth, inputs = rng.normal(size=(500, 2)), rng.normal(size=(500, 64, 6))
+    before = truth + 0.1 * rng.normal(size=truth.shape)
+    after = truth + 0.05 + 0.16 * rng.normal(size=truth.shape)
+    return with_outcomes(regression(), Output("angles", kind="regression"), truth, before, after, [inputs])
+
+
+def masks():
+    """A segmentation into 30 classes: no drawn matrix, 25 classes shown."""
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 30, (40, 8, 8))
+    before = np.eye(30)[truth] + 0.9 * rng.random((40, 8, 8, 30))
+    after = np.eye(30)[truth] + 1.2 * rng.random((40, 8, 8, 30))
+    output = Output("mask", kind="segmentation", classes=30)
+    return with_outcomes(sample(), output, truth, before, after, [rng.normal(size=(40, 16, 16, 5))])
+
+
 VARIATIONS = {
     make.__name__: make
-    for make in (sample, only_baseline, missed_gate, regression, nothing_measured, crowded, estimated, quantized)
+    for make in (
+        sample,
+        only_baseline,
+        missed_gate,
+        regression,
+        nothing_measured,
+        crowded,
+        estimated,
+        quantized,
+        differing,
+        residuals,
+        masks,
+    )
 }
 
 
@@ -146,3 +229,16 @@ def html():
 def variations():
     """Makers of reports by name."""
     return VARIATIONS
+
+
+@pytest.fixture(scope="session")
+def pictured(tmp_path_factory):
+    """The report on ten classes of images, and its run folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("pictured")
+    return digits(folder), folder
+
+
+@pytest.fixture
+def collected():
+    """Makes the answers of a file with one output: (output, labels, answers)."""
+    return collect

@@ -69,3 +69,14 @@ def test_names_are_not_taken_for_markup(report):
 def test_a_terminal_without_colours_gets_none(report):
     """Piped output has no escape codes."""
     assert "\x1b" not in printed(report)
+
+
+def test_flips_are_told_in_three_lines(variations):
+    """How many answers differ, and the class that lost most; nothing about them in a report without."""
+    text = printed(variations["differing"]())
+    flat = " ".join(text.split())
+    assert "magnitude-int8 answers 109 of 300 test samples differently from float32: 109 right before" in flat
+    assert "The class that lost most: class 2, recall 100.0 % → 0.0 %." in flat
+    paragraph = next(part for part in text.split("\n\n") if "differently" in part)
+    assert len(paragraph.strip().splitlines()) <= 3
+    assert "differently" not in printed(variations["sample"]())

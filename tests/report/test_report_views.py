@@ -19,7 +19,7 @@ from edgeprune.report.sections import SECTIONS
 from edgeprune.report.variants import variants_table
 from edgeprune.report.views import render
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 HOSTILE = "<script>alert('x')</script>|[b]`{{7*7}}$x$*_"
 
 
@@ -138,7 +138,7 @@ def test_every_figure_carries_its_unit(any_report):
     """A number in the variants table has its unit beside it, or is a count of what its column's title names."""
     table = variants_table(parse(any_report))
     counts = {"Parameters", "Nonzero", "MACs", "MAE"}
-    unit = re.compile(r" (%|points|k?M?B|ms)$|\((worse|better|same)\)$")
+    unit = re.compile(r" (%|points|k?M?B|ms)$|\b(worse|better|same)\)$")
     words = {ABSENT, "baseline", "not estimated"}
     for row in table.rows:
         for column, cell in zip(table.columns[1:], row[1:], strict=True):
@@ -236,7 +236,12 @@ def test_what_was_done_for_integers_shows(html, variations):
 def test_lower_is_better_reads_the_right_way_round(variations):
     """An error that grew is worse, one that shrank is better."""
     table = variants_table(parse(variations["regression"]()))
-    assert [row[2].text for row in table.rows] == ["baseline", "+0.0370 (worse)", "−0.0160 (better)", "+0.0880 (worse)"]
+    assert [row[2].text for row in table.rows] == [
+        "baseline",
+        "+0.0370 (+1.6 %, worse)",
+        "−0.0160 (−0.69 %, better)",
+        "+0.0880 (+3.8 %, worse)",
+    ]
     assert "lower is better" in table.columns[1].note
 
 

@@ -161,7 +161,7 @@ def similarity(model: tf_keras.Model, blocks: Sequence[Block], evidence: BlockEv
         unit = [tf.math.l2_normalize(tf.reshape(value, [tf.shape(value)[0], -1]), -1) for value in values]
         return tf.stack([tf.reduce_sum(a * b, -1) for a, b in zip(unit[::2], unit[1::2], strict=True)])
 
-    per_sample = np.concatenate([cosines(x).numpy() for x, _ in evidence.batches()], axis=1)
+    per_sample = np.concatenate([cosines(x).numpy() for x, *_ in evidence.batches()], axis=1)
     return [float(score) for score in 1 - per_sample.mean(1)]
 
 

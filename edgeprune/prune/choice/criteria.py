@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from edgeprune.data.source import Batches
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Task
 
 Scores = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]  # group name → [units]
 
@@ -33,7 +33,7 @@ class Evidence:
     Attributes:
         batches: a function that gives training batches anew at each call: (x, y) with arrays [batch, ...], prepared as
             the model takes them; None: no data.
-        task: whose loss counts, as :func:`edgeprune.train.task.resolve_task` gives it; None: no data.
+        task: whose loss counts, as :func:`edgeprune.tasks.resolve.resolve_task` gives it; None: no data.
         seed: for the criteria that draw.
     """
 
@@ -243,10 +243,10 @@ def _gate_gradients(graph: Graph, evidence: Evidence, combine: Callable[[np.ndar
     weights = list({id(weight): weight for weight, _ in reading}.values())
 
     @tf.function(reduce_retracing=True)
-    def products(x: Any, y: Any) -> list[tf.Tensor]:
+    def products(x: Any, y: Any, *w: Any) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            value = loss(y, model(x, training=False))
+            value = loss(y, model(x, training=False), *w)
         gradients = tape.gradient(value, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         by_weight = {id(weight): tf.convert_to_tensor(g) * weight for weight, g in zip(weights, gradients, strict=True)}
         return [
@@ -255,9 +255,9 @@ def _gate_gradients(graph: Graph, evidence: Evidence, combine: Callable[[np.ndar
         ]
 
     rows = []
-    for x, y in evidence.batches():
+    for batch in evidence.batches():
         row = np.zeros(len(graph.units))
-        for (_, binding), value in zip(reading, products(x, y), strict=True):
+        for (_, binding), value in zip(reading, products(*batch), strict=True):
             np.add.at(row, binding.vector, value.numpy())
         rows.append(row)
     read = np.zeros(len(graph.units), bool)
@@ -307,7 +307,7 @@ def input_moments(graph: Graph, evidence: Evidence) -> Iterator[tuple[Layer, Bin
         return rows
 
     totals: list[np.ndarray] = []
-    for x, _ in evidence.batches():
+    for x, *_ in evidence.batches():
         batch = [np.asarray(row, np.float64) for row in sums(x)]
         totals = batch if not totals else [a + b for a, b in zip(totals, batch, strict=True)]
     for (layer, binding, _), (plain, absolute, square, nonzero, count) in zip(taps, totals, strict=True):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data import Split
-    from edgeprune.train.task import Task
+    from edgeprune.tasks.task import Task
 
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 BATCH = 250
@@ -174,7 +174,6 @@ def _evaluation(model: tf_keras.Model, split: Split, task: Task) -> Callable[[st
     import tensorflow as tf
 
     from edgeprune.data import data_errors
-    from edgeprune.data.labels import first_output
 
     loss_of = task.loss_function()
     forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
@@ -188,15 +187,15 @@ def _evaluation(model: tf_keras.Model, split: Split, task: Task) -> Callable[[st
 
     def evaluate(group: str, removed: int) -> Point:
         started = time.monotonic()
-        metric, loss, samples = task.new_metric(), 0.0, 0
+        meter, loss, samples = task.meter(), 0.0, 0
         with data_errors():
-            for x, y in batches:
-                outputs = forward(x)
-                metric.update_state(first_output(y), first_output(outputs))
-                size = len(tf.nest.flatten(y)[0])
-                loss += float(loss_of(y, outputs)) * size
+            for x, y, *w in batches:
+                outputs = tf.nest.flatten(forward(x))
+                meter.update(x, y, outputs, *w)
+                size = len(outputs[0])
+                loss += float(loss_of(y, outputs, *w)) * size
                 samples += size
-        return Point(group, removed, float(metric.result()), loss / samples, time.monotonic() - started)
+        return Point(group, removed, task.value(meter.result()), loss / samples, time.monotonic() - started)
 
     return evaluate
 

@@ -1,0 +1,120 @@
+"""The parts of report.json that say where baseline and pick answer differently, and pictures of the samples."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.evaluate.answers import flipped
+from edgeprune.files import JsonObject, write_bytes
+from edgeprune.report.answers import is_image, picture
+
+if TYPE_CHECKING:
+    from edgeprune.evaluate.answers import Answers
+
+THUMBNAIL = 64  # pixels of the longer side, at most
+FEW_VALUES = 16  # inputs up to this size are written out
+# What inputs of images are usually scaled to; the first that holds all of them is shown as black to white.
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-128.0, 127.0))
+
+
+def outcomes(baseline: Answers, pick: Answers, class_names: Sequence[str] | None, output: str) -> JsonObject:
+    """What two files answered on the test split.
+
+    Args:
+        baseline: answers of the baseline.
+        pick: answers of the pick; those of the baseline, if it is the pick.
+        class_names: in the order of the labels; None: not known.
+        output: name of the primary output, whose flipped samples are listed.
+
+    Returns:
+        ``baseline`` and ``pick``, for ``outcomes`` of their variants; ``flipped`` and ``class_names``, for the report.
+    """
+    return {
+        "baseline": baseline.summary(),
+        "pick": pick.summary(),
+        "flipped": None if pick is baseline else flipped(baseline, pick, output),
+        "class_names": None if class_names is None else list(class_names),
+    }
+
+
+def positions(flips: JsonObject) -> np.ndarray:
+    """Which samples of the split :func:`describe_samples` needs: int64, ascending, as a stream gives them."""
+    return np.array(sorted(sample["index"] for sample in flips["samples"]), np.int64)
+
+
+def describe_samples(flips: JsonObject, inputs: Sequence[np.ndarray], folder: Path) -> None:
+    """Add the figures of their inputs to flipped samples; of images, also write a picture for report.html.
+
+    Args:
+        flips: ``flipped`` of :func:`outcomes`; changed.
+        inputs: one array [samples, ...] per input of the model, preprocessed, in the order of :func:`positions`.
+        folder: the run folder; pictures are its ``samples/INDEX.png``.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    numbers, samples = positions(flips).tolist(), {sample["index"]: sample for sample in flips["samples"]}
+    for row, number in enumerate(numbers):
+        samples[number]["inputs"] = [_figures(array[row]) for array in inputs]
+    images = next((array for array in inputs if is_image(array.shape[1:])), None)
+    if images is not None:
+        for number, image in zip(numbers, thumbnails(images), strict=True):
+            write_bytes(folder / picture(number), image)
+
+
+def thumbnails(rows: np.ndarray) -> list[bytes]:
+    """Small pictures of images in any range, as PNG files: the same grey means the same value in all of them.
+
+    Args:
+        rows: [samples, height, width, 1, 3 or 4]; a fourth channel is left out.
+    """
+    from matplotlib.image import imsave
+
+    rows = np.nan_to_num(rows[..., :3].astype(np.float32))
+    low, high = _black_and_white(rows)
+    pixels = np.clip((_shrunk(rows) - low) / np.maximum(high - low, 1e-12) * 255, 0, 255).round().astype(np.uint8)
+    files = []
+    for image in np.broadcast_to(pixels, (*pixels.shape[:3], 3)):
+        buffer = io.BytesIO()
+        imsave(buffer, image, format="png", metadata={"Software": None})  # type: ignore[dict-item]
+        files.append(buffer.getvalue())
+    return files
+
+
+def _black_and_white(rows: np.ndarray) -> tuple[Any, Any]:
+    """A usual range; for images in none, as with the means of channels taken off, each channel's own."""
+    least, most = rows.min(initial=0), rows.max(initial=0)
+    usual = next(((low, high) for low, high in RANGES if low <= least and most <= high), None)
+    return usual or (rows.min(axis=(0, 1, 2)), rows.max(axis=(0, 1, 2)))
+
+
+def _shrunk(rows: np.ndarray) -> np.ndarray:
+    """Means of squares of pixels, so that neither side is longer than a thumbnail's."""
+    step = -(-max(rows.shape[1:3]) // THUMBNAIL)
+    for axis in (1, 2):
+        starts = np.arange(0, rows.shape[axis], step)
+        sizes = np.diff(starts, append=rows.shape[axis]).reshape([-1 if i == axis else 1 for i in range(4)])
+        rows = np.add.reduceat(rows, starts, axis=axis) / sizes
+    return rows
+
+
+def _figures(values: np.ndarray) -> JsonObject:
+    """Shape, range and mean of one input; its values, where they are few."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    few = {"values": [_number(value) for value in values.ravel()]} if values.size <= FEW_VALUES else {}
+    return {
+        "shape": list(values.shape),
+        "min": float(finite.min()) if finite.size else None,
+        "max": float(finite.max()) if finite.size else None,
+        "mean": float(finite.mean()) if finite.size else None,
+        **few,
+    }
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
