@@ -56,6 +56,8 @@ def main() -> None:
     tf_keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     data = read(options.data)
+    options.out.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(options.out / "data.npz", **data)
     model = network()
     model.compile(tf_keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", ["accuracy"])
     best = tf_keras.callbacks.EarlyStopping(patience=15, restore_best_weights=True)
@@ -64,9 +66,7 @@ def main() -> None:
         data["x_train"], data["y_train"], 64, options.epochs, validation_data=validation, callbacks=[best], verbose=2
     )
     print(model.evaluate(data["x_test"], data["y_test"], verbose=0, return_dict=True))
-    options.out.mkdir(parents=True, exist_ok=True)
     model.save(options.out / "model.keras")
-    np.savez_compressed(options.out / "data.npz", **data)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def main() -> None:
     tf_keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     data = read(options.data, options.table)
+    options.out.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(options.out / "data.npz", **data)
     model = network(data["x_train"])
     model.compile(tf_keras.optimizers.Adam(1e-3), "mse", ["mae", tf_keras.metrics.RootMeanSquaredError()])
     best = tf_keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True)
@@ -65,9 +67,7 @@ def main() -> None:
         data["x_train"], data["y_train"], 64, options.epochs, validation_data=validation, callbacks=[best], verbose=2
     )
     print(model.evaluate(data["x_test"], data["y_test"], verbose=0, return_dict=True))
-    options.out.mkdir(parents=True, exist_ok=True)
     model.save(options.out / "model.keras")
-    np.savez_compressed(options.out / "data.npz", **data)
 
 
 if __name__ == "__main__":
