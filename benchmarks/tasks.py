@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import platform
 import runpy
@@ -23,7 +24,7 @@ from typing import Any
 
 import builds
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=TASKS, default=list(TASKS))
     options = parser.parse_args()
+    # All before TensorFlow is imported here, which leaves settings behind that other processes would inherit.
+    for name, seed in itertools.product(options.only, range(options.seeds)):
+        folder = _folder(name, options, seed)
+        if not (folder / "model.keras").exists():
+            command = _training(TASKS[name], options.data.absolute(), folder.absolute(), seed)
+            subprocess.run([sys.executable, *command], cwd=EXAMPLES.parent, check=True, stdout=sys.stderr)
     print("# Tasks\n")
     print(f"`{shlex.join(['python', *sys.argv])}` on {platform.system()}, {os.cpu_count()} cores.\n")
     print("All figures are those on the test split, `Keras` by `model.evaluate`. Each seed has a model of its own.")
@@ -73,12 +80,13 @@ def _training(task: Task, data: Path, out: str | Path, seed: str | int) -> list[
     return [str(part) for part in (script, *given)]
 
 
+def _folder(name: str, options: argparse.Namespace, seed: int) -> Path:
+    return options.out / builds.slug(name) / str(seed)
+
+
 def _run(name: str, options: argparse.Namespace, seed: int) -> Run:
-    task, folder = TASKS[name], options.out / builds.slug(name) / str(seed)
+    task, folder = TASKS[name], _folder(name, options, seed)
     model = folder / "model.keras"
-    if not model.exists():
-        command = _training(task, options.data.absolute(), folder.absolute(), seed)
-        subprocess.run([sys.executable, *command], cwd=EXAMPLES.parent, check=True, stdout=sys.stderr)
     variants = {}
     for recipe in ("int8", *task.recipes):
         data = str(folder / task.data)
