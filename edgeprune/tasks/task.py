@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeprune.models.types import Structure
+from edgeprune.recipe.config import OutputTaskConfig
 from edgeprune.selection import drop_points
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Output:
         classes: number of classes where each label is one of several, else None.
         is_logits: of classes: whether softmax or sigmoid are still to come.
         width: length of its last axis; 1 for two classes as one number.
+        stated: what a recipe says for the same loss and metrics, compile information included; see
+            :func:`edgeprune.tasks.stating.stated`.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Output:
     classes: int | None = None
     is_logits: bool = False
     width: int = 1
+    stated: OutputTaskConfig | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
