@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     "run.  [default: ./edgeprune.toml]",
 )
 @click.option(
+    "--seed", default=0, show_default=True, help="Of the build: chooses the samples, and the test part of data without."
+)
+@click.option(
     "--threads",
     type=click.IntRange(1),
     help="Threads that one inference may use.  [default: the target's, else 1; on the emulator always 1]",
@@ -101,7 +104,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
             job,
             compare=options["compare"],
             target=target.name if target else None,
-            sample=_sample(files, options["data"], options["recipe"]),
+            sample=_sample(files, options["data"], options["recipe"], options["seed"]),
             keep=keep,
         )
     except DeviceError as error:
@@ -139,7 +142,7 @@ def _gates(results: list[JsonObject], max_instructions: int | None) -> Iterator[
         yield {"file": result["file"], **gate}
 
 
-def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sample | None:
+def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None, seed: int) -> Sample | None:
     if data is None:
         return None
     from edgeprune._tensorflow import import_tf
@@ -152,7 +155,7 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     from edgeprune.recipe.load import resolve_recipe
 
     resolved = resolve_recipe(recipe)
-    return load_sample(files, data, resolved.data, resolved.task)
+    return load_sample(files, data, resolved.data, resolved.task, seed)
 
 
 def _print(document: JsonObject, as_json: bool) -> None:

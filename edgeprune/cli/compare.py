@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     help="A recipe, whose [data] and [task] say how to prepare the data and what to measure, such as recipe.toml of a "
     "run.  [default: ./edgeprune.toml]",
 )
+@click.option("--seed", default=0, show_default=True, help="Of the build: chooses the test part of data that has none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | None, as_json: bool) -> None:
+def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | None, seed: int, as_json: bool) -> None:
     """Two .tflite files A and B side by side: sizes, memory, MACs, operators, and the metrics of their task if data is
     given."""
     import json
 
     from edgeprune.profiling.compare import compare as compare_files
 
-    comparison = compare_files(a, b, target, data=data, recipe=recipe)
+    comparison = compare_files(a, b, target, data=data, recipe=recipe, seed=seed)
     if as_json:
         click.echo(json.dumps(comparison, indent=2))
         return

@@ -102,6 +102,7 @@ def compare(
     *,
     data: DataSource | None = None,
     recipe: str | Path | Recipe | None = None,
+    seed: int = 0,
 ) -> Comparison:
     """Put two .tflite files side by side: sizes, memory, MACs, operators, and more where it is asked for.
 
@@ -114,6 +115,7 @@ def compare(
         recipe: whose ``[data]`` and ``[task]`` say how the data is prepared and what is measured: its name, its TOML
             file (``recipe.toml`` of a run gives the figures of its report) or a
             :class:`~edgeprune.recipe.config.Recipe`; None: ``edgeprune.toml`` in the working folder, else defaults.
+        seed: of the build; chooses the test split if the source has none.
 
     Returns:
         A dict of JSON types. Bytes, MACs and parameters are whole numbers, latency is in milliseconds, sparsity and
@@ -140,11 +142,11 @@ def compare(
             for name in dict.fromkeys([*kinds[0], *kinds[1]])
         ],
         "aligned": _aligned(found[0].operators, found[1].operators),
-        "accuracy": None if data is None else _accuracy((a, b), data, recipe),
+        "accuracy": None if data is None else _accuracy((a, b), data, recipe, seed),
     }
 
 
-def _accuracy(paths: Sequence[str | Path], data: DataSource, recipe: str | Path | Recipe | None) -> Accuracy:
+def _accuracy(paths: Sequence[str | Path], data: DataSource, recipe: str | Path | Recipe | None, seed: int) -> Accuracy:
     from edgeprune._tensorflow import import_tf
 
     import_tf()
@@ -152,7 +154,7 @@ def _accuracy(paths: Sequence[str | Path], data: DataSource, recipe: str | Path 
     from edgeprune.recipe.load import resolve_recipe
 
     resolved = resolve_recipe(recipe)
-    return compare_accuracy(paths, data, resolved.data, resolved.task)
+    return compare_accuracy(paths, data, resolved.data, resolved.task, seed)
 
 
 def _figures(found: Profile) -> dict[str, Any]:
