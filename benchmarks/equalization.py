@@ -38,7 +38,7 @@ def main() -> None:
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.models.load import load_model
     from edgeprune.recipe.config import DataConfig, TaskConfig
-    from edgeprune.train.task import resolve_task
+    from edgeprune.tasks.resolve import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     model = load_model(options.model)

@@ -44,7 +44,7 @@ def _prepare(model_path, source, epochs):
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.load import load_model
     from edgeprune.recipe.config import DataConfig, FinetuneConfig, TaskConfig
-    from edgeprune.train.task import resolve_task
+    from edgeprune.tasks.resolve import resolve_task
 
     model = load_model(model_path)
     data = load_data(source, DataConfig(), InputSpec.of(model), seed=0)

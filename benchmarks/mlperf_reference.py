@@ -33,9 +33,9 @@ def main() -> None:
     from edgeprune.models.load import load_model
     from edgeprune.quantize.plan import QuantizationPlan
     from edgeprune.recipe.config import DataConfig, TaskConfig
+    from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tflite.flatbuffer import parse
     from edgeprune.tflite.metadata import describe, with_metadata
-    from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     model = load_model(options.model)

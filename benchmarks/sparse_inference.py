@@ -96,8 +96,8 @@ def train(source: str, epochs: int, path: Path) -> None:
     from edgeprune.models.save import save_model
     from edgeprune.progress import Progress
     from edgeprune.recipe.config import AugmentConfig, DataConfig, FinetuneConfig, TaskConfig
+    from edgeprune.tasks.resolve import resolve_task
     from edgeprune.train.finetune import Lessons, finetune
-    from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     model = mobilenet()

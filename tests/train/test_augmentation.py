@@ -7,9 +7,9 @@ from edgeprune.errors import RecipeError
 from edgeprune.evaluate.accuracy import evaluate_keras
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig, TaskConfig
+from edgeprune.tasks.resolve import resolve_task
 from edgeprune.train.augmentation import augment, mixing
 from edgeprune.train.finetune import Lessons, finetune
-from edgeprune.train.task import resolve_task
 
 
 def batches(count=3, size=16):

@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe.config import DistillConfig, TaskConfig
+from edgeprune.tasks.resolve import resolve_task
 from edgeprune.train.distillation import distilling, with_teacher
-from edgeprune.train.task import resolve_task
 
 
 @pytest.fixture(scope="module")
