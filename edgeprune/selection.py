@@ -87,10 +87,10 @@ class MaxDrop:
         return within(drop_points(metric, baseline, value), self.limit(metric, baseline))
 
     def words(self, metric: Scale) -> str:
-        """What is allowed, for people: "2 points", "5 % of its value"."""
+        """What is allowed, for people, to be followed by "of" and the metric: "2 points", "5 % of the value"."""
         if metric.points == 100 and self.points is not None:
             return f"{self.points:g} point{'' if self.points == 1 else 's'}"
-        return f"{100 * (self.part or 0):g} % of its value"
+        return f"{100 * (self.part or 0):g} % of the value"
 
 
 # What the balanced pick may lose on validation where no --max-drop says otherwise.

@@ -98,7 +98,7 @@ def _array(value: Structure, where: str) -> np.ndarray:
 
 def _one(x: Structure, spec: InputSpec) -> Structure:
     """A list is several inputs only for a model that has several; otherwise it is an array written as a list."""
-    return np.asarray(x) if isinstance(x, list) and len(spec.shapes) == 1 else x
+    return (x,) if isinstance(x, list) and len(spec.shapes) == 1 else x
 
 
 def _by_output(values: Structure, samples: int, where: str) -> Structure:

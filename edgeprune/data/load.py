@@ -151,7 +151,8 @@ def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple
             f"The dataset of {name} gives other samples, or another order, each time; "
             f"no {into} part can be taken from it.",
             expected=f"a dataset that is the same in every pass, or a {into} dataset of its own.",
-            fix="remove .shuffle() and random augmentation (edgeprune shuffles by itself), "
+            fix="remove .shuffle() and random augmentation (edgeprune shuffles by itself; "
+            "image_dataset_from_directory takes shuffle=False), "
             f"or return a separate {into} dataset.",
         )
     count = round(split.size * share)

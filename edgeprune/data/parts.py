@@ -148,15 +148,15 @@ def _describe(value: Any) -> str:
 
 def _refusal(value: object, name: str) -> DataError:
     fix = None
-    if hasattr(value, "__next__"):
-        fix = (
-            "collect as many batches as one pass has, and return arrays: x, y = (np.concatenate(parts) for parts in "
-            "zip(*itertools.islice(generator, count)))."
-        )
-    elif hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (tuple, list, Mapping)):
+    if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (tuple, list, Mapping)):
         fix = (
             "if it gives batches (x, y), return arrays: x, y = (np.concatenate(parts) for parts in zip(*(batches[i] "
             "for i in range(len(batches))))); leave out random changes, which belong into [augment]."
+        )
+    elif hasattr(value, "__next__"):
+        fix = (
+            "collect as many batches as one pass has, and return arrays: x, y = (np.concatenate(parts) for parts in "
+            "zip(*itertools.islice(generator, count)))."
         )
     elif value is None:
         fix = "end the data function with a return statement."

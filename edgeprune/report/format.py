@@ -132,8 +132,8 @@ def change(metric: Metric, variant: Variant, baseline: Variant | None) -> Cell:
 
 
 def difference(metric: Metric, value: float, base: float) -> Cell:
-    """A metric against its value before, with a sign: in points for fractions, else in its unit and relative to
-    ``base``, and in words where the sign does not say which is better."""
+    """A metric against its value before, with a sign: in points for fractions, else relative to ``base`` with the
+    difference itself as the exact figure; in words where the sign does not say which is better."""
     return _difference(metric, drop_points(metric, base, value), base)
 
 
@@ -147,8 +147,8 @@ def _difference(metric: Metric, drop: float | None, base: float | None) -> Cell:
         number = f"{difference:+.2f}"
         text = f"{number[1:] if float(number) == 0 else number} points"
     else:
-        part = f"{_signed(100 * difference / abs(base), 2)} %, " if base and math.isfinite(base) and drop else ""
-        text = f"{_signed(difference)} ({part}{word[0]})"
+        relative = f"{_signed(100 * difference / abs(base), 2)} %" if base and math.isfinite(base) and drop else ""
+        text = f"{relative or _signed(difference)} ({word[0]})"
     return Cell(signed_minus(text), exact=f"{plain(difference)}, {word[0]}", tone=word[1])
 
 

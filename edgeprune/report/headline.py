@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from edgeprune.report import format as fmt
 from edgeprune.report.schema import Report, Variant
 from edgeprune.report.variants import Setup
-from edgeprune.selection import Limits, MaxDrop
+from edgeprune.selection import DEFAULT_MAX_DROP, MaxDrop
 
 ROLES = {
     "quality": "best on validation data",
@@ -58,14 +58,14 @@ def why(report: Report) -> str:
         return f"It is the {' and the '.join(roles)}." if roles else "It was chosen by the command."
     metric = fmt.metric_word(report.metric)
     gates = {gate.name: gate for gate in report.gates}
-    allowed = Limits(max_drop=gates["max_drop"].limit if "max_drop" in gates else None).drop
+    allowed = _rule(report)
     others = {"max_size": "size", "max_latency": "latency"}
     if not _fits(report, allowed) or any(not gates[name].passed for name in others if name in gates):
         return f"No variant keeps all the limits, so it is the one with the best {metric} on validation data."
     limits = [words for name, words in others.items() if name in gates]
     kept = f" and keep the {' and '.join(limits)} limit{'s' if len(limits) > 1 else ''}" if limits else ""
     return (
-        f"Of the variants that lose at most {fmt.points(report.metric, allowed.points)} on validation data{kept}, "
+        f"Of the variants that lose at most {allowed.words(report.metric)} of {metric} on validation data{kept}, "
         "it is the smallest after compression (gzip)."
     )
 
@@ -140,6 +140,14 @@ def tiles(report: Report) -> list[Tile]:
             )
         )
     return shown
+
+
+def _rule(report: Report) -> MaxDrop:
+    """What the balanced pick may lose; older reports say it in points, if at all."""
+    if report.max_drop is not None:
+        return MaxDrop(report.max_drop.points, report.max_drop.part)
+    points = next((gate.limit for gate in report.gates if gate.name == "max_drop"), None)
+    return DEFAULT_MAX_DROP if points is None or not fmt.is_percent(report.metric) else MaxDrop(points)
 
 
 def _fits(report: Report, allowed: MaxDrop) -> bool:

@@ -374,6 +374,13 @@ class Picks(Entry):
     compact: Text | None
 
 
+class MaxDropRule(Entry):
+    """What a metric may lose against the baseline: ``points`` of a fraction, else ``part`` of the baseline's value."""
+
+    points: Number | None
+    part: Number | None
+
+
 class Gate(Entry):
     """``value`` is the pick's; ``None``: it could not be measured, and then ``passed`` is false.
 
@@ -473,6 +480,7 @@ class Report(Entry):
     data: Data
     metric: Metric
     variants: Annotated[list[Variant], Field(min_length=1)]
+    max_drop: MaxDropRule | None = None  # the rule that picks and gates go by; None: an older report
     picks: Picks
     pick: Text
     gates: list[Gate]

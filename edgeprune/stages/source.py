@@ -30,14 +30,12 @@ def demo(artifact: Artifact, config: None, context: Context) -> Artifact:
 def baseline(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The model as it came, measured on validation data."""
     from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.tasks.diagnosis import diagnose
 
     data, task = context.required()
-    value = evaluate_keras(context.load(artifact), data.validation, task)
-    warnings = list(task.warnings)
-    if task.classes and task.points == 100.0 and value < 1.5 / task.classes:
-        warnings.append(
-            f"The model's validation {task.metric} as it came is {value:.1%}, near chance for {task.classes} classes. "
-            "The likely cause is preprocessing ([data] scale, mean, std: does the model expect pixels of 0..255, 0..1 "
-            "or -1..1?) or the order of the classes (folders are taken in alphabetical order)."
-        )
+    model = context.load(artifact)
+    value = evaluate_keras(model, data.validation, task)
+    warnings = [*task.warnings, *diagnose(model, data, task, value)]
+    for warning in warnings:  # said before hours of training
+        context.progress.note(warning)
     return artifact.with_(baseline={"validation": value, "warnings": warnings})

@@ -109,6 +109,10 @@ def explained_variance(name: str) -> tf_keras.metrics.Metric:
             self.total.assign_add(tf.reduce_sum(truth, 0))
             self.squares.assign_add(tf.reduce_sum(tf.square(truth), 0))
 
+        def reset_state(self) -> None:
+            for variable in self.variables:
+                variable.assign(tf.zeros_like(variable))
+
         def result(self) -> tf.Tensor:
             if self.total is None:
                 return tf.constant(0.0, tf.float64)

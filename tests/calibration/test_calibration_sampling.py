@@ -47,6 +47,16 @@ def test_samples_are_preprocessed_and_repeatable():
     np.testing.assert_array_equal(np.concatenate([row[0] for row in rows]), x[[7, 2]])
 
 
+def test_samples_come_from_data_with_weights_and_without_labels():
+    """Sample weights do not reach the converter, and data without labels is drawn from at random."""
+    x, y = np.random.default_rng(0).random((50, 2, 2, 1), np.float32), np.arange(50) % 5
+    for part in ((x, y, y + 1.0), (x,)):
+        split = load_data({"train": part, "validation": part, "test": part}, DataConfig(), SPEC).train
+        indices = representative_indices(split, 8, "stratified", seed=1)
+        rows = list(representative_dataset(split, indices)())
+        np.testing.assert_array_equal(np.concatenate([row[0] for row in rows]), x[indices])
+
+
 @pytest.mark.parametrize("spec", [SPEC, TWO_INPUTS])
 def test_converter_accepts_the_samples(spec):
     """A full-integer conversion calibrates with one input and with two."""

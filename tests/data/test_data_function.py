@@ -150,6 +150,11 @@ CODE_ERRORS = {
         "class Batches:\n    def __len__(self): return 3\n    def __getitem__(self, i): return 1, 2\nload = Batches",
         "of type Batches(.|\n)*x, y = .*range\\(len\\(batches",
     ),
+    "Keras' generator": (
+        "import numpy as np, tf_keras\ndef load():\n    images = tf_keras.preprocessing.image.ImageDataGenerator()\n"
+        "    return images.flow(np.ones((9, 4, 4, 1)), np.ones(9))",
+        r"of type NumpyArrayIterator(.|\n)*range\(len\(batches",
+    ),
     "batches for train and test": (
         "import tf_keras\nclass Batches(tf_keras.utils.Sequence):\n    def __len__(self): return 3\n"
         "    def __getitem__(self, i): return 1, 2\ndef load(): return Batches(), Batches()",

@@ -142,3 +142,26 @@ def test_no_kotlin_for_several_inputs(tmp_path):
     ends = model.input_names, model.output_names
     written = write_snippets(tmp_path / "m.tflite", load_target("android"), PREPROCESSING, *ends, None)
     assert [file.name for file in written] == ["run_m.py"]
+
+
+def test_snippets_give_the_channels_in_the_order_of_the_model(tmp_path):
+    """For a model of blue, green, red, the Python snippet on an image file and the Kotlin one reverse the channels."""
+    import tf_keras
+    from PIL import Image
+
+    inputs = tf_keras.layers.Input([4, 4, 3])
+    model = tf_keras.Model(inputs, tf_keras.layers.Flatten()(inputs))
+    (tmp_path / "m.tflite").write_bytes(convert(model, QuantizationPlan("float32", "float", False)))
+    settings = {**PREPROCESSING, "scale": 1.0, "mean": (1.0, 2.0, 3.0), "color": "bgr"}
+    write_snippets(tmp_path / "m.tflite", load_target("android"), settings, model.input_names, model.output_names, None)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "sample.png")
+    found = subprocess.run(
+        [sys.executable, "run_m.py", "sample.png"], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert found.returncode == 0, found.stderr
+    numbers = np.array(found.stdout.replace("[", " ").replace("]", " ").split(), np.float32)
+    np.testing.assert_allclose(numbers, (pixels[..., ::-1] - np.array([1.0, 2.0, 3.0])).ravel())
+    text = (tmp_path / "MClassifier.kt").read_text()
+    for i, color in enumerate(("blue", "green", "red")):
+        assert f"put(input, Color.{color}(pixel).toFloat(), {i})" in text

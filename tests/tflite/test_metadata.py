@@ -142,3 +142,20 @@ def output(model):
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def test_an_order_of_channels_that_the_schema_lacks_is_unknown_to_it_and_described():
+    """For blue, green, red the colour space is UNKNOWN, so that no reader takes it for RGB; a text names the order."""
+    import tf_keras
+
+    inputs = tf_keras.layers.Input([4, 4, 3])
+    model = tf_keras.Model(inputs, tf_keras.layers.Flatten()(inputs))
+    content = convert(model, QuantizationPlan("float32", "float", False))
+    preprocessing = {"scale": 1.0, "mean": [0.0], "std": [1.0], "color": "bgr"}
+    info = describe(model, parse(content), preprocessing, description="bgr", version="1", classes=None)
+    assert "blue, green, red" in info.inputs[0].description
+    buffer = parse(with_metadata(content, info)).metadata[BUFFER_NAME]
+    schema = published_schema()
+    found = schema.ModelMetadataT.InitFromObj(schema.ModelMetadata.GetRootAs(buffer, 0))
+    (source,) = found.subgraphMetadata[0].inputTensorMetadata
+    assert source.content.contentProperties.colorSpace == schema.ColorSpaceType.UNKNOWN
