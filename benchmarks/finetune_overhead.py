@@ -48,8 +48,8 @@ def _prepare(model_path, source, epochs):
 
     model = load_model(model_path)
     data = load_data(source, DataConfig(), InputSpec.of(model), seed=0)
-    labels = next(iter(data.train.batches(4)))[1]
-    return model, data, resolve_task(model, TaskConfig(), labels), FinetuneConfig(epochs=epochs + 1)
+    task = resolve_task(model, TaskConfig(), data)
+    return model, task.prepare(data), task, FinetuneConfig(epochs=epochs + 1)
 
 
 def _wrapped(model, data, config):

@@ -1,4 +1,4 @@
-"""Loss and metric of each output: from the recipe, else as compiled, else what labels and output leave as one reading."""
+"""Loss and metric of each output: from the recipe, else as compiled, else what labels and output leave as reading."""
 
 import numpy as np
 import pytest
@@ -64,11 +64,11 @@ def test_one_of_several_classes_is_known_by_its_labels():
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", "sparse_categorical_crossentropy"])
 @pytest.mark.parametrize("labels", [CLASSES, CLASSES[:, None], ONE_HOT], ids=["numbers", "column", "one-hot"])
 def test_either_twin_loss_takes_either_form_of_labels(loss, labels):
-    """A model compiled for one-hot rows takes class numbers, and the other way round: loss and accuracy are the same."""
+    """A model compiled for one-hot rows takes class numbers, and the other way round: the figures are the same."""
     made = model(loss=loss, metrics=["accuracy"])
     data = data_of(made, X, labels)
     task = resolve_task(made, TaskConfig(), data)
-    x, y = next(iter(task.prepare(data).test.batches(24)))
+    _, y = next(iter(task.prepare(data).test.batches(24)))
     outputs = made.predict(X, verbose=0)
     assert float(task.loss_function()(y, outputs)) == pytest.approx(
         -np.log(outputs[np.arange(24), CLASSES]).mean(), rel=1e-5
