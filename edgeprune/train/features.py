@@ -78,7 +78,7 @@ class FeatureLessons:
         names = tuple(name for name in wanted if name in own)
         if not names:
             raise RecipeError(
-                f"[distill] features = {config.features}: no layer of the model takes features that its teacher's has, too.",
+                f"[distill] features = {config.features}: the model and its teacher have no such layer in common.",
                 fix="leave features out.",
             )
         return FeatureLessons(

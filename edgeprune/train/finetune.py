@@ -75,7 +75,7 @@ class Lessons:
         """The features that ``model`` is to learn, if there are any."""
         if self.distill is None or self.teacher is None or not self.distill.features:
             return None
-        return FeatureLessons.of(model, self.teacher, self.distill.features)
+        return FeatureLessons.of(model, self.teacher, self.distill)
 
     def training(self, task: Task, data: Data, features: FeatureLessons | None, order: int) -> tf.data.Dataset:
         """The batches of one epoch; ``order`` decides the order of the samples and every random change of them."""
@@ -127,7 +127,7 @@ def finetune(
     config, own_task, task = lessons.config, task, lessons.trained(task, data)
     kept, features = model, lessons.features(model)
     if features is not None:  # trained with more outputs; the layers are the model's own
-        model, task = features.student, features.task(task, lessons.distill.weight)
+        model, task = features.student, features.task(task)
     compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
     model.optimizer.iterations.assign(start_epoch * steps_per_epoch(data, config))
     state = _restore(model, state_file) or TrainingState()
@@ -140,9 +140,8 @@ def finetune(
             break
         if reseed:
             _reseed(model, seed, epoch)
-        batches = lessons.training(
-            own_task, data, features, int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-        )
+        order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+        batches = lessons.training(own_task, data, features, order)
         logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
         _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
         _save(model, state, state_file)
