@@ -216,7 +216,7 @@ class _Resolver:
     def output(self, sole: bool) -> _Resolved:
         """The output's task; nothing where it has no labels, or no loss by the user's will."""
         if self.target is None or self.config.loss == "none" or (self._unused() and not sole):
-            return _Resolved(Output(self.name, weight=0.0))
+            return _Resolved(Output(self.name, weight=0.0, origin="without labels or a loss"))
         form = form_of(self.target, self.facts.shape, self.config.ignore)
         if form == "other shape":
             raise DataError(
@@ -243,6 +243,7 @@ class _Resolver:
             Output(
                 self.name, made, kind, self._weight(), metrics, classes,
                 width=self.facts.width,
+                origin=self._origin(reading),
                 is_logits=classes is not None and (takes_logits(made) or self.facts.end not in ("softmax", "sigmoid")),
             ),
             change,
@@ -257,6 +258,11 @@ class _Resolver:
     def _unused(self) -> bool:
         """Compiled without a loss for this output, and the recipe has none for it."""
         return self.was_compiled and self.compiled.loss is None and not (self.config.loss or self.config.kind)
+
+    def _origin(self, reading: Reading | None) -> str:
+        if self.config.loss is not None or self.config.kind is not None:
+            return "as the recipe says"
+        return "as the model was compiled" if reading is None else "by its labels and how it ends"
 
     def _weight(self) -> float:
         return self.compiled.weight if self.config.weight is None else self.config.weight
