@@ -30,14 +30,16 @@ from edgeprune.tasks.labels import (
     class_weight_vector,
     form_of,
 )  # fmt: skip
-from edgeprune.tasks.losses import Labels, as_object, facts_of, takes_logits, unreduced
+from edgeprune.tasks.losses import Labels, as_object, facts_of, takes_logits
 from edgeprune.tasks.metrics import (
     OVER_CLASS_NUMBERS,
     by_shape,
     canonical_name,
+    is_kerases,
     known,
     maker,
     metric_name,
+    of_loss,
     over,
 )  # fmt: skip
 from edgeprune.tasks.task import Kind, Metric, Output, Task
@@ -315,7 +317,8 @@ class _Resolver:
         what = f"its labels are {form} ({_range(self.target)}), and it {end}"
         lines = [f'  kind = "{reading.kind}"    # {reading.words}: {reading.loss}' for reading in found]
         if not found:
-            lines = [f'  kind = "{kind}"' for kind in infer.BY_KIND]
+            fitting = (kind for kind in infer.BY_KIND if infer.reading_of_kind(kind, form, self.facts.end))
+            lines = [f'  kind = "{kind}"' for kind in fitting]
         return RecipeError(
             f"What output {self.name!r} is trained for cannot be known: the model was saved without its loss, {what}.",
             expected=f"one of these lines in the recipe, under [{self.section}]:\n" + "\n".join(lines),
@@ -428,13 +431,8 @@ class _Resolver:
 
     def _loss_as_metric(self, made: Any) -> Metric:
         """A model without metrics is judged by its loss."""
-        import tf_keras
-
-        each = unreduced(made)
         name = self._full(made.name or "loss")
-        return Metric(
-            name, self.index, lambda: tf_keras.metrics.MeanMetricWrapper(each, name=name), False, 1.0, weighted=True
-        )
+        return Metric(name, self.index, lambda: of_loss(made, name), False, 1.0, weighted=True, by_batch=True)
 
     def _metric(
         self,
@@ -475,7 +473,8 @@ class _Resolver:
         if self.config.ignore is not None:
             new = over(name, new, _without(self.config.ignore))
         higher, points = self._direction(metric, name, first)
-        return Metric(self._full(name), self.index, new, higher, points, weighted)
+        by_batch = not is_kerases(metric)
+        return Metric(self._full(name), self.index, new, higher, points, weighted, by_batch)
 
     def _direction(self, metric: Loaded, name: str, first: bool) -> tuple[bool, float]:
         facts = known(metric)

@@ -23,6 +23,8 @@ Loss = Any
 Kind = Literal["classification", "multilabel", "regression", "segmentation", "sequence"]
 # A figure of each metric, by its name.
 Figures = dict[str, float]
+# Samples in a batch of ``tf_keras.Model.evaluate``, by default.
+KERAS_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Metric:
         higher_is_better: its direction.
         points: factor from a difference to points: 100 for fractions, 1 for metrics in their own unit.
         weighted: whether the weights of samples count.
+        by_batch: whether its value may depend on how samples are batched, as that of a user's function does which
+            gives one number per batch.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Metric:
     higher_is_better: bool
     points: float
     weighted: bool = False
+    by_batch: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +245,10 @@ class Meter:
             mask = masks[i]
             if mask is not None:
                 weight = mask if weight is None else mask * tf.cast(weight, mask.dtype)
-            counted.update_state(truth, output, sample_weight=weight)
+            step = KERAS_BATCH if metric.by_batch else max(len(output), 1)
+            for start in range(0, len(output), step):
+                part = slice(start, start + step)
+                counted.update_state(truth[part], output[part], sample_weight=None if weight is None else weight[part])
 
     def result(self) -> Figures:
         """The figure of each metric; of one that has a figure per class, each under a name of its own: ``f1[0]``."""
