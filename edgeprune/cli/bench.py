@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     help="The board, from `edgeprune targets list`: noted with the results, and gives the default of --threads.",
 )
 @click.option("--compare", is_flag=True, help="Measure two files in turns, and report the ratio of their times.")
-@click.option("--data", help="Also measure accuracy on the device: a data source, as for `edgeprune build --data`.")
-@click.option("--recipe", help="A recipe, whose [data] says how to prepare the data.  [default: ./edgeprune.toml]")
+@click.option("--data", help="Also measure the metrics on the device: a data source, as for `edgeprune build --data`.")
+@click.option(
+    "--recipe",
+    help="A recipe, whose [data] and [task] say how to prepare the data and what to measure, such as recipe.toml of a "
+    "run.  [default: ./edgeprune.toml]",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1),
@@ -62,7 +66,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -> None:
-    """Measure FILE.tflite on a device: latency, memory, and accuracy if data is given.
+    """Measure FILE.tflite on a device: latency, memory, and the metrics of its task if data is given.
 
     The device needs Python with NumPy and one of ai-edge-litert, tflite-runtime or TensorFlow; Android needs TensorFlow
     Lite's benchmark_model. Nothing stays on the device.
@@ -147,7 +151,8 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     from edgeprune.evaluate.sample import load_sample
     from edgeprune.recipe.load import resolve_recipe
 
-    return load_sample(files[0], data, resolve_recipe(recipe).data)
+    resolved = resolve_recipe(recipe)
+    return load_sample(files, data, resolved.data, resolved.task)
 
 
 def _print(document: JsonObject, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
+from edgeprune.recipe.config import OutputTaskConfig
 from edgeprune.selection import drop_points
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Output:
         is_logits: of classes: whether softmax or sigmoid are still to come.
         width: length of its last axis; 1 for two classes as one number.
         origin: where kind and loss come from, in words.
+        stated: what a recipe says for the same loss and metrics, compile information included; see
+            :func:`edgeprune.tasks.stating.stated`.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Output:
     is_logits: bool = False
     width: int = 1
     origin: str = ""
+    stated: OutputTaskConfig | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
