@@ -460,7 +460,8 @@ class Made:
             return None
         logits = f"from_logits={head.activation == 'linear'}"
         scope = {
-            "losses": self.keras.losses, "metrics": self.keras.metrics, "own": self.own, "own_of": lambda _: self.own_loss(1.5),
+            "losses": self.keras.losses, "metrics": self.keras.metrics, "own": self.own,
+            "own_of": lambda _: self.own_loss(1.5),
             "width": head.width,
         }  # fmt: skip
         return eval(text.replace("{logits}", logits), scope)
