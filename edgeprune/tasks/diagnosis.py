@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from edgeprune.data import Data
 
 SAMPLES = 384
-GOOD = 0.9  # a fraction from here on needs no explanation
-GAIN = 0.15  # of a fraction: what a cause must explain; above three standard errors of SAMPLES samples
+GOOD = 0.98  # a fraction from here on needs no explanation
+GAIN = 0.05  # of a fraction: what a cause must explain at least
+ERRORS = 3  # standard errors that the gain must be above: sqrt(gain / samples), as of samples that change sides
 HALF = 0.5  # of an error
 NEAR_CHANCE = 1.5  # times the accuracy of guessing
 PERMUTED = 0.6  # accuracy that another order of classes must give
@@ -70,9 +71,9 @@ def diagnose(model: tf_keras.Model, data: Data, task: Task, value: float) -> lis
     inputs, labels, weights = _samples(data)
     trial = _Trial(model, task, inputs, labels, weights)
     before = trial.value(inputs)
-    found = _scaling(trial, data, before) or _order(trial, data, task)
-    if found:
-        return [found]
+    causes = [cause for cause in (_scaling(trial, data, before), _order(trial, data, task)) if cause]
+    if causes:
+        return [max(causes, key=lambda cause: cause.after if task.higher_is_better else -cause.after).words]
     is_bad = task.classes and task.points == 100 and value < NEAR_CHANCE / task.classes
     if not is_bad:
         return []
@@ -88,8 +89,9 @@ def diagnose(model: tf_keras.Model, data: Data, task: Task, value: float) -> lis
 def _samples(data: Data) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     import tensorflow as tf
 
-    indices = np.sort(np.random.default_rng(0).permutation(data.validation.size)[:SAMPLES])
-    x, y, *w = next(iter(data.validation.batches(len(indices), indices=indices)))
+    # Of training data, of which there is more: nothing is chosen here, and nothing trained.
+    indices = np.sort(np.random.default_rng(0).permutation(data.train.size)[:SAMPLES])
+    x, y, *w = next(iter(data.train.batches(len(indices), indices=indices)))
     return tf.nest.map_structure(np.asarray, x), tf.nest.map_structure(np.asarray, y), w
 
 
@@ -117,7 +119,8 @@ class _Trial:
     def explains(self, before: float, after: float) -> bool:
         """Whether a change makes so much of a difference that it must be the cause."""
         if self.task.points == 100:
-            return after - before >= GAIN
+            gain = after - before
+            return gain >= GAIN and gain >= ERRORS * (gain / len(self.inputs)) ** 0.5
         gain = after - before if self.task.higher_is_better else before - after
         return gain >= HALF * abs(before)
 
@@ -126,7 +129,15 @@ def _is_image(inputs: object) -> bool:
     return isinstance(inputs, np.ndarray) and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
 
 
-def _scaling(trial: _Trial, data: Data, before: float) -> str | None:
+@dataclasses.dataclass(frozen=True)
+class _Cause:
+    """What is wrong, and the figure that the model has without it."""
+
+    words: str
+    after: float
+
+
+def _scaling(trial: _Trial, data: Data, before: float) -> _Cause | None:
     """The way to prepare the inputs with which the model is good, if it is another one than now."""
     inputs = trial.inputs
     if not isinstance(inputs, np.ndarray) or inputs.dtype.kind != "f":
@@ -138,10 +149,11 @@ def _scaling(trial: _Trial, data: Data, before: float) -> str | None:
     best = max(tried, key=lambda one: one[0] if trial.task.higher_is_better else -one[0])
     if not trial.explains(before, best[0]):
         return None
-    return (
-        f"The model expects {best[1]}: on {len(inputs)} validation samples its {trial.task.metric} is "
+    return _Cause(
+        f"The model expects {best[1]}: on {len(inputs)} training samples its {trial.task.metric} is "
         f"{_figure(trial.task, best[0])} with them, and {_figure(trial.task, before)} with the inputs as they are. "
-        f"Write in the recipe:\n{best[2]}"
+        f"Write in the recipe:\n{best[2]}",
+        best[0],
     )
 
 
@@ -186,7 +198,7 @@ def _line(scale: float, mean: Sequence[float], std: Sequence[float], bgr: bool |
     return "  [data]\n" + ("\n".join(lines) or "  scale = 1.0") + after
 
 
-def _order(trial: _Trial, data: Data, task: Task) -> str | None:
+def _order(trial: _Trial, data: Data, task: Task) -> _Cause | None:
     """The order of the classes with which the model is good, if it is another one than now."""
     from scipy.optimize import linear_sum_assignment
 
@@ -203,21 +215,21 @@ def _order(trial: _Trial, data: Data, task: Task) -> str | None:
     np.add.at(confusion, (labels, answers), 1)
     truth, answer = linear_sum_assignment(-confusion)
     accuracy, permuted = np.trace(confusion) / len(labels), confusion[truth, answer].sum() / len(labels)
-    if permuted < PERMUTED or permuted - accuracy < 2 * GAIN:
+    if permuted < PERMUTED or permuted - accuracy < PERMUTED / 2:
         return None
     # Classes that the samples do not have are not known; they keep their numbers where these are free.
     of_label = {int(a): int(b) for a, b in zip(truth, answer, strict=True) if a in present}
     moved = [f"{_name(data, a)} is answered by output {b}" for a, b in of_label.items() if a != b]
     said = (
-        f"The classes are in another order than the model's: on {len(labels)} validation samples its accuracy is "
+        f"The classes are in another order than the model's: on {len(labels)} training samples its accuracy is "
         f"{accuracy:.1%} as they are, and {permuted:.1%} in the best other order ({', '.join(moved[:5])}"
         f"{', ...' if len(moved) > 5 else ''}). "
     )
     if data.class_names and len(present) == len(data.class_names) == output.width:
         by_output = {b: data.class_names[a] for a, b in of_label.items()}
         names = ", ".join(f'"{by_output[i]}"' for i in range(output.width))
-        return f"{said}Write in the recipe:\n  [data]\n  classes = [{names}]"
-    return f"{said}Number the labels in the data source as the model was trained with."
+        return _Cause(f"{said}Write in the recipe:\n  [data]\n  classes = [{names}]", float(permuted))
+    return _Cause(f"{said}Number the labels in the data source as the model was trained with.", float(permuted))
 
 
 def _name(data: Data, number: int) -> str:

@@ -122,7 +122,9 @@ def metric_name(metric: Loaded, config: Any = None) -> str:
     """What Keras calls a metric in the results of ``evaluate``."""
     if isinstance(config, str) and not hasattr(metric, "update_state"):
         return config
-    return str(getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__)
+    name = str(getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__)
+    # Keras numbers the objects that it makes of a class, over all models of a process.
+    return re.sub(r"_\d+$", "", name) if isinstance(config, str) and is_kerases(metric) else name
 
 
 def maker(metric: Loaded, name: str, extra: Config | None = None) -> Callable[[], tf_keras.metrics.Metric]:
@@ -166,6 +168,21 @@ def _of_keras3(metric: Any, name: str) -> tf_keras.metrics.Metric:
             self.__dict__["_inner"].reset_state()
 
     return OfKeras3()
+
+
+def of_loss(loss: Any, name: str) -> tf_keras.metrics.Metric:
+    """A loss object as a metric: the mean over batches, as ``evaluate`` has it (weights of samples do not divide it).
+
+    Source: ``tf_keras.src.engine.compile_utils.LossesContainer``.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    class OfLoss(tf_keras.metrics.Mean):
+        def update_state(self, labels: tf.Tensor, outputs: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+            super().update_state(loss(labels, outputs, sample_weight), sample_weight=tf.shape(outputs)[0])
+
+    return OfLoss(name=name)
 
 
 def by_shape(name: str, label_shape: tuple[int | None, ...], output_shape: tuple[int | None, ...]) -> str:

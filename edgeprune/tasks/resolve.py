@@ -30,14 +30,16 @@ from edgeprune.tasks.labels import (
     class_weight_vector,
     form_of,
 )  # fmt: skip
-from edgeprune.tasks.losses import Labels, as_object, facts_of, takes_logits, unreduced
+from edgeprune.tasks.losses import Labels, as_object, facts_of, takes_logits
 from edgeprune.tasks.metrics import (
     OVER_CLASS_NUMBERS,
     by_shape,
     canonical_name,
+    is_kerases,
     known,
     maker,
     metric_name,
+    of_loss,
     over,
 )  # fmt: skip
 from edgeprune.tasks.stating import named_term, term_of
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data import Data
 
+NOT_TRAINED = "without labels or a loss"
 PROBE = 64  # validation samples that outputs are looked at on
 
 
@@ -220,9 +223,9 @@ class _Resolver:
     def output(self, sole: bool) -> _Resolved:
         """The output's task; nothing where it has no labels, or no loss by the user's will."""
         if self.target is None:
-            return _Resolved(Output(self.name, weight=0.0, stated=self.config))
+            return _Resolved(Output(self.name, weight=0.0, origin=NOT_TRAINED, stated=self.config))
         if self.config.loss == "none" or (self._unused() and not sole):
-            return _Resolved(Output(self.name, weight=0.0, stated=OutputTaskConfig(loss="none")))
+            return _Resolved(Output(self.name, weight=0.0, origin=NOT_TRAINED, stated=OutputTaskConfig(loss="none")))
         form = form_of(self.target, self.facts.shape, self.config.ignore)
         if form == "other shape":
             raise DataError(
@@ -249,6 +252,7 @@ class _Resolver:
             Output(
                 self.name, made, kind, self._weight(), metrics, classes,
                 width=self.facts.width,
+                origin=self._origin(reading),
                 is_logits=classes is not None and (takes_logits(made) or self.facts.end not in ("softmax", "sigmoid")),
                 stated=self._stated(kind),
             ),
@@ -264,6 +268,11 @@ class _Resolver:
     def _unused(self) -> bool:
         """Compiled without a loss for this output, and the recipe has none for it."""
         return self.was_compiled and self.compiled.loss is None and not (self.config.loss or self.config.kind)
+
+    def _origin(self, reading: Reading | None) -> str:
+        if self.config.loss is not None or self.config.kind is not None:
+            return "as the recipe says"
+        return "as the model was compiled" if reading is None else "by its labels and how it ends"
 
     def _weight(self) -> float:
         return self.compiled.weight if self.config.weight is None else self.config.weight
@@ -333,7 +342,8 @@ class _Resolver:
         what = f"its labels are {form} ({_range(self.target)}), and it {end}"
         lines = [f'  kind = "{reading.kind}"    # {reading.words}: {reading.loss}' for reading in found]
         if not found:
-            lines = [f'  kind = "{kind}"' for kind in infer.BY_KIND]
+            fitting = (kind for kind in infer.BY_KIND if infer.reading_of_kind(kind, form, self.facts.end))
+            lines = [f'  kind = "{kind}"' for kind in fitting]
         return RecipeError(
             f"What output {self.name!r} is trained for cannot be known: the model was saved without its loss, {what}.",
             expected=f"one of these lines in the recipe, under [{self.section}]:\n" + "\n".join(lines),
@@ -458,13 +468,8 @@ class _Resolver:
 
     def _loss_as_metric(self, made: Any) -> Metric:
         """A model without metrics is judged by its loss."""
-        import tf_keras
-
-        each = unreduced(made)
         name = self._full(made.name or "loss")
-        return Metric(
-            name, self.index, lambda: tf_keras.metrics.MeanMetricWrapper(each, name=name), False, 1.0, weighted=True
-        )
+        return Metric(name, self.index, lambda: of_loss(made, name), False, 1.0, weighted=True, by_batch=True)
 
     def _metric(
         self,
@@ -508,7 +513,8 @@ class _Resolver:
         if self.config.ignore is not None:
             new = over(name, new, _without(self.config.ignore))
         higher, points = self._direction(metric, name, first)
-        return Metric(self._full(name), self.index, new, higher, points, weighted)
+        by_batch = not is_kerases(metric)
+        return Metric(self._full(name), self.index, new, higher, points, weighted, by_batch)
 
     def _direction(self, metric: Loaded, name: str, first: bool) -> tuple[bool, float]:
         facts = known(metric)
