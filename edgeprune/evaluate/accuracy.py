@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeprune.runtime.session import Session
     from edgeprune.tasks.task import Figures, Task
 
-BATCH = 250
+BATCH = 256  # a multiple of Keras' own, see edgeprune.tasks.task.Metric.by_batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,7 +90,7 @@ class Compiled:
     @staticmethod
     def of_model(model: tf_keras.Model) -> Compiled:
         """Of a tf_keras model in memory."""
-        return Compiled.of(model.get_compile_config(), output_names(model), 2)
+        return Compiled.of(live_config(model), output_names(model), 2)
 
     def to_json(self) -> JsonObject:
         return dataclasses.asdict(self)
@@ -187,7 +187,7 @@ def compile_info(source: str | Path | tf_keras.Model) -> JsonObject | None:
 
         config = read_model_file(Path(source)).training
     else:
-        config = source.get_compile_config()
+        config = live_config(source)
     return {key: config.get(key) for key in _KEYS} if config else None
 
 
@@ -220,13 +220,13 @@ def restore(config: ConfigValue, what: What, objects: CustomObjects | None = Non
         Unknown: neither Keras nor ``objects`` have it, or its arguments do not fit.
     """
     function = _function_name(config)
-    own = {*(objects or {}), *_registered()}
+    own = {*(objects or {}), *_registered(), *_of_keras3_alone(what)}
     unsafe = next((found for found in find_unsafe(config) if found.name not in own), None)
     if unsafe is not None and function is None:
         raise Unknown(name_of(config), f"it needs {unsafe.name}, which tf_keras does not have")
     if function is None:
         return _restored_object(config, what, objects or {})
-    if what == "metrics" and function.lower() in BY_SHAPE:
+    if what == "metrics" and isinstance(config, str) and function.lower() in BY_SHAPE:
         return function.lower()
     found = (objects or {}).get(function) or _found(function, what)
     if found is None:
@@ -237,6 +237,14 @@ def restore(config: ConfigValue, what: What, objects: CustomObjects | None = Non
         except TypeError as error:
             raise Unknown(function, _line(error)) from None
     return found
+
+
+def _of_keras3_alone(what: What) -> set[str]:
+    """The names of the losses or metrics that tf_keras does not have."""
+    import keras
+    import tf_keras
+
+    return set(vars(getattr(keras, what))) - set(vars(getattr(tf_keras, what))) - {"get", "serialize", "deserialize"}
 
 
 def _registered() -> CustomObjects:
@@ -296,11 +304,15 @@ def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) ->
         return _wrapped(name, restore(inner["fn"], what, objects), arguments, inner, what)
     registered = _registered()
     own = objects.get(name) or registered.get(config.get("registered_name") or name) or registered.get(name)
-    candidates = [own] if own else [getattr(getattr(module, what), name, None) for module in (tf_keras, keras)]
+    # A loss object may stand for a metric; no metric has a reduction.
+    places = "losses" if "reduction" in arguments else what
+    # Keras 3 counts intersections in integers, weights included.
+    kerases = (keras, tf_keras) if str(arguments.get("dtype")).startswith("int") else (tf_keras, keras)
+    candidates = [own] if own else [getattr(getattr(module, places), name, None) for module in kerases]
     reason = f"neither Keras has a class {name!r}"
     for found in (candidate for candidate in candidates if inspect.isclass(candidate)):
         # Losses of tf_keras have no type of their own.
-        dropped = {"dtype"} if what == "losses" and found.__module__.startswith("tf_keras") else set()
+        dropped = {"dtype"} if places == "losses" and found.__module__.startswith("tf_keras") else set()
         try:
             return found.from_config(  # type: ignore[attr-defined]
                 {key: value for key, value in arguments.items() if key not in dropped}
@@ -333,22 +345,77 @@ def _line(error: BaseException) -> str:
 
 
 def live_objects(model: AnyModel) -> CustomObjects:
-    """The user's functions and classes that a model in memory was compiled with, by name."""
-    given = [getattr(model, "loss", None)]
-    containers = [getattr(model, name, None) for name in ("compiled_metrics", "_compile_metrics")]
-    for container in containers:
-        given += [getattr(container, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
-    leaves: list[Any] = []
-    while given:
-        item = given.pop()
-        if isinstance(item, Mapping):
-            given += item.values()
-        elif isinstance(item, list | tuple):
-            given += item
-        elif callable(item):
-            leaves.append(getattr(item, "fn", None) or getattr(item, "_fn", None) or item)
-    named = ((leaf, leaf if inspect.isfunction(leaf) else type(leaf)) for leaf in leaves)
-    return {thing.__name__: thing for _, thing in named if thing.__module__.split(".")[0] not in ("keras", "tf_keras")}
+    """The user's functions, objects and classes that a model in memory was compiled with, by the names under which
+    :func:`live_config` has them."""
+    return _live(model)[1]
+
+
+def live_config(model: AnyModel) -> JsonObject | None:
+    """What a model in memory was compiled with, as Keras would save it; None: it is not compiled.
+
+    Two functions of one name, which Keras would save alike, have two names here, and so has a function with the name of
+    one of Keras'. Classes, which Keras 3 cannot save, become objects.
+    """
+    return _live(model)[0]
+
+
+def _live(model: AnyModel) -> tuple[JsonObject | None, CustomObjects]:
+    given = getattr(getattr(model, "_compile_config", None), "config", None)
+    if given is None:
+        return model.get_compile_config() or None, {}
+    objects: dict[str, Any] = {}
+    return {key: _live_leaves(given.get(key), key, objects, _serializer(model)) for key in _KEYS}, objects
+
+
+def _serializer(model: AnyModel) -> Callable[[Any], ConfigValue]:
+    import keras
+    import tf_keras
+
+    return (tf_keras if isinstance(model, tf_keras.Model) else keras).saving.serialize_keras_object
+
+
+def _live_leaves(item: Any, key: str, objects: dict[str, Any], serialize: Callable[[Any], ConfigValue]) -> ConfigValue:
+    if isinstance(item, Mapping):
+        return {name: _live_leaves(value, key, objects, serialize) for name, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_live_leaves(value, key, objects, serialize) for value in item]
+    if not callable(item):
+        return item
+    if _of_keras(item):
+        carried = getattr(item, "fn", None) or getattr(item, "_fn", None)
+        if inspect.isfunction(carried) and not _of_keras(carried):
+            objects.setdefault(carried.__name__, carried)
+        made = item() if inspect.isclass(item) else item
+        return _with_arguments(serialize(made), made)
+    if hasattr(item, "update_state"):  # a metric counts, so that each use needs a fresh one
+        objects[type(item).__name__] = type(item)
+        return serialize(item)
+    name = getattr(item, "__name__", None) or type(item).__name__
+    unique, number = name, 1
+    while objects.get(unique, item) is not item or _found(unique, "losses" if key == "loss" else "metrics") is not None:
+        number += 1
+        unique = f"{name}_{number}"
+    objects[unique] = item
+    return {"class_name": "function", "config": unique}
+
+
+def _with_arguments(config: ConfigValue, made: Any) -> ConfigValue:
+    """The configuration with what Keras 3 leaves out of it, such as the delta of its Huber loss."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(inner, dict):
+        return config
+    taken = inspect.signature(type(made)).parameters
+    missing = {
+        key: value
+        for key, value in (getattr(made, "_fn_kwargs", None) or {}).items()
+        if key in taken and key not in inner and isinstance(value, bool | int | float | str)
+    }
+    return {**config, "config": {**inner, **missing}}
+
+
+def _of_keras(thing: Any) -> bool:
+    named = thing if hasattr(thing, "__name__") else type(thing)
+    return str(named.__module__).split(".")[0] in ("keras", "tf_keras")
 
 
 def compile_as(model: tf_keras.Model, compiled: Compiled, objects: CustomObjects | None = None) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ModelError
 from edgeprune.files import sha256_file
@@ -49,7 +49,7 @@ def _object_hash(source: tf_keras.Model) -> str:
 
     opened = open_model(source)
     model = opened.model
-    code = {name: inspect.getsource(value) for name, value in live_objects(source).items() if _has_source(value)}
+    code = {name: _code(value) for name, value in live_objects(source).items()}
     document = {"model": model.get_config(), "compiled": opened.compiled.to_json(), "code": code}
     digest = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode())
     for weight in model.get_weights():
@@ -58,8 +58,13 @@ def _object_hash(source: tf_keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _has_source(value: object) -> bool:
+def _code(value: Any) -> list[str]:
+    """The source of a function, class or object, and the plain values that it was made with."""
+    thing = value if hasattr(value, "__name__") else type(value)
+    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+    settings = cells if thing is value else [part for pair in sorted(vars(value).items()) for part in pair]
+    plain = [repr(part) for part in settings if part is None or isinstance(part, bool | int | float | str | tuple)]
     try:
-        return bool(inspect.getsource(value))  # type: ignore[arg-type]
+        return [inspect.getsource(thing), *plain]
     except (OSError, TypeError):  # defined in an interactive session
-        return False
+        return plain

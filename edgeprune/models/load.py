@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.files import JsonObject
-from edgeprune.models.compiled import Compiled, compile_as, live_objects, output_names
+from edgeprune.models.compiled import Compiled, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
 from edgeprune.models.safety import refuse_unsafe
@@ -108,14 +108,14 @@ def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
     import tf_keras
 
     if isinstance(model, tf_keras.Model):
-        return _of_layers(model, model.get_compile_config(), {**live_objects(model), **custom_objects})
+        return _of_layers(model, live_config(model), {**live_objects(model), **custom_objects})
     from edgeprune.models.keras3_file import is_keras3
 
     if not is_keras3(model):
         raise ModelError(
             f"A {type(model).__name__} is not a model.", expected="a path or a model of tf_keras or Keras 3"
         )
-    return _of_keras3(model, model.get_compile_config(), {**live_objects(model), **custom_objects})
+    return _of_keras3(model, live_config(model), {**live_objects(model), **custom_objects})
 
 
 def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:

@@ -56,11 +56,11 @@ class Known:
 def known(metric: Loaded) -> Known:
     """What is known of a metric function or object, or of a loss that is used as a metric."""
     name = canonical_name(metric)
-    if name in FRACTIONS and _is_kerases(metric):
+    if name in FRACTIONS and is_kerases(metric):
         return Known(True, 100.0)
-    if name in HIGHER and not _is_loss(metric) and _is_kerases(metric):
+    if name in HIGHER and not _is_loss(metric) and is_kerases(metric):
         return Known(True, 1.0)
-    if _is_loss(metric) or (name in LOWER and _is_kerases(metric)):
+    if _is_loss(metric) or (name in LOWER and is_kerases(metric)):
         return Known(False, 1.0)
     return Known(None, 1.0)
 
@@ -70,7 +70,7 @@ def canonical_name(thing: Loaded) -> str:
 
     Names given by the user do not count: a metric is what it computes.
     """
-    function = _carried(thing)
+    function = carried(thing)
     if function is not None:
         return canonical_name(function)
     if isinstance(thing, str):
@@ -86,18 +86,18 @@ def canonical_name(thing: Loaded) -> str:
 _ALIASES = {"mean_io_u": "mean_io_u", "f_beta_score": "fbeta_score", "log_cosh_error": "log_cosh"}
 
 
-def _carried(thing: Loaded) -> Callable[..., Any] | None:
+def carried(thing: Loaded) -> Callable[..., Any] | None:
     """The function inside a wrapper of Keras, where the user made one of a function of their own or of Keras'."""
     if type(thing).__name__ not in ("MeanMetricWrapper", "LossFunctionWrapper"):
         return None
     return getattr(thing, "_fn", None) or getattr(thing, "fn", None)
 
 
-def _is_kerases(thing: Loaded) -> bool:
+def is_kerases(thing: Loaded) -> bool:
     """Whether Keras defines it; a user's function of the same name may compute anything."""
-    carried = _carried(thing)
-    if carried is not None:
-        return _is_kerases(carried)
+    function = carried(thing)
+    if function is not None:
+        return is_kerases(function)
     module = thing.__module__ if hasattr(thing, "__name__") else type(thing).__module__
     return str(module).split(".")[0] in ("keras", "tf_keras")
 
@@ -108,7 +108,7 @@ def _is_loss(thing: Loaded) -> bool:
 
     if isinstance(thing, tf_keras.losses.Loss | keras.losses.Loss):
         return True
-    function = _carried(thing) or thing
+    function = carried(thing) or thing
     name = getattr(function, "__name__", "")
     if name == "cosine_similarity":  # as a metric its sign is the opposite of the loss's
         return "losses" in function.__module__.split(".")
@@ -122,7 +122,9 @@ def metric_name(metric: Loaded, config: Any = None) -> str:
     """What Keras calls a metric in the results of ``evaluate``."""
     if isinstance(config, str) and not hasattr(metric, "update_state"):
         return config
-    return str(getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__)
+    name = str(getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__)
+    # Keras numbers the objects that it makes of a class, over all models of a process.
+    return re.sub(r"_\d+$", "", name) if isinstance(config, str) and is_kerases(metric) else name
 
 
 def maker(metric: Loaded, name: str, extra: Config | None = None) -> Callable[[], tf_keras.metrics.Metric]:
@@ -166,6 +168,21 @@ def _of_keras3(metric: Any, name: str) -> tf_keras.metrics.Metric:
             self.__dict__["_inner"].reset_state()
 
     return OfKeras3()
+
+
+def of_loss(loss: Any, name: str) -> tf_keras.metrics.Metric:
+    """A loss object as a metric: the mean over batches, as ``evaluate`` has it (weights of samples do not divide it).
+
+    Source: ``tf_keras.src.engine.compile_utils.LossesContainer``.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    class OfLoss(tf_keras.metrics.Mean):
+        def update_state(self, labels: tf.Tensor, outputs: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+            super().update_state(loss(labels, outputs, sample_weight), sample_weight=tf.shape(outputs)[0])
+
+    return OfLoss(name=name)
 
 
 def by_shape(name: str, label_shape: tuple[int | None, ...], output_shape: tuple[int | None, ...]) -> str:

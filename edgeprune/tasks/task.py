@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
+from edgeprune.recipe.config import OutputTaskConfig
 from edgeprune.selection import drop_points
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ Loss = Any
 Kind = Literal["classification", "multilabel", "regression", "segmentation", "sequence"]
 # A figure of each metric, by its name.
 Figures = dict[str, float]
+# Samples in a batch of ``tf_keras.Model.evaluate``, by default.
+KERAS_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Metric:
         higher_is_better: its direction.
         points: factor from a difference to points: 100 for fractions, 1 for metrics in their own unit.
         weighted: whether the weights of samples count.
+        by_batch: whether its value may depend on how samples are batched, as that of a user's function does which
+            gives one number per batch.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Metric:
     higher_is_better: bool
     points: float
     weighted: bool = False
+    by_batch: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +66,9 @@ class Output:
         classes: number of classes where each label is one of several, else None.
         is_logits: of classes: whether softmax or sigmoid are still to come.
         width: length of its last axis; 1 for two classes as one number.
+        origin: where kind and loss come from, in words.
+        stated: what a recipe says for the same loss and metrics, compile information included; see
+            :func:`edgeprune.tasks.stating.stated`.
     """
 
     name: str
@@ -69,6 +79,8 @@ class Output:
     classes: int | None = None
     is_logits: bool = False
     width: int = 1
+    origin: str = ""
+    stated: OutputTaskConfig | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +137,20 @@ class Task:
         """Number of classes, where the model's only output is one row of classes: what labels.txt can name."""
         output = self.outputs[0]
         return self.classes if len(self.outputs) == 1 and output.width == output.classes else None
+
+    def to_json(self) -> list[JsonObject]:
+        """What each output is trained for and measured by, for reports."""
+        return [
+            {
+                "name": output.name,
+                "kind": output.kind,
+                "loss": getattr(output.loss, "name", None),
+                "weight": output.weight,
+                "metrics": [metric.name for metric in output.metrics],
+                "origin": output.origin,
+            }
+            for output in self.outputs
+        ]
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -223,7 +249,10 @@ class Meter:
             mask = masks[i]
             if mask is not None:
                 weight = mask if weight is None else mask * tf.cast(weight, mask.dtype)
-            counted.update_state(truth, output, sample_weight=weight)
+            step = KERAS_BATCH if metric.by_batch else max(len(output), 1)
+            for start in range(0, len(output), step):
+                part = slice(start, start + step)
+                counted.update_state(truth[part], output[part], sample_weight=None if weight is None else weight[part])
 
     def result(self) -> Figures:
         """The figure of each metric; of one that has a figure per class, each under a name of its own: ``f1[0]``."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgeprune.tasks.task import Task
 
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
-BATCH = 250
+BATCH = 256  # a multiple of Keras' own, see edgeprune.tasks.task.Metric.by_batch
 # A sample up to this size is decoded once and kept; a larger one is read again for every point.
 HELD_BYTES = 256 * 2**20
 
