@@ -65,6 +65,7 @@ def main() -> None:
     print("# Tasks\n")
     print(f"`{shlex.join(['python', *sys.argv])}` on {platform.system()}, {os.cpu_count()} cores.\n")
     print("All figures are those on the test split, `Keras` by `model.evaluate`. Each seed has a model of its own.")
+    print("Why int8 ruins tables, and what to do about it: [examples](../../examples/README.md).")
     for name in options.only:
         task = TASKS[name]
         print(f"\n## {name[0].upper()}{name[1:]}\n\n```sh\npython {' '.join(_training(task, Path(), 'RUN', 'SEED'))}")
