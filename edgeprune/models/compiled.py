@@ -306,7 +306,9 @@ def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) ->
     own = objects.get(name) or registered.get(config.get("registered_name") or name) or registered.get(name)
     # A loss object may stand for a metric; no metric has a reduction.
     places = "losses" if "reduction" in arguments else what
-    candidates = [own] if own else [getattr(getattr(module, places), name, None) for module in (tf_keras, keras)]
+    # Keras 3 counts intersections in integers, weights included.
+    kerases = (keras, tf_keras) if str(arguments.get("dtype")).startswith("int") else (tf_keras, keras)
+    candidates = [own] if own else [getattr(getattr(module, places), name, None) for module in kerases]
     reason = f"neither Keras has a class {name!r}"
     for found in (candidate for candidate in candidates if inspect.isclass(candidate)):
         # Losses of tf_keras have no type of their own.

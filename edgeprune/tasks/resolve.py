@@ -690,16 +690,16 @@ def _prepare(plan: LabelPlan) -> Any:
 def _masks(model: tf_keras.Model) -> Any:
     """The padding of each output, as Keras carries it from Masking and Embedding layers to losses and metrics."""
     import tensorflow as tf
-    import tf_keras
 
-    masks = [getattr(tensor, "_keras_mask", None) for tensor in model.outputs]
-    if all(mask is None for mask in masks):
+    if all(getattr(tensor, "_keras_mask", None) is None for tensor in model.outputs):
         return None
-    masking = tf_keras.Model(model.inputs, [mask for mask in masks if mask is not None])
 
+    # Of the whole model, the graph keeps what the masks need.
+    @tf.function(reduce_retracing=True)
     def of_batch(x: Structure) -> list[Any]:
-        found = iter(tf.nest.flatten(masking(x, training=False)))
-        return [None if mask is None else tf.cast(next(found), tf.float32) for mask in masks]
+        outputs = tf.nest.flatten(model(x, training=False))
+        masks = [getattr(output, "_keras_mask", None) for output in outputs]
+        return [None if mask is None else tf.cast(mask, tf.float32) for mask in masks]
 
     return of_batch
 
