@@ -203,7 +203,7 @@ def test_all_metrics_stand_side_by_side(pictured, variations):
     assert [column.title for column in table.columns] == ["Variant", "Accuracy", "Log loss"]
     assert table.columns[2].note == "lower is better"
     assert [cell.text for cell in table.rows[3]] == ["magnitude-int8", "82.74 %", "0.5726"]
-    assert [cell.note for cell in table.rows[3]][1:] == ["−1.03 points", "+0.0103 (+1.8 %, worse)"]
+    assert [cell.note for cell in table.rows[3]][1:] == ["−1.03 points", "+1.8 % (worse)"]
     assert figures_by_output(parse(variations["sample"]())) == []
     report = json.loads(json.dumps(pictured[0]))
     for variant in report["variants"]:
