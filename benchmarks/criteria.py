@@ -36,12 +36,13 @@ def main() -> None:
     from edgeprune.models.load import load_model
     from edgeprune.prune.choice.criteria import CRITERIA
     from edgeprune.recipe.config import DataConfig, TaskConfig
-    from edgeprune.train.task import resolve_task
+    from edgeprune.tasks.resolve import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     model = load_model(options.model)
     data = load_data(options.data, DataConfig(), InputSpec.of(model), seed=0)
-    task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
+    task = resolve_task(model, TaskConfig(), data)
+    data = task.prepare(data)
     if options.test_samples:
         chosen = representative_indices(data.test, options.test_samples, "stratified", 0)
         data = dataclasses.replace(data, test=data.test.subset(chosen))

@@ -38,13 +38,14 @@ def main() -> None:
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.models.load import load_model
     from edgeprune.recipe.config import DataConfig, TaskConfig
-    from edgeprune.train.task import resolve_task
+    from edgeprune.tasks.resolve import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     model = load_model(options.model)
     data = load_data(options.data, DataConfig(), InputSpec.of(model), seed=0)
+    task = resolve_task(model, TaskConfig(), data)
+    data = task.prepare(data)
     test = data.test.subset(representative_indices(data.test, options.samples, "stratified", 0))
-    task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
     samples = representative_dataset(data.train, representative_indices(data.train, 128, "stratified", 0))
     weights = model.get_weights()
     print(f"`python {' '.join(sys.argv)}` on {platform.system()}, {os.cpu_count()} cores, seed 0.\n")
@@ -89,9 +90,9 @@ def int8(model, samples, split, task) -> float:
         path = Path(folder) / "model.tflite"
         path.write_bytes(convert(model, QuantizationPlan("int8", "float", needs_samples=True), samples))
         session = Session(path, model.input_names, model.output_names, runtime=find_runtime(), threads=1)
-        value, _ = evaluate_tflite(session, split, task, progress=Progress())
+        figures, _ = evaluate_tflite(session, split, task, progress=Progress())
         session.close()
-    return value
+    return task.value(figures)
 
 
 if __name__ == "__main__":

@@ -44,12 +44,12 @@ def _prepare(model_path, source, epochs):
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.load import load_model
     from edgeprune.recipe.config import DataConfig, FinetuneConfig, TaskConfig
-    from edgeprune.train.task import resolve_task
+    from edgeprune.tasks.resolve import resolve_task
 
     model = load_model(model_path)
     data = load_data(source, DataConfig(), InputSpec.of(model), seed=0)
-    labels = next(iter(data.train.batches(4)))[1]
-    return model, data, resolve_task(model, TaskConfig(), labels), FinetuneConfig(epochs=epochs + 1)
+    task = resolve_task(model, TaskConfig(), data)
+    return model, task.prepare(data), task, FinetuneConfig(epochs=epochs + 1)
 
 
 def _wrapped(model, data, config):

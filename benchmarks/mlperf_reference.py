@@ -33,15 +33,16 @@ def main() -> None:
     from edgeprune.models.load import load_model
     from edgeprune.quantize.plan import QuantizationPlan
     from edgeprune.recipe.config import DataConfig, TaskConfig
+    from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tflite.flatbuffer import parse
     from edgeprune.tflite.metadata import describe, with_metadata
-    from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     model = load_model(options.model)
     data = load_data(options.data, DataConfig(), InputSpec.of(model), seed=0)
+    task = resolve_task(model, TaskConfig(), data)
+    data = task.prepare(data)
     test = data.test.subset(representative_indices(data.test, options.samples, "stratified", 0))
-    task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
     samples = representative_dataset(data.train, representative_indices(data.train, 256, "stratified", 0))
     content = convert(model, QuantizationPlan("int8", "int8", needs_samples=True), samples)
     labels = data.class_names
@@ -65,9 +66,9 @@ def accuracy(path, model, split, task) -> float:
     from edgeprune.runtime.session import Session
 
     session = Session(path, model.input_names, model.output_names, runtime=find_runtime(), threads=1)
-    value, _ = evaluate_tflite(session, split, task, progress=Progress())
+    figures, _ = evaluate_tflite(session, split, task, progress=Progress())
     session.close()
-    return value
+    return task.value(figures)
 
 
 if __name__ == "__main__":

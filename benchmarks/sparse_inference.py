@@ -96,17 +96,17 @@ def train(source: str, epochs: int, path: Path) -> None:
     from edgeprune.models.save import save_model
     from edgeprune.progress import Progress
     from edgeprune.recipe.config import AugmentConfig, DataConfig, FinetuneConfig, TaskConfig
+    from edgeprune.tasks.resolve import resolve_task
     from edgeprune.train.finetune import Lessons, finetune
-    from edgeprune.train.task import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     model = mobilenet()
     data = load_data(source, DataConfig(), InputSpec.of(model), seed=0)
-    task = resolve_task(model, TaskConfig(), next(iter(data.validation.batches(4)))[1])
+    task = resolve_task(model, TaskConfig(), data)
     path.parent.mkdir(parents=True, exist_ok=True)
     finetune(
         model,
-        data,
+        task.prepare(data),
         task,
         Lessons(FinetuneConfig(epochs=epochs, learning_rate=3e-3, batch_size=64), None, AugmentConfig(**AUGMENT)),
         seed=0,

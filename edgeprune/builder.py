@@ -235,22 +235,25 @@ def _with_data(context: BuildContext, run: Run, source: DataSource, limits: Limi
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.compiled import Compiled, live_objects
     from edgeprune.tasks.resolve import resolve_task
+    from edgeprune.tasks.stating import stated
 
     artifact = run.artifacts[planning.MODEL]
     model = context.load(artifact)
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
-    stated = artifact.facts.get("compiled_with")
+    compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
     task = resolve_task(
         model,
         context.recipe.task,
         data,
-        Compiled.from_json(stated) if stated else None,
+        Compiled.from_json(compiled) if compiled else None,
         {**in_memory, **context.trust.custom_objects},
     )
     check_limits(task, limits, context.recipe)
-    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(context.recipe.task, context.trust)}
-    return dataclasses.replace(context, inputs=inputs, data=task.prepare(data), task=task)
+    # With what the model was compiled for in it, the recipe also measures the files, which do not know that.
+    recipe = context.recipe.model_copy(update={"task": stated(task, context.recipe.task)})
+    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(recipe.task, context.trust)}
+    return dataclasses.replace(context, recipe=recipe, inputs=inputs, data=task.prepare(data), task=task)
 
 
 def task_inputs(config: TaskConfig, trust: Trust) -> JsonObject:

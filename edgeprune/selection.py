@@ -77,7 +77,7 @@ class MaxDrop:
         if self.part is None:
             raise UsageError(
                 f"A largest drop of {self.points:g} is in points, and the metric is in its own unit.",
-                expected=f'a part of its value, which is {baseline:.4g} before pruning: "5%".',
+                expected='a part of its value: "5%".',
                 fix='write --max-drop 5% (in a recipe: max_drop = "5%").',
             )
         return self.part * abs(baseline) * metric.points
@@ -101,11 +101,18 @@ DEFAULT_MIXED_DROP = MaxDrop(0.5, part=0.01)
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The gates that the user set; None: not set. ``max_drop`` as :meth:`MaxDrop.parse` takes it."""
+    """The gates that the user set; None: not set. ``max_drop`` as :meth:`MaxDrop.parse` takes it.
+
+    Raises:
+        UsageError: ``max_drop`` is not understood.
+    """
 
     max_drop: str | float | None = None
     max_size: int | None = None  # bytes
     max_latency: float | None = None  # ms
+
+    def __post_init__(self) -> None:
+        _ = self.drop  # which parses it
 
     @property
     def drop(self) -> MaxDrop:

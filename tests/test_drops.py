@@ -1,12 +1,15 @@
 """One rule says whether a metric drops too much; everything that asks gets the same answer."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune.errors import UsageError
 from edgeprune.quantize.mixed import search
 from edgeprune.report import headline, sensitivity
 from edgeprune.report.schema import Metric, parse
@@ -19,6 +22,8 @@ KINDS = st.sampled_from(
 VALUES = st.one_of(st.floats(0, 1), st.integers(0, 8).map(lambda eighths: eighths / 8), st.just(float("nan")))
 # Eighths: a drop may meet its limit exactly.
 LIMITS = st.one_of(st.floats(0, 100), st.sampled_from([0.0, 0.125, 12.5, 25.0, 50.0]))
+# As a user writes them: points, or a part of the value.
+DROPS = st.one_of(LIMITS, LIMITS.map(lambda part: f"{part!r}%"))
 
 
 def report_of(metric, baseline, value, limit):
@@ -28,9 +33,10 @@ def report_of(metric, baseline, value, limit):
     small.update(baseline=False, bytes=base["bytes"] // 2, gzip_bytes=base["gzip_bytes"] // 2)
     base["validation"]["value"], small["validation"]["value"] = baseline, value
     small["drop_points"] = drop_points(metric, baseline, value)
-    document.update(variants=[base, small], metric=metric.model_dump())
-    picks = choose([base, small], Limits(max_drop=limit), metric)
-    gates = check_gates(small, Limits(max_drop=limit))
+    limits = Limits(max_drop=limit)
+    document.update(variants=[base, small], metric=metric.model_dump(), max_drop=dataclasses.asdict(limits.drop))
+    picks = choose([base, small], limits, metric)
+    gates = check_gates(small, limits, metric, baseline)
     # The words about the small one, whichever the pick is.
     return document | {"picks": picks | {"balanced": small["name"]}, "pick": small["name"], "gates": gates}, picks
 
@@ -50,17 +56,24 @@ def sensitivity_tone(metric, baseline, value, limit):
 
 
 @settings(max_examples=200, deadline=None)
-@given(KINDS, VALUES.filter(lambda value: value == value), VALUES, LIMITS)
+@given(KINDS, VALUES.filter(lambda value: value == value), VALUES, DROPS)
 def test_picks_gates_words_mixed_precision_and_sensitivity_agree(kind, baseline, value, limit):
-    """Higher or lower is better, fraction or not, on the limit or not a number: one verdict."""
+    """Higher or lower is better, points or a part of the value, on the limit or not a number: one verdict."""
     metric = Metric(name=kind[0], higher_is_better=kind[1], points=kind[2])
-    verdict = MaxDrop(limit).allows(metric, baseline, value)
+    allowed = MaxDrop.parse(limit)
+    if metric.points == 1 and allowed.part is None:  # points of a metric in its own unit
+        for ask in (allowed.allows, lambda *figures: report_of(*figures, limit)):
+            with pytest.raises(UsageError, match="own unit"):
+                ask(metric, baseline, value)
+        return
+    verdict = allowed.allows(metric, baseline, value)
     document, picks = report_of(metric, baseline, value, limit)
     assert (picks["balanced"] == document["variants"][1]["name"]) == verdict
     assert document["gates"][0]["passed"] == verdict
-    (trial,) = search(["t"], lambda tensors: (drop_points(metric, baseline, value), 1), limit, steps=1)
+    largest = allowed.limit(metric, baseline)
+    (trial,) = search(["t"], lambda tensors: (drop_points(metric, baseline, value), 1), largest, steps=1)
     assert trial.met == verdict
-    assert (sensitivity_tone(metric, baseline, value, limit) == "") == verdict
+    assert (sensitivity_tone(metric, baseline, value, largest) == "") == verdict
     if value == value:  # a report holds no figure that is not a number
         document["gates"][0]["passed"] = True  # the words look at validation themselves
         assert headline.why(parse(document)).startswith("Of the variants" if verdict else "No variant")

@@ -2,6 +2,9 @@
 
 import math
 
+import pytest
+
+from edgeprune.errors import UsageError
 from edgeprune.report.schema import Metric
 from edgeprune.selection import Limits, MaxDrop, check_gates, choose, drop_points, within
 
@@ -48,16 +51,20 @@ def test_limits_narrow_the_balanced_pick():
 
 
 def test_lower_is_better_turns_the_order():
-    """For an error, small is good."""
-    rows = [variant("float32", 0.10, 1000, baseline=True), variant("int8", 0.11, 300), variant("bad", 5.0, 100)]
+    """For an error, small is good, and the default allows 5 % more of it."""
+    rows = [
+        variant("float32", 0.100, 1000, baseline=True), variant("int8", 0.104, 300), variant("half", 0.106, 200),
+        variant("bad", 5.0, 100),
+    ]  # fmt: skip
     assert choose(rows, Limits(), ERROR) == {"quality": "float32", "balanced": "int8", "compact": "bad"}
+    assert choose(rows, Limits(max_drop="7%"), ERROR)["balanced"] == "half"
 
 
 def test_gates_compare_the_pick_with_the_limits():
     """Only gates that are set appear; the value equal to the limit passes."""
     pick = variant("p", 0.9, 100, test=1.5, ms=2.0)
-    assert check_gates(pick, Limits()) == []
-    rows = check_gates(pick, Limits(max_drop=1.0, max_size=200, max_latency=1.9))
+    assert check_gates(pick, Limits(), ACCURACY, 0.9) == []
+    rows = check_gates(pick, Limits(max_drop=1.0, max_size=200, max_latency=1.9), ACCURACY, 0.9)
     assert [(row["name"], row["passed"]) for row in rows] == [
         ("max_drop", False),
         ("max_size", True),
@@ -72,7 +79,7 @@ HOST = {"device": "this host", "median_ms": 2.0}
 def latency_gate(limit, measured, estimated=None):
     row = variant("int8", 0.9, 300)
     row["latency"] = {"measured": measured, "estimated": estimated}
-    return check_gates(row, Limits(max_latency=limit))[0]
+    return check_gates(row, Limits(max_latency=limit), ACCURACY, 0.9)[0]
 
 
 def test_the_latency_gate_is_about_the_target():
@@ -88,16 +95,16 @@ def test_the_latency_gate_is_about_the_target():
 def test_without_an_estimate_the_gate_says_that_it_looks_elsewhere():
     """Only the host was measured and nothing is known about the target: the words say so."""
     assert "not on the target" in latency_gate(10, [HOST])["source"]
-    assert "source" not in check_gates(variant("x", 0.9, 10), Limits(max_size=5))[0]
+    assert "source" not in check_gates(variant("x", 0.9, 10), Limits(max_size=5), ACCURACY, 0.9)[0]
 
 
 def test_an_allowed_drop_may_be_a_part_of_the_baseline_where_there_are_no_points():
-    """Of an error the part counts, of a fraction the points; without a part the points count for both."""
+    """Of an error the part counts, of a fraction the points, if there are any."""
     both = MaxDrop(1.0, part=0.02)
     assert both.limit(ACCURACY, 0.9) == 1.0
     assert both.limit(ERROR, -50.0) == 1.0
     assert both.limit(ERROR, 10.0) == 0.2
-    assert MaxDrop(1.0).limit(ERROR, 10.0) == 1.0
+    assert MaxDrop(part=0.02).limit(ACCURACY, 0.9) == pytest.approx(1.8)
     assert both.allows(ACCURACY, 0.90, 0.895)
     assert not both.allows(ACCURACY, 0.90, 0.88)
     assert both.allows(ERROR, 10.0, 10.1)
@@ -107,4 +114,32 @@ def test_an_allowed_drop_may_be_a_part_of_the_baseline_where_there_are_no_points
 def test_what_is_not_a_number_keeps_no_limit():
     """A model that diverged is not within any drop, however large."""
     assert not within(drop_points(ERROR, 1.0, math.nan), math.inf)
-    assert not MaxDrop(1e9).allows(ERROR, 1.0, math.nan)
+    assert not MaxDrop(part=1e9).allows(ERROR, 1.0, math.nan)
+
+
+@pytest.mark.parametrize(
+    ("text", "drop"),
+    [
+        ("1", MaxDrop(points=1.0)), (0.5, MaxDrop(points=0.5)), (" 0 ", MaxDrop(points=0.0)),
+        ("5%", MaxDrop(part=0.05)), ("2.5 %", MaxDrop(part=0.025)),
+    ],
+)  # fmt: skip
+def test_a_number_is_points_and_a_percentage_a_part_of_the_value(text, drop):
+    """On the command line, in recipes and in Python alike."""
+    assert MaxDrop.parse(text) == drop
+    assert Limits(max_drop=text).drop == drop
+
+
+@pytest.mark.parametrize("text", ["", "%", "much", "5%%", "-1", "-5%", "nan", "inf", "inf%", "1,5", "5 points"])
+def test_limits_that_are_no_drop_are_refused_when_they_are_made(text):
+    """Before a build begins, with both ways to write one."""
+    with pytest.raises(UsageError, match="not understood") as raised:
+        Limits(max_drop=text)
+    assert '"1"' in str(raised.value)
+    assert '"5%"' in str(raised.value)
+
+
+def test_points_of_a_metric_in_its_own_unit_are_refused():
+    """An error of 0.0135 could lose two whole units; the message says what to write instead."""
+    with pytest.raises(UsageError, match="--max-drop 5%"):
+        MaxDrop(points=2.0).limit(ERROR, 0.0135)

@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     help="The board, from `edgeprune targets list`: noted with the results, and gives the default of --threads.",
 )
 @click.option("--compare", is_flag=True, help="Measure two files in turns, and report the ratio of their times.")
-@click.option("--data", help="Also measure accuracy on the device: a data source, as for `edgeprune build --data`.")
-@click.option("--recipe", help="A recipe, whose [data] says how to prepare the data.  [default: ./edgeprune.toml]")
+@click.option("--data", help="Also measure the metrics on the device: a data source, as for `edgeprune build --data`.")
+@click.option(
+    "--recipe",
+    help="A recipe, whose [data] and [task] say how to prepare the data and what to measure, such as recipe.toml of a "
+    "run.  [default: ./edgeprune.toml]",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Of the build: chooses the samples, and the test part of data without."
+)
 @click.option(
     "--threads",
     type=click.IntRange(1),
@@ -62,7 +69,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -> None:
-    """Measure FILE.tflite on a device: latency, memory, and accuracy if data is given.
+    """Measure FILE.tflite on a device: latency, memory, and the metrics of its task if data is given.
 
     The device needs Python with NumPy and one of ai-edge-litert, tflite-runtime or TensorFlow; Android needs TensorFlow
     Lite's benchmark_model. Nothing stays on the device.
@@ -97,7 +104,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
             job,
             compare=options["compare"],
             target=target.name if target else None,
-            sample=_sample(files, options["data"], options["recipe"]),
+            sample=_sample(files, options["data"], options["recipe"], options["seed"]),
             keep=keep,
         )
     except DeviceError as error:
@@ -135,7 +142,7 @@ def _gates(results: list[JsonObject], max_instructions: int | None) -> Iterator[
         yield {"file": result["file"], **gate}
 
 
-def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sample | None:
+def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None, seed: int) -> Sample | None:
     if data is None:
         return None
     from edgeprune._tensorflow import import_tf
@@ -147,7 +154,8 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None) -> Sa
     from edgeprune.evaluate.sample import load_sample
     from edgeprune.recipe.load import resolve_recipe
 
-    return load_sample(files[0], data, resolve_recipe(recipe).data)
+    resolved = resolve_recipe(recipe)
+    return load_sample(files, data, resolved.data, resolved.task, seed)
 
 
 def _print(document: JsonObject, as_json: bool) -> None:

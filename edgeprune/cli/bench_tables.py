@@ -76,13 +76,30 @@ def _add_accuracy(table: Table, results: list[JsonObject]) -> None:
     known = next((one for one in accuracies if one), None)
     if known is None:
         return
-    for key, label in (
-        ("accuracy", "accuracy on the device"),
-        ("host_accuracy", "accuracy on this machine"),
-        ("top1_agreement", "same class on both"),
-    ):
-        cells = ["–" if not one or one[key] is None else f"{one[key]:.1%}" for one in accuracies]
-        table.add_row(f"{label}, {known['samples']} samples", *cells)
+    for label, show in _figures(known):
+        cells = ["–" if not one else show(one) for one in accuracies]
+        table.add_row(Text(f"{label}, {known['samples']} samples"), *map(Text, cells))
+
+
+def _figures(known: JsonObject) -> Iterator[tuple[str, Callable[[JsonObject], str]]]:
+    """Labels, and what each shows of a result's ``accuracy``."""
+    from edgeprune.report import format as fmt
+    from edgeprune.report.schema import Metric
+
+    if known["metric"] is not None:
+        name = known["metric"]["name"]
+        facts = known["metrics"][name]
+        metric = Metric(name=name, higher_is_better=facts["higher_is_better"], points=facts["points"])
+        for key, where in (("value", "the device"), ("host_value", "this machine")):
+            yield f"{name} on {where}", lambda one, key=key: fmt.metric_value(metric, one["metric"][key]).text  # type: ignore[misc]
+    if known["top1_agreement"] is not None:
+        yield "same class on both", lambda one: _percent(one["top1_agreement"])
+    else:
+        yield "agreement of both", lambda one: _percent(one["agreement"])
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
 def _operators(result: JsonObject) -> Table:

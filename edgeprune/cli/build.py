@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/MODEL-TARGET]")
 @click.option(
     "--max-drop",
-    type=float,
-    help="Gate: points of the metric that the pick may lose against the unpruned float32 file.",
+    metavar="DROP",
+    help="Gate: what the pick may lose against the unpruned float32 file: points of a metric that is a fraction (1), "
+    "or a part of any metric's value (5%).",
 )
 @click.option("--max-size", type=int, help="Gate: largest size of the pick, in bytes.")
 @click.option("--max-latency", type=float, help="Gate: largest latency of the pick on the target, in milliseconds.")
@@ -56,13 +57,13 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
     from edgeprune.cli.progress import TerminalProgress
     from edgeprune.selection import Limits
 
+    limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
     import_tf()
     from edgeprune.builder import build as build_model
     from edgeprune.builder import default_folder
     from edgeprune.devices.variants import OnDevice
 
     out = out or default_folder(model, target)
-    limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
     there = {name: options.pop(name) for name in ("python", "benchmark_binary")}
     if device := options.pop("device"):
         options["device"] = OnDevice(device, **there)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from edgeprune.evaluate.files import Accuracy
     from edgeprune.profiling.compare import Comparison, Figure
 
 
@@ -20,28 +21,35 @@ if TYPE_CHECKING:
 @click.option(
     "--target", help="Also estimate latency on a board: a name from `edgeprune targets list`, or a TOML file."
 )
-@click.option("--data", help="Also compare accuracy: a data source, as for `edgeprune build --data`.")
-@click.option("--recipe", help="A recipe, whose [data] says how to prepare the data.  [default: ./edgeprune.toml]")
+@click.option("--data", help="Also compare metrics and outputs: a data source, as for `edgeprune build --data`.")
+@click.option(
+    "--recipe",
+    help="A recipe, whose [data] and [task] say how to prepare the data and what to measure, such as recipe.toml of a "
+    "run.  [default: ./edgeprune.toml]",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the build: chooses the test part of data that has none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | None, as_json: bool) -> None:
-    """Two .tflite files A and B side by side: sizes, memory, MACs, operators, and accuracy if data is given."""
+def compare(a: str, b: str, target: str | None, data: str | None, recipe: str | None, seed: int, as_json: bool) -> None:
+    """Two .tflite files A and B side by side: sizes, memory, MACs, operators, and the metrics of their task if data is
+    given."""
     import json
 
     from edgeprune.profiling.compare import compare as compare_files
 
-    comparison = compare_files(a, b, target, data=data, recipe=recipe)
+    comparison = compare_files(a, b, target, data=data, recipe=recipe, seed=seed)
     if as_json:
         click.echo(json.dumps(comparison, indent=2))
         return
     from rich.console import Console
 
     console = Console()
-    for table in _tables(comparison):
-        console.print(table)
+    for part in _parts(comparison):
+        console.print(part)
 
 
-def _tables(comparison: Comparison) -> Iterator[Table]:
+def _parts(comparison: Comparison) -> Iterator[Table | Text]:
     from rich.table import Table
+    from rich.text import Text
 
     from edgeprune.profiling.compare import FIGURES
 
@@ -58,10 +66,10 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
         else:
             whole.add_row(label, _shown(pair["a"]), _shown(pair["b"]), _change(pair, less_is_better))
     if comparison["accuracy"]:
-        a, b = comparison["accuracy"]["accuracy"]
-        label = f"accuracy on {comparison['accuracy']['samples']:,} test samples"
-        whole.add_row(label, f"{a:.2%}", f"{b:.2%}", _points(b - a))
+        _add_metrics(whole, comparison["accuracy"])
     yield whole
+    for warning in comparison["accuracy"]["warnings"] if comparison["accuracy"] else ():
+        yield Text(f"Warning: {warning}", "yellow")
     kinds = Table(title="by operator (bytes: weights stored, outputs written)")
     for name in ("operator", "type", "count", "MACs", "weight bytes", "output bytes"):
         kinds.add_column(name, justify="left" if name in ("operator", "type") else "right")
@@ -129,11 +137,25 @@ def _change(pair: Mapping[str, Any], less_is_better: bool | None, *, fraction: b
     return Text(text, style=style)
 
 
-def _points(change: float) -> Text:
+def _add_metrics(table: Table, accuracy: Accuracy) -> None:
+    """A row per metric, then how far B's outputs are from A's."""
     from rich.text import Text
 
-    style = "dim" if change == 0 else "green" if change > 0 else "red"
-    return Text(f"{change * 100:+.2f} points", style=style)
+    from edgeprune.report import format as fmt
+    from edgeprune.report.schema import Metric
+
+    samples = f"{accuracy['samples']:,} test samples"
+    styles = {"good": "green", "bad": "red"}
+    for name, pair in accuracy["metrics"].items():
+        metric = Metric(name=name, higher_is_better=pair["higher_is_better"], points=pair["points"])
+        a, b = pair["values"]
+        change = fmt.difference(metric, b, a)
+        shown = [fmt.metric_value(metric, value).text for value in (a, b)]
+        table.add_row(Text(f"{name} on {samples}"), *shown, Text(change.text, styles.get(change.tone, "dim")))
+    for name, output in accuracy["outputs"].items():
+        of = f" of {name}" if len(accuracy["outputs"]) > 1 else ""
+        table.add_row(Text(f"agreement{of} with A on {samples}"), "", f"{output['agreement']:.2%}", "")
+        table.add_row(Text(f"largest difference{of} from A"), "", f"{output['max_abs_difference']:.3g}", "")
 
 
 def _both(row: Mapping[str, Any], key: str) -> Text:

@@ -29,7 +29,7 @@ def open_folder(
     """List an image folder. Reads no image.
 
     ``train/``, ``val/`` or ``validation/``, and ``test/`` above the class folders are the splits; without them all
-    images are one store named ``all``. Classes are the names of the class folders, sorted as numbers if all are whole
+    images are one store named ``whole``. Classes are the names of the class folders, sorted as numbers if all are whole
     numbers, else as strings (like Keras); images may lie in folders below them. Folders that hold images and no
     folders are data without labels. Hidden files and files that are not images are left out.
 
@@ -78,7 +78,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     names = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     splits = {SPLIT_FOLDERS[name]: root / name for name in names}
     if not names:
-        return {"all": root}
+        return {"whole": root}
     if len(splits) < len(names):
         raise DataError(f"The folder {root} has both val/ and validation/.", expected="one of them.")
     missing = [name for name in ("train", "test") if name not in splits]
@@ -157,7 +157,7 @@ def _classes(listings: dict[str, Listing], root: Path, order: tuple[str, ...] | 
             f"The folder {root} has class folders in some splits, and images without classes in {flat[0]}/.",
             expected="class folders in all splits, or in none (data without labels).",
         )
-    names = tuple(name for name in listings.get("train") or listings["all"] if name is not None)
+    names = tuple(name for name in listings.get("train") or listings["whole"] if name is not None)
     _check_classes(listings, names, root)
     if order is None:
         return tuple(sorted(names, key=lambda name: (int(name), name))) if all(map(_is_number, names)) else names
@@ -181,7 +181,7 @@ def _is_number(name: str) -> bool:
 
 
 def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root: Path) -> None:
-    empty = [name for name in classes if not (listings.get("train") or listings["all"])[name]]
+    empty = [name for name in classes if not (listings.get("train") or listings["whole"])[name]]
     if len(empty) == len(classes):
         raise DataError(
             f"The folder {root} has no images in its class folders ({_some(classes)}).",

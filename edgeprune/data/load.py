@@ -36,7 +36,7 @@ SOURCES = "a folder of class folders or of images, an .npz file, package.module:
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:
-    """A source: stores named train, test and perhaps validation, or one named all."""
+    """A source: stores named train, test and perhaps validation, or one named whole."""
 
     name: str
     stores: Mapping[str, Store]
@@ -67,8 +67,8 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     """
     opened = _open(source, config, input_spec)
     splits = {name: Split(store, opened.preprocessing, np.arange(store.size)) for name, store in opened.stores.items()}
-    if "all" in splits:
-        splits["train"], splits["test"] = _carve(splits.pop("all"), TEST_SHARE, "test", opened.name, seed)
+    if "whole" in splits:
+        splits["train"], splits["test"] = _carve(splits.pop("whole"), TEST_SHARE, "test", opened.name, seed)
     if "validation" not in splits:
         splits["train"], splits["validation"] = _carve(
             splits["train"], config.validation, "validation", opened.name, seed

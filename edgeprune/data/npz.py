@@ -16,7 +16,7 @@ EXPECTED = (
     "arrays named x_train, y_train, x_test, y_test (and x_val, y_val if there are), or x, y; with sample weights also "
     "w_train, ..., or w; for data without labels nothing but x_train, x_test (and x_val), or x."
 )
-SUFFIX = {"train": "_train", "test": "_test", "validation": "_val", "all": ""}
+SUFFIX = {"train": "_train", "test": "_test", "validation": "_val", "whole": ""}
 WEIGHTS = ("w", "sample_weight")
 
 
@@ -61,8 +61,8 @@ def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Sample
     Raises:
         DataError: arrays are missing, or sample weights given twice.
     """
-    splits = ["train", "test"] if "x_train" in arrays or "x" not in arrays else ["all"]
-    if splits != ["all"] and {f"{key}_val" for key in ("x", "y", *WEIGHTS)} & set(arrays):
+    splits = ["train", "test"] if "x_train" in arrays or "x" not in arrays else ["whole"]
+    if splits != ["whole"] and {f"{key}_val" for key in ("x", "y", *WEIGHTS)} & set(arrays):
         splits.append("validation")
     # Labels of another name would be overlooked, so only an archive of nothing but x (and weights) has none.
     unlabelled = {f"{key}{SUFFIX[split]}" for key in ("x", *WEIGHTS) for split in splits} >= set(arrays)

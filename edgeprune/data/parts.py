@@ -57,7 +57,7 @@ def read_parts(data: object, spec: InputSpec, name: str) -> dict[str, Part]:
                 expected=RETURNS,
                 fix=BY_NAME,
             )
-    return {"all": _part(data, spec, f"data of {name}")}
+    return {"whole": _part(data, spec, f"data of {name}")}
 
 
 def is_dataset(value: object) -> bool:

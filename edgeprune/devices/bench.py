@@ -120,7 +120,7 @@ def _add_accuracy(results: Sequence[JsonObject], sample: Sample | None) -> None:
             continue
         # A file that was compiled for an accelerator does not run on this machine.
         host = None if result["kernels"] == "edgetpu" else host_outputs(Path(result["file"]), sample)
-        result["accuracy"] = compare_outputs(outputs, host, sample.labels)
+        result["accuracy"] = compare_outputs(outputs, host, sample, Path(result["file"]))
 
 
 def _comparison(results: Sequence[JsonObject]) -> JsonObject:

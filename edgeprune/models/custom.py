@@ -13,12 +13,13 @@ from edgeprune.models.types import CustomObjects
 
 
 def custom_objects_from(path: str | Path) -> CustomObjects:
-    """Layer classes of a Python file, for ``custom_objects`` of :func:`edgeprune.models.load.load_model`.
+    """Layers, losses and metrics of a Python file, for ``custom_objects`` of :func:`edgeprune.models.load.load_model`.
 
     Importing the file runs it. What it registers by a decorator of tf_keras or Keras stays registered in this process.
 
     Returns:
-        The classes that the file defines at its top level, of tf_keras and of Keras 3, by name.
+        The functions, and the classes of layers, losses and metrics, that the file defines at its top level, of
+        tf_keras and of Keras 3, by name.
 
     Raises:
         ModelError: no such file, or it raises.
@@ -28,20 +29,24 @@ def custom_objects_from(path: str | Path) -> CustomObjects:
 
     register_known_layers()
     module = import_file(Path(path), str(path), ModelError)
-    classes = {
+    found = {
         name: value
         for name, value in vars(module).items()
-        if inspect.isclass(value) and value.__module__ == module.__name__ and _is_layer(value)
+        if getattr(value, "__module__", None) == module.__name__ and (inspect.isfunction(value) or _is_kerases(value))
     }
-    # Later stages read models that hold these layers from disk.
-    tf_keras.saving.get_custom_objects().update({n: c for n, c in classes.items() if is_keras2_class(c)})
-    return classes
+    # Later stages read models that hold these from disk.
+    tf_keras.saving.get_custom_objects().update({n: thing for n, thing in found.items() if is_keras2_class(thing)})
+    return found
 
 
-def _is_layer(value: type) -> bool:
-    return any(base.__name__ == "Layer" and base.__module__.split(".")[0] in _KERASES for base in value.__mro__)
+def _is_kerases(value: object) -> bool:
+    """Whether a value is a class of layers, losses or metrics."""
+    return inspect.isclass(value) and any(
+        base.__name__ in _BASES and base.__module__.split(".")[0] in _KERASES for base in value.__mro__
+    )
 
 
+_BASES = {"Layer", "Loss", "Metric"}
 _KERASES = {"keras", "tf_keras"}
 
 

@@ -102,6 +102,7 @@ def compare(
     *,
     data: DataSource | None = None,
     recipe: str | Path | Recipe | None = None,
+    seed: int = 0,
 ) -> Comparison:
     """Put two .tflite files side by side: sizes, memory, MACs, operators, and more where it is asked for.
 
@@ -109,21 +110,23 @@ def compare(
         a, b: the files.
         target: the board that latency is estimated for: its name, its TOML file, or a
             :class:`~edgeprune.target.Target`; None: no latency. Without data, TensorFlow is not imported.
-        data: whose test split the accuracy of both is measured on, as for :func:`edgeprune.build`; None: no accuracy.
-        recipe: whose ``[data]`` says how the data is prepared: its name, its TOML file or a
+        data: whose test split the metrics of both are measured on, as for :func:`edgeprune.build`; None: no metrics.
+            Without labels, or with ``[task] kind = "teacher"``, there is the agreement of b with a only.
+        recipe: whose ``[data]`` and ``[task]`` say how the data is prepared and what is measured: its name, its TOML
+            file (``recipe.toml`` of a run gives the figures of its report) or a
             :class:`~edgeprune.recipe.config.Recipe`; None: ``edgeprune.toml`` in the working folder, else defaults.
+        seed: of the build; chooses the test split if the source has none.
 
     Returns:
         A dict of JSON types. Bytes, MACs and parameters are whole numbers, latency is in milliseconds, sparsity and
-        accuracy are fractions in [0, 1].
+        accuracy are fractions in [0, 1]; metrics in their own unit.
 
     Raises:
         ModelError: a file is missing or damaged.
         TargetError: no such target.
         DataError: the data cannot be read, or does not fit.
-        RecipeError: no such recipe, or one that is not valid.
-        UsageError: data was given, and a file is not a classifier with one output, or takes other inputs than the
-            other.
+        RecipeError: no such recipe, or one that is not valid, or what is to be measured has to be stated there.
+        UsageError: data was given, and the files have different inputs or outputs.
     """
     from edgeprune.profiling.profile import profile
 
@@ -139,18 +142,19 @@ def compare(
             for name in dict.fromkeys([*kinds[0], *kinds[1]])
         ],
         "aligned": _aligned(found[0].operators, found[1].operators),
-        "accuracy": None if data is None else _accuracy((a, b), data, recipe),
+        "accuracy": None if data is None else _accuracy((a, b), data, recipe, seed),
     }
 
 
-def _accuracy(paths: Sequence[str | Path], data: DataSource, recipe: str | Path | Recipe | None) -> Accuracy:
+def _accuracy(paths: Sequence[str | Path], data: DataSource, recipe: str | Path | Recipe | None, seed: int) -> Accuracy:
     from edgeprune._tensorflow import import_tf
 
     import_tf()
     from edgeprune.evaluate.files import compare_accuracy
     from edgeprune.recipe.load import resolve_recipe
 
-    return compare_accuracy(paths, data, resolve_recipe(recipe).data)
+    resolved = resolve_recipe(recipe)
+    return compare_accuracy(paths, data, resolved.data, resolved.task, seed)
 
 
 def _figures(found: Profile) -> dict[str, Any]:

@@ -280,6 +280,7 @@ class DistillConfig(Config):
 
     temperature: Annotated[float, pydantic.Field(gt=0)] = 4.0
     weight: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7  # of the teacher in the loss; the labels get the rest
+    features: Annotated[int, pydantic.Field(ge=0)] = 0  # also learn what this many of the last layers take
 
 
 class AugmentConfig(Config):

@@ -64,6 +64,7 @@ def assemble(
             "test": data.test.size,
         },
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
+        "task": task.to_json(),
         "variants": variants,
         "picks": picks,
         "pick": pick["name"],

@@ -374,6 +374,18 @@ class Picks(Entry):
     compact: Text | None
 
 
+class TaskOutput(Entry):
+    """What one output is trained for and measured by. ``loss`` is None where it has no labels that count; ``origin``:
+    where kind and loss come from."""
+
+    name: Text
+    kind: Text | None
+    loss: Text | None
+    weight: Number
+    metrics: list[Text]
+    origin: Text
+
+
 class MaxDropRule(Entry):
     """What a metric may lose against the baseline: ``points`` of a fraction, else ``part`` of the baseline's value."""
 
@@ -479,6 +491,7 @@ class Report(Entry):
     target: Target
     data: Data
     metric: Metric
+    task: list[TaskOutput] = []  # per output
     variants: Annotated[list[Variant], Field(min_length=1)]
     max_drop: MaxDropRule | None = None  # the rule that picks and gates go by; None: an older report
     picks: Picks

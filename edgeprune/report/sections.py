@@ -25,7 +25,7 @@ from edgeprune.report.blocks import (
 from edgeprune.report.conversion import integers, parity
 from edgeprune.report.plots import Line, Point, curves, scatter
 from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
-from edgeprune.report.schema import Epoch, Gate, Report, Training, Variant
+from edgeprune.report.schema import Epoch, Gate, Report, TaskOutput, Training, Variant
 from edgeprune.report.variants import Setup, setups, variants_table
 
 Blocks = Sequence[Block]
@@ -339,6 +339,7 @@ def facts(report: Report) -> Blocks:
         ("Input and output", Cell(f"{fmt.shape(model.input_shape)} → {fmt.shape(model.output_shape)}")),
         ("Target", Cell(report.target.name)),
         ("Data", Cell(f"{data.source}: {counts} samples")),
+        *(("Task", Cell(_task(output, len(report.task) > 1))) for output in report.task),
         ("Recipe", Cell(f"{report.recipe}; every setting is in recipe.toml")),
         *(
             (f"Pick, {role}", Cell(f"{getattr(report.picks, role) or '–'} ({words})"))
@@ -347,6 +348,14 @@ def facts(report: Report) -> Blocks:
         *((name, Cell(str(value))) for name, value in report.environment.items() if value is not None),
     ]
     return [Facts(items)]
+
+
+def _task(output: TaskOutput, named: bool) -> str:
+    name = f"{output.name}: " if named else ""
+    if output.loss is None:
+        return f"{name}not trained ({output.origin})"
+    weight = f", weight {output.weight:.3g}" if output.weight != 1 else ""
+    return f"{name}{output.kind or 'a loss of your own'} by {output.loss}{weight}, {output.origin}"
 
 
 def files(report: Report) -> Blocks:

@@ -44,7 +44,7 @@ def write_snippets(
         model: the .tflite.
         preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
-        labels: names of the classes, if the first output has classes.
+        labels: names of the classes, if the model's only output is one of several classes.
 
     Returns:
         The files written.
@@ -74,13 +74,15 @@ def _facts(
     graph = content.subgraphs[0]
     signature = content.signatures[0] if content.signatures else None
     order = [signature.inputs[name] for name in inputs] if signature else list(graph.inputs)
-    output = signature.outputs[outputs[0]] if signature else graph.outputs[0]
+    ends = [signature.outputs[name] for name in outputs] if signature else list(graph.outputs)
     return {
         "file": model.name,
         "inputs": [{"name": name, **_tensor(graph.tensors[i])} for name, i in zip(inputs, order, strict=True)],
-        "output": _tensor(graph.tensors[output]),
-        "place": graph.outputs.index(output),  # the converter may have put another output first
-        "outputs": len(graph.outputs),
+        # The converter may have put another output first.
+        "outputs": [
+            {"name": name, "place": graph.outputs.index(i), **_tensor(graph.tensors[i])}
+            for name, i in zip(outputs, ends, strict=True)
+        ],
         "bgr": preprocessing.get("color") == "bgr",
         "scale": preprocessing["scale"],
         "mean": list(preprocessing["mean"]),

@@ -137,7 +137,7 @@ def write(
     from edgeprune.convert.findings import conversion_warnings, select_operators
 
     path = context.folder / "model.tflite"
-    described = _described(content, plan, context, model)
+    described = _described(_with_interface(content, artifact, model), plan, context, model)
     write_bytes(path, described)
     if select := select_operators(content):  # said here, too: the build may end where the file is to be run
         context.progress.note(f"the file needs operators of full TensorFlow: {', '.join(select)}")
@@ -154,6 +154,20 @@ def write(
             "metadata_bytes": len(described) - len(content),
         },
     )
+
+
+def _with_interface(content: bytes, artifact: Artifact, model: tf_keras.Model) -> bytes:
+    """The file with the order and the names that its outputs have for the user; training may have renamed layers."""
+    from edgeprune.models.compiled import Compiled, output_names
+    from edgeprune.tflite.interface import with_interface
+
+    stated = artifact.facts.get("compiled_with")
+    names = Compiled.from_json(stated).names if stated else output_names(model)
+    outputs = [
+        [*(name for name in own if name != last), last] for own, last in zip(names, model.output_names, strict=True)
+    ]
+    padded = any(getattr(tensor, "_keras_mask", None) is not None for tensor in model.outputs)
+    return with_interface(content, model.input_names, outputs, padded)
 
 
 def _described(content: bytes, plan: QuantizationPlan, context: Context, model: tf_keras.Model) -> bytes:

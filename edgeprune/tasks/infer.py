@@ -154,15 +154,26 @@ def output_facts(model: tf_keras.Model, outputs: list[np.ndarray]) -> list[Outpu
     """
     view = View(model)
     return [
-        OutputFacts(tuple(tensor.shape[1:]), _end(view, tensor, values), float(np.min(values)), float(np.max(values)))
+        OutputFacts(
+            tuple(tensor.shape[1:]),
+            end_of(_named_end(view, tensor), values),
+            float(np.min(values)),
+            float(np.max(values)),
+        )
         for tensor, values in zip(model.outputs, outputs, strict=True)
     ]
 
 
-def _end(view: View, tensor: Tensor, values: np.ndarray) -> End:
-    named = _named_end(view, tensor)
+def end_of(named: End, values: np.ndarray, tolerance: float = _TOLERANCE) -> End:
+    """How an output ends, out of what its graph says and of values on some samples.
+
+    Args:
+        named: by the operation that ends it; "other": not known.
+        values: [samples, ...].
+        tolerance: by how much a distribution may miss the sum of 1.
+    """
     is_wide = values.ndim > 1 and values.shape[-1] > 1
-    sums_to_one = is_wide and bool((np.abs(values.sum(-1) - 1) < _TOLERANCE).all() and values.min() >= -_TOLERANCE)
+    sums_to_one = is_wide and bool((np.abs(values.sum(-1) - 1) < tolerance).all() and values.min() >= -_TOLERANCE)
     if sums_to_one and named in ("softmax", "other"):
         return "softmax"
     if named == "softmax":  # over another axis, or of one value

@@ -70,7 +70,7 @@ def canonical_name(thing: Loaded) -> str:
 
     Names given by the user do not count: a metric is what it computes.
     """
-    function = _carried(thing)
+    function = carried(thing)
     if function is not None:
         return canonical_name(function)
     if isinstance(thing, str):
@@ -86,7 +86,7 @@ def canonical_name(thing: Loaded) -> str:
 _ALIASES = {"mean_io_u": "mean_io_u", "f_beta_score": "fbeta_score", "log_cosh_error": "log_cosh"}
 
 
-def _carried(thing: Loaded) -> Callable[..., Any] | None:
+def carried(thing: Loaded) -> Callable[..., Any] | None:
     """The function inside a wrapper of Keras, where the user made one of a function of their own or of Keras'."""
     if type(thing).__name__ not in ("MeanMetricWrapper", "LossFunctionWrapper"):
         return None
@@ -95,9 +95,9 @@ def _carried(thing: Loaded) -> Callable[..., Any] | None:
 
 def is_kerases(thing: Loaded) -> bool:
     """Whether Keras defines it; a user's function of the same name may compute anything."""
-    carried = _carried(thing)
-    if carried is not None:
-        return is_kerases(carried)
+    function = carried(thing)
+    if function is not None:
+        return is_kerases(function)
     module = thing.__module__ if hasattr(thing, "__name__") else type(thing).__module__
     return str(module).split(".")[0] in ("keras", "tf_keras")
 
@@ -116,7 +116,7 @@ def _is_loss(thing: Loaded) -> bool:
 
     if is_loss_object(thing):
         return True
-    function = _carried(thing) or thing
+    function = carried(thing) or thing
     name = getattr(function, "__name__", "")
     if name == "cosine_similarity":  # as a metric its sign is the opposite of the loss's
         return "losses" in function.__module__.split(".")

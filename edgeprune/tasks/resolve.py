@@ -43,6 +43,7 @@ from edgeprune.tasks.metrics import (
     of_loss,
     over,
 )  # fmt: skip
+from edgeprune.tasks.stating import named_term, term_of
 from edgeprune.tasks.task import Kind, Metric, Output, Task
 from edgeprune.tasks.teacher import teacher_task
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data import Data
 
+NOT_TRAINED = "without labels or a loss"
 PROBE = 64  # validation samples that outputs are looked at on
 
 
@@ -215,11 +217,16 @@ class _Resolver:
         self.was_compiled = compiled is not None
         self.section = f"task.outputs.{name}" if many else "task"
         self.warnings: list[str] = []
+        # What a recipe would have to say for the same loss and metrics; None: it has no words for them.
+        self.loss_term: Term | None = None
+        self.metric_terms: list[Term | None] = []
 
     def output(self, sole: bool) -> _Resolved:
         """The output's task; nothing where it has no labels, or no loss by the user's will."""
-        if self.target is None or self.config.loss == "none" or (self._unused() and not sole):
-            return _Resolved(Output(self.name, weight=0.0))
+        if self.target is None:
+            return _Resolved(Output(self.name, weight=0.0, origin=NOT_TRAINED, stated=self.config))
+        if self.config.loss == "none" or (self._unused() and not sole):
+            return _Resolved(Output(self.name, weight=0.0, origin=NOT_TRAINED, stated=OutputTaskConfig(loss="none")))
         form = form_of(self.target, self.facts.shape, self.config.ignore)
         if form == "other shape":
             raise DataError(
@@ -246,7 +253,9 @@ class _Resolver:
             Output(
                 self.name, made, kind, self._weight(), metrics, classes,
                 width=self.facts.width,
+                origin=self._origin(reading),
                 is_logits=classes is not None and (takes_logits(made) or self.facts.end not in ("softmax", "sigmoid")),
+                stated=self._stated(kind),
             ),
             change,
             self._class_weights(),
@@ -261,22 +270,43 @@ class _Resolver:
         """Compiled without a loss for this output, and the recipe has none for it."""
         return self.was_compiled and self.compiled.loss is None and not (self.config.loss or self.config.kind)
 
+    def _origin(self, reading: Reading | None) -> str:
+        if self.config.loss is not None or self.config.kind is not None:
+            return "as the recipe says"
+        return "as the model was compiled" if reading is None else "by its labels and how it ends"
+
     def _weight(self) -> float:
         return self.compiled.weight if self.config.weight is None else self.config.weight
+
+    def _stated(self, kind: Kind | None) -> OutputTaskConfig:
+        """The output's section in a recipe that states what was resolved."""
+        terms = tuple(term for term in self.metric_terms if term is not None)
+        # Without metrics the loss is the metric, unless a kind is named, which has a metric of its own.
+        known = {
+            "loss": self.loss_term,
+            "metric": terms[0] if len(terms) == 1 else terms or None,
+            "kind": kind if terms else None,
+        }
+        given = {key: value for key, value in known.items() if value is not None}
+        return self.config.model_copy(update={**given, "weight": self._weight()})
 
     # --- the loss
 
     def _loss(self, form: Form) -> tuple[Loaded, Reading | None]:
         """The loss, and the reading that it comes from if neither recipe nor compile information name it."""
         if self.config.loss is not None:
+            self.loss_term = self.config.loss
             return self._of_recipe(self.config.loss, "losses"), self._reading_of_kind(form)
         if self.config.kind is not None:
             reading = self._reading_of_kind(form)
             assert reading is not None
-            return restore(_fitting(reading, form), "losses"), reading
+            self.loss_term = _fitting(reading, form)
+            return restore(self.loss_term, "losses"), reading
         if self.compiled.loss is not None:
             try:
-                return restore(self.compiled.loss, "losses", self.objects), None
+                loss = restore(self.compiled.loss, "losses", self.objects)
+                self.loss_term = term_of(self.compiled.loss, loss)
+                return loss, None
             except Unknown as error:
                 raise RecipeError(
                     f"The model was compiled with the loss {error.name!r}{self._of}, which cannot be restored: "
@@ -288,7 +318,8 @@ class _Resolver:
                 ) from None
         found = infer.readings(form, self.facts.end)
         if len(found) == 1:
-            return restore(_fitting(found[0], form), "losses"), found[0]
+            self.loss_term = _fitting(found[0], form)
+            return restore(self.loss_term, "losses"), found[0]
         raise self._ask(form, found)
 
     def _reading_of_kind(self, form: Form) -> Reading | None:
@@ -323,15 +354,25 @@ class _Resolver:
 
     def _of_recipe(self, term: Term, what: Any) -> Loaded:
         word = {"losses": "loss", "metrics": "metric"}[what]
-        if isinstance(term, str) and ":" in term:
-            return load_function(term, RecipeError)
-        config: ConfigValue = term
-        if isinstance(term, Mapping):
-            config = {"class_name": term["class"], "config": {k: v for k, v in term.items() if k != "class"}}
+        named = term["class"] if isinstance(term, Mapping) else term
+        given = {k: v for k, v in term.items() if k not in ("class", "weighted")} if isinstance(term, Mapping) else {}
+        objects = dict(self.objects)
+
+        def by_name(place: str) -> str:
+            """The name of what the user's code has there, which is restored like what a model was compiled with."""
+            found = load_function(place, RecipeError)
+            objects[found.__name__] = found
+            return found.__name__
+
+        name = by_name(named) if ":" in named else named
+        if ":" in str(given.get("fn")):  # of a wrapper of Keras around a function
+            given["fn"] = by_name(given["fn"])
+        config: ConfigValue = {"class_name": name, "config": given}
+        if isinstance(term, str) or (not name[:1].isupper() and not set(given) - {"name"}):
+            config = name
         try:
-            return restore(config, what, self.objects)
+            return restore(config, what, objects)
         except Unknown as error:
-            named = term["class"] if isinstance(term, Mapping) else term
             raise RecipeError(
                 f"There is no {word} {named!r} in Keras, or not with these arguments: {error.reason}.",
                 fix=f"check [{self.section}] {word}, or name a function: file.py:function.",
@@ -384,7 +425,9 @@ class _Resolver:
             for place, term in enumerate(terms):
                 metric = self._of_recipe(term, "metrics")
                 name = _term_name(term, metric)
-                yield self._metric(metric, name, term, made, in_classes, first=place == 0)
+                weighted = isinstance(term, Mapping) and bool(term.get("weighted"))
+                self.metric_terms.append(term)
+                yield self._metric(metric, name, made, in_classes, first=place == 0, weighted=weighted)
             return
         yielded = False
         for key in ("metrics", "weighted_metrics"):
@@ -401,9 +444,8 @@ class _Resolver:
                     continue
                 name = metric_name(metric, config)
                 weighted = key == "weighted_metrics"
-                yield self._metric(
-                    metric, name, config, made, in_classes, first=first, weighted=weighted, compiled=True
-                )
+                self.metric_terms.append(named_term(term_of(config, metric), name, weighted))
+                yield self._metric(metric, name, made, in_classes, first=first, weighted=weighted, compiled=True)
                 yielded = True
         if yielded:
             return
@@ -411,7 +453,8 @@ class _Resolver:
         if default is None:
             yield self._loss_as_metric(made)
         else:
-            yield self._metric(restore(default, "metrics"), default, default, made, in_classes, first=True)
+            self.metric_terms.append(default)
+            yield self._metric(restore(default, "metrics"), default, made, in_classes, first=True)
 
     def _unknown_metric(self, error: Unknown) -> RecipeError:
         return RecipeError(
@@ -433,7 +476,6 @@ class _Resolver:
         self,
         metric: Loaded,
         name: str,
-        config: Any,
         made: Any,
         in_classes: bool,
         *,
@@ -453,6 +495,10 @@ class _Resolver:
         # Outputs that are logits cross zero where probabilities cross one half. A compiled metric stays Keras' own.
         if canonical == "binary_accuracy" and takes_logits(made):
             if compiled:
+                if not hasattr(metric, "update_state"):
+                    # In a recipe the name alone would have the threshold of logits.
+                    stated = {"class": "BinaryAccuracy", "name": name, "threshold": 0.5}
+                    self.metric_terms[-1] = named_term(stated, name, weighted)
                 self.warnings.append(
                     f"The metric {name!r}{self._of} was compiled with a threshold of 0.5, and the outputs are logits, "
                     'which cross zero. The figure is Keras\' own; [task] metric = "binary_accuracy" would have a '

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
+from edgeprune.recipe.config import OutputTaskConfig
 from edgeprune.selection import drop_points
 
 if TYPE_CHECKING:
@@ -64,6 +66,9 @@ class Output:
         classes: number of classes where each label is one of several, else None.
         is_logits: of classes: whether softmax or sigmoid are still to come.
         width: length of its last axis; 1 for two classes as one number.
+        origin: where kind and loss come from, in words.
+        stated: what a recipe says for the same loss and metrics, compile information included; see
+            :func:`edgeprune.tasks.stating.stated`.
     """
 
     name: str
@@ -74,6 +79,8 @@ class Output:
     classes: int | None = None
     is_logits: bool = False
     width: int = 1
+    origin: str = ""
+    stated: OutputTaskConfig | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +137,20 @@ class Task:
         """Number of classes, where the model's only output is one row of classes: what labels.txt can name."""
         output = self.outputs[0]
         return self.classes if len(self.outputs) == 1 and output.width == output.classes else None
+
+    def to_json(self) -> list[JsonObject]:
+        """What each output is trained for and measured by, for reports."""
+        return [
+            {
+                "name": output.name,
+                "kind": output.kind,
+                "loss": getattr(output.loss, "name", None),
+                "weight": output.weight,
+                "metrics": [metric.name for metric in output.metrics],
+                "origin": output.origin,
+            }
+            for output in self.outputs
+        ]
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

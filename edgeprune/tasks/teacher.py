@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SCALE_SAMPLES = 256  # training samples that the scale of each output is taken from
 BATCH = 32
 NAME = "agreement"
+ORIGIN = "the unpruned model's output"
 
 
 def teacher_task(model: tf_keras.Model, data: Data, names: Sequence[str]) -> Task:
@@ -71,12 +72,16 @@ def _output(index: int, name: str, facts: OutputFacts, values: np.ndarray, many:
         metric = Metric(full, index, lambda: tf_keras.metrics.CategoricalAccuracy(name=NAME), True, 100.0)
         classes = facts.width if len(facts.shape) == 1 else None
         kind: Any = "classification" if classes else None
-        return Output(name, tf_keras.losses.KLDivergence(), kind, 1.0, (metric,), classes, width=facts.width)
+        return Output(
+            name, tf_keras.losses.KLDivergence(), kind, 1.0, (metric,), classes, width=facts.width, origin=ORIGIN
+        )
     # Of its channels' own means: a box and a score in one output have different ones.
     spread = float(np.square(values - values.mean(tuple(range(values.ndim - 1)), keepdims=True)).mean())
     weight = 1 / spread if spread > 0 else 1.0
     metric = Metric(full, index, lambda: explained_variance(NAME), True, 100.0)
-    return Output(name, tf_keras.losses.MeanSquaredError(), "regression", weight, (metric,))
+    return Output(
+        name, tf_keras.losses.MeanSquaredError(), "regression", weight, (metric,), width=facts.width, origin=ORIGIN
+    )
 
 
 def explained_variance(name: str) -> tf_keras.metrics.Metric:

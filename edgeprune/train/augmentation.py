@@ -88,7 +88,7 @@ def mixing(task: Task) -> Task:
     """The task over mixed labels: the loss of both labels by their shares, the metric that of the larger share.
 
     Zhang et al. 2018, arXiv:1710.09412. For cross-entropy this equals the loss over mixed one-hot labels. Weights of
-    samples are in the shares.
+    samples are in the shares; weighted metrics count a pair by the sum of its shares.
 
     Raises:
         RecipeError: the task is not one label out of several classes.
@@ -123,7 +123,8 @@ def _of_larger_share(metric: Metric) -> Metric:
 
     def change(pairs: tf.Tensor, weights: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         first, second, share, other = _unpair(pairs)
-        return tf.where(share >= other, first, second), weights
+        labels = tf.where(share >= other, first, second)
+        return labels, (share + other)[:, 0] if metric.weighted else weights
 
     return dataclasses.replace(metric, new=over(metric.name, metric.new, change))
 

@@ -20,6 +20,7 @@ from edgeprune.files import atomic_path
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
 from edgeprune.train.augmentation import augment, mixing, unmixed
 from edgeprune.train.distillation import distilling, with_teacher
+from edgeprune.train.features import FeatureLessons
 from edgeprune.train.variables import trainable_kernels
 
 if TYPE_CHECKING:
@@ -70,13 +71,19 @@ class Lessons:
         task = mixing(task) if self.augment.mixup else task
         return task if self.distill is None else distilling(task, self.distill, labels)
 
-    def training(self, task: Task, data: Data, order: int) -> tf.data.Dataset:
-        """The batches of one epoch; ``order`` decides the order of the samples and every random change of them."""
-        return self._taught(self._augmented(task, data, order))
+    def features(self, model: tf_keras.Model) -> FeatureLessons | None:
+        """The features that ``model`` is to learn, if there are any."""
+        if self.distill is None or self.teacher is None or not self.distill.features:
+            return None
+        return FeatureLessons.of(model, self.teacher, self.distill)
 
-    def validation(self, data: Data) -> tf.data.Dataset:
+    def training(self, task: Task, data: Data, features: FeatureLessons | None, order: int) -> tf.data.Dataset:
+        """The batches of one epoch; ``order`` decides the order of the samples and every random change of them."""
+        return self._taught(self._augmented(task, data, order), features)
+
+    def validation(self, data: Data, features: FeatureLessons | None) -> tf.data.Dataset:
         batches = data.validation.batches(VALIDATION_BATCH)
-        return self._taught(unmixed(batches) if self.augment.mixup else batches)
+        return self._taught(unmixed(batches) if self.augment.mixup else batches, features)
 
     def _augmented(self, task: Task, data: Data, order: int) -> tf.data.Dataset:
         batches = data.train.batches(self.config.batch_size, shuffle_seed=order)
@@ -86,8 +93,9 @@ class Lessons:
         answer = task.answers
         return changed if answer is None else changed.map(lambda x, *_: (x, answer(x)), num_parallel_calls=1)
 
-    def _taught(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        return batches if self.teacher is None else with_teacher(batches, self.teacher)
+    def _taught(self, batches: tf.data.Dataset, features: FeatureLessons | None) -> tf.data.Dataset:
+        taught = batches if self.teacher is None else with_teacher(batches, self.teacher)
+        return taught if features is None else features.taught(taught)
 
 
 def finetune(
@@ -117,10 +125,13 @@ def finetune(
         The history, one entry per epoch.
     """
     config, own_task, task = lessons.config, task, lessons.trained(task, data)
+    kept, features = model, lessons.features(model)
+    if features is not None:  # trained with more outputs; the layers are the model's own
+        model, task = features.student, features.task(task)
     compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
     model.optimizer.iterations.assign(start_epoch * steps_per_epoch(data, config))
     state = _restore(model, state_file) or TrainingState()
-    validation = lessons.validation(data)
+    validation = lessons.validation(data, features)
     reseed = deterministic and _has_random_layers(model)
     progress.begin("fine-tuning", (config.epochs - start_epoch) * steps_per_epoch(data, config))
     progress.advance(len(state.history) * steps_per_epoch(data, config))
@@ -129,7 +140,8 @@ def finetune(
             break
         if reseed:
             _reseed(model, seed, epoch)
-        batches = lessons.training(own_task, data, int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+        batches = lessons.training(own_task, data, features, order)
         logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
         _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
         _save(model, state, state_file)
@@ -138,7 +150,7 @@ def finetune(
     if state.best is not None:
         model.set_weights(state.best)
     # Whoever trains the saved model further gets the task's own loss, not the one with the teacher.
-    model.compile(**own_task.saved_arguments())
+    kept.compile(**own_task.saved_arguments())
     return state.history
 
 

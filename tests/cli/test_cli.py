@@ -38,6 +38,8 @@ def test_cheap_commands_do_not_import_tensorflow(arguments):
         (["build", "model.keras", "--target", "rpi4"], ["--data"]),
         (["build", "--target", "rpi4", "--recipe", "int9"], ["int9", "int8"]),
         (["build", "--target", "rpi4", "--oops"], ["--oops"]),
+        (["build", "--target", "rpi4", "--max-drop", "much"], ["'much'", "5%"]),
+        (["build", "--target", "rpi4", "--max-drop", "-1"], ["'-1'", "5%"]),
         (["profile", "missing.tflite", "--target", "rpi4"], ["missing.tflite"]),
         (["frobnicate"], ["frobnicate"]),
     ],

@@ -16,7 +16,7 @@ from edgeprune.quantize.plan import RULES, QuantizationPlan
 from edgeprune.recipe.config import TaskConfig
 from edgeprune.runtime.interpreter import find_runtime
 from edgeprune.runtime.session import Session
-from edgeprune.train.task import resolve_task
+from edgeprune.tasks.resolve import resolve_task
 
 # mode, io → smallest agreement of the classes with the Keras model on the 500 test digits
 FORMATS = {
@@ -45,11 +45,12 @@ def test_the_file_agrees_with_its_keras_model(tiny_model, tiny_data, tmp_path, m
     path = tmp_path / "model.tflite"
     path.write_bytes(make(tiny_model, tiny_data, mode, io))
     session = Session(path, tiny_model.input_names, tiny_model.output_names, runtime=find_runtime())
-    task = resolve_task(tiny_model, TaskConfig(), np.array([1]))
-    value, parity = evaluate_tflite(session, tiny_data.test, task, reference=tiny_model, progress=Progress())
+    task = resolve_task(tiny_model, TaskConfig(), tiny_data)
+    figures, parity = evaluate_tflite(session, tiny_data.test, task, reference=tiny_model, progress=Progress())
     assert parity.top1_agreement >= FORMATS[mode, io]
     assert parity.mean_abs_error <= parity.max_abs_error < (1e-4 if mode == "float32" else 0.5)
-    assert value == pytest.approx(evaluate_keras(tiny_model, tiny_data.test, task), abs=1 - FORMATS[mode, io] + 1e-6)
+    expected = evaluate_keras(tiny_model, tiny_data.test, task)
+    assert task.value(figures) == pytest.approx(expected, abs=1 - FORMATS[mode, io] + 1e-6)
 
 
 def test_formats_have_the_dtypes_they_promise(tiny_model, tiny_data):

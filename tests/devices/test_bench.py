@@ -15,7 +15,7 @@ from edgeprune.devices.bench import bench
 from edgeprune.devices.host import Host
 from edgeprune.devices.protocol import DEVICES, Job
 from edgeprune.errors import DeviceError, ModelError, UsageError
-from edgeprune.evaluate.sample import Sample, load_sample
+from edgeprune.evaluate.sample import load_sample
 from edgeprune.recipe.config import DataConfig
 from edgeprune.target import load_target
 from edgeprune.tflite.prefixes import prefixes
@@ -189,8 +189,8 @@ class Vanishing(Host):
 
 
 @pytest.fixture
-def sample():
-    return Sample((np.random.default_rng(0).random((20, 8, 8, 3), np.float32),), np.arange(20) % 4)
+def sample(tiny_files, data):
+    return load_sample(tuple(tiny_files.values()), data, DataConfig())
 
 
 @pytest.mark.parametrize("compare", [False, True])
@@ -212,11 +212,11 @@ def test_what_was_timed_is_kept_when_the_outputs_are_lost(tiny_files, monkeypatc
 def test_accuracy_on_the_device(tiny_files, data):
     """With data, accuracy there and here are measured on the same random samples, and the outputs compared."""
     files = (tiny_files["float32"], tiny_files["int8"])
-    sample = load_sample(files[0], data, DataConfig(scale=1.0))
+    sample = load_sample(files, data, DataConfig(scale=1.0))
     found = bench("host", Job(files), sample=sample)
     for result in found["results"]:
         accuracy = result["accuracy"]
-        assert accuracy["samples"] == len(sample.labels) > 0
+        assert accuracy["samples"] == sample.size > 0
         assert accuracy["accuracy"] == accuracy["host_accuracy"]
         assert (accuracy["top1_agreement"], accuracy["max_abs_error"]) == (1.0, 0.0)
         assert "outputs" not in result

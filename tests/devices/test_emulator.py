@@ -20,10 +20,10 @@ from edgeprune.devices.emulator_home import Home
 from edgeprune.devices.instructions import by_operator, measure
 from edgeprune.devices.protocol import Job
 from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
-from edgeprune.evaluate.sample import Sample
+from edgeprune.evaluate.sample import load_sample
 from edgeprune.prune.sparse.prepare import prepare, require_qualified
 from edgeprune.quantize.plan import QuantizationPlan
-from edgeprune.recipe.config import WeightsConfig
+from edgeprune.recipe.config import DataConfig, WeightsConfig
 from edgeprune.report.schema import validate
 from edgeprune.stages.sparse import check_sparse, choose_layers
 
@@ -128,7 +128,9 @@ def resnet8(tmp_path_factory):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None]] for image in images[:100])
     (folder / "int8.tflite").write_bytes(converter.convert())
-    return [folder / "float.tflite", folder / "int8.tflite"], Sample((images,), labels)
+    files = [folder / "float.tflite", folder / "int8.tflite"]
+    splits = dict.fromkeys(("train", "validation", "test"), (images, labels))
+    return files, load_sample(files, splits, DataConfig())
 
 
 def _images(archive):

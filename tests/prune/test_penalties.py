@@ -7,8 +7,8 @@ from edgeprune.errors import RecipeError
 from edgeprune.progress import Progress
 from edgeprune.prune import penalties
 from edgeprune.recipe.config import FinetuneConfig, SparsifyConfig, TaskConfig
+from edgeprune.tasks.resolve import resolve_task
 from edgeprune.train.finetune import Lessons, compile_model, finetune
-from edgeprune.train.task import resolve_task
 from edgeprune.train.variables import trainable_kernels
 
 
@@ -31,7 +31,7 @@ def value(model, name):
 
 def train(model, data, folder, progress=None, epochs=2, **config):
     settings = SparsifyConfig(**config)
-    task = resolve_task(model, TaskConfig(), np.array([1]))
+    task = resolve_task(model, TaskConfig(), data)
     arguments = {"seed": 0, "deterministic": True, "progress": progress or Progress(), "first_eligible_epoch": epochs}
     shell = penalties.penalized(model, settings)
     lessons = Lessons(FinetuneConfig(epochs=epochs, learning_rate=1e-2))
@@ -139,12 +139,12 @@ def test_a_penalty_without_anything_to_act_on_is_refused():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_weight_decay_shrinks_kernels_alone(copy, optimizer):
+def test_weight_decay_shrinks_kernels_alone(copy, tiny_data, optimizer):
     """With gradients of zero a step multiplies kernels by 1 - rate × decay, and leaves everything else as it is."""
     import tensorflow as tf
 
     model = copy()
-    task = resolve_task(model, TaskConfig(), np.array([1]))
+    task = resolve_task(model, TaskConfig(), tiny_data)
     config = FinetuneConfig(learning_rate=0.1, decay="constant", weight_decay=0.5, optimizer=optimizer)
     compile_model(model, task, config, total_steps=10)
     before = [variable.numpy() for variable in model.trainable_variables]

@@ -1,5 +1,7 @@
 """The words about the pick are true of the choice that was made."""
 
+import dataclasses
+
 import pytest
 
 from edgeprune import selection
@@ -9,6 +11,7 @@ from edgeprune.report.schema import parse
 LIMITS = [
     selection.Limits(),
     selection.Limits(max_drop=0.5),
+    selection.Limits(max_drop="0.6%"),
     selection.Limits(max_drop=0.9, max_size=100_000),
     selection.Limits(max_size=1000),
     selection.Limits(max_latency=0.2),
@@ -18,9 +21,11 @@ LIMITS = [
 
 def choose(report, limits):
     """The report as a build with these limits writes it."""
-    picks = selection.choose(report["variants"], limits, parse(report).metric)
+    metric = parse(report).metric
+    picks = selection.choose(report["variants"], limits, metric)
     pick = next(variant for variant in report["variants"] if variant["name"] == picks["balanced"])
-    report.update(picks=picks, pick=pick["name"], gates=selection.check_gates(pick, limits))
+    gates = selection.check_gates(pick, limits, metric, parse(report).baseline.metric.value)
+    report.update(picks=picks, pick=pick["name"], gates=gates, max_drop=dataclasses.asdict(limits.drop))
     return parse(report)
 
 
@@ -29,7 +34,8 @@ def test_why_tells_what_the_selection_did(report, limits):
     """It says that all limits were kept if and only if some variant keeps them, and names the limits."""
     parsed = choose(report, limits)
     baseline = parsed.baseline.validation.value
-    allowed = 2.0 if limits.max_drop is None else limits.max_drop
+    allowed = {None: 2.0, "0.6%": 0.6 * baseline}.get(limits.max_drop, limits.max_drop)
+    words = {None: "2 points of accuracy", "0.6%": "0.6 % of the value of accuracy"}
     fitting = [
         variant for variant in parsed.variants
         if 100 * (baseline - variant.validation.value) <= allowed
@@ -39,7 +45,7 @@ def test_why_tells_what_the_selection_did(report, limits):
     why = headline.why(parsed)
     assert why.startswith("Of the variants that lose at most" if fitting else "No variant keeps all the limits")
     if fitting:
-        assert f"{allowed:.2f} points" in why
+        assert words.get(limits.max_drop, f"{limits.max_drop} points of accuracy") in why
         assert ("size" in why) == (limits.max_size is not None)
         assert ("latency" in why) == (limits.max_latency is not None)
 

@@ -77,7 +77,7 @@ def test_the_kotlin_snippet_has_the_files_numbers(folder):
     quantization = graph.tensors[graph.inputs[0]].quantization
     assert f"{quantization.scale[0]!r}f).roundToInt() + ({quantization.zero_point[0]})" in text
     assert "const val HEIGHT = 16" in text
-    assert "const val OUTPUTS = 10" in text
+    assert "FloatArray(10) {" in text
     assert r'"ei\"ght", "ni\$ne"' in text
     assert text.count("{") == text.count("}")
     assert text.count("(") == text.count(")")
@@ -105,8 +105,8 @@ def test_the_coral_snippet_is_for_the_edge_tpu(folder, tiny_model, tmp_path, tar
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
-def test_snippets_show_the_models_first_output(tmp_path, names):
-    """Of two outputs, wherever the converter put it, and however many axes it has."""
+def test_snippets_show_all_outputs_by_name(tmp_path, names):
+    """Each of two outputs, wherever the converter put it, and however many axes it has."""
     import tf_keras
 
     layers = tf_keras.layers
@@ -121,14 +121,16 @@ def test_snippets_show_the_models_first_output(tmp_path, names):
     command = [sys.executable, "run_two.py", "sample.npy"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert found.returncode == 0, found.stderr
-    numbers = np.array(found.stdout.replace("[", " ").replace("]", " ").split(), np.float32)
-    expected = model(image[None] * np.float32(1 / 255))[0].numpy().ravel()
-    np.testing.assert_allclose(numbers, expected, atol=1e-5)
+    expected = model(image[None] * np.float32(1 / 255))
+    first, second = found.stdout.split(names[1])
+    for name, text, values in zip(names, (first, second), expected, strict=True):
+        numbers = text.removeprefix(name).replace("[", " ").replace("]", " ").split()
+        np.testing.assert_allclose(np.array(numbers, np.float32), values.numpy().ravel(), atol=1e-5)
     text = (tmp_path / "TwoClassifier.kt").read_text()
-    assert "const val OUTPUTS = 108" in text  # 6 x 6 x 3
     graph = read(tmp_path / "two.tflite").subgraphs[0]
-    place = [len(graph.tensors[index].shape) for index in graph.outputs].index(4)
-    assert f"mapOf<Int, Any>({place} to output)" in text
+    places = [len(graph.tensors[index].shape) for index in graph.outputs]
+    assert f"mapOf<Int, Any>({places.index(4)} to output0, {places.index(2)} to output1)" in text
+    assert "FloatArray(108) { values.getFloat() }" in text  # 6 x 6 x 3
 
 
 def test_no_kotlin_for_several_inputs(tmp_path):

@@ -100,7 +100,7 @@ def _check_as_keras(random: RandomTask):
         except (RecipeError, DataError) as error:
             _asks(error)
             # Only what the user made themselves has to be explained.
-            assert "own." in repr(random), str(error)
+            assert "own." in repr(random), str(error)  # noqa: PT017
             return
     _check_figures(random, keras_figures(model, data.test, task), expected)
     _check_directions(model, task, data, made)
@@ -178,7 +178,7 @@ def test_a_float32_file_has_the_figures_of_keras_in_many_tasks(random):
 
 
 def _check_uncompiled(random):
-    model, x, y, end = model_of(random)
+    model, x, y, _ = model_of(random)
 
     def resolved(**config):
         part = (x, y)
@@ -189,7 +189,7 @@ def _check_uncompiled(random):
     try:
         task, data = resolved()
     except DataError as error:
-        assert "Expected" in str(error)
+        assert "Expected" in str(error)  # noqa: PT017
         return
     except RecipeError as error:
         kinds = re.findall(r'^ +kind = "(\w+)"', str(error), re.MULTILINE)

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from samples import data_of
 
 from edgeprune.errors import RecipeError
 from edgeprune.evaluate.accuracy import evaluate_keras
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig, TaskConfig
-from edgeprune.train.augmentation import augment, mixing
+from edgeprune.tasks.resolve import resolve_task
+from edgeprune.train.augmentation import augment, mixing, unmixed
 from edgeprune.train.finetune import Lessons, finetune
-from edgeprune.train.task import resolve_task
 
 
 def batches(count=3, size=16):
@@ -83,7 +84,8 @@ def test_mixup_mixes_neighbours_and_their_labels(alpha):
     plain, pairs = batches(), list(augment(batches(), AugmentConfig(mixup=alpha), 3).as_numpy_iterator())
     shares = []
     for (x, y), (mixed, packed) in zip(plain.as_numpy_iterator(), pairs, strict=True):
-        share = packed[:, 2:]
+        share = packed[:, 2:3]
+        np.testing.assert_allclose(packed[:, 3:], 1 - share, atol=1e-6)
         np.testing.assert_array_equal(packed[:, :2], np.stack([y, np.roll(y, 1)], 1))
         weight = share[..., None, None]
         np.testing.assert_allclose(mixed, weight * x + (1 - weight) * np.roll(x, 1, 0), atol=1e-5)
@@ -94,28 +96,68 @@ def test_mixup_mixes_neighbours_and_their_labels(alpha):
     )
 
 
+def classifier(**compiled):
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    inputs = tf_keras.layers.Input([3])
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(4, activation="softmax")(inputs))
+    model.compile("adam", **{"loss": "categorical_crossentropy", "metrics": ["accuracy"], **compiled})
+    return model
+
+
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_the_loss_of_mixed_labels_is_that_of_soft_labels(tiny_model, one_hot):
+def test_the_loss_of_mixed_labels_is_that_of_soft_labels(one_hot):
     """Cross-entropy with share on one label and the rest on the other; unmixed labels give the task's own loss."""
-    y, partner = np.array([1, 2, 3]), np.array([4, 2, 0])
+    y, partner = np.array([1, 2, 3]), np.array([0, 2, 0])
     share = np.array([[0.7], [0.4], [1.0]], "float32")
-    labels = (np.eye(10)[y], np.eye(10)[partner]) if one_hot else (y[:, None], partner[:, None])
-    task = resolve_task(tiny_model, TaskConfig(), labels[0])
-    outputs = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype("float32")
-    soft = share * np.eye(10)[y] + (1 - share) * np.eye(10)[partner]
-    packed = np.concatenate([*labels, share], 1).astype("float32")
+    labels = (np.eye(4)[y], np.eye(4)[partner]) if one_hot else (y[:, None], partner[:, None])
+    x = np.ones((3, 3), "float32")
+    model = classifier(loss=f"{'' if one_hot else 'sparse_'}categorical_crossentropy")
+    task = mixing(resolve_task(model, TaskConfig(), data_of(model, x, np.eye(4)[y] if one_hot else y)))
+    outputs = np.random.default_rng(0).dirichlet(np.ones(4), 3).astype("float32")
+    soft = share * np.eye(4)[y] + (1 - share) * np.eye(4)[partner]
+    packed = np.concatenate([*labels, share, 1 - share], 1).astype("float32")
     expected = -(soft * np.log(outputs)).sum(-1).mean()
-    assert float(mixing(task).loss_function()(packed, outputs)) == pytest.approx(expected, rel=1e-4)
-    metric = mixing(task).new_metric()
-    metric.update_state(packed, np.eye(10)[[1, 2, 3]].astype("float32"))
-    assert float(metric.result()) == 1.0
+    assert float(task.loss_function()(packed, outputs)) == pytest.approx(expected, rel=1e-4)
+    meter = task.meter()
+    meter.update(x, packed, [np.eye(4)[[1, 2, 3]].astype("float32")])
+    assert meter.result() == {"accuracy": 1.0}
+
+
+def test_mixed_samples_carry_their_weights():
+    """The labels of a pair count by share times weight, in the loss as in a weighted metric; unmixed ones by weight."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(16, 3)).astype("float32"), np.arange(16) % 4
+    w = np.linspace(0, 2, 16, dtype="float32")
+    model = classifier(loss="sparse_categorical_crossentropy", metrics=None, weighted_metrics=["accuracy"])
+    own = resolve_task(model, TaskConfig(), data_of(model, x, y, w))
+    task, outputs = mixing(own), model.predict(x, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((x, y, w)).batch(16)
+    (_, packed), *_ = augment(batches, AugmentConfig(mixup=0.4), 0).as_numpy_iterator()
+    share = packed[1:, 2] / w[1:]  # the first weight is zero
+    np.testing.assert_allclose(packed[1:, 3], (1 - share) * w[:-1], atol=1e-5)
+    entropy = -np.log(outputs)
+    every = np.arange(16)
+    expected = packed[:, 2] * entropy[every, y] + packed[:, 3] * entropy[every, np.roll(y, 1)]
+    assert float(task.loss_function()(packed, outputs)) == pytest.approx(expected.mean(), rel=1e-4)
+    (_, plain), *_ = unmixed(batches).as_numpy_iterator()
+    assert float(task.loss_function()(plain, outputs)) == pytest.approx(float(own.loss_function()(y, outputs, w)))
+    mixed, labelled = task.meter(), own.meter()
+    mixed.update(x, plain, [outputs])
+    labelled.update(x, y, [outputs], w)
+    assert mixed.result() == pytest.approx(labelled.result())
 
 
 def test_mixup_needs_classes_and_numbers(tiny_model):
     """Regression, words and labels per pixel are refused by name."""
     import tensorflow as tf
 
-    regression = resolve_task(tiny_model, TaskConfig(loss="mse", metric="mae"), np.ones((2, 10)))
+    x, y = np.ones((4, 3), "float32"), np.random.default_rng(0).normal(size=(4, 4)).astype("float32")
+    model = classifier(loss="mse", metrics=["mae"])
+    regression = resolve_task(model, TaskConfig(), data_of(model, x, y))
     with pytest.raises(RecipeError, match="mixup is for classification"):
         mixing(regression)
     words = tf.data.Dataset.from_tensor_slices((np.zeros((4, 3), "int32"), np.zeros(4))).batch(2)
@@ -125,13 +167,41 @@ def test_mixup_needs_classes_and_numbers(tiny_model):
             augment(samples, AugmentConfig(mixup=0.2), 0)
 
 
+def test_masks_are_not_moved_away_from_their_pixels():
+    """Flips and shifts of images whose labels are images are refused; blanking is not, as it moves nothing."""
+    import tensorflow as tf
+
+    images = np.zeros((4, 8, 8, 1), "float32")
+    masks = tf.data.Dataset.from_tensor_slices((images, np.zeros((4, 8, 8), int))).batch(2)
+    for key in ("flip", "shift"):
+        with pytest.raises(RecipeError, match=f"{key} moves images"):
+            augment(masks, AugmentConfig(**{key: 1}), 0)
+    assert len(list(augment(masks, AugmentConfig(cutout=2), 0))) == 2
+
+
+def test_the_teacher_answers_to_what_is_augmented(tmp_path):
+    """Without labels, the goal of a changed sample is what the teacher gives for the changed one."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    inputs = layers.Input([8, 8, 1])
+    model = tf_keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
+    data = data_of(model, np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype("float32"))
+    task = resolve_task(model, TaskConfig(kind="teacher"), data)
+    lessons = Lessons(FinetuneConfig(batch_size=16), augment=AugmentConfig(flip=True, cutout=3))
+    (x, y), *_ = lessons.training(task, task.prepare(data), 0).as_numpy_iterator()
+    np.testing.assert_allclose(y, model.predict(x, verbose=0), atol=1e-5)
+    (plain, _), *_ = task.prepare(data).train.batches(16, shuffle_seed=0).as_numpy_iterator()
+    assert not np.array_equal(plain, x)
+
+
 def test_training_mixes_and_validation_does_not(tiny_model, tiny_data, tmp_path):
     """With mixup, cutout and a teacher together: the validation metric is an evaluation's, and it learns."""
     import tf_keras
 
     student = tf_keras.models.clone_model(tiny_model)
     student.set_weights(tiny_model.get_weights())
-    task = resolve_task(tiny_model, TaskConfig(), np.array([1]))
+    task = resolve_task(tiny_model, TaskConfig(), tiny_data)
     lessons = Lessons(FinetuneConfig(epochs=2), DistillConfig(), AugmentConfig(mixup=0.4, cutout=4), tiny_model)
     arguments = {"seed": 0, "deterministic": False, "state_file": tmp_path / "s.npz", "progress": Progress()}
     history = finetune(student, tiny_data, task, lessons, **arguments)

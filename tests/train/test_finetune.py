@@ -16,8 +16,8 @@ from edgeprune.recipe.config import (
     TaskConfig,
     WeightsConfig,
 )
+from edgeprune.tasks.resolve import resolve_task
 from edgeprune.train.finetune import Lessons, finetune
-from edgeprune.train.task import resolve_task
 
 
 def make_model(dropout=0.3):
@@ -52,7 +52,7 @@ class Stop(Progress):
 
 def train(data, state, progress=None, **config):
     model = make_model()
-    task = resolve_task(model, TaskConfig(), np.array([1]))
+    task = resolve_task(model, TaskConfig(), data)
     config = FinetuneConfig(**{"epochs": 4, **config})
     arguments = {"seed": 3, "deterministic": True, "state_file": state, "progress": progress or Progress()}
     return model, finetune(model, data, task, Lessons(config), **arguments)
@@ -75,7 +75,7 @@ def test_the_model_ends_with_the_weights_of_its_best_epoch(data, tmp_path):
     from edgeprune.evaluate.accuracy import evaluate_keras
 
     model, history = train(data, tmp_path / "s.npz", learning_rate=0.5, decay="constant", optimizer="sgd")
-    task = resolve_task(model, TaskConfig(), np.array([1]))
+    task = resolve_task(model, TaskConfig(), data)
     values = [entry["val_metric"] for entry in history]
     assert evaluate_keras(model, data.validation, task) == pytest.approx(max(values), abs=1e-6)
 
@@ -137,7 +137,7 @@ def test_frozen_layers_stay_frozen(data, tmp_path, around):
     """Whatever is around the training: frozen weights are what they were, but for those that pruning zeroes."""
     model, original = partly_frozen(), partly_frozen()
     wrap, unwrap, callbacks = AROUND[around]
-    trained, task = wrap(model), resolve_task(model, TaskConfig(), np.array([1]))
+    trained, task = wrap(model), resolve_task(model, TaskConfig(), data)
     taught = (DistillConfig(), AugmentConfig(), original) if around == "teacher" else ()
     lessons = Lessons(FinetuneConfig(epochs=1, batch_size=256, weight_decay=0.1), *taught)
     options = {"deterministic": False, "state_file": tmp_path / "state.npz", "progress": Progress()}

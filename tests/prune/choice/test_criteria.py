@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+from samples import data_of
 
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence
 from edgeprune.recipe.config import TaskConfig
-from edgeprune.train.task import resolve_task
+from edgeprune.tasks.resolve import resolve_task
+
+
+def task_of(model, x, y, **config):
+    return resolve_task(model, TaskConfig(**config), data_of(model, x, y))
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ def mlp(L, randomize):
 def evidence(mlp):
     random = np.random.default_rng(0)
     batches = [(random.normal(size=(16, 3)).astype("float32"), random.normal(size=(16, 2)).astype("float32"))] * 2
-    return Evidence(lambda: batches, resolve_task(mlp, TaskConfig(loss="mse"), batches[0][1]), seed=0)
+    return Evidence(lambda: batches, task_of(mlp, *batches[0], loss="mse"), seed=0)
 
 
 def _scores(name, model, evidence=None, group="hidden"):
@@ -138,7 +143,7 @@ def test_taylor_adds_up_consumers(L, randomize):
     model = randomize(tf_keras.Model(i, L.Subtract()([L.Dense(2, name="a")(x), L.Dense(2, name="b")(x)])))
     model.get_layer("b").set_weights(model.get_layer("a").get_weights())
     x, y = np.random.default_rng(0).normal(size=(8, 3)).astype("float32"), np.ones((8, 2), "float32")
-    evidence = Evidence(lambda: [(x, y)], resolve_task(model, TaskConfig(loss="mse"), y))
+    evidence = Evidence(lambda: [(x, y)], task_of(model, x, y, loss="mse"))
     np.testing.assert_allclose(_scores("taylor", model, evidence), 0, atol=1e-6)
 
 
@@ -211,7 +216,7 @@ def test_channels_that_no_weights_read_are_not_the_first_to_go(L, randomize, nam
     x = L.Dense(5, activation="relu", name="c")(i)
     model = randomize(tf_keras.Model(i, L.Dense(2)(L.Concatenate()([L.Dot(1)([a, b]), x]))))
     x, y = np.random.default_rng(0).normal(size=(32, 3)).astype("float32"), np.ones((32, 2), "float32")
-    evidence = Evidence(lambda: [(x, y)], resolve_task(model, TaskConfig(loss="mse"), y))
+    evidence = Evidence(lambda: [(x, y)], task_of(model, x, y, loss="mse"))
     scores = CRITERIA[name].score(analyse(model), evidence)
     assert (scores["a"] > 0).all()
     if name != "sampling":  # which draws
@@ -233,7 +238,7 @@ def test_criteria_work_on_every_kind_of_group(L, randomize, name):
     random = np.random.default_rng(0)
     batch = {"image": random.normal(size=(8, 4, 4, 3)).astype("float32"), "words": random.integers(0, 5, (8, 4))}
     labels = random.integers(0, 3, 8)
-    evidence = Evidence(lambda: [(batch, labels)], resolve_task(model, TaskConfig(), labels))
+    evidence = Evidence(lambda: [(batch, labels)], task_of(model, batch, labels))
     graph = analyse(model)
     scores = CRITERIA[name].score(graph, evidence)
     assert scores.keys() == {group.name for group in graph.groups}

@@ -24,7 +24,7 @@ def problem(L):
 
     from edgeprune.data import InputSpec, load_data
     from edgeprune.recipe.config import DataConfig, TaskConfig
-    from edgeprune.train.task import resolve_task
+    from edgeprune.tasks.resolve import resolve_task
 
     tf_keras.utils.set_random_seed(0)
     i = L.image(size=8)
@@ -39,8 +39,7 @@ def problem(L):
     y = model.predict(x, verbose=0).argmax(-1)
     model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     data = load_data({"x": x, "y": y}, DataConfig(validation=0.4), InputSpec.of(model), seed=0)
-    _, labels = next(iter(data.validation.batches(1)))
-    return model, data, resolve_task(model, TaskConfig(), labels)
+    return model, data, resolve_task(model, TaskConfig(), data)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from edgeprune.errors import RecipeError, VerificationError
 from edgeprune.progress import Progress
 from edgeprune.prune.weights.engines import check, engine_for
 from edgeprune.recipe.config import FinetuneConfig, TaskConfig, WeightsConfig
+from edgeprune.tasks.resolve import resolve_task
 from edgeprune.train.finetune import Lessons, finetune, steps_per_epoch
-from edgeprune.train.task import resolve_task
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_tfmot_does_what_it_can(tiny_model, config, engine):
 def pruned(model, data, folder, config):
     engine, training = engine_for(model, config), FinetuneConfig(epochs=1, batch_size=64)
     wrapped, names = engine.wrap(model, config, steps_per_epoch(data, training), 0)
-    task = resolve_task(model, TaskConfig(), np.array([1]))
+    task = resolve_task(model, TaskConfig(), data)
     finetune(
         wrapped,
         data,

@@ -84,8 +84,8 @@ def test_the_early_weights_are_those_of_the_epoch(tiny_model, tiny_data, tmp_pat
     """What is kept on the way equals, to the last bit, what a training broken off after that epoch has."""
     from edgeprune.progress import Progress
     from edgeprune.recipe.config import FinetuneConfig, TaskConfig
+    from edgeprune.tasks.resolve import resolve_task
     from edgeprune.train.finetune import Lessons, finetune
-    from edgeprune.train.task import resolve_task
 
     class Stop(Progress):
         def note(self, text):
@@ -93,7 +93,7 @@ def test_the_early_weights_are_those_of_the_epoch(tiny_model, tiny_data, tmp_pat
 
     def train(progress, state, callbacks=()):
         model = masked_model(lottery.reinitialized(tiny_model, 3), ["dense"])
-        task, lessons = resolve_task(tiny_model, TaskConfig(), np.array([1])), Lessons(FinetuneConfig(epochs=2))
+        task, lessons = resolve_task(tiny_model, TaskConfig(), tiny_data), Lessons(FinetuneConfig(epochs=2))
         finetune(model, tiny_data, task, lessons, seed=0, deterministic=False, state_file=tmp_path / state,
                  progress=progress, callbacks=callbacks)  # fmt: skip
 

@@ -7,8 +7,8 @@ from edgeprune.progress import Progress
 from edgeprune.prune.weights import magnitude
 from edgeprune.prune.weights.engines import check
 from edgeprune.recipe.config import FinetuneConfig, TaskConfig, WeightsConfig
+from edgeprune.tasks.resolve import resolve_task
 from edgeprune.train.finetune import Lessons, finetune, steps_per_epoch
-from edgeprune.train.task import resolve_task
 
 
 @pytest.mark.parametrize("schedule", ["cubic", "constant", "one_shot", "exponential"])
@@ -31,7 +31,7 @@ def test_the_sparsity_asked_for_is_in_the_stripped_model(tiny_model, tiny_data, 
     finetune(
         wrapped,
         tiny_data,
-        resolve_task(tiny_model, TaskConfig(), np.array([1])),
+        resolve_task(tiny_model, TaskConfig(), tiny_data),
         Lessons(training),
         seed=0,
         deterministic=False,

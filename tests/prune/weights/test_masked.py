@@ -8,8 +8,8 @@ from edgeprune.prune.weights import masked
 from edgeprune.prune.weights.engines import check
 from edgeprune.prune.weights.schedule import Updates
 from edgeprune.recipe.config import FinetuneConfig, TaskConfig, WeightsConfig
+from edgeprune.tasks.resolve import resolve_task
 from edgeprune.train.finetune import Lessons, finetune, steps_per_epoch
-from edgeprune.train.task import resolve_task
 
 X, Y = np.array([[1.0, 2.0, -1.0]], np.float32), np.array([[1.0, 0.0]], np.float32)
 KERNEL = np.array([[0.5, -0.2], [0.1, 0.4], [-0.3, 0.2]], np.float32)
@@ -70,7 +70,7 @@ def train(model, data, folder, config, progress=None, epochs=2, watch=()):
     finetune(
         wrapped,
         data,
-        resolve_task(model, TaskConfig(), np.array([1])),
+        resolve_task(model, TaskConfig(), data),
         Lessons(training),
         seed=0,
         deterministic=True,

@@ -1,0 +1,106 @@
+"""The inputs and outputs of a .tflite as its user knows them: names, and the order of the model that it was made of.
+
+A signature keeps names but sorts them, and knows nothing of the keys of a dict of outputs. Where a model has several
+inputs or outputs, edgeprune writes what is lost into the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeprune.files import JsonObject
+from edgeprune.tflite.graph import Tensor, TFLiteModel
+from edgeprune.tflite.splice import with_buffer
+
+BUFFER_NAME = "EDGEPRUNE_INTERFACE"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output.
+
+    Attributes:
+        names: the user's name for it first, then others.
+        signature: its name in the signature; without one, that of its tensor.
+        place: position among the inputs or outputs of the graph.
+        tensor: of the graph.
+    """
+
+    names: tuple[str, ...]
+    signature: str
+    place: int
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Of a file's first graph.
+
+    Attributes:
+        inputs, outputs: in the model's order if ``ordered``, else in the signature's, else in the file's.
+        ordered: whether the order of the model is known; so it is where there is only one of a kind.
+        padded: whether the model leaves out padding when its metrics are taken, which the file does not.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    ordered: bool
+    padded: bool
+
+
+def interface(model: TFLiteModel) -> Interface:
+    """Read the interface of a file."""
+    graph = model.subgraphs[0]
+    signature = next((one for one in model.signatures if one.subgraph == 0), None)
+    named = [
+        getattr(signature, kind) if signature else {graph.tensors[index].name: index for index in getattr(graph, kind)}
+        for kind in _KINDS
+    ]
+    written = _written(model, named)
+    ports = []
+    for kind, names in zip(_KINDS, named, strict=True):
+        places = {index: place for place, index in enumerate(getattr(graph, kind))}
+        listed = written[kind] if written else [[name] for name in names]
+        ports.append(tuple(Port(tuple(n), n[-1], places[names[n[-1]]], graph.tensors[names[n[-1]]]) for n in listed))
+    ordered = len(ports[1]) == 1 or bool(written) or signature is None
+    return Interface(ports[0], ports[1], ordered, bool(written.get("padded")))
+
+
+_KINDS = ("inputs", "outputs")
+
+
+def _written(model: TFLiteModel, named: Sequence[Mapping[str, int]]) -> JsonObject:
+    """What :func:`with_interface` wrote; nothing if it does not fit the file, which may be made by anyone."""
+    try:
+        document = json.loads(model.metadata.get(BUFFER_NAME, b"{}"))
+        fits = all(
+            sorted(names[-1] for names in document[kind]) == sorted(known)
+            and all(isinstance(name, str) for names in document[kind] for name in names)
+            for kind, known in zip(_KINDS, named, strict=True)
+        )
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return {}
+    return document if fits else {}
+
+
+def with_interface(
+    content: bytes, inputs: Sequence[str], outputs: Sequence[Sequence[str]], padded: bool = False
+) -> bytes:
+    """The file with what :func:`interface` cannot know otherwise; unchanged if that is nothing.
+
+    Args:
+        content: the .tflite.
+        inputs: names in the signature, in the model's order.
+        outputs: per output, in the model's order, the user's name first and that in the signature last.
+        padded: see :class:`Interface`.
+    """
+    if len(inputs) == len(outputs) == 1 and not padded:
+        return content
+    document = {
+        "inputs": [[name] for name in inputs],
+        "outputs": [list(names) for names in outputs],
+        **({"padded": True} if padded else {}),
+    }
+    return with_buffer(content, BUFFER_NAME, json.dumps(document, separators=(",", ":")).encode())

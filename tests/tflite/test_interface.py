@@ -1,0 +1,90 @@
+"""The inputs and outputs of a file under the user's names, in the model's order."""
+
+import numpy as np
+import pytest
+from tiny_files import Given, tflite_of
+
+from edgeprune.convert.converter import convert
+from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.tflite.flatbuffer import parse
+from edgeprune.tflite.interface import BUFFER_NAME, interface, with_interface
+from edgeprune.tflite.splice import with_buffer
+
+
+@pytest.fixture(scope="module")
+def content():
+    """Inputs zulu [2] and yankee [3], outputs whiskey [4] and victor [5], which a signature sorts."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    inputs = [layers.Input([2], name="zulu"), layers.Input([3], name="yankee")]
+    x = layers.Concatenate()(inputs)
+    model = tf_keras.Model(inputs, [layers.Dense(4, name="whiskey")(x), layers.Dense(5, name="victor")(x)])
+    return convert(model, QuantizationPlan("float32", "float", needs_samples=False), None)
+
+
+OUTPUTS = [["direction", "whiskey"], ["victor"]]
+
+
+def test_the_order_of_the_model_is_kept(content):
+    """With what a build writes, inputs and outputs have the model's order, their shapes, and all their names."""
+    found = interface(parse(with_interface(content, ["zulu", "yankee"], OUTPUTS, padded=True)))
+    assert [port.signature for port in found.inputs] == ["zulu", "yankee"]
+    assert [port.names for port in found.outputs] == [("direction", "whiskey"), ("victor",)]
+    assert [port.tensor.shape for port in (*found.inputs, *found.outputs)] == [(1, 2), (1, 3), (1, 4), (1, 5)]
+    assert sorted(port.place for port in found.outputs) == [0, 1]
+    assert (found.ordered, found.padded) == (True, True)
+
+
+def test_without_it_the_signature_counts(content):
+    """A file from elsewhere has the names of its signature, and says that the order is not the model's."""
+    found = interface(parse(content))
+    assert [port.names for port in found.outputs] == [("victor",), ("whiskey",)]
+    assert (found.ordered, found.padded) == (False, False)
+
+
+def test_a_file_without_signature_has_the_names_of_its_tensors():
+    """Without a signature, inputs and outputs are in the file's order."""
+    file = parse(tflite_of([Given([1, 2]), Given([1, 2]), Given([1, 2])], [("ADD", [0, 1], [2])], [1, 0], [2]))
+    found = interface(file)
+    assert [port.names for port in found.inputs] == [("t1",), ("t0",)]
+    assert [port.place for port in found.inputs] == [0, 1]
+    assert found.ordered
+
+
+def test_nothing_is_written_where_nothing_is_lost(tiny_files):
+    """A file of one input and one output stays as it is, byte for byte."""
+    content = tiny_files["float32"].read_bytes()
+    assert with_interface(content, ["image"], [["classes", "dense"]]) is content
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xff", b"[]", b"3", b'{"inputs": 3}', b'{"inputs": [], "outputs": []}',
+        b'{"inputs": [["zulu"], ["yankee"]], "outputs": [["nobody"], ["victor"]]}',
+        b'{"inputs": [["zulu"], ["yankee"]], "outputs": [["victor"], ["victor"]]}',
+        b'{"inputs": [["zulu"], ["yankee"]], "outputs": [[1, "whiskey"], ["victor"]]}',
+        b'{"inputs": [[], ["yankee"]], "outputs": [["whiskey"], ["victor"]]}',
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_file_is_ignored(content, payload):
+    """A buffer that others wrote, or that is damaged, counts for nothing."""
+    found = interface(parse(with_buffer(content, BUFFER_NAME, payload)))
+    assert [port.names for port in found.outputs] == [("victor",), ("whiskey",)]
+    assert not found.ordered
+
+
+def test_the_file_runs_as_before(content):
+    """What is written changes no output."""
+    from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.runner import run_samples
+
+    rng = np.random.default_rng(0)
+    details = find_runtime().interpreter(content).get_input_details()
+    x = [rng.random((3, *detail["shape"][1:]), np.float32) for detail in details]
+    before, after = (
+        run_samples(find_runtime().interpreter(one), x)
+        for one in (content, with_interface(content, ["zulu", "yankee"], OUTPUTS))
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
