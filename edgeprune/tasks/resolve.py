@@ -36,6 +36,7 @@ from edgeprune.tasks.metrics import (
     by_shape,
     canonical_name,
     is_kerases,
+    is_loss_object,
     known,
     maker,
     metric_name,
@@ -482,6 +483,7 @@ class _Resolver:
         weighted: bool = False,
         compiled: bool = False,
     ) -> Metric:
+        import tensorflow as tf
         import tf_keras
 
         extra = {}
@@ -509,12 +511,36 @@ class _Resolver:
             new = over(name, new, lambda labels, weights: (_class_numbers(labels), weights))
         elif in_classes and canonical in _OVER_ROWS and self.facts.width > 1:
             width = self.facts.width
-            new = over(name, new, lambda labels, weights: (_rows(labels, width), weights))
+            if compiled and self._takes_numbers(new):
+                self.warnings.append(
+                    f"The metric {name!r}{self._of} was compiled for rows of {width} values, and the labels are class "
+                    "numbers, each of which Keras compares with all values of its row. The figure is Keras' own; "
+                    f'[task] metric = "{canonical}" would compare one-hot rows.'
+                )
+            else:
+                new = over(name, new, lambda labels, weights: (_rows(labels, width), weights))
+        if canonical in _FLOAT_LABELS:
+            new = over(name, new, lambda labels, weights: (tf.cast(labels, tf.float32), weights))
         if self.config.ignore is not None:
             new = over(name, new, _without(self.config.ignore))
         higher, points = self._direction(metric, name, first)
-        by_batch = not is_kerases(metric)
+        by_batch = is_loss_object(metric) or not is_kerases(metric)
         return Metric(self._full(name), self.index, new, higher, points, weighted, by_batch)
+
+    def _takes_numbers(self, new: Callable[[], tf_keras.metrics.Metric]) -> bool:
+        """Whether a metric over rows takes class numbers as they come: Keras' functions spread them over the row."""
+        import tensorflow as tf
+        from tf_keras.src.engine.compile_utils import match_dtype_and_rank
+
+        assert self.target is not None
+        shapes = ([2, *(size or 1 for size in shape)] for shape in (self.target.shape, self.facts.shape))
+        labels, outputs, _ = match_dtype_and_rank(*map(tf.zeros, shapes), None)
+        # What does not take them fails in any way.
+        try:
+            new().update_state(labels, outputs)
+        except Exception:
+            return False
+        return True
 
     def _direction(self, metric: Loaded, name: str, first: bool) -> tuple[bool, float]:
         facts = known(metric)
@@ -581,6 +607,10 @@ _OVER_ROWS = {
     "one_hot_mean_io_u", "kl_divergence", "mean_squared_error", "mean_absolute_error", "categorical_hinge",
     "categorical_focal_crossentropy", "cosine_similarity",
 }  # fmt: skip
+
+
+# Metrics of tf_keras that take no integers, as those of Keras 3 do.
+_FLOAT_LABELS = {"f1_score", "fbeta_score"}
 
 
 def _fitting(reading: Reading, form: Form) -> str:

@@ -245,7 +245,7 @@ ONLY_ROWS = ("F1Score", "FBetaScore", "R2Score", "TopK", "top_k", "AUC(multi")
 def _takes(text: str, keras: int, place: str, activation: str) -> bool:
     refused = [*(ONLY_KERAS_3 if keras == 2 else ONLY_KERAS_2), *(ONLY_ROWS if place != "features" else ())]
     # Over sigmoids, Keras computes this from the values before them, which a .tflite does not give.
-    refused += ["CategoricalCrossentropy"] if activation == "sigmoid" else []
+    refused += ["CategoricalCrossentropy", "categorical_crossentropy"] if activation == "sigmoid" else []
     return not any(name in f"{text}$" for name in refused)
 
 
