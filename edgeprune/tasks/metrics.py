@@ -107,7 +107,7 @@ def is_loss_object(thing: Loaded) -> bool:
     import keras
     import tf_keras
 
-    return isinstance(_carried(thing) or thing, tf_keras.losses.Loss | keras.losses.Loss)
+    return isinstance(carried(thing) or thing, tf_keras.losses.Loss | keras.losses.Loss)
 
 
 def _is_loss(thing: Loaded) -> bool:
