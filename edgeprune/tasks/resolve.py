@@ -483,7 +483,6 @@ class _Resolver:
         weighted: bool = False,
         compiled: bool = False,
     ) -> Metric:
-        import tensorflow as tf
         import tf_keras
 
         extra = {}
@@ -519,8 +518,8 @@ class _Resolver:
                 )
             else:
                 new = over(name, new, lambda labels, weights: (_rows(labels, width), weights))
-        if canonical in _FLOAT_LABELS:
-            new = over(name, new, lambda labels, weights: (tf.cast(labels, tf.float32), weights))
+        if canonical in _STRICT:
+            new = over(name, new, _floats)
         if self.config.ignore is not None:
             new = over(name, new, _without(self.config.ignore))
         higher, points = self._direction(metric, name, first)
@@ -609,8 +608,8 @@ _OVER_ROWS = {
 }  # fmt: skip
 
 
-# Metrics of tf_keras that take no integers, as those of Keras 3 do.
-_FLOAT_LABELS = {"f1_score", "fbeta_score"}
+# Metrics of tf_keras that take neither integers nor weights [batch, 1], as those of Keras 3 do.
+_STRICT = {"f1_score", "fbeta_score"}
 
 
 def _fitting(reading: Reading, form: Form) -> str:
@@ -639,6 +638,13 @@ def _rows(labels: Any, width: int) -> Any:
     if numbers.shape.rank is not None and numbers.shape.rank > 1 and numbers.shape[-1] == 1:
         numbers = numbers[..., 0]
     return tf.one_hot(numbers, width)
+
+
+def _floats(labels: Any, weights: Any) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    spread = weights is not None and weights.shape.rank > 1 and weights.shape[-1] == 1
+    return tf.cast(labels, tf.float32), weights[..., 0] if spread else weights
 
 
 def _without(ignore: int) -> Any:
