@@ -109,7 +109,13 @@ def test_a_folder_of_images_without_classes_asks_for_a_teacher(images, recipe, t
 
     layers = tf_keras.layers
     model = tf_keras.Sequential(
-        [layers.Input([9, 9, 1]), layers.Conv2D(8, 3, activation="relu"), layers.Flatten(), layers.Dense(2)]
+        [
+            layers.Input([9, 9, 1]),
+            layers.Conv2D(12, 3, activation="relu"),
+            layers.Conv2D(12, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
     )
     model.save(tmp_path / "model.keras")
     (tmp_path / "images").mkdir()
@@ -120,7 +126,7 @@ def test_a_folder_of_images_without_classes_asks_for_a_teacher(images, recipe, t
     quick = tmp_path / "quick.toml"
     quick.write_text(QUICK)
     asked = CliRunner().invoke(cli, [*command, "--recipe", str(quick), "--out", str(tmp_path / "run")])
-    assert isinstance(asked.exception, SystemExit | Exception)
+    assert asked.exit_code != 0
     assert 'kind = "teacher"' in f"{asked.output}{asked.exception}"
     quick.write_text(f'{QUICK}\n[task]\nkind = "teacher"\n')
     answered = CliRunner().invoke(cli, [*command, "--recipe", str(quick), "--out", str(tmp_path / "run"), "--json"])

@@ -245,7 +245,7 @@ ONLY_ROWS = ("F1Score", "FBetaScore", "R2Score", "TopK", "top_k", "AUC(multi")
 def _takes(text: str, keras: int, place: str, activation: str) -> bool:
     refused = [*(ONLY_KERAS_3 if keras == 2 else ONLY_KERAS_2), *(ONLY_ROWS if place != "features" else ())]
     # Over sigmoids, Keras computes this from the values before them, which a .tflite does not give.
-    refused += ["CategoricalCrossentropy"] if activation == "sigmoid" else []
+    refused += ["CategoricalCrossentropy", "categorical_crossentropy"] if activation == "sigmoid" else []
     return not any(name in f"{text}$" for name in refused)
 
 
@@ -587,8 +587,8 @@ def uncompiled(draw: st.DrawFn) -> Uncompiled:
     )  # fmt: skip
 
 
-def model_of(random: Uncompiled) -> tuple[Any, np.ndarray, np.ndarray, str]:
-    """(tf_keras model, x, y, how it ends)."""
+def model_of(random: Uncompiled) -> tuple[Any, np.ndarray, np.ndarray]:
+    """(tf_keras model, x, y)."""
     import tf_keras
 
     layers = tf_keras.layers
@@ -601,4 +601,4 @@ def model_of(random: Uncompiled) -> tuple[Any, np.ndarray, np.ndarray, str]:
     scope = {"layers": layers, "h": h, "width": random.width, "name": "out", "shape": shape[1:]}
     model = tf_keras.Model(inputs, eval(random.end, scope))
     y = eval(random.labels, {"random": generator, "np": np, "shape": shape, "width": random.width})
-    return model, generator.normal(size=(SAMPLES, *places)).astype(np.float32), y, random.activation
+    return model, generator.normal(size=(SAMPLES, *places)).astype(np.float32), y
