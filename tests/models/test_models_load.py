@@ -5,6 +5,7 @@ import pytest
 
 from edgeprune.errors import ModelError
 from edgeprune.models import load_model
+from edgeprune.models.compiled import Compiled
 
 ALL = ["keras", "h5", "hdf5", "saved_model"]
 
