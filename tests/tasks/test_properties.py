@@ -178,7 +178,7 @@ def test_a_float32_file_has_the_figures_of_keras_in_many_tasks(random):
 
 
 def _check_uncompiled(random):
-    model, x, y, _ = model_of(random)
+    model, x, y = model_of(random)
 
     def resolved(**config):
         part = (x, y)
