@@ -19,10 +19,10 @@ def build(
     """
     from edgeprune.recipe.load import parse_recipe
 
-    folder, earlier = (out / _slug(n) for n in (name, first))
+    folder, earlier = (out / slug(n) for n in (name, first))
     if not folder.exists() and earlier.exists():
         shutil.copytree(earlier / "stages", folder / "stages")
-    parsed = parse_recipe(recipe, f"{_slug(name)}.toml")
+    parsed = parse_recipe(recipe, f"{slug(name)}.toml")
     return edgeprune.build(model, target="rpi4", data=data, recipe=parsed, out=folder, seed=seed)
 
 
@@ -56,5 +56,5 @@ def latency_ms(variant: dict[str, Any], kernels: str) -> float | None:
     return next((m["median_ms"] for m in variant["latency"]["measured"] if m["kernels"] == kernels), None)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())

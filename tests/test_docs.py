@@ -22,10 +22,11 @@ ROOT = Path(__file__).parents[1]
 # Where people read about this checkout: the changelog also names what was there once.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += [*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("benchmarks/**/*.md"))]
+PAGES += sorted(ROOT.glob("examples/**/*.md"))
 TEXT = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 # Pages whose paths are all of this repository; other pages name files of the reader's, too.
 OF_THE_REPOSITORY = ("CONTRIBUTING.md", "benchmarks/README.md")
-FOLDERS = ("benchmarks", "calibration", "docs", "edgeprune", "targets", "tests")
+FOLDERS = ("benchmarks", "calibration", "docs", "edgeprune", "examples", "targets", "tests")
 every_page = pytest.mark.parametrize("page", TEXT)
 
 
