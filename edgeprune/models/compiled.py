@@ -149,9 +149,22 @@ def _spread_metrics(config: ConfigValue, names: Sequence[tuple[str, ...]], keras
         per_output = _spread(config, names)
     listed = [item if isinstance(item, list | tuple) else [item] for item in per_output]
     return [
-        [_renamed(leaf, own if len(names) > 1 and keras == 2 else ()) for leaf in items if leaf is not None]
+        [
+            _named_class(leaf) if keras == 3 else _renamed(leaf, own if len(names) > 1 else ())
+            for leaf in items
+            if leaf is not None
+        ]
         for own, items in zip(names, listed, strict=True)
     ]
+
+
+def _named_class(config: ConfigValue) -> ConfigValue:
+    """A metric that its class names, "AUC": Keras 3 reports it under that name, Keras 2 under the class's own."""
+    import keras
+
+    if isinstance(config, str) and inspect.isclass(getattr(keras.metrics, config, None)):
+        return {"class_name": config, "config": {"name": config}}
+    return _renamed(config, ())
 
 
 def _renamed(config: ConfigValue, outputs: Sequence[str]) -> ConfigValue:

@@ -497,10 +497,9 @@ class Made:
         if len(self.task.heads) == 1:
             return found
         result = {}
-        for name, value in found.items():
-            own = next((one for one in self.task.names if name.startswith(f"{one}_")), None)
-            if own:
-                result[f"{own}.{name.removeprefix(f'{own}_')}"] = value
+        for i, own in enumerate(self.task.names):
+            start = f"head{i}_" if self.task.keras == 2 else f"{own}_"  # Keras 2 knows the layers alone
+            result |= {f"{own}.{name.removeprefix(start)}": v for name, v in found.items() if name.startswith(start)}
         return result
 
     def source(self, folder: Path) -> Any:
@@ -580,11 +579,12 @@ def uncompiled(draw: st.DrawFn) -> Uncompiled:
     """Outputs × labels, whether they fit or not."""
     activation = draw(st.sampled_from(list(ENDS)))
     place = draw(st.sampled_from(["features", "features", "steps", "image"]))
-    width = draw(st.integers(2 if activation == "softmax" else 1, 4))
-    return Uncompiled(
-        activation, draw(st.sampled_from(ENDS[activation])), place, width, draw(st.sampled_from(ANY_LABELS)),
-        draw(st.integers(0, 99)),
-    )  # fmt: skip
+    labels = draw(st.sampled_from(ANY_LABELS))
+    # Rows of one value that sum to one are all the same.
+    several = activation == "softmax" or "np.eye" in labels or "dirichlet" in labels
+    width = draw(st.integers(2 if several else 1, 4))
+    end = draw(st.sampled_from(ENDS[activation]))
+    return Uncompiled(activation, end, place, width, labels, draw(st.integers(0, 99)))
 
 
 def model_of(random: Uncompiled) -> tuple[Any, np.ndarray, np.ndarray]:
