@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from edgeprune.data import Data
 
 
+# What a table of the recipe says of a metric itself, beside the arguments of its class.
+TERM_KEYS = ("class", "weighted", "higher_is_better")
+
+
 @dataclasses.dataclass(frozen=True)
 class Given:
     """What is known of one output.
@@ -70,7 +74,7 @@ class Given:
         """
         word = {"losses": "loss", "metrics": "metric"}[what]
         named = term["class"] if isinstance(term, Mapping) else term
-        given = {k: v for k, v in term.items() if k not in ("class", "weighted")} if isinstance(term, Mapping) else {}
+        given = {k: v for k, v in term.items() if k not in TERM_KEYS} if isinstance(term, Mapping) else {}
         objects = dict(self.objects)
 
         def by_name(place: str) -> str:

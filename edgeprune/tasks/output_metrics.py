@@ -72,8 +72,13 @@ class OutputMetrics:
                 metric = given.restore(term, "metrics")
                 name = _term_name(term, metric)
                 weighted = isinstance(term, Mapping) and bool(term.get("weighted"))
+                higher = term.get("higher_is_better") if isinstance(term, Mapping) else None
+                if higher is None and place == 0:
+                    higher = given.config.higher_is_better
+                if higher is None and _direction(metric) is None:
+                    raise self._unknown_direction(name, term)
                 self.terms.append(term)
-                yield self._metric(metric, name, made, in_classes, first=place == 0, weighted=weighted)
+                yield self._metric(metric, name, made, in_classes, higher=higher, weighted=weighted)
             return
         yielded = False
         for key in ("metrics", "weighted_metrics"):
@@ -89,9 +94,19 @@ class OutputMetrics:
                     )
                     continue
                 name = metric_name(metric, config)
+                higher = given.config.higher_is_better if first else None
+                if higher is None and _direction(metric) is None:
+                    if first:
+                        raise self._unknown_direction(name, name)
+                    given.warnings.append(
+                        f"The metric {name!r}{given.of} is no metric of Keras: whether higher is better is not known, "
+                        f"and it is not reported. Under [{given.section}], metric can be a list that names it with "
+                        "higher_is_better."
+                    )
+                    continue
                 weighted = key == "weighted_metrics"
                 self.terms.append(named_term(term_of(config, metric), name, weighted))
-                yield self._metric(metric, name, made, in_classes, first=first, weighted=weighted, compiled=True)
+                yield self._metric(metric, name, made, in_classes, higher=higher, weighted=weighted, compiled=True)
                 yielded = True
         if yielded:
             return
@@ -100,7 +115,8 @@ class OutputMetrics:
             yield self._loss_as_metric(made)
         else:
             self.terms.append(default)
-            yield self._metric(restore(default, "metrics"), default, made, in_classes, first=True)
+            higher = given.config.higher_is_better
+            yield self._metric(restore(default, "metrics"), default, made, in_classes, higher=higher)
 
     def _unknown_metric(self, error: Unknown) -> RecipeError:
         given = self.given
@@ -127,7 +143,7 @@ class OutputMetrics:
         made: Any,
         in_classes: bool,
         *,
-        first: bool,
+        higher: bool | None,
         weighted: bool = False,
         compiled: bool = False,
     ) -> Metric:
@@ -171,9 +187,11 @@ class OutputMetrics:
             new = over(name, new, _floats)
         if given.config.ignore is not None:
             new = over(name, new, _without(given.config.ignore))
-        higher, points = self._direction(metric, name, first)
+        facts = known(metric)
+        direction = facts.higher_is_better if higher is None else higher
+        assert direction is not None
         by_batch = is_loss_object(metric) or not is_kerases(metric)
-        return Metric(given.full(name), given.index, new, higher, points, weighted, by_batch)
+        return Metric(given.full(name), given.index, new, direction, facts.points, weighted, by_batch)
 
     def _takes_numbers(self, new: Callable[[], tf_keras.metrics.Metric]) -> bool:
         """Whether a metric over rows takes class numbers as they come: Keras' functions spread them over the row."""
@@ -191,19 +209,23 @@ class OutputMetrics:
             return False
         return True
 
-    def _direction(self, metric: Loaded, name: str, first: bool) -> tuple[bool, float]:
+    def _unknown_direction(self, name: str, term: Term) -> RecipeError:
         given = self.given
-        facts = known(metric)
-        if first and given.config.higher_is_better is not None:
-            return given.config.higher_is_better, facts.points
-        if facts.higher_is_better is not None:
-            return facts.higher_is_better, facts.points
-        raise RecipeError(
+        named = term if isinstance(term, str) else term["class"]
+        return RecipeError(
             f"Whether a higher {name!r}{given.of} is better cannot be known: it is no metric of Keras.",
             expected="its direction, or another metric.",
-            fix=f"write in the recipe:\n  [{given.section}]\n  higher_is_better = true    # or false"
-            + ("" if first else f'\n  metric = "{name}"    # first, as that line is about the first metric'),
+            fix=f"write in the recipe:\n  [{given.section}]\n"
+            "  higher_is_better = true    # or false; of the first metric\n"
+            f'or, of any of several: {{ class = "{named}", higher_is_better = true }}',
         )
+
+
+def _direction(metric: Loaded) -> bool | None:
+    """Whether a higher metric is better; None: it is not known."""
+    if isinstance(metric, str):  # "accuracy" or "crossentropy"
+        return metric in ("accuracy", "acc")
+    return known(metric).higher_is_better
 
 
 def _term_name(term: Term, metric: Loaded) -> str:
