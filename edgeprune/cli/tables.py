@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprune.files import JsonObject
+from edgeprune.report.format import short
 from edgeprune.selection import within
 
 
@@ -132,7 +133,10 @@ def sensitivity_table(document: JsonObject) -> Table:
         table.add_column(column, justify="right")
     for group in measured:
         drops = [_nearest(group["points"], rate)["drop_points"] for rate in document["rates"]]
-        cells = [Text(f"{drop:.2f}", "" if within(drop, document["allowed_drop"]) else "red") for drop in drops]
+        cells = [
+            Text(f"{drop:.2f}" if percent else short(drop), "" if within(drop, document["allowed_drop"]) else "red")
+            for drop in drops
+        ]
         rates = (group["tolerated_rate"], group["recommended_rate"])
         cells += [Text("–" if rate is None else f"{100 * rate:.0f} %", "bold") for rate in rates]
         table.add_row(Text(group["name"]), str(group["channels"]), *cells)

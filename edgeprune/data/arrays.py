@@ -43,7 +43,7 @@ class ArrayStore:
         check_weights(w, y, where)
         for key, arrays in (("y", leaves(y)), ("w", leaves(w))):
             _check_lengths([len(a) for a in inputs], [len(a) if a.ndim else 0 for a in arrays], key, where)
-        survey = Survey(where)
+        survey = Survey(where, spec)
         structure = (inputs, y, w)
         for chunk in chunks(*tf.nest.flatten(structure)):
             survey.add(*tf.nest.pack_sequence_as(structure, chunk))

@@ -104,7 +104,7 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         return _Opened(name, stores, preprocessing, identity, classes)
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
-        arrays, identity = read_npz(path)
+        arrays, identity = read_npz(path, spec.names)
         return _Opened(name, _stores(arrays, spec), preprocessing, identity)
     if not path.exists() and ":" in name.replace("://", ""):
         return _open_object(load_function(name, DataError), config, spec, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,11 @@ class Samples:
     w: Structure = ()
 
 
-def read_npz(path: Path) -> tuple[dict[str, Samples], bytes]:
+def read_npz(path: Path, inputs: Sequence[str] = ()) -> tuple[dict[str, Samples], bytes]:
     """Read the arrays of an .npz file into memory. Pickled objects are refused.
+
+    Args:
+        inputs: names of the model's inputs; arrays of several inputs may go by them: ``image_train``, ``image_test``.
 
     Returns:
         ({split: samples} as :func:`named_splits` gives it, sha256 of the file).
@@ -43,7 +46,7 @@ def read_npz(path: Path) -> tuple[dict[str, Samples], bytes]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array (.npy)")
         with archive:
-            splits = named_splits(archive, str(path))
+            splits = named_splits(_inputs_together(archive, inputs), str(path))
         return splits, _sha256(path)
     except DataError:
         raise
@@ -78,6 +81,20 @@ def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Sample
         )
         for split in splits
     }
+
+
+def _inputs_together(arrays: Mapping[str, Structure], inputs: Sequence[str]) -> Mapping[str, Structure]:
+    """The arrays, those of a model's inputs in one dict by input under ``x`` and the split's ending."""
+    if not inputs or any(f"x{suffix}" in arrays for suffix in SUFFIX.values()):
+        return arrays
+    found = {
+        f"x{suffix}": {name: f"{name}{suffix}" for name in inputs}
+        for suffix in SUFFIX.values()
+        if all(f"{name}{suffix}" in arrays for name in inputs)
+    }
+    used = {key for keys in found.values() for key in keys.values()}
+    rest = {key: arrays[key] for key in arrays if key not in used}
+    return {**rest, **{x: {name: arrays[key] for name, key in keys.items()} for x, keys in found.items()}}
 
 
 def _weights(arrays: Mapping[str, Structure], suffix: str, name: str) -> Structure:

@@ -45,7 +45,7 @@ class StreamStore:
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise _endless("has no end", where)
         self._samples = _single_samples(dataset, spec, where)
-        survey = Survey(where)
+        survey = Survey(where, spec)
         with data_errors():
             for chunk in self._samples.batch(COUNTING_BATCH).as_numpy_iterator():
                 survey.add(*chunk)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeprune.data.labels import as_classes, leaf_classes, leaves
+from edgeprune.data.spec import InputSpec
 from edgeprune.data.targets import merge_targets, target_facts
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure
@@ -27,9 +28,11 @@ class Survey:
 
     Args:
         where: names the data in errors, for example ``"train"``.
+        spec: the model's inputs.
     """
 
-    def __init__(self, where: str):
+    def __init__(self, where: str, spec: InputSpec):
+        self._spec = spec
         self.size = 0
         self.targets: Structure = ()
         self.labels: np.ndarray | None = None
@@ -44,13 +47,15 @@ class Survey:
         """Look at the next samples, [n, ...] each.
 
         Raises:
-            DataError: targets or weights that are not numbers, or negative weights.
+            DataError: targets or weights that are not numbers, negative weights, or inputs that are no numbers of the
+                model's integer type.
         """
         import tensorflow as tf
 
         y = tf.nest.map_structure(np.asarray, y)
         for part, arrays in (("x", inputs), ("y", leaves(y)), ("w", leaves(w))):
             self._count_bad(part, [np.asarray(array) for array in arrays], len(inputs[0]))
+        self._check_whole(inputs)
         self._add_weights([np.asarray(array) for array in leaves(w)])
         if not self._add_texts(leaves(y)) and not self._bad["y"][0]:
             facts = tf.nest.map_structure(target_facts, y)
@@ -93,6 +98,20 @@ class Survey:
         if bad.any():
             count, first = self._bad[part]
             self._bad[part] = (count + int(bad.sum()), first if count else self.size + int(bad.argmax()))
+
+    def _check_whole(self, inputs: tuple[np.ndarray, ...]) -> None:
+        """An input of an integer type would be cut off, or wrap around."""
+        for array, name, dtype in zip(inputs, self._spec.names, self._spec.dtypes, strict=True):
+            if not dtype.startswith(("int", "uint")) or array.dtype == dtype or array.dtype.kind == "b":
+                continue
+            limits, finite = np.iinfo(dtype), array[np.isfinite(array)] if array.dtype.kind == "f" else array
+            if (finite < limits.min).any() or (finite > limits.max).any() or (np.floor(finite) != finite).any():
+                raise DataError(
+                    f"The {self._where} data has values from {finite.min():g} to {finite.max():g} of type "
+                    f"{array.dtype} for input {name!r}, which takes {dtype}.",
+                    expected=f"whole numbers from {limits.min} to {limits.max}.",
+                    fix="give them as the model was trained with, without scaling.",
+                )
 
     def _add_weights(self, arrays: list[np.ndarray]) -> None:
         for array in arrays:

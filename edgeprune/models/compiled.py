@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,8 +27,6 @@ _CHOSEN = {"accuracy", "crossentropy"}  # what ends the names of the functions t
 # What Keras compiles with: a loss or metric as a name, function or object.
 Loaded = Any
 What = Literal["losses", "metrics"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +146,22 @@ def _spread_metrics(config: ConfigValue, names: Sequence[tuple[str, ...]], keras
         per_output = _spread(config, names)
     listed = [item if isinstance(item, list | tuple) else [item] for item in per_output]
     return [
-        [_renamed(leaf, own if len(names) > 1 and keras == 2 else ()) for leaf in items if leaf is not None]
+        [
+            _named_class(leaf) if keras == 3 else _renamed(leaf, own if len(names) > 1 else ())
+            for leaf in items
+            if leaf is not None
+        ]
         for own, items in zip(names, listed, strict=True)
     ]
+
+
+def _named_class(config: ConfigValue) -> ConfigValue:
+    """A metric that its class names, "AUC": Keras 3 reports it under that name, Keras 2 under the class's own."""
+    import keras
+
+    if isinstance(config, str) and inspect.isclass(getattr(keras.metrics, config, None)):
+        return {"class_name": config, "config": {"name": config}}
+    return _renamed(config, ())
 
 
 def _renamed(config: ConfigValue, outputs: Sequence[str]) -> ConfigValue:
@@ -418,19 +428,24 @@ def _of_keras(thing: Any) -> bool:
     return str(named.__module__).split(".")[0] in ("keras", "tf_keras")
 
 
-def compile_as(model: tf_keras.Model, compiled: Compiled, objects: CustomObjects | None = None) -> None:
+def compile_as(
+    model: tf_keras.Model, compiled: Compiled, objects: CustomObjects | None = None
+) -> list[tuple[str, Unknown]]:
     """Compile ``model`` with the losses and metrics that its file states, as far as they can be restored.
 
     The optimizer is not restored (a plain SGD takes its place): fine-tuning brings its own. A metric that cannot be
-    restored is left out with a warning in the log; without one of its losses, the model stays uncompiled.
+    restored is left out; without one of its losses, the model stays uncompiled.
+
+    Returns:
+        What was left out: "loss" or "metric", and why.
     """
+    left_out: list[tuple[str, Unknown]] = []
     if compiled.outputs is None or all(output.loss is None for output in compiled.outputs):
-        return
+        return left_out
     try:
         losses = [_for_keras2(output.loss, "losses", objects) for output in compiled.outputs]
     except Unknown as error:
-        _warn("loss", error)
-        return
+        return [("loss", error)]
     metrics: dict[str, list[list[Loaded]]] = {"metrics": [], "weighted_metrics": []}
     for output in compiled.outputs:
         for key, made in metrics.items():
@@ -439,7 +454,7 @@ def compile_as(model: tf_keras.Model, compiled: Compiled, objects: CustomObjects
                 try:
                     made[-1].append(_for_keras2(config, "metrics", objects))
                 except Unknown as error:
-                    _warn("metric", error)
+                    left_out.append(("metric", error))
     single = len(losses) == 1
     model.compile(
         optimizer="sgd",
@@ -447,6 +462,7 @@ def compile_as(model: tf_keras.Model, compiled: Compiled, objects: CustomObjects
         loss_weights=None if single else [output.weight for output in compiled.outputs],
         **{key: (made[0] if single else made) if any(made) else None for key, made in metrics.items()},
     )
+    return left_out
 
 
 def _for_keras2(config: ConfigValue, what: What, objects: CustomObjects | None) -> Loaded:
@@ -457,11 +473,6 @@ def _for_keras2(config: ConfigValue, what: What, objects: CustomObjects | None) 
     if type(loaded).__module__.split(".")[0] == "keras":
         raise Unknown(name_of(config), "only Keras 3 has it")
     return config if isinstance(config, str) else loaded
-
-
-def _warn(what: str, error: Unknown) -> None:
-    message = "The model's %s %s cannot be loaded and is left out: %s. Set [task] %s in the recipe."
-    _log.warning(message, what, error.name, error.reason, what)
 
 
 def compile_like(new: tf_keras.Model, model: tf_keras.Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.files import JsonObject
-from edgeprune.models.compiled import Compiled, compile_as, live_config, live_objects, output_names
+from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
 from edgeprune.models.safety import refuse_unsafe
@@ -20,6 +21,8 @@ from edgeprune.models.types import AnyModel, CustomObjects
 if TYPE_CHECKING:
     import keras
     import tf_keras
+
+_log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -47,15 +50,22 @@ def load_model(
     Raises:
         ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.
     """
-    return open_model(source, trust=trust, custom_objects=custom_objects).model
+    opened = open_model(source, trust=trust, custom_objects=custom_objects)
+    for what, error in opened.left_out:
+        _log.warning("The model's %s %s cannot be loaded and is left out: %s.", what, error.name, error.reason)
+    return opened.model
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A model, and what it was compiled with: all of it, also what could not be restored."""
+    """A model, and what it was compiled with: all of it, also what could not be restored.
+
+    ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why.
+    """
 
     model: tf_keras.Model
     compiled: Compiled
+    left_out: tuple[tuple[str, Unknown], ...] = ()
 
 
 def open_model(
@@ -86,7 +96,7 @@ def open_model(
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
     """A fresh copy of a model that edgeprune saved itself; the same checks as for any file."""
-    return load_model(path, trust=trust)
+    return open_model(path, trust=trust).model
 
 
 def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
@@ -189,8 +199,7 @@ def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomO
         trainable = model.trainable
         model = tf_keras.Model(model._nested_inputs, model.outputs, name=model.name)
         model.trainable = trainable
-    compile_as(model, compiled, custom_objects)
-    return Opened(model, compiled)
+    return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)))
 
 
 def _functional(model: tf_keras.Model) -> tf_keras.Model:

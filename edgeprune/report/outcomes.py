@@ -87,9 +87,13 @@ def thumbnails(rows: np.ndarray) -> list[bytes]:
 
 
 def _black_and_white(rows: np.ndarray) -> tuple[Any, Any]:
-    """A usual range; for images in none, as with the means of channels taken off, each channel's own."""
+    """A usual range; for images in none, as with the means of channels taken off, each channel's own.
+
+    A range that the images fill to less than an eighth is not theirs: they would all look grey.
+    """
     least, most = rows.min(initial=0), rows.max(initial=0)
-    usual = next(((low, high) for low, high in RANGES if low <= least and most <= high), None)
+    fitting = ((low, high) for low, high in RANGES if low <= least and most <= high)
+    usual = next(((low, high) for low, high in fitting if most - least >= (high - low) / 8), None)
     return usual or (rows.min(axis=(0, 1, 2)), rows.max(axis=(0, 1, 2)))
 
 

@@ -91,7 +91,7 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], allowed: str, model: tf_ker
     if not chosen.met:
         warnings.append(
             f"Mixed precision did not keep within the allowed drop of {allowed} in {len(trials)} "
-            f"trials; the best has {len(layers)} layers in float, and loses {chosen.drop_points:.2f} on validation."
+            f"trials; the best has {len(layers)} layers in float, and loses {chosen.drop_points:.3g} on validation."
         )
     return {
         "float_layers": layers,

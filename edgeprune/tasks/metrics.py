@@ -102,11 +102,19 @@ def is_kerases(thing: Loaded) -> bool:
     return str(module).split(".")[0] in ("keras", "tf_keras")
 
 
+def is_loss_object(thing: Loaded) -> bool:
+    """Whether a metric is a loss object, which gives one number per batch."""
+    import keras
+    import tf_keras
+
+    return isinstance(carried(thing) or thing, tf_keras.losses.Loss | keras.losses.Loss)
+
+
 def _is_loss(thing: Loaded) -> bool:
     import keras
     import tf_keras
 
-    if isinstance(thing, tf_keras.losses.Loss | keras.losses.Loss):
+    if is_loss_object(thing):
         return True
     function = carried(thing) or thing
     name = getattr(function, "__name__", "")

@@ -55,7 +55,7 @@ def term_of(config: ConfigValue, loaded: Loaded) -> Term | None:
     if not isinstance(config, Mapping) or config.get("class_name") == "function":
         if isinstance(loaded, str) or is_kerases(loaded):
             return str(config["config"] if isinstance(config, Mapping) else config)
-        return _place(loaded if inspect.isfunction(loaded) else type(loaded))
+        return _place(loaded) if inspect.isfunction(loaded) else _of_object(loaded)
     inner = config.get("config")
     arguments = _arguments(inner) if isinstance(inner, Mapping) else {}
     function = carried(loaded)
@@ -72,6 +72,15 @@ def named_term(term: Term | None, name: str, weighted: bool) -> Term | None:
         return term
     table = {"class": term} if isinstance(term, str) else dict(term)
     return {**table, "name": name, **({"weighted": True} if weighted else {})}
+
+
+def _of_object(thing: Any) -> Term | None:
+    """The table of an object of a class of the user's, if its configuration has all arguments."""
+    config = thing.get_config() if hasattr(thing, "get_config") else {}
+    taken = inspect.signature(type(thing)).parameters.values()
+    named = {one.name for one in taken if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    place = _place(type(thing))
+    return None if place is None or not named <= {*config, "name", "dtype"} else {"class": place, **_arguments(config)}
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -237,6 +237,7 @@ class Meter:
         """
         import tensorflow as tf
         from tf_keras.src.engine.compile_utils import match_dtype_and_rank
+        from tf_keras.src.utils.losses_utils import apply_mask
 
         several = len(self._task.outputs) > 1
         masks = self._task.masks(inputs) if self._task.masks else [None] * len(self._task.outputs)
@@ -246,9 +247,7 @@ class Meter:
             weight = weights[i] if isinstance(weights, tuple | list) else weights
             weight = None if weight is None or not metric.weighted else tf.convert_to_tensor(weight)
             truth, output, weight = match_dtype_and_rank(truth, tf.convert_to_tensor(outputs[i]), weight)
-            mask = masks[i]
-            if mask is not None:
-                weight = mask if weight is None else mask * tf.cast(weight, mask.dtype)
+            weight = apply_mask(output, weight, masks[i])
             step = KERAS_BATCH if metric.by_batch else max(len(output), 1)
             for start in range(0, len(output), step):
                 part = slice(start, start + step)

@@ -78,7 +78,7 @@ def unmixed(batches: tf.data.Dataset) -> tf.data.Dataset:
     import tensorflow as tf
 
     def pair(x: Structure, y: tf.Tensor, *w: tf.Tensor) -> tuple[Structure, tf.Tensor]:
-        weights = tf.cast(w[0], tf.float32)[:, None] if w else tf.ones([tf.shape(y)[0], 1])
+        weights = tf.reshape(tf.cast(w[0], tf.float32), [-1, 1]) if w else tf.ones([tf.shape(y)[0], 1])
         return x, _pair(y, y, weights, tf.zeros_like(weights))
 
     return batches.map(pair, num_parallel_calls=1)
@@ -209,7 +209,7 @@ def _mixup(x: Structure, y: tf.Tensor, w: Sequence[tf.Tensor], seed: tf.Tensor, 
         first = tf.cast(tf.reshape(share, [-1] + [1] * (len(values.shape) - 1)), values.dtype)
         return first * values + (1 - first) * tf.roll(values, 1, 0)
 
-    weights = tf.cast(w[0], tf.float32)[:, None] if w else tf.ones_like(share)
+    weights = tf.reshape(tf.cast(w[0], tf.float32), [-1, 1]) if w else tf.ones_like(share)
     pairs = _pair(y, tf.roll(y, 1, 0), share * weights, (1 - share) * tf.roll(weights, 1, 0))
     return tf.nest.map_structure(mixed, x), pairs
 

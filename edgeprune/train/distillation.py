@@ -87,7 +87,7 @@ def _distilled(output: Output, config: DistillConfig, shape: Shape) -> tf_keras.
                 losses, difference = _per_sample(losses), _per_sample(difference)
             return (1 - config.weight) * losses + config.weight * difference
 
-    return Distilled(name="distilled")
+    return Distilled(getattr(output.loss, "reduction", "auto"), name="distilled")
 
 
 def _flat(values: tf.Tensor) -> tf.Tensor:

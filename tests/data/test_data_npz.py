@@ -174,3 +174,17 @@ def test_class_names_from_the_recipe(tmp_path):
     rows = {"y_train": np.eye(4)[np.arange(40) % 4], "y_test": np.eye(4)[np.arange(8) % 4]}
     with pytest.raises(DataError, match=r"names 3 classes, but the labels of .* have 4 columns"):
         _load(tmp_path, _arrays(**rows), classes=names[:3])
+
+
+def test_several_inputs_go_by_their_names(tmp_path):
+    """Arrays named like the model's inputs are its x, with the endings of splits or without."""
+    spec = InputSpec(((3,), (2,)), names=("b", "a"))
+    r = np.random.default_rng(0)
+    b, a, y = r.normal(size=(40, 3)), r.normal(size=(40, 2)), np.arange(40) % 2
+    whole = _load(tmp_path, {"a": a, "b": b, "y": y}, spec)
+    x, labels = next(iter(whole.train.batches(29)))
+    np.testing.assert_allclose(x[0], b[whole.train.index], rtol=1e-6)
+    np.testing.assert_allclose(x[1], a[whole.train.index], rtol=1e-6)
+    assert labels.numpy().tolist() == y[whole.train.index].tolist()
+    split = {f"{key}_{part}": array for part in ("train", "test") for key, array in (("a", a), ("b", b), ("y", y))}
+    assert _load(tmp_path, split, spec).test.size == 40

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune.data import Data, InputSpec, epoch_seed, load_data
-from edgeprune.errors import ModelError
+from edgeprune.errors import DataError, ModelError
 from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((1,),))
@@ -87,3 +87,14 @@ def test_importing_does_not_load_tensorflow():
 
     code = "import sys, edgeprune.data, edgeprune.calibration; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("values", [[0.5, 1.0], [-1, 3], [0, 300]])
+def test_inputs_that_an_integer_type_would_change_are_refused(values):
+    """Fractions would be cut off and numbers out of range would wrap around, without a word."""
+    spec = InputSpec(((2,),), dtypes=("uint8",))
+    x = np.array([values] * 40)
+    with pytest.raises(DataError, match="takes uint8"):
+        load_data((x, np.arange(40) % 2), DataConfig(), spec)
+    fine = np.array([[0, 255]] * 40, np.float64)
+    assert load_data((fine, np.arange(40) % 2), DataConfig(), spec).train.size == 29

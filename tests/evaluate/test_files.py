@@ -139,3 +139,18 @@ def test_files_of_different_outputs_are_refused(made, tmp_path):
     other = make(tmp_path, tf_keras.Model(entry, tf_keras.layers.Dense(3)(entry)), x, None)
     with pytest.raises(UsageError, match="outputs of"):
         compare_accuracy((made["regression"].float32, other.float32), other.splits, DataConfig())
+
+
+def test_padding_that_the_file_cannot_know_is_a_warning(made, tmp_path):
+    """Where the model leaves padding out of its metrics, the figures of its files say that they count it."""
+    from edgeprune.tflite.flatbuffer import parse
+    from edgeprune.tflite.interface import with_interface
+
+    one = made["regression"]
+    padded = tmp_path / "padded.tflite"
+    assert compare_accuracy((one.float32, one.float32), one.splits, DataConfig())["warnings"] == []
+    (signature,) = parse(one.float32.read_bytes()).signatures
+    names = list(signature.inputs), [list(signature.outputs)]
+    padded.write_bytes(with_interface(one.float32.read_bytes(), *names, padded=True))
+    (warning,) = compare_accuracy((one.float32, padded), one.splits, DataConfig())["warnings"]
+    assert "padding" in warning

@@ -14,7 +14,7 @@ from edgeprune.report import write_views
 from edgeprune.report.answer_plots import confusion_svg, residuals_svg
 from edgeprune.report.answers import answers, figures_by_output, flips_line, worst_class_line
 from edgeprune.report.blocks import Figures, Table
-from edgeprune.report.outcomes import describe_samples, outcomes, positions, thumbnails
+from edgeprune.report.outcomes import RANGES, describe_samples, outcomes, positions, thumbnails
 from edgeprune.report.schema import Histogram, parse
 from edgeprune.report.views import render
 from edgeprune.tasks.task import Output
@@ -64,13 +64,14 @@ def test_samples_carry_the_figures_of_their_own_inputs(collected, tmp_path):
 @pytest.mark.parametrize(
     ("low", "high", "black", "white"),
     [(0, 1, 0, 1), (-1, 1, -1, 1), (0, 255, 0, 255), (0.1, 0.8, 0, 1), (-0.5, 0.9, -1, 1), (10, 200, 0, 255),
-     (-120.0, 100.0, -128, 127), (-300.0, 700.0, -300, 700)],
+     (-120.0, 100.0, -128, 127), (-300.0, 700.0, -300, 700), (-0.5, 2.0, -0.5, 2.0)],
 )  # fmt: skip
 def test_pictures_show_the_pixels_in_any_range(low, high, black, white):
-    """The usual range that holds all samples goes from black to white, else each channel's own."""
+    """The usual range that all samples lie in and fill to an eighth goes from black to white, else each channel's
+    own."""
     for channels in (1, 3, 4):
         rows = np.linspace(low, high, 2 * 8 * 6 * channels).reshape(2, 8, 6, channels)
-        usual = (low, high) != (black, white) or (black, white) != (-300, 700)
+        usual = (black, white) in RANGES
         lows = black if usual else rows[..., :3].min(axis=(0, 1, 2))
         highs = white if usual else rows[..., :3].max(axis=(0, 1, 2))
         for row, png in zip(rows, thumbnails(rows), strict=True):
@@ -203,7 +204,7 @@ def test_all_metrics_stand_side_by_side(pictured, variations):
     assert [column.title for column in table.columns] == ["Variant", "Accuracy", "Log loss"]
     assert table.columns[2].note == "lower is better"
     assert [cell.text for cell in table.rows[3]] == ["magnitude-int8", "82.74 %", "0.5726"]
-    assert [cell.note for cell in table.rows[3]][1:] == ["−1.03 points", "+0.0103 (+1.8 %, worse)"]
+    assert [cell.note for cell in table.rows[3]][1:] == ["−1.03 points", "+1.8 % (worse)"]
     assert figures_by_output(parse(variations["sample"]())) == []
     report = json.loads(json.dumps(pictured[0]))
     for variant in report["variants"]:

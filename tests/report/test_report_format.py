@@ -84,12 +84,12 @@ def test_comparisons_in_words():
 
 
 def test_changes_are_relative_where_a_metric_has_a_unit_of_its_own():
-    """Fractions change by points; others in their unit and per cent of the value before, words say the direction."""
+    """Fractions change by points; others in per cent of the value before, and words say the direction."""
     assert fmt.difference(ACCURACY, 0.81, 0.8).text == "+1.00 points"
-    assert fmt.difference(ERROR, 0.0147, 0.0135).text == "+0.00120 (+8.9 %, worse)"
-    assert fmt.difference(ERROR, 0.0120, 0.0135).text == "−0.00150 (−11 %, better)"
+    assert fmt.difference(ERROR, 0.0147, 0.0135).text == "+8.9 % (worse)"
+    assert fmt.difference(ERROR, 0.0120, 0.0135).text == "−11 % (better)"
     assert fmt.difference(ERROR, 0.5, 0.5).text == "0 (same)"
     assert fmt.difference(ERROR, 0.5, 0.0).text == "+0.500 (worse)"
     r2 = Metric(name="r2_score", higher_is_better=True)
-    assert fmt.difference(r2, -1.0, -2.0).text == "+1.00 (+50 %, better)"
+    assert fmt.difference(r2, -1.0, -2.0).text == "+50 % (better)"
     assert fmt.difference(r2, math.nan, 0.9).text == ABSENT

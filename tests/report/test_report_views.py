@@ -238,9 +238,9 @@ def test_lower_is_better_reads_the_right_way_round(variations):
     table = variants_table(parse(variations["regression"]()))
     assert [row[2].text for row in table.rows] == [
         "baseline",
-        "+0.0370 (+1.6 %, worse)",
-        "−0.0160 (−0.69 %, better)",
-        "+0.0880 (+3.8 %, worse)",
+        "+1.6 % (worse)",
+        "−0.69 % (better)",
+        "+3.8 % (worse)",
     ]
     assert "lower is better" in table.columns[1].note
 

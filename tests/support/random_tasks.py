@@ -245,7 +245,7 @@ ONLY_ROWS = ("F1Score", "FBetaScore", "R2Score", "TopK", "top_k", "AUC(multi")
 def _takes(text: str, keras: int, place: str, activation: str) -> bool:
     refused = [*(ONLY_KERAS_3 if keras == 2 else ONLY_KERAS_2), *(ONLY_ROWS if place != "features" else ())]
     # Over sigmoids, Keras computes this from the values before them, which a .tflite does not give.
-    refused += ["CategoricalCrossentropy"] if activation == "sigmoid" else []
+    refused += ["CategoricalCrossentropy", "categorical_crossentropy"] if activation == "sigmoid" else []
     return not any(name in f"{text}$" for name in refused)
 
 
@@ -497,10 +497,9 @@ class Made:
         if len(self.task.heads) == 1:
             return found
         result = {}
-        for name, value in found.items():
-            own = next((one for one in self.task.names if name.startswith(f"{one}_")), None)
-            if own:
-                result[f"{own}.{name.removeprefix(f'{own}_')}"] = value
+        for i, own in enumerate(self.task.names):
+            start = f"head{i}_" if self.task.keras == 2 else f"{own}_"  # Keras 2 knows the layers alone
+            result |= {f"{own}.{name.removeprefix(start)}": v for name, v in found.items() if name.startswith(start)}
         return result
 
     def source(self, folder: Path) -> Any:
@@ -580,15 +579,16 @@ def uncompiled(draw: st.DrawFn) -> Uncompiled:
     """Outputs × labels, whether they fit or not."""
     activation = draw(st.sampled_from(list(ENDS)))
     place = draw(st.sampled_from(["features", "features", "steps", "image"]))
-    width = draw(st.integers(2 if activation == "softmax" else 1, 4))
-    return Uncompiled(
-        activation, draw(st.sampled_from(ENDS[activation])), place, width, draw(st.sampled_from(ANY_LABELS)),
-        draw(st.integers(0, 99)),
-    )  # fmt: skip
+    labels = draw(st.sampled_from(ANY_LABELS))
+    # Rows of one value that sum to one are all the same.
+    several = activation == "softmax" or "np.eye" in labels or "dirichlet" in labels
+    width = draw(st.integers(2 if several else 1, 4))
+    end = draw(st.sampled_from(ENDS[activation]))
+    return Uncompiled(activation, end, place, width, labels, draw(st.integers(0, 99)))
 
 
-def model_of(random: Uncompiled) -> tuple[Any, np.ndarray, np.ndarray, str]:
-    """(tf_keras model, x, y, how it ends)."""
+def model_of(random: Uncompiled) -> tuple[Any, np.ndarray, np.ndarray]:
+    """(tf_keras model, x, y)."""
     import tf_keras
 
     layers = tf_keras.layers
@@ -601,4 +601,4 @@ def model_of(random: Uncompiled) -> tuple[Any, np.ndarray, np.ndarray, str]:
     scope = {"layers": layers, "h": h, "width": random.width, "name": "out", "shape": shape[1:]}
     model = tf_keras.Model(inputs, eval(random.end, scope))
     y = eval(random.labels, {"random": generator, "np": np, "shape": shape, "width": random.width})
-    return model, generator.normal(size=(SAMPLES, *places)).astype(np.float32), y, random.activation
+    return model, generator.normal(size=(SAMPLES, *places)).astype(np.float32), y

@@ -128,7 +128,7 @@ def _check_directions(model, task, data, made: Made):
             assert best >= before - 1e-5 if metric.higher_is_better else best <= before + 1e-5, metric.name
 
 
-@settings(max_examples=22, **FEW)
+@settings(max_examples=16, **FEW)
 @given(tasks())
 def test_figures_and_directions_are_those_of_keras(random):
     """Whatever Keras evaluates is reported by name with the same value, and better is better; or the build asks."""
@@ -162,7 +162,7 @@ def _check_float32(random: RandomTask):
     _check_figures(random, figures, expected)
 
 
-@settings(max_examples=5, **FEW)
+@settings(max_examples=4, **FEW)
 @given(tasks())
 def test_a_float32_file_has_the_figures_of_keras(random):
     """The float32 .tflite has the figures of Keras' evaluate."""
@@ -178,7 +178,7 @@ def test_a_float32_file_has_the_figures_of_keras_in_many_tasks(random):
 
 
 def _check_uncompiled(random):
-    model, x, y, _ = model_of(random)
+    model, x, y = model_of(random)
 
     def resolved(**config):
         part = (x, y)
@@ -219,7 +219,7 @@ def _one_batch(model, data):
     return y, np.asarray(model(x))
 
 
-@settings(max_examples=40, **FEW)
+@settings(max_examples=16, **FEW)
 @given(uncompiled())
 def test_without_compile_information_the_loss_fits_or_is_asked_for(random):
     """A loss is finite, falls towards the labels and is no cross-entropy of other numbers; or each line works."""

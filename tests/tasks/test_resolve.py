@@ -316,3 +316,19 @@ def test_a_single_class_is_no_data_to_train_on():
     """All labels alike: the folder above the class folders was meant, for example."""
     with pytest.raises(EdgepruneError, match="single class"):
         resolved(model(), np.zeros(24, int))
+
+
+def test_a_compiled_function_that_is_not_first_is_left_out_with_a_warning(tmp_path):
+    """Beside a metric of Keras, one of unknown direction does not end a build; a table states its direction."""
+    path = tmp_path / "own.py"
+    path.write_text("import tensorflow as tf\ndef bias(y, p): return tf.cast(y, tf.float32) - p\n")
+
+    def bias(y, p):
+        return y - p
+
+    made = model(1, None, loss="mse", metrics=["mae", bias])
+    task = resolve_task(made, TaskConfig(), data_of(made, X, VALUES), None, {"bias": bias})
+    assert [metric.name for metric in task.metrics] == ["mae"]
+    assert "'bias'" in task.warnings[0]
+    stated = resolved(made, VALUES, metric=("mae", {"class": f"{path}:bias", "higher_is_better": False}))
+    assert [(metric.name, metric.higher_is_better) for metric in stated.metrics] == [("mae", False), ("bias", False)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgeprune.data import InputSpec, load_data
-from edgeprune.models.compiled import Compiled
+from edgeprune.models.compiled import Compiled, live_objects
 from edgeprune.recipe.config import DataConfig, Recipe, TaskConfig
 from edgeprune.recipe.load import parse_recipe
 from edgeprune.tasks.resolve import resolve_task
@@ -142,3 +142,46 @@ def test_a_teacher_needs_nothing_stated():
     data = load_data(np.zeros((200, 5), np.float32), DataConfig(), InputSpec.of(model))
     config = TaskConfig(kind="teacher")
     assert stated(resolve_task(model, config, data), config) == config
+
+
+def test_code_of_the_users_is_kept_as_written(tmp_path, monkeypatch):
+    """A function or class of a file stands in the stated task as the recipe names it; one of a model's compile
+    information by the file that it came from, and both give the same figures when they are read again."""
+    import tf_keras
+
+    from edgeprune.code import import_file
+    from edgeprune.errors import RecipeError
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "import tensorflow as tf, tf_keras\n"
+        "def gap(labels, outputs):\n    return tf.reduce_max(tf.abs(labels - outputs), -1)\n"
+        "class Scaled(tf_keras.losses.Loss):\n"
+        "    def __init__(self, factor=1.0, **rest):\n        super().__init__(**rest)\n        self.factor = factor\n"
+        "    def call(self, labels, outputs):\n"
+        "        return self.factor * tf.reduce_mean((labels - outputs) ** 2, -1)\n"
+        "    def get_config(self):\n        return {**super().get_config(), 'factor': self.factor}\n"
+    )
+    objects = vars(import_file(tmp_path / "own.py", "own.py", RecipeError))
+    own = {name: objects[name] for name in ("gap", "Scaled")}
+    entry = tf_keras.layers.Input([5])
+    model = tf_keras.Model(entry, tf_keras.layers.Dense(2)(entry))
+    model.compile("sgd", own["Scaled"](3.0), metrics=[own["gap"]])
+    rng = np.random.default_rng(0)
+    data = load_data(
+        (rng.normal(size=(200, 5)).astype(np.float32), rng.normal(size=(200, 2)).astype(np.float32)),
+        DataConfig(), InputSpec.of(model),
+    )  # fmt: skip
+    config = TaskConfig(higher_is_better=False)
+    task = resolve_task(model, config, data, None, live_objects(model))
+    found = stated(task, config)
+    assert found.metric == "own.py:gap"
+    assert (found.loss["class"], found.loss["factor"]) == ("own.py:Scaled", 3.0)
+    again = parse_recipe(tomllib.loads(Recipe(name="r", task=found).to_toml()), "again").task
+    same = resolve_task(model, again, data, dataclasses.replace(Compiled.of_model(model), outputs=None))
+    assert figures(model, same, data) == figures(model, task, data)
+    labels, outputs = np.ones((4, 2), np.float32), np.zeros((4, 2), np.float32)
+    assert float(same.loss_function()(labels, outputs)) == float(task.loss_function()(labels, outputs)) == 3.0
+    written = TaskConfig(metric="own.py:gap", loss="own.py:Scaled", higher_is_better=False)
+    kept = stated(resolve_task(model, written, data), written)
+    assert (kept.metric, kept.loss) == ("own.py:gap", "own.py:Scaled")
