@@ -19,6 +19,9 @@ Sample = list[np.ndarray] | dict[str, np.ndarray]
 
 # A sample whose largest value is so many times that of 90 % of the samples makes the int8 step too coarse for them.
 OUTLIER_FACTOR = 10
+# An input has one int8 scale for all its values: a column that moves by fewer steps of it is nearly lost.
+FEW_STEPS = 16
+MOST_SENSORS = 16
 NARROW_RANGE = 1 / 64  # images that were scaled by 1/255 twice have a range of 0..0.004
 
 Strategy = Literal["stratified", "random"]
@@ -144,4 +147,24 @@ def _check_values(samples: list[np.ndarray], where: str) -> list[str]:
             f"One representative sample{where} has a value of {reach.max():.4g}, while 90 % stay within {usual:.4g}. "
             "Such an outlier makes int8 less precise for all others; remove it if it is an error."
         )
-    return warnings
+    return warnings + _check_columns(finite, where)
+
+
+def _check_columns(samples: list[np.ndarray], where: str) -> list[str]:
+    """Columns of tables [1, columns] and of sensor windows [1, steps, columns] that one scale is too coarse for."""
+    shape = samples[0].shape
+    # More columns than sensors have are those of images without channels, which may be dark at the edges.
+    if len(shape) not in (2, 3) or shape[-1] < 2 or (len(shape) == 3 and shape[-1] > MOST_SENSORS):
+        return []
+    columns = np.concatenate([sample.reshape(-1, shape[-1]) for sample in samples])
+    step = (max(columns.max(), 0.0) - min(columns.min(), 0.0)) / 255
+    ranges = np.ptp(columns, axis=0)
+    coarse = np.flatnonzero((ranges > 0) & (ranges < FEW_STEPS * step))
+    if not len(coarse):
+        return []
+    worst = int(coarse[ranges[coarse].argmin()])
+    return [
+        f"An int8 input has one scale for all its values; here a step{where} is {step:.3g}, and {len(coarse)} of "
+        f"{len(ranges)} columns move by less than {FEW_STEPS} steps (column {worst} by {ranges[worst]:.3g}). Give the "
+        "columns similar ranges before the model, not inside it, or take the recipe `mixed`."
+    ]

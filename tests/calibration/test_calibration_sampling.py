@@ -125,3 +125,16 @@ def test_inputs_by_name_are_checked_one_by_one():
     ]
     warnings = check_samples(samples, TWO_INPUTS)
     assert warnings == ["5 of 5 representative samples of input 'right' are constant (blank images?)."]
+
+
+@pytest.mark.parametrize("steps", [(), (10,)])
+def test_columns_that_one_scale_is_too_coarse_for_are_named(steps):
+    """A column of thousands leaves no steps to one of tens; columns of similar ranges are fine."""
+    r = np.random.default_rng(0)
+    fine = r.normal(0, [1, 3, 2], (60, 1, *steps, 3)).astype("float32")
+    raw = r.normal([0, 34, 5], [9000, 2, 3000], (60, 1, *steps, 3)).astype("float32")
+    spec = InputSpec(((*steps, 3),))
+    assert check_samples([[row] for row in fine], spec) == []
+    (warning,) = check_samples([[row] for row in raw], spec)
+    assert "1 of 3 columns" in warning
+    assert "column 1" in warning
