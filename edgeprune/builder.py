@@ -226,6 +226,7 @@ def _context(
         "compiler": compiler_version(target),
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
+        "task": recipe.task.model_dump(mode="json"),  # with the user's code once the data is known
     }
     connection = Connection(where) if where else None
     return BuildContext(source, recipe, target, seed, deterministic, trust, inputs, progress, connection)

@@ -455,12 +455,20 @@ def compile_as(
                     made[-1].append(_for_keras2(config, "metrics", objects))
                 except Unknown as error:
                     left_out.append(("metric", error))
-    single = len(losses) == 1
+    weights = None if len(losses) == 1 else [output.weight for output in compiled.outputs]
+
+    def structured(per_output: list[Any] | None) -> Any:
+        """In the structure of the model's outputs."""
+        if per_output is None or len(losses) == 1:
+            return per_output and per_output[0]
+        keys = sorted(model._nested_outputs) if isinstance(model._nested_outputs, dict) else None
+        return dict(zip(keys, per_output, strict=True)) if keys else per_output
+
     model.compile(
         optimizer="sgd",
-        loss=losses[0] if single else losses,
-        loss_weights=None if single else [output.weight for output in compiled.outputs],
-        **{key: (made[0] if single else made) if any(made) else None for key, made in metrics.items()},
+        loss=structured(losses),
+        loss_weights=structured(weights),
+        **{key: structured(made) if any(made) else None for key, made in metrics.items()},
     )
     return left_out
 

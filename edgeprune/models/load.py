@@ -44,13 +44,13 @@ def load_model(
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
-        :func:`edgeprune.models.compiled.compile_as`), with a list of outputs if there are several. Nested models are
-        opened (:func:`edgeprune.models.flatten.flatten`).
+        :func:`edgeprune.models.compiled.compile_as`), by output. Nested models are opened
+        (:func:`edgeprune.models.flatten.flatten`).
 
     Raises:
         ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.
     """
-    opened = open_model(source, trust=trust, custom_objects=custom_objects)
+    opened = _open(source, trust, custom_objects)
     for what, error in opened.left_out:
         _log.warning("The model's %s %s cannot be loaded and is left out: %s.", what, error.name, error.reason)
     return opened.model
@@ -74,11 +74,26 @@ def open_model(
     trust: bool = False,
     custom_objects: Mapping[str, object] | None = None,
 ) -> Opened:
-    """As :func:`load_model`, with the compile information of the source beside the model.
+    """As :func:`load_model`, with the compile information of the source beside the model, and a list of outputs.
 
     Raises:
         ModelError: as :func:`load_model`.
     """
+    import_tf()
+    import tf_keras
+
+    opened = _open(source, trust, custom_objects)
+    if not isinstance(opened.model._nested_outputs, dict):
+        return opened
+    model = tf_keras.Model(opened.model._nested_inputs, opened.model.outputs, name=opened.model.name)
+    model.trainable = opened.model.trainable
+    compile_as(model, opened.compiled, dict(custom_objects or {}))
+    return dataclasses.replace(opened, model=model)
+
+
+def _open(
+    source: str | Path | tf_keras.Model | keras.Model, trust: bool, custom_objects: Mapping[str, object] | None
+) -> Opened:
     file = read_model_file(Path(source)) if isinstance(source, (str, Path)) else None
     import_tf()
     import tf_keras
@@ -186,19 +201,13 @@ def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_object
     if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
     compiled = Compiled.of(training, output_names(functional), 2)
-    if functional is model and model._is_compiled and not isinstance(model._nested_outputs, dict):
+    if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
     return _compiled(functional, compiled, custom_objects)
 
 
 def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects) -> Opened:
-    """The model with a list of outputs, compiled as far as that can be restored."""
-    import tf_keras
-
-    if isinstance(model._nested_outputs, dict):
-        trainable = model.trainable
-        model = tf_keras.Model(model._nested_inputs, model.outputs, name=model.name)
-        model.trainable = trainable
+    """The model, compiled as far as that can be restored."""
     return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)))
 
 

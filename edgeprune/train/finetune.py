@@ -77,11 +77,11 @@ class Lessons:
             return None
         return FeatureLessons.of(model, self.teacher, self.distill)
 
-    def training(self, task: Task, data: Data, features: FeatureLessons | None, order: int) -> tf.data.Dataset:
+    def training(self, task: Task, data: Data, order: int, features: FeatureLessons | None = None) -> tf.data.Dataset:
         """The batches of one epoch; ``order`` decides the order of the samples and every random change of them."""
         return self._taught(self._augmented(task, data, order), features)
 
-    def validation(self, data: Data, features: FeatureLessons | None) -> tf.data.Dataset:
+    def validation(self, data: Data, features: FeatureLessons | None = None) -> tf.data.Dataset:
         batches = data.validation.batches(VALIDATION_BATCH)
         return self._taught(unmixed(batches) if self.augment.mixup else batches, features)
 
@@ -141,7 +141,7 @@ def finetune(
         if reseed:
             _reseed(model, seed, epoch)
         order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-        batches = lessons.training(own_task, data, features, order)
+        batches = lessons.training(own_task, data, order, features)
         logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
         _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
         _save(model, state, state_file)

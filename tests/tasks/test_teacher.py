@@ -19,7 +19,7 @@ def detector():
     inputs = layers.Input([8, 8, 3])
     x = layers.Conv2D(8, 3, activation="relu")(inputs)
     scores = layers.Conv2D(2, 1, activation="sigmoid", name="scores")(x)
-    boxes = layers.Rescaling(1000.0)(layers.Conv2D(4, 1, name="boxes")(x))
+    boxes = layers.Rescaling(1000.0, name="offsets")(layers.Conv2D(4, 1, name="boxes")(x))
     kind = layers.Dense(3, activation="softmax", name="kind")(layers.GlobalAveragePooling2D()(x))
     return tf_keras.Model(inputs, [scores, boxes, kind])
 
@@ -38,7 +38,7 @@ def test_the_teacher_agrees_with_itself(detector, resolved):
 
     task, data = resolved
     figures = keras_figures(detector, data.test, task)
-    assert set(figures) == {"scores.agreement", "rescaling.agreement", "kind.agreement"}
+    assert set(figures) == {"scores.agreement", "offsets.agreement", "kind.agreement"}
     assert task.value(figures) == pytest.approx(1.0)
     assert task.name == "agreement"
     assert (task.higher_is_better, task.points) == (True, 100.0)
