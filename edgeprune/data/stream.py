@@ -66,7 +66,9 @@ class StreamStore:
         if len(np.unique(index)) < self.size:
             samples = _masked(samples, np.isin(np.arange(self.size), index))
         if shuffle_seed is not None:
-            samples = _window_shuffle(samples, max(WINDOW_BYTES // max(self._sample_bytes, 1), 1), shuffle_seed)
+            # No more than there are: tf.data makes room for a whole batch at once.
+            window = min(max(WINDOW_BYTES // max(self._sample_bytes, 1), 1), self.size)
+            samples = _window_shuffle(samples, window, shuffle_seed)
         return samples.batch(batch_size, drop_remainder=drop_remainder)
 
     def digest(self) -> bytes:
