@@ -102,10 +102,3 @@ def _rank_in_group(groups: np.ndarray) -> np.ndarray:
     rank = np.empty(len(groups), np.int64)
     rank[by_group] = np.arange(len(groups)) - np.repeat(starts, sizes)
     return rank
-
-
-def first_output(y: Structure) -> Structure:
-    """Of the labels or outputs of several outputs, those of the first: the metric is computed on them."""
-    if isinstance(y, dict):
-        return next(iter(y.values()))
-    return y[0] if isinstance(y, tuple | list) else y

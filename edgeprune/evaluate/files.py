@@ -76,10 +76,7 @@ def compare_accuracy(
     from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.runtime.session import Session
 
-    files = [File.of(path) for path in paths]
-    require_same_inputs([file.path for file in files])
-    inputs = [matched(files[0], file, "inputs") for file in files]
-    outputs = [matched(files[0], file, "outputs") for file in files]
+    files, inputs, outputs = open_alike(paths)
     runtime = find_runtime()
     sessions = [
         Session(file.path, [port.signature for port in x], [port.signature for port in y], runtime=runtime)
@@ -134,6 +131,18 @@ def _accuracy(
 def arrays(x: Structure) -> list[np.ndarray]:
     """The inputs of a batch, in the model's order."""
     return [np.asarray(part) for part in (x if isinstance(x, tuple | list) else [x])]
+
+
+def open_alike(paths: Sequence[str | Path]) -> tuple[list[File], list[tuple[Port, ...]], list[tuple[Port, ...]]]:
+    """Files with the same inputs and outputs; of each, its inputs and outputs in the order of the first one's.
+
+    Raises:
+        UsageError: they have different inputs or outputs.
+    """
+    files = [File.of(path) for path in paths]
+    require_same_inputs([file.path for file in files])
+    inputs, outputs = ([matched(files[0], file, kind) for file in files] for kind in ("inputs", "outputs"))
+    return files, inputs, outputs
 
 
 def matched(first: File, other: File, kind: str) -> tuple[Port, ...]:

@@ -66,12 +66,9 @@ def load_sample(
         UsageError: the files have different inputs or outputs.
     """
     from edgeprune.data import data_errors, load_data
-    from edgeprune.evaluate.files import arrays, matched, require_same_inputs, require_same_metrics
+    from edgeprune.evaluate.files import arrays, open_alike, require_same_metrics
 
-    files = [File.of(path) for path in paths]
-    require_same_inputs([file.path for file in files])
-    inputs = [matched(files[0], file, "inputs") for file in files]
-    outputs = [matched(files[0], file, "outputs") for file in files]
+    files, inputs, outputs = open_alike(paths)
     with data_errors():
         data = load_data(source, config, files[0].input_spec(), seed=seed)
         tasks = [

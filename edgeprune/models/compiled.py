@@ -391,9 +391,9 @@ def _live_leaves(item: Any, key: str, objects: dict[str, Any], serialize: Callab
         return [_live_leaves(value, key, objects, serialize) for value in item]
     if not callable(item):
         return item
-    if _of_keras(item):
+    if of_keras(item):
         carried = getattr(item, "fn", None) or getattr(item, "_fn", None)
-        if inspect.isfunction(carried) and not _of_keras(carried):
+        if inspect.isfunction(carried) and not of_keras(carried):
             objects.setdefault(carried.__name__, carried)
         made = item() if inspect.isclass(item) else item
         return _with_arguments(serialize(made), made)
@@ -423,7 +423,8 @@ def _with_arguments(config: ConfigValue, made: Any) -> ConfigValue:
     return {**config, "config": {**inner, **missing}}
 
 
-def _of_keras(thing: Any) -> bool:
+def of_keras(thing: Any) -> bool:
+    """Whether one of the Kerases defines a function, class or object; what it carries does not count."""
     named = thing if hasattr(thing, "__name__") else type(thing)
     return str(named.__module__).split(".")[0] in ("keras", "tf_keras")
 

@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.models.compiled import Loaded
-from edgeprune.tasks.metrics import canonical_name
+from edgeprune.tasks.metrics import canonical_name, is_kerases
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,14 +54,7 @@ LOSSES: dict[str, LossFacts] = {
 
 def facts_of(loss: Loaded) -> LossFacts:
     """What is known of a loss; nothing of a user's."""
-    return LOSSES.get(canonical_name(loss), LossFacts()) if _is_kerases(loss) else LossFacts()
-
-
-def _is_kerases(loss: Loaded) -> bool:
-    carried = getattr(loss, "fn", None) or getattr(loss, "_fn", None)
-    thing = carried or loss
-    module = thing.__module__ if hasattr(thing, "__name__") else type(thing).__module__
-    return str(module).split(".")[0] in ("keras", "tf_keras")
+    return LOSSES.get(canonical_name(loss), LossFacts()) if is_kerases(loss) else LossFacts()
 
 
 def as_object(loss: Loaded, *, is_logits: bool | None, ignore: int | None) -> tf_keras.losses.Loss:
@@ -102,7 +95,7 @@ def _class_of(function: Loaded) -> type | None:
     name = canonical_name(function)
     for found in vars(tf_keras.losses).values():
         if inspect.isclass(found) and found is not tf_keras.losses.Loss and canonical_name(found) == name:
-            return found if _is_kerases(function) else None
+            return found if is_kerases(function) else None
     return None
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.models.compiled import BY_SHAPE, Loaded
+from edgeprune.models.compiled import BY_SHAPE, Loaded, of_keras
 from edgeprune.models.types import Config
 
 if TYPE_CHECKING:
@@ -95,11 +95,7 @@ def carried(thing: Loaded) -> Callable[..., Any] | None:
 
 def is_kerases(thing: Loaded) -> bool:
     """Whether Keras defines it; a user's function of the same name may compute anything."""
-    function = carried(thing)
-    if function is not None:
-        return is_kerases(function)
-    module = thing.__module__ if hasattr(thing, "__name__") else type(thing).__module__
-    return str(module).split(".")[0] in ("keras", "tf_keras")
+    return of_keras(carried(thing) or thing)
 
 
 def is_loss_object(thing: Loaded) -> bool:

@@ -231,7 +231,7 @@ def _direction(metric: Loaded) -> bool | None:
 def _term_name(term: Term, metric: Loaded) -> str:
     if isinstance(term, str):
         return term.rpartition(":")[2]
-    return str(term.get("name") or getattr(metric, "name", term["class"]))
+    return str(term.get("name") or getattr(metric, "name", term["class"].rpartition(":")[2]))
 
 
 def _class_numbers(labels: Any) -> Any:

@@ -188,11 +188,11 @@ class Task:
     def saved_arguments(self) -> dict[str, Any]:
         """As :meth:`compile_arguments`, for a model that is saved: nothing but what every Keras can read."""
         losses = [output.loss for output in self.outputs]
-        if not all(loss is None or _is_kerases(loss) for loss in losses):
+        if not all(loss is None or _is_of_keras2(loss) for loss in losses):
             return {}
         arguments = self.compile_arguments()
         for key in ("metrics", "weighted_metrics"):
-            kept = [[metric for metric in own if _is_kerases(metric)] for own in arguments.pop(key, [])]
+            kept = [[metric for metric in own if _is_of_keras2(metric)] for own in arguments.pop(key, [])]
             if any(kept):
                 arguments[key] = kept
         return arguments
@@ -259,13 +259,13 @@ class Meter:
         for metric, counted in self._metrics:
             values = np.asarray(counted.result(), np.float64)
             if values.size == 1:
-                figures[metric.name] = float(values.reshape(()) if values.ndim == 0 else values.reshape(-1)[0])
+                figures[metric.name] = float(values.reshape(-1)[0])
             else:
                 figures |= {f"{metric.name}[{i}]": float(value) for i, value in enumerate(values.reshape(-1))}
         return figures
 
 
-def _is_kerases(thing: Any) -> bool:
+def _is_of_keras2(thing: Any) -> bool:
     carried = getattr(thing, "fn", None) or getattr(thing, "_fn", None)
     modules = {type(thing).__module__, getattr(carried, "__module__", type(thing).__module__)}
     return all(module.startswith("tf_keras.") for module in modules)
