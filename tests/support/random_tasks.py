@@ -242,10 +242,11 @@ ONLY_KERAS_2 = ('"crossentropy"',)
 ONLY_ROWS = ("F1Score", "FBetaScore", "R2Score", "TopK", "top_k", "AUC(multi")
 
 
-def _takes(text: str, keras: int, place: str, activation: str) -> bool:
+def _takes(text: str, keras: int, place: str, activation: str, width: int) -> bool:
     refused = [*(ONLY_KERAS_3 if keras == 2 else ONLY_KERAS_2), *(ONLY_ROWS if place != "features" else ())]
-    # Over sigmoids, Keras computes this from the values before them, which a .tflite does not give.
-    refused += ["CategoricalCrossentropy", "categorical_crossentropy"] if activation == "sigmoid" else []
+    # Over several sigmoids, Keras computes these from the values before them, which a .tflite does not give.
+    if activation == "sigmoid":
+        refused += ["CategoricalCrossentropy", "categorical_crossentropy", *(['"crossentropy"'] if width > 1 else ())]
     return not any(name in f"{text}$" for name in refused)
 
 
@@ -261,7 +262,7 @@ def heads(draw: st.DrawFn, place: str, keras: int) -> Head:
         width = draw(st.integers(2, 4))
     losses, metrics, labels = FAMILIES[family]
     losses, metrics = (
-        [text for text in texts if _takes(text, keras, place_of, activation)] for texts in (losses, metrics)
+        [text for text in texts if _takes(text, keras, place_of, activation, width)] for texts in (losses, metrics)
     )
     both = draw(st.lists(st.sampled_from(metrics), max_size=5, unique=True))
     plain = draw(st.integers(0, 5))
