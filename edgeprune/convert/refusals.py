@@ -49,15 +49,13 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
     """The converter's exception in the user's terms: operator, layer, and what to do.
 
     Args:
-        error: as the converter raised it.
+        error: of the converter (:class:`edgeprune.convert.native.Refused`) or another quantizer.
         model: what was being converted.
         mode: the number format.
     """
-    for data in getattr(error, "errors", []):
-        code = type(data).ErrorCode.Name(data.error_code) if data.HasField("error_code") else ""
+    for code, operator, calls in getattr(error, "operators", ()):
         if code in _BY_CODE:
-            layers = layers_of([call.name for call in data.location.call], model)
-            return _refused(model, mode, data.operator.name.removeprefix("tf."), layers, _BY_CODE[code])
+            return _refused(model, mode, operator.removeprefix("tf."), layers_of(calls, model), _BY_CODE[code])
     text = str(error)
     for pattern, refusal in _BY_MESSAGE:
         if match := pattern.search(text):

@@ -1,6 +1,7 @@
 """The runtime that is installed on this machine, and interpreters of .tflite files made with it.
 
-Needs only NumPy, and no TensorFlow as long as one of the small runtimes is installed.
+Needs only NumPy, and no TensorFlow as long as one of the small runtimes is installed. An interpreter may end the
+process that it is in, so files run in the process of :data:`INTERPRETER`: what is called there makes the interpreter.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgeprune.chatter import without_lines
 from edgeprune.errors import MissingError, ModelError, UsageError
 from edgeprune.runtime import runner
 from edgeprune.runtime.api import Interpreter, RuntimeModule
+from edgeprune.workers import Worker
 
 # 'default': what the runtime chooses, XNNPACK where it applies; 'builtin': the runtime's own kernels only.
 KernelChoice = Literal["default", "builtin"]
 
 # Matches "INFO: Created TensorFlow Lite XNNPACK delegate": the Python API cannot set the level of the log.
 _INFO = re.compile("INFO: ")
+
+INTERPRETER = Worker("The TFLite interpreter")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Runtime:
     name: str
     version: str
     module: RuntimeModule
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process, the same package."""
+        return find_runtime, (self.name,)
 
     def interpreter(
         self,
