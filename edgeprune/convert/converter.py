@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.convert import native
-from edgeprune.convert.refusals import translate
-from edgeprune.errors import ConversionError, EdgepruneError
-from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
+from edgeprune.convert.refusals import fatal, translate
+from edgeprune.errors import ConversionError, EdgepruneError, ModelError
+from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
+from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
 from edgeprune.runtime.tensors import Sample
-from edgeprune.workers import Stream, Worker
+from edgeprune.runtime.trial import try_file
+from edgeprune.workers import Stream, Worker, WorkerDied
 
 if TYPE_CHECKING:
     import tf_keras
@@ -49,17 +51,65 @@ def convert(
         The flatbuffer.
 
     Raises:
-        ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed.
+        ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
+            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found.
         MissingError: the format needs a package that is not installed.
     """
+    with _survived(model, plan, samples, runtime):
+        return _tried(model, plan, samples, runtime)
+
+
+def _tried(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> bytes:
+    """A file that has run here once, unless it needs operators that only some runtimes have."""
+    content = _converted(model, plan, samples, runtime)
+    if not plan.select_tf_ops:
+        with contextlib.suppress(ModelError):  # refusals are for those who run the file
+            try_file(content)
+    return content
+
+
+@contextlib.contextmanager
+def _survived(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> Iterator[None]:
+    """A death of the converter or the interpreter as an error about the model."""
+
+    def dies(part: tf_keras.Model, mode: Mode) -> bool:
+        def of_part() -> Iterator[Sample]:
+            for sample in samples() if samples else ():
+                values = _by_name(sample, model.input_names)
+                yield [values[name] for name in part.input_names]
+
+        kept = {layer.name for layer in part.layers}
+        one_scale = tuple(name for name in plan.one_scale if name in kept)
+        changed = dataclasses.replace(plan, mode=mode, needs_samples=RULES[mode].samples, one_scale=one_scale)
+        try:
+            _tried(part, changed, of_part, runtime)
+        except WorkerDied:
+            return True
+        except EdgepruneError:
+            return False
+        return False
+
+    try:
+        yield
+    except WorkerDied as death:
+        raise fatal(death, model, plan.mode, dies) from death
+
+
+def _converted(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> bytes:
     if plan.mode in WEIGHT_ONLY:
         from edgeprune.convert.weight_only import quantize_weights
 
         content = _run(model, dataclasses.replace(plan, mode="float32"))
         with _refusals(model, plan):
             return quantize_weights(content, plan.mode)
-    if plan.mode == "mixed" or plan.ranges != "minmax":
-        return quantize_calibrated(calibrate(model, plan, samples, runtime), plan, model)
+    if RULES[plan.mode].clipping and (plan.mode == "mixed" or plan.ranges != "minmax"):
+        return quantize_calibrated(_calibrated(model, plan, samples, runtime), plan, model)
     return _run(model, plan, samples)
 
 
@@ -73,6 +123,13 @@ def calibrate(
 
     The ranges are what the samples reach, narrowed as the plan says (:mod:`edgeprune.quantize.narrowing`).
     """
+    with _survived(model, plan, samples, runtime):
+        return _calibrated(model, plan, samples, runtime)
+
+
+def _calibrated(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> bytes:
     from edgeprune.quantize.narrowing import narrowed_ranges
     from edgeprune.tflite.ranges import read_ranges, with_ranges
 

@@ -6,8 +6,10 @@ process that it is in, so files run in the process of :data:`INTERPRETER`: what 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,9 +73,14 @@ class Runtime:
         name = "The model" if isinstance(model, bytes) else str(model)
         parse(model if isinstance(model, bytes) else read_bytes(model), name=name)
         source = {"model_content": model} if isinstance(model, bytes) else {"model_path": os.fspath(model)}
+        with self.refusals(name), without_lines(_INFO):
+            return runner.make_interpreter(self.module, kernels, threads, preserve_all_tensors, **source)
+
+    @contextlib.contextmanager
+    def refusals(self, name: str = "The model") -> Iterator[None]:
+        """What this runtime raises about a file, as a ModelError."""
         try:
-            with without_lines(_INFO):
-                return runner.make_interpreter(self.module, kernels, threads, preserve_all_tensors, **source)
+            yield
         except (ValueError, RuntimeError) as error:
             raise ModelError(
                 f"{name} cannot run under {self.version}: {str(error).strip()}",

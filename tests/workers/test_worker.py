@@ -81,7 +81,7 @@ def test_the_last_words_are_in_the_error(worker):
 
 def test_a_call_without_a_sign_of_life_is_ended(worker):
     """A function that hangs is ended after its time; a stream whose items arrive is a sign of life."""
-    with pytest.raises(WorkerDied, match="gave no sign for 0.5 s"):
+    with pytest.raises(WorkerDied, match=r"gave no sign for 0\.5 s"):
         worker.call(time.sleep, 60, limit_s=0.5)
     slowly = Stream(lambda: (time.sleep(0.2) or i for i in range(5)))
     assert worker.call(sum, slowly, limit_s=0.7) == 10
