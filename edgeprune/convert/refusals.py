@@ -11,6 +11,7 @@ from edgeprune.convert.blame import layer_at_fault
 from edgeprune.errors import ConversionError
 from edgeprune.models.naming import layers_of
 from edgeprune.recipe.config import Mode
+from edgeprune.runtime.trial import FileRefused
 from edgeprune.workers import WorkerDied
 
 if TYPE_CHECKING:
@@ -69,22 +70,24 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
 
 
 # Formats that are offered where another is fatal, the smallest file first.
-_OFFERED: tuple[Mode, ...] = ("dynamic", "float16", "float32")
+OFFERED: tuple[Mode, ...] = ("dynamic", "float16", "float32")
 
 
 def fatal(
-    death: WorkerDied, model: tf_keras.Model, mode: Mode, dies: Callable[[tf_keras.Model, Mode], bool]
+    death: WorkerDied | FileRefused, model: tf_keras.Model, mode: Mode, dies: Callable[[tf_keras.Model, Mode], bool]
 ) -> ConversionError:
-    """The error for a model that ended the converter's process, or the interpreter's: the layer, and what to do.
+    """The error for a model that ended the converter's process, or the interpreter's, or whose file is refused.
+
+    It names the layer, if it can be found, and a format that works, if there is one.
 
     Args:
-        death: of the process.
+        death: of the process, or the refusal.
         model: what was being converted.
         mode: the number format.
-        dies: whether a process dies of a part of the model in a number format.
+        dies: whether the same happens to a part of the model in a number format.
     """
     layer = layer_at_fault(model, lambda part: dies(part, mode))
-    works = next((other for other in _OFFERED if other != mode and not dies(model, other)), None)
+    works = next((other for other in OFFERED if other != mode and not dies(model, other)), None)
     where = f" at the layer {layer.name!r} ({type(layer).__name__})" if layer else ""
     change = f"replace the layer {layer.name!r}" if layer else "find the layer by converting parts of the model"
     said = f" Its last words: {death.said}." if death.said else ""
