@@ -88,7 +88,8 @@ def build(
     Raises:
         UsageError: a model without data, or options that do not go together.
         RecipeError, TargetError, ModelError, DataError: what was given cannot be read, or does not fit.
-        ConversionError: the converter refused the model.
+        ConversionError: a variant cannot be made; the report of the others has been written, unless it is the one that
+            all are compared with.
         VerificationError: a promise was not kept: a pruned model does not equal its oracle, or zeros were lost.
         MissingError: a tool, a device or a runtime is missing. Where the device went away while the variants were
             measured, or a model cannot be exported, the report has been written all the same.
@@ -157,10 +158,14 @@ def _build(
         context = _with_data(context, run, data, limits)
         plan = planning.make_plan(context.recipe, context.target, on_device=context.connection is not None)
         run.execute(plan.steps, context)
+    missing = {variant.name: error for variant in plan.variants if (error := run.failed.get(variant.last))}
+    plan = plan.without(run.failed)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
     broken: EdgepruneError | None = _measure_on_device(plan, run, context)
+    broken = broken or next(iter(missing.values()), None)
     report = assemble(plan, run, context, files, limits, name, command)
+    report["missing"] = [{"name": n, "what": error.what, "fix": error.fix} for n, error in missing.items()]
     _compare_answers(context, run, plan, report, folder)
     _write_pick(context, run, plan, report, folder, name)
     if compress:
@@ -172,7 +177,7 @@ def _build(
         broken = broken or _export_keras3(folder, context)
     _write_manifest(context, run, plan, folder, command)
     if broken:
-        broken.add_note(f"The report in {folder} has what was measured until then.")
+        broken.add_note(f"The report in {folder} has everything else.")
         raise broken
     return report
 

@@ -406,6 +406,14 @@ class Gate(Entry):
     source: Text | None = None
 
 
+class MissingVariant(Entry):
+    """A variant that could not be made, or does not run: why, and what to do."""
+
+    name: Text
+    what: Text
+    fix: Text | None
+
+
 class StageRun(Entry):
     name: Text
     seconds: Amount
@@ -493,6 +501,7 @@ class Report(Entry):
     metric: Metric
     task: list[TaskOutput] = []  # per output
     variants: Annotated[list[Variant], Field(min_length=1)]
+    missing: list[MissingVariant] = []
     max_drop: MaxDropRule | None = None  # the rule that picks and gates go by; None: an older report
     picks: Picks
     pick: Text
