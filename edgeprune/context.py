@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data import Data
     from edgeprune.devices.variants import Connection
+    from edgeprune.models.shapes import Shape
     from edgeprune.runtime.interpreter import Runtime
     from edgeprune.tasks.task import Task
 
@@ -160,6 +161,12 @@ class Context:
     @property
     def trust(self) -> Trust:
         return self._declared("trust").trust
+
+    @property
+    def input_shape(self) -> tuple[list[Shape], str]:
+        """Input ``input_shape``: the fixed shapes of all inputs without the batch, and what gave them."""
+        given = self._declared("input_shape").inputs["input_shape"]
+        return [tuple(shape) for shape in given["shapes"]], given["origin"]
 
     def required(self) -> tuple[Data, Task]:
         """Inputs ``data`` and ``task``."""

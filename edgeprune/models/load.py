@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import keras
     import tf_keras
 
+    from edgeprune.models.sizes import InputShapes
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +43,7 @@ def load_model(
     *,
     trust: bool = False,
     custom_objects: Mapping[str, object] | None = None,
+    input_shape: InputShapes | None = None,
 ) -> tf_keras.Model:
     """Load a model of Keras 2 or Keras 3 as a flat functional tf_keras model.
 
@@ -52,6 +55,8 @@ def load_model(
         trust: let code in the file run (Lambda layers); see :mod:`edgeprune.models.safety` for what is trusted without.
         custom_objects: classes and functions that are not of Keras, by name: of tf_keras, or of Keras 3 for reading its
             files; see :func:`edgeprune.models.custom.custom_objects_from`.
+        input_shape: sizes for inputs of open size, such as ``(224, 224, 3)`` for ``Input((None, None, 3))``; of several
+            inputs a shape for each, in order or by name. The model is rebuilt for them, verified to compute the same.
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
@@ -59,12 +64,25 @@ def load_model(
         (:func:`edgeprune.models.flatten.flatten`).
 
     Raises:
-        ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.
+        ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use; or it
+            cannot take inputs of this shape.
+        UsageError: an input shape that does not fit the inputs.
     """
     opened = _open(source, trust, custom_objects)
     for what, error in opened.left_out:
         _log.warning("The model's %s %s cannot be loaded and is left out: %s.", what, error.name, error.reason)
-    return opened.model
+    return opened.model if input_shape is None else sized(opened.model, input_shape)
+
+
+def sized(model: tf_keras.Model, input_shape: InputShapes | None) -> tf_keras.Model:
+    """The model with the open sizes of its inputs as given.
+
+    Raises:
+        UsageError, ModelError: as :func:`load_model`.
+    """
+    from edgeprune.models.sizes import Inputs, with_sizes
+
+    return with_sizes(model, Inputs.of(model).filled(input_shape))
 
 
 @dataclasses.dataclass(frozen=True)

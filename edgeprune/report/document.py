@@ -47,7 +47,7 @@ def assemble(
         name: the model's name.
     """
     data, task = context.required()
-    source = run.artifacts[plans.MODEL].facts["model"]
+    source = run.artifacts[plan.source].facts
     reference = run.artifacts[plan.variants[0].last].facts["evaluation"]["test"]["value"]
     variants = [_variant(v, run, files[v.name], reference, task) for v in plan.variants]
     variants[0]["baseline"] = True
@@ -61,7 +61,7 @@ def assemble(
         "seed": context.seed,
         "deterministic": context.deterministic,
         "recipe": context.recipe.name,
-        "model": {"name": name, "source": str(context.source or "demo"), **source},
+        "model": {"name": name, "source": str(context.source or "demo"), **source["model"], **source.get("sizes", {})},
         "target": context.target.model_dump(mode="json"),
         "data": {
             "source": data.source,

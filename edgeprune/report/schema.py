@@ -58,6 +58,8 @@ class Model(Entry):
     macs: Count | None
     input_shape: Shapes
     output_shape: Shapes
+    given_shape: Shapes | None = None  # of the input in the file, where that leaves sizes open
+    sizes_from: Text | None = None  # what fixed them
 
 
 class Target(Entry):
