@@ -115,9 +115,10 @@ class _Runner:
 def _ordered(interpreter: Interpreter, kind: Literal["inputs", "outputs"], names: Sequence[str]) -> list[TensorDetails]:
     """Details of the inputs or outputs in the order of ``names``, which the converter need not have kept."""
     details = interpreter.get_input_details() if kind == "inputs" else interpreter.get_output_details()
-    signatures = interpreter._get_full_signature_list()
-    if len(details) == 1 or not signatures:
-        return details
-    indices = next(iter(signatures.values()))[kind]
     by_index = {detail["index"]: detail for detail in details}
-    return [by_index[indices[name]] for name in names]
+    for signature in interpreter._get_full_signature_list().values():
+        indices = signature[kind]
+        # A signature of another subgraph, or one that does not fit its own, names other tensors.
+        if {*names} == {*indices} and {*indices.values()} == {*by_index} and len(details) > 1:
+            return [by_index[indices[name]] for name in names]
+    return details
