@@ -21,6 +21,13 @@ class ModelFacts(TypedDict):
     output_shape: Any
 
 
+class SizesFacts(TypedDict):
+    """Stage ``fix_sizes``: the input shape of the model as it came, with the batch, and what fixed its open sizes."""
+
+    given_shape: Any
+    sizes_from: str
+
+
 class MetricFacts(TypedDict, total=False):
     """The figures on a split; ``value`` is the one that choices go by."""
 
@@ -215,6 +222,7 @@ class Facts(TypedDict, total=False):
     model: ModelFacts
     compiled_with: dict[str, Any]  # :class:`edgeprune.models.compiled.Compiled`, of the model as it came
     original: ModelFacts  # of the model before anything was removed
+    sizes: SizesFacts  # where the model left sizes of its inputs open
     baseline: BaselineFacts
     training: list[dict[str, float]]  # one entry per epoch of the last training
     zeros: list[KernelZeros]

@@ -206,7 +206,7 @@ def _check_shapes(model: tf_keras.Model, plan: QuantizationPlan) -> None:
         raise ConversionError(
             f"The model {model.name!r} has inputs of open size: {listed}.",
             expected="fixed sizes: the target takes no shape that is known only at run time.",
-            fix="build the model with an input of fixed size (tf_keras.Input([height, width, channels])).",
+            fix="give the size with --input-shape, or to load_model(..., input_shape=...).",
         )
 
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune._tensorflow import import_tf
-from edgeprune.errors import ModelError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
-from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
+from edgeprune.models.formats import (
+    ModelFile,
+    check_saved_model,
+    has_vocabularies,
+    open_weights,
+    read_model_file,
+    subclassed,
+)
+from edgeprune.models.hdf5 import weight_bytes
+from edgeprune.models.limits import check_tensors, variables_within
 from edgeprune.models.safety import refuse_unsafe
 from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
+    import h5py
     import keras
     import tf_keras
+
+    from edgeprune.models.sizes import InputShapes
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +43,7 @@ def load_model(
     *,
     trust: bool = False,
     custom_objects: Mapping[str, object] | None = None,
+    input_shape: InputShapes | None = None,
 ) -> tf_keras.Model:
     """Load a model of Keras 2 or Keras 3 as a flat functional tf_keras model.
 
@@ -41,6 +55,8 @@ def load_model(
         trust: let code in the file run (Lambda layers); see :mod:`edgeprune.models.safety` for what is trusted without.
         custom_objects: classes and functions that are not of Keras, by name: of tf_keras, or of Keras 3 for reading its
             files; see :func:`edgeprune.models.custom.custom_objects_from`.
+        input_shape: sizes for inputs of open size, such as ``(224, 224, 3)`` for ``Input((None, None, 3))``; of several
+            inputs a shape for each, in order or by name. The model is rebuilt for them, verified to compute the same.
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
@@ -48,12 +64,25 @@ def load_model(
         (:func:`edgeprune.models.flatten.flatten`).
 
     Raises:
-        ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.
+        ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use; or it
+            cannot take inputs of this shape.
+        UsageError: an input shape that does not fit the inputs.
     """
     opened = _open(source, trust, custom_objects)
     for what, error in opened.left_out:
         _log.warning("The model's %s %s cannot be loaded and is left out: %s.", what, error.name, error.reason)
-    return opened.model
+    return opened.model if input_shape is None else sized(opened.model, input_shape)
+
+
+def sized(model: tf_keras.Model, input_shape: InputShapes | None) -> tf_keras.Model:
+    """The model with the open sizes of its inputs as given.
+
+    Raises:
+        UsageError, ModelError: as :func:`load_model`.
+    """
+    from edgeprune.models.sizes import Inputs, with_sizes
+
+    return with_sizes(model, Inputs.of(model).filled(input_shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +132,28 @@ def _open(
     with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
         if file is None:
             return _of_object(source, custom)
-        if file.is_keras3:
-            return _of_keras3_file(file, trust, custom)
-        refuse_unsafe(file.path, file.config, trust=trust)
-        return _of_layers(_restore(file, trust), file.training, custom)
+        try:
+            return _of_file(file, trust, custom)
+        except EdgepruneError:
+            raise
+        # A description can be odd in any way, and only show it when the model is run or changed.
+        except Exception as error:
+            _log.debug("Loading %s failed.", file.path, exc_info=True)
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ModelError(
+                f"{file.path}: the model in it cannot be used: {said}",
+                expected="a model that Keras loads, and runs on an input",
+                fix="try both in Python; if they work, please report it. Else save the model again.",
+            ) from error
+
+
+def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
+    if file.is_keras3:
+        return _of_keras3_file(file, trust, custom_objects)
+    refuse_unsafe(file.path, file.config, trust=trust)
+    if file.format == "saved_model":
+        check_saved_model(file.path, trust=trust)
+    return _of_layers(_restore(file, trust), file.training, custom_objects)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -147,9 +194,13 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
     try:
-        with SafeModeScope(safe_mode=not trust):
-            model = _build(file)
-        _load_weights(file, model)
+        with SafeModeScope(safe_mode=not trust), _open_variables(file) as (weights, held):
+            with variables_within(held, file.path):
+                model = _build(file)
+            check_tensors(model, file.path)
+            _load_weights(file, model, weights)
+    except ModelError:
+        raise
     # Building and filling a model from a file's description can fail in any layer's code, in any way.
     except Exception as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
@@ -160,6 +211,16 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
             "save it with model.save('NAME.keras').",
         ) from error
     return model
+
+
+@contextlib.contextmanager
+def _open_variables(file: ModelFile) -> Iterator[tuple[h5py.File | None, int]]:
+    """The open HDF5 file with the weights, None for a SavedModel; and the bytes of all weights."""
+    if file.format == "saved_model":
+        yield None, sum(part.stat().st_size for part in (file.path / "variables").glob("variables.data-*"))
+    else:
+        with open_weights(file) as weights:
+            yield weights, weight_bytes(weights)
 
 
 def _build(file: ModelFile) -> tf_keras.Model:
@@ -176,23 +237,21 @@ def _build(file: ModelFile) -> tf_keras.Model:
         return tf_keras.models.model_from_config(json_utils.decode(json.dumps(file.config)))
 
 
-def _load_weights(file: ModelFile, model: tf_keras.Model) -> None:
-    if file.format == "keras":
-        model.load_weights(file.path)
-    elif file.format == "saved_model":
+def _load_weights(file: ModelFile, model: tf_keras.Model, weights: h5py.File | None) -> None:
+    """Fill the model: from an open HDF5 file, or with the variables of a SavedModel."""
+    from tf_keras.src.saving import saving_lib
+    from tf_keras.src.saving.legacy import hdf5_format
+
+    if weights is None:
         # Only the variables: no graph of the SavedModel is loaded, so no code of it can run.
         status = model.load_weights(file.path / "variables" / "variables")
         status.assert_existing_objects_matched().expect_partial()
+    elif file.format == "keras":
+        store = object.__new__(saving_lib.H5IOStore)  # of a file that is open already
+        store.h5_file = weights
+        saving_lib._load_state(model, store, assets_store=None, inner_path="", visited_trackables=set())
     else:
-        _load_h5_weights(file.path, model)
-
-
-def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
-    import h5py
-    from tf_keras.src.saving.legacy import hdf5_format
-
-    with h5py.File(path, "r") as file:
-        hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+        hdf5_format.load_weights_from_hdf5_group(weights["model_weights"], model)
 
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
