@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgeprune.convert.blame import layer_at_fault
 from edgeprune.errors import ConversionError
 from edgeprune.models.naming import layers_of
+from edgeprune.models.types import Layer
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.trial import FileRefused
 from edgeprune.workers import WorkerDied
@@ -89,7 +91,7 @@ def fatal(
     layer = layer_at_fault(model, lambda part: dies(part, mode))
     works = next((other for other in OFFERED if other != mode and not dies(model, other)), None)
     where = f" at the layer {layer.name!r} ({type(layer).__name__})" if layer else ""
-    change = f"replace the layer {layer.name!r}" if layer else "find the layer by converting parts of the model"
+    change = _change(layer) if layer else "find the layer by converting parts of the model"
     said = f" Its last words: {death.said}." if death.said else ""
     return ConversionError(
         f"{model.name!r} cannot be built as {mode}: {death.worker} {death.how}{where}.{said}",
@@ -97,6 +99,15 @@ def fatal(
         if works
         else f"{change}.",
     )
+
+
+def _change(layer: Layer) -> str:
+    """What to do about a layer at fault."""
+    if type(layer).__name__ == "LayerNormalization":
+        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+        if math.prod(layer.input_shape[axis] or 0 for axis in axes) == 1:
+            return f"leave out the layer {layer.name!r}: over one feature, its output is the same for every input"
+    return f"replace the layer {layer.name!r}"
 
 
 def _refused(

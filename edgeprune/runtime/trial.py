@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,14 @@ def _try(model: str | Path | bytes, runtime: Runtime) -> None:
     graph = parse(content).subgraphs[0]
     try:
         interpreter = runtime.interpreter(content)
+        refusals: list[ModelError] = []
         for factor in FACTORS:
-            with contextlib.suppress(ModelError) if factor != FACTORS[-1] else contextlib.nullcontext():
+            try:
                 with runtime.refusals():
-                    _run(interpreter, factor)
-                return
+                    return _run(interpreter, factor)
+            except ModelError as error:
+                refusals.append(error)
+        raise refusals[0]
     except ModelError as error:
         if any(size < 0 for index in graph.inputs for size in graph.tensors[index].signature[1:]):
             raise
