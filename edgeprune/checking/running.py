@@ -17,7 +17,7 @@ from edgeprune.runtime.trial import FileRefused, try_file
 from edgeprune.target import Target
 from edgeprune.tflite import memory
 from edgeprune.tflite.graph import Operator
-from edgeprune.tflite.splice import first_operators
+from edgeprune.tflite.prefixes import prefix
 from edgeprune.tflite.versions import runtime_problems
 from edgeprune.workers import WorkerDied
 
@@ -79,11 +79,11 @@ def _operator_at_fault(subject: Subject, runtime: Runtime) -> Operator | None:
     content = subject.path.read_bytes()
     operators = subject.graph.operators
     alive, dead = 0, len(operators)
-    if not dead or _dies(first_operators(content, 0), runtime):
+    if not dead or _dies(prefix(content, 0), runtime):
         return None
     while dead - alive > 1:
         middle = (alive + dead) // 2
-        if _dies(first_operators(content, middle), runtime):
+        if _dies(prefix(content, middle), runtime):
             dead = middle
         else:
             alive = middle

@@ -1,9 +1,9 @@
-"""Change a .tflite without unpacking it: add a named buffer, or leave out the last operators.
+"""Add a named buffer to a .tflite without changing the bytes of the file.
 
-To add a buffer, no byte of the file is changed. Offsets in a flatbuffer point forward only. So a new root table is put
-in front of the file, with new lists of buffers and metadata entries, and its other fields point into the old file. The
-old file moves by a multiple of 16 bytes, so that weights stay aligned. The usual way, to unpack and pack the whole
-model, takes time and memory in proportion to the weights and loses alignment.
+Offsets in a flatbuffer point forward only. So a new root table is put in front of the file, with new lists of buffers
+and metadata entries, and its other fields point into the old file. The old file moves by a multiple of 16 bytes, so
+that weights stay aligned. The usual way, to unpack and pack the whole model, takes time and memory in proportion to the
+weights and loses alignment.
 """
 
 from __future__ import annotations
@@ -124,15 +124,3 @@ def _pointed_table(front: _Front, entry: int, fields: int) -> list[int]:
     places = front.table(fields)
     front.point(entry, places[0] - 4)
     return places
-
-
-def first_operators(content: bytes, count: int) -> bytes:
-    """The model with only the first operators of its main subgraph, whose outputs may then be written by none.
-
-    Args:
-        content: a .tflite that :func:`edgeprune.tflite.flatbuffer.parse` reads.
-        count: at most the number of its operators.
-    """
-    table = tflite.Model.GetRootAs(content, 0).Subgraphs(0)._tab
-    length = table.Vector(table.Offset(10)) - 4  # of the vector of operators, the fourth field
-    return content[:length] + struct.pack("<I", count) + content[length + 4 :]

@@ -6,7 +6,7 @@ from edgeprune.checking.model import check
 from edgeprune.errors import ConversionError
 from edgeprune.runtime.trial import FileRefused, try_file
 from edgeprune.tflite.flatbuffer import parse
-from edgeprune.tflite.splice import first_operators
+from edgeprune.tflite.prefixes import prefix
 from edgeprune.workers import WorkerDied
 
 
@@ -81,9 +81,9 @@ def test_open_sizes_are_not_held_against_a_file(path, tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_first_operators(count):
+def test_prefix(count):
     """A file can be cut down to its first operators."""
-    graph = parse(first_operators(chain("RELU", "TANH", "RELU"), count)).subgraphs[0]
+    graph = parse(prefix(chain("RELU", "TANH", "RELU"), count)).subgraphs[0]
     assert [operator.name for operator in graph.operators] == ["RELU", "TANH", "RELU"][:count]
 
 
