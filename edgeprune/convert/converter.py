@@ -13,6 +13,7 @@ import numpy as np
 from edgeprune.convert import native
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
+from edgeprune.models.finite import require_finite
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
@@ -54,8 +55,10 @@ def convert(
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
             process ended, the converter's or that of the runtime here on the file, or the runtime refuses the file,
             with the layer if it can be found.
+        ModelError: a weight is NaN or infinite.
         MissingError: the format needs a package that is not installed.
     """
+    require_finite(model)
     with _survived(model, plan, samples, runtime):
         return _tried(model, plan, samples, runtime)
 
