@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgeprune import plan as planning
 from edgeprune import stages
 from edgeprune.context import BuildContext, Trust
+from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import EdgepruneError, MissingError, RecipeError, UsageError
 from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256_file, write_bytes, write_json
@@ -100,6 +101,7 @@ def build(
             measured, or a model cannot be exported, the report has been written all the same.
         OutputError: the run folder cannot be written to.
     """
+    CONVERTER.start()
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipe(recipe), verify)
     source = _source(model)
