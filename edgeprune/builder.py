@@ -233,6 +233,7 @@ def _context(
 
 
 def _with_data(context: BuildContext, run: Run, source: DataSource, limits: Limits) -> BuildContext:
+    from edgeprune.convert.recurrent import preflight
     from edgeprune.data import InputSpec, load_data
     from edgeprune.models.compiled import Compiled, live_objects
     from edgeprune.tasks.resolve import resolve_task
@@ -240,6 +241,8 @@ def _with_data(context: BuildContext, run: Run, source: DataSource, limits: Limi
 
     artifact = run.artifacts[planning.MODEL]
     model = context.load(artifact)
+    if said := preflight(model, context.recipe.quantize.modes):
+        context.progress.note(said)
     data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
     compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)

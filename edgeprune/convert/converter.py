@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.chatter import without_lines
+from edgeprune.convert.recurrent import without_loops
 from edgeprune.convert.refusals import translate
 from edgeprune.errors import ConversionError, EdgepruneError
 from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
@@ -48,7 +49,9 @@ def convert(
         The flatbuffer.
 
     Raises:
-        ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed.
+        ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
+            loop cannot be calibrated.
+        VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """
     if plan.mode in WEIGHT_ONLY:
@@ -117,6 +120,8 @@ def _run(
     import tensorflow as tf
 
     _check_shapes(model, plan)
+    if plan.needs_samples and not plan.ranges_in_model:
+        model = without_loops(model)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(model, plan.one_scale)], model)
     settings(converter, plan, samples)
     if plan.select_tf_ops:
