@@ -225,7 +225,8 @@ def _unrolled(layer: Layer) -> Layer:
     if isinstance(layer, tf_keras.layers.Wrapper):
         return type(layer)(_unrolled(layer.layer), name=layer.name)
     if _is_convolutional(layer):
-        return _convolutional(type(layer)).from_config(config_of(layer))
+        unrolled: Layer = _convolutional(type(layer)).from_config(config_of(layer))
+        return unrolled
     return make_like(layer, {**config_of(layer), "unroll": True})
 
 
@@ -236,11 +237,11 @@ def _is_convolutional(layer: Layer) -> bool:
 
 
 @functools.cache
-def _convolutional(base: type) -> type:
+def _convolutional(base: Any) -> Any:
     """The class of a ConvLSTM layer whose steps are written out, which Keras' own refuse to do."""
     import tf_keras
 
-    class Unrolled(base):  # type: ignore[misc]
+    class Unrolled(base):
         def call(self, inputs: Any, mask: Any = None, training: Any = None, initial_state: Any = None) -> Any:
             inputs, initial_state, constants = self._process_inputs(inputs, initial_state, None)
             last, outputs, states = tf_keras.backend.rnn(
