@@ -251,6 +251,7 @@ def _with_data(
     context: BuildContext, run: Run, source: DataSource, limits: Limits, input_shape: InputShapes | None
 ) -> tuple[BuildContext, str]:
     """The context with data and task, and the name of the step that the plan starts from."""
+    from edgeprune.convert.recurrent import preflight
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
@@ -267,6 +268,8 @@ def _with_data(
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
         run.execute([planning.sizes_step()], context)
         model = context.load(run.artifacts[start])
+    if said := preflight(model, context.recipe.quantize.modes):
+        context.progress.note(said)
     compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
     task = resolve_task(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.convert import native
+from edgeprune.convert.recurrent import without_loops
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
@@ -52,7 +53,9 @@ def convert(
 
     Raises:
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
-            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found.
+            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found; or a loop
+            cannot be calibrated.
+        VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """
     with _survived(model, plan, samples, runtime):
@@ -163,6 +166,8 @@ def _run(
     import tensorflow as tf
 
     _check_shapes(model, plan)
+    if plan.needs_samples and not plan.ranges_in_model:
+        model = without_loops(model)
     CONVERTER.start()
     function = _function(model, plan.one_scale)
     names = function._arg_keywords
