@@ -16,6 +16,7 @@ from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
 from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
         with SafeModeScope(safe_mode=not trust):
             model = _build(file)
         _load_weights(file, model)
+    except ModelError:
+        raise
     # Building and filling a model from a file's description can fail in any layer's code, in any way.
     except Exception as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
@@ -178,11 +181,9 @@ def _build(file: ModelFile) -> tf_keras.Model:
 
 def _load_weights(file: ModelFile, model: tf_keras.Model) -> None:
     if file.format == "keras":
-        model.load_weights(file.path)
+        load_keras_weights(model, file.path)
     elif file.format == "saved_model":
-        # Only the variables: no graph of the SavedModel is loaded, so no code of it can run.
-        status = model.load_weights(file.path / "variables" / "variables")
-        status.assert_existing_objects_matched().expect_partial()
+        load_saved_variables(model, file.path / "variables" / "variables")
     else:
         _load_h5_weights(file.path, model)
 
@@ -192,7 +193,11 @@ def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
     from tf_keras.src.saving.legacy import hdf5_format
 
     with h5py.File(path, "r") as file:
-        hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+        group = file["model_weights"]
+        hdf5_format.load_weights_from_hdf5_group(group, model)
+        backend = group.attrs.get("backend", file.attrs.get("backend"))
+    if backend in ("theano", b"theano"):
+        turn_theano_kernels(model)
 
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
