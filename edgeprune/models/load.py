@@ -15,6 +15,9 @@ from edgeprune.files import JsonObject
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
+from edgeprune.models.layout import channels_last
+from edgeprune.models.noise import with_usable_noise
+from edgeprune.models.precision import in_float32
 from edgeprune.models.safety import refuse_unsafe
 from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
@@ -127,6 +130,7 @@ def _of_keras3(model: keras.Model, training: JsonObject | None, custom_objects: 
     from edgeprune.models.keras3 import translate
 
     translated, names = translate(model, custom_objects)
+    translated = _plain(translated)
     return _compiled(translated, Compiled.of(training, names, 3), custom_objects)
 
 
@@ -202,7 +206,7 @@ def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
-    functional = _functional(model)
+    functional = _plain(_functional(model))
     if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
     compiled = Compiled.of(training, output_names(functional), 2)
@@ -235,6 +239,11 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
     else:
         functional = _traced(model)
     return flatten(functional)
+
+
+def _plain(model: tf_keras.Model) -> tf_keras.Model:
+    """A flat functional model as boards compute it: in float32, with the channels last."""
+    return channels_last(in_float32(with_usable_noise(model)))
 
 
 def _traced(model: tf_keras.Model) -> tf_keras.Model:
