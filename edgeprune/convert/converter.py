@@ -53,8 +53,8 @@ def convert(
 
     Raises:
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
-            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found; or a loop
-            cannot be calibrated.
+            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found;
+            or a loop cannot be calibrated.
         VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """

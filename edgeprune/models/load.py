@@ -24,8 +24,12 @@ from edgeprune.models.formats import (
     subclassed,
 )
 from edgeprune.models.hdf5 import weight_bytes
+from edgeprune.models.layout import channels_last
 from edgeprune.models.limits import check_tensors, variables_within
+from edgeprune.models.noise import with_usable_noise
+from edgeprune.models.precision import in_float32
 from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
@@ -173,6 +177,7 @@ def _of_keras3(model: keras.Model, training: JsonObject | None, custom_objects: 
     from edgeprune.models.keras3 import translate
 
     translated, names = translate(model, custom_objects)
+    translated = _plain(translated)
     return _compiled(translated, Compiled.of(training, names, 3), custom_objects)
 
 
@@ -239,24 +244,27 @@ def _build(file: ModelFile) -> tf_keras.Model:
 
 def _load_weights(file: ModelFile, model: tf_keras.Model, weights: h5py.File | None) -> None:
     """Fill the model: from an open HDF5 file, or with the variables of a SavedModel."""
-    from tf_keras.src.saving import saving_lib
+    if weights is None:
+        load_saved_variables(model, file.path / "variables" / "variables")
+    elif file.format == "keras":
+        load_keras_weights(model, weights)
+    else:
+        _load_h5_weights(model, weights)
+
+
+def _load_h5_weights(model: tf_keras.Model, file: h5py.File) -> None:
     from tf_keras.src.saving.legacy import hdf5_format
 
-    if weights is None:
-        # Only the variables: no graph of the SavedModel is loaded, so no code of it can run.
-        status = model.load_weights(file.path / "variables" / "variables")
-        status.assert_existing_objects_matched().expect_partial()
-    elif file.format == "keras":
-        store = object.__new__(saving_lib.H5IOStore)  # of a file that is open already
-        store.h5_file = weights
-        saving_lib._load_state(model, store, assets_store=None, inner_path="", visited_trackables=set())
-    else:
-        hdf5_format.load_weights_from_hdf5_group(weights["model_weights"], model)
+    group = file["model_weights"]
+    hdf5_format.load_weights_from_hdf5_group(group, model)
+    backend = group.attrs.get("backend", file.attrs.get("backend"))
+    if backend in ("theano", b"theano"):
+        turn_theano_kernels(model)
 
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
-    functional = _functional(model)
+    functional = _plain(_functional(model))
     if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
     compiled = Compiled.of(training, output_names(functional), 2)
@@ -289,6 +297,11 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
     else:
         functional = _traced(model)
     return flatten(functional)
+
+
+def _plain(model: tf_keras.Model) -> tf_keras.Model:
+    """A flat functional model as boards compute it: in float32, with the channels last."""
+    return channels_last(in_float32(with_usable_noise(model)))
 
 
 def _traced(model: tf_keras.Model) -> tf_keras.Model:
