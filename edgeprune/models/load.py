@@ -15,6 +15,7 @@ from edgeprune.files import JsonObject
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
+from edgeprune.models.naming import scope_name
 from edgeprune.models.safety import refuse_unsafe
 from edgeprune.models.types import AnyModel, CustomObjects
 
@@ -201,9 +202,23 @@ def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_object
     if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
     compiled = Compiled.of(training, output_names(functional), 2)
+    functional = _named_for_scopes(functional)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
     return _compiled(functional, compiled, custom_objects)
+
+
+def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
+    """The model under a name with which TensorFlow can run it in a graph."""
+    import tf_keras
+
+    name = scope_name(model.name)
+    if name == model.name:
+        return model
+    renamed = tf_keras.Model(model._nested_inputs, model._nested_outputs, name=name)
+    renamed.trainable = model.trainable
+    _log.warning("The model is renamed, because TensorFlow does not take its name: %r is now %r.", model.name, name)
+    return renamed
 
 
 def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects) -> Opened:
