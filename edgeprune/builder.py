@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -208,9 +209,12 @@ def _source(model: str | Path | tf_keras.Model | keras.Model | None) -> Source:
 
 
 def _name(source: Source) -> str:
+    """What files are named after: the model's file, or the name of an object, which may hold anything."""
     if source is None:
         return DEMO
-    return source.stem if isinstance(source, Path) else source.name
+    if isinstance(source, Path):
+        return source.stem
+    return re.sub(r"[^\w.-]+", "_", source.name).strip("._") or "model"
 
 
 def _context(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import keyword
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,12 +173,13 @@ def _run(
         model = without_loops(model)
     CONVERTER.start()
     function = _function(model, plan.one_scale)
-    names = function._arg_keywords
+    names = model.input_names
     # Saved is what the function needs, and not the model: of that, Keras would trace every layer once more.
     module = tf.Module()
     module.state = model.variables
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, _refusals(model, plan):
         tf.saved_model.save(module, folder, signatures={native.SIGNATURE: function})
+        _name_ports(folder, model)
         stream = Stream(lambda: (_by_name(sample, names) for sample in samples())) if samples else None
         return CONVERTER.call(native.convert, folder, plan, stream, calibrate_only)
 
@@ -217,13 +221,38 @@ def _function(model: tf_keras.Model, one_scale: Sequence[str] = ()) -> Any:
 
     specs = [
         tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype, name=name)
-        for tensor, name in zip(model.inputs, model.input_names, strict=True)
+        for tensor, name in zip(model.inputs, _arguments(model.input_names), strict=True)
     ]
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
         with one_scale_kernels(model, one_scale):
             outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-        return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
+        return dict(zip(_arguments(model.output_names), tf.nest.flatten(outputs), strict=True))
 
     return serve.get_concrete_function()
+
+
+def _arguments(names: Sequence[str]) -> list[str]:
+    """Names that TensorFlow leaves as they are: it makes arguments of Python functions of them, and node names."""
+    taken = {"self", *keyword.kwlist}
+    plain = all(re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) and name not in taken for name in names)
+    distinct = len({name.lower() for name in names}) == len(names)
+    return list(names) if plain and distinct else [f"port_{number}" for number in range(len(names))]
+
+
+def _name_ports(folder: str, model: tf_keras.Model) -> None:
+    """Give the signature in a SavedModel the names of the model's inputs and outputs, whatever these are."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    path = Path(folder, "saved_model.pb")
+    saved = SavedModel.FromString(path.read_bytes())
+    signature = saved.meta_graphs[0].signature_def[native.SIGNATURE]
+    for ports, names in ((signature.inputs, model.input_names), (signature.outputs, model.output_names)):
+        infos = [
+            type(ports[argument]).FromString(ports[argument].SerializeToString()) for argument in _arguments(names)
+        ]
+        ports.clear()
+        for name, info in zip(names, infos, strict=True):
+            ports[name].CopyFrom(info)
+    path.write_bytes(saved.SerializeToString())

@@ -26,6 +26,7 @@ from edgeprune.models.formats import (
 from edgeprune.models.hdf5 import weight_bytes
 from edgeprune.models.layout import channels_last
 from edgeprune.models.limits import check_tensors, variables_within
+from edgeprune.models.naming import scope_name
 from edgeprune.models.noise import with_usable_noise
 from edgeprune.models.precision import in_float32
 from edgeprune.models.safety import refuse_unsafe
@@ -268,9 +269,23 @@ def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_object
     if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
     compiled = Compiled.of(training, output_names(functional), 2)
+    functional = _named_for_scopes(functional)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
     return _compiled(functional, compiled, custom_objects)
+
+
+def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
+    """The model under a name with which TensorFlow can run it in a graph."""
+    import tf_keras
+
+    name = scope_name(model.name)
+    if name == model.name:
+        return model
+    renamed = tf_keras.Model(model._nested_inputs, model._nested_outputs, name=name)
+    renamed.trainable = model.trainable
+    _log.warning("The model is renamed, because TensorFlow does not take its name: %r is now %r.", model.name, name)
+    return renamed
 
 
 def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects) -> Opened:
