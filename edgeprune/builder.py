@@ -259,13 +259,15 @@ def _with_data(
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.models.front import load_front
     from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tasks.stating import stated
 
     artifact = run.artifacts[planning.MODEL]
     start, is_open = planning.MODEL, stages.OPEN in artifact.files
     model = context.load(artifact, stages.OPEN if is_open else "model")
-    spec, origin = settle(model, input_shape)
+    front = artifact.files.get(stages.FRONT)
+    spec, origin = settle(model, input_shape, load_front(front, trust=context.trust.given) if front else None)
     data = load_data(source, context.recipe.data, spec, seed=context.seed)
     if is_open:
         start, shapes = planning.SIZED, {"shapes": data.train.spec.shapes, "origin": origin}
@@ -342,7 +344,7 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
             copy_file(compiled, exported)
             wanted.add(exported)
     # What an earlier build left in places that belong to builds would be taken for results of this one.
-    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz")
+    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras")
     for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
         stale.unlink()
     data, _ = context.required()
@@ -378,10 +380,13 @@ def _write_pick(
     if pick["compiled"]:
         copy_file(folder / pick["compiled"]["file"], folder / _compiled_name(name, pick["compiled"]["file"]))
     source = next(variant.model for variant in plan.variants if variant.name == pick["name"])
-    model = context.load(run.artifacts[source])  # training may have renamed outputs
+    artifact = run.artifacts[source]
+    model = context.load(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
     classes = data.class_names if task.row_classes else None
-    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes)
+    write_snippets(
+        folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, artifact.files.get(stages.FRONT)
+    )
 
 
 def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path) -> None:

@@ -69,6 +69,7 @@ class ModelFile:
         keras_version: as the file states it, for example ``"2.15.0"``; empty where the file states none.
         config: the architecture: ``{"class_name": str, "config": {...}, ...}``.
         training: loss, metrics and optimizer as in the file; ``None`` when the model was not compiled.
+        has_assets: it holds vocabularies beside the weights.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class ModelFile:
     keras_version: str
     config: JsonObject
     training: JsonObject | None
+    has_assets: bool = False
 
     @property
     def is_keras3(self) -> bool:
@@ -234,13 +236,12 @@ def _read_keras_zip(path: Path) -> ModelFile:
         config = archive.read(CONFIG)
         metadata = parse_json(archive.read(METADATA), path, METADATA)
     version = str(metadata.get("keras_version", ""))
-    if any(m.startswith(ASSETS) for m in members) and not version.startswith("3."):
-        raise has_vocabularies(str(path))
     if path.suffix != ".keras":
         raise ModelError(
             f"{path} is a Keras file under another name.", expected="the ending .keras", fix="rename the file."
         )
-    return _model_file(path, "keras", version, config, None)
+    file = _model_file(path, "keras", version, config, None)
+    return dataclasses.replace(file, has_assets=any(m.startswith(ASSETS) for m in members))
 
 
 def _read_saved_model(path: Path) -> ModelFile:
@@ -303,12 +304,12 @@ def _without_config(path: Path, class_name: str | None) -> ModelError:
     )
 
 
-def has_vocabularies(name: str) -> ModelError:
-    """The error for a model that looks words, or numbers, up in a table that is no weight."""
+def without_vocabulary(name: str, layer: str) -> ModelError:
+    """The error for a SavedModel whose tables only its graph could fill."""
     return ModelError(
-        f"{name} holds vocabularies (StringLookup, TextVectorization and the like), which boards cannot run.",
-        expected="a model that starts at numbers",
-        fix="save the part of the model behind the lookup, and map strings to numbers before the model.",
+        f"{name} keeps the vocabulary of the layer {layer!r} in its graph, which is not run.",
+        expected="a .keras file, which has it as text",
+        fix=f"in Python: tf_keras.models.load_model({name!r}).save('NAME.keras'), and name that file.",
     )
 
 

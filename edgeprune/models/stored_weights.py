@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,8 +75,8 @@ def _matched(model: tf_keras.Model, tree: Any) -> Iterator[tuple[int, object]]:
                 waiting.append((reference.node_id, children[reference.local_name]))
 
 
-def load_keras_weights(model: tf_keras.Model, file: h5py.File) -> None:
-    """Give a model the weights of a ``.keras`` file of any version of Keras 2, which are open."""
+def load_keras_weights(model: tf_keras.Model, file: h5py.File, assets: zipfile.ZipFile | None) -> None:
+    """Give a model the weights of a ``.keras`` file of any version of Keras 2, and its vocabularies, if it has any."""
     from tf_keras.src.saving import saving_lib
 
     if _OLD_CONTAINER in file:
@@ -83,7 +84,12 @@ def load_keras_weights(model: tf_keras.Model, file: h5py.File) -> None:
     else:
         store = object.__new__(saving_lib.H5IOStore)  # of a file that is open already
         store.h5_file = file
-    saving_lib._load_state(model, store, None, inner_path="", visited_trackables=set())
+    texts = saving_lib.DiskIOStore("assets", archive=assets, mode="r") if assets else None
+    try:
+        saving_lib._load_state(model, store, texts, inner_path="", visited_trackables=set())
+    finally:
+        if texts:
+            texts.close()
 
 
 class _OldStore:
