@@ -21,7 +21,7 @@ from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
 from edgeprune.runtime.tensors import Sample
-from edgeprune.runtime.trial import try_file
+from edgeprune.runtime.trial import FileRefused, try_file
 from edgeprune.workers import Stream, Worker, WorkerDied
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def convert(
 
     Raises:
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
-            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found;
-            or a loop cannot be calibrated.
+            process ended, the converter's or that of the runtime here on the file, or the runtime refuses the file,
+            with the layer if it can be found; or a loop cannot be calibrated.
         VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """
@@ -71,8 +71,12 @@ def _tried(
     """A file that has run here once, unless it needs operators that only some runtimes have."""
     content = _converted(model, plan, samples, runtime)
     if not plan.select_tf_ops:
-        with contextlib.suppress(ModelError):  # refusals are for those who run the file
+        try:
             try_file(content)
+        except FileRefused:
+            raise
+        except ModelError:  # of open sizes: for those to see who run the file on real ones
+            pass
     return content
 
 
@@ -80,7 +84,7 @@ def _tried(
 def _survived(
     model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
 ) -> Iterator[None]:
-    """A death of the converter or the interpreter as an error about the model."""
+    """A death of the converter or the interpreter, or a file that is not loaded, as an error about the model."""
 
     def dies(part: tf_keras.Model, mode: Mode) -> bool:
         def of_part() -> Iterator[Sample]:
@@ -93,7 +97,7 @@ def _survived(
         changed = dataclasses.replace(plan, mode=mode, needs_samples=RULES[mode].samples, one_scale=one_scale)
         try:
             _tried(part, changed, of_part, runtime)
-        except WorkerDied:
+        except (WorkerDied, FileRefused):
             return True
         except EdgepruneError:
             return False
@@ -101,7 +105,7 @@ def _survived(
 
     try:
         yield
-    except WorkerDied as death:
+    except (WorkerDied, FileRefused) as death:
         raise fatal(death, model, plan.mode, dies) from death
 
 
