@@ -79,7 +79,7 @@ def test_a_stage_that_never_ended_is_recognised(tmp_path, model):
     assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == -signal.SIGKILL
     done = build(tmp_path, model, "pass", when="False")
     assert done.returncode == 0, done.stderr
-    assert "baseline was begun at" in " ".join(done.stderr.split())
+    assert "evaluate was begun at" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
