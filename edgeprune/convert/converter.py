@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.chatter import without_lines
-from edgeprune.convert.recurrent import without_loops
+from edgeprune.convert.recurrent import refuse_state_of_batches, without_loops
 from edgeprune.convert.refusals import translate
 from edgeprune.errors import ConversionError, EdgepruneError
 from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
@@ -120,6 +120,7 @@ def _run(
     import tensorflow as tf
 
     _check_shapes(model, plan)
+    refuse_state_of_batches(model)
     if plan.needs_samples and not plan.ranges_in_model:
         model = without_loops(model)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(model, plan.one_scale)], model)

@@ -69,12 +69,29 @@ def loops(model: tf_keras.Model) -> list[Loop]:
     return list(found.values())
 
 
+def refuse_state_of_batches(model: tf_keras.Model) -> None:
+    """Refuse layers that keep a state for several sequences at once: a .tflite takes one.
+
+    Raises:
+        ConversionError: a stateful layer has a batch of another size than 1.
+    """
+    stateful = [layer.name for layer in model.layers if any(part.stateful for part in recurrent_parts(layer))]
+    sizes = {int(tensor.shape[0]) for tensor in model.inputs if tensor.shape[0] is not None}
+    if stateful and sizes - {1}:
+        raise ConversionError(
+            f"The layers {', '.join(stateful)} of {model.name!r} keep their state for {max(sizes)} sequences at once.",
+            expected="one: a .tflite is made for batches of one sample.",
+            fix="build the model with batch_size=1 in its Input layer, or these layers with stateful=False.",
+        )
+
+
 def preflight(model: tf_keras.Model, modes: Iterable[Mode]) -> str | None:
     """What will be done about the loops of a model in these number formats, in one line; None: nothing.
 
     Raises:
-        ConversionError: a format needs calibration, and a loop cannot be written out.
+        ConversionError: a format needs calibration, and a loop cannot be written out; or a state is of several samples.
     """
+    refuse_state_of_batches(model)
     found = loops(model) if any(RULES[mode].samples for mode in modes) else []
     _refuse(found, model)
     return note(found) if found else None
@@ -192,10 +209,17 @@ def _is_masked(node: Node) -> bool:
 def _unknown_loop(node: Node) -> Loop | None:
     """What other code loops: found by tracing it, for layers that are not Keras' own and for operations that loop."""
     layer = node.layer
-    own = type(layer).__module__.startswith("tf_keras.") and type(layer).__name__ != "Lambda"
-    if (own and (symbol_of(layer) or "").rpartition(".")[2] not in _LOOPING_OPS) or not _traces_loop(node):
+    if (_is_of_keras(layer) and symbol_of(layer).rpartition(".")[2] not in _LOOPING_OPS) or not _traces_loop(node):
         return None
     return Loop(layer.name, type(layer).__name__, None, Obstacle("its code loops", "write it without a loop"))
+
+
+def _is_of_keras(layer: Layer) -> bool:
+    """Whether a layer, with what it wraps, holds no code of anybody else."""
+    import tf_keras
+
+    own = type(layer).__module__.startswith("tf_keras.") and type(layer).__name__ != "Lambda"
+    return own and (not isinstance(layer, tf_keras.layers.Wrapper) or _is_of_keras(layer.layer))
 
 
 def _traces_loop(node: Node) -> bool:

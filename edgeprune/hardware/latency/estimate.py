@@ -14,13 +14,15 @@ from typing import Any, Literal
 from edgeprune.errors import UsageError
 from edgeprune.hardware.delegates import XNNPACK
 from edgeprune.hardware.latency import edgetpu_features
-from edgeprune.hardware.latency.features import PARALLEL, CpuKernelSet, Work, caches_of, works
+from edgeprune.hardware.latency.features import PARALLEL, UNMEASURED, CpuKernelSet, Work, caches_of, works
 from edgeprune.hardware.placement import place
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
 from edgeprune.target import CpuLatency, Target
 from edgeprune.tflite.graph import Subgraph
 
 KernelSet = Literal["builtin", "xnnpack", "edgetpu"]
+# How far the time of an operator that was never measured may be off, beyond the range of the others.
+UNMEASURED_FACTOR = 3.0
 _NAMES: tuple[KernelSet, ...] = ("builtin", "xnnpack", "edgetpu")
 
 
@@ -99,10 +101,13 @@ def predict(
     else:
         seconds = _on_cpu(graph, target, chosen, used)
     total = 1e3 * sum(seconds.values())
+    unmeasured = _unmeasured(graph)
+    unsure = 1e3 * sum(seconds.get(index, 0.0) for index in unmeasured)
+    low, high = (total - unsure + unsure / UNMEASURED_FACTOR, total - unsure + unsure * UNMEASURED_FACTOR)
     estimate = Estimate(
         median_ms=total,
-        low_ms=total / table.range_factor,
-        high_ms=total * table.range_factor,
+        low_ms=low / table.range_factor,
+        high_ms=high * table.range_factor,
         threads=used,
         model_version=f"{target.latency.version}-{chosen}",
         kernels=chosen,
@@ -126,15 +131,26 @@ def of_compiler(performance: Mapping[str, Any], source: str, target: Target) -> 
     return Estimate(milliseconds, milliseconds, milliseconds, target.threads, source, name, "compiler")
 
 
-def warnings(target: Target, estimate: Estimate) -> list[str]:
-    """A warning about an estimate whose coefficients were not fitted to measurements of the board."""
+def warnings(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
+    """Warnings about an estimate: operators that were never measured, coefficients that were not fitted here."""
+    said = []
+    if names := sorted({graph.operators[index].name for index in _unmeasured(graph)}):
+        said.append(
+            f"No measured file has {', '.join(names)}: the latency estimate prices the arithmetic like that of other "
+            f"operators, and its range is {UNMEASURED_FACTOR:g} times as wide for that share."
+        )
     if estimate.origin == "fitted":
-        return []
+        return said
     return [
+        *said,
         f"The latency estimate for {target.name} with {estimate.kernels} kernels is not based on measurements of this "
         "board: it is derived from another board and hardware facts, and its range is wide. `edgeprune targets fit` "
-        "improves it with measurements."
+        "improves it with measurements.",
     ]
+
+
+def _unmeasured(graph: Subgraph) -> list[int]:
+    return [operator.index for operator in graph.operators if operator.name in UNMEASURED]
 
 
 def _threads(target: Target, threads: int | None) -> int:

@@ -29,13 +29,8 @@ PARALLEL: dict[CpuKernelSet, frozenset[str]] = {
 FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "BITCAST", "CALL_ONCE", "VAR_HANDLE"}
 KINDS: dict[str, str] = {
     **dict.fromkeys(("CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"), "conv"),
-    **dict.fromkeys(
-        (
-            "BATCH_MATMUL", "FULLY_CONNECTED", "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM",
-            "UNIDIRECTIONAL_SEQUENCE_RNN",
-        ),
-        "dense",
-    ),
+    **dict.fromkeys(("BATCH_MATMUL", "FULLY_CONNECTED", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"), "dense"),
+    **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), "lstm"),
     "DEPTHWISE_CONV_2D": "depthwise",
     **dict.fromkeys(
         (
@@ -65,6 +60,8 @@ KINDS: dict[str, str] = {
 _DEFAULT_KIND = "elementwise"
 # Passes over the output, where there are several: hard-swish is a clamped sum, and a product.
 _PASSES = {"HARD_SWISH": 2}
+# Operators of which no measured file has one: their amounts are counted, and priced as those of other operators.
+UNMEASURED = {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
 # Rows of a matrix product that a kernel computes at once (google/XNNPACK: src/configs/gemm-config.c, f32 and qs8).
 _PANEL_ROWS = {"float32": 6, "int8": 4}
 
@@ -153,7 +150,7 @@ def _miss(nbytes: int, cache_bytes: int) -> float:
 def _dtype(graph: Subgraph, operator: Operator) -> DType:
     """The number format of an operator's kernel: int8 also for float activations with integer weights."""
     kernel = graph.input(operator, 1)
-    hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise") and kernel is not None
+    hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise", "lstm") and kernel is not None
     for tensor in (graph.output(operator), graph.input(operator, 0), kernel if hybrid else None):
         if tensor is not None and tensor.dtype in ("int8", "uint8", "int16", "int4"):
             return "int8"
@@ -213,6 +210,17 @@ def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
     return {"dense_macs": operator_macs(graph, operator)}
 
 
+def _lstm(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    """Per cell and step: three gates, a candidate and the new state through a sigmoid or tanh; four biases, three
+    products and a sum (Hochreiter and Schmidhuber 1997; Gers et al. 2000)."""
+    data, output = graph.input(operator, 0), graph.output(operator)
+    if data is None or output is None or not output.shape:
+        return {}
+    cells = math.prod(data.shape[:-1]) * output.shape[-1]
+    macs = operator_macs(graph, operator)
+    return {"dense_macs": macs, "nonlinear_elements": 5 * cells, "elementwise_elements": 8 * cells}
+
+
 def _depthwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"depthwise_macs": operator_macs(graph, operator)}
 
@@ -241,6 +249,7 @@ def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
 _KIND_AMOUNTS = {
     "conv": _conv,
     "dense": _dense,
+    "lstm": _lstm,
     "depthwise": _depthwise,
     "elementwise": _elementwise,
     "nonlinear": _nonlinear,
