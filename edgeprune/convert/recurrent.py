@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ConversionError, ModelError, VerificationError
-from edgeprune.models.graph import View, flat, symbol_of
+from edgeprune.models.graph import View, flat
 from edgeprune.models.rebuild import config_of, copy_layer, copy_weights, make_like, rebuild, with_layers
 from edgeprune.models.types import Layer, Node, Tensor
 from edgeprune.models.verify import check_same
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 # for more, and each operator costs its overhead in every inference.
 MAX_STEPS = 256
 
-# Operations of TensorFlow that loop over what they are called with.
-_LOOPING_OPS = {"map_fn", "scan", "foldl", "foldr", "while_loop", "vectorized_map"}
 DYNAMIC = 'take a format without calibration, modes = ["dynamic"] under [quantize] of the recipe'
 _LOOP_NODES = {"While", "StatelessWhile"}
 
@@ -207,9 +205,9 @@ def _is_masked(node: Node) -> bool:
 
 
 def _unknown_loop(node: Node) -> Loop | None:
-    """What other code loops: found by tracing it, for layers that are not Keras' own and for operations that loop."""
+    """A loop in a layer that holds code of the user's, which is found by tracing it."""
     layer = node.layer
-    if (_is_of_keras(layer) and symbol_of(layer).rpartition(".")[2] not in _LOOPING_OPS) or not _traces_loop(node):
+    if _is_of_keras(layer) or not _traces_loop(node):
         return None
     return Loop(layer.name, type(layer).__name__, None, Obstacle("its code loops", "write it without a loop"))
 
@@ -266,6 +264,10 @@ def _convolutional(base: Any) -> Any:
     import tf_keras
 
     class Unrolled(base):
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            self.unroll = True
+
         def call(self, inputs: Any, mask: Any = None, training: Any = None, initial_state: Any = None) -> Any:
             inputs, initial_state, constants = self._process_inputs(inputs, initial_state, None)
             last, outputs, states = tf_keras.backend.rnn(

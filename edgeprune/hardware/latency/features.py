@@ -62,6 +62,15 @@ _DEFAULT_KIND = "elementwise"
 _PASSES = {"HARD_SWISH": 2}
 # Operators of which no measured file has one: their amounts are counted, and priced as those of other operators.
 UNMEASURED = {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
+# The work of a fused LSTM beside its products, per cell and step, as that many elements of a nonlinear operator: 470
+# instructions in float32 and 880 in int8 on a Cortex-A72 (benchmarks/results/recurrent.md; tflite-runtime 2.14, two
+# layers), at 1.5 instructions per cycle and the 8.4 cycles of such an element.
+_CELL: Mapping[DType, float] = MappingProxyType({"float32": 37.0, "int8": 70.0})
+# What a step of an unrolled layer consists of. The cost of a start was fitted to files with few such operators, where
+# it stands for caches that large layers have emptied; on a Cortex-A72 it is 9 us. 917 operators of an int8 LSTM in 40
+# steps take 0.72 million instructions there, arithmetic included (benchmarks/results/recurrent.md): below 1 us each.
+SMALL_MACS, SMALL_ELEMENTS = 50_000, 4_096
+MANY_SMALL, LATER_START = 100, 0.1
 # Rows of a matrix product that a kernel computes at once (google/XNNPACK: src/configs/gemm-config.c, f32 and qs8).
 _PANEL_ROWS = {"float32": 6, "int8": 4}
 
@@ -120,7 +129,21 @@ def works(
     weights = sum(tensor.nbytes for tensor in graph.tensors if tensor.constant)
     miss = _miss(weights, caches.last_bytes)
     counted = [_work(graph, operator, kernels, caches, miss) for operator in graph.operators]
+    for index in small_operators(graph)[MANY_SMALL:]:
+        counted[index] = replace(counted[index], amounts={**counted[index].amounts, "operators": LATER_START})
     return [_sparse(work, sparse[work.index]) if work.index in sparse else work for work in counted]
+
+
+def small_operators(graph: Subgraph) -> list[int]:
+    """Indices of the operators whose work is little beside their start, in order."""
+    return [
+        operator.index
+        for operator in graph.operators
+        if operator.name not in FREE
+        and not _unpacks(graph, operator)
+        and operator_macs(graph, operator) <= SMALL_MACS
+        and _output_elements(graph, operator) <= SMALL_ELEMENTS
+    ]
 
 
 def _sparse(work: Work, density: float) -> Work:
@@ -211,14 +234,12 @@ def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
 
 
 def _lstm(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
-    """Per cell and step: three gates, a candidate and the new state through a sigmoid or tanh; four biases, three
-    products and a sum (Hochreiter and Schmidhuber 1997; Gers et al. 2000)."""
+    """Products with the kernels of the gates; the gates' functions, products and sums of each cell in each step."""
     data, output = graph.input(operator, 0), graph.output(operator)
     if data is None or output is None or not output.shape:
         return {}
     cells = math.prod(data.shape[:-1]) * output.shape[-1]
-    macs = operator_macs(graph, operator)
-    return {"dense_macs": macs, "nonlinear_elements": 5 * cells, "elementwise_elements": 8 * cells}
+    return {"dense_macs": operator_macs(graph, operator), "nonlinear_elements": _CELL[dtype] * cells}
 
 
 def _depthwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
