@@ -246,10 +246,11 @@ def _unrolled(layer: Layer) -> Layer:
         return type(layer)(forward, backward_layer=backward, merge_mode=layer.merge_mode, name=layer.name)
     if isinstance(layer, tf_keras.layers.Wrapper):
         return type(layer)(_unrolled(layer.layer), name=layer.name)
+    config = {**config_of(layer), "unroll": True}
     if _is_convolutional(layer):
-        unrolled: Layer = _convolutional(type(layer)).from_config(config_of(layer))
+        unrolled: Layer = _convolutional(type(layer)).from_config(config)
         return unrolled
-    return make_like(layer, {**config_of(layer), "unroll": True})
+    return make_like(layer, config)
 
 
 def _is_convolutional(layer: Layer) -> bool:
@@ -264,9 +265,9 @@ def _convolutional(base: Any) -> Any:
     import tf_keras
 
     class Unrolled(base):
-        def __init__(self, *args: Any, **kwargs: Any):
+        def __init__(self, *args: Any, unroll: bool, **kwargs: Any):
             super().__init__(*args, **kwargs)
-            self.unroll = True
+            self.unroll = unroll
 
         def call(self, inputs: Any, mask: Any = None, training: Any = None, initial_state: Any = None) -> Any:
             inputs, initial_state, constants = self._process_inputs(inputs, initial_state, None)
