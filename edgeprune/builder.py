@@ -274,6 +274,7 @@ def _with_data(
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
         run.execute([planning.sizes_step()], context)
         model = context.load(run.artifacts[start])
+    require_finite(model)
     if said := preflight(model, context.recipe.quantize.modes):
         context.progress.note(said)
     compiled = artifact.facts.get("compiled_with")
