@@ -21,6 +21,7 @@ from edgeprune.models.precision import in_float32
 from edgeprune.models.safety import refuse_unsafe
 from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
+from edgeprune.models.wrappers import built_when_called, wrapper_classes
 
 if TYPE_CHECKING:
     import keras
@@ -109,8 +110,9 @@ def _open(
             return _of_object(source, custom)
         if file.is_keras3:
             return _of_keras3_file(file, trust, custom)
-        refuse_unsafe(file.path, file.config, trust=trust)
-        return _of_layers(_restore(file, trust), file.training, custom)
+        with wrapper_classes(file.config):
+            refuse_unsafe(file.path, file.config, trust=trust)
+            return _of_layers(_restore(file, trust), file.training, custom)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -178,7 +180,7 @@ def _build(file: ModelFile) -> tf_keras.Model:
 
     if file.format == "keras":
         with ObjectSharingScope():
-            return tf_keras.saving.deserialize_keras_object(file.config)
+            return tf_keras.saving.deserialize_keras_object(built_when_called(file.config))
     with SharedObjectLoadingScope():
         return tf_keras.models.model_from_config(json_utils.decode(json.dumps(file.config)))
 
