@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeprune.models.compiled import compile_like
@@ -160,6 +160,26 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     return opened
 
 
+def with_rounding(model: tf_keras.Model, output_names: Sequence[str]) -> tf_keras.Model | None:
+    """A model that tfmot trained for int8, flat, with its rounding made by operations; None for any other.
+
+    Args:
+        output_names: those of the model without rounding, which it gets, too.
+    """
+    import tensorflow as tf
+    import tf_keras
+    from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
+
+    if not has_rounding(model):
+        return None
+    rounded = _opened(model, rounds=True)
+    outputs = [
+        tensor if own == name else TFOpLambda(tf.identity, name=name)(tensor)
+        for tensor, own, name in zip(rounded.outputs, rounded.output_names, output_names, strict=True)
+    ]
+    return tf_keras.Model(rounded.inputs, outputs, name=model.name)
+
+
 def _left_out(wrapped: list[str]) -> str:
     kept = [_KEPT[kind] for kind in wrapped if kind in _KEPT]
     return f", {' and '.join(kept)}" if kept else ""
@@ -188,8 +208,8 @@ def _opened(model: tf_keras.Model, *, rounds: bool) -> tf_keras.Model:
         if is_rounder(layer):
             return rounded(call, argument_of(call.args, call.kwargs))
         if id(layer) not in made:
-            wrapped = is_wrapped(layer)
-            name = names.unique(plain_name(layer)) if wrapped and plain_name(layer) != layer.name else names.of(layer)
+            renamed = not rounds and is_wrapped(layer) and plain_name(layer) != layer.name
+            name = names.unique(plain_name(layer)) if renamed else names.of(layer)
             made[id(layer)] = (layer, plain_layer(layer, name, rounds=rounds), call.frozen)
         return rounded(call, call_layer(made[id(layer)][1], call))
 

@@ -65,12 +65,14 @@ def load_model(
 class Opened:
     """A model, and what it was compiled with: all of it, also what could not be restored.
 
-    ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why.
+    ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why. ``rounded``: of a model that
+    tfmot trained for int8, the same with the rounding of its kernels and activations, by operations, not compiled.
     """
 
     model: tf_keras.Model
     compiled: Compiled
     left_out: tuple[tuple[str, Unknown], ...] = ()
+    rounded: tf_keras.Model | None = None
 
 
 def open_model(
@@ -208,13 +210,17 @@ def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
-    functional = _plain(_functional(model))
+    from edgeprune.models.flatten import flatten, with_rounding
+
+    given = _functional(model)
+    functional = _plain(flatten(given))
+    rounded = with_rounding(given, functional.output_names)
     if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
         raise has_vocabularies(f"The model {model.name!r}")
     compiled = Compiled.of(training, output_names(functional), 2)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
-    return _compiled(functional, compiled, custom_objects)
+    return dataclasses.replace(_compiled(functional, compiled, custom_objects), rounded=rounded)
 
 
 def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects) -> Opened:
@@ -226,10 +232,8 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
     import tf_keras
     from tf_keras.src.engine.functional import Functional
 
-    from edgeprune.models.flatten import flatten
-
     if type(model) is Functional:
-        return flatten(model)
+        return model
     if isinstance(model, tf_keras.Sequential) and not model.inputs:
         raise ModelError(
             f"The Sequential model {model.name!r} does not know the shape of its input.",
@@ -237,10 +241,8 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
             fix="call model.build((None, ...)) with the input's shape, or begin with an Input layer.",
         )
     if getattr(model, "_is_graph_network", False):
-        functional = tf_keras.Model(model.input, model.output, name=model.name)
-    else:
-        functional = _traced(model)
-    return flatten(functional)
+        return tf_keras.Model(model.input, model.output, name=model.name)
+    return _traced(model)
 
 
 def _plain(model: tf_keras.Model) -> tf_keras.Model:

@@ -46,16 +46,16 @@ def wrapper_classes(config: ConfigValue) -> Iterator[None]:
 
 
 def built_when_called(config: ConfigValue) -> ConfigValue:
-    """A configuration whose wrappers are built by their first call only.
+    """A configuration whose layers that only round are built by their first call.
 
-    tfmot's layers do not note that they have been built: built as the file says, and then called, they would have
-    their variables twice.
+    These do not note that they have been built: built as the file says, and then called, they would have their
+    variables twice.
     """
     if isinstance(config, list):
         return [built_when_called(item) for item in config]
     if not isinstance(config, dict):
         return config
-    dropped = "build_config" if config.get("class_name") in _ALL else None
+    dropped = "build_config" if config.get("class_name") == "QuantizeLayer" else None
     return {key: built_when_called(value) for key, value in config.items() if key != dropped}
 
 

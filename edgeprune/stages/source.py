@@ -5,16 +5,23 @@ from __future__ import annotations
 from edgeprune.artifact import Artifact
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
-from edgeprune.stages.saving import with_model
+from edgeprune.stages.saving import ROUNDED, with_model
 
 
 @stage("model", "trust")
 def load(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The user's model as a functional tf_keras model, compile information included."""
     from edgeprune.models.load import open_model
+    from edgeprune.models.save import save_model
 
     opened = open_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects))
-    return with_model(artifact, opened.model, context).with_(compiled_with=opened.compiled.to_json())
+    made = with_model(artifact, opened.model, context).with_(compiled_with=opened.compiled.to_json())
+    if opened.rounded is None:
+        return made
+    path = context.folder / "rounded.keras"
+    save_model(opened.rounded, path)
+    context.progress.note("trained for int8 already: its int8 file keeps those ranges, unless it is pruned first")
+    return made.with_({ROUNDED: path})
 
 
 @stage("seed", "deterministic")
