@@ -259,6 +259,7 @@ def _with_data(
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.models.finite import require_finite
     from edgeprune.models.front import load_front
     from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tasks.stating import stated
