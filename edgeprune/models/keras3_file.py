@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -13,7 +14,7 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.errors import MissingError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.formats import ModelFile
-from edgeprune.models.keras3_config import unknown_class
+from edgeprune.models.reasons import not_rebuilt, unknown_name
 from edgeprune.models.types import ConfigValue, CustomObjects
 
 if TYPE_CHECKING:
@@ -66,12 +67,7 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
     try:
         return keras.models.load_model(file.path, custom_objects=custom_objects, compile=False, safe_mode=not trust)
     except Exception as error:
-        said = " ".join(str(error).split())[:400] or type(error).__name__
-        raise ModelError(
-            f"{file.path}: Keras 3 cannot rebuild the model: {said}",
-            expected="an undamaged file, of layers that Keras has or that are registered",
-            fix="copy the file again, it may be cut short; if Keras refuses it too, save it again.",
-        ) from error
+        raise not_rebuilt(file.path, error, "Keras 3", keras.__version__, file.keras_version) from error
 
 
 def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> None:
@@ -86,13 +82,28 @@ def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) 
             )
         if name in _STRUCTURE or name in _CODE:
             continue
-        if name == "function":
+        is_function = name == "function"
+        if is_function:
             name = str(config.get("config"))
-            known = module is None or str(module) in _FUNCTION_HOMES
+            known = str(module) in _FUNCTION_HOMES[1:] or name in _own_names()
         else:
-            known = module is None or str(module).split(".")[0] in ("keras", "builtins")
+            known = str(module).split(".")[0] == "keras" or name in _own_names()
         if not known and not _is_registered(name, config.get("registered_name"), custom_objects):
-            raise unknown_class(layer, name)
+            kind = "function" if is_function else "class"
+            what = f"{file.path}: the layer {layer!r} needs the {kind} {name}, which is not of Keras."
+            raise unknown_name(what, name, "Keras 3")
+
+
+@functools.cache
+def _own_names() -> frozenset[str]:
+    """Names of everything in Keras 3 that a configuration without a module can mean."""
+    import keras
+
+    spaces = (
+        *(keras, keras.layers, keras.initializers, keras.regularizers, keras.constraints, keras.activations),
+        *(keras.losses, keras.metrics, keras.optimizers, keras.optimizers.schedules, keras.dtype_policies),
+    )
+    return frozenset({"Functional", "DTypePolicy", *(name for space in spaces for name in vars(space))})
 
 
 def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:

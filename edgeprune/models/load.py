@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import logging
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
 from edgeprune.models.naming import scope_name
+from edgeprune.models.reasons import not_rebuilt
 from edgeprune.models.safety import refuse_unsafe
 from edgeprune.models.types import AnyModel, CustomObjects
 
@@ -118,7 +120,9 @@ def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
 def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
     from edgeprune.models.keras3_file import read_keras3
 
-    theirs = {name: value for name, value in custom_objects.items() if not is_keras2_class(value)}
+    theirs = {
+        n: value for n, value in custom_objects.items() if inspect.isfunction(value) or not is_keras2_class(value)
+    }
     model = read_keras3(file, trust=trust, custom_objects=theirs)
     return _of_keras3(model, file.training, custom_objects)
 
@@ -145,6 +149,7 @@ def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
 
 
 def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
+    import tf_keras
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
     try:
@@ -153,13 +158,7 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
         _load_weights(file, model)
     # Building and filling a model from a file's description can fail in any layer's code, in any way.
     except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(
-            f"{file.path}: tf_keras cannot rebuild the model: {said}",
-            expected="an undamaged file that tf_keras.models.load_model reads",
-            fix="copy the file again, it may be cut short; if tf_keras refuses it too, rebuild the model in Python and "
-            "save it with model.save('NAME.keras').",
-        ) from error
+        raise not_rebuilt(file.path, error, "tf_keras", tf_keras.__version__, file.keras_version) from error
     return model
 
 
