@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import MissingError, ModelError
 from edgeprune.files import JsonObject
+from edgeprune.models.bytecode import refuse_foreign_code
 from edgeprune.models.formats import ModelFile
 from edgeprune.models.reasons import not_rebuilt, unknown_name
 from edgeprune.models.types import ConfigValue, CustomObjects
@@ -63,6 +64,7 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
     """
     keras = import_keras3()
     _refuse_unsafe(file, trust, custom_objects)
+    refuse_foreign_code(file.path, file.config)
     # Rebuilding a model from a file's description can fail in any layer's code, in any way.
     try:
         return keras.models.load_model(file.path, custom_objects=custom_objects, compile=False, safe_mode=not trust)

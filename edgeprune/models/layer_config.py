@@ -84,7 +84,9 @@ def construct(direction: Direction, class_name: str, source: type | None, config
                 f"The layer {config['name']!r} ({class_name}) has {key}={value!r}, which {direction.target} does not "
                 "know.",
                 expected=f"arguments that {direction.target} has too",
-                fix=f"build the layer without {key}, or compose it from other layers.",
+                fix=f"build the layer without {key}, or with one that both Kerases have; or write {class_name} for "
+                f"{direction.target} as well, under @{direction.target}.saving.register_keras_serializable("
+                f'name="{class_name}"), in the Python file for --custom-objects FILE.py --trust-model.',
             )
     with refused_by(direction.target, config["name"], class_name):
         return target(**kept)
@@ -154,7 +156,7 @@ def _value(direction: Direction, value: ConfigValue, key: str, layer: str) -> Co
         expected=f"regularizers, constraints and layers of {direction.target}",
         fix=f"build the layer without {key}, or with one that both Kerases have; or write {class_name} for "
         f"{direction.target} as well, under @{direction.target}.saving.register_keras_serializable("
-        f'name="{class_name}"), in the Python file for --custom-objects FILE.py --trust-model.",
+        f'name="{class_name}"), in the Python file for --custom-objects FILE.py --trust-model.',
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.files import JsonObject
+from edgeprune.models.bytecode import refuse_foreign_code
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
@@ -109,6 +110,7 @@ def _open(
         if file.is_keras3:
             return _of_keras3_file(file, trust, custom)
         refuse_unsafe(file.path, file.config, trust=trust)
+        refuse_foreign_code(file.path, file.config)
         return _of_layers(_restore(file, trust), file.training, custom)
 
 

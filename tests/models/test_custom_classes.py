@@ -110,7 +110,7 @@ def _check(keras, named, build, ending, registered, tmp_path):
     path = tmp_path / f"model{ending}"
     model.save(path)
     _forget()
-    with pytest.raises(ModelError, match=f"'mine'.*{named}") as caught:
+    with pytest.raises(ModelError, match=rf"'mine'.*{named}") as caught:
         load_model(path)
     assert "--custom-objects FILE.py" in caught.value.fix
     assert "--trust-model" in caught.value.fix
