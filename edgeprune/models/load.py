@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import logging
 import zipfile
@@ -15,6 +16,7 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
+from edgeprune.models.bytecode import refuse_foreign_code
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import (
@@ -31,6 +33,7 @@ from edgeprune.models.limits import check_tensors, variables_within
 from edgeprune.models.naming import scope_name
 from edgeprune.models.noise import with_usable_noise
 from edgeprune.models.precision import in_float32
+from edgeprune.models.reasons import not_rebuilt
 from edgeprune.models.safety import refuse_unsafe
 from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
@@ -167,6 +170,7 @@ def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Ope
         refuse_unsafe(file.path, file.config, trust=trust)
         if file.format == "saved_model":
             check_saved_model(file.path, trust=trust)
+        refuse_foreign_code(file.path, file.config)
         return _of_layers(_restore(file, trust), file.training, custom_objects)
 
 
@@ -178,7 +182,9 @@ def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
 def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
     from edgeprune.models.keras3_file import read_keras3
 
-    theirs = {name: value for name, value in custom_objects.items() if not is_keras2_class(value)}
+    theirs = {
+        n: value for n, value in custom_objects.items() if inspect.isfunction(value) or not is_keras2_class(value)
+    }
     model = read_keras3(file, trust=trust, custom_objects=theirs)
     return _of_keras3(model, file.training, custom_objects)
 
@@ -208,6 +214,7 @@ def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
 
 
 def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
+    import tf_keras
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
     try:
@@ -222,13 +229,7 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
         raise
     # Building and filling a model from a file's description can fail in any layer's code, in any way.
     except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(
-            f"{file.path}: tf_keras cannot rebuild the model: {said}",
-            expected="an undamaged file that tf_keras.models.load_model reads",
-            fix="copy the file again, it may be cut short; if tf_keras refuses it too, rebuild the model in Python and "
-            "save it with model.save('NAME.keras').",
-        ) from error
+        raise not_rebuilt(file.path, error, "tf_keras", tf_keras.__version__, file.keras_version) from error
     return model
 
 
