@@ -138,7 +138,7 @@ def _judge(config: JsonObject, class_name: str, layer: str) -> Iterator[Finding]
         registered = _is_registered(name if is_function or "module" not in config else config.get("registered_name"))
         of_keras = not isinstance(module, str) or module.split(".")[0] in _KERAS
         if not registered and not (of_keras and name in _known_names()):
-            yield Finding("class", layer, name, None if of_keras else module[:_NAME])
+            yield Finding("class", layer, name, None if of_keras else str(module)[:_NAME])
 
 
 def vocabulary_file(config: JsonObject) -> str | None:
