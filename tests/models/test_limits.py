@@ -85,8 +85,8 @@ def test_models_in_models_do_not_multiply(keras, tmp_path):
 
     def edit(config):
         layer = config["config"]["layers"][-1]
+        twice = layer["inbound_nodes"] * 2
         for level in range(40):
-            twice = layer["inbound_nodes"] * 2
             layers = [{**layer, "inbound_nodes": twice}]
             layer = {**config, "name": f"m{level}", "config": {**config["config"], "layers": layers}}
             layer["inbound_nodes"] = twice
