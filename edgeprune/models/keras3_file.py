@@ -85,7 +85,7 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
             raise ModelError(
                 f"{file.path}: Keras 3 cannot rebuild the model: {said}",
                 expected="an undamaged file, of layers that Keras has or that are registered",
-                fix="copy the file again, it may be cut short; if Keras refuses it too, save it again.",
+                fix="if Keras refuses it too, save it again; if it does not, please report it.",
             ) from error
     check_tensors(model, file.path)
     return model

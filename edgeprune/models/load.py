@@ -222,8 +222,8 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
         raise ModelError(
             f"{file.path}: tf_keras cannot rebuild the model: {said}",
             expected="an undamaged file that tf_keras.models.load_model reads",
-            fix="copy the file again, it may be cut short; if tf_keras refuses it too, rebuild the model in Python and "
-            "save it with model.save('NAME.keras').",
+            fix="if tf_keras refuses it too, rebuild the model in Python and save it with model.save('NAME.keras'); if "
+            "it does not, please report it.",
         ) from error
     return model
 
