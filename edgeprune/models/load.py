@@ -15,7 +15,7 @@ from edgeprune.files import JsonObject
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import ModelFile, read_model_file, subclassed, without_vocabulary
-from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.safety import refuse_unsafe, refuse_vocabulary_files
 from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def _open(
     with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
         if file is None:
             return _of_object(source, custom)
+        refuse_vocabulary_files(file.path, file.config, trust=trust)
         if file.is_keras3:
             return _of_keras3_file(file, trust, custom)
         refuse_unsafe(file.path, file.config, trust=trust)
@@ -170,11 +171,16 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
     import tf_keras
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
+    from edgeprune.models.front import TABLES
+    from edgeprune.models.saved_tables import fill_tables
+
     try:
         with SafeModeScope(safe_mode=not trust):
             if file.has_assets:  # the only way to vocabularies that is public
                 return tf_keras.models.load_model(file.path, compile=False, safe_mode=not trust)
             model = _build(file)
+        if file.format == "saved_model":
+            fill_tables(model, file.path, TABLES)
         _refuse_empty_tables(file, model)
         _load_weights(file, model)
     except ModelError:
@@ -222,7 +228,7 @@ def _refuse_empty_tables(file: ModelFile, model: tf_keras.Model) -> None:
 
     for layer in model._flatten_layers():
         if type(layer).__name__ in TABLES and layer.vocabulary_size() <= _special_tokens(layer):
-            raise without_vocabulary(str(file.path), layer.name)
+            raise without_vocabulary(file, layer.name)
 
 
 def _special_tokens(layer: tf_keras.layers.Layer) -> int:
