@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgeprune import plan as planning
 from edgeprune import stages
 from edgeprune.context import BuildContext, Trust
+from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import EdgepruneError, MissingError, RecipeError, UsageError
 from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256_file, write_bytes, write_json
@@ -93,12 +95,14 @@ def build(
     Raises:
         UsageError: a model without data, or options that do not go together.
         RecipeError, TargetError, ModelError, DataError: what was given cannot be read, or does not fit.
-        ConversionError: the converter refused the model.
+        ConversionError: a variant cannot be made; the report of the others has been written, unless it is the one that
+            all are compared with.
         VerificationError: a promise was not kept: a pruned model does not equal its oracle, or zeros were lost.
         MissingError: a tool, a device or a runtime is missing. Where the device went away while the variants were
             measured, or a model cannot be exported, the report has been written all the same.
         OutputError: the run folder cannot be written to.
     """
+    CONVERTER.start()
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipe(recipe), verify)
     source = _source(model)
@@ -164,10 +168,14 @@ def _build(
         on_device = context.connection is not None
         plan = planning.make_plan(context.recipe, context.target, on_device=on_device, source=source)
         run.execute(plan.steps, context)
+    missing = {variant.name: error for variant in plan.variants if (error := run.failed.get(variant.last))}
+    plan = plan.without(run.failed)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
     broken: EdgepruneError | None = _measure_on_device(plan, run, context)
+    broken = broken or next(iter(missing.values()), None)
     report = assemble(plan, run, context, files, limits, name, command)
+    report["missing"] = [{"name": n, "what": error.what, "fix": error.fix} for n, error in missing.items()]
     _compare_answers(context, run, plan, report, folder)
     _write_pick(context, run, plan, report, folder, name)
     if compress:
@@ -179,7 +187,7 @@ def _build(
         broken = broken or _export_keras3(folder, context)
     _write_manifest(context, run, plan, folder, command)
     if broken:
-        broken.add_note(f"The report in {folder} has what was measured until then.")
+        broken.add_note(f"The report in {folder} has everything else.")
         raise broken
     return report
 
@@ -201,9 +209,12 @@ def _source(model: str | Path | tf_keras.Model | keras.Model | None) -> Source:
 
 
 def _name(source: Source) -> str:
+    """What files are named after: the model's file, or the name of an object, which may hold anything."""
     if source is None:
         return DEMO
-    return source.stem if isinstance(source, Path) else source.name
+    if isinstance(source, Path):
+        return source.stem
+    return re.sub(r"[^\w.-]+", "_", source.name).strip("._") or "model"
 
 
 def _context(
@@ -244,6 +255,7 @@ def _with_data(
     context: BuildContext, run: Run, source: DataSource, limits: Limits, input_shape: InputShapes | None
 ) -> tuple[BuildContext, str]:
     """The context with data and task, and the name of the step that the plan starts from."""
+    from edgeprune.convert.recurrent import preflight
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
@@ -263,6 +275,8 @@ def _with_data(
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
         run.execute([planning.sizes_step()], context)
         model = context.load(run.artifacts[start])
+    if said := preflight(model, context.recipe.quantize.modes):
+        context.progress.note(said)
     compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
     task = resolve_task(

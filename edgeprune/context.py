@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune._tensorflow import ONEDNN, WITHOUT_ONEDNN
 from edgeprune._version import __version__
 from edgeprune.artifact import Artifact
 from edgeprune.errors import UsageError
@@ -194,6 +195,7 @@ def versions() -> dict[str, str]:
     """Versions of what decides the result of a stage."""
     packages = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy")
     found = {p: metadata.version(p) for p in packages}
-    # Kernels that add in another order give other weights.
-    found["onednn"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default")
+    # Kernels that add in another order give other weights. A run that goes on without oneDNN after a crash reuses what
+    # was finished before it; its report says so.
+    found["onednn"] = "1" if WITHOUT_ONEDNN in os.environ else os.environ.get(ONEDNN, "default")
     return {"edgeprune": __version__, "python": platform.python_version(), **found}

@@ -6,6 +6,7 @@ The order of methods is fixed here: a recipe says which, never in what order.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 from edgeprune import stages
@@ -52,6 +53,14 @@ class Plan:
     variants: tuple[Variant, ...]
     on_device: tuple[Step, ...] = ()
     source: str = MODEL
+
+    def without(self, failed: Container[str]) -> Plan:
+        """The plan of what is there where some steps failed."""
+        return Plan(
+            tuple(step for step in self.steps if step.name not in failed),
+            tuple(variant for variant in self.variants if variant.last not in failed),
+            tuple(step for step in self.on_device if step.after not in failed),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +118,8 @@ def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False, source
     steps = [Step(BASELINE, stages.baseline, after=source)]
     variants = []
     for mode in dict.fromkeys((REFERENCE, *recipe.quantize.modes)):
-        made = _variant_steps(mode, BASELINE, _convert_config(recipe, target, mode), target)
+        config = _convert_config(recipe, target, mode)
+        made = _variant_steps(mode, BASELINE, config, target, optional=mode != REFERENCE)
         variants.append(Variant(mode, made[-1].name, BASELINE))
         steps += made
     for rate in recipe.rates or (None,):
@@ -268,13 +278,15 @@ def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool = F
     return stages.ConvertConfig(plan=plan, calibration=calibration)
 
 
-def _variant_steps(name: str, parent: str, config: stages.ConvertConfig, target: Target) -> list[Step]:
+def _variant_steps(
+    name: str, parent: str, config: stages.ConvertConfig, target: Target, optional: bool = True
+) -> list[Step]:
     steps = [Step(f"{name}.convert", _converting(config), config, after=parent)]
     if target.compiler and config.plan.mode == "int8":  # the compilers take integers only
         steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
     for measuring in (stages.profile, stages.evaluate, stages.latency):
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
-    return steps
+    return [dataclasses.replace(step, optional=optional) for step in steps]
 
 
 def _converting(config: stages.ConvertConfig) -> Stage:

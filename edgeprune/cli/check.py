@@ -37,6 +37,7 @@ def check(
     import json
 
     from edgeprune.checking.model import check as find
+    from edgeprune.convert.converter import CONVERTER
     from edgeprune.target import load_target
 
     chosen = load_target(target)
@@ -45,6 +46,8 @@ def check(
         raise UsageError(
             f"{model} is a .tflite file, whose sizes are fixed.", expected="--input-shape with a Keras model only."
         )
+    if not is_file:
+        CONVERTER.start()  # it loads TensorFlow while this process loads the model
     loaded = model if is_file else load_given(str(model), trust_model, custom_objects, input_shape)
     findings = find(loaded, chosen)
     if as_json:

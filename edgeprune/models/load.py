@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune._tensorflow import import_tf
-from edgeprune.errors import ModelError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
+from edgeprune.models.archive import open_archive
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
-from edgeprune.models.formats import ModelFile, read_model_file, subclassed, without_vocabulary
+from edgeprune.models.formats import (
+    ModelFile,
+    check_saved_model,
+    open_weights,
+    read_model_file,
+    subclassed,
+    without_vocabulary,
+)
+from edgeprune.models.hdf5 import weight_bytes
+from edgeprune.models.layout import channels_last
+from edgeprune.models.limits import check_tensors, variables_within
+from edgeprune.models.naming import scope_name
+from edgeprune.models.noise import with_usable_noise
+from edgeprune.models.precision import in_float32
 from edgeprune.models.safety import refuse_unsafe, refuse_vocabulary_files
+from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
+    import h5py
     import keras
     import tf_keras
 
@@ -124,11 +142,29 @@ def _open(
     with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
         if file is None:
             return _of_object(source, custom)
-        refuse_vocabulary_files(file.path, file.config, trust=trust)
-        if file.is_keras3:
-            return _of_keras3_file(file, trust, custom)
-        refuse_unsafe(file.path, file.config, trust=trust)
-        return _of_layers(_restore(file, trust), file.training, custom)
+        try:
+            return _of_file(file, trust, custom)
+        except EdgepruneError:
+            raise
+        # A description can be odd in any way, and only show it when the model is run or changed.
+        except Exception as error:
+            _log.debug("Loading %s failed.", file.path, exc_info=True)
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ModelError(
+                f"{file.path}: the model in it cannot be used: {said}",
+                expected="a model that Keras loads, and runs on an input",
+                fix="try both in Python; if they work, please report it. Else save the model again.",
+            ) from error
+
+
+def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
+    refuse_vocabulary_files(file.path, file.config, trust=trust)
+    if file.is_keras3:
+        return _of_keras3_file(file, trust, custom_objects)
+    refuse_unsafe(file.path, file.config, trust=trust)
+    if file.format == "saved_model":
+        check_saved_model(file.path, trust=trust)
+    return _of_layers(_restore(file, trust), file.training, custom_objects)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -150,6 +186,7 @@ def _of_keras3(model: keras.Model, training: JsonObject | None, custom_objects: 
 
     front, rest = cut(model, Keras3())
     translated, names = translate(rest, custom_objects)
+    translated = _plain(translated)
     return _compiled(translated, Compiled.of(training, names, 3), custom_objects, front)
 
 
@@ -168,21 +205,20 @@ def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
 
 
 def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
-    import tf_keras
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
-    from edgeprune.models.front import TABLES
     from edgeprune.models.saved_tables import fill_tables
 
     try:
-        with SafeModeScope(safe_mode=not trust):
-            if file.has_assets:  # the only way to vocabularies that is public
-                return tf_keras.models.load_model(file.path, compile=False, safe_mode=not trust)
-            model = _build(file)
-        if file.format == "saved_model":
-            fill_tables(model, file.path, TABLES)
-        _refuse_empty_tables(file, model)
-        _load_weights(file, model)
+        with SafeModeScope(safe_mode=not trust), _open_variables(file) as (weights, held):
+            with variables_within(held, file.path):
+                model = _build(file)
+            check_tensors(model, file.path)
+            if file.format == "saved_model":
+                fill_tables(model, file.path)
+            if not file.has_assets:
+                _refuse_empty_tables(file, model)
+            _load_weights(file, model, weights)
     except ModelError:
         raise
     # Building and filling a model from a file's description can fail in any layer's code, in any way.
@@ -195,6 +231,16 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
             "save it with model.save('NAME.keras').",
         ) from error
     return model
+
+
+@contextlib.contextmanager
+def _open_variables(file: ModelFile) -> Iterator[tuple[h5py.File | None, int]]:
+    """The open HDF5 file with the weights, None for a SavedModel; and the bytes of all weights."""
+    if file.format == "saved_model":
+        yield None, sum(part.stat().st_size for part in (file.path / "variables").glob("variables.data-*"))
+    else:
+        with open_weights(file) as weights:
+            yield weights, weight_bytes(weights)
 
 
 def _build(file: ModelFile) -> tf_keras.Model:
@@ -211,19 +257,19 @@ def _build(file: ModelFile) -> tf_keras.Model:
         return tf_keras.models.model_from_config(json_utils.decode(json.dumps(file.config)))
 
 
-def _load_weights(file: ModelFile, model: tf_keras.Model) -> None:
-    if file.format == "keras":
-        model.load_weights(file.path)
-    elif file.format == "saved_model":
-        # Only the variables: no graph of the SavedModel is loaded, so no code of it can run.
-        status = model.load_weights(file.path / "variables" / "variables")
-        status.assert_existing_objects_matched().expect_partial()
+def _load_weights(file: ModelFile, model: tf_keras.Model, weights: h5py.File | None) -> None:
+    """Fill the model: from an open HDF5 file, or with the variables of a SavedModel."""
+    if weights is None:
+        load_saved_variables(model, file.path / "variables" / "variables")
+    elif file.format == "keras":
+        with _assets(file) as assets:
+            load_keras_weights(model, weights, assets)
     else:
-        _load_h5_weights(file.path, model)
+        _load_h5_weights(model, weights)
 
 
 def _refuse_empty_tables(file: ModelFile, model: tf_keras.Model) -> None:
-    """Only .keras files have vocabularies that were learned from data; others have those that were given as lists."""
+    """Refuse lookups that would find nothing."""
     from edgeprune.models.front import TABLES
 
     for layer in model._flatten_layers():
@@ -236,12 +282,24 @@ def _special_tokens(layer: tf_keras.layers.Layer) -> int:
     return int(lookup._token_start_index())
 
 
-def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
-    import h5py
+@contextlib.contextmanager
+def _assets(file: ModelFile) -> Iterator[zipfile.ZipFile | None]:
+    """The vocabularies in a ``.keras`` file, as an archive of checked members."""
+    if not file.has_assets:
+        yield None
+        return
+    with open_archive(file.path) as archive, zipfile.ZipFile(archive.copy(file.config)) as copy:
+        yield copy
+
+
+def _load_h5_weights(model: tf_keras.Model, file: h5py.File) -> None:
     from tf_keras.src.saving.legacy import hdf5_format
 
-    with h5py.File(path, "r") as file:
-        hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+    group = file["model_weights"]
+    hdf5_format.load_weights_from_hdf5_group(group, model)
+    backend = group.attrs.get("backend", file.attrs.get("backend"))
+    if backend in ("theano", b"theano"):
+        turn_theano_kernels(model)
 
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
@@ -254,11 +312,25 @@ def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_object
     if has_host_layers(model):
         front, rest = cut(_as_graph(model), Keras2())
         model = copy_model(rest)
-    functional = _functional(model)
+    functional = _plain(_functional(model))
     compiled = Compiled.of(training, output_names(functional), 2)
+    functional = _named_for_scopes(functional)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
     return _compiled(functional, compiled, custom_objects, front)
+
+
+def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
+    """The model under a name with which TensorFlow can run it in a graph."""
+    import tf_keras
+
+    name = scope_name(model.name)
+    if name == model.name:
+        return model
+    renamed = tf_keras.Model(model._nested_inputs, model._nested_outputs, name=name)
+    renamed.trainable = model.trainable
+    _log.warning("The model is renamed, because TensorFlow does not take its name: %r is now %r.", model.name, name)
+    return renamed
 
 
 def _compiled(
@@ -296,6 +368,11 @@ def _as_graph(model: tf_keras.Model) -> tf_keras.Model:
     if getattr(model, "_is_graph_network", False):
         return tf_keras.Model(model.input, model.output, name=model.name)
     return _traced(model)
+
+
+def _plain(model: tf_keras.Model) -> tf_keras.Model:
+    """A flat functional model as boards compute it: in float32, with the channels last."""
+    return channels_last(in_float32(with_usable_noise(model)))
 
 
 def _traced(model: tf_keras.Model) -> tf_keras.Model:

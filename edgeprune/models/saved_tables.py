@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.front import TABLES
+
 if TYPE_CHECKING:
     import tf_keras
 
 
-def fill_tables(model: tf_keras.Model, folder: Path, tables: set[str]) -> None:
+def fill_tables(model: tf_keras.Model, folder: Path) -> None:
     """Give the lookup layers of ``model`` their vocabularies; those whose words cannot be found stay empty.
 
     Args:
         model: built from the configuration in the SavedModel, without weights.
         folder: the SavedModel.
-        tables: names of the classes that look words up.
     """
+    if not any(type(layer).__name__ in TABLES for layer in model._flatten_layers()):
+        return
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -33,26 +36,26 @@ def fill_tables(model: tf_keras.Model, folder: Path, tables: set[str]) -> None:
         graph = saved.meta_graphs[0]
     except (DecodeError, IndexError):
         return
-    for layer, node in _layers(model, graph.object_graph_def.nodes, 0, tables):
+    for layer, node in _layers(model, graph.object_graph_def.nodes, 0):
         words = _words(graph, node)
         mode = getattr(layer, "output_mode", None) or getattr(layer, "_output_mode", None)
         if words and mode != "tf_idf":  # whose weights are elsewhere
             layer.set_vocabulary(words)
 
 
-def _layers(model: tf_keras.Model, nodes: Any, at: int, tables: set[str]) -> Iterator[tuple[Any, int]]:
+def _layers(model: tf_keras.Model, nodes: Any, at: int) -> Iterator[tuple[Any, int]]:
     """Every lookup layer, with the place of its table in the object graph."""
     for number, layer in enumerate(model.layers):
         node = _child(nodes, at, f"layer-{number}")
         if node is None:
             continue
-        if type(layer).__name__ in tables:
+        if type(layer).__name__ in TABLES:
             inner = _child(nodes, node, "_lookup_layer")
             table = _child(nodes, node if inner is None else inner, "lookup_table")
             if table is not None:
                 yield layer, table
         elif hasattr(layer, "layers"):
-            yield from _layers(layer, nodes, node, tables)
+            yield from _layers(layer, nodes, node)
 
 
 def _child(nodes: Any, at: int, name: str) -> int | None:

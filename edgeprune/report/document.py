@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import platform
 from typing import TYPE_CHECKING, Literal
 
 from edgeprune import plan as plans
 from edgeprune import selection
+from edgeprune._tensorflow import WITHOUT_ONEDNN
 from edgeprune._version import __version__
 from edgeprune.artifact import Artifact, Facts, MetricFacts, OnDeviceFacts
 from edgeprune.context import versions
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from edgeprune.tasks.task import Task
 
 SCHEMA_VERSION = 1
+CRASHED = (
+    "TensorFlow crashed during this build, which went on without oneDNN's kernels: another build, without the crash, "
+    "would give slightly different weights."
+)
 PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")
 
 
@@ -90,6 +96,7 @@ def assemble(
         "warnings": [
             *run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
             *_unwatched_drops(variants[0], pick, limits, task),
+            *([CRASHED] if WITHOUT_ONEDNN in os.environ else []),
         ],
         "environment": environment(),
     }

@@ -416,6 +416,14 @@ class Gate(Entry):
     source: Text | None = None
 
 
+class MissingVariant(Entry):
+    """A variant that could not be made, or does not run: why, and what to do."""
+
+    name: Text
+    what: Text
+    fix: Text | None
+
+
 class StageRun(Entry):
     name: Text
     seconds: Amount
@@ -503,6 +511,7 @@ class Report(Entry):
     metric: Metric
     task: list[TaskOutput] = []  # per output
     variants: Annotated[list[Variant], Field(min_length=1)]
+    missing: list[MissingVariant] = []
     max_drop: MaxDropRule | None = None  # the rule that picks and gates go by; None: an older report
     picks: Picks
     pick: Text

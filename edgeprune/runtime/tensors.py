@@ -44,6 +44,7 @@ class TensorReader:
         """Run one sample."""
         for detail, value in zip(self._inputs(sample), _values(sample), strict=True):
             self._interpreter.set_tensor(detail["index"], quantize(np.asarray(value), detail))
+        self._interpreter.reset_all_variables()
         self._interpreter.invoke()
 
     def value(self, index: int) -> np.ndarray:
