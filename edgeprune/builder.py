@@ -259,6 +259,7 @@ def _with_data(
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.models.finite import require_finite
     from edgeprune.models.front import load_front
     from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tasks.stating import stated
@@ -275,6 +276,7 @@ def _with_data(
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
         run.execute([planning.sizes_step()], context)
         model = context.load(run.artifacts[start])
+    require_finite(model)
     if said := preflight(model, context.recipe.quantize.modes):
         context.progress.note(said)
     compiled = artifact.facts.get("compiled_with")

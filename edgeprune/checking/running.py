@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgeprune.checking.finding import Finding
+from edgeprune.checking.finding import Finding, Severity
 from edgeprune.errors import EdgepruneError, MissingError, ModelError
 from edgeprune.runtime.interpreter import Runtime, find_runtime
-from edgeprune.runtime.runner import RUNTIMES
 from edgeprune.runtime.trial import FileRefused, try_file
 from edgeprune.target import Target
 from edgeprune.tflite import memory
 from edgeprune.tflite.graph import Operator
 from edgeprune.tflite.prefixes import prefix
-from edgeprune.tflite.versions import runtime_problems
+from edgeprune.tflite.versions import compiled_operators, runtime_problems
 from edgeprune.workers import WorkerDied
 
 if TYPE_CHECKING:
@@ -28,8 +27,12 @@ if TYPE_CHECKING:
 LIMIT_S = 120.0
 # A file that asks for more memory is not tried: a board has less, and this machine may have, too.
 MOST_BYTES = 4 * 2**30
-# "Node number 3 (SOFTMAX) failed to prepare."; the number of a part that a delegate took is beyond the operators.
-_NODE = re.compile(r"Node number (\d+) ")
+# "failed to delegate RESIZE_BILINEAR node #63", "Node number 3 (SOFTMAX) failed to prepare."; the number of a part that
+# a delegate took is beyond the operators.
+_NODE = re.compile(r"(?:node #|Node number )(\d+)")
+_XNNPACK = "XNNPack"
+# A target's package → that with the same releases here.
+_PACKAGES = {"ai-edge-litert": "ai-edge-litert", "litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
 # Problems that the table of operators names already, and that another runtime does not have.
 _NOT_HERE = {"select", "custom", "compiled"}
 
@@ -38,12 +41,15 @@ def running(subject: Subject, target: Target) -> list[Finding]:
     """A file that the runtime here refuses, or that ends its process."""
     runtime = _runtime_like(target)
     unlike = any(problem.kind in _NOT_HERE for problem in runtime_problems(subject.file, target))
+    unlike = unlike or bool(compiled_operators(subject.graph))
     if runtime is None or unlike or memory.plan(subject.graph).arena_bytes > MOST_BYTES:
         return []
     try:
         try_file(subject.path, runtime, LIMIT_S)
     except FileRefused as error:
-        return [_refused(subject, target, error)]
+        if _XNNPACK in error.said and _runs_without_delegate(subject, runtime):
+            return [_refused_by_xnnpack(subject, error, runtime, target)]
+        return [Finding("error", error.what, _way_out(subject, target), _named(subject, error))]
     except ModelError:  # of open sizes, of which the runtime was given 1, which may be too small
         return []
     except WorkerDied as death:
@@ -52,8 +58,7 @@ def running(subject: Subject, target: Target) -> list[Finding]:
 
 
 def _runtime_like(target: Target) -> Runtime | None:
-    package = target.runtime.package
-    for prefer in (package if package in RUNTIMES and package != "tensorflow" else None, None):
+    for prefer in (_PACKAGES.get(target.runtime.package), None):
         try:
             return find_runtime(prefer)
         except MissingError:
@@ -61,10 +66,27 @@ def _runtime_like(target: Target) -> Runtime | None:
     return None
 
 
-def _refused(subject: Subject, target: Target, error: FileRefused) -> Finding:
+def _runs_without_delegate(subject: Subject, runtime: Runtime) -> bool:
+    try:
+        try_file(subject.path, runtime, LIMIT_S, kernels="builtin")
+    except (ModelError, WorkerDied):
+        return False
+    return True
+
+
+def _refused_by_xnnpack(subject: Subject, error: FileRefused, runtime: Runtime, target: Target) -> Finding:
+    """An error only where the board has this package: others hand other operators to XNNPACK."""
+    severity: Severity = "error" if _PACKAGES.get(target.runtime.package) == runtime.name else "warning"
+    what = f"{error.what} That is its default delegate; with the built-in kernels, the file runs."
+    fix = "turn the default delegate off (OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES in Python)."
+    return Finding(severity, what, fix, _named(subject, error))
+
+
+def _named(subject: Subject, error: FileRefused) -> tuple[str, ...]:
+    """Where the first operator comes from that the runtime names."""
     operators = subject.graph.operators
     named = [operators[number] for number in map(int, _NODE.findall(error.said)) if number < len(operators)]
-    return Finding("error", error.what, _way_out(subject, target), tuple(map(subject.where, named[:1])))
+    return tuple(map(subject.where, named[:1]))
 
 
 def _died(subject: Subject, target: Target, runtime: Runtime, death: WorkerDied) -> Finding:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.convert import native
-from edgeprune.convert.recurrent import without_loops
+from edgeprune.convert.recurrent import refuse_state_of_batches, without_loops
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
+from edgeprune.models.finite import require_finite
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
@@ -58,9 +59,11 @@ def convert(
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
             process ended, the converter's or that of the runtime here on the file, or the runtime refuses the file,
             with the layer if it can be found; or a loop cannot be calibrated.
+        ModelError: a weight is NaN or infinite.
         VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """
+    require_finite(model)
     with _survived(model, plan, samples, runtime):
         return _tried(model, plan, samples, runtime)
 
@@ -173,6 +176,7 @@ def _run(
     import tensorflow as tf
 
     _check_shapes(model, plan)
+    refuse_state_of_batches(model)
     if plan.needs_samples and not plan.ranges_in_model:
         model = without_loops(model)
     CONVERTER.start()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import ConversionError, ModelError, VerificationError
-from edgeprune.models.graph import View, flat, symbol_of
+from edgeprune.models.graph import View, flat
 from edgeprune.models.rebuild import config_of, copy_layer, copy_weights, make_like, rebuild, with_layers
 from edgeprune.models.types import Layer, Node, Tensor
 from edgeprune.models.verify import check_same
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 # for more, and each operator costs its overhead in every inference.
 MAX_STEPS = 256
 
-# Operations of TensorFlow that loop over what they are called with.
-_LOOPING_OPS = {"map_fn", "scan", "foldl", "foldr", "while_loop", "vectorized_map"}
 DYNAMIC = 'take a format without calibration, modes = ["dynamic"] under [quantize] of the recipe'
 _LOOP_NODES = {"While", "StatelessWhile"}
 
@@ -69,12 +67,29 @@ def loops(model: tf_keras.Model) -> list[Loop]:
     return list(found.values())
 
 
+def refuse_state_of_batches(model: tf_keras.Model) -> None:
+    """Refuse layers that keep a state for several sequences at once: a .tflite takes one.
+
+    Raises:
+        ConversionError: a stateful layer has a batch of another size than 1.
+    """
+    stateful = [layer.name for layer in model.layers if any(part.stateful for part in recurrent_parts(layer))]
+    sizes = {int(tensor.shape[0]) for tensor in model.inputs if tensor.shape[0] is not None}
+    if stateful and sizes - {1}:
+        raise ConversionError(
+            f"The layers {', '.join(stateful)} of {model.name!r} keep their state for {max(sizes)} sequences at once.",
+            expected="one: a .tflite is made for batches of one sample.",
+            fix="build the model with batch_size=1 in its Input layer, or these layers with stateful=False.",
+        )
+
+
 def preflight(model: tf_keras.Model, modes: Iterable[Mode]) -> str | None:
     """What will be done about the loops of a model in these number formats, in one line; None: nothing.
 
     Raises:
-        ConversionError: a format needs calibration, and a loop cannot be written out.
+        ConversionError: a format needs calibration, and a loop cannot be written out; or a state is of several samples.
     """
+    refuse_state_of_batches(model)
     found = loops(model) if any(RULES[mode].samples for mode in modes) else []
     _refuse(found, model)
     return note(found) if found else None
@@ -190,12 +205,19 @@ def _is_masked(node: Node) -> bool:
 
 
 def _unknown_loop(node: Node) -> Loop | None:
-    """What other code loops: found by tracing it, for layers that are not Keras' own and for operations that loop."""
+    """A loop in a layer that holds code of the user's, which is found by tracing it."""
     layer = node.layer
-    own = type(layer).__module__.startswith("tf_keras.") and type(layer).__name__ != "Lambda"
-    if (own and (symbol_of(layer) or "").rpartition(".")[2] not in _LOOPING_OPS) or not _traces_loop(node):
+    if _is_of_keras(layer) or not _traces_loop(node):
         return None
     return Loop(layer.name, type(layer).__name__, None, Obstacle("its code loops", "write it without a loop"))
+
+
+def _is_of_keras(layer: Layer) -> bool:
+    """Whether a layer, with what it wraps, holds no code of anybody else."""
+    import tf_keras
+
+    own = type(layer).__module__.startswith("tf_keras.") and type(layer).__name__ != "Lambda"
+    return own and (not isinstance(layer, tf_keras.layers.Wrapper) or _is_of_keras(layer.layer))
 
 
 def _traces_loop(node: Node) -> bool:
@@ -224,10 +246,11 @@ def _unrolled(layer: Layer) -> Layer:
         return type(layer)(forward, backward_layer=backward, merge_mode=layer.merge_mode, name=layer.name)
     if isinstance(layer, tf_keras.layers.Wrapper):
         return type(layer)(_unrolled(layer.layer), name=layer.name)
+    config = {**config_of(layer), "unroll": True}
     if _is_convolutional(layer):
-        unrolled: Layer = _convolutional(type(layer)).from_config(config_of(layer))
+        unrolled: Layer = _convolutional(type(layer)).from_config(config)
         return unrolled
-    return make_like(layer, {**config_of(layer), "unroll": True})
+    return make_like(layer, config)
 
 
 def _is_convolutional(layer: Layer) -> bool:
@@ -242,6 +265,10 @@ def _convolutional(base: Any) -> Any:
     import tf_keras
 
     class Unrolled(base):
+        def __init__(self, *args: Any, unroll: bool, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            self.unroll = unroll
+
         def call(self, inputs: Any, mask: Any = None, training: Any = None, initial_state: Any = None) -> Any:
             inputs, initial_state, constants = self._process_inputs(inputs, initial_state, None)
             last, outputs, states = tf_keras.backend.rnn(

@@ -34,6 +34,7 @@ from edgeprune.models.precision import in_float32
 from edgeprune.models.safety import refuse_unsafe, refuse_vocabulary_files
 from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
+from edgeprune.models.wrappers import built_when_called, wrapper_classes
 
 if TYPE_CHECKING:
     import h5py
@@ -98,13 +99,15 @@ class Opened:
     """A model, and what it was compiled with: all of it, also what could not be restored.
 
     ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why. ``front``: the part that
-    looks words up and was cut off, see :mod:`edgeprune.models.front`.
+    looks words up and was cut off, see :mod:`edgeprune.models.front`. ``rounded``: of a model that tfmot trained for
+    int8, the same with the rounding of its kernels and activations, by operations, not compiled.
     """
 
     model: tf_keras.Model
     compiled: Compiled
     left_out: tuple[tuple[str, Unknown], ...] = ()
     front: Front | None = None
+    rounded: tf_keras.Model | None = None
 
 
 def open_model(
@@ -161,10 +164,11 @@ def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Ope
     refuse_vocabulary_files(file.path, file.config, trust=trust)
     if file.is_keras3:
         return _of_keras3_file(file, trust, custom_objects)
-    refuse_unsafe(file.path, file.config, trust=trust)
-    if file.format == "saved_model":
-        check_saved_model(file.path, trust=trust)
-    return _of_layers(_restore(file, trust), file.training, custom_objects)
+    with wrapper_classes(file.config):
+        refuse_unsafe(file.path, file.config, trust=trust)
+        if file.format == "saved_model":
+            check_saved_model(file.path, trust=trust)
+        return _of_layers(_restore(file, trust), file.training, custom_objects)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -252,7 +256,7 @@ def _build(file: ModelFile) -> tf_keras.Model:
 
     if file.format == "keras":
         with ObjectSharingScope():
-            return tf_keras.saving.deserialize_keras_object(file.config)
+            return tf_keras.saving.deserialize_keras_object(built_when_called(file.config))
     with SharedObjectLoadingScope():
         return tf_keras.models.model_from_config(json_utils.decode(json.dumps(file.config)))
 
@@ -304,20 +308,21 @@ def _load_h5_weights(model: tf_keras.Model, file: h5py.File) -> None:
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
-    from edgeprune.models.flatten import Keras2
+    from edgeprune.models.flatten import Keras2, flatten, with_rounding
     from edgeprune.models.front import cut, has_host_layers
     from edgeprune.models.rebuild import copy_model
 
-    front = None
-    if has_host_layers(model):
-        front, rest = cut(_as_graph(model), Keras2())
-        model = copy_model(rest)
-    functional = _plain(_functional(model))
+    given, front = _as_graph(model), None
+    if has_host_layers(given):
+        front, rest = cut(given, Keras2())
+        given = copy_model(rest)
+    functional = _plain(flatten(given))
+    rounded = with_rounding(given, functional.output_names)
     compiled = Compiled.of(training, output_names(functional), 2)
     functional = _named_for_scopes(functional)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
-    return _compiled(functional, compiled, custom_objects, front)
+    return dataclasses.replace(_compiled(functional, compiled, custom_objects, front), rounded=rounded)
 
 
 def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
@@ -343,13 +348,6 @@ def _compiled(
             ", ".join(front.layers),
         )
     return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)), front)
-
-
-def _functional(model: tf_keras.Model) -> tf_keras.Model:
-    """The model as a flat functional one."""
-    from edgeprune.models.flatten import flatten
-
-    return flatten(_as_graph(model))
 
 
 def _as_graph(model: tf_keras.Model) -> tf_keras.Model:

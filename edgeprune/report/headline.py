@@ -62,8 +62,10 @@ def _slower(report: Report) -> str:
     found = [(v.name, slow) for v in report.variants if base and not v.baseline and (slow := slowdown(v, base))]
     if not base or not found:
         return ""
-    listed = [f"{name} {slow.factor:.2g} times the time on {slow.device.partition(': ')[0]}" for name, slow in found]
-    return f"Measured slower than {base.name}: {', '.join(listed)}. A smaller file is not a faster one there."
+    listed = [
+        f"{name} (takes {slow.factor:.2g} times as long on {slow.device.partition(': ')[0]})" for name, slow in found
+    ]
+    return f"Measured slower than {base.name}: {', '.join(listed)}."
 
 
 def _reason(report: Report) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeprune.errors import ModelError
 from edgeprune.runtime import runner
 from edgeprune.runtime.api import Interpreter
-from edgeprune.runtime.interpreter import INTERPRETER, Runtime, find_runtime
+from edgeprune.runtime.interpreter import INTERPRETER, KernelChoice, Runtime, find_runtime
 from edgeprune.tflite.flatbuffer import parse, read_bytes
 from edgeprune.workers.worker import LIMIT_S
 
@@ -37,27 +37,33 @@ class FileRefused(ModelError):
         return FileRefused, (self.worker, self.said)
 
 
-def try_file(model: str | Path | bytes, runtime: Runtime | None = None, limit_s: float = LIMIT_S) -> None:
+def try_file(
+    model: str | Path | bytes,
+    runtime: Runtime | None = None,
+    limit_s: float = LIMIT_S,
+    kernels: KernelChoice = "default",
+) -> None:
     """Load a .tflite and run it once, on random inputs; where it refuses these, on others.
 
     Args:
         model: path or content.
         runtime: None for the first that is installed.
         limit_s: seconds after which the run is ended.
+        kernels: see :data:`~edgeprune.runtime.interpreter.KernelChoice`.
 
     Raises:
         FileRefused: the runtime does not load the file, or does not run it.
         ModelError: the same of a file with sizes that are known at run time only, which are 1 here.
         WorkerDied: the runtime ends its process on it.
     """
-    INTERPRETER.call(_try, model, runtime or find_runtime(), limit_s=limit_s)
+    INTERPRETER.call(_try, model, runtime or find_runtime(), kernels, limit_s=limit_s)
 
 
-def _try(model: str | Path | bytes, runtime: Runtime) -> None:
+def _try(model: str | Path | bytes, runtime: Runtime, kernels: KernelChoice) -> None:
     content = model if isinstance(model, bytes) else read_bytes(model)
     graph = parse(content).subgraphs[0]
     try:
-        interpreter = runtime.interpreter(content)
+        interpreter = runtime.interpreter(content, kernels=kernels)
         refusals: list[ModelError] = []
         for factor in FACTORS:
             try:

@@ -9,6 +9,7 @@ from edgeprune.convert.converter import convert
 from edgeprune.convert.recurrent import MAX_STEPS, loops, preflight, without_loops
 from edgeprune.errors import ConversionError
 from edgeprune.models.verify import check_same
+from edgeprune.profiling.profile import profile
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.runtime.interpreter import find_runtime
 from edgeprune.runtime.session import Session
@@ -16,6 +17,7 @@ from edgeprune.tflite.flatbuffer import parse
 
 L = tf_keras.layers
 STEPS, FEATURES = 4, 6
+FLOAT = QuantizationPlan("float32", "float", False)
 
 
 def images(x):
@@ -106,7 +108,7 @@ def test_what_loops_is_known_beforehand(looping, fused):
 def test_the_converter_agrees_about_what_loops(make):
     """A model has a WHILE in its float32 file exactly where a loop is found."""
     model = model_of(make)
-    assert ("WHILE" in ops(convert(model, QuantizationPlan("float32", "float", False)))) == bool(loops(model))
+    assert ("WHILE" in ops(convert(model, FLOAT))) == bool(loops(model))
 
 
 def test_written_out_layers_compute_the_same(looping):
@@ -122,10 +124,10 @@ def test_a_model_without_loops_is_left_alone(fused):
     assert without_loops(fused) is fused
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int16x8", marks=pytest.mark.slow)])
 def test_loops_are_calibrated(mode, tmp_path):
     """Files with integers of several kinds of loops hold no WHILE, and answer nearly as the model does."""
-    model = model_of(*(LOOPS[name] for name in ("gru", "relu", "states both ways", "convolutional 2")))
+    model = model_of(*(LOOPS[name] for name in ("gru", "relu", "convolutional 1")))
     x = signals()
     content = convert(model, QuantizationPlan(mode, "float", True), lambda: ([row[None]] for row in x))
     assert "WHILE" not in ops(content)
@@ -141,7 +143,7 @@ def test_a_fused_lstm_begins_every_sample_anew(tmp_path):
     """The outputs of a file do not depend on the samples that it ran before."""
     model = model_of(FUSED["lstm"])
     path = tmp_path / "model.tflite"
-    path.write_bytes(convert(model, QuantizationPlan("float32", "float", False)))
+    path.write_bytes(convert(model, FLOAT))
     x = signals()
     (given,) = Session(path, model.input_names, model.output_names, runtime=find_runtime()).run([x])
     np.testing.assert_allclose(given, model(x), atol=1e-5)
@@ -151,12 +153,24 @@ def looping_lambda(x):
     return L.Lambda(lambda values: tf.scan(lambda total, value: total + value, values), name="sums")(x)
 
 
+class Own(L.Layer):
+    """A layer of somebody's own, which Keras calls in a loop for every step where the batch is fixed."""
+
+    def call(self, inputs):
+        return tf.scan(lambda total, value: total + value, inputs)
+
+
 REFUSED = {
     "open": (lambda x: L.GRU(3, name="reader")(x), None, None, ["'reader' (GRU)", "open"]),
     "long": (lambda x: L.GRU(3, name="reader")(x), MAX_STEPS + 1, None, ["'reader' (GRU)", "257 steps"]),
     "stateful": (lambda x: L.LSTM(3, stateful=True, name="keeper")(x), STEPS, 1, ["'keeper' (LSTM)", "stateful=False"]),
     "code": (looping_lambda, STEPS, None, ["'sums' (Lambda)", "its code loops"]),
-    "operation": (lambda x: tf.map_fn(tf.sin, x), STEPS, None, ["its code loops"]),
+    "wrapped code": (
+        lambda x: L.TimeDistributed(Own(name="own"), name="each")(x),
+        STEPS,
+        None,
+        ["'each' (TimeDistributed)", "its code loops"],
+    ),
 }
 
 
@@ -173,10 +187,23 @@ def test_what_cannot_be_written_out_is_refused_by_layer(make, steps, batch, word
     assert preflight(model, ["float32", "dynamic"]) is None
 
 
-def test_the_advice_works():
-    """What loops over an open length converts with dynamic range."""
-    model = model_of(LOOPS["gru"], steps=None)
-    assert "WHILE" in ops(convert(model, QuantizationPlan("dynamic", "float", False)))
+def test_a_state_of_several_sequences_is_refused_in_every_format():
+    """A file is made for one sample, and the state of a batch has no counterpart: the layer and the size are named."""
+    model = model_of(lambda x: L.GRU(3, stateful=True, name="keeper")(x), batch=4)
+    for check in (lambda: preflight(model, ["float32"]), lambda: convert(model, FLOAT)):
+        with pytest.raises(ConversionError, match=r"keeper .* 4 sequences") as caught:
+            check()
+        assert "batch_size=1" in str(caught.value)
+
+
+def test_the_advice_works(tmp_path):
+    """What loops over an open length converts with dynamic range; a profile then says why it has no estimate."""
+    path = tmp_path / "model.tflite"
+    path.write_bytes(convert(model_of(LOOPS["gru"], steps=None), QuantizationPlan("dynamic", "float", False)))
+    assert "WHILE" in ops(path.read_bytes())
+    latency = profile(path, "rpi4").latency
+    assert latency.estimated is None
+    assert "loop" in latency.unknown
 
 
 def test_a_build_says_what_is_written_out():
