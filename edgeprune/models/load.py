@@ -34,7 +34,7 @@ from edgeprune.models.naming import scope_name
 from edgeprune.models.noise import with_usable_noise
 from edgeprune.models.precision import in_float32
 from edgeprune.models.reasons import not_rebuilt
-from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.safety import refuse_unsafe, refuse_vocabulary_files
 from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
 from edgeprune.models.wrappers import built_when_called, wrapper_classes
@@ -164,6 +164,7 @@ def _open(
 
 
 def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
+    refuse_vocabulary_files(file.path, file.config, trust=trust)
     if file.is_keras3:
         return _of_keras3_file(file, trust, custom_objects)
     with wrapper_classes(file.config):
@@ -217,11 +218,15 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
     import tf_keras
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
+    from edgeprune.models.saved_tables import fill_tables
+
     try:
         with SafeModeScope(safe_mode=not trust), _open_variables(file) as (weights, held):
             with variables_within(held, file.path):
                 model = _build(file)
             check_tensors(model, file.path)
+            if file.format == "saved_model":
+                fill_tables(model, file.path)
             if not file.has_assets:
                 _refuse_empty_tables(file, model)
             _load_weights(file, model, weights)
@@ -269,12 +274,12 @@ def _load_weights(file: ModelFile, model: tf_keras.Model, weights: h5py.File | N
 
 
 def _refuse_empty_tables(file: ModelFile, model: tf_keras.Model) -> None:
-    """Only .keras files have vocabularies that were learned from data; others have those that were given as lists."""
+    """Refuse lookups that would find nothing."""
     from edgeprune.models.front import TABLES
 
     for layer in model._flatten_layers():
         if type(layer).__name__ in TABLES and layer.vocabulary_size() <= _special_tokens(layer):
-            raise without_vocabulary(str(file.path), layer.name)
+            raise without_vocabulary(file, layer.name)
 
 
 def _special_tokens(layer: tf_keras.layers.Layer) -> int:
