@@ -26,6 +26,11 @@ _WITHOUT_EFFECT = frozenset(
         *("gptq_unpacked_column_size", "value_range", "autocast", "trainable"),
     }
 )
+# Layers whose activation is the last thing that they compute; in a recurrent layer it stands within every step.
+_CONVOLUTIONS = ("Conv{}D", "Conv{}DTranspose", "DepthwiseConv{}D", "SeparableConv{}D")
+_ACTIVATED_AT_THE_END = frozenset(
+    {"Activation", "Dense", "EinsumDense", *(name.format(axes) for name in _CONVOLUTIONS for axes in (1, 2, 3))}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +76,7 @@ def make_layer(layer: Operation, name: str, direction: Direction) -> Made:
     if class_name in _SPECIAL:
         config = _SPECIAL[class_name](layer, config)
     activation = function_name(config.get("activation"))
-    if activation not in ACTIVATIONS:
+    if activation not in ACTIVATIONS or class_name not in _ACTIVATED_AT_THE_END:
         return Made(construct(direction, class_name, type(layer), config))
     if class_name == "Activation":
         return Made(None, activation)
@@ -120,9 +125,11 @@ def _activation(name: str, layer: str, custom_objects: CustomObjects) -> str | C
     function = custom_objects.get(name) or tf_keras.saving.get_registered_object(name)
     if function is None:
         raise ModelError(
-            f"The layer {layer!r} has the activation {name}, which edgeprune cannot translate to tf_keras.",
-            expected=f"one of: {', '.join(sorted(SAME_ACTIVATIONS))}",
-            fix=f"register it: load_model(..., custom_objects={{{name!r}: THE_FUNCTION}}), made of tf functions.",
+            f"The layer {layer!r} has the activation {name}, which edgeprune cannot translate to tf_keras there.",
+            expected=f"one of: {', '.join(sorted(SAME_ACTIVATIONS))}; behind a convolution or a dense layer also one "
+            f"of: {', '.join(sorted(ACTIVATIONS))}",
+            fix=f"put a function {name} made of tf functions into a Python file, and add --custom-objects FILE.py "
+            f"--trust-model (in Python: load_model(..., custom_objects={{{name!r}: THE_FUNCTION}})).",
         )
     return function
 

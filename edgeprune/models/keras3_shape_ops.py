@@ -139,6 +139,16 @@ def _take(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: s
     return emitter.op("gather", tensor, indices, axis=axis)
 
 
+@operation_rule("TakeAlongAxis")
+def _take_along_axis(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
+    tensor, indices = arguments["x"], arguments["indices"]
+    rank = len(tensor.shape)
+    shapes = [list(getattr(value, "shape", ()))[:-1] for value in (tensor, indices)]
+    if operation.axis not in (-1, rank - 1) or shapes[0] != shapes[1] or not is_symbolic(indices):
+        raise unsupported(operation, "TakeAlongAxis along another axis than the last, or of another shape")
+    return emitter.op("gather", tensor, emitter.cast(indices, "int32"), axis=-1, batch_dims=rank - 1)
+
+
 @operation_rule("BroadcastTo")
 def _broadcast_to(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     return emitter.op("broadcast_to", arguments["x"], list(operation.shape))

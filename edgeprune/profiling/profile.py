@@ -148,6 +148,7 @@ def profile(
     from edgeprune.hardware.xnnpack.sparse_file import sparse_path
     from edgeprune.target import load_target
     from edgeprune.tflite import macs, memory, size, versions
+    from edgeprune.tflite.faults import faults
     from edgeprune.tflite.flatbuffer import parse, read_bytes
     from edgeprune.tflite.operators import operator_rows
 
@@ -187,6 +188,7 @@ def profile(
         operators=operator_rows(graph, predicted.operator_ms if predicted else None),
         kernels=tuple(_kernel_row(kernel, path_taken) for kernel in table),
         warnings=(
+            *faults(model),
             *(problem.what for problem in (versions.runtime_problems(model, chosen) if chosen else ())),
             *(path_taken.warnings if path_taken else ()),
             *(latency.warnings(graph, chosen, predicted.estimate) if chosen and predicted else ()),

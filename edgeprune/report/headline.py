@@ -35,9 +35,11 @@ def built(report: Report) -> str:
     """What was built, in one sentence."""
     number = len(report.variants)
     made = "one variant" if number == 1 else f"{number} variants"
+    names = [entry.name for entry in report.missing]
+    lost = f" {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing: see the warnings." if names else ""
     return (
         f"edgeprune built {made} of {report.model.name} for {report.target.name}, with the recipe {report.recipe}, "
-        "and measured each file."
+        f"and measured each file.{lost}"
     )
 
 
@@ -107,7 +109,8 @@ def warning_messages(report: Report) -> list[tuple[str, str]]:
         for text in variant.warnings:
             if text not in report.warnings:
                 about.setdefault(text, []).append(variant.name)
-    return [(", ".join(names), text) for text, names in about.items()]
+    missing = [(entry.name, " ".join(filter(None, ("Missing.", entry.what, entry.fix)))) for entry in report.missing]
+    return [*missing, *((", ".join(names), text) for text, names in about.items())]
 
 
 def pick_file(report: Report) -> str:

@@ -29,6 +29,10 @@ PARALLEL: dict[CpuKernelSet, frozenset[str]] = {
 FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "BITCAST", "CALL_ONCE", "VAR_HANDLE"}
 KINDS: dict[str, str] = {
     **dict.fromkeys(("CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"), "conv"),
+    # MediaPipe's.
+    "Convolution2DTransposeBias": "conv",
+    "MaxPoolingWithArgmax2D": "reduced",
+    "MaxUnpooling2D": "moved",
     **dict.fromkeys(("BATCH_MATMUL", "FULLY_CONNECTED", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"), "dense"),
     **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), "lstm"),
     "DEPTHWISE_CONV_2D": "depthwise",
