@@ -21,6 +21,14 @@ class EdgepruneError(Exception):
         parts = [what, f"Expected: {expected}" if expected else None, f"To fix: {fix}" if fix else None]
         super().__init__("\n".join(part for part in parts if part))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From one process to another."""
+        return _restored, (type(self), self.what, self.expected, self.fix), self.__dict__
+
+
+def _restored(cls: type[EdgepruneError], what: str, expected: str | None, fix: str | None) -> EdgepruneError:
+    return cls(what, expected=expected, fix=fix)
+
 
 class UsageError(EdgepruneError):
     """Wrong options, or options that do not go together."""

@@ -1,29 +1,37 @@
-"""The only place that calls the TFLite converter."""
+"""The only place that calls the TFLite converter, in a process of its own (:mod:`edgeprune.convert.native`)."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import keyword
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.chatter import without_lines
-from edgeprune.convert.refusals import translate
-from edgeprune.errors import ConversionError, EdgepruneError
-from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
+import numpy as np
+
+from edgeprune.convert import native
+from edgeprune.convert.recurrent import refuse_state_of_batches, without_loops
+from edgeprune.convert.refusals import fatal, translate
+from edgeprune.errors import ConversionError, EdgepruneError, ModelError
+from edgeprune.models.finite import require_finite
+from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
+from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
 from edgeprune.runtime.tensors import Sample
+from edgeprune.runtime.trial import FileRefused, try_file
+from edgeprune.workers import Stream, Worker, WorkerDied
 
 if TYPE_CHECKING:
-    import tensorflow as tf
     import tf_keras
 
 Samples = Callable[[], Iterable[Sample]]
 
-# What the converter says about every int8 model, and MLIR about every model that it refuses.
-_CHATTER = re.compile(
-    "fully_quantize: |WARNING: All log messages before absl|[IWE]0000 |loc\\(|error: |\\s|TF Select ops: |Some ops "
-)
+# Start it early (:meth:`~edgeprune.workers.Worker.start`): it loads TensorFlow, which takes seconds.
+CONVERTER = Worker("TensorFlow's converter", warm=native.warm)
 
 
 def convert(
@@ -48,18 +56,74 @@ def convert(
         The flatbuffer.
 
     Raises:
-        ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed.
+        ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
+            process ended, the converter's or that of the runtime here on the file, or the runtime refuses the file,
+            with the layer if it can be found; or a loop cannot be calibrated.
+        ModelError: a weight is NaN or infinite.
+        VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """
+    require_finite(model)
+    with _survived(model, plan, samples, runtime):
+        return _tried(model, plan, samples, runtime)
+
+
+def _tried(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> bytes:
+    """A file that has run here once, unless it needs operators that only some runtimes have."""
+    content = _converted(model, plan, samples, runtime)
+    if not plan.select_tf_ops:
+        try:
+            try_file(content)
+        except FileRefused:
+            raise
+        except ModelError:  # of open sizes: for those to see who run the file on real ones
+            pass
+    return content
+
+
+@contextlib.contextmanager
+def _survived(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> Iterator[None]:
+    """A death of the converter or the interpreter, or a file that is not loaded, as an error about the model."""
+
+    def dies(part: tf_keras.Model, mode: Mode) -> bool:
+        def of_part() -> Iterator[Sample]:
+            for sample in samples() if samples else ():
+                values = _by_name(sample, model.input_names)
+                yield [values[name] for name in part.input_names]
+
+        kept = {layer.name for layer in part.layers}
+        one_scale = tuple(name for name in plan.one_scale if name in kept)
+        changed = dataclasses.replace(plan, mode=mode, needs_samples=RULES[mode].samples, one_scale=one_scale)
+        try:
+            _tried(part, changed, of_part, runtime)
+        except (WorkerDied, FileRefused):
+            return True
+        except EdgepruneError:
+            return False
+        return False
+
+    try:
+        yield
+    except (WorkerDied, FileRefused) as death:
+        raise fatal(death, model, plan.mode, dies) from death
+
+
+def _converted(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> bytes:
     if plan.mode in WEIGHT_ONLY:
         from edgeprune.convert.weight_only import quantize_weights
 
-        content = _run(model, plan, _float32)
+        content = _run(model, dataclasses.replace(plan, mode="float32"))
         with _refusals(model, plan):
             return quantize_weights(content, plan.mode)
-    if plan.mode == "mixed" or plan.ranges != "minmax":
-        return quantize_calibrated(calibrate(model, plan, samples, runtime), plan, model)
-    return _run(model, plan, _SETTINGS[plan.mode], samples)
+    if RULES[plan.mode].clipping and (plan.mode == "mixed" or plan.ranges != "minmax"):
+        return quantize_calibrated(_calibrated(model, plan, samples, runtime), plan, model)
+    return _run(model, plan, samples)
 
 
 def calibrate(
@@ -72,11 +136,18 @@ def calibrate(
 
     The ranges are what the samples reach, narrowed as the plan says (:mod:`edgeprune.quantize.narrowing`).
     """
+    with _survived(model, plan, samples, runtime):
+        return _calibrated(model, plan, samples, runtime)
+
+
+def _calibrated(
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
+) -> bytes:
     from edgeprune.quantize.narrowing import narrowed_ranges
     from edgeprune.tflite.ranges import read_ranges, with_ranges
 
     assert samples is not None
-    content = _run(model, plan, _calibration, samples)
+    content = _run(model, plan, samples, calibrate_only=True)
     if plan.ranges == "minmax":
         return content
     reached = read_ranges(content)
@@ -95,43 +166,44 @@ def quantize_calibrated(
         model: what it was converted from, for messages.
         verify: with operators that compare each result with the float one's (TensorFlow's ``NumericVerify``).
     """
-    import tensorflow as tf
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    dtype = getattr(tf, _IO_TYPES[plan.io])
     with _refusals(model, plan):
-        return bytes(
-            mlir_quantize(
-                calibrated,
-                input_data_type=dtype,
-                output_data_type=dtype,
-                enable_numeric_verify=verify,
-                denylisted_nodes=list(plan.float_tensors) or None,
-            )
-        )
+        return CONVERTER.call(native.quantize, calibrated, plan, verify)
 
 
 def _run(
-    model: tf_keras.Model, plan: QuantizationPlan, settings: Callable[..., None], samples: Samples | None = None
+    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None = None, *, calibrate_only: bool = False
 ) -> bytes:
     import tensorflow as tf
 
     _check_shapes(model, plan)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(model, plan.one_scale)], model)
-    settings(converter, plan, samples)
-    if plan.select_tf_ops:
-        operators = {*converter.target_spec.supported_ops, tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS}
-        converter.target_spec.supported_ops = sorted(operators, key=lambda ops: ops.value)
-    with _refusals(model, plan):
-        return bytes(converter.convert())
+    refuse_state_of_batches(model)
+    if plan.needs_samples and not plan.ranges_in_model:
+        model = without_loops(model)
+    CONVERTER.start()
+    function = _function(model, plan.one_scale)
+    names = model.input_names
+    # Saved is what the function needs, and not the model: of that, Keras would trace every layer once more.
+    module = tf.Module()
+    module.state = model.variables
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, _refusals(model, plan):
+        tf.saved_model.save(module, folder, signatures={native.SIGNATURE: function})
+        _name_ports(folder, model)
+        stream = Stream(lambda: (_by_name(sample, names) for sample in samples())) if samples else None
+        return CONVERTER.call(native.convert, folder, plan, stream, calibrate_only)
+
+
+def _by_name(sample: Sample, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """A sample with its inputs by name: the file need not have them in the order of the model."""
+    if isinstance(sample, Mapping):
+        return dict(sample)
+    return dict(zip(names, sample, strict=True))
 
 
 @contextlib.contextmanager
 def _refusals(model: tf_keras.Model, plan: QuantizationPlan) -> Iterator[None]:
-    """What the converter or a quantizer raises, in the user's terms; what it says beside that is held back."""
+    """What the converter or a quantizer raises, in the user's terms."""
     try:
-        with without_lines(_CHATTER):
-            yield
+        yield
     except EdgepruneError:  # of samples that cannot be read, for example
         raise
     except Exception as error:  # they raise many types; all of them end the build
@@ -146,7 +218,7 @@ def _check_shapes(model: tf_keras.Model, plan: QuantizationPlan) -> None:
         raise ConversionError(
             f"The model {model.name!r} has inputs of open size: {listed}.",
             expected="fixed sizes: the target takes no shape that is known only at run time.",
-            fix="build the model with an input of fixed size (tf_keras.Input([height, width, channels])).",
+            fix="give the size with --input-shape, or to load_model(..., input_shape=...).",
         )
 
 
@@ -157,67 +229,38 @@ def _function(model: tf_keras.Model, one_scale: Sequence[str] = ()) -> Any:
 
     specs = [
         tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype, name=name)
-        for tensor, name in zip(model.inputs, model.input_names, strict=True)
+        for tensor, name in zip(model.inputs, _arguments(model.input_names), strict=True)
     ]
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
         with one_scale_kernels(model, one_scale):
             outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-        return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
+        return dict(zip(_arguments(model.output_names), tf.nest.flatten(outputs), strict=True))
 
     return serve.get_concrete_function()
 
 
-def _float32(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
-    import tensorflow as tf
-
-    # Not for quantized weights: the int8 file was larger, and XNNPACK refused to load it.
-    if plan.sparse:
-        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-
-
-def _float16(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
-    import tensorflow as tf
-
-    _dynamic(converter, plan, samples)
-    converter.target_spec.supported_types = [tf.float16]
+def _arguments(names: Sequence[str]) -> list[str]:
+    """Names that TensorFlow leaves as they are: it makes arguments of Python functions of them, and node names."""
+    taken = {"self", *keyword.kwlist}
+    plain = all(re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) and name not in taken for name in names)
+    distinct = len({name.lower() for name in names}) == len(names)
+    return list(names) if plain and distinct else [f"port_{number}" for number in range(len(names))]
 
 
-def _dynamic(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
-    import tensorflow as tf
+def _name_ports(folder: str, model: tf_keras.Model) -> None:
+    """Give the signature in a SavedModel the names of the model's inputs and outputs, whatever these are."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-
-def _int8(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
-    import tensorflow as tf
-
-    _dynamic(converter, plan, samples)
-    if not plan.ranges_in_model:
-        converter.representative_dataset = samples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if plan.io != "float":
-        converter.inference_input_type = converter.inference_output_type = getattr(tf, _IO_TYPES[plan.io])
-
-
-def _int16x8(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
-    import tensorflow as tf
-
-    _dynamic(converter, plan, samples)
-    converter.representative_dataset = samples
-    # Operators without a 16-bit kernel stay in float; a warning of the variant names them.
-    converter.target_spec.supported_ops = [
-        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-        tf.lite.OpsSet.TFLITE_BUILTINS,
-    ]
-
-
-def _calibration(converter: tf.lite.TFLiteConverter, plan: QuantizationPlan, samples: Samples | None) -> None:
-    _dynamic(converter, plan, samples)
-    converter.representative_dataset = samples
-    converter._experimental_calibrate_only = True
-
-
-_SETTINGS = {"float32": _float32, "float16": _float16, "dynamic": _dynamic, "int8": _int8, "int16x8": _int16x8}
-_IO_TYPES = {"float": "float32", "int8": "int8", "uint8": "uint8"}
+    path = Path(folder, "saved_model.pb")
+    saved = SavedModel.FromString(path.read_bytes())
+    signature = saved.meta_graphs[0].signature_def[native.SIGNATURE]
+    for ports, names in ((signature.inputs, model.input_names), (signature.outputs, model.output_names)):
+        infos = [
+            type(ports[argument]).FromString(ports[argument].SerializeToString()) for argument in _arguments(names)
+        ]
+        ports.clear()
+        for name, info in zip(names, infos, strict=True):
+            ports[name].CopyFrom(info)
+    path.write_bytes(saved.SerializeToString())

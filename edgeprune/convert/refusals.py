@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprune.convert.blame import layer_at_fault
 from edgeprune.errors import ConversionError
 from edgeprune.models.naming import layers_of
+from edgeprune.models.types import Layer
+from edgeprune.recipe.config import Mode
+from edgeprune.runtime.trial import FileRefused
+from edgeprune.workers import WorkerDied
 
 if TYPE_CHECKING:
     import tf_keras
@@ -49,15 +55,13 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
     """The converter's exception in the user's terms: operator, layer, and what to do.
 
     Args:
-        error: as the converter raised it.
+        error: of the converter (:class:`edgeprune.convert.native.Refused`) or another quantizer.
         model: what was being converted.
         mode: the number format.
     """
-    for data in getattr(error, "errors", []):
-        code = type(data).ErrorCode.Name(data.error_code) if data.HasField("error_code") else ""
+    for code, operator, calls in getattr(error, "operators", ()):
         if code in _BY_CODE:
-            layers = layers_of([call.name for call in data.location.call], model)
-            return _refused(model, mode, data.operator.name.removeprefix("tf."), layers, _BY_CODE[code])
+            return _refused(model, mode, operator.removeprefix("tf."), layers_of(calls, model), _BY_CODE[code])
     text = str(error)
     for pattern, refusal in _BY_MESSAGE:
         if match := pattern.search(text):
@@ -65,6 +69,45 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (lines[0] if lines else type(error).__name__).rstrip(".")
     return ConversionError(f"TensorFlow's converter refused {model.name!r} as {mode}: {reason}.", fix=UNKNOWN)
+
+
+# Formats that are offered where another is fatal, the smallest file first.
+OFFERED: tuple[Mode, ...] = ("dynamic", "float16", "float32")
+
+
+def fatal(
+    death: WorkerDied | FileRefused, model: tf_keras.Model, mode: Mode, dies: Callable[[tf_keras.Model, Mode], bool]
+) -> ConversionError:
+    """The error for a model that ended the converter's process, or the interpreter's, or whose file is refused.
+
+    It names the layer, if it can be found, and a format that works, if there is one.
+
+    Args:
+        death: of the process, or the refusal.
+        model: what was being converted.
+        mode: the number format.
+        dies: whether the same happens to a part of the model in a number format.
+    """
+    layer = layer_at_fault(model, lambda part: dies(part, mode))
+    works = next((other for other in OFFERED if other != mode and not dies(model, other)), None)
+    where = f" at the layer {layer.name!r} ({type(layer).__name__})" if layer else ""
+    change = _change(layer) if layer else "find the layer by converting parts of the model"
+    said = f" Its last words: {death.said}." if death.said else ""
+    return ConversionError(
+        f"{model.name!r} cannot be built as {mode}: {death.worker} {death.how}{where}.{said}",
+        fix=f'{change}; or build it as {works}, which works: `[quantize] modes = ["{works}"]`.'
+        if works
+        else f"{change}.",
+    )
+
+
+def _change(layer: Layer) -> str:
+    """What to do about a layer at fault."""
+    if type(layer).__name__ == "LayerNormalization":
+        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+        if math.prod(layer.input_shape[axis] or 0 for axis in axes) == 1:
+            return f"leave out the layer {layer.name!r}: over one feature, its output is the same for every input"
+    return f"replace the layer {layer.name!r}"
 
 
 def _refused(

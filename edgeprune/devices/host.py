@@ -14,7 +14,7 @@ from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import execute
 from edgeprune.files import JsonObject
 from edgeprune.runtime import runner
-from edgeprune.runtime.interpreter import KernelChoice, Runtime, find_runtime
+from edgeprune.runtime.interpreter import INTERPRETER, KernelChoice, Runtime, find_runtime
 from edgeprune.runtime.runner import cpu_model, random_input
 
 __all__ = ["MIN_RUNS", "Host", "cpu_model", "measure_latency", "random_input"]
@@ -96,7 +96,12 @@ def measure_latency(
             f"{runs} runs after {warmup} warm-ups are too few to measure a latency.",
             expected=f"at least {MIN_RUNS} runs and 1 warm-up.",
         )
-    runtime = runtime or find_runtime()
+    return INTERPRETER.call(_time, path, threads, kernels, runs, warmup, runtime or find_runtime(), seed)
+
+
+def _time(
+    path: str | Path, threads: int, kernels: KernelChoice, runs: int, warmup: int, runtime: Runtime, seed: int
+) -> JsonObject:
     interpreter = runtime.interpreter(path, threads=threads, kernels=kernels)
     runner.set_random_inputs(interpreter, seed)
     for _ in range(warmup):

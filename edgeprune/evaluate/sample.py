@@ -114,10 +114,16 @@ def _predict(file: File, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
 
 def host_outputs(file: Path, sample: Sample) -> list[np.ndarray]:
     """Outputs of a file on this machine, by the same code that runs on the device."""
+    from edgeprune.runtime.interpreter import INTERPRETER
+
+    return INTERPRETER.call(_run_samples, file, sample.inputs)
+
+
+def _run_samples(file: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.runtime.runner import run_samples
 
-    return run_samples(find_runtime().interpreter(file), sample.inputs)
+    return run_samples(find_runtime().interpreter(file), inputs)
 
 
 def compare_outputs(

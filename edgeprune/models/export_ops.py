@@ -28,7 +28,10 @@ def _names(function: Translation, *symbols: str) -> dict[str, Translation]:
 def _elementwise() -> dict[str, Translation]:
     from keras import ops
 
-    same = "abs exp expm1 log log1p sqrt rsqrt square negative reciprocal sign floor ceil round sin cos tan tanh erf"
+    same = (
+        "abs exp expm1 log log1p sqrt rsqrt square negative reciprocal sign floor ceil round sin cos tan tanh erf sinh "
+        "cosh erfinv"
+    )
     table: dict[str, Translation] = {}
     for name in same.split():
         function = getattr(ops, name)
@@ -36,6 +39,10 @@ def _elementwise() -> dict[str, Translation]:
     for name in ("relu", "relu6", "silu", "sigmoid", "softplus", "softsign", "selu", "elu"):
         function = getattr(ops, name)
         table |= _names(lambda x, function=function: function(x), f"nn.{name}", f"math.{name}", name)
+    for name in ["acos", "asin", "atan", "acosh", "asinh", "atanh"]:
+        table["math." + name] = getattr(ops, name.replace("a", "arc", 1))
+    for name in ("is_nan", "is_inf", "is_finite"):
+        table["math." + name] = getattr(ops, name.replace("_", ""))
     return {
         **table,
         **_names(lambda input: ops.zeros_like(input), "zeros_like"),
@@ -79,10 +86,15 @@ def _binary() -> dict[str, Translation]:
         *(("maximum", "maximum"), ("minimum", "minimum"), ("pow", "pow"), ("floordiv", "floordiv")),
         *(("floormod", "mod"), ("equal", "eq"), ("not_equal", "ne"), ("greater", "gt"), ("less", "lt")),
         *(("greater_equal", "ge"), ("less_equal", "le"), ("logical_and", "and"), ("logical_or", "or")),
+        *(("logical_xor", "xor"), ("atan2", "atan2")),
     ):
-        keras_name = {"truediv": "divide", "pow": "power", "floordiv": "floor_divide", "floormod": "mod"}.get(
-            name, name
-        )
+        keras_name = {
+            "truediv": "divide",
+            "pow": "power",
+            "floordiv": "floor_divide",
+            "floormod": "mod",
+            "atan2": "arctan2",
+        }.get(name, name)
         function = getattr(ops, keras_name)
         table |= _names(lambda x, y, f=function: f(x, y), f"math.{name}", name, f"__operators__.{operator}")
         table |= _names(lambda x, y, f=function: f(y, x), f"__operators__.r{operator}")
@@ -129,11 +141,17 @@ def _shapes() -> dict[str, Translation]:
         "repeat": lambda input, repeats, axis=None: ops.repeat(input, repeats, axis),
         "reverse": lambda tensor, axis: ops.flip(tensor, tuple(axis)),
         "roll": lambda input, shift, axis: ops.roll(input, shift, axis),
-        "gather": lambda params, indices, axis=0: ops.take(params, indices, axis),
+        "gather": _gather,
         "broadcast_to": lambda input, shape: ops.broadcast_to(input, tuple(shape)),
         "__operators__.getitem": _getitem,
         "pad": _pad,
     }
+
+
+def _gather(params: Value, indices: Value, axis: int = 0, batch_dims: int = 0) -> Structure:
+    from keras import ops
+
+    return (ops.take_along_axis if batch_dims else ops.take)(params, indices, axis)
 
 
 def _split(value: Value, num_or_size_splits: int | Sequence[int], axis: int = 0) -> Structure:
@@ -175,6 +193,10 @@ def _others() -> dict[str, Translation]:
     return {
         **_names(matmul, "linalg.matmul", "matmul"),
         "image.resize": resize,
+        "image.rgb_to_grayscale": lambda images: ops.image.rgb_to_grayscale(images),
+        "math.cumsum": lambda x, axis=0: ops.cumsum(x, axis),
+        "math.cumprod": lambda x, axis=0: ops.cumprod(x, axis),
+        "math.top_k": lambda input, k=1, sorted=True: ops.top_k(input, k, sorted),
         "einsum": lambda equation, *inputs: ops.einsum(equation, *inputs),
         "tensordot": lambda a, b, axes: ops.tensordot(a, b, axes),
         "where": lambda condition, x, y: ops.where(condition, x, y),

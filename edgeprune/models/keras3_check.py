@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
@@ -44,7 +45,11 @@ def check(model: keras.Model, graph: AnyModel, dialect: Dialect, translated: tf_
     import tensorflow as tf
 
     inputs = [tf.constant(value) for value in random_inputs(translated)]
-    expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
+    # A graph that was traced without values may still fail on them, in any operation's code, in any way.
+    try:
+        expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
+    except Exception as error:
+        raise _does_not_run(model, error) from error
     actual = outputs_of(translated, tf.nest.pack_sequence_as(translated._nested_inputs, inputs))
     difference, allowed = largest_difference(flat(expected), actual), tolerance(translated.layers)
     if difference <= allowed:
@@ -63,6 +68,17 @@ def check(model: keras.Model, graph: AnyModel, dialect: Dialect, translated: tf_
         expected=f"at most {allowed:.0e}",
         fix=f"replace {'that layer' if where else 'what makes or passes masks'} by other layers, or build the model "
         "with tf_keras; and please report it.",
+    )
+
+
+def _does_not_run(model: keras.Model, error: Exception) -> ModelError:
+    import keras
+
+    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:300] or type(error).__name__
+    return ModelError(
+        f"Keras {keras.__version__} itself cannot run {model.name!r} on random inputs of its shapes: {said}",
+        expected="a model that computes something",
+        fix="try model.predict() in Python; what fails there has to be mended first.",
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
+
 from edgeprune.models.graph import is_symbolic
 from edgeprune.models.types import Structure, Tensor, Value
 from edgeprune.models.walk import Names
@@ -23,6 +25,10 @@ class Emitter:
         # The operation's own name was set aside for it.
         first, self._first = self._first, False
         return self._name if first else self._names.unique(self._name)
+
+    def inner(self, suffix: str) -> Emitter:
+        """An emitter for one step of the operation; without a suffix, for the operation itself."""
+        return Emitter(self._names, self._names.unique(f"{self._name}_{suffix}")) if suffix else self
 
     def layer(self, class_name: str, inputs: Structure, suffix: str = "", **config: Any) -> Tensor:
         """``tf_keras.layers.<class_name>(**config)(inputs)``."""
@@ -53,7 +59,19 @@ class Emitter:
         return self.op("identity", value, suffix="unmasked")
 
     def cast(self, value: Value, dtype: str) -> Value:
-        """``value`` as ``dtype``; constants are left to TensorFlow."""
-        if not is_symbolic(value) or value.dtype.name == dtype:
+        """``value`` as ``dtype``: TensorFlow takes the type of a constant that stands first for that of the others."""
+        if not is_symbolic(value):
+            return _constant(value, dtype)
+        if value.dtype.name == dtype:
             return value
         return self.op("cast", value, dtype, suffix="cast")
+
+
+def _constant(value: Value, dtype: str) -> Value:
+    """A number or an array of numbers as ``dtype``, where it is of another kind; anything else as it is."""
+    import tensorflow as tf
+
+    if not isinstance(value, bool | int | float | np.generic | np.ndarray | tf.Tensor):
+        return value
+    given, wanted = np.asarray(value), tf.as_dtype(dtype).as_numpy_dtype
+    return value if given.dtype == wanted else given.astype(wanted).tolist() if not given.ndim else given.astype(wanted)

@@ -78,7 +78,10 @@ _ELEMENTWISE = {
     **{"Ceil": "math.ceil", "Round": "math.round", "Sin": "math.sin", "Cos": "math.cos", "Tan": "math.tan"},
     **{"Erf": "math.erf", "LogSigmoid": "math.log_sigmoid", "StopGradient": "stop_gradient"},
     **{"LogicalNot": "math.logical_not", "ZerosLike": "zeros_like", "OnesLike": "ones_like"},
-    "Copy": "identity",
+    **{"Arccos": "math.acos", "Arcsin": "math.asin", "Arctan": "math.atan", "Arccosh": "math.acosh"},
+    **{"Arcsinh": "math.asinh", "Arctanh": "math.atanh", "Sinh": "math.sinh", "Cosh": "math.cosh"},
+    **{"Erfinv": "math.erfinv", "Isnan": "math.is_nan", "Isinf": "math.is_inf", "Isfinite": "math.is_finite"},
+    **{"Abs": "math.abs", "Copy": "identity"},
 }
 # keras.ops class → (TensorFlow function of two tensors, the layer for two tensors)
 _BINARY = {
@@ -86,12 +89,12 @@ _BINARY = {
     **{"Multiply": ("math.multiply", "Multiply"), "Maximum": ("math.maximum", "Maximum")},
     **{"Minimum": ("math.minimum", "Minimum"), "Divide": ("math.divide", ""), "TrueDivide": ("math.divide", "")},
     **{"Power": ("math.pow", ""), "Mod": ("math.floormod", ""), "FloorDivide": ("math.floordiv", "")},
-    "DivideNoNan": ("math.divide_no_nan", ""),
+    **{"DivideNoNan": ("math.divide_no_nan", ""), "Arctan2": ("math.atan2", "")},
 }
 _COMPARISONS = {
     **{"Equal": "math.equal", "NotEqual": "math.not_equal", "Greater": "math.greater", "Less": "math.less"},
     **{"GreaterEqual": "math.greater_equal", "LessEqual": "math.less_equal"},
-    **{"LogicalAnd": "math.logical_and", "LogicalOr": "math.logical_or"},
+    **{"LogicalAnd": "math.logical_and", "LogicalOr": "math.logical_or", "LogicalXor": "math.logical_xor"},
 }
 _REDUCTIONS = {
     **{"Mean": "math.reduce_mean", "Sum": "math.reduce_sum", "Max": "math.reduce_max", "Min": "math.reduce_min"},
@@ -99,11 +102,13 @@ _REDUCTIONS = {
     **{"Std": "math.reduce_std", "Any": "math.reduce_any", "All": "math.reduce_all"},
     "Logsumexp": "math.reduce_logsumexp",
 }
+_WITH_INITIAL = {"Max": "math.maximum", "Min": "math.minimum"}
 # keras.ops class → (layer, its configuration)
 _LAYERS: dict[str, tuple[str, Config]] = {
     "Relu": ("ReLU", {}),
     "Relu6": ("ReLU", {"max_value": 6.0}),
     "Silu": ("Activation", {"activation": "swish"}),
+    "Mish": ("Activation", {"activation": "mish"}),
     **{n: ("Activation", {"activation": n.lower()}) for n in ("Sigmoid", "Tanh", "Softplus", "Softsign", "Selu")},
 }
 
@@ -111,6 +116,9 @@ _LAYERS: dict[str, tuple[str, Config]] = {
 @operation_rule(*_ELEMENTWISE)
 def _elementwise(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     tensor = _only(arguments)
+    if decimals := getattr(operation, "decimals", 0):  # of Round
+        scaled = emitter.op("math.multiply", tensor, 10.0**decimals, suffix="scaled")
+        return emitter.op("math.divide", emitter.op("math.round", scaled, suffix="whole"), 10.0**decimals)
     if dtype != "bool":
         tensor = emitter.cast(tensor, dtype)
     return emitter.op(_ELEMENTWISE[type(operation).__name__], tensor)
@@ -126,20 +134,27 @@ def _binary(emitter: Emitter, operation: Operation, arguments: Arguments, dtype:
 
 @operation_rule(*_COMPARISONS)
 def _comparison(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
-    pair = [arguments["x1"], arguments["x2"]]
-    types = {value.dtype.name for value in pair if is_symbolic(value)}
-    if len(types) > 1:
-        pair = [emitter.cast(value, "float32") for value in pair]
-    return emitter.op(_COMPARISONS[type(operation).__name__], *pair)
+    import keras
+
+    pair, name = [arguments["x1"], arguments["x2"]], type(operation).__name__
+    types = [value.dtype.name if is_symbolic(value) else getattr(value, "dtype", type(value)) for value in pair]
+    common = "bool" if name.startswith("Logical") else keras.backend.result_type(*types)
+    pair = [emitter.cast(value, common) for value in pair]
+    return emitter.op(_COMPARISONS[name], *pair)
 
 
 @operation_rule(*_REDUCTIONS)
 def _reduction(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
-    if getattr(operation, "initial", None) is not None:
-        raise unsupported(operation, f"{type(operation).__name__} with an initial value")
+    name, initial = type(operation).__name__, getattr(operation, "initial", None)
     tensor = emitter.cast(_only(arguments), dtype)
     axis = list(operation.axis) if isinstance(operation.axis, tuple) else operation.axis
-    return emitter.op(_REDUCTIONS[type(operation).__name__], tensor, axis, keepdims=operation.keepdims)
+    settings = {"keepdims": operation.keepdims}
+    if initial is None:
+        return emitter.op(_REDUCTIONS[name], tensor, axis, **settings)
+    if name not in _WITH_INITIAL:
+        raise unsupported(operation, f"{name} with an initial value")
+    reduced = emitter.op(_REDUCTIONS[name], tensor, axis, suffix="reduced", **settings)
+    return emitter.op(_WITH_INITIAL[name], reduced, initial)
 
 
 @operation_rule("Average")
@@ -155,7 +170,14 @@ def _as_layer(emitter: Emitter, operation: Operation, arguments: Arguments, dtyp
     return emitter.layer(class_name, _only(arguments), **config)
 
 
-@operation_rule("LeakyRelu", "Elu", "Celu", "Gelu", "Softmax", "LogSoftmax")
+@operation_rule("ReLU")
+def _relu(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
+    """``keras.activations.relu``, which has all arguments of the layer."""
+    config = {key: getattr(operation, key) for key in ("max_value", "negative_slope", "threshold")}
+    return emitter.layer("ReLU", _only(arguments), **config)
+
+
+@operation_rule("LeakyRelu", "Elu", "Gelu", "Softmax", "LogSoftmax")
 def _with_argument(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     name, tensor = type(operation).__name__, _only(arguments)
     if name == "LeakyRelu":
@@ -201,6 +223,7 @@ ACTIVATIONS: dict[str, Callable[[Emitter, Tensor], Structure]] = {
     "log_softmax": lambda emitter, x: emitter.op("nn.log_softmax", x, axis=-1),
     "log_sigmoid": lambda emitter, x: emitter.op("math.log_sigmoid", x),
     "hard_tanh": lambda emitter, x: emitter.op("clip_by_value", x, -1.0, 1.0),
+    # More are entered by keras3_decompose.
 }
 
 
@@ -253,24 +276,45 @@ def _where(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: 
 
 @operation_rule("Argmax", "Argmin")
 def _argument(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
-    if operation.axis is None or operation.keepdims:
-        raise unsupported(operation, "Argmax over everything or with keepdims")
-    symbol = f"math.{type(operation).__name__.lower()}"
-    return emitter.op(symbol, arguments["x"], axis=operation.axis, output_type=dtype)
+    name, axis = type(operation).__name__, operation.axis
+    if axis is None:
+        raise unsupported(operation, f"{name} over everything")
+    found = {"axis": axis, "output_type": dtype}
+    if not operation.keepdims:
+        return emitter.op(f"math.{name.lower()}", arguments["x"], **found)
+    return emitter.op("expand_dims", emitter.op(f"math.{name.lower()}", arguments["x"], suffix="places", **found), axis)
+
+
+@operation_rule("Cumsum", "Cumprod")
+def _cumulative(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
+    name = type(operation).__name__
+    if operation.axis is None:
+        raise unsupported(operation, f"{name} without an axis")
+    return emitter.op(f"math.{name.lower()}", emitter.cast(arguments["x"], dtype), axis=operation.axis)
+
+
+@operation_rule("TopK")
+def _top_k(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
+    return emitter.op("math.top_k", arguments["x"], k=operation.k, sorted=operation.sorted)
+
+
+@operation_rule("ConvertToTensor")
+def _convert(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
+    return emitter.op("cast", arguments["x"], dtype)
+
+
+@operation_rule("RGBToGrayscale")
+def _grayscale(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
+    channels_last(operation)
+    if arguments["images"].shape[-1] == 1:
+        return emitter.op("identity", arguments["images"])
+    return emitter.op("image.rgb_to_grayscale", arguments["images"])
 
 
 @operation_rule("OneHot")
 def _one_hot(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     indices = emitter.cast(arguments["x"], "int32")
     return emitter.op("one_hot", indices, operation.num_classes, axis=operation.axis, dtype=dtype)
-
-
-@operation_rule("Normalize")
-def _normalize(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
-    if operation.order != 2:
-        raise unsupported(operation, f"Normalize of order {operation.order}")
-    epsilon = 1e-7 if operation.epsilon is None else operation.epsilon
-    return emitter.op("math.l2_normalize", arguments["x"], axis=operation.axis, epsilon=epsilon**2)
 
 
 def channels_last(operation: Operation) -> None:

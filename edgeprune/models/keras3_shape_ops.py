@@ -139,6 +139,16 @@ def _take(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: s
     return emitter.op("gather", tensor, indices, axis=axis)
 
 
+@operation_rule("TakeAlongAxis")
+def _take_along_axis(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
+    tensor, indices = arguments["x"], arguments["indices"]
+    rank = len(tensor.shape)
+    shapes = [list(getattr(value, "shape", ()))[:-1] for value in (tensor, indices)]
+    if operation.axis not in (-1, rank - 1) or shapes[0] != shapes[1] or not is_symbolic(indices):
+        raise unsupported(operation, "TakeAlongAxis along another axis than the last, or of another shape")
+    return emitter.op("gather", tensor, emitter.cast(indices, "int32"), axis=-1, batch_dims=rank - 1)
+
+
 @operation_rule("BroadcastTo")
 def _broadcast_to(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     return emitter.op("broadcast_to", arguments["x"], list(operation.shape))
@@ -146,7 +156,17 @@ def _broadcast_to(emitter: Emitter, operation: Operation, arguments: Arguments, 
 
 @operation_rule("GetItem")
 def _get_item(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
-    return emitter.getitem(arguments["x"], arguments["key"])
+    return emitter.getitem(arguments["x"], _without_dots(arguments["key"], len(arguments["x"].shape)))
+
+
+def _without_dots(key: Structure, rank: int) -> Structure:
+    """A key with slices in place of "...", which tf_keras cannot write into a file."""
+    parts = list(key) if isinstance(key, tuple | list) else [key]
+    dots = next((place for place, part in enumerate(parts) if part is Ellipsis), None)
+    if dots is None:
+        return key
+    missing = rank - sum(part is not None and part is not Ellipsis for part in parts)
+    return (*parts[:dots], *[slice(None)] * missing, *parts[dots + 1 :])
 
 
 @operation_rule("Pad")

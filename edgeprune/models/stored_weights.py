@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # Where Keras 2.13 and 2.14 put the layers of a model, and where all other versions do.
 _OLD_CONTAINER, _CONTAINER = "_layer_checkpoint_dependencies", "layers"
-_WEIGHTS = "model.weights.h5"
 
 
 def load_saved_variables(model: tf_keras.Model, prefix: Path) -> None:
@@ -76,18 +75,21 @@ def _matched(model: tf_keras.Model, tree: Any) -> Iterator[tuple[int, object]]:
                 waiting.append((reference.node_id, children[reference.local_name]))
 
 
-def load_keras_weights(model: tf_keras.Model, path: Path) -> None:
-    """Give a model the weights of its ``.keras`` file, of any version of Keras 2."""
-    import h5py
+def load_keras_weights(model: tf_keras.Model, file: h5py.File, assets: zipfile.ZipFile | None) -> None:
+    """Give a model the weights of a ``.keras`` file of any version of Keras 2, and its vocabularies, if it has any."""
     from tf_keras.src.saving import saving_lib
 
-    with zipfile.ZipFile(path) as archive, archive.open(_WEIGHTS) as member, h5py.File(member, "r") as file:
-        old = _OLD_CONTAINER in file
-        if old:
-            store = _OldStore(file)
-            saving_lib._load_state(model, store, None, inner_path="", visited_trackables=set())
-    if not old:
-        model.load_weights(path)
+    if _OLD_CONTAINER in file:
+        store: Any = _OldStore(file)
+    else:
+        store = object.__new__(saving_lib.H5IOStore)  # of a file that is open already
+        store.h5_file = file
+    texts = saving_lib.DiskIOStore("assets", archive=assets, mode="r") if assets else None
+    try:
+        saving_lib._load_state(model, store, texts, inner_path="", visited_trackables=set())
+    finally:
+        if texts:
+            texts.close()
 
 
 class _OldStore:

@@ -44,6 +44,11 @@ def random_inputs(model: tf_keras.Model, seed: int = 0, samples: int = 2) -> lis
     return [_draw(tensor, _consumers(tensor, model), generator, samples) for tensor in model.inputs]
 
 
+def is_looked_up(tensor: Tensor, model: tf_keras.Model) -> bool:
+    """Whether an input holds numbers that a layer looks up, such as those of words, whatever its type."""
+    return any(type(layer).__name__ in _LOOKUPS for layer in _consumers(tensor, model))
+
+
 def _draw(tensor: Tensor, consumers: Sequence[Layer], generator: np.random.Generator, samples: int) -> np.ndarray:
     unknown = _UNKNOWN_IMAGE_SIZE if len(tensor.shape) == 4 else _UNKNOWN_LENGTH
     shape = [tensor.shape[0] or samples, *(size or unknown for size in tensor.shape[1:])]

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from edgeprune.runtime.interpreter import Runtime
+from edgeprune.runtime.interpreter import INTERPRETER, Runtime
 from edgeprune.runtime.tensors import Sample, TensorReader
+from edgeprune.workers import Stream
 
 Range = tuple[float, float]
 
@@ -52,6 +53,12 @@ def collect_histograms(
     content: bytes, reached: Mapping[str, Range], samples: Callable[[], Iterable[Sample]], runtime: Runtime
 ) -> dict[str, np.ndarray]:
     """How often each activation has which value: int64 [2048] per tensor, from its smallest to its largest value."""
+    return INTERPRETER.call(_collect, content, dict(reached), Stream(samples), runtime)
+
+
+def _collect(
+    content: bytes, reached: Mapping[str, Range], samples: Callable[[], Iterable[Sample]], runtime: Runtime
+) -> dict[str, np.ndarray]:
     reader = TensorReader(content, runtime)
     inner = {
         name: index for name, index in reader.activations().items() if name in reached and np.ptp(reached[name]) > 0

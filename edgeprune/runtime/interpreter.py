@@ -1,26 +1,32 @@
 """The runtime that is installed on this machine, and interpreters of .tflite files made with it.
 
-Needs only NumPy, and no TensorFlow as long as one of the small runtimes is installed.
+Needs only NumPy, and no TensorFlow as long as one of the small runtimes is installed. An interpreter may end the
+process that it is in, so files run in the process of :data:`INTERPRETER`: what is called there makes the interpreter.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgeprune.chatter import without_lines
 from edgeprune.errors import MissingError, ModelError, UsageError
 from edgeprune.runtime import runner
 from edgeprune.runtime.api import Interpreter, RuntimeModule
+from edgeprune.workers import Worker
 
 # 'default': what the runtime chooses, XNNPACK where it applies; 'builtin': the runtime's own kernels only.
 KernelChoice = Literal["default", "builtin"]
 
 # Matches "INFO: Created TensorFlow Lite XNNPACK delegate": the Python API cannot set the level of the log.
 _INFO = re.compile("INFO: ")
+
+INTERPRETER = Worker("The TFLite interpreter")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,10 @@ class Runtime:
     name: str
     version: str
     module: RuntimeModule
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process, the same package."""
+        return find_runtime, (self.name,)
 
     def interpreter(
         self,
@@ -63,9 +73,14 @@ class Runtime:
         name = "The model" if isinstance(model, bytes) else str(model)
         parse(model if isinstance(model, bytes) else read_bytes(model), name=name)
         source = {"model_content": model} if isinstance(model, bytes) else {"model_path": os.fspath(model)}
+        with self.refusals(name), without_lines(_INFO):
+            return runner.make_interpreter(self.module, kernels, threads, preserve_all_tensors, **source)
+
+    @contextlib.contextmanager
+    def refusals(self, name: str = "The model") -> Iterator[None]:
+        """What this runtime raises about a file, as a ModelError."""
         try:
-            with without_lines(_INFO):
-                return runner.make_interpreter(self.module, kernels, threads, preserve_all_tensors, **source)
+            yield
         except (ValueError, RuntimeError) as error:
             raise ModelError(
                 f"{name} cannot run under {self.version}: {str(error).strip()}",

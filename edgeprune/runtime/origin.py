@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.files import JsonObject
-from edgeprune.runtime.interpreter import Runtime
+from edgeprune.runtime.interpreter import INTERPRETER, Runtime
 from edgeprune.runtime.tensors import Sample, TensorReader
 from edgeprune.tflite.graph import Subgraph
+from edgeprune.workers import Stream
 
 if TYPE_CHECKING:
     import tf_keras
@@ -61,9 +62,21 @@ def error_by_tensor(
     Returns:
         One entry per activation, in the order in which operators run.
     """
+    return INTERPRETER.call(_error_by_tensor, quantized, reference, Stream(lambda: samples), runtime, inputs)
+
+
+def _error_by_tensor(
+    quantized: bytes, reference: bytes, samples: Iterable[Sample], runtime: Runtime, inputs: Sequence[str] | None
+) -> list[TensorError]:
     readers = TensorReader(quantized, runtime, inputs), TensorReader(reference, runtime, inputs)
     tested, floats = readers[0].activations(), readers[1].activations()
-    shared = {name: (index, floats[name]) for name, index in tested.items() if name in floats}
+    sizes = [{tensor.name: tensor.size for tensor in reader.graph.tensors} for reader in readers]
+    # A loop in one file and its steps in the other may have a name in common.
+    shared = {
+        name: (index, floats[name])
+        for name, index in tested.items()
+        if name in floats and sizes[0][name] == sizes[1][name]
+    }
     sums = {name: np.zeros(2) for name in shared}
     for sample in samples:
         for reader in readers:

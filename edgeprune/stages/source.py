@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from edgeprune.artifact import Artifact
+from typing import TYPE_CHECKING
+
+from edgeprune.artifact import Artifact, FrontFacts, SizesFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.stages.saving import ROUNDED, with_model
+
+if TYPE_CHECKING:
+    import tf_keras
+
+# The role of a model whose inputs have open sizes, which no stage but ``fix_sizes`` reads.
+OPEN = "open"
+# The role of the part of the model that stays on the host.
+FRONT = "front"
 
 
 @stage("model", "trust")
@@ -13,15 +23,47 @@ def load(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The user's model as a functional tf_keras model, compile information included."""
     from edgeprune.models.load import open_model
     from edgeprune.models.save import save_model
+    from edgeprune.models.sizes import Inputs
 
     opened = open_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects))
-    made = with_model(artifact, opened.model, context).with_(compiled_with=opened.compiled.to_json())
-    if opened.rounded is None:
-        return made
+    artifact = artifact.with_(compiled_with=opened.compiled.to_json())
+    if opened.front:
+        opened.front.save(context.folder / "front.keras")
+        on_host: FrontFacts = {"layers": list(opened.front.layers), "inputs": list(opened.front.names)}
+        artifact = artifact.with_({FRONT: context.folder / "front.keras"}, front=on_host)
+    if Inputs.of(opened.model).open:
+        path = context.folder / "model.keras"
+        save_model(opened.model, path)
+        artifact = artifact.with_({OPEN: path})
+    else:
+        artifact = with_model(artifact, opened.model, context)
+    return artifact if opened.rounded is None else _with_rounded(artifact, opened.rounded, context)
+
+
+def _with_rounded(artifact: Artifact, rounded: tf_keras.Model, context: Context) -> Artifact:
+    from edgeprune.models.save import save_model
+
     path = context.folder / "rounded.keras"
-    save_model(opened.rounded, path)
+    save_model(rounded, path)
     context.progress.note("trained for int8 already: its int8 file keeps those ranges, unless it is pruned first")
-    return made.with_({ROUNDED: path})
+    return artifact.with_({ROUNDED: path})
+
+
+@stage("input_shape")
+def fix_sizes(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The model rebuilt for the sizes that the user or the data gave to its open inputs."""
+    from edgeprune.models.shapes import shapes_with_batch
+    from edgeprune.models.sizes import with_sizes
+
+    model = context.load(artifact, OPEN)
+    shapes, origin = context.input_shape
+    context.progress.note(f"input {', '.join('x'.join(map(str, shape)) for shape in shapes)}, from {origin}")
+    sized = with_sizes(model, shapes)
+    facts: SizesFacts = {"given_shape": shapes_with_batch(model.inputs), "sizes_from": origin}
+    made = with_model(artifact, sized, context).with_(sizes=facts)
+    if ROUNDED not in artifact.files:
+        return made
+    return _with_rounded(made, with_sizes(context.load(artifact, ROUNDED), shapes), context)
 
 
 @stage("seed", "deterministic")

@@ -1,14 +1,14 @@
 """Conversion: every number format runs, keeps names, and computes what the Keras model computes."""
 
 import dataclasses
-import importlib
 
 import numpy as np
 import pytest
 
 from edgeprune.calibration import representative_dataset, representative_indices
-from edgeprune.convert.converter import calibrate, convert, quantize_calibrated
+from edgeprune.convert.converter import CONVERTER, calibrate, convert, quantize_calibrated
 from edgeprune.convert.findings import conversion_warnings, float_operators, select_operators
+from edgeprune.convert.native import Refused, quantize
 from edgeprune.errors import ConversionError, DataError
 from edgeprune.evaluate.accuracy import evaluate_keras, evaluate_tflite
 from edgeprune.progress import Progress
@@ -152,11 +152,12 @@ def test_a_refusal_of_any_quantizer_is_one_message(tiny_model, tiny_data, monkey
     """TensorFlow's quantizer and ai-edge-quantizer raise errors of their own."""
 
     def refuse(*_, **__):
-        raise RuntimeError("Quantization not yet supported for op: 'RESIZE'")
+        raise Refused("Quantization not yet supported for op: 'RESIZE'")
 
-    monkeypatch.setattr(importlib.import_module("tensorflow.lite.python.convert"), "mlir_quantize", refuse)
     if mode == "int8-weights":
         monkeypatch.setattr(pytest.importorskip("ai_edge_quantizer").quantizer.Quantizer, "quantize", refuse)
+    call = CONVERTER.call
+    monkeypatch.setattr(CONVERTER, "call", lambda f, *arguments: (refuse if f is quantize else call)(f, *arguments))
     samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 4, "stratified", 0))
     plan = QuantizationPlan(mode, "float", True, ranges="minmax" if mode == "int8-weights" else "mse")
     with pytest.raises(ConversionError, match=f"'tiny' cannot be converted as {mode}: the operator RESIZE"):

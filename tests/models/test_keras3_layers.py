@@ -152,6 +152,16 @@ OPERATIONS = {
         IMAGE,
         lambda K, x: [K.image.resize(x, (5, 6)), K.image.resize(x, (4, 4), interpolation="nearest")],
     ),
+    "activations": (
+        IMAGE,
+        lambda K, x: [K.celu(x, 0.5), K.glu(x), K.squareplus(x), K.soft_shrink(x), K.sparse_plus(x), K.sparsemax(x)],
+    ),
+    "sorted": (
+        IMAGE,
+        lambda K, x: [K.cumsum(x, 1), K.cumprod(x, 2), *K.top_k(x, 2), K.take_along_axis(x, K.argsort(x), -1)],
+    ),
+    "inverses": (IMAGE, lambda K, x: [K.arctan(x), K.arctan2(x, x + 1.0), K.isfinite(x), K.logical_xor(x > 0, x > 1)]),
+    "gray": (IMAGE, lambda K, x: K.image.rgb_to_grayscale(x[..., :3])),
     "unknown_length": ((None, 8), lambda K, x: [K.mean(x, axis=1), K.reshape(x, (-1, 4, 2)), x[:, :3]]),
 }
 CASES = [("layers", name) for name in LAYERS] + [("ops", name) for name in OPERATIONS]
@@ -176,7 +186,7 @@ def test_translates_and_exports(kind, name, keras3, tmp_path):
 
 
 REFUSED = {
-    "cumsum": lambda keras3, x: keras3.ops.cumsum(x, axis=1),
+    "fmod": lambda keras3, x: keras3.ops.fmod(x, 0.7),
     "RMSNormalization": lambda keras3, x: keras3.layers.RMSNormalization()(x),
     "hard_sigmoid": lambda keras3, x: keras3.layers.LSTM(2, recurrent_activation="hard_sigmoid")(x),
     "pad_to_aspect_ratio": lambda keras3, x: keras3.layers.Resizing(4, 4, pad_to_aspect_ratio=True)(x[..., None]),

@@ -7,7 +7,7 @@ import numpy as np
 from edgeprune.models.graph import is_symbolic
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes
-from edgeprune.prune.channels.rules.axes import as_list, without_batch
+from edgeprune.prune.channels.rules.axes import as_list, is_batch, without_batch
 from edgeprune.prune.channels.rules.ops import argument, op, path_to, refuse
 from edgeprune.prune.channels.rules.shape import broadcast, meet_constants
 
@@ -19,6 +19,8 @@ from edgeprune.prune.channels.rules.shape import broadcast, meet_constants
     "__operators__.neg", "__operators__.abs", "cast", "identity", "clip_by_value", "nn.dropout", "stop_gradient",
     "math.erf", "math.sin", "math.cos", "math.tan", "math.sign", "math.floor", "math.ceil", "math.round", "math.log1p",
     "math.expm1", "math.reciprocal", "math.log_sigmoid", "nn.softsign", "math.logical_not", "zeros_like", "ones_like",
+    "math.acos", "math.asin", "math.atan", "math.acosh", "math.asinh", "math.atanh", "math.sinh", "math.cosh",
+    "math.erfinv", "math.is_nan", "math.is_inf", "math.is_finite",
 )  # fmt: skip
 def elementwise(call: Call) -> Axes:
     """One value in, one value out. Bounds and the like are numbers: they do not come with channels of their own."""
@@ -40,11 +42,22 @@ def elementwise(call: Call) -> Axes:
     "math.equal", "math.not_equal", "math.greater", "math.less", "math.greater_equal", "math.less_equal", "equal",
     "not_equal", "greater", "less", "greater_equal", "less_equal", "__operators__.gt", "__operators__.ge",
     "__operators__.lt", "__operators__.le", "__operators__.eq", "__operators__.ne", "math.logical_and",
-    "math.logical_or", "math.xdivy", "math.xlogy",
+    "math.logical_or", "math.logical_xor", "math.atan2", "math.xdivy", "math.xlogy",
 )  # fmt: skip
 def binary(call: Call) -> Axes:
     """Two tensors, or a tensor and a constant; a constant with a value per channel is sliced along."""
     return _together(call, "x", "y")
+
+
+@op("math.cumsum", "cumsum", "math.cumprod")
+def cumulative(call: Call) -> Axes:
+    """Each value along an axis depends on those before it; the others pass."""
+    axes, axis = call.inputs[0], int(argument(call, 1, "axis", 0))
+    if is_batch(axis, len(axes) + 1):
+        return refuse(call, "accumulates over samples")
+    position = without_batch(axis) % len(axes)
+    call.freeze([axes[position]], f"{call.name!r} accumulates over these channels")
+    return axes
 
 
 @op("where")

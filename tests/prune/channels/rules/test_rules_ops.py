@@ -80,6 +80,8 @@ ELEMENTWISE = {
     "windows as samples": lambda tf, x: tf.reshape(
         tf.transpose(tf.reshape(x, (-1, 2, 2, 2, 2, 8)), [0, 1, 3, 2, 4, 5]), (-1, 2, 2, 8)
     ),
+    "sums so far": lambda tf, x: tf.cumsum(x, axis=1) + tf.math.cumprod(x, axis=-2),
+    "inverses": lambda tf, x: tf.math.atan(x) * tf.math.atan2(x, tf.math.cosh(x)) + tf.math.asinh(tf.math.sinh(x)),
     "space_to_depth": lambda tf, x: tf.nn.space_to_depth(x, 2),
     "extremes of positions": lambda tf, x: tf.reduce_max(x, 1, keepdims=True) - tf.reduce_min(x, 1, keepdims=True),
 }  # fmt: skip
@@ -98,6 +100,7 @@ OPAQUE = {
     "mean of channels": (lambda tf, x: x - tf.reduce_mean(x, -1, keepdims=True), "reduces over these channels"),
     "slice with a step": (lambda tf, x: x[..., ::2], "takes some of them by number"),
     "one channel": (lambda tf, x: x * tf.expand_dims(x[..., 3], -1), "picks one of them by its number"),
+    "sums of channels so far": (lambda tf, x: tf.cumsum(x, axis=-1), "accumulates over these channels"),
     "reverse": (lambda tf, x: tf.reverse(x, [-1]), "no channel rule for the operation reverse"),
     "gather": (lambda tf, x: tf.gather(x, [3, 1], axis=-1), "no channel rule for the operation"),
     "stacked samples": (lambda tf, x: tf.stack([x, x])[0], "stacks constants, or along samples"),
