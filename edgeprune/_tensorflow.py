@@ -15,7 +15,9 @@ _SILENT = "3"
 _QUIET = {_LOG_LEVEL: _SILENT, "GRPC_VERBOSITY": "ERROR"}
 # TensorFlow leaves oneDNN's kernels off on x86 processors without AVX-512 VNNI; training convolutions on an AVX2
 # processor took 0.56 of the time with them (measure: benchmarks/onednn.py).
-_FAST = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+# In the environment of a run that goes on after a crash: oneDNN's kernels stay off, whatever else is said.
+WITHOUT_ONEDNN = "EDGEPRUNE_WITHOUT_ONEDNN"
 # What the native libraries say while they load, before they have read the log level: absl's preamble, anything below
 # an error, and the errors about graphics libraries that were registered twice or are not there.
 _CHATTER = re.compile(
@@ -36,8 +38,10 @@ def import_tf() -> ModuleType:
     Returns:
         the module ``tensorflow``.
     """
-    for name, value in {"TF_USE_LEGACY_KERAS": "1", **_FAST}.items():
+    for name, value in {"TF_USE_LEGACY_KERAS": "1", ONEDNN: "1"}.items():
         os.environ.setdefault(name, value)
+    if WITHOUT_ONEDNN in os.environ:
+        os.environ[ONEDNN] = "0"
     if "tensorflow" in sys.modules or os.environ.get(_LOG_LEVEL, _SILENT) != _SILENT:
         return importlib.import_module("tensorflow")
     for name, value in _QUIET.items():

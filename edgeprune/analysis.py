@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeprune.data import Data, Split
     from edgeprune.data.source import DataSource
     from edgeprune.models.load import Opened
+    from edgeprune.models.sizes import InputShapes
     from edgeprune.prune.channels.graph import Graph, Group
     from edgeprune.prune.choice.criteria import Scores
     from edgeprune.prune.choice.sensitivity import Curves, Orders
@@ -51,6 +52,7 @@ def analyse_sensitivity(
     seed: int = 0,
     trust_model: bool = False,
     custom_objects: str | Path | None = None,
+    input_shape: InputShapes | None = None,
     progress: Progress | None = None,
 ) -> JsonObject:
     """Prune each group of filters alone at several rates, without training, and evaluate on validation samples.
@@ -62,7 +64,7 @@ def analyse_sensitivity(
         rates: fractions of a group's filters, in (0, 1).
         criterion: which filters of a group go first; None: the recipe's, else taylor.
         samples: of the validation data; all of it if it has fewer.
-        trust_model, custom_objects: as for a build.
+        trust_model, custom_objects, input_shape: as for a build.
         out: the folder for results, in which an interrupted run continues; None: ``runs/MODEL-sensitivity``.
 
     Returns:
@@ -87,9 +89,9 @@ def analyse_sensitivity(
     trust = Trust.of(trust_model, custom_objects)
     loaded = open_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects))
     with locked(folder):
-        opened, task = _open(loaded, data, resolved, seed, trust)
+        sized, opened, task = _open(loaded, data, resolved, seed, trust, input_shape)
         request = _Request(source, resolved, chosen, tuple(sorted(rates)), samples, seed)
-        document = _analyse(loaded.model, opened, task, request, folder, progress or Progress())
+        document = _analyse(sized, opened, task, request, folder, progress or Progress())
         with output_errors(folder):
             write_json(folder / "sensitivity.json", document)
             write_views(document, folder)
@@ -134,14 +136,21 @@ class _Request:
         )
 
 
-def _open(opened: Opened, source: DataSource, recipe: Recipe, seed: int, trust: Trust) -> tuple[Data, Task]:
-    from edgeprune.data import InputSpec, data_errors, load_data
+def _open(
+    opened: Opened, source: DataSource, recipe: Recipe, seed: int, trust: Trust, input_shape: InputShapes | None
+) -> tuple[tf_keras.Model, Data, Task]:
+    """The model with fixed sizes, the data, and what it is measured by."""
+    from edgeprune.data import data_errors, load_data
+    from edgeprune.data.sizes import settle
+    from edgeprune.models.sizes import with_sizes
     from edgeprune.tasks.resolve import resolve_task
 
+    spec, _ = settle(opened.model, input_shape, opened.front)
     with data_errors():
-        data = load_data(source, recipe.data, InputSpec.of(opened.model), seed=seed)
-    task = resolve_task(opened.model, recipe.task, data, opened.compiled, dict(trust.custom_objects))
-    return task.prepare(data), task
+        data = load_data(source, recipe.data, spec, seed=seed)
+    model = with_sizes(opened.model, data.train.spec.shapes)
+    task = resolve_task(model, recipe.task, data, opened.compiled, dict(trust.custom_objects))
+    return model, task.prepare(data), task
 
 
 def _analyse(

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeprune import plan as planning
+from edgeprune import stages
 from edgeprune.context import BuildContext, Trust
+from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import EdgepruneError, MissingError, RecipeError, UsageError
 from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256_file, write_bytes, write_json
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data.source import DataSource
+    from edgeprune.models.sizes import InputShapes
     from edgeprune.report.schema import Report
     from edgeprune.tasks.task import Task
 
@@ -55,6 +58,7 @@ def build(
     verify: bool | None = None,
     compress: bool = False,
     device: str | OnDevice | None = None,
+    input_shape: InputShapes | None = None,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Report:
@@ -79,6 +83,8 @@ def build(
         verify: compare models whose filters were removed with the masked original; None: as the recipe says.
         compress: write every .tflite once more as .tflite.gz.
         device: where every variant is measured, too: ``host``, ``ssh://…``, ``adb://…`` or ``emulator``.
+        input_shape: sizes for inputs of open size, as :func:`edgeprune.models.load.load_model` takes them; None: those
+            of the data, or ``[data] size``.
         progress: hears what is going on.
         command: how the build was started, for the report.
 
@@ -89,12 +95,14 @@ def build(
     Raises:
         UsageError: a model without data, or options that do not go together.
         RecipeError, TargetError, ModelError, DataError: what was given cannot be read, or does not fit.
-        ConversionError: the converter refused the model.
+        ConversionError: a variant cannot be made; the report of the others has been written, unless it is the one that
+            all are compared with.
         VerificationError: a promise was not kept: a pruned model does not equal its oracle, or zeros were lost.
         MissingError: a tool, a device or a runtime is missing. Where the device went away while the variants were
             measured, or a model cannot be exported, the report has been written all the same.
         OutputError: the run folder cannot be written to.
     """
+    CONVERTER.start()
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipe(recipe), verify)
     source = _source(model)
@@ -115,7 +123,7 @@ def build(
         trust = Trust.of(trust_model, custom_objects)
         context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
         with context.connection or contextlib.nullcontext():
-            report = _build(context, data, folder, limits or Limits(), command, export_keras3, compress)
+            report = _build(context, data, folder, limits or Limits(), command, export_keras3, compress, input_shape)
     from edgeprune.report.schema import parse
 
     return parse(report)
@@ -147,6 +155,7 @@ def _build(
     command: str | None,
     export_keras3: bool,
     compress: bool,
+    input_shape: InputShapes | None,
 ) -> JsonObject:
     from edgeprune.data import data_errors
     from edgeprune.report import write_views
@@ -155,13 +164,18 @@ def _build(
     run = Run(folder / "stages")
     run.execute([planning.source_step(context.source is None)], context)
     with data_errors():
-        context = _with_data(context, run, data, limits)
-        plan = planning.make_plan(context.recipe, context.target, on_device=context.connection is not None)
+        context, source = _with_data(context, run, data, limits, input_shape)
+        on_device = context.connection is not None
+        plan = planning.make_plan(context.recipe, context.target, on_device=on_device, source=source)
         run.execute(plan.steps, context)
+    missing = {variant.name: error for variant in plan.variants if (error := run.failed.get(variant.last))}
+    plan = plan.without(run.failed)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
     broken: EdgepruneError | None = _measure_on_device(plan, run, context)
+    broken = broken or next(iter(missing.values()), None)
     report = assemble(plan, run, context, files, limits, name, command)
+    report["missing"] = [{"name": n, "what": error.what, "fix": error.fix} for n, error in missing.items()]
     _compare_answers(context, run, plan, report, folder)
     _write_pick(context, run, plan, report, folder, name)
     if compress:
@@ -173,7 +187,7 @@ def _build(
         broken = broken or _export_keras3(folder, context)
     _write_manifest(context, run, plan, folder, command)
     if broken:
-        broken.add_note(f"The report in {folder} has what was measured until then.")
+        broken.add_note(f"The report in {folder} has everything else.")
         raise broken
     return report
 
@@ -230,21 +244,39 @@ def _context(
         "compiler": compiler_version(target),
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
+        "input_shape": None,  # once the data is known, of a model that leaves it open
         "task": recipe.task.model_dump(mode="json"),  # with the user's code once the data is known
     }
     connection = Connection(where) if where else None
     return BuildContext(source, recipe, target, seed, deterministic, trust, inputs, progress, connection)
 
 
-def _with_data(context: BuildContext, run: Run, source: DataSource, limits: Limits) -> BuildContext:
-    from edgeprune.data import InputSpec, load_data
+def _with_data(
+    context: BuildContext, run: Run, source: DataSource, limits: Limits, input_shape: InputShapes | None
+) -> tuple[BuildContext, str]:
+    """The context with data and task, and the name of the step that the plan starts from."""
+    from edgeprune.convert.recurrent import preflight
+    from edgeprune.data import load_data
+    from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.models.front import load_front
     from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tasks.stating import stated
 
     artifact = run.artifacts[planning.MODEL]
-    model = context.load(artifact)
-    data = load_data(source, context.recipe.data, InputSpec.of(model), seed=context.seed)
+    start, is_open = planning.MODEL, stages.OPEN in artifact.files
+    model = context.load(artifact, stages.OPEN if is_open else "model")
+    front = artifact.files.get(stages.FRONT)
+    spec, origin = settle(model, input_shape, load_front(front, trust=context.trust.given) if front else None)
+    data = load_data(source, context.recipe.data, spec, seed=context.seed)
+    if is_open:
+        start, shapes = planning.SIZED, {"shapes": data.train.spec.shapes, "origin": origin}
+        context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
+        run.execute([planning.sizes_step()], context)
+        model = context.load(run.artifacts[start])
+    require_finite(model)
+    if said := preflight(model, context.recipe.quantize.modes):
+        context.progress.note(said)
     compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
     task = resolve_task(
@@ -258,7 +290,7 @@ def _with_data(context: BuildContext, run: Run, source: DataSource, limits: Limi
     # With what the model was compiled for in it, the recipe also measures the files, which do not know that.
     recipe = context.recipe.model_copy(update={"task": stated(task, context.recipe.task)})
     inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(recipe.task, context.trust)}
-    return dataclasses.replace(context, recipe=recipe, inputs=inputs, data=task.prepare(data), task=task)
+    return dataclasses.replace(context, recipe=recipe, inputs=inputs, data=task.prepare(data), task=task), start
 
 
 def task_inputs(config: TaskConfig, trust: Trust) -> JsonObject:
@@ -313,7 +345,7 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
             copy_file(compiled, exported)
             wanted.add(exported)
     # What an earlier build left in places that belong to builds would be taken for results of this one.
-    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz")
+    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras")
     for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
         stale.unlink()
     data, _ = context.required()
@@ -349,10 +381,13 @@ def _write_pick(
     if pick["compiled"]:
         copy_file(folder / pick["compiled"]["file"], folder / _compiled_name(name, pick["compiled"]["file"]))
     source = next(variant.model for variant in plan.variants if variant.name == pick["name"])
-    model = context.load(run.artifacts[source])  # training may have renamed outputs
+    artifact = run.artifacts[source]
+    model = context.load(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
     classes = data.class_names if task.row_classes else None
-    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes)
+    write_snippets(
+        folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, artifact.files.get(stages.FRONT)
+    )
 
 
 def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path) -> None:

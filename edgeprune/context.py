@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune._tensorflow import ONEDNN, WITHOUT_ONEDNN
 from edgeprune._version import __version__
 from edgeprune.artifact import Artifact
 from edgeprune.errors import UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data import Data
     from edgeprune.devices.variants import Connection
+    from edgeprune.models.shapes import Shape
     from edgeprune.runtime.interpreter import Runtime
     from edgeprune.tasks.task import Task
 
@@ -160,6 +162,12 @@ class Context:
     def trust(self) -> Trust:
         return self._declared("trust").trust
 
+    @property
+    def input_shape(self) -> tuple[list[Shape], str]:
+        """Input ``input_shape``: the fixed shapes of all inputs without the batch, and what gave them."""
+        given = self._declared("input_shape").inputs["input_shape"]
+        return [tuple(shape) for shape in given["shapes"]], given["origin"]
+
     def required(self) -> tuple[Data, Task]:
         """Inputs ``data`` and ``task``."""
         self._declared("task")
@@ -187,6 +195,7 @@ def versions() -> dict[str, str]:
     """Versions of what decides the result of a stage."""
     packages = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy")
     found = {p: metadata.version(p) for p in packages}
-    # Kernels that add in another order give other weights.
-    found["onednn"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default")
+    # Kernels that add in another order give other weights. A run that goes on without oneDNN after a crash reuses what
+    # was finished before it; its report says so.
+    found["onednn"] = "1" if WITHOUT_ONEDNN in os.environ else os.environ.get(ONEDNN, "default")
     return {"edgeprune": __version__, "python": platform.python_version(), **found}

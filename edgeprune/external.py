@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -134,5 +135,13 @@ def call(command: Sequence[str | Path], *, timeout_s: float, fix: str, cwd: Path
         )
     if ended.code != 0:
         tail = "\n".join(text.strip().splitlines()[-TAIL_LINES:])
-        raise ConversionError(f"{name} failed with exit code {ended.code}:\n{tail}", fix=f"run it by hand: {shown}")
+        how = f"failed with exit code {ended.code}" if ended.code > 0 else f"crashed ({_signal_name(-ended.code)})"
+        raise ConversionError(f"{name} {how}:\n{tail}", fix=f"run it by hand: {shown}")
     return Output(text, ended.seconds)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

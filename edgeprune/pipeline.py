@@ -8,6 +8,7 @@ run again, so a killed build goes on where it was, and a changed setting re-runs
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -16,12 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune._tensorflow import ONEDNN
 from edgeprune.artifact import Artifact
 from edgeprune.context import BuildContext, Context
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import ConversionError, EdgepruneError, ModelError
 from edgeprune.files import output_errors, sha256_file, sha256_json, write_json
 from edgeprune.recipe.config import Config
 from edgeprune.sources import source_hash
+from edgeprune.workers import WorkerDied
 
 ARTIFACT_FILE = "artifact.json"
 KEY_FILE = "key.json"
@@ -52,6 +55,7 @@ class Step:
         name: unique in a build; also the name of its folder.
         after: the step whose artifact it takes.
         ends_method: it is the last step of a method, after which a model is as good as the method makes it.
+        optional: a build goes on without it, and without what follows from it, where its file cannot be made or run.
     """
 
     name: str
@@ -59,6 +63,11 @@ class Step:
     config: Config | None = None
     after: str | None = None
     ends_method: bool = False
+    optional: bool = False
+
+
+# What ends one variant only: no such file can be made of the model, or none that runs.
+VARIANT_ERRORS = (ConversionError, ModelError, WorkerDied)
 
 
 class Unfinished(Exception):
@@ -83,21 +92,29 @@ class StageRecord:
 
 @dataclasses.dataclass
 class Run:
-    """What a build has finished so far, under ``folder``: the artifact, key and record of each step by its name."""
+    """What a build has finished so far, under ``folder``: the artifact, key and record of each step by its name.
+
+    ``failed``: the optional steps that ended with an error, and those that follow from them, with that error.
+    """
 
     folder: Path
     artifacts: dict[str, Artifact] = dataclasses.field(default_factory=dict)
     keys: dict[str, str] = dataclasses.field(default_factory=dict)
     records: list[StageRecord] = dataclasses.field(default_factory=list)
+    failed: dict[str, EdgepruneError] = dataclasses.field(default_factory=dict)
 
     def execute(self, steps: Sequence[Step], context: BuildContext) -> None:
         """Run ``steps`` in order, reusing the finished ones.
 
         Raises:
-            EdgepruneError: from a stage, with a note that says which stage it was. What the stage had found until then,
-                if it says so with :class:`Unfinished`, is among the artifacts.
+            EdgepruneError: from a stage, with a note that says which stage it was; not from an optional one that cannot
+                make its variant. What the stage had found until then, if it says so with :class:`Unfinished`, is among
+                the artifacts.
         """
         for number, step in enumerate(steps, 1):
+            if step.after in self.failed:
+                self.failed[step.name] = self.failed[step.after]
+                continue
             key = _key(step, self.keys.get(step.after or ""), context)
             home = self.folder / step.name
             finished = _load(home, self.folder, key)
@@ -110,6 +127,12 @@ class Run:
                 except Unfinished as broken:
                     self.artifacts[step.name] = broken.artifact
                     raise (broken.__cause__ or broken) from None
+                except VARIANT_ERRORS as error:
+                    if not step.optional:
+                        raise
+                    self.failed[step.name] = error
+                    context.progress.note(f"{step.name} failed, and the build goes on without it: {error.what}")
+                    continue
             artifact, seconds, reused = finished
             self.artifacts[step.name], self.keys[step.name] = artifact, key
             self.records.append(StageRecord(step.name, seconds, reused))
@@ -132,7 +155,11 @@ def _key(step: Step, parent: str | None, context: BuildContext) -> str:
 def _execute(
     step: Step, artifact: Artifact, key: str, home: Path, root: Path, context: BuildContext
 ) -> tuple[Artifact, float, bool]:
-    _open(home, key)
+    if began := _open(home, key):
+        context.progress.note(
+            f"{step.name} was begun at {began} and never ended: its process was killed, or crashed. It goes on now; if "
+            f"TensorFlow crashes in it again, set {ONEDNN}=0 in the environment, or use the command line, which does."
+        )
     started = time.monotonic()
     try:
         result = step.stage.run(artifact, step.config, context.for_stage(home, step.stage.uses))
@@ -140,21 +167,31 @@ def _execute(
         cause = error.__cause__ if isinstance(error, Unfinished) and error.__cause__ else error
         cause.add_note(f"This happened in the stage {step.name!r}; the stages before it are kept.")
         raise
+    finally:
+        with contextlib.suppress(OSError, EdgepruneError):  # what went wrong before is what the user should hear
+            write_json(home / KEY_FILE, {"key": key})
     seconds = time.monotonic() - started
     _save(result, home, root, key, seconds)
     return result, seconds, False
 
 
-def _open(home: Path, key: str) -> None:
-    """Make the step's folder; what a broken-off run with the same key left there stays, for the stage to go on from."""
+def _open(home: Path, key: str) -> str | None:
+    """Make the step's folder; what a broken-off run with the same key left there stays, for the stage to go on from.
+
+    Returns:
+        When that run began, if it neither ended nor was interrupted.
+    """
     try:
-        same = json.loads((home / KEY_FILE).read_text())["key"] == key
-    except (OSError, ValueError, KeyError):
-        same = False
+        found = json.loads((home / KEY_FILE).read_text())
+        began = found.get("began") if found["key"] == key else None
+        same = found["key"] == key
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        same, began = False, None
     if not same:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
-        write_json(home / KEY_FILE, {"key": key})
+    write_json(home / KEY_FILE, {"key": key, "began": time.strftime("%Y-%m-%d %H:%M:%S")})
+    return began
 
 
 def _save(artifact: Artifact, home: Path, root: Path, key: str, seconds: float) -> None:

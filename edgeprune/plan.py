@@ -6,6 +6,7 @@ The order of methods is fixed here: a recipe says which, never in what order.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 from edgeprune import stages
@@ -16,6 +17,7 @@ from edgeprune.recipe.config import ClusterConfig, Mode, QatConfig, Recipe, Weig
 from edgeprune.target import Target
 
 MODEL = "model"
+SIZED = "sized"
 BASELINE = "baseline"
 CONTROL = "control"
 # The variant that every report compares against; it is always built.
@@ -43,12 +45,22 @@ class Variant:
 class Plan:
     """The steps after the model is there, and the variants that they make.
 
-    ``on_device`` come last, one per variant: a device may go away, and must not take the rest along.
+    ``on_device`` come last, one per variant: a device may go away, and must not take the rest along. ``source``: the
+    step that all of them start from.
     """
 
     steps: tuple[Step, ...]
     variants: tuple[Variant, ...]
     on_device: tuple[Step, ...] = ()
+    source: str = MODEL
+
+    def without(self, failed: Container[str]) -> Plan:
+        """The plan of what is there where some steps failed."""
+        return Plan(
+            tuple(step for step in self.steps if step.name not in failed),
+            tuple(variant for variant in self.variants if variant.last not in failed),
+            tuple(step for step in self.on_device if step.after not in failed),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +68,12 @@ class _Chain:
     """Steps in a row from the model on. It is named after the methods in it, and so are its steps.
 
     Attributes:
+        source: the step that it starts from.
         rate: the one of several rates that the recipe is at.
         rated: whether a method in the chain follows it; before, chains of several rates are the same.
     """
 
+    source: str
     steps: tuple[Step, ...] = ()
     methods: tuple[str, ...] = ()
     rate: float | None = None
@@ -77,7 +91,7 @@ class _Chain:
 
     @property
     def last(self) -> str:
-        return self.steps[-1].name if self.steps else MODEL
+        return self.steps[-1].name if self.steps else self.source
 
     def method(self, name: str, rated: bool = False) -> _Chain:
         """The chain with a method begun: the steps that follow are its steps."""
@@ -94,16 +108,22 @@ def source_step(is_demo: bool) -> Step:
     return Step(MODEL, stages.demo if is_demo else stages.load)
 
 
-def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False) -> Plan:
-    """All steps of a build but the first; with those that measure on a device if there is one."""
-    steps = [Step(BASELINE, stages.baseline, after=MODEL)]
+def sizes_step() -> Step:
+    """The step after the first where the model leaves sizes of its inputs open."""
+    return Step(SIZED, stages.fix_sizes, after=MODEL)
+
+
+def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False, source: str = MODEL) -> Plan:
+    """All steps of a build from ``source`` on; with those that measure on a device if there is one."""
+    steps = [Step(BASELINE, stages.baseline, after=source)]
     variants = []
     for mode in dict.fromkeys((REFERENCE, *recipe.quantize.modes)):
-        made = _variant_steps(mode, BASELINE, _convert_config(recipe, target, mode), target)
+        config = _convert_config(recipe, target, mode)
+        made = _variant_steps(mode, BASELINE, config, target, optional=mode != REFERENCE)
         variants.append(Variant(mode, made[-1].name, BASELINE))
         steps += made
     for rate in recipe.rates or (None,):
-        for chain in _chains(recipe if rate is None else recipe.at_rate(rate), target, rate):
+        for chain in _chains(recipe if rate is None else recipe.at_rate(rate), target, rate, source):
             steps += [step for step in chain.steps if step not in steps]
             for mode in recipe.quantize.modes:
                 if recipe.qat and mode != "int8":
@@ -117,15 +137,15 @@ def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False) -> Pla
                 variants.append(Variant(name, made[-1].name, chain.last, series, rate, control_of))
                 steps += made
     if not on_device:
-        return Plan(tuple(steps), tuple(variants))
+        return Plan(tuple(steps), tuple(variants), source=source)
     measuring = tuple(Step(f"{v.name}.on_device", stages.measure_on_device, after=v.last) for v in variants)
     measured = (dataclasses.replace(v, on_device=step.name) for v, step in zip(variants, measuring, strict=True))
-    return Plan(tuple(steps), tuple(measured), measuring)
+    return Plan(tuple(steps), tuple(measured), measuring, source)
 
 
-def _chains(recipe: Recipe, target: Target, rate: float | None) -> list[_Chain]:
+def _chains(recipe: Recipe, target: Target, rate: float | None, source: str) -> list[_Chain]:
     """The chains from the model to the changed ones; none if the recipe changes nothing."""
-    chains = [_Chain(rate=rate)]
+    chains = [_Chain(source, rate=rate)]
     for method in METHODS:
         chains = [after for chain in chains for after in method(recipe, target, chain)]
     return [chain for chain in chains if chain.steps]
@@ -258,13 +278,15 @@ def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool = F
     return stages.ConvertConfig(plan=plan, calibration=calibration)
 
 
-def _variant_steps(name: str, parent: str, config: stages.ConvertConfig, target: Target) -> list[Step]:
+def _variant_steps(
+    name: str, parent: str, config: stages.ConvertConfig, target: Target, optional: bool = True
+) -> list[Step]:
     steps = [Step(f"{name}.convert", _converting(config), config, after=parent)]
     if target.compiler and config.plan.mode == "int8":  # the compilers take integers only
         steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
     for measuring in (stages.profile, stages.evaluate, stages.latency):
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
-    return steps
+    return [dataclasses.replace(step, optional=optional) for step in steps]
 
 
 def _converting(config: stages.ConvertConfig) -> Stage:

@@ -25,6 +25,7 @@ READERS = {
     "runtime": lambda context: context.runtime(),
     "quantizer": lambda context: context.require("quantizer"),
     "device": lambda context: context.connection(),
+    "input_shape": lambda context: context.input_shape,
 }
 
 
@@ -42,7 +43,7 @@ def test_what_is_not_declared_cannot_be_read(surroundings, tmp_path, name):
         READERS[name](context)
 
 
-@pytest.mark.parametrize("name", sorted(READERS.keys() - {"data", "task"}))
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"data", "task", "input_shape"}))
 def test_what_is_declared_is_read(surroundings, tmp_path, name):
     """Every input can be read where it alone was declared."""
     READERS[name](surroundings.for_stage(tmp_path, {name}))

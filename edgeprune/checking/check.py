@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.checking.finding import SEVERITIES, Finding, Severity
+from edgeprune.checking.running import running
 from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
 from edgeprune.hardware.placement import NOT_IN_BOOK, STRANDED, PlacedOperator, Placement, fitting
 from edgeprune.target import Target
+from edgeprune.tflite.faults import faults
 from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
 from edgeprune.tflite.versions import ProblemKind, runtime_problems
 
@@ -74,7 +76,9 @@ def check(subjects: Iterable[Subject], target: Target) -> list[Finding]:
     """
     findings: dict[tuple[object, ...], Finding] = {}
     for subject in subjects:
-        for name, applies, function in CHECKERS:
+        # The other checkers take an order of operators for granted that such a file does not have.
+        unsound = bool(faults(subject.file))
+        for name, applies, function in CHECKERS[:1] if unsound else CHECKERS:
             for item in function(subject, target) if applies(target) else ():
                 key = (item.severity, item.what, item.fix, item.where, name)
                 earlier = findings[key].formats if key in findings else ()
@@ -92,6 +96,13 @@ _CUSTOM_FIXES: dict[ProblemKind, str] = {
     "built in or registered.",
     "compiled": "take the file that it was compiled from, or a target with that accelerator.",
 }
+
+
+def _contents(subject: Subject, target: Target) -> list[Finding]:
+    """What contradicts itself in the file; it is not judged further."""
+    return [
+        Finding("error", fault, "convert the model again, or copy the file again.") for fault in faults(subject.file)
+    ]
 
 
 def _runtime(subject: Subject, target: Target) -> list[Finding]:
@@ -267,7 +278,9 @@ def _predicted(target: Target) -> bool:
 
 
 CHECKERS: list[Checker] = [
+    ("contents", lambda target: True, _contents),
     ("runtime", lambda target: not (target.compiler and target.compiler.required), _runtime),
+    ("running", lambda target: not (target.compiler and target.compiler.required), running),
     ("sizes", lambda target: True, _sizes),
     ("accelerator", _predicted, _accelerator),
     ("compiler", lambda target: target.compiler is not None and not _predicted(target), _compiler),

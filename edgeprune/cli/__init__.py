@@ -7,6 +7,7 @@ does the work in the package of its subject, and prints; only these files print.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import traceback
@@ -37,6 +38,8 @@ KEPT = {
     "bench": "Files that were measured completely have their rows in the CSV table; nothing stays on the device.",
     "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",
 }
+# Commands that run native code in their own process.
+HEAVY = ("build", "inspect", "sensitivity", "check", "compare")
 
 
 class LazyGroup(click.Group):
@@ -67,7 +70,7 @@ def edgeprune(debug: bool) -> None:
 
 def main() -> None:
     """The entry point: every error becomes one message and an exit code (2 usage, 3 missing, 130 interrupted)."""
-    from edgeprune.errors import EdgepruneError
+    from edgeprune.cli.supervisor import supervised
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may not know every character
@@ -75,6 +78,14 @@ def main() -> None:
     if debug:
         # Move it to the front, so that it is allowed after the command, too.
         sys.argv = [sys.argv[0], "--debug", *[argument for argument in sys.argv[1:] if argument != "--debug"]]
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    run = functools.partial(_run, command, debug)
+    sys.exit(supervised(command, KEPT.get(command, ""), run) if command in HEAVY else run())
+
+
+def _run(command: str, debug: bool) -> int:
+    from edgeprune.errors import EdgepruneError
+
     try:
         code = edgeprune.main(standalone_mode=False)
     except EdgepruneError as error:
@@ -83,11 +94,10 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         code = _fail(f"Interrupted. {KEPT.get(command, '')}".strip(), 130, debug)
     except BrokenPipeError:
         code = 0
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

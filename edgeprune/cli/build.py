@@ -55,8 +55,10 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
     """
     from edgeprune._tensorflow import import_tf
     from edgeprune.cli.progress import TerminalProgress
+    from edgeprune.convert.converter import CONVERTER
     from edgeprune.selection import Limits
 
+    CONVERTER.start()  # it loads TensorFlow beside this process, which does so next
     limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
     import_tf()
     from edgeprune.builder import build as build_model

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprune.cli.options import load_given, model_options
+from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeprune.checking.finding import Finding
+    from edgeprune.models.sizes import InputShapes
     from edgeprune.target import Target
 
 
@@ -19,7 +21,14 @@ if TYPE_CHECKING:
 @click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-def check(model: Path, target: str, trust_model: bool, custom_objects: Path | None, as_json: bool) -> None:
+def check(
+    model: Path,
+    target: str,
+    trust_model: bool,
+    custom_objects: Path | None,
+    input_shape: InputShapes | None,
+    as_json: bool,
+) -> None:
     """What of MODEL will not run, or not run fast, on a target, and what to change.
 
     MODEL is a .tflite file, or a Keras model, trained or not: it is converted with noise for calibration, and the
@@ -28,11 +37,19 @@ def check(model: Path, target: str, trust_model: bool, custom_objects: Path | No
     import json
 
     from edgeprune.checking.model import check as find
+    from edgeprune.convert.converter import CONVERTER
     from edgeprune.target import load_target
 
     chosen = load_target(target)
     is_file = model.suffix == ".tflite"
-    findings = find(model if is_file else load_given(str(model), trust_model, custom_objects), chosen)
+    if is_file and input_shape:
+        raise UsageError(
+            f"{model} is a .tflite file, whose sizes are fixed.", expected="--input-shape with a Keras model only."
+        )
+    if not is_file:
+        CONVERTER.start()  # it loads TensorFlow while this process loads the model
+    loaded = model if is_file else load_given(str(model), trust_model, custom_objects, input_shape)
+    findings = find(loaded, chosen)
     if as_json:
         document = {"model": str(model), "target": chosen.name, "findings": [item.to_dict() for item in findings]}
         click.echo(json.dumps(document, indent=2))

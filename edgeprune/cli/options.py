@@ -11,13 +11,28 @@ import click
 if TYPE_CHECKING:
     import tf_keras
 
+    from edgeprune.models.sizes import InputShapes
+
 # The function of a command, with an argument for each of its options.
 Command = Callable[..., None]
 
 
+def _input_shape(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> InputShapes | None:
+    from edgeprune.models.sizes import parse
+
+    return parse(values)
+
+
 def model_options(command: Command) -> Command:
-    """Options of every command that loads a Keras model: ``trust_model``, ``custom_objects``."""
+    """Options of every command that loads a Keras model: ``trust_model``, ``custom_objects``, ``input_shape``."""
     for option in (
+        click.option(
+            "--input-shape",
+            multiple=True,
+            metavar="[NAME=]SIZES",
+            callback=_input_shape,
+            help="Sizes of an input that the model leaves open, without the batch: 224,224,3. Once per such input.",
+        ),
         click.option(
             "--custom-objects",
             type=click.Path(path_type=Path),
@@ -45,7 +60,9 @@ def device_options(command: Command) -> Command:
     return command
 
 
-def load_given(model: str, trust_model: bool, custom_objects: Path | None) -> tf_keras.Model:
+def load_given(
+    model: str, trust_model: bool, custom_objects: Path | None, input_shape: InputShapes | None
+) -> tf_keras.Model:
     """Load the model that the user named, with the values of ``model_options``."""
     from edgeprune._tensorflow import import_tf
 
@@ -54,4 +71,4 @@ def load_given(model: str, trust_model: bool, custom_objects: Path | None) -> tf
     from edgeprune.models.load import load_model
 
     trust = Trust.of(trust_model, custom_objects)
-    return load_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects))
+    return load_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects), input_shape=input_shape)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from edgeprune.cli.supervisor import doing
 from edgeprune.progress import Progress
 
 
@@ -36,6 +37,7 @@ class TerminalProgress(Progress):
         self._bar.stop()
 
     def stage(self, number: int, total: int, name: str, reused: bool) -> None:
+        doing(f"the stage {name!r}")
         done = " (reused)" if reused else ""
         self._console.print(f"[{number}/{total}] {name}{done}", markup=False, soft_wrap=True)
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.convert import native
+from edgeprune.convert.recurrent import refuse_state_of_batches, without_loops
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
+from edgeprune.models.finite import require_finite
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
 from edgeprune.runtime.tensors import Sample
-from edgeprune.runtime.trial import try_file
+from edgeprune.runtime.trial import FileRefused, try_file
 from edgeprune.workers import Stream, Worker, WorkerDied
 
 if TYPE_CHECKING:
@@ -55,9 +57,13 @@ def convert(
 
     Raises:
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
-            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found.
+            process ended, the converter's or that of the runtime here on the file, or the runtime refuses the file,
+            with the layer if it can be found; or a loop cannot be calibrated.
+        ModelError: a weight is NaN or infinite.
+        VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """
+    require_finite(model)
     with _survived(model, plan, samples, runtime):
         return _tried(model, plan, samples, runtime)
 
@@ -68,8 +74,12 @@ def _tried(
     """A file that has run here once, unless it needs operators that only some runtimes have."""
     content = _converted(model, plan, samples, runtime)
     if not plan.select_tf_ops:
-        with contextlib.suppress(ModelError):  # refusals are for those who run the file
+        try:
             try_file(content)
+        except FileRefused:
+            raise
+        except ModelError:  # of open sizes: for those to see who run the file on real ones
+            pass
     return content
 
 
@@ -77,7 +87,7 @@ def _tried(
 def _survived(
     model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
 ) -> Iterator[None]:
-    """A death of the converter or the interpreter as an error about the model."""
+    """A death of the converter or the interpreter, or a file that is not loaded, as an error about the model."""
 
     def dies(part: tf_keras.Model, mode: Mode) -> bool:
         def of_part() -> Iterator[Sample]:
@@ -90,7 +100,7 @@ def _survived(
         changed = dataclasses.replace(plan, mode=mode, needs_samples=RULES[mode].samples, one_scale=one_scale)
         try:
             _tried(part, changed, of_part, runtime)
-        except WorkerDied:
+        except (WorkerDied, FileRefused):
             return True
         except EdgepruneError:
             return False
@@ -98,7 +108,7 @@ def _survived(
 
     try:
         yield
-    except WorkerDied as death:
+    except (WorkerDied, FileRefused) as death:
         raise fatal(death, model, plan.mode, dies) from death
 
 
@@ -166,6 +176,9 @@ def _run(
     import tensorflow as tf
 
     _check_shapes(model, plan)
+    refuse_state_of_batches(model)
+    if plan.needs_samples and not plan.ranges_in_model:
+        model = without_loops(model)
     CONVERTER.start()
     function = _function(model, plan.one_scale)
     names = model.input_names
@@ -205,7 +218,7 @@ def _check_shapes(model: tf_keras.Model, plan: QuantizationPlan) -> None:
         raise ConversionError(
             f"The model {model.name!r} has inputs of open size: {listed}.",
             expected="fixed sizes: the target takes no shape that is known only at run time.",
-            fix="build the model with an input of fixed size (tf_keras.Input([height, width, channels])).",
+            fix="give the size with --input-shape, or to load_model(..., input_shape=...).",
         )
 
 

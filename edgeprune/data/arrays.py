@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeprune.data.labels import leaves
 from edgeprune.data.npz import Samples
-from edgeprune.data.spec import InputSpec
+from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.data.split import BATCHES_AHEAD, ordered
 from edgeprune.data.survey import Survey, check_weights
 from edgeprune.data.targets import chunks
@@ -43,6 +43,7 @@ class ArrayStore:
         check_weights(w, y, where)
         for key, arrays in (("y", leaves(y)), ("w", leaves(w))):
             _check_lengths([len(a) for a in inputs], [len(a) if a.ndim else 0 for a in arrays], key, where)
+        self.shapes: tuple[Shape, ...] = tuple(array.shape[1:] for array in inputs)
         survey = Survey(where, spec)
         structure = (inputs, y, w)
         for chunk in chunks(*tf.nest.flatten(structure)):
@@ -93,6 +94,7 @@ def _array(value: Structure, where: str) -> np.ndarray:
         raise DataError(
             f"The {where} data have lists whose items differ in length.",
             expected="arrays of numbers, samples first; several outputs as a tuple or dict of arrays.",
+            fix="cut or pad sequences to one length: x = tf_keras.utils.pad_sequences(x, maxlen=100).",
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.data.images import ImageStore
+from edgeprune.data.images import ImageStore, image_sizes
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
+from edgeprune.data.spec import Shape
 from edgeprune.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -47,14 +49,8 @@ def open_folder(
     """
     assert preprocessing.size is not None
     assert preprocessing.color is not None
-    try:
+    with _readable():
         listings = {split: _list_folder(folder, root) for split, folder in _split_folders(root).items()}
-    except OSError as error:
-        raise DataError(
-            f"{error.filename} cannot be read: {error.strerror}.",
-            expected="folders and images that may be read.",
-            fix="correct the permissions, or remove the broken link.",
-        ) from None
     classes = _classes(listings, root, order)
     height, width = preprocessing.size
     entries = [entry for listing in listings.values() for files in listing.values() for entry in files]
@@ -72,6 +68,49 @@ def open_folder(
     }
     identity = hashlib.sha256(b"\n".join(os.fsencode(repr(entry)) for entry in sorted(entries))).digest()
     return stores, classes, identity
+
+
+def size_of_images(root: Path, wanted: Shape) -> tuple[int, int]:
+    """(height, width) of all images of a folder, for a model of images of any size.
+
+    Args:
+        wanted: the model's shape, for the message.
+
+    Raises:
+        DataError: they differ, or one is damaged; as :func:`open_folder`.
+    """
+    with _readable():
+        listings = [_list_folder(folder, root) for folder in _split_folders(root).values()]
+    names = [name for listing in listings for files in listing.values() for name, _, _ in files]
+    sizes: dict[tuple[int, int], str] = {}
+    for name, size in zip(names, image_sizes(root, names), strict=True):
+        sizes.setdefault(size, name)
+        if len(sizes) > 1:
+            break
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    if not sizes:
+        raise DataError(f"The folder {root} has no images.", expected="JPEG, PNG, BMP or GIF files.")
+    (one, first), (other, second) = sizes.items()
+    raise DataError(
+        f"The images of {root} differ in size: {first} has {one[0]} x {one[1]} pixels (height x width), {second} "
+        f"{other[0]} x {other[1]}; and the model, open for {wanted}, takes any.",
+        expected="the size to which all images are resized, and for which the model is built.",
+        fix=f"set [data] size = [{one[0]}, {one[1]}] in the recipe, or the size that the model was trained with; or "
+        f"--input-shape {one[0]},{one[1]},{wanted[-1] or 3}.",
+    )
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}.",
+            expected="folders and images that may be read.",
+            fix="correct the permissions, or remove the broken link.",
+        ) from None
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeprune.errors import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Searchable(Protocol):
@@ -57,16 +60,26 @@ def data_errors() -> Iterator[None]:
         raise _translate(error.message) from error
 
 
+def damaged_image(path: str, reason: str) -> DataError:
+    """The error for a file that cannot be decoded."""
+    return DataError(
+        f"The image {path} cannot be read: {reason}.",
+        expected="a whole JPEG, PNG, BMP or GIF file.",
+        fix="replace or remove this file.",
+    )
+
+
+def said(error: tf.errors.OpError) -> str:
+    """What TensorFlow says of a failed operation, without its names for it."""
+    return str(error.message).split("}} ")[-1].split(" [Op:")[0]
+
+
 def _translate(message: str) -> DataError:
     for reference in _watched:
         store = reference()
         damage = store.first_damaged() if store else None
         if damage:
-            return DataError(
-                f"The image {damage[0]} cannot be read: {damage[1]}.",
-                expected="a whole JPEG, PNG, BMP or GIF file.",
-                fix="replace or remove this file.",
-            )
+            return damaged_image(*damage)
     lines = [line.strip() for line in message.split("}} ", 1)[-1].splitlines()]
     said = next((line for line in lines if line and not line.startswith(TENSORFLOWS_OWN)), message)
     return DataError(

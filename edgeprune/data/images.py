@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.data.arrays import gather_batches
-from edgeprune.data.guard import data_errors, watch
+from edgeprune.data.guard import damaged_image, data_errors, said, watch
 from edgeprune.data.preprocess import CHANNELS
+from edgeprune.data.spec import Shape
 from edgeprune.data.split import ordered
 from edgeprune.data.targets import target_facts
 from edgeprune.models.types import Structure
@@ -56,6 +57,7 @@ class ImageStore:
         self._root = os.fsencode(root) + os.sep.encode()
         self._names = np.array([os.fsencode(name) for name in names])
         self._shape = (*size, CHANNELS[color])
+        self.shapes: tuple[Shape, ...] = (self._shape,)
         self._color = color
         self._keep_decoded = keep_decoded
         self._decoded: tf.Tensor | None = None
@@ -111,7 +113,7 @@ class ImageStore:
         try:
             self._read(tf.constant(i, tf.int64))
         except tf.errors.OpError as error:
-            return self.path(i), error.message.split("}} ")[-1].split(" [Op:")[0]
+            return self.path(i), said(error)
         return None
 
     def _decode_all(self) -> tf.Tensor:
@@ -160,6 +162,34 @@ class ImageStore:
 
         fits = tf.reduce_all(tf.shape(image)[:2] == self._shape[:2])
         return tf.ensure_shape(tf.cond(fits, lambda: image, resize), self._shape)
+
+
+def image_sizes(root: Path, names: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(height, width) of image files in pixels, one after the other; of JPEG, only the header is read.
+
+    Raises:
+        DataError: a file is damaged or of another kind.
+    """
+    import tensorflow as tf
+
+    def size(path: tf.Tensor) -> tf.Tensor:
+        contents = tf.io.read_file(path)
+        is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
+        return tf.cond(
+            is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(_decode(contents, 3))[:2]
+        )
+
+    paths = np.array([os.fsencode(root / name) for name in names])
+    sizes = tf.data.Dataset.from_tensor_slices(paths).map(size, num_parallel_calls=DECODERS, deterministic=True)
+    done = 0
+    iterator = iter(sizes)
+    while done < len(names):
+        try:
+            height, width = next(iterator).numpy()
+        except tf.errors.OpError as error:
+            raise damaged_image(str(root / names[done]), said(error)) from error
+        yield int(height), int(width)
+        done += 1
 
 
 def _decode(contents: tf.Tensor, channels: int) -> tf.Tensor:

@@ -13,16 +13,18 @@ import numpy as np
 
 from edgeprune.code import load_function
 from edgeprune.data.arrays import ArrayStore
-from edgeprune.data.folder import open_folder
+from edgeprune.data.folder import open_folder, size_of_images
 from edgeprune.data.function import call_function, source_hash
 from edgeprune.data.labels import hold_out
 from edgeprune.data.npz import Samples, read_npz
 from edgeprune.data.parts import Part, is_dataset, read_parts
 from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
+from edgeprune.data.sizes import common_spec
 from edgeprune.data.spec import InputSpec
 from edgeprune.data.split import Data, Split, Store
 from edgeprune.data.stream import StreamStore
 from edgeprune.data.targets import TargetFacts, merge_targets
+from edgeprune.data.words import through_front, whole_spec
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure
 
@@ -58,7 +60,7 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
             of (x, y, w); data without labels are x alone, which for several inputs is a dict or ``((a, b),)``, because
             two arrays are (x, y).
         config: size, color, classes, scale, mean, std, validation.
-        input_spec: what the model takes, ``InputSpec.of(model)``.
+        input_spec: what the model takes, ``InputSpec.of(model)``. Open sizes become those that all samples have.
         seed: decides which samples are held out.
 
     Raises:
@@ -74,6 +76,8 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
             splits["train"], config.validation, "validation", opened.name, seed
         )
     _check(splits, opened.name)
+    settled = common_spec(input_spec, splits, opened.name)
+    splits = {name: split.for_inputs(settled) for name, split in splits.items()}
     targets = _targets(opened.stores, opened.name)
     if config.classes:
         _check_names(config.classes, targets, opened.name)
@@ -99,12 +103,12 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     if name == "demo":
         return _open_demo(config, spec)
     if path.is_dir():
-        preprocessing = resolve_preprocessing(config, spec, images=True)
+        preprocessing = resolve_preprocessing(_with_size(config, spec, path), spec, images=True)
         stores, classes, identity = open_folder(path, preprocessing, config.classes)
         return _Opened(name, stores, preprocessing, identity, classes)
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
-        arrays, identity = read_npz(path, spec.names)
+        arrays, identity = read_npz(path, whole_spec(spec).names)
         return _Opened(name, _stores(arrays, spec), preprocessing, identity)
     if not path.exists() and ":" in name.replace("://", ""):
         return _open_object(load_function(name, DataError), config, spec, name)
@@ -113,6 +117,13 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         expected=SOURCES,
         fix="check the path; relative paths start at the working folder.",
     )
+
+
+def _with_size(config: DataConfig, spec: InputSpec, folder: Path) -> DataConfig:
+    """The config; for a model of images of any size, with the size of all images of the folder where it names none."""
+    if config.size or len(spec.shapes) != 1 or len(spec.shapes[0]) != 3 or None not in spec.shapes[0][:2]:
+        return config
+    return config.model_copy(update={"size": size_of_images(folder, spec.shapes[0])})
 
 
 def _open_demo(config: DataConfig, spec: InputSpec) -> _Opened:
@@ -132,7 +143,7 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
         identity = source_hash(source)
         source = call_function(source, name)
     name = name or type(source).__name__
-    stores = _stores(read_parts(source, spec, name), spec)
+    stores = _stores(read_parts(source, whole_spec(spec), name), spec)
     identity += b"".join(split.encode() + store.digest() for split, store in sorted(stores.items()))
     return _Opened(name, stores, preprocessing, identity)
 
@@ -140,7 +151,7 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
 def _stores(parts: Mapping[str, Part], spec: InputSpec) -> dict[str, ArrayStore | StreamStore]:
     return {
         name: StreamStore(part, spec, name) if is_dataset(part) else ArrayStore(part, spec, name)
-        for name, part in parts.items()
+        for name, part in through_front(parts, spec).items()
     }
 
 

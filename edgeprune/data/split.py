@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgeprune.data.preprocess import Preprocessing
-from edgeprune.data.spec import InputSpec
+from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 
@@ -38,6 +38,10 @@ class Store(Protocol):
     @property
     def targets(self) -> Structure:
         """A structure like y whose leaves are :class:`~edgeprune.data.targets.TargetFacts`; ``()`` without labels."""
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shape that all samples have, for each input."""
 
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
@@ -79,6 +83,10 @@ class Split:
     def spec(self) -> InputSpec:
         """The inputs of the model that the batches are made for."""
         return self.preprocessing.spec
+
+    def for_inputs(self, spec: InputSpec) -> Split:
+        """The same samples for a model of these inputs, whose sizes they have."""
+        return dataclasses.replace(self, preprocessing=dataclasses.replace(self.preprocessing, spec=spec))
 
     def subset(self, indices: np.ndarray) -> Split:
         """The samples at these positions of the split. Nothing is read or copied.

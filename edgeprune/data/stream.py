@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.data.arrays import hash_arrays
 from edgeprune.data.guard import data_errors
-from edgeprune.data.spec import InputSpec
+from edgeprune.data.sizes import varied
+from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.data.survey import Survey, check_weights
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure, Value
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 HEAD_SAMPLES = 64  # how many samples are compared and go into the fingerprint
 COUNTING_BATCH = 256
 MOST_SAMPLES = 20_000_000  # a dataset whose length TensorFlow does not know counts as endless above
+# What TensorFlow says of a batch of samples that differ in size: which component of the sample, and two of the sizes.
+_MIXED_BATCH = re.compile(
+    r"different shapes in component (\d+)\. First element had shape \[([\d,]*)\] and element \d+ had shape \[([\d,]*)\]"
+)
 WINDOW_BYTES = 128 * 2**20  # samples held at once for shuffling
 
 
@@ -44,10 +52,16 @@ class StreamStore:
 
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise _endless("has no end", where)
-        self._samples = _single_samples(dataset, spec, where)
+        self._samples = single_samples(dataset, spec, where)
+        self.shapes: tuple[Shape, ...] = spec.shapes
         survey = Survey(where, spec)
-        with data_errors():
+        with data_errors(), _one_size(spec, where):
             for chunk in self._samples.batch(COUNTING_BATCH).as_numpy_iterator():
+                shapes = tuple(inputs.shape[1:] for inputs in chunk[0])
+                for before, now, wanted in zip(self.shapes, shapes, spec.shapes, strict=True):
+                    if survey.size and before != now:
+                        raise varied(f"{where} data", wanted, before, now)
+                self.shapes = shapes
                 survey.add(*chunk)
                 if survey.size > MOST_SAMPLES:
                     raise _endless(f"has no end within {MOST_SAMPLES:,} samples", where)
@@ -86,6 +100,21 @@ def _leaves(structure: Structure) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in tf.nest.flatten(structure)]
 
 
+@contextlib.contextmanager
+def _one_size(spec: InputSpec, where: str) -> Iterator[None]:
+    """Say of inputs whose samples differ in size that they do: no batch can be made of them, here or by the user."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = _MIXED_BATCH.search(error.message)
+        if not found or int(found[1]) >= len(spec.shapes):
+            raise
+        one, other = (tuple(int(size) for size in text.split(",") if size) for text in found.groups()[1:])
+        raise varied(f"{where} data", spec.shapes[int(found[1])], one, other) from error
+
+
 def _endless(what: str, where: str) -> DataError:
     return DataError(
         f"The {where} dataset {what}.",
@@ -94,13 +123,13 @@ def _endless(what: str, where: str) -> DataError:
     )
 
 
-def _triple(element: Structure) -> tuple[Structure, Structure, Structure]:
+def triple(element: Structure) -> tuple[Structure, Structure, Structure]:
     """What a dataset yields as (x, y, w), with ``()`` for what it lacks."""
     x, y, w = (*element, (), ())[:3] if isinstance(element, tuple) else (element, (), ())
     return x, y, w
 
 
-def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.data.Dataset:
+def single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.data.Dataset:
     """The dataset as samples ``((input, ...), y, w)``."""
     import tensorflow as tf
 
@@ -114,7 +143,7 @@ def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf
         )
     if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(element)):
         raise DataError(f"The {where} dataset yields {element}.", expected="dense tensors.")
-    x, y, w = _triple(element)
+    x, y, w = triple(element)
     check_weights(w, y, where)
     shapes = [tensor.shape for tensor in spec.arrange(x, where)]
     if any(shape.rank is None for shape in shapes):
@@ -122,7 +151,7 @@ def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf
             first = next(dataset.take(1).as_numpy_iterator(), None)
         if first is None:
             raise DataError(f"The {where} dataset is empty.", expected="at least one sample.")
-        arrays = spec.arrange(_triple(first)[0], where)
+        arrays = spec.arrange(triple(first)[0], where)
         shapes = [tf.TensorShape((None, *np.shape(array)[1:])[: np.ndim(array)]) for array in arrays]
     extra = {shape.rank - len(wanted) for shape, wanted in zip(shapes, spec.shapes, strict=True)}
     if extra == {2}:
@@ -142,7 +171,7 @@ def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf
 
     @tf.autograph.experimental.do_not_convert
     def arrange(*element: Structure) -> tuple[tuple[Value, ...], Structure, Structure]:
-        x, y, w = _triple(element)
+        x, y, w = triple(element)
         return spec.arrange(x, where), y, w
 
     return (dataset.unbatch() if batched else dataset).map(arrange)

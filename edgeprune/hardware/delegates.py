@@ -29,6 +29,7 @@ from edgeprune.hardware.placement import (
     summarize,
 )
 from edgeprune.tflite.graph import Operator, Subgraph
+from edgeprune.tflite.versions import MEDIAPIPE
 
 TAKEN = "delegated"
 NOT_LISTED = "not supported by the delegate"
@@ -51,6 +52,12 @@ def _listed(column: str) -> frozenset[str]:
 def custom(graph: Subgraph, operator: Operator) -> Answer:
     """Custom operators are not delegated."""
     return operator.custom
+
+
+@rule(NOT_LISTED)
+def custom_but_mediapipe(graph: Subgraph, operator: Operator) -> Answer:
+    """Custom operators are not delegated."""
+    return operator.custom and operator.name not in MEDIAPIPE  # which it computes in float32
 
 
 @rule(DATA_TYPE)
@@ -195,6 +202,7 @@ XNNPACK = RuleBook(
     name="XNNPACK",
     operators={
         **dict.fromkeys(_listed("xnnpack"), ()),
+        "CUSTOM": (),
         **dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), (fused,)),
         **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), (fused, pool_step)),
         **dict.fromkeys(("CONCATENATION", "SPLIT"), (four_parts,)),
@@ -208,7 +216,7 @@ XNNPACK = RuleBook(
         "STRIDED_SLICE": (parameters_static, slice_steps),
         "TRANSPOSE_CONV": (weights_only,),
     },
-    general=(custom, xnnpack_format),
+    general=(custom_but_mediapipe, xnnpack_format),
     mapped=TAKEN,
     unsupported=NOT_LISTED,
 )

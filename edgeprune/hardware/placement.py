@@ -268,8 +268,8 @@ def activations(graph: Subgraph, operator: Operator) -> Iterator[Tensor]:
 
 
 def constant(graph: Subgraph, operator: Operator, position: int) -> list[int] | None:
-    """A constant input as a flat list of integers; None when it is missing or computed."""
+    """A constant input as a flat list of integers; None when it is missing, computed or cannot be read."""
     tensor = graph.input(operator, position)
-    if tensor is None or not tensor.is_numeric or not (tensor.constant or tensor.nbytes == 0):
+    if tensor is None or not tensor.is_numeric or tensor.is_short or not (tensor.constant or tensor.nbytes == 0):
         return None
     return [int(value) for value in tensor.values().reshape(-1)] if tensor.constant else []

@@ -10,6 +10,7 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.models.macs import UnknownShape, layer_macs
 from edgeprune.models.shapes import CallShapes, Shape, calls
+from edgeprune.models.sizes import Inputs, InputShapes, still_open
 from edgeprune.models.types import Layer, Variable
 
 if TYPE_CHECKING:
@@ -56,11 +57,12 @@ class Counts:
     uncounted: tuple[str, ...] = ()
 
 
-def count(model: tf_keras.Model | keras.Model) -> Counts:
+def count(model: tf_keras.Model | keras.Model, *, input_shape: InputShapes | None = None) -> Counts:
     """Count parameters and multiply-accumulates.
 
     Args:
         model: a functional model of tf_keras, or one of Keras 3, whose translation is counted.
+        input_shape: sizes for inputs of open size, as :func:`edgeprune.models.load.load_model` takes them.
 
     Returns:
         Whole numbers, for the model and for each layer: parameters, of which those that are not zero, and
@@ -69,20 +71,23 @@ def count(model: tf_keras.Model | keras.Model) -> Counts:
     Raises:
         ModelError: the model is of a kind that edgeprune cannot use, or a dimension of the input that the
             multiply-accumulates depend on is not fixed.
+        UsageError: an input shape that does not fit the inputs.
     """
     import_tf()
     import numpy as np
     import tf_keras
 
-    from edgeprune.models.load import load_model
+    from edgeprune.models.load import load_model, sized
 
     if not isinstance(model, tf_keras.Model):
         model = load_model(model)
+    model = model if input_shape is None else sized(model, input_shape)
+    inputs = Inputs.of(model)
     rows: dict[int, LayerCount] = {}
     uncounted: dict[str, None] = {}
     seen: set[int] = set()
     for name, layer, call in calls(model):
-        macs = _macs(name, layer, call)
+        macs = _macs(name, layer, call, inputs)
         if macs is None:
             uncounted[name] = None
         row = rows.get(id(layer)) or LayerCount(name, type(layer).__name__, call.output, _params(layer, seen), 0)
@@ -97,14 +102,16 @@ def count(model: tf_keras.Model | keras.Model) -> Counts:
     )
 
 
-def _macs(name: str, layer: Layer, call: CallShapes) -> int | None:
+def _macs(name: str, layer: Layer, call: CallShapes, inputs: Inputs) -> int | None:
     try:
         return layer_macs(layer, call)
     except UnknownShape as error:
+        if inputs.open:
+            raise still_open(inputs) from error
         raise ModelError(
             f"The layer {name!r} works on a shape that is not fixed: {tuple(error.args[0])}.",
-            expected="a model whose input shape is fixed but for the batch",
-            fix="rebuild the model with every dimension given, for example Input((224, 224, 3)), and copy the weights.",
+            expected="a model whose shapes follow from those of its inputs",
+            fix="replace the operation that makes this shape by one with fixed sizes.",
         ) from error
 
 

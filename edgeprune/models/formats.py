@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
+import re
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import ModelError
 from edgeprune.files import JsonObject
+from edgeprune.models.archive import ASSETS, CONFIG, METADATA, WEIGHTS, open_archive
+from edgeprune.models.bundle import check_bundle
+from edgeprune.models.hdf5 import open_hdf5
+from edgeprune.models.limits import CONFIG_BYTES, check_calls, parse_json, refused
+from edgeprune.models.saved_model import refuse_operators
 from edgeprune.models.types import ConfigValue
+
+if TYPE_CHECKING:
+    import h5py
 
 Format = Literal["h5", "keras", "saved_model"]
 
 ACCEPTED = "a Keras model: a .keras, .h5 or .hdf5 file, or a SavedModel folder written by Keras 2"
 _PASS_KERAS = "pass the Keras model itself, saved with model.save('NAME.keras')."
-_COPY_AGAIN = "copy or save the file again; it looks cut short or overwritten."
+_COPY_AGAIN = "copy or save the file again."
+# What zipfile, HDF5 and edgeprune's own checks say of files whose end is missing.
+_CUT = re.compile(r"truncated file|not a zip file|end is missing|longer than the file|beyond the end|unexpected EOF")
 
 # (offset, bytes, name) of files that people hand in by mistake.
 _FOREIGN = (
@@ -40,8 +54,8 @@ _FOREIGN_ZIP = (
 )
 # What h5py, zipfile and zlib raise on damaged bytes, and what JSON of an unexpected form leads to.
 _DAMAGE = (
-    *(OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error),
-    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error),
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError),
 )
 
 
@@ -55,6 +69,7 @@ class ModelFile:
         keras_version: as the file states it, for example ``"2.15.0"``; empty where the file states none.
         config: the architecture: ``{"class_name": str, "config": {...}, ...}``.
         training: loss, metrics and optimizer as in the file; ``None`` when the model was not compiled.
+        has_assets: it holds vocabularies beside the weights.
     """
 
     path: Path
@@ -62,6 +77,7 @@ class ModelFile:
     keras_version: str
     config: JsonObject
     training: JsonObject | None
+    has_assets: bool = False
 
     @property
     def is_keras3(self) -> bool:
@@ -83,11 +99,57 @@ def read_model_file(path: Path) -> ModelFile:
         raise _damaged(path, error) from error
 
 
+@contextlib.contextmanager
+def open_weights(file: ModelFile) -> Iterator[h5py.File]:
+    """The HDF5 file with the weights of an ``.h5`` or ``.keras`` file, which may be in it.
+
+    Raises:
+        ModelError: it is damaged, or holds what Keras never writes.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            if file.format == "h5":
+                weights = opened.enter_context(open_hdf5(file.path, file.path))
+            else:
+                with open_archive(file.path) as archive:
+                    content = io.BytesIO(archive.read(WEIGHTS))
+                weights = opened.enter_context(open_hdf5(content, f"{file.path} ({WEIGHTS})"))
+        except _DAMAGE as error:
+            raise _damaged(file.path, error) from error
+        yield weights
+
+
+def check_saved_model(folder: Path, *, trust: bool) -> None:
+    """Look at what :func:`read_model_file` did not read of a SavedModel: its functions, and its variables.
+
+    Raises:
+        ModelError: they are damaged; or functions do more than compute, and are not trusted.
+    """
+    import_tf()
+    from google.protobuf.message import DecodeError
+
+    try:
+        refuse_operators(folder, trust=trust)
+    except (DecodeError, *_DAMAGE) as error:
+        raise _damaged(folder / "saved_model.pb", error) from error
+    variables = folder / "variables" / "variables.index"
+    try:
+        check_bundle(variables)
+    except PermissionError as error:
+        raise _unreadable(variables) from error
+    except _DAMAGE as error:
+        raise _damaged(variables, error) from error
+
+
 def _damaged(path: Path, error: Exception) -> ModelError:
     """The error for a file of a known format whose content cannot be read."""
     said = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        said = f"the file {error.filename} is missing"
     return ModelError(
-        f"{path} cannot be read as a Keras model: {said}", expected=f"{ACCEPTED}, undamaged", fix=_COPY_AGAIN
+        f"{path} cannot be read as a Keras model: {said}",
+        expected=f"{ACCEPTED}, undamaged",
+        fix="copy or save the file again; it is cut short." if _CUT.search(said) else _COPY_AGAIN,
     )
 
 
@@ -134,14 +196,8 @@ def _foreign(path: Path, name: str) -> ModelError:
 
 
 def _saved_model_reader(path: Path, names: set[str]) -> Callable[[Path], ModelFile]:
-    if "keras_metadata.pb" in names and "saved_model.pb" in names:
-        return _read_saved_model
     if "saved_model.pb" in names:
-        raise ModelError(
-            f"{path} is a SavedModel without Keras metadata: its graph is fixed, and its layers cannot be pruned.",
-            expected=ACCEPTED,
-            fix="pass the Keras model it was exported from; model.export and tf.saved_model.save leave the layers out.",
-        )
+        return _read_saved_model
     raise ModelError(
         f"{path} is a folder, but not a SavedModel: it has no saved_model.pb.",
         expected=ACCEPTED,
@@ -150,9 +206,7 @@ def _saved_model_reader(path: Path, names: set[str]) -> Callable[[Path], ModelFi
 
 
 def _read_h5(path: Path) -> ModelFile:
-    import h5py
-
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, path) as file:
         version, config, training = (
             _text(file.attrs.get(n)) for n in ("keras_version", "model_config", "training_config")
         )
@@ -171,50 +225,91 @@ def _weights_only(path: Path) -> ModelError:
 
 
 def _read_keras_zip(path: Path) -> ModelFile:
-    with zipfile.ZipFile(path) as archive:
-        members = set(archive.namelist())
-        if not {"config.json", "metadata.json"} <= members:
+    with open_archive(path) as archive:
+        members = set(archive.members)
+        if not {CONFIG, METADATA} <= members:
             known = (name for end, name in _FOREIGN_ZIP if any(m.endswith(end) for m in members))
             raise _foreign(path, next(known, "a zip archive of another kind"))
-        config = archive.read("config.json").decode()
-        metadata = json.loads(archive.read("metadata.json"))
+        for name in (CONFIG, METADATA):
+            if archive.members[name] > CONFIG_BYTES:
+                raise refused(path, f"has a {name} of {archive.members[name] / 1e6:,.0f} MB")
+        config = archive.read(CONFIG)
+        metadata = parse_json(archive.read(METADATA), path, METADATA)
     version = str(metadata.get("keras_version", ""))
-    if any(m.startswith("assets/") and not m.endswith("/") for m in members) and not version.startswith("3."):
-        raise has_vocabularies(str(path))
     if path.suffix != ".keras":
         raise ModelError(
             f"{path} is a Keras file under another name.", expected="the ending .keras", fix="rename the file."
         )
-    training = json.loads(config).get("compile_config")
-    return _model_file(path, "keras", version, config, training)
+    file = _model_file(path, "keras", version, config, None)
+    return dataclasses.replace(file, has_assets=any(m.startswith(ASSETS) for m in members))
 
 
 def _read_saved_model(path: Path) -> ModelFile:
+    root = _root_metadata(path)
+    if root is None:
+        raise ModelError(
+            f"{path} is a SavedModel without Keras metadata: its graph is fixed, and its layers cannot be pruned.",
+            expected=ACCEPTED,
+            fix="pass the Keras model it was exported from; model.export and tf.saved_model.save leave the layers out.",
+        )
+    model = parse_json(root, path, "description")
+    class_name = model.get("class_name")
+    # A Sequential model that learned its input from data is none to Keras 2.3, and has no shape in its layers.
+    if not model.get("is_graph_network") and class_name != "Sequential":
+        raise subclassed(str(path), class_name)
+    config = model.get("config") or (model.get("model_config") or {}).get("config")
+    if not config:
+        raise _without_config(path, class_name)
+    if class_name == "Sequential" and isinstance(config, dict):
+        shape = model.get("build_input_shape")
+        config.setdefault("build_input_shape", shape["items"] if isinstance(shape, dict) else shape)
+    described = json.dumps({"class_name": class_name, "config": config})
+    return _model_file(path, "saved_model", model.get("keras_version"), described, model.get("training_config"))
+
+
+def _root_metadata(path: Path) -> str | None:
+    """What Keras wrote about the model in a SavedModel: in a file of its own since TensorFlow 2.5, before in the graph.
+
+    Returns:
+        JSON; None if Keras wrote nothing.
+    """
     import_tf()
     from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     from tf_keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
-    metadata = SavedMetadata()
+    beside = path / "keras_metadata.pb"
+    source = beside if beside.exists() else path / "saved_model.pb"
     try:
-        metadata.ParseFromString((path / "keras_metadata.pb").read_bytes())
+        if source == beside:
+            nodes = SavedMetadata.FromString(source.read_bytes()).nodes
+            found = next((node.metadata for node in nodes if node.node_path == "root"), None)
+            if found is None:
+                raise _damaged(source, ValueError("no root object"))
+            return found
+        graphs = SavedModel.FromString(source.read_bytes()).meta_graphs
+        roots = (graph.object_graph_def.nodes[0].user_object for graph in graphs if graph.object_graph_def.nodes)
+        return next((root.metadata for root in roots if root.identifier.startswith("_tf_keras_")), None) or None
     except DecodeError as error:
-        raise _damaged(path / "keras_metadata.pb", error) from error
-    root = next((node.metadata for node in metadata.nodes if node.node_path == "root"), None)
-    if root is None:
-        raise _damaged(path / "keras_metadata.pb", ValueError("no root object"))
-    model = json.loads(root)
-    if not model.get("is_graph_network"):
-        raise subclassed(str(path), model.get("class_name"))
-    config = json.dumps({"class_name": model["class_name"], "config": model["config"]})
-    return _model_file(path, "saved_model", model.get("keras_version"), config, model.get("training_config"))
+        raise _damaged(source, error) from error
 
 
-def has_vocabularies(name: str) -> ModelError:
-    """The error for a model that looks words, or numbers, up in a table that is no weight."""
+def _without_config(path: Path, class_name: str | None) -> ModelError:
     return ModelError(
-        f"{name} holds vocabularies (StringLookup, TextVectorization and the like), which boards cannot run.",
-        expected="a model that starts at numbers",
-        fix="save the part of the model behind the lookup, and map strings to numbers before the model.",
+        f"{path} holds a {class_name} model without its configuration: a layer of it could not be described when it "
+        "was saved.",
+        expected="a model whose layers all have a get_config()",
+        fix="give the layer's class a get_config() in the program that built the model, and save it again with "
+        "model.save('NAME.keras').",
+    )
+
+
+def without_vocabulary(name: str, layer: str) -> ModelError:
+    """The error for a SavedModel whose tables only its graph could fill."""
+    return ModelError(
+        f"{name} keeps the vocabulary of the layer {layer!r} in its graph, which is not run.",
+        expected="a .keras file, which has it as text",
+        fix=f"in Python: tf_keras.models.load_model({name!r}).save('NAME.keras'), and name that file.",
     )
 
 
@@ -228,14 +323,17 @@ def subclassed(name: str, class_name: str | None) -> ModelError:
     )
 
 
-def _model_file(path: Path, form: Format, version: object, config: str, training: object) -> ModelFile:
+def _model_file(path: Path, form: Format, version: object, config: str | bytes, training: object) -> ModelFile:
     if not isinstance(version, str | None):
         raise ValueError("its Keras version is not a string")
-    parsed = json.loads(config)
+    parsed = parse_json(config, path, "description")
     if not isinstance(parsed, dict) or not isinstance(parsed.get("config"), (dict, list)):
         raise ValueError("its architecture is not a Keras configuration")
-    if isinstance(training, str):
-        training = json.loads(training)
+    check_calls(parsed, path)
+    if isinstance(training, str | bytes):
+        training = parse_json(training, path, "compile information")
+    elif form == "keras":
+        training = parsed.get("compile_config")
     training = training if isinstance(training, dict) else None
     return ModelFile(path, form, version or "", _without_compile(parsed), training)
 

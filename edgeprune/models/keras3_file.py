@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,17 +15,25 @@ from typing import TYPE_CHECKING
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import MissingError, ModelError
 from edgeprune.files import JsonObject
+from edgeprune.models.archive import open_archive
 from edgeprune.models.bytecode import refuse_foreign_code
-from edgeprune.models.formats import ModelFile
+from edgeprune.models.formats import ModelFile, open_weights
+from edgeprune.models.hdf5 import weight_bytes
+from edgeprune.models.limits import check_tensors, variables_within
 from edgeprune.models.reasons import not_rebuilt, unknown_name
+from edgeprune.models.safety import reads_a_file, vocabulary_file
 from edgeprune.models.types import ConfigValue, CustomObjects
 
 if TYPE_CHECKING:
+    import h5py
     import keras
 
+_SPACES = ("layers", "initializers", "regularizers", "constraints", "losses", "metrics", "optimizers")
 # Layers that run code from the file, or load more files.
 _CODE = {"Lambda", "__lambda__", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"}
 _STRUCTURE = {"__tuple__", "__ellipsis__", "__bytes__", "__tensor__", "__numpy__", "__keras_tensor__", "__slice__"}
+# These turn names and configurations into objects: a file must not reach them.
+_MAKERS = {"get", "serialize", "deserialize"}
 # A file may name functions of these modules only; Keras has others that download or write files.
 _FUNCTION_HOMES = ("builtins", "keras.activations", "keras.src.activations", "keras.losses", "keras.metrics")
 
@@ -65,11 +75,42 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
     keras = import_keras3()
     _refuse_unsafe(file, trust, custom_objects)
     refuse_foreign_code(file.path, file.config)
-    # Rebuilding a model from a file's description can fail in any layer's code, in any way.
-    try:
-        return keras.models.load_model(file.path, custom_objects=custom_objects, compile=False, safe_mode=not trust)
-    except Exception as error:
-        raise not_rebuilt(file.path, error, "Keras 3", keras.__version__, file.keras_version) from error
+    with open_weights(file) as weights:
+        held = weight_bytes(weights)
+        # Rebuilding a model from a file's description can fail in any layer's code, in any way.
+        try:
+            with variables_within(held, file.path):
+                model = _READERS[file.format](file, weights, trust, custom_objects)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise not_rebuilt(file.path, error, "Keras 3", keras.__version__, file.keras_version) from error
+    check_tensors(model, file.path)
+    return model
+
+
+def _read_archive(file: ModelFile, _: h5py.File, trust: bool, custom_objects: CustomObjects) -> keras.Model:
+    from keras.src.saving import saving_lib
+
+    with open_archive(file.path) as archive:
+        checked = archive.copy(file.config)
+    return saving_lib.load_model(checked, custom_objects=custom_objects, compile=False, safe_mode=not trust)
+
+
+def _read_h5(file: ModelFile, weights: h5py.File, trust: bool, custom_objects: CustomObjects) -> keras.Model:
+    """As ``load_model_from_hdf5`` of Keras, with the description that was checked."""
+    import keras
+    from keras.src.legacy.saving import json_utils, legacy_h5_format, saving_options, saving_utils
+    from keras.src.saving.serialization_lib import SafeModeScope
+
+    known = {**keras.saving.get_custom_objects(), **custom_objects}
+    with saving_options.keras_option_scope(use_legacy_config=True), SafeModeScope(not trust):
+        model = saving_utils.model_from_config(json_utils.decode(json.dumps(file.config)), custom_objects=known)
+        legacy_h5_format.load_weights_from_hdf5_group(weights["model_weights"], model)
+    return model
+
+
+_READERS = {"keras": _read_archive, "h5": _read_h5}
 
 
 def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> None:
@@ -82,18 +123,22 @@ def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) 
                 fix="replace it by a Keras layer; or, if you trust its author, add --trust-model (in Python: "
                 "trust=True).",
             )
+        vocabulary = vocabulary_file(config)
+        if vocabulary is not None and not trust:
+            raise reads_a_file(file.path, layer, vocabulary)
         if name in _STRUCTURE or name in _CODE:
             continue
         is_function = name == "function"
         if is_function:
             name = str(config.get("config"))
-            known = str(module) in _FUNCTION_HOMES[1:] or name in _own_names()
+            home = module is None or str(module) in _FUNCTION_HOMES
+            known = home and name not in _MAKERS and (str(module) in _FUNCTION_HOMES[1:] or name in _own_names())
         else:
-            known = str(module).split(".")[0] == "keras" or name in _own_names()
+            known = _is_class(module, name)
         if not known and not _is_registered(name, config.get("registered_name"), custom_objects):
             kind = "function" if is_function else "class"
-            what = f"{file.path}: the layer {layer!r} needs the {kind} {name}, which is not of Keras."
-            raise unknown_name(what, name, "Keras 3")
+            what = f"{file.path}: the layer {layer!r} needs the {kind} {name[:100]}, which is not of Keras."
+            raise unknown_name(what, name[:100], "Keras 3")
 
 
 @functools.cache
@@ -108,6 +153,22 @@ def _own_names() -> frozenset[str]:
     return frozenset({"Functional", "DTypePolicy", *(name for space in spaces for name in vars(space))})
 
 
+def _is_class(module: ConfigValue, name: str) -> bool:
+    """Whether Keras has a class of this name there. Functions, which a file can disguise as classes, are none.
+
+    Modules are not imported: those of all layers are, with Keras.
+    """
+    import keras
+    from keras.src.api_export import get_symbol_from_name
+
+    if module is None or module == "builtins":  # older formats: Keras looks names up among its layers and the like
+        found = [vars(getattr(keras, space)).get(name) for space in _SPACES]
+        return name in _own_names() and all(thing is None or inspect.isclass(thing) for thing in found)
+    known = isinstance(module, str) and module.split(".")[0] == "keras"
+    thing = get_symbol_from_name(f"{module}.{name}") or getattr(sys.modules.get(str(module)), name, None)
+    return known and inspect.isclass(thing) and hasattr(thing, "from_config")
+
+
 def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:
     """Every object in a configuration, with the name of the layer that holds it."""
     if isinstance(config, list | tuple):
@@ -118,7 +179,7 @@ def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, J
     if isinstance(config.get("class_name"), str):
         inner = config.get("config")
         name = inner.get("name") if isinstance(inner, dict) else None
-        layer = name if isinstance(name, str) else layer
+        layer = name[:100] if isinstance(name, str) else layer
         yield layer, config
     for value in config.values():
         yield from _objects(value, layer)

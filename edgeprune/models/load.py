@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune._tensorflow import import_tf
-from edgeprune.errors import ModelError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
+from edgeprune.models.archive import open_archive
 from edgeprune.models.bytecode import refuse_foreign_code
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
-from edgeprune.models.formats import ModelFile, has_vocabularies, read_model_file, subclassed
+from edgeprune.models.formats import (
+    ModelFile,
+    check_saved_model,
+    open_weights,
+    read_model_file,
+    subclassed,
+    without_vocabulary,
+)
+from edgeprune.models.hdf5 import weight_bytes
+from edgeprune.models.layout import channels_last
+from edgeprune.models.limits import check_tensors, variables_within
 from edgeprune.models.naming import scope_name
+from edgeprune.models.noise import with_usable_noise
+from edgeprune.models.precision import in_float32
 from edgeprune.models.reasons import not_rebuilt
 from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
+    import h5py
     import keras
     import tf_keras
+
+    from edgeprune.models.front import Front
+    from edgeprune.models.sizes import InputShapes
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +54,7 @@ def load_model(
     *,
     trust: bool = False,
     custom_objects: Mapping[str, object] | None = None,
+    input_shape: InputShapes | None = None,
 ) -> tf_keras.Model:
     """Load a model of Keras 2 or Keras 3 as a flat functional tf_keras model.
 
@@ -45,6 +66,8 @@ def load_model(
         trust: let code in the file run (Lambda layers); see :mod:`edgeprune.models.safety` for what is trusted without.
         custom_objects: classes and functions that are not of Keras, by name: of tf_keras, or of Keras 3 for reading its
             files; see :func:`edgeprune.models.custom.custom_objects_from`.
+        input_shape: sizes for inputs of open size, such as ``(224, 224, 3)`` for ``Input((None, None, 3))``; of several
+            inputs a shape for each, in order or by name. The model is rebuilt for them, verified to compute the same.
 
     Returns:
         The model, compiled with the loss and metrics of its file as far as they can be loaded (see
@@ -52,24 +75,39 @@ def load_model(
         (:func:`edgeprune.models.flatten.flatten`).
 
     Raises:
-        ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use.
+        ModelError: the source is missing, damaged, foreign, unsafe, or of a kind that edgeprune cannot use; or it
+            cannot take inputs of this shape.
+        UsageError: an input shape that does not fit the inputs.
     """
     opened = _open(source, trust, custom_objects)
     for what, error in opened.left_out:
         _log.warning("The model's %s %s cannot be loaded and is left out: %s.", what, error.name, error.reason)
-    return opened.model
+    return opened.model if input_shape is None else sized(opened.model, input_shape)
+
+
+def sized(model: tf_keras.Model, input_shape: InputShapes | None) -> tf_keras.Model:
+    """The model with the open sizes of its inputs as given.
+
+    Raises:
+        UsageError, ModelError: as :func:`load_model`.
+    """
+    from edgeprune.models.sizes import Inputs, with_sizes
+
+    return with_sizes(model, Inputs.of(model).filled(input_shape))
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
     """A model, and what it was compiled with: all of it, also what could not be restored.
 
-    ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why.
+    ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why. ``front``: the part that
+    looks words up and was cut off, see :mod:`edgeprune.models.front`.
     """
 
     model: tf_keras.Model
     compiled: Compiled
     left_out: tuple[tuple[str, Unknown], ...] = ()
+    front: Front | None = None
 
 
 def open_model(
@@ -107,11 +145,29 @@ def _open(
     with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
         if file is None:
             return _of_object(source, custom)
-        if file.is_keras3:
-            return _of_keras3_file(file, trust, custom)
-        refuse_unsafe(file.path, file.config, trust=trust)
-        refuse_foreign_code(file.path, file.config)
-        return _of_layers(_restore(file, trust), file.training, custom)
+        try:
+            return _of_file(file, trust, custom)
+        except EdgepruneError:
+            raise
+        # A description can be odd in any way, and only show it when the model is run or changed.
+        except Exception as error:
+            _log.debug("Loading %s failed.", file.path, exc_info=True)
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ModelError(
+                f"{file.path}: the model in it cannot be used: {said}",
+                expected="a model that Keras loads, and runs on an input",
+                fix="try both in Python; if they work, please report it. Else save the model again.",
+            ) from error
+
+
+def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
+    if file.is_keras3:
+        return _of_keras3_file(file, trust, custom_objects)
+    refuse_unsafe(file.path, file.config, trust=trust)
+    refuse_foreign_code(file.path, file.config)
+    if file.format == "saved_model":
+        check_saved_model(file.path, trust=trust)
+    return _of_layers(_restore(file, trust), file.training, custom_objects)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -130,10 +186,13 @@ def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects)
 
 
 def _of_keras3(model: keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
-    from edgeprune.models.keras3 import translate
+    from edgeprune.models.front import cut
+    from edgeprune.models.keras3 import Keras3, translate
 
-    translated, names = translate(model, custom_objects)
-    return _compiled(translated, Compiled.of(training, names, 3), custom_objects)
+    front, rest = cut(model, Keras3())
+    translated, names = translate(rest, custom_objects)
+    translated = _plain(translated)
+    return _compiled(translated, Compiled.of(training, names, 3), custom_objects, front)
 
 
 def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
@@ -155,13 +214,29 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
     try:
-        with SafeModeScope(safe_mode=not trust):
-            model = _build(file)
-        _load_weights(file, model)
+        with SafeModeScope(safe_mode=not trust), _open_variables(file) as (weights, held):
+            with variables_within(held, file.path):
+                model = _build(file)
+            check_tensors(model, file.path)
+            if not file.has_assets:
+                _refuse_empty_tables(file, model)
+            _load_weights(file, model, weights)
+    except ModelError:
+        raise
     # Building and filling a model from a file's description can fail in any layer's code, in any way.
     except Exception as error:
         raise not_rebuilt(file.path, error, "tf_keras", tf_keras.__version__, file.keras_version) from error
     return model
+
+
+@contextlib.contextmanager
+def _open_variables(file: ModelFile) -> Iterator[tuple[h5py.File | None, int]]:
+    """The open HDF5 file with the weights, None for a SavedModel; and the bytes of all weights."""
+    if file.format == "saved_model":
+        yield None, sum(part.stat().st_size for part in (file.path / "variables").glob("variables.data-*"))
+    else:
+        with open_weights(file) as weights:
+            yield weights, weight_bytes(weights)
 
 
 def _build(file: ModelFile) -> tf_keras.Model:
@@ -178,35 +253,67 @@ def _build(file: ModelFile) -> tf_keras.Model:
         return tf_keras.models.model_from_config(json_utils.decode(json.dumps(file.config)))
 
 
-def _load_weights(file: ModelFile, model: tf_keras.Model) -> None:
-    if file.format == "keras":
-        model.load_weights(file.path)
-    elif file.format == "saved_model":
-        # Only the variables: no graph of the SavedModel is loaded, so no code of it can run.
-        status = model.load_weights(file.path / "variables" / "variables")
-        status.assert_existing_objects_matched().expect_partial()
+def _load_weights(file: ModelFile, model: tf_keras.Model, weights: h5py.File | None) -> None:
+    """Fill the model: from an open HDF5 file, or with the variables of a SavedModel."""
+    if weights is None:
+        load_saved_variables(model, file.path / "variables" / "variables")
+    elif file.format == "keras":
+        with _assets(file) as assets:
+            load_keras_weights(model, weights, assets)
     else:
-        _load_h5_weights(file.path, model)
+        _load_h5_weights(model, weights)
 
 
-def _load_h5_weights(path: Path, model: tf_keras.Model) -> None:
-    import h5py
+def _refuse_empty_tables(file: ModelFile, model: tf_keras.Model) -> None:
+    """Only .keras files have vocabularies that were learned from data; others have those that were given as lists."""
+    from edgeprune.models.front import TABLES
+
+    for layer in model._flatten_layers():
+        if type(layer).__name__ in TABLES and layer.vocabulary_size() <= _special_tokens(layer):
+            raise without_vocabulary(str(file.path), layer.name)
+
+
+def _special_tokens(layer: tf_keras.layers.Layer) -> int:
+    lookup = getattr(layer, "_lookup_layer", layer)
+    return int(lookup._token_start_index())
+
+
+@contextlib.contextmanager
+def _assets(file: ModelFile) -> Iterator[zipfile.ZipFile | None]:
+    """The vocabularies in a ``.keras`` file, as an archive of checked members."""
+    if not file.has_assets:
+        yield None
+        return
+    with open_archive(file.path) as archive, zipfile.ZipFile(archive.copy(file.config)) as copy:
+        yield copy
+
+
+def _load_h5_weights(model: tf_keras.Model, file: h5py.File) -> None:
     from tf_keras.src.saving.legacy import hdf5_format
 
-    with h5py.File(path, "r") as file:
-        hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+    group = file["model_weights"]
+    hdf5_format.load_weights_from_hdf5_group(group, model)
+    backend = group.attrs.get("backend", file.attrs.get("backend"))
+    if backend in ("theano", b"theano"):
+        turn_theano_kernels(model)
 
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
-    functional = _functional(model)
-    if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
-        raise has_vocabularies(f"The model {model.name!r}")
+    from edgeprune.models.flatten import Keras2
+    from edgeprune.models.front import cut, has_host_layers
+    from edgeprune.models.rebuild import copy_model
+
+    front = None
+    if has_host_layers(model):
+        front, rest = cut(_as_graph(model), Keras2())
+        model = copy_model(rest)
+    functional = _plain(_functional(model))
     compiled = Compiled.of(training, output_names(functional), 2)
     functional = _named_for_scopes(functional)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
-    return _compiled(functional, compiled, custom_objects)
+    return _compiled(functional, compiled, custom_objects, front)
 
 
 def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
@@ -222,19 +329,32 @@ def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
     return renamed
 
 
-def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects) -> Opened:
+def _compiled(
+    model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects, front: Front | None = None
+) -> Opened:
     """The model, compiled as far as that can be restored."""
-    return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)))
+    if front:
+        _log.warning(
+            "Cut behind %s: what comes before stays on the host, and the model takes the numbers that it makes.",
+            ", ".join(front.layers),
+        )
+    return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)), front)
 
 
 def _functional(model: tf_keras.Model) -> tf_keras.Model:
+    """The model as a flat functional one."""
+    from edgeprune.models.flatten import flatten
+
+    return flatten(_as_graph(model))
+
+
+def _as_graph(model: tf_keras.Model) -> tf_keras.Model:
+    """The model as a functional one."""
     import tf_keras
     from tf_keras.src.engine.functional import Functional
 
-    from edgeprune.models.flatten import flatten
-
     if type(model) is Functional:
-        return flatten(model)
+        return model
     if isinstance(model, tf_keras.Sequential) and not model.inputs:
         raise ModelError(
             f"The Sequential model {model.name!r} does not know the shape of its input.",
@@ -242,10 +362,13 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
             fix="call model.build((None, ...)) with the input's shape, or begin with an Input layer.",
         )
     if getattr(model, "_is_graph_network", False):
-        functional = tf_keras.Model(model.input, model.output, name=model.name)
-    else:
-        functional = _traced(model)
-    return flatten(functional)
+        return tf_keras.Model(model.input, model.output, name=model.name)
+    return _traced(model)
+
+
+def _plain(model: tf_keras.Model) -> tf_keras.Model:
+    """A flat functional model as boards compute it: in float32, with the channels last."""
+    return channels_last(in_float32(with_usable_noise(model)))
 
 
 def _traced(model: tf_keras.Model) -> tf_keras.Model:

@@ -9,9 +9,10 @@ classes and functions that the running program has registered. What is not:
   was CVE-2025-1550 in Keras 3). These are refused with ``trust`` too; the program registers what it wants to load.
 - TensorFlow operations beyond arithmetic on tensors: a layer ``TFOpLambda`` can name every public TensorFlow symbol,
   ``tf.io.write_file`` included. The same for raw graph operations (``TensorFlowOpLayer``).
+- Vocabularies that a layer would read from a file which the model only names.
 
 The graph code in a SavedModel is never loaded: its layers are built from their configuration, and only its variables
-are read.
+are read. What its functions hold is looked at all the same (:mod:`edgeprune.models.saved_model`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _CODE = {
     "InstanceMethod": "a call by name into TensorFlow",
     "InstanceProperty": "a call by name into TensorFlow",
 }
+# So much of a name is shown in a message.
+_NAME = 100
 # Marks of structure that Keras writes between its objects: they hold data only.
 _STRUCTURE = {"__tuple__", "__ellipsis__", "__bytes__", "__tensor__", "__numpy__", "TensorShape", "TypeSpec"}
 _OP_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
@@ -64,14 +67,14 @@ class Finding:
     """One thing in a file that tf_keras alone does not cover.
 
     Attributes:
-        kind: ``code`` runs while loading, ``operation`` is a TensorFlow symbol beyond tensor arithmetic, ``class`` is
-            a class or function that tf_keras does not have.
+        kind: ``code`` runs while loading, ``operation`` is a TensorFlow symbol beyond tensor arithmetic, ``file`` is
+            read while loading, ``class`` is a class or function that tf_keras does not have.
         layer: the name of the layer that holds it.
-        name: of the class, function or symbol.
+        name: of the class, function, symbol or file.
         module: for a class: the module that the file names for it, if any.
     """
 
-    kind: Literal["code", "operation", "class"]
+    kind: Literal["code", "operation", "file", "class"]
     layer: str
     name: str
     module: str | None = None
@@ -91,6 +94,8 @@ def refuse_unsafe(path: object, config: ConfigValue, *, trust: bool) -> None:
     for finding in find_unsafe(config):
         if finding.kind == "class":
             raise _unknown_class(path, finding)
+        if not trust and finding.kind == "file":
+            raise reads_a_file(path, finding.layer, finding.name)
         if not trust:
             raise _untrusted(path, finding)
 
@@ -112,26 +117,45 @@ def find_unsafe(config: ConfigValue, layer: str = "model") -> Iterator[Finding]:
 def _layer_name(config: JsonObject) -> str | None:
     inner = config.get("config")
     name = config.get("name") or (inner.get("name") if isinstance(inner, dict) else None)
-    return name if isinstance(name, str) else None
+    return name[:_NAME] if isinstance(name, str) else None
 
 
 def _judge(config: JsonObject, class_name: str, layer: str) -> Iterator[Finding]:
     inner = config.get("config")
     module = config.get("module")
+    if (vocabulary := vocabulary_file(config)) is not None:
+        yield Finding("file", layer, vocabulary)
     if class_name in _CODE:
         yield Finding("code", layer, class_name)
     elif class_name in _OP_LAYERS:
         symbol = inner.get("function") if isinstance(inner, dict) else None
         if not _is_tensor_arithmetic(str(symbol)):
-            yield Finding("operation", layer, f"tf.{symbol}")
+            yield Finding("operation", layer, f"tf.{str(symbol)[:_NAME]}")
     elif class_name not in _STRUCTURE:
         is_function = class_name == "function"
-        name = str(inner) if is_function else class_name
+        name = str(inner)[:_NAME] if is_function else class_name[:_NAME]
         # The names that tf_keras looks up: of classes in its newer format, the name they were registered under.
         registered = _is_registered(name if is_function or "module" not in config else config.get("registered_name"))
         of_keras = not isinstance(module, str) or module.split(".")[0] in _KERAS
         if not registered and not (of_keras and name in _known_names()):
-            yield Finding("class", layer, name, None if of_keras else module)
+            yield Finding("class", layer, name, None if of_keras else str(module)[:_NAME])
+
+
+def vocabulary_file(config: JsonObject) -> str | None:
+    """The file on this disk that a layer of either Keras would read its vocabulary from; None: it reads none."""
+    inner = config.get("config")
+    vocabulary = inner.get("vocabulary") if isinstance(inner, dict) else None
+    return vocabulary if isinstance(vocabulary, str) else None
+
+
+def reads_a_file(path: object, layer: str, vocabulary: str) -> ModelError:
+    """The error for a layer that would read a file which its model only names."""
+    return ModelError(
+        f"{path}: the layer {layer!r} would read its vocabulary from the file {vocabulary[:200]!r} of this machine.",
+        expected="a model that holds its vocabulary",
+        fix="pass the vocabulary as a list where the model is built, and save it again; or, if you trust its author, "
+        "add --trust-model (in Python: trust=True).",
+    )
 
 
 def _is_tensor_arithmetic(symbol: str) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.models.graph import flat, is_graph, is_symbolic, ordered_nodes
 from edgeprune.models.rebuild import rebuild
@@ -62,6 +62,12 @@ def calls(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> Ite
 def shape_of(tensor: Tensor) -> Shape:
     """Shape of a tensor without its batch dimension."""
     return tuple(tensor.shape)[1:] if tensor.shape.rank else ()
+
+
+def shapes_with_batch(tensors: Sequence[Tensor]) -> list[Any]:
+    """As report.json has them: the shape of the only tensor, or a list of shapes."""
+    shapes = [list(tensor.shape) for tensor in tensors]
+    return shapes[0] if len(shapes) == 1 else shapes
 
 
 def with_shapes(model: tf_keras.Model, shapes: tuple[Shape, ...] | None = None) -> tf_keras.Model:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgeprune.files import JsonObject
 from edgeprune.models.count import count
+from edgeprune.models.shapes import shapes_with_batch
+from edgeprune.models.sizes import for_a_look
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.graph import Group
 from edgeprune.prune.choice.budget import unit_savings
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
 def inspect_model(model: tf_keras.Model) -> JsonObject:
     """Layers with parameters and MACs, and groups with size, layers, reasons of what is frozen, saving per channel.
 
-    ``uncounted``: layers whose MACs no rule knows; they count 0.
+    ``uncounted``: layers whose MACs no rule knows; they count 0. ``note``: for which sizes the figures are, where the
+    model leaves its inputs' open; else None.
     """
+    model, note = for_a_look(model)
     graph, counts = analyse(model), count(model)
     saved = {what: unit_savings(graph, graph.groups, what) for what in ("params", "macs")}
     return {
         "name": model.name,
+        "input_shape": shapes_with_batch(model.inputs),
+        "note": note,
         "params": counts.params,
         "macs": counts.macs,
         "uncounted": list(counts.uncounted),

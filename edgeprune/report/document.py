@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import platform
 from typing import TYPE_CHECKING, Literal
 
 from edgeprune import plan as plans
 from edgeprune import selection
+from edgeprune._tensorflow import WITHOUT_ONEDNN
 from edgeprune._version import __version__
-from edgeprune.artifact import Artifact, MetricFacts, OnDeviceFacts
+from edgeprune.artifact import Artifact, Facts, MetricFacts, OnDeviceFacts
 from edgeprune.context import versions
 from edgeprune.files import JsonObject, sha256_file
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from edgeprune.tasks.task import Task
 
 SCHEMA_VERSION = 1
+CRASHED = (
+    "TensorFlow crashed during this build, which went on without oneDNN's kernels: another build, without the crash, "
+    "would give slightly different weights."
+)
 PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")
 
 
@@ -41,7 +47,7 @@ def assemble(
         name: the model's name.
     """
     data, task = context.required()
-    source = run.artifacts[plans.MODEL].facts["model"]
+    source = run.artifacts[plan.source].facts
     reference = run.artifacts[plan.variants[0].last].facts["evaluation"]["test"]["value"]
     variants = [_variant(v, run, files[v.name], reference, task) for v in plan.variants]
     variants[0]["baseline"] = True
@@ -55,7 +61,13 @@ def assemble(
         "seed": context.seed,
         "deterministic": context.deterministic,
         "recipe": context.recipe.name,
-        "model": {"name": name, "source": str(context.source or "demo"), **source},
+        "model": {
+            "name": name,
+            "source": str(context.source or "demo"),
+            **source["model"],
+            **source.get("sizes", {}),
+            **_on_host(source),
+        },
         "target": context.target.model_dump(mode="json"),
         "data": {
             "source": data.source,
@@ -84,9 +96,14 @@ def assemble(
         "warnings": [
             *run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
             *_unwatched_drops(variants[0], pick, limits, task),
+            *([CRASHED] if WITHOUT_ONEDNN in os.environ else []),
         ],
         "environment": environment(),
     }
+
+
+def _on_host(facts: Facts) -> JsonObject:
+    return {"on_host": facts["front"]} if "front" in facts else {}
 
 
 def _metrics(test: MetricFacts, task: Task) -> JsonObject:

@@ -49,6 +49,13 @@ class Entry(pydantic.BaseModel):
         return [key for key, _ in self if key in self]
 
 
+class OnHost(Entry):
+    """The part of the model that looks words up: it runs on the host, before the file."""
+
+    layers: list[Text]
+    inputs: list[Text]
+
+
 class Model(Entry):
     """The model as it came."""
 
@@ -58,6 +65,9 @@ class Model(Entry):
     macs: Count | None
     input_shape: Shapes
     output_shape: Shapes
+    given_shape: Shapes | None = None  # of the input in the file, where that leaves sizes open
+    sizes_from: Text | None = None  # what fixed them
+    on_host: OnHost | None = None
 
 
 class Target(Entry):
@@ -406,6 +416,14 @@ class Gate(Entry):
     source: Text | None = None
 
 
+class MissingVariant(Entry):
+    """A variant that could not be made, or does not run: why, and what to do."""
+
+    name: Text
+    what: Text
+    fix: Text | None
+
+
 class StageRun(Entry):
     name: Text
     seconds: Amount
@@ -493,6 +511,7 @@ class Report(Entry):
     metric: Metric
     task: list[TaskOutput] = []  # per output
     variants: Annotated[list[Variant], Field(min_length=1)]
+    missing: list[MissingVariant] = []
     max_drop: MaxDropRule | None = None  # the rule that picks and gates go by; None: an older report
     picks: Picks
     pick: Text

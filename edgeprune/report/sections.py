@@ -337,6 +337,21 @@ def facts(report: Report) -> Blocks:
         ("Model", Cell(f"{model.name}, from {model.source}")),
         ("Model size", Cell(f"{fmt.scaled(model.params)} parameters{macs}", f"{model.params:,} parameters")),
         ("Input and output", Cell(f"{fmt.shape(model.input_shape)} → {fmt.shape(model.output_shape)}")),
+        *(
+            [("Sizes left open", Cell(f"{fmt.shape(model.given_shape)}, fixed by {model.sizes_from}"))]
+            if model.given_shape
+            else []
+        ),
+        *(
+            [
+                (
+                    "Before the file, on the host",
+                    Cell(f"{', '.join(model.on_host.layers)}; the code beside the file has it"),
+                )
+            ]
+            if model.on_host
+            else []
+        ),
         ("Target", Cell(report.target.name)),
         ("Data", Cell(f"{data.source}: {counts} samples")),
         *(("Task", Cell(_task(output, len(report.task) > 1))) for output in report.task),

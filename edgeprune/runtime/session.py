@@ -106,6 +106,7 @@ class _Runner:
         for index in indices:
             for detail, values in zip(self._inputs, batch, strict=True):
                 self._interpreter.set_tensor(detail["index"], quantize(values[index : index + 1], detail))
+            self._interpreter.reset_all_variables()  # a fused LSTM would begin where the last sample ended
             self._interpreter.invoke()
             results[index] = [
                 dequantize(self._interpreter.get_tensor(detail["index"]), detail)[0] for detail in self._outputs
@@ -115,9 +116,10 @@ class _Runner:
 def _ordered(interpreter: Interpreter, kind: Literal["inputs", "outputs"], names: Sequence[str]) -> list[TensorDetails]:
     """Details of the inputs or outputs in the order of ``names``, which the converter need not have kept."""
     details = interpreter.get_input_details() if kind == "inputs" else interpreter.get_output_details()
-    signatures = interpreter._get_full_signature_list()
-    if len(details) == 1 or not signatures:
-        return details
-    indices = next(iter(signatures.values()))[kind]
     by_index = {detail["index"]: detail for detail in details}
-    return [by_index[indices[name]] for name in names]
+    for signature in interpreter._get_full_signature_list().values():
+        indices = signature[kind]
+        # A signature of another subgraph, or one that does not fit its own, names other tensors.
+        if {*names} == {*indices} and {*indices.values()} == {*by_index} and len(details) > 1:
+            return [by_index[indices[name]] for name in names]
+    return details

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.artifact import Artifact, ModelFacts
 from edgeprune.context import Context
-from edgeprune.models.types import Tensor
+from edgeprune.models.shapes import shapes_with_batch
 
 if TYPE_CHECKING:
     import tf_keras
@@ -25,15 +23,10 @@ def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> A
     facts: ModelFacts = {
         "params": counts.params,
         "macs": counts.macs,
-        "input_shape": _shapes(model.inputs),
-        "output_shape": _shapes(model.outputs),
+        "input_shape": shapes_with_batch(model.inputs),
+        "output_shape": shapes_with_batch(model.outputs),
     }
     # The first model that is saved is the teacher of distillation, and budgets are fractions of its counts.
     return artifact.with_(
         {"teacher": path, **artifact.files, "model": path}, model=facts, original=artifact.facts.get("original", facts)
     )
-
-
-def _shapes(tensors: Sequence[Tensor]) -> Any:
-    shapes = [json.loads(json.dumps(list(tensor.shape))) for tensor in tensors]
-    return shapes[0] if len(shapes) == 1 else shapes

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from edgeprune.artifact import Artifact
+from edgeprune.artifact import Artifact, FrontFacts, SizesFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.stages.saving import with_model
+
+# The role of a model whose inputs have open sizes, which no stage but ``fix_sizes`` reads.
+OPEN = "open"
+# The role of the part of the model that stays on the host.
+FRONT = "front"
 
 
 @stage("model", "trust")
 def load(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The user's model as a functional tf_keras model, compile information included."""
     from edgeprune.models.load import open_model
+    from edgeprune.models.save import save_model
+    from edgeprune.models.sizes import Inputs
 
     opened = open_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects))
-    return with_model(artifact, opened.model, context).with_(compiled_with=opened.compiled.to_json())
+    artifact = artifact.with_(compiled_with=opened.compiled.to_json())
+    if opened.front:
+        opened.front.save(context.folder / "front.keras")
+        on_host: FrontFacts = {"layers": list(opened.front.layers), "inputs": list(opened.front.names)}
+        artifact = artifact.with_({FRONT: context.folder / "front.keras"}, front=on_host)
+    if not Inputs.of(opened.model).open:
+        return with_model(artifact, opened.model, context)
+    path = context.folder / "model.keras"
+    save_model(opened.model, path)
+    return artifact.with_({OPEN: path})
+
+
+@stage("input_shape")
+def fix_sizes(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The model rebuilt for the sizes that the user or the data gave to its open inputs."""
+    from edgeprune.models.shapes import shapes_with_batch
+    from edgeprune.models.sizes import with_sizes
+
+    model = context.load(artifact, OPEN)
+    shapes, origin = context.input_shape
+    context.progress.note(f"input {', '.join('x'.join(map(str, shape)) for shape in shapes)}, from {origin}")
+    sized = with_sizes(model, shapes)
+    facts: SizesFacts = {"given_shape": shapes_with_batch(model.inputs), "sizes_from": origin}
+    return with_model(artifact, sized, context).with_(sizes=facts)
 
 
 @stage("seed", "deterministic")

@@ -4,10 +4,13 @@ The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``; its accessors
 file that is truncated, damaged or hostile ends in a :class:`~edgeprune.errors.ModelError`: :func:`parse` catches what
 any accessor raises, and everything decoded is counted against a budget in proportion to the file's size, so that a
 small file cannot become a large model in memory.
+
+What LiteRT or TensorFlow Lite Micro runs is read, however odd; :mod:`edgeprune.tflite.faults` says what is odd.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -41,8 +44,7 @@ Table = Any
 
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
-# Custom operators that may read a tensor which no operator writes: Vela passes the Ethos-U its working memory that way.
-_BRINGS_SCRATCH = {"ethos-u"}
+_FIX = "convert the model again, or copy the file again."
 T = TypeVar("T")
 # What the accessors raise on bytes that are not a flatbuffer of this schema.
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
@@ -84,6 +86,8 @@ def parse(content: bytes, name: str = "model") -> TFLiteModel:
         raise ModelError(f"{name} {what}.", expected="a TensorFlow Lite model (bytes 4 to 8 are 'TFL3').")
     try:
         return _Parser(content).model()
+    except _Unusable as error:
+        raise ModelError(f"{name} cannot run: {error}.", expected="a file that LiteRT loads.", fix=_FIX) from None
     except _Damaged as error:
         reason = str(error)
     except _DAMAGE as error:
@@ -91,12 +95,16 @@ def parse(content: bytes, name: str = "model") -> TFLiteModel:
     raise ModelError(
         f"{name} is damaged: {reason}.",
         expected="a complete .tflite file.",
-        fix="convert the model again, or copy the file again.",
+        fix=_FIX,
     )
 
 
 class _Damaged(Exception):
-    """The file contradicts itself; the message says how."""
+    """The file cannot be read; the message says why."""
+
+
+class _Unusable(Exception):
+    """LiteRT refuses the file, which TensorFlow Lite Micro may not notice; the message says why."""
 
 
 class _Parser:
@@ -111,13 +119,18 @@ class _Parser:
     def model(self) -> TFLiteModel:
         root = tflite.Model.GetRootAs(self.content, 0)
         if root.Version() != SCHEMA_VERSION:
-            raise _Damaged(f"schema version {root.Version()} instead of {SCHEMA_VERSION}")
+            raise _Unusable(f"it has schema version {root.Version()} instead of {SCHEMA_VERSION}")
         buffers = [self._buffer(buffer) for buffer in self._tables(root, "Buffers")]
         codes = tuple(self._operator_code(code) for code in self._tables(root, "OperatorCodes"))
         subgraphs = tuple(self._subgraph(graph, codes, buffers) for graph in self._tables(root, "Subgraphs"))
         if not subgraphs:
             raise _Damaged("it has no subgraph")
-        metadata = {self._text(m.Name()): bytes(self._at(buffers, m.Buffer())) for m in self._tables(root, "Metadata")}
+        # Runtimes do not read metadata, and ignore signatures that do not fit until they are asked for.
+        metadata = {
+            self._text(entry.Name()): bytes(buffers[entry.Buffer()])
+            for entry in self._tables(root, "Metadata")
+            if entry.Buffer() < len(buffers)
+        }
         self._pay(sum(map(len, metadata.values())))
         minimum = metadata.get("min_runtime_version", b"").rstrip(b"\0").decode("ascii", "replace")
         return TFLiteModel(
@@ -125,7 +138,9 @@ class _Parser:
             subgraphs=subgraphs,
             min_runtime=minimum or None,
             metadata=metadata,
-            signatures=tuple(self._signature(s, subgraphs) for s in self._tables(root, "SignatureDefs")),
+            signatures=tuple(
+                filter(None, (self._signature(s, subgraphs) for s in self._tables(root, "SignatureDefs")))
+            ),
             operator_codes=codes,
             bytes=len(self.content),
         )
@@ -157,22 +172,20 @@ class _Parser:
 
     def _subgraph(self, graph: Table, codes: tuple[OperatorCode, ...], buffers: list[memoryview]) -> Subgraph:
         tensors = tuple(self._tensor(i, t, buffers) for i, t in enumerate(self._tables(graph, "Tensors")))
-        subgraph = Subgraph(
+        return Subgraph(
             name=self._text(graph.Name()),
             tensors=tensors,
             operators=tuple(
                 self._operator(i, o, codes, len(tensors)) for i, o in enumerate(self._tables(graph, "Operators"))
             ),
-            inputs=self._indices(graph, "Inputs", len(tensors)),
-            outputs=self._indices(graph, "Outputs", len(tensors)),
+            inputs=self._indices(graph, "Inputs", len(tensors), optional=False),
+            outputs=self._indices(graph, "Outputs", len(tensors), optional=False),
         )
-        _check_order(subgraph)
-        return subgraph
 
     def _tensor(self, index: int, table: Table, buffers: list[memoryview]) -> Tensor:
         shape = self._numbers(table, "Shape")
         if any(size < 0 for size in shape):
-            raise _Damaged(f"tensor {index} has a negative size")
+            raise _Unusable(f"tensor {index} has a negative size")
         stored = self._at(buffers, table.Buffer())
         tensor = Tensor(
             index=index,
@@ -188,9 +201,8 @@ class _Parser:
         )
         if tensor.sparsity and tensor.is_numeric:
             tensor.sparsity.check(shape, len(tensor.values()))
-        # The interpreter refuses such a file too (subgraph.cc, SetTensorParametersReadOnly).
-        elif tensor.constant and tensor.is_numeric and len(stored) != tensor.nbytes:
-            raise _Damaged(f"tensor {index} stores {len(stored)} bytes, and its shape needs {tensor.nbytes}")
+        elif tensor.is_numeric and len(stored) > tensor.nbytes:  # the runtimes do not read what is beyond its shape
+            return dataclasses.replace(tensor, stored=stored[: tensor.nbytes])
         return tensor
 
     def _quantization(self, index: int, table: Table | None, shape: tuple[int, ...]) -> Quantization | None:
@@ -201,7 +213,7 @@ class _Parser:
         # One for the tensor, or one for each index along the axis (interpreter_builder.cc, ParseQuantization).
         allowed = {0, 1, shape[axis] if 0 <= axis < len(shape) else 1}
         if not {len(scale), len(zero_point)} <= allowed:
-            raise _Damaged(f"tensor {index} has {len(scale)} scales and {len(zero_point)} zero points")
+            raise _Unusable(f"tensor {index} has {len(scale)} scales and {len(zero_point)} zero points")
         return Quantization(scale, zero_point, axis) if scale else None
 
     def _sparsity(self, table: Table | None) -> Sparsity | None:
@@ -254,14 +266,17 @@ class _Parser:
                 values[name] = _OPTION_ENUMS[name].get(value, value)
         return values
 
-    def _signature(self, table: Table, subgraphs: tuple[Subgraph, ...]) -> Signature:
-        tensors = len(self._at(subgraphs, table.SubgraphIndex()).tensors)
+    def _signature(self, table: Table, subgraphs: tuple[Subgraph, ...]) -> Signature | None:
+        """None for one whose subgraph or tensors do not exist."""
+        if table.SubgraphIndex() >= len(subgraphs):
+            return None
+        tensors = len(subgraphs[table.SubgraphIndex()].tensors)
         maps = [
             {self._text(entry.Name()): entry.TensorIndex() for entry in self._tables(table, side)}
             for side in ("Inputs", "Outputs")
         ]
         if any(index >= tensors for mapping in maps for index in mapping.values()):
-            raise _Damaged("a signature names a tensor that does not exist")
+            return None
         return Signature(self._text(table.SignatureKey()), maps[0], maps[1], table.SubgraphIndex())
 
     # -- fields ------------------------------------------------------------------------------------------------------
@@ -285,10 +300,11 @@ class _Parser:
         array = getattr(owner, f"{name}AsNumpy")()
         return tuple(array.tolist()) if isinstance(array, np.ndarray) else ()  # the accessors give 0 for no vector
 
-    def _indices(self, owner: Table, name: str, tensors: int) -> tuple[int, ...]:
+    def _indices(self, owner: Table, name: str, tensors: int, *, optional: bool = True) -> tuple[int, ...]:
+        """Indices of tensors; -1 for one that is left out, if that is allowed."""
         indices = self._numbers(owner, name)
-        if any(not -1 <= index < tensors for index in indices):
-            raise _Damaged("an operator names a tensor that does not exist")
+        if any(not -optional <= index < tensors for index in indices):
+            raise _Unusable(f"an operator or a graph names a tensor that does not exist among {tensors}")
         return indices
 
     def _text(self, value: bytes | None) -> str:
@@ -298,28 +314,8 @@ class _Parser:
     @staticmethod
     def _at(sequence: Sequence[T], index: int) -> T:
         if not 0 <= index < len(sequence):
-            raise _Damaged(f"index {index} points into a table of {len(sequence)} entries")
+            raise _Unusable(f"index {index} points into a table of {len(sequence)} entries")
         return sequence[index]
-
-
-def _check_order(graph: Subgraph) -> None:
-    """Refuse a graph with operators that read a tensor before it is written, or write a constant or a tensor twice.
-
-    The runtime does not check this itself.
-    """
-    written = set(graph.inputs)
-    for operator in graph.operators:
-        for index in operator.inputs:
-            tensor = graph.tensors[index]
-            known = index < 0 or index in written or tensor.constant or tensor.variable
-            if operator.custom and operator.name in _BRINGS_SCRATCH:
-                continue
-            if not known and tensor.nbytes:  # an empty constant, such as a list of no axes, has no buffer
-                raise _Damaged(f"operator {operator.index} reads tensor {index} before it is written")
-        for index in operator.outputs:
-            if index in written or (index >= 0 and graph.tensors[index].constant):
-                raise _Damaged(f"operator {operator.index} writes over tensor {index}")
-        written.update(index for index in operator.outputs if index >= 0)
 
 
 def _constants(enum: Table) -> dict[int, str]:

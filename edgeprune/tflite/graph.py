@@ -64,7 +64,7 @@ class Tensor:
         dtype: a key of :data:`TYPES`; else 'string', 'resource', 'variant', or 'type99' for a type newer than the
             schema here.
         variable: whether it is state that survives from one inference to the next.
-        stored: the bytes in the file; empty when the tensor is not constant.
+        stored: the bytes in the file; empty when the tensor is not constant, or has no elements.
     """
 
     index: int
@@ -94,12 +94,22 @@ class Tensor:
         bits = TYPES.get(self.dtype, (0, None))[0]
         return (self.size * bits + 7) // 8
 
+    @property
+    def is_short(self) -> bool:
+        """Whether a constant stores fewer bytes than its shape needs, as a compressed one does."""
+        return self.constant and self.is_numeric and self.sparsity is None and len(self.stored) < self.nbytes
+
     def values(self) -> np.ndarray:
         """The stored elements, flat: all of them, or those that the encoding of a sparse tensor keeps.
 
         Raises:
-            ModelError: the elements are not numbers.
+            ModelError: the elements are not numbers, or cannot be read as their shape says.
         """
+        if self.is_short:
+            raise ModelError(
+                f"The tensor {self.name!r} stores {len(self.stored)} bytes, and its shape needs {self.nbytes}: what it "
+                "stores cannot be read."
+            )
         if not self.is_numeric:
             raise ModelError(f"The tensor {self.name!r} of type {self.dtype} holds no numbers.")
         bits, dtype = TYPES[self.dtype]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeprune.files import JsonObject
-from edgeprune.tflite.graph import Tensor, TFLiteModel
+from edgeprune.tflite.graph import Signature, Subgraph, Tensor, TFLiteModel
 from edgeprune.tflite.splice import with_buffer
 
 BUFFER_NAME = "EDGEPRUNE_INTERFACE"
@@ -53,11 +53,8 @@ class Interface:
 def interface(model: TFLiteModel) -> Interface:
     """Read the interface of a file."""
     graph = model.subgraphs[0]
-    signature = next((one for one in model.signatures if one.subgraph == 0), None)
-    named = [
-        getattr(signature, kind) if signature else {graph.tensors[index].name: index for index in getattr(graph, kind)}
-        for kind in _KINDS
-    ]
+    signature = next((one for one in model.signatures if one.subgraph == 0 and _describes(one, graph)), None)
+    named = [getattr(signature, kind) if signature else _by_tensor(graph, kind) for kind in _KINDS]
     written = _written(model, named)
     ports = []
     for kind, names in zip(_KINDS, named, strict=True):
@@ -69,6 +66,20 @@ def interface(model: TFLiteModel) -> Interface:
 
 
 _KINDS = ("inputs", "outputs")
+
+
+def _describes(signature: Signature, graph: Subgraph) -> bool:
+    """Whether a signature names the inputs and outputs of the graph, all of them and no other tensors."""
+    return all({*getattr(signature, kind).values()} == {*getattr(graph, kind)} for kind in _KINDS)
+
+
+def _by_tensor(graph: Subgraph, kind: str) -> dict[str, int]:
+    """The inputs or outputs by the names of their tensors; by place where one has none, or that of another."""
+    names: dict[str, int] = {}
+    for place, index in enumerate(getattr(graph, kind)):
+        name = graph.tensors[index].name
+        names[name if name and name not in names else f"{name or kind[:-1]}:{place}"] = index
+    return names
 
 
 def _written(model: TFLiteModel, named: Sequence[Mapping[str, int]]) -> JsonObject:

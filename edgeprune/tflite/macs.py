@@ -64,9 +64,13 @@ def _fully_connected(graph: Subgraph, operator: Operator) -> int:
     return _outputs(graph, operator) * _shape(graph, operator, 1)[-1] if _shape(graph, operator, 1) else 0
 
 
-def _transpose_conv(graph: Subgraph, operator: Operator) -> int:
-    """Each input element is spread over [outputs, height, width]; the kernel is [outputs, height, width, inputs]."""
-    return math.prod(_shape(graph, operator, 2)) * math.prod(_shape(graph, operator, 1)[:3])
+def _transpose_conv(data: int) -> MacRule:
+    """Each element of this input is spread over [outputs, height, width]; the kernel ends with [inputs]."""
+
+    def rule(graph: Subgraph, operator: Operator) -> int:
+        return math.prod(_shape(graph, operator, data)) * math.prod(_shape(graph, operator, 1)[:3])
+
+    return rule
 
 
 def _batch_matmul(graph: Subgraph, operator: Operator) -> int:
@@ -94,11 +98,12 @@ MAC_RULES: dict[str, MacRule] = {
     "CONV_3D": _conv_3d,
     "CONV_3D_TRANSPOSE": _conv_3d_transpose,
     "DEPTHWISE_CONV_2D": _depthwise,
+    "Convolution2DTransposeBias": _transpose_conv(0),  # MediaPipe's
     "FULLY_CONNECTED": _fully_connected,
     "LSTM": _recurrent(*_LSTM_KERNELS),
     "RNN": _recurrent(1, 2),
     "SVDF": _recurrent(1, 2),
-    "TRANSPOSE_CONV": _transpose_conv,
+    "TRANSPOSE_CONV": _transpose_conv(2),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _recurrent(*_LSTM_KERNELS),
     "UNIDIRECTIONAL_SEQUENCE_RNN": _recurrent(1, 2),
 }

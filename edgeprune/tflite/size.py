@@ -19,6 +19,7 @@ KERNEL_INPUTS: dict[str, tuple[int, ...]] = {
     "CONV_2D": (1,),
     "CONV_3D": (1,),
     "CONV_3D_TRANSPOSE": (1,),
+    "Convolution2DTransposeBias": (1,),
     "DEPTHWISE_CONV_2D": (1,),
     "EMBEDDING_LOOKUP": (1,),
     "FULLY_CONNECTED": (1,),
@@ -141,8 +142,10 @@ def weight_sparsity(table: Sequence[StoredKernel]) -> float | None:
 def zeros(tensor: Tensor) -> int:
     """Number of elements of a constant whose real value is zero; for a quantized one, those at the zero point.
 
-    Elements that the encoding of a sparse tensor leaves out are zero.
+    Elements that the encoding of a sparse tensor leaves out are zero; of a compressed one, none is known to be.
     """
+    if tensor.is_short:
+        return 0
     values = tensor.values()
     quantization = tensor.quantization
     if quantization is None or len(quantization.zero_point) == 0:
@@ -158,8 +161,11 @@ def zeros(tensor: Tensor) -> int:
 def distinct(tensor: Tensor) -> tuple[int, int]:
     """Number of different stored values of a constant: in all, and the largest in one channel.
 
-    Channels are indices along the axis of the scales; with one scale or none, both numbers are the same.
+    Channels are indices along the axis of the scales; with one scale or none, both numbers are the same. Of a
+    compressed tensor, every value counts as different, as none is known.
     """
+    if tensor.is_short:
+        return tensor.size, tensor.size
     quantization = tensor.quantization
     axis = quantization.axis if quantization is not None and len(quantization.scale) > 1 else None
     if tensor.sparsity is not None:

@@ -41,18 +41,28 @@ PACKAGES = {
 }
 # Custom operators that are part of the runtimes (register.cc).
 _BUNDLED_CUSTOM = {"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"}
+# Custom operators of MediaPipe's that no runtime has kernels for, and that XNNPACK, the default delegate, computes in
+# float32 (xnnpack_delegate.cc, VisitMediaPipe…) → by column of the table, the first release that hands them to it.
+# ai-edge-litert 1.0.1 to 2.3.0 and TensorFlow 2.17 and 2.21 run them; TensorFlow 2.16 and tflite-runtime 2.14.0 do not.
+MEDIAPIPE = frozenset({"Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D"})
+_MEDIAPIPE_RELEASES: dict[str, Version] = {"litert": (1, 0, 0), "tensorflow": (2, 17, 0)}
 # Custom operator that a compiler puts in place of the operators it compiled → the compiler, and what runs the operator
 # on the device.
 COMPILED = {"edgetpu-custom-op": ("edgetpu", "libedgetpu"), "ethos-u": ("vela", "the Ethos-U driver")}
 
 
 # select: an operator of full TensorFlow; custom: one of the user's own; compiled: what a compiler for another
-# accelerator left; newer: a built-in one that came after the runtime; unknown: one whose first release is not known.
-ProblemKind = Literal["select", "custom", "compiled", "newer", "unknown"]
+# accelerator left; delegate: one that the default delegate of newer runtimes brings; newer: a built-in one that came
+# after the runtime; unknown: one whose first release is not known.
+ProblemKind = Literal["select", "custom", "compiled", "delegate", "newer", "unknown"]
 _SENTENCES: dict[ProblemKind, str] = {
     "select": "{operator} is a TensorFlow operator: it runs only where the Flex delegate (Select TF ops) is linked in.",
     "custom": "{operator} is a custom operator: it runs only where the application registers it.",
     "compiled": "{operator} runs only through {library}.",
+    "delegate": (
+        "{operator} is run by XNNPACK, the default delegate, under {package} {needed} or later, and {target} is "
+        'assumed to have {assumed}, which stops with "Encountered unresolved custom op: {operator}". {remedy}'
+    ),
     "newer": (
         "{operator} version {version} needs {package} {needed} or later, and {target} is assumed to have {assumed}, "
         "which stops with \"Didn't find op for builtin opcode '{operator}' version '{version}'\". {remedy}"
@@ -140,7 +150,11 @@ def _remedy(name: str, version: int) -> str:
     release = first_release(name, version, "ai-edge-litert")
     if release is None:
         return "Convert to another number format."
-    return f"Install ai-edge-litert {format_version(release)} or later on it, or convert to another number format."
+    return f"{_install(release)[:-1]}, or convert to another number format."
+
+
+def _install(release: Version) -> str:
+    return f"Install ai-edge-litert {format_version(release)} or later on it."
 
 
 def _custom_operators(model: TFLiteModel, target: Target) -> Iterator[RuntimeProblem]:
@@ -154,8 +168,35 @@ def _custom_operators(model: TFLiteModel, target: Target) -> Iterator[RuntimePro
             compiler, library = COMPILED[name]
             if compiler != own:  # the target's own compiler made it, so the target can run it
                 yield RuntimeProblem("compiled", name, {"library": library})
+        elif name in MEDIAPIPE and _in_float32(model, name):
+            yield from _delegated(name, target)
         else:
             yield RuntimeProblem("custom", name)
+
+
+def _delegated(name: str, target: Target) -> Iterator[RuntimeProblem]:
+    needed = _MEDIAPIPE_RELEASES[PACKAGES[target.runtime.package]]
+    if parse_version(target.runtime.version) < needed:
+        details = {
+            "package": target.runtime.package,
+            "needed": format_version(needed),
+            "target": target.name,
+            "assumed": target.runtime.version,
+            "remedy": _install(_MEDIAPIPE_RELEASES["litert"]),
+        }
+        yield RuntimeProblem("delegate", name, details)
+
+
+def _in_float32(model: TFLiteModel, name: str) -> bool:
+    """Whether all operators of a name read and write float32, without which XNNPACK leaves them."""
+    return all(
+        graph.tensors[index].dtype == "float32"
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if operator.name == name
+        for index in (*operator.inputs, *operator.outputs)
+        if index >= 0
+    )
 
 
 def _builtins(model: TFLiteModel) -> list[tuple[str, int]]:

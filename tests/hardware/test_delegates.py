@@ -3,6 +3,7 @@ import io
 import re
 
 import pytest
+from tiny_files import mediapipe_file
 
 from edgeprune.hardware.delegates import DELEGATES, GPU, XNNPACK, delegate_placement, rules_of
 from edgeprune.hardware.placement import judge, partition
@@ -49,6 +50,15 @@ def test_xnnpack_on_real_files(shared_models):
             assert boundaries_predicted(read(path).subgraphs[0]) == expected, path.name
             compared += 1
     assert compared >= 20
+
+
+def test_xnnpack_takes_mediapipes_operators(tmp_path):
+    """XNNPACK takes the operators of MediaPipe's that no runtime has a kernel for."""
+    path = tmp_path / "mediapipe.tflite"
+    path.write_bytes(mediapipe_file())
+    graph = read(path).subgraphs[0]
+    assert boundaries_predicted(graph) == boundaries_of_the_runtime(path) == [[6]]
+    assert delegate_placement(graph, "xnnpack").fully_mapped
 
 
 @pytest.mark.parametrize("name", ["float32", "float16"])

@@ -149,7 +149,7 @@ def test_an_incomplete_saved_model_is_refused(name, whole, tmp_path):
     """A SavedModel without its variables, or without Keras metadata, is a ModelError that says so."""
     folder = Path(shutil.copytree(whole["saved_model"], tmp_path / "model"))
     (shutil.rmtree if name == "variables" else os.unlink)(folder / name)
-    _refused(folder, "cannot rebuild" if name == "variables" else "without Keras metadata")
+    _refused(folder, r"variables\.index is missing" if name == "variables" else "without Keras metadata")
 
 
 @pytest.mark.parametrize("form", ["keras", "h5"])
@@ -188,7 +188,7 @@ def test_a_keras_zip_with_a_broken_description(config, tmp_path):
     """Whatever stands in config.json, loading ends in a ModelError."""
     path = tmp_path / "model.keras"
     path.write_bytes(_zip(config_dot_json=config, metadata_dot_json='{"keras_version": "2.15.0"}'))
-    _refused(path, "cannot be read|cannot rebuild")
+    _refused(path, r"cannot be read|has no model\.weights\.h5")
 
 
 @pytest.mark.parametrize("metadata", ["[]", "null", "x"])
@@ -205,15 +205,6 @@ def test_a_keras_file_under_another_name(whole, tmp_path):
     assert "rename" in _refused(tmp_path / "model.zip", "under another name").fix
     shutil.copy(whole["h5"], tmp_path / "model.keras")
     assert load_model(tmp_path / "model.keras").name == "cnn"
-
-
-def test_vocabularies_are_refused(keras, tmp_path):
-    """A model that looks strings up is refused, instead of being loaded without its vocabulary."""
-    inputs = keras.Input((1,), dtype="string")
-    lookup = keras.layers.StringLookup()
-    lookup.adapt(["a", "b"])
-    keras.Model(inputs, lookup(inputs)).save(tmp_path / "model.keras")
-    _refused(tmp_path / "model.keras", "vocabular")
 
 
 def test_variables_of_another_model_are_refused(whole, keras, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import flatbuffers
@@ -32,8 +34,14 @@ class Given:
 Node = tuple[str, Sequence[int], Sequence[int]]
 
 
-def tflite_of(tensors: Sequence[Given], nodes: Sequence[Node], inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-    """The file with one subgraph; operators have no options."""
+def tflite_of(
+    tensors: Sequence[Given],
+    nodes: Sequence[Node],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    custom_options: Mapping[str, bytes] = MappingProxyType({}),
+) -> bytes:
+    """The file with one subgraph; operators have no options but these of custom ones, by name."""
     builder = flatbuffers.Builder(1 << 16)
     constants = [tensor for tensor in tensors if tensor.data is not None]
     buffers = [_table(builder, "Buffer")]
@@ -42,7 +50,14 @@ def tflite_of(tensors: Sequence[Given], nodes: Sequence[Node], inputs: Sequence[
     stored = [_tensor(builder, index, tensor, places.get(id(tensor), 0)) for index, tensor in enumerate(tensors)]
     kinds = list(dict.fromkeys(name for name, _, _ in nodes))
     operators = [
-        _table(builder, "Operator", OpcodeIndex=kinds.index(name), Inputs=_ints(builder, i), Outputs=_ints(builder, o))
+        _table(
+            builder,
+            "Operator",
+            OpcodeIndex=kinds.index(name),
+            Inputs=_ints(builder, i),
+            Outputs=_ints(builder, o),
+            **({"CustomOptions": builder.CreateByteVector(custom_options[name])} if name in custom_options else {}),
+        )
         for name, i, o in nodes
     ]
     graph = _table(
@@ -129,3 +144,28 @@ def _table(builder: flatbuffers.Builder, kind: str, **fields: Any) -> int:
     for field, value in fields.items():
         getattr(tflite, f"{kind}Add{field}")(builder, value)
     return getattr(tflite, f"{kind}End")(builder)
+
+
+# Options of MediaPipe's operators: the runtime's C structures (c/builtin_op_data.h).
+# Padding VALID, strides of 2, no activation; and for pooling, a window of 2x2 and what the runtime computes.
+_STRIDES = struct.pack("<3i", 2, 2, 2)
+MEDIAPIPE_OPTIONS = {
+    "Convolution2DTransposeBias": _STRIDES + struct.pack("<2i", 0, 0),
+    "MaxPoolingWithArgmax2D": _STRIDES + struct.pack("<7i", 2, 2, 0, 0, 0, 0, 0),
+    "MaxUnpooling2D": _STRIDES + struct.pack("<7i", 2, 2, 0, 0, 0, 0, 0),
+}
+
+
+def mediapipe_file(dtype: str = "float32") -> bytes:
+    """A file of MediaPipe's operators: pooling with positions, its inverse, and a transposed convolution with bias."""
+    scale = None if dtype == "float32" else 0.1
+    image, small = Given((1, 4, 4, 3), dtype, scale=scale), Given((1, 2, 2, 3), dtype, scale=scale)
+    kernel = Given((5, 2, 2, 3), dtype, np.arange(60).reshape(5, 2, 2, 3).astype(dtype), scale)
+    bias = Given((5,), dtype, np.ones(5, dtype), scale)
+    tensors = [image, small, small, image, kernel, bias, Given((1, 8, 8, 5), dtype, scale=scale)]
+    nodes = [
+        ("MaxPoolingWithArgmax2D", (0,), (1, 2)),
+        ("MaxUnpooling2D", (1, 2), (3,)),
+        ("Convolution2DTransposeBias", (3, 4, 5), (6,)),
+    ]
+    return tflite_of(tensors, nodes, [0], [6], MEDIAPIPE_OPTIONS)

@@ -128,3 +128,23 @@ def test_table_is_complete():
         # The list is TensorFlow's own; it says that a few later versions came in the same release, never in an older.
         for (name, number), release in column.items():
             assert column.get((name, number + 1), release) >= release
+
+
+def test_mediapipes_operators_run_where_xnnpack_brings_them(tmp_path):
+    """MediaPipe's operators in float32 are no custom ones for releases whose default delegate computes them, which the
+    installed runtime does; older releases, and integers, are named."""
+    from ai_edge_litert.interpreter import Interpreter
+    from tiny_files import MEDIAPIPE_OPTIONS, mediapipe_file
+
+    floats, integers = flatbuffer.parse(mediapipe_file()), flatbuffer.parse(mediapipe_file("int8"))
+    assert set(MEDIAPIPE_OPTIONS) == versions.MEDIAPIPE
+    assert runtime_warnings(floats, target("ai-edge-litert", "1.0.1")) == []
+    interpreter = Interpreter(model_content=mediapipe_file())
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    assert interpreter._get_ops_details()[-1]["op_name"] == "DELEGATE"
+    old = versions.runtime_problems(floats, target("tflite-runtime", "2.14.0"))
+    assert {problem.kind for problem in old} == {"delegate"}
+    assert 'stops with "Encountered unresolved custom op: MaxUnpooling2D"' in old[1].what
+    problems = versions.runtime_problems(integers, target("ai-edge-litert", "2.3.0"))
+    assert [problem.kind for problem in problems] == ["custom"] * 3

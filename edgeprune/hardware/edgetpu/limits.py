@@ -152,7 +152,7 @@ def constant_part(graph: Subgraph, operator: Operator) -> Answer:
     if len(operator.inputs) != 2:
         return True
     point = constants[0].quantization.zero_point[0] if constants[0].quantization else 0
-    return bool((constants[0].data() != point).any())
+    return constants[0].is_short or bool((constants[0].data() != point).any())
 
 
 @rule(LIMITATION, "move what works along the batch out of the model.")

@@ -210,7 +210,7 @@ def _depthwise(graph: Subgraph, operator: Operator) -> dict[str, Any]:
 
 def _padding(graph: Subgraph, operator: Operator) -> dict[str, Any]:
     table = graph.input(operator, 1)
-    if table is None or not table.constant or table.shape != (4, 2):
+    if table is None or not table.constant or table.is_short or table.shape != (4, 2):
         return {"kind": "other"}
     batch, height, width, channels = table.data().tolist()
     if any(batch) or any(channels):
@@ -224,7 +224,9 @@ def _mean(graph: Subgraph, operator: Operator) -> dict[str, Any]:
 
 
 def _axes(tensor: Tensor | None) -> set[int]:
-    return {int(axis) % 4 for axis in tensor.data().ravel()} if tensor is not None and tensor.constant else set()
+    if tensor is None or not tensor.constant or tensor.is_short:
+        return set()
+    return {int(axis) % 4 for axis in tensor.data().ravel()}
 
 
 def _dense(graph: Subgraph, operator: Operator) -> dict[str, Any]:
