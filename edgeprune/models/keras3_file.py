@@ -152,7 +152,7 @@ def _is_class(module: ConfigValue, name: str) -> bool:
 
     if module is None or module == "builtins":  # older formats: Keras looks names up among its layers and the like
         found = [vars(getattr(keras, space)).get(name) for space in _SPACES]
-        return all(thing is None or inspect.isclass(thing) for thing in found)
+        return name in _own_names() and all(thing is None or inspect.isclass(thing) for thing in found)
     known = isinstance(module, str) and module.split(".")[0] == "keras"
     thing = get_symbol_from_name(f"{module}.{name}") or getattr(sys.modules.get(str(module)), name, None)
     return known and inspect.isclass(thing) and hasattr(thing, "from_config")
