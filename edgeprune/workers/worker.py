@@ -227,7 +227,7 @@ class _Child:
         self._log.seek(0)
         self._log.truncate()
         try:
-            self._connection.send_bytes(_dumps(("call", name, arguments), streams))
+            self._connection.send_bytes(_dumps(("call", os.getcwd(), name, arguments), streams))
             while True:
                 kind, *content = self._receive(limit_s)
                 if kind == "result":

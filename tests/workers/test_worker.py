@@ -35,6 +35,13 @@ def test_a_child_stays_for_the_next_call(worker):
     assert worker.call(os.getpid) == worker.call(os.getpid)
 
 
+def test_a_child_works_in_the_folder_of_its_parent(worker, tmp_path, monkeypatch):
+    """A relative path means the same to both, also where the parent changed its working folder after the start."""
+    worker.call(os.getpid)
+    monkeypatch.chdir(tmp_path)
+    assert worker.call(os.getcwd) == str(tmp_path)
+
+
 def test_an_exception_is_raised_where_the_call_was_made(worker):
     """Errors for users arrive whole; the child goes on."""
     first = worker.call(os.getpid)
