@@ -99,13 +99,11 @@ def load_keras_weights(model: tf_keras.Model, file: h5py.File, assets: zipfile.Z
 
 
 def _load_without_doubles(layer: Layer, store: Mapping[str, Any]) -> None:
-    """Load a wrapper of tfmot that was built twice, so that its kernel was saved twice."""
-    values = [np.asarray(store[str(number)]) for number in range(len(store))]
-    wanted = len(layer._trainable_weights) + len(layer._non_trainable_weights)
-    for number in reversed(range(len(values))):
-        if len(values) > wanted and any(np.array_equal(values[number], before) for before in values[:number]):
-            del values[number]
-    type(layer).load_own_variables(layer, {str(number): value for number, value in enumerate(values)})
+    """Load a wrapper of tfmot that was built twice: weights of the layer in it come first, and once more."""
+    own = len(layer._trainable_weights) + len(layer._non_trainable_weights)
+    doubles = max(len(store) - own, 0)
+    values = {str(number): store[str(number + doubles)] for number in range(len(store) - doubles)}
+    type(layer).load_own_variables(layer, values)
 
 
 class _OldStore:
