@@ -103,7 +103,8 @@ def _load_without_doubles(layer: Layer, store: Mapping[str, Any]) -> None:
     own = len(layer._trainable_weights) + len(layer._non_trainable_weights)
     doubles = max(len(store) - own, 0)
     values = {str(number): store[str(number + doubles)] for number in range(len(store) - doubles)}
-    type(layer).load_own_variables(layer, values)
+    kind: Any = type(layer)
+    kind.load_own_variables(layer, values)
 
 
 class _OldStore:
