@@ -145,7 +145,7 @@ def _open(
     from edgeprune.models.sizes import with_sizes
     from edgeprune.tasks.resolve import resolve_task
 
-    spec, _ = settle(opened.model, input_shape)
+    spec, _ = settle(opened.model, input_shape, opened.front)
     with data_errors():
         data = load_data(source, recipe.data, spec, seed=seed)
     model = with_sizes(opened.model, data.train.spec.shapes)

@@ -28,6 +28,13 @@ class SizesFacts(TypedDict):
     sizes_from: str
 
 
+class FrontFacts(TypedDict):
+    """Stage ``load``, of a model that looks words up: the layers that stay on the host, and the names of its inputs."""
+
+    layers: list[str]
+    inputs: list[str]
+
+
 class MetricFacts(TypedDict, total=False):
     """The figures on a split; ``value`` is the one that choices go by."""
 
@@ -222,6 +229,7 @@ class Facts(TypedDict, total=False):
     model: ModelFacts
     compiled_with: dict[str, Any]  # :class:`edgeprune.models.compiled.Compiled`, of the model as it came
     original: ModelFacts  # of the model before anything was removed
+    front: FrontFacts  # where a part of the model stays on the host
     sizes: SizesFacts  # where the model left sizes of its inputs open
     baseline: BaselineFacts
     training: list[dict[str, float]]  # one entry per epoch of the last training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -208,9 +209,12 @@ def _source(model: str | Path | tf_keras.Model | keras.Model | None) -> Source:
 
 
 def _name(source: Source) -> str:
+    """What files are named after: the model's file, or the name of an object, which may hold anything."""
     if source is None:
         return DEMO
-    return source.stem if isinstance(source, Path) else source.name
+    if isinstance(source, Path):
+        return source.stem
+    return re.sub(r"[^\w.-]+", "_", source.name).strip("._") or "model"
 
 
 def _context(
@@ -251,22 +255,28 @@ def _with_data(
     context: BuildContext, run: Run, source: DataSource, limits: Limits, input_shape: InputShapes | None
 ) -> tuple[BuildContext, str]:
     """The context with data and task, and the name of the step that the plan starts from."""
+    from edgeprune.convert.recurrent import preflight
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.models.front import load_front
     from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tasks.stating import stated
 
     artifact = run.artifacts[planning.MODEL]
     start, is_open = planning.MODEL, stages.OPEN in artifact.files
     model = context.load(artifact, stages.OPEN if is_open else "model")
-    spec, origin = settle(model, input_shape)
+    front = artifact.files.get(stages.FRONT)
+    spec, origin = settle(model, input_shape, load_front(front, trust=context.trust.given) if front else None)
     data = load_data(source, context.recipe.data, spec, seed=context.seed)
     if is_open:
         start, shapes = planning.SIZED, {"shapes": data.train.spec.shapes, "origin": origin}
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
         run.execute([planning.sizes_step()], context)
         model = context.load(run.artifacts[start])
+    require_finite(model)
+    if said := preflight(model, context.recipe.quantize.modes):
+        context.progress.note(said)
     compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
     task = resolve_task(
@@ -335,7 +345,7 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
             copy_file(compiled, exported)
             wanted.add(exported)
     # What an earlier build left in places that belong to builds would be taken for results of this one.
-    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz")
+    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras")
     for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
         stale.unlink()
     data, _ = context.required()
@@ -371,10 +381,13 @@ def _write_pick(
     if pick["compiled"]:
         copy_file(folder / pick["compiled"]["file"], folder / _compiled_name(name, pick["compiled"]["file"]))
     source = next(variant.model for variant in plan.variants if variant.name == pick["name"])
-    model = context.load(run.artifacts[source])  # training may have renamed outputs
+    artifact = run.artifacts[source]
+    model = context.load(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
     classes = data.class_names if task.row_classes else None
-    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes)
+    write_snippets(
+        folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, artifact.files.get(stages.FRONT)
+    )
 
 
 def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path) -> None:

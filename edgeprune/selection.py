@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from edgeprune.errors import UsageError
 from edgeprune.files import JsonObject
+
+Measurable: TypeAlias = Any  # a variant, as report.json has it or typed: both have their keys in brackets
 
 
 class Scale(Protocol):
@@ -95,6 +97,9 @@ class MaxDrop:
 
 # What the balanced pick may lose on validation where no --max-drop says otherwise.
 DEFAULT_MAX_DROP = MaxDrop(2.0, part=0.05)
+# From which factor on a variant is slower than the baseline: on the target, past the noise of a measurement; elsewhere,
+# where other kernels run than on the target, only what is gross.
+SLOWER_ON_TARGET, SLOWER_ELSEWHERE = 1.1, 2.0
 # What mixed precision may lose where the recipe does not say.
 DEFAULT_MIXED_DROP = MaxDrop(0.5, part=0.01)
 
@@ -124,12 +129,14 @@ def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[st
     """The picks, by name of variant.
 
     quality: best on validation. compact: fewest bytes after gzip. balanced: the most compact one that is within the
-    gates and loses no more points on validation than allowed; quality if there is none. Controls are there to be
-    compared with, and never picked.
+    gates and loses no more points on validation than allowed, of those that were not measured slower than the baseline
+    (:func:`slowdown`) if that leaves any; quality if none is within. Controls are there to be compared with, and never
+    picked.
     """
     variants = [v for v in variants if not v.get("control_of")]
     sign = 1 if metric.higher_is_better else -1
-    baseline = next(v for v in variants if v["baseline"])["validation"]["value"]
+    reference = next(v for v in variants if v["baseline"])
+    baseline = reference["validation"]["value"]
 
     def size(variant: JsonObject) -> tuple[int, int]:
         return variant["gzip_bytes"], variant["bytes"]
@@ -146,8 +153,46 @@ def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[st
         and (limits.max_size is None or within(v["bytes"], limits.max_size))
         and (limits.max_latency is None or within(latency_ms(v), limits.max_latency))
     ]
-    balanced = min(fitting, key=size) if fitting else quality
+    fast = [v for v in fitting if slowdown(v, reference) is None]
+    balanced = min(fast or fitting, key=size) if fitting else quality
     return {"quality": quality["name"], "balanced": balanced["name"], "compact": min(variants, key=size)["name"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slowdown:
+    """A variant that was measured slower than the baseline: how many times its latency, and on which device."""
+
+    factor: float
+    device: str
+
+
+def slowdown(variant: Measurable, baseline: Measurable) -> Slowdown | None:
+    """How much slower a variant was measured than the baseline under the same conditions; None: not clearly slower.
+
+    Measurements on the target decide where there are any. The median must lie above the baseline's 95th percentile,
+    so that noise on a busy machine decides nothing.
+
+    Args:
+        variant: as in report.json, or of the typed report.
+        baseline: the unpruned float32 variant, likewise.
+    """
+    measured = variant["latency"]["measured"]
+    on_target = [entry for entry in measured if entry.get("target")]
+    for entry in on_target or measured:
+        others = [other for other in baseline["latency"]["measured"] if _conditions(other) == _conditions(entry)]
+        if not others:
+            continue
+        other = min(others, key=lambda row: row["median_ms"])
+        least = SLOWER_ON_TARGET if on_target else SLOWER_ELSEWHERE
+        if entry["median_ms"] > max(least * other["median_ms"], other.get("p95_ms") or 0):
+            return Slowdown(entry["median_ms"] / other["median_ms"], str(entry.get("device", "this machine")))
+        return None
+    return None
+
+
+def _conditions(entry: Any) -> tuple[object, ...]:
+    """What must be equal for two latencies to be compared. Which kernels ran is a property of the file."""
+    return tuple(entry.get(key) for key in ("device", "runtime", "threads"))
 
 
 def latency_ms(variant: JsonObject) -> float:

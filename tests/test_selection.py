@@ -6,7 +6,7 @@ import pytest
 
 from edgeprune.errors import UsageError
 from edgeprune.report.schema import Metric
-from edgeprune.selection import Limits, MaxDrop, check_gates, choose, drop_points, within
+from edgeprune.selection import Limits, MaxDrop, Slowdown, check_gates, choose, drop_points, slowdown, within
 
 ACCURACY = Metric(name="accuracy", higher_is_better=True, points=100)
 ERROR = Metric(name="mae", higher_is_better=False, points=1)
@@ -143,3 +143,41 @@ def test_points_of_a_metric_in_its_own_unit_are_refused():
     """An error of 0.0135 could lose two whole units; the message says what to write instead."""
     with pytest.raises(UsageError, match="--max-drop 5%"):
         MaxDrop(points=2.0).limit(ERROR, 0.0135)
+
+
+def timed(name, gzip_bytes, ms, p95=None, baseline=False, **entry):
+    row = variant(name, 0.9, gzip_bytes, baseline=baseline)
+    row["latency"] = {"measured": [{"device": "host: x86", "median_ms": ms, "p95_ms": p95 or ms, **entry}]}
+    return row
+
+
+def test_what_was_measured_slower_is_not_picked_for_its_size():
+    """Balanced takes the smallest that is not slower, if one fits; compact is about bytes alone."""
+    rows = [timed("float32", 1000, 1.0, baseline=True), timed("dynamic", 400, 1.1), timed("int8", 300, 6.0)]
+    assert choose(rows, Limits(), ACCURACY) == {"quality": "int8", "balanced": "dynamic", "compact": "int8"}
+    assert choose(rows, Limits(max_size=700), ACCURACY)["balanced"] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "other", "factor"),
+    [
+        ({"ms": 1.0}, {"ms": 6.0}, 6.0),
+        ({"ms": 1.0}, {"ms": 1.9}, None),  # where other kernels run than on the target
+        ({"ms": 1.0, "p95": 9.0}, {"ms": 6.0}, None),  # noise
+        ({"ms": 1.0, "target": "rpi4"}, {"ms": 1.2, "target": "rpi4"}, 1.2),
+        ({"ms": 1.0, "target": "rpi4"}, {"ms": 1.05, "target": "rpi4"}, None),
+        ({"ms": 1.0, "threads": 1}, {"ms": 6.0, "threads": 4}, None),  # not comparable
+    ],
+)
+def test_slower_is_what_was_measured_clearly_slower(baseline, other, factor):
+    """Under the same conditions, past the noise, and on other machines than the target only by a multiple."""
+    found = slowdown(timed("int8", 300, **other), timed("float32", 1000, baseline=True, **baseline))
+    assert found == (None if factor is None else Slowdown(factor, "host: x86"))
+
+
+def test_the_target_decides_where_it_was_measured():
+    """A slow host does not count against a file that is fast on the board."""
+    rows = [timed("float32", 1000, 1.0, baseline=True), timed("int8", 300, 9.0)]
+    for row, ms in zip(rows, (5.0, 2.0), strict=True):
+        row["latency"]["measured"].append({"device": "board", "target": "rpi4", "median_ms": ms, "p95_ms": ms})
+    assert slowdown(rows[1], rows[0]) is None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.checking.finding import SEVERITIES, Finding, Severity
+from edgeprune.checking.running import running
 from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
 from edgeprune.hardware.placement import NOT_IN_BOOK, STRANDED, PlacedOperator, Placement, fitting
 from edgeprune.target import Target
@@ -279,6 +280,7 @@ def _predicted(target: Target) -> bool:
 CHECKERS: list[Checker] = [
     ("contents", lambda target: True, _contents),
     ("runtime", lambda target: not (target.compiler and target.compiler.required), _runtime),
+    ("running", lambda target: not (target.compiler and target.compiler.required), running),
     ("sizes", lambda target: True, _sizes),
     ("accelerator", _predicted, _accelerator),
     ("compiler", lambda target: target.compiler is not None and not _predicted(target), _compiler),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.checking.check import Finding, Subject
 from edgeprune.checking.check import check as run_checkers
+from edgeprune.recipe.config import Mode
 from edgeprune.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -69,11 +71,42 @@ def _convert(model: tf_keras.Model, target: Target, folder: Path) -> tuple[list[
     """The conversions that worked, and for those that did not, the converter's words."""
     from edgeprune.checking.trial import trial_modes, trial_subject
     from edgeprune.errors import ConversionError
+    from edgeprune.quantize.plan import RULES
 
-    subjects, refused = [], []
-    for mode in trial_modes(target):
+    subjects: list[Subject] = []
+    modes = trial_modes(target)
+    refused = _loops(model, [mode for mode in modes if RULES[mode].samples])
+    stuck = any(finding.severity == "error" for finding in refused)
+    for mode in modes:
+        if stuck and RULES[mode].samples:
+            continue
         try:
             subjects.append(trial_subject(model, target, mode, folder))
         except ConversionError as error:
             refused.append(Finding("error", error.what, error.fix, checker="converter", formats=(mode,)))
     return subjects, refused
+
+
+def _loops(model: tf_keras.Model, formats: Sequence[Mode]) -> list[Finding]:
+    """Layers that become loops, in formats that are calibrated: refused, or written out."""
+    from edgeprune.convert.recurrent import DYNAMIC, loops, note
+
+    found = loops(model) if formats else []
+    errors = [
+        Finding(
+            "error",
+            f"{loop.kind} becomes a loop, for which activation ranges cannot be calibrated, and its steps cannot be "
+            f"written out: {loop.obstacle.why}.",
+            f"{DYNAMIC}; or {loop.obstacle.fix}.",
+            (loop.layer,),
+            "loops",
+            tuple(formats),
+        )
+        for loop in found
+        if loop.obstacle
+    ]
+    written = [loop for loop in found if not loop.obstacle]
+    if not written:
+        return errors
+    what = f"{note(written).capitalize()}."
+    return [*errors, Finding("note", what, None, tuple(loop.layer for loop in written), "loops", tuple(formats))]

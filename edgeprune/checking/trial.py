@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +12,12 @@ import numpy as np
 
 from edgeprune.checking.check import Subject
 from edgeprune.convert.converter import convert
+from edgeprune.convert.refusals import OFFERED
+from edgeprune.errors import EdgepruneError
 from edgeprune.models.types import Tensor
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Mode
+from edgeprune.runtime.trial import try_file
 from edgeprune.target import Target
 from edgeprune.tflite.flatbuffer import parse
 
@@ -44,6 +49,21 @@ def trial_subject(model: tf_keras.Model, target: Target, mode: Mode, folder: Pat
     path = folder / f"{mode}.tflite"
     path.write_bytes(content)
     return Subject(path, parse(content, model.name), model, mode)
+
+
+def working_mode(model: tf_keras.Model, target: Target, other: str) -> Mode | None:
+    """A number format that the converter and the runtime here take the model in; None if there is none.
+
+    Args:
+        model: functional tf_keras model.
+        other: the format that they do not.
+    """
+    for mode in OFFERED:
+        with contextlib.suppress(EdgepruneError), tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            if mode != other:
+                try_file(trial_subject(model, target, mode, Path(folder)).path)
+                return mode
+    return None
 
 
 def _noise(model: tf_keras.Model) -> Iterator[list[np.ndarray]]:

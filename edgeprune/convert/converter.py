@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import keyword
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.convert import native
+from edgeprune.convert.recurrent import refuse_state_of_batches, without_loops
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
+from edgeprune.models.finite import require_finite
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
 from edgeprune.runtime.tensors import Sample
-from edgeprune.runtime.trial import try_file
+from edgeprune.runtime.trial import FileRefused, try_file
 from edgeprune.workers import Stream, Worker, WorkerDied
 
 if TYPE_CHECKING:
@@ -52,9 +57,13 @@ def convert(
 
     Raises:
         ConversionError: the converter refused, with operator and layer; or a shape is open that must be fixed; or a
-            process ended, the converter's or that of the runtime here on the file, with the layer if it can be found.
+            process ended, the converter's or that of the runtime here on the file, or the runtime refuses the file,
+            with the layer if it can be found; or a loop cannot be calibrated.
+        ModelError: a weight is NaN or infinite.
+        VerificationError: a model with its loops written out computes something else.
         MissingError: the format needs a package that is not installed.
     """
+    require_finite(model)
     with _survived(model, plan, samples, runtime):
         return _tried(model, plan, samples, runtime)
 
@@ -65,8 +74,12 @@ def _tried(
     """A file that has run here once, unless it needs operators that only some runtimes have."""
     content = _converted(model, plan, samples, runtime)
     if not plan.select_tf_ops:
-        with contextlib.suppress(ModelError):  # refusals are for those who run the file
+        try:
             try_file(content)
+        except FileRefused:
+            raise
+        except ModelError:  # of open sizes: for those to see who run the file on real ones
+            pass
     return content
 
 
@@ -74,7 +87,7 @@ def _tried(
 def _survived(
     model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
 ) -> Iterator[None]:
-    """A death of the converter or the interpreter as an error about the model."""
+    """A death of the converter or the interpreter, or a file that is not loaded, as an error about the model."""
 
     def dies(part: tf_keras.Model, mode: Mode) -> bool:
         def of_part() -> Iterator[Sample]:
@@ -87,7 +100,7 @@ def _survived(
         changed = dataclasses.replace(plan, mode=mode, needs_samples=RULES[mode].samples, one_scale=one_scale)
         try:
             _tried(part, changed, of_part, runtime)
-        except WorkerDied:
+        except (WorkerDied, FileRefused):
             return True
         except EdgepruneError:
             return False
@@ -95,7 +108,7 @@ def _survived(
 
     try:
         yield
-    except WorkerDied as death:
+    except (WorkerDied, FileRefused) as death:
         raise fatal(death, model, plan.mode, dies) from death
 
 
@@ -163,14 +176,18 @@ def _run(
     import tensorflow as tf
 
     _check_shapes(model, plan)
+    refuse_state_of_batches(model)
+    if plan.needs_samples and not plan.ranges_in_model:
+        model = without_loops(model)
     CONVERTER.start()
     function = _function(model, plan.one_scale)
-    names = function._arg_keywords
+    names = model.input_names
     # Saved is what the function needs, and not the model: of that, Keras would trace every layer once more.
     module = tf.Module()
     module.state = model.variables
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, _refusals(model, plan):
         tf.saved_model.save(module, folder, signatures={native.SIGNATURE: function})
+        _name_ports(folder, model)
         stream = Stream(lambda: (_by_name(sample, names) for sample in samples())) if samples else None
         return CONVERTER.call(native.convert, folder, plan, stream, calibrate_only)
 
@@ -212,13 +229,38 @@ def _function(model: tf_keras.Model, one_scale: Sequence[str] = ()) -> Any:
 
     specs = [
         tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype, name=name)
-        for tensor, name in zip(model.inputs, model.input_names, strict=True)
+        for tensor, name in zip(model.inputs, _arguments(model.input_names), strict=True)
     ]
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
         with one_scale_kernels(model, one_scale):
             outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-        return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
+        return dict(zip(_arguments(model.output_names), tf.nest.flatten(outputs), strict=True))
 
     return serve.get_concrete_function()
+
+
+def _arguments(names: Sequence[str]) -> list[str]:
+    """Names that TensorFlow leaves as they are: it makes arguments of Python functions of them, and node names."""
+    taken = {"self", *keyword.kwlist}
+    plain = all(re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) and name not in taken for name in names)
+    distinct = len({name.lower() for name in names}) == len(names)
+    return list(names) if plain and distinct else [f"port_{number}" for number in range(len(names))]
+
+
+def _name_ports(folder: str, model: tf_keras.Model) -> None:
+    """Give the signature in a SavedModel the names of the model's inputs and outputs, whatever these are."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    path = Path(folder, "saved_model.pb")
+    saved = SavedModel.FromString(path.read_bytes())
+    signature = saved.meta_graphs[0].signature_def[native.SIGNATURE]
+    for ports, names in ((signature.inputs, model.input_names), (signature.outputs, model.output_names)):
+        infos = [
+            type(ports[argument]).FromString(ports[argument].SerializeToString()) for argument in _arguments(names)
+        ]
+        ports.clear()
+        for name, info in zip(names, infos, strict=True):
+            ports[name].CopyFrom(info)
+    path.write_bytes(saved.SerializeToString())

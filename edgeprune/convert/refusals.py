@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 from edgeprune.convert.blame import layer_at_fault
 from edgeprune.errors import ConversionError
 from edgeprune.models.naming import layers_of
+from edgeprune.models.types import Layer
 from edgeprune.recipe.config import Mode
+from edgeprune.runtime.trial import FileRefused
 from edgeprune.workers import WorkerDied
 
 if TYPE_CHECKING:
@@ -69,24 +72,26 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
 
 
 # Formats that are offered where another is fatal, the smallest file first.
-_OFFERED: tuple[Mode, ...] = ("dynamic", "float16", "float32")
+OFFERED: tuple[Mode, ...] = ("dynamic", "float16", "float32")
 
 
 def fatal(
-    death: WorkerDied, model: tf_keras.Model, mode: Mode, dies: Callable[[tf_keras.Model, Mode], bool]
+    death: WorkerDied | FileRefused, model: tf_keras.Model, mode: Mode, dies: Callable[[tf_keras.Model, Mode], bool]
 ) -> ConversionError:
-    """The error for a model that ended the converter's process, or the interpreter's: the layer, and what to do.
+    """The error for a model that ended the converter's process, or the interpreter's, or whose file is refused.
+
+    It names the layer, if it can be found, and a format that works, if there is one.
 
     Args:
-        death: of the process.
+        death: of the process, or the refusal.
         model: what was being converted.
         mode: the number format.
-        dies: whether a process dies of a part of the model in a number format.
+        dies: whether the same happens to a part of the model in a number format.
     """
     layer = layer_at_fault(model, lambda part: dies(part, mode))
-    works = next((other for other in _OFFERED if other != mode and not dies(model, other)), None)
+    works = next((other for other in OFFERED if other != mode and not dies(model, other)), None)
     where = f" at the layer {layer.name!r} ({type(layer).__name__})" if layer else ""
-    change = f"replace the layer {layer.name!r}" if layer else "find the layer by converting parts of the model"
+    change = _change(layer) if layer else "find the layer by converting parts of the model"
     said = f" Its last words: {death.said}." if death.said else ""
     return ConversionError(
         f"{model.name!r} cannot be built as {mode}: {death.worker} {death.how}{where}.{said}",
@@ -94,6 +99,15 @@ def fatal(
         if works
         else f"{change}.",
     )
+
+
+def _change(layer: Layer) -> str:
+    """What to do about a layer at fault."""
+    if type(layer).__name__ == "LayerNormalization":
+        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+        if math.prod(layer.input_shape[axis] or 0 for axis in axes) == 1:
+            return f"leave out the layer {layer.name!r}: over one feature, its output is the same for every input"
+    return f"replace the layer {layer.name!r}"
 
 
 def _refused(

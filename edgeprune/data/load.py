@@ -24,6 +24,7 @@ from edgeprune.data.spec import InputSpec
 from edgeprune.data.split import Data, Split, Store
 from edgeprune.data.stream import StreamStore
 from edgeprune.data.targets import TargetFacts, merge_targets
+from edgeprune.data.words import through_front, whole_spec
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure
 
@@ -107,7 +108,7 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         return _Opened(name, stores, preprocessing, identity, classes)
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
-        arrays, identity = read_npz(path, spec.names)
+        arrays, identity = read_npz(path, whole_spec(spec).names)
         return _Opened(name, _stores(arrays, spec), preprocessing, identity)
     if not path.exists() and ":" in name.replace("://", ""):
         return _open_object(load_function(name, DataError), config, spec, name)
@@ -142,7 +143,7 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
         identity = source_hash(source)
         source = call_function(source, name)
     name = name or type(source).__name__
-    stores = _stores(read_parts(source, spec, name), spec)
+    stores = _stores(read_parts(source, whole_spec(spec), name), spec)
     identity += b"".join(split.encode() + store.digest() for split, store in sorted(stores.items()))
     return _Opened(name, stores, preprocessing, identity)
 
@@ -150,7 +151,7 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
 def _stores(parts: Mapping[str, Part], spec: InputSpec) -> dict[str, ArrayStore | StreamStore]:
     return {
         name: StreamStore(part, spec, name) if is_dataset(part) else ArrayStore(part, spec, name)
-        for name, part in parts.items()
+        for name, part in through_front(parts, spec).items()
     }
 
 

@@ -50,12 +50,25 @@ def read_npz(path: Path, inputs: Sequence[str] = ()) -> tuple[dict[str, Samples]
         return splits, _sha256(path)
     except DataError:
         raise
-    except Exception as error:  # damaged bytes make NumPy raise errors of a dozen kinds, from tokenize to zlib
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise _damaged(path, error) from error
         raise DataError(
-            f"The file {path} cannot be read as .npz: {error}",
-            expected="a file written by numpy.savez or numpy.savez_compressed, without pickled objects.",
-            fix="write it again with arrays of numbers.",
+            f"The file {path} holds arrays of Python objects, which would have to be unpickled, and pickles run code.",
+            expected="arrays of numbers or of texts.",
+            fix="write it again: texts as numpy.savez(PATH, x=numpy.array(texts, dtype=str), y=y); sequences of "
+            "different lengths filled up to one: tf_keras.utils.pad_sequences(x).",
         ) from error
+    except Exception as error:  # damaged bytes make NumPy raise errors of a dozen kinds, from tokenize to zlib
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"The file {path} cannot be read as .npz: {error}",
+        expected="a file written by numpy.savez or numpy.savez_compressed, without pickled objects.",
+        fix="write it again with arrays of numbers.",
+    )
 
 
 def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Samples]:

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data.split import Split
+    from edgeprune.models.front import Front
     from edgeprune.models.sizes import InputShapes
 
 
-def settle(model: tf_keras.Model, given: InputShapes | None) -> tuple[InputSpec, str]:
+def settle(model: tf_keras.Model, given: InputShapes | None, front: Front | None = None) -> tuple[InputSpec, str]:
     """The inputs of a model with the sizes that the user named, and who fixes what was open.
+
+    Args:
+        front: the part of the model that was cut off before these inputs.
 
     Raises:
         UsageError: sizes that do not fit the inputs.
@@ -27,7 +31,7 @@ def settle(model: tf_keras.Model, given: InputShapes | None) -> tuple[InputSpec,
     spec = InputSpec.of(model)
     shapes = Inputs.of(model).filled(given)
     origin = "the data" if any(None in shape for shape in shapes) else "--input-shape"
-    return dataclasses.replace(spec, shapes=shapes), origin
+    return dataclasses.replace(spec, shapes=shapes, front=front), origin
 
 
 def common_spec(spec: InputSpec, splits: Mapping[str, Split], name: str) -> InputSpec:

@@ -13,6 +13,8 @@ from edgeprune.models.types import Structure, Value
 if TYPE_CHECKING:
     import tf_keras
 
+    from edgeprune.models.front import Front
+
 Shape = tuple[int | None, ...]
 
 
@@ -24,11 +26,13 @@ class InputSpec:
         shapes: one shape per input, without the batch dimension; None is any size. ``((32, 32, 3),)``.
         names: one name per input; by default ``input_0``, ``input_1``, ...
         dtypes: one NumPy dtype name per input; by default all ``float32``.
+        front: the part of the model before these inputs that stays on the host, and makes them of texts.
     """
 
     shapes: tuple[Shape, ...]
     names: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
+    front: Front | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shapes = tuple(tuple(shape) for shape in self.shapes)

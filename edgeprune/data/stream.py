@@ -52,7 +52,7 @@ class StreamStore:
 
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise _endless("has no end", where)
-        self._samples = _single_samples(dataset, spec, where)
+        self._samples = single_samples(dataset, spec, where)
         self.shapes: tuple[Shape, ...] = spec.shapes
         survey = Survey(where, spec)
         with data_errors(), _one_size(spec, where):
@@ -123,13 +123,13 @@ def _endless(what: str, where: str) -> DataError:
     )
 
 
-def _triple(element: Structure) -> tuple[Structure, Structure, Structure]:
+def triple(element: Structure) -> tuple[Structure, Structure, Structure]:
     """What a dataset yields as (x, y, w), with ``()`` for what it lacks."""
     x, y, w = (*element, (), ())[:3] if isinstance(element, tuple) else (element, (), ())
     return x, y, w
 
 
-def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.data.Dataset:
+def single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.data.Dataset:
     """The dataset as samples ``((input, ...), y, w)``."""
     import tensorflow as tf
 
@@ -143,7 +143,7 @@ def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf
         )
     if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(element)):
         raise DataError(f"The {where} dataset yields {element}.", expected="dense tensors.")
-    x, y, w = _triple(element)
+    x, y, w = triple(element)
     check_weights(w, y, where)
     shapes = [tensor.shape for tensor in spec.arrange(x, where)]
     if any(shape.rank is None for shape in shapes):
@@ -151,7 +151,7 @@ def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf
             first = next(dataset.take(1).as_numpy_iterator(), None)
         if first is None:
             raise DataError(f"The {where} dataset is empty.", expected="at least one sample.")
-        arrays = spec.arrange(_triple(first)[0], where)
+        arrays = spec.arrange(triple(first)[0], where)
         shapes = [tf.TensorShape((None, *np.shape(array)[1:])[: np.ndim(array)]) for array in arrays]
     extra = {shape.rank - len(wanted) for shape, wanted in zip(shapes, spec.shapes, strict=True)}
     if extra == {2}:
@@ -171,7 +171,7 @@ def _single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf
 
     @tf.autograph.experimental.do_not_convert
     def arrange(*element: Structure) -> tuple[tuple[Value, ...], Structure, Structure]:
-        x, y, w = _triple(element)
+        x, y, w = triple(element)
         return spec.arrange(x, where), y, w
 
     return (dataset.unbatch() if batched else dataset).map(arrange)

@@ -12,12 +12,14 @@ from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, EdgepruneError, MissingError, ModelError, UsageError
 from edgeprune.files import JsonObject
 from edgeprune.runtime import runner
+from edgeprune.workers import how_it_ended
 
 TIMEOUT_S = 1800.0
 WARMUP = 5
 # Rounds also for a single file: when the connection is lost, the finished rounds are kept.
 MIN_ROUNDS = 10
 _SHELL_NOT_FOUND = (126, 127)  # POSIX: found but not a program, not found
+_SHELL_SIGNAL, _SIGNALS = 128, 32  # POSIX: 128 + number of the signal that ended a program; how many there are
 _INSTALL = (
     "install a runtime on it: python3 -m venv ~/env; ~/env/bin/pip install ai-edge-litert; and give that Python with "
     "--python PATH, such as /home/pi/env/bin/python."
@@ -57,7 +59,7 @@ def measure(device: Device, job: Job) -> list[JsonObject]:
         raise
     lines = list(_lines(done.stdout))
     if done.code or not lines or "results" not in lines[-1]:
-        raise _failure(device, arguments[0], done.code, lines, done.stderr)
+        raise _failure(device, job, arguments[0], done.code, lines, done.stderr)
     results = [{"device": name, "complete": True, **result} for result in lines[-1]["results"]]
     if job.samples:
         try:
@@ -115,7 +117,7 @@ def _unfinished(output: bytes, name: str) -> list[JsonObject]:
     ]
 
 
-def _failure(device: Device, python: str, code: int, lines: list[JsonObject], errors: str) -> EdgepruneError:
+def _failure(device: Device, job: Job, python: str, code: int, lines: list[JsonObject], errors: str) -> EdgepruneError:
     if lines and "error" in lines[-1]:
         what = f"{device.address}: {lines[-1]['error']}."
         if lines[-1]["code"] == runner.MODEL:
@@ -125,6 +127,11 @@ def _failure(device: Device, python: str, code: int, lines: list[JsonObject], er
         return MissingError(what, fix=_INSTALL)
     if code in _SHELL_NOT_FOUND:
         return MissingError(f"{device.address} has no {python}.", fix="give the path of Python on it with --python.")
+    signal = -code if code < 0 else code - _SHELL_SIGNAL  # a shell between, as over SSH, adds
+    if 0 < signal < _SIGNALS:
+        files = " or ".join(file.name for file in job.files)
+        what = f"{device.address}: the runtime there does not survive {files}: its process {how_it_ended(-signal)}."
+        return ModelError(what, fix="run `edgeprune check` on the file: it looks for the operator.")
     said = "".join(c if c.isprintable() else " " for c in " ".join(errors.split())[-500:])
     if "No module named" in said:
         return MissingError(f"{device.address}: {said}.", fix=_INSTALL)

@@ -56,8 +56,8 @@ def custom(graph: Subgraph, operator: Operator) -> Answer:
 
 @rule(NOT_LISTED)
 def custom_but_mediapipe(graph: Subgraph, operator: Operator) -> Answer:
-    """Custom operators are not delegated, but for some of MediaPipe's."""
-    return operator.custom and operator.name not in MEDIAPIPE
+    """Custom operators are not delegated."""
+    return operator.custom and operator.name not in MEDIAPIPE  # which it computes in float32
 
 
 @rule(DATA_TYPE)

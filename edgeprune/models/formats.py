@@ -69,6 +69,7 @@ class ModelFile:
         keras_version: as the file states it, for example ``"2.15.0"``; empty where the file states none.
         config: the architecture: ``{"class_name": str, "config": {...}, ...}``.
         training: loss, metrics and optimizer as in the file; ``None`` when the model was not compiled.
+        has_assets: it holds vocabularies beside the weights.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class ModelFile:
     keras_version: str
     config: JsonObject
     training: JsonObject | None
+    has_assets: bool = False
 
     @property
     def is_keras3(self) -> bool:
@@ -194,14 +196,8 @@ def _foreign(path: Path, name: str) -> ModelError:
 
 
 def _saved_model_reader(path: Path, names: set[str]) -> Callable[[Path], ModelFile]:
-    if "keras_metadata.pb" in names and "saved_model.pb" in names:
-        return _read_saved_model
     if "saved_model.pb" in names:
-        raise ModelError(
-            f"{path} is a SavedModel without Keras metadata: its graph is fixed, and its layers cannot be pruned.",
-            expected=ACCEPTED,
-            fix="pass the Keras model it was exported from; model.export and tf.saved_model.save leave the layers out.",
-        )
+        return _read_saved_model
     raise ModelError(
         f"{path} is a folder, but not a SavedModel: it has no saved_model.pb.",
         expected=ACCEPTED,
@@ -240,41 +236,80 @@ def _read_keras_zip(path: Path) -> ModelFile:
         config = archive.read(CONFIG)
         metadata = parse_json(archive.read(METADATA), path, METADATA)
     version = str(metadata.get("keras_version", ""))
-    if any(m.startswith(ASSETS) for m in members) and not version.startswith("3."):
-        raise has_vocabularies(str(path))
     if path.suffix != ".keras":
         raise ModelError(
             f"{path} is a Keras file under another name.", expected="the ending .keras", fix="rename the file."
         )
-    return _model_file(path, "keras", version, config, None)
+    file = _model_file(path, "keras", version, config, None)
+    return dataclasses.replace(file, has_assets=any(m.startswith(ASSETS) for m in members))
 
 
 def _read_saved_model(path: Path) -> ModelFile:
+    root = _root_metadata(path)
+    if root is None:
+        raise ModelError(
+            f"{path} is a SavedModel without Keras metadata: its graph is fixed, and its layers cannot be pruned.",
+            expected=ACCEPTED,
+            fix="pass the Keras model it was exported from; model.export and tf.saved_model.save leave the layers out.",
+        )
+    model = parse_json(root, path, "description")
+    class_name = model.get("class_name")
+    # A Sequential model that learned its input from data is none to Keras 2.3, and has no shape in its layers.
+    if not model.get("is_graph_network") and class_name != "Sequential":
+        raise subclassed(str(path), class_name)
+    config = model.get("config") or (model.get("model_config") or {}).get("config")
+    if not config:
+        raise _without_config(path, class_name)
+    if class_name == "Sequential" and isinstance(config, dict):
+        shape = model.get("build_input_shape")
+        config.setdefault("build_input_shape", shape["items"] if isinstance(shape, dict) else shape)
+    described = json.dumps({"class_name": class_name, "config": config})
+    return _model_file(path, "saved_model", model.get("keras_version"), described, model.get("training_config"))
+
+
+def _root_metadata(path: Path) -> str | None:
+    """What Keras wrote about the model in a SavedModel: in a file of its own since TensorFlow 2.5, before in the graph.
+
+    Returns:
+        JSON; None if Keras wrote nothing.
+    """
     import_tf()
     from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     from tf_keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
-    metadata = SavedMetadata()
+    beside = path / "keras_metadata.pb"
+    source = beside if beside.exists() else path / "saved_model.pb"
     try:
-        metadata.ParseFromString((path / "keras_metadata.pb").read_bytes())
+        if source == beside:
+            nodes = SavedMetadata.FromString(source.read_bytes()).nodes
+            found = next((node.metadata for node in nodes if node.node_path == "root"), None)
+            if found is None:
+                raise _damaged(source, ValueError("no root object"))
+            return found
+        graphs = SavedModel.FromString(source.read_bytes()).meta_graphs
+        roots = (graph.object_graph_def.nodes[0].user_object for graph in graphs if graph.object_graph_def.nodes)
+        return next((root.metadata for root in roots if root.identifier.startswith("_tf_keras_")), None) or None
     except DecodeError as error:
-        raise _damaged(path / "keras_metadata.pb", error) from error
-    root = next((node.metadata for node in metadata.nodes if node.node_path == "root"), None)
-    if root is None:
-        raise _damaged(path / "keras_metadata.pb", ValueError("no root object"))
-    model = parse_json(root, path, "description")
-    if not model.get("is_graph_network"):
-        raise subclassed(str(path), model.get("class_name"))
-    config = json.dumps({"class_name": model["class_name"], "config": model["config"]})
-    return _model_file(path, "saved_model", model.get("keras_version"), config, model.get("training_config"))
+        raise _damaged(source, error) from error
 
 
-def has_vocabularies(name: str) -> ModelError:
-    """The error for a model that looks words, or numbers, up in a table that is no weight."""
+def _without_config(path: Path, class_name: str | None) -> ModelError:
     return ModelError(
-        f"{name} holds vocabularies (StringLookup, TextVectorization and the like), which boards cannot run.",
-        expected="a model that starts at numbers",
-        fix="save the part of the model behind the lookup, and map strings to numbers before the model.",
+        f"{path} holds a {class_name} model without its configuration: a layer of it could not be described when it "
+        "was saved.",
+        expected="a model whose layers all have a get_config()",
+        fix="give the layer's class a get_config() in the program that built the model, and save it again with "
+        "model.save('NAME.keras').",
+    )
+
+
+def without_vocabulary(name: str, layer: str) -> ModelError:
+    """The error for a SavedModel whose tables only its graph could fill."""
+    return ModelError(
+        f"{name} keeps the vocabulary of the layer {layer!r} in its graph, which is not run.",
+        expected="a .keras file, which has it as text",
+        fix=f"in Python: tf_keras.models.load_model({name!r}).save('NAME.keras'), and name that file.",
     )
 
 

@@ -52,6 +52,8 @@ def _object_hash(source: tf_keras.Model) -> str:
     code = {name: _code(value) for name, value in live_objects(source).items()}
     document = {"model": model.get_config(), "compiled": opened.compiled.to_json(), "code": code}
     digest = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode())
+    if opened.front:
+        digest.update(opened.front.fingerprint())
     for weight in model.get_weights():
         digest.update(f"{weight.dtype}{weight.shape}".encode())
         digest.update(weight.tobytes())

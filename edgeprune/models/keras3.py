@@ -26,6 +26,7 @@ from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_ke
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.keras3_file import import_keras3, is_keras3
 from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
+from edgeprune.models.naming import scope_name
 from edgeprune.models.types import (
     AnyModel,
     Arguments,
@@ -73,8 +74,11 @@ def translate(
     inputs = [copy_input(spec, name) for spec, name in zip(specs, names, strict=True)]
     outputs = walk(dialect, graph, inputs, translator)
     flat_inputs = tf.nest.pack_sequence_as(graph._inputs_struct, inputs)
-    translated = tf_keras.Model(flat_inputs, outputs, name=model.name)
+    translated = tf_keras.Model(flat_inputs, outputs, name=scope_name(model.name))
     translator.finish()
+    if translator.names.changed:
+        renamed = ", ".join(f"{old!r} is now {new!r}" for old, new in translator.names.changed.items())
+        _log.warning("Layers are renamed, because tf_keras does not take their names: %s.", renamed)
     if translator.left_out:
         _log.warning("Left out, because they only change training images: %s.", ", ".join(translator.left_out))
     check(model, graph, dialect, translated, translator.results)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import re
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
-from edgeprune.models.graph import CallKey, flat, is_symbolic
-from edgeprune.models.rebuild import copy_weights, rebuild
-from edgeprune.models.types import AnyModel, Arguments, ConfigValue, Layer, Operation, Structure, Value
-from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs, refuse_random, tolerance
+from edgeprune.models.graph import flat
+from edgeprune.models.precision import config_in, copy_in, value_in
+from edgeprune.models.types import AnyModel, Operation, Structure, Value
+from edgeprune.models.verify import (
+    TOLERANCE,
+    largest_difference,
+    outputs_of,
+    random_inputs,
+    refuse_random,
+    tolerance,
+)
 from edgeprune.models.walk import Dialect, LayerCall, walk
 
 if TYPE_CHECKING:
@@ -44,8 +50,8 @@ def check(model: keras.Model, graph: AnyModel, dialect: Dialect, translated: tf_
         expected = model(tf.nest.pack_sequence_as(graph._inputs_struct, inputs), training=False)
     except Exception as error:
         raise _does_not_run(model, error) from error
-    actual = translated(tf.nest.pack_sequence_as(translated._nested_inputs, inputs), training=False)
-    difference, allowed = largest_difference(flat(expected), flat(actual)), tolerance(translated.layers)
+    actual = outputs_of(translated, tf.nest.pack_sequence_as(translated._nested_inputs, inputs))
+    difference, allowed = largest_difference(flat(expected), actual), tolerance(translated.layers)
     if difference <= allowed:
         return
     refuse_random(translated, inputs, ModelError)
@@ -111,7 +117,9 @@ def _difference_in_double(graph: AnyModel, dialect: Dialect, translated: tf_kera
     # Copying and running layers can fail in any layer's code, in any way; then rounding is not shown to be the cause.
     try:
         expected = walk(dialect, graph, exact, _run_in_double)
-        actual = _copy_in_double(translated)(tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False)
+        actual = copy_in(translated, "float64")(
+            tf.nest.pack_sequence_as(translated._nested_inputs, exact), training=False
+        )
     except Exception:
         _log.debug("The models cannot be compared in double precision.", exc_info=True)
         return math.inf
@@ -132,44 +140,10 @@ def _run_in_double(call: LayerCall) -> Structure:
     return tf.nest.map_structure(_doubled, operation(*args, **kwargs, **_inference(operation)))
 
 
-def _copy_in_double(model: tf_keras.Model) -> tf_keras.Model:
-    import tensorflow as tf
-
-    make = functools.cache(_layer_in_double)
-
-    def emit(layer: Layer, key: CallKey, args: tuple[Structure, ...], kwargs: Arguments) -> Structure:
-        args, kwargs = tf.nest.map_structure(_doubled, (args, kwargs))
-        return make(layer)(*args, **kwargs)
-
-    made = rebuild(model, emit, emit_input=lambda layer: _layer_in_double(layer).output)
-    copy_weights(model, made)
-    return made
-
-
 def _doubled(value: Value) -> Value:
-    """A tensor, array or name of a type in double precision; anything else as it is."""
-    import tensorflow as tf
-
-    if isinstance(value, str | tf.DType):
-        return "float64" if value in _FLOATS or getattr(value, "is_floating", False) else value
-    dtype = getattr(value, "dtype", None)
-    if dtype is None or is_symbolic(value) or tf.as_dtype(dtype).name not in _FLOATS:
-        return value
-    return tf.cast(value, "float64")
-
-
-_FLOATS = ("float16", "bfloat16", "float32")
+    return value_in(value, "float64")
 
 
 def _layer_in_double(layer: Operation) -> Operation:
-    """A new layer of either Keras, without weights."""
-    return type(layer).from_config(_in_double(layer.get_config()))
-
-
-def _in_double(config: ConfigValue) -> ConfigValue:
-    """A layer's configuration, and those within it, with every floating policy made float64."""
-    if isinstance(config, list | tuple):
-        return [_in_double(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    return {k: "float64" if k == "dtype" and "float" in str(v) else _in_double(v) for k, v in config.items()}
+    """A new layer of Keras 3, without weights."""
+    return type(layer).from_config(config_in(layer.get_config(), "float64"))

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +14,25 @@ from typing import TYPE_CHECKING
 from edgeprune._tensorflow import import_tf
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
+from edgeprune.models.archive import open_archive
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import (
     ModelFile,
     check_saved_model,
-    has_vocabularies,
     open_weights,
     read_model_file,
     subclassed,
+    without_vocabulary,
 )
 from edgeprune.models.hdf5 import weight_bytes
+from edgeprune.models.layout import channels_last
 from edgeprune.models.limits import check_tensors, variables_within
+from edgeprune.models.naming import scope_name
+from edgeprune.models.noise import with_usable_noise
+from edgeprune.models.precision import in_float32
 from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     import keras
     import tf_keras
 
+    from edgeprune.models.front import Front
     from edgeprune.models.sizes import InputShapes
 
 _log = logging.getLogger(__name__)
@@ -89,12 +97,14 @@ def sized(model: tf_keras.Model, input_shape: InputShapes | None) -> tf_keras.Mo
 class Opened:
     """A model, and what it was compiled with: all of it, also what could not be restored.
 
-    ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why.
+    ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why. ``front``: the part that
+    looks words up and was cut off, see :mod:`edgeprune.models.front`.
     """
 
     model: tf_keras.Model
     compiled: Compiled
     left_out: tuple[tuple[str, Unknown], ...] = ()
+    front: Front | None = None
 
 
 def open_model(
@@ -170,10 +180,13 @@ def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects)
 
 
 def _of_keras3(model: keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
-    from edgeprune.models.keras3 import translate
+    from edgeprune.models.front import cut
+    from edgeprune.models.keras3 import Keras3, translate
 
-    translated, names = translate(model, custom_objects)
-    return _compiled(translated, Compiled.of(training, names, 3), custom_objects)
+    front, rest = cut(model, Keras3())
+    translated, names = translate(rest, custom_objects)
+    translated = _plain(translated)
+    return _compiled(translated, Compiled.of(training, names, 3), custom_objects, front)
 
 
 def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
@@ -198,6 +211,8 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
             with variables_within(held, file.path):
                 model = _build(file)
             check_tensors(model, file.path)
+            if not file.has_assets:
+                _refuse_empty_tables(file, model)
             _load_weights(file, model, weights)
     except ModelError:
         raise
@@ -239,45 +254,106 @@ def _build(file: ModelFile) -> tf_keras.Model:
 
 def _load_weights(file: ModelFile, model: tf_keras.Model, weights: h5py.File | None) -> None:
     """Fill the model: from an open HDF5 file, or with the variables of a SavedModel."""
-    from tf_keras.src.saving import saving_lib
+    if weights is None:
+        load_saved_variables(model, file.path / "variables" / "variables")
+    elif file.format == "keras":
+        with _assets(file) as assets:
+            load_keras_weights(model, weights, assets)
+    else:
+        _load_h5_weights(model, weights)
+
+
+def _refuse_empty_tables(file: ModelFile, model: tf_keras.Model) -> None:
+    """Only .keras files have vocabularies that were learned from data; others have those that were given as lists."""
+    from edgeprune.models.front import TABLES
+
+    for layer in model._flatten_layers():
+        if type(layer).__name__ in TABLES and layer.vocabulary_size() <= _special_tokens(layer):
+            raise without_vocabulary(str(file.path), layer.name)
+
+
+def _special_tokens(layer: tf_keras.layers.Layer) -> int:
+    lookup = getattr(layer, "_lookup_layer", layer)
+    return int(lookup._token_start_index())
+
+
+@contextlib.contextmanager
+def _assets(file: ModelFile) -> Iterator[zipfile.ZipFile | None]:
+    """The vocabularies in a ``.keras`` file, as an archive of checked members."""
+    if not file.has_assets:
+        yield None
+        return
+    with open_archive(file.path) as archive, zipfile.ZipFile(archive.copy(file.config)) as copy:
+        yield copy
+
+
+def _load_h5_weights(model: tf_keras.Model, file: h5py.File) -> None:
     from tf_keras.src.saving.legacy import hdf5_format
 
-    if weights is None:
-        # Only the variables: no graph of the SavedModel is loaded, so no code of it can run.
-        status = model.load_weights(file.path / "variables" / "variables")
-        status.assert_existing_objects_matched().expect_partial()
-    elif file.format == "keras":
-        store = object.__new__(saving_lib.H5IOStore)  # of a file that is open already
-        store.h5_file = weights
-        saving_lib._load_state(model, store, assets_store=None, inner_path="", visited_trackables=set())
-    else:
-        hdf5_format.load_weights_from_hdf5_group(weights["model_weights"], model)
+    group = file["model_weights"]
+    hdf5_format.load_weights_from_hdf5_group(group, model)
+    backend = group.attrs.get("backend", file.attrs.get("backend"))
+    if backend in ("theano", b"theano"):
+        turn_theano_kernels(model)
 
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
-    functional = _functional(model)
-    if any(not hasattr(weight, "shape") for layer in functional.layers for weight in layer.weights):
-        raise has_vocabularies(f"The model {model.name!r}")
+    from edgeprune.models.flatten import Keras2
+    from edgeprune.models.front import cut, has_host_layers
+    from edgeprune.models.rebuild import copy_model
+
+    front = None
+    if has_host_layers(model):
+        front, rest = cut(_as_graph(model), Keras2())
+        model = copy_model(rest)
+    functional = _plain(_functional(model))
     compiled = Compiled.of(training, output_names(functional), 2)
+    functional = _named_for_scopes(functional)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
-    return _compiled(functional, compiled, custom_objects)
+    return _compiled(functional, compiled, custom_objects, front)
 
 
-def _compiled(model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects) -> Opened:
+def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
+    """The model under a name with which TensorFlow can run it in a graph."""
+    import tf_keras
+
+    name = scope_name(model.name)
+    if name == model.name:
+        return model
+    renamed = tf_keras.Model(model._nested_inputs, model._nested_outputs, name=name)
+    renamed.trainable = model.trainable
+    _log.warning("The model is renamed, because TensorFlow does not take its name: %r is now %r.", model.name, name)
+    return renamed
+
+
+def _compiled(
+    model: tf_keras.Model, compiled: Compiled, custom_objects: CustomObjects, front: Front | None = None
+) -> Opened:
     """The model, compiled as far as that can be restored."""
-    return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)))
+    if front:
+        _log.warning(
+            "Cut behind %s: what comes before stays on the host, and the model takes the numbers that it makes.",
+            ", ".join(front.layers),
+        )
+    return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)), front)
 
 
 def _functional(model: tf_keras.Model) -> tf_keras.Model:
+    """The model as a flat functional one."""
+    from edgeprune.models.flatten import flatten
+
+    return flatten(_as_graph(model))
+
+
+def _as_graph(model: tf_keras.Model) -> tf_keras.Model:
+    """The model as a functional one."""
     import tf_keras
     from tf_keras.src.engine.functional import Functional
 
-    from edgeprune.models.flatten import flatten
-
     if type(model) is Functional:
-        return flatten(model)
+        return model
     if isinstance(model, tf_keras.Sequential) and not model.inputs:
         raise ModelError(
             f"The Sequential model {model.name!r} does not know the shape of its input.",
@@ -285,10 +361,13 @@ def _functional(model: tf_keras.Model) -> tf_keras.Model:
             fix="call model.build((None, ...)) with the input's shape, or begin with an Input layer.",
         )
     if getattr(model, "_is_graph_network", False):
-        functional = tf_keras.Model(model.input, model.output, name=model.name)
-    else:
-        functional = _traced(model)
-    return flatten(functional)
+        return tf_keras.Model(model.input, model.output, name=model.name)
+    return _traced(model)
+
+
+def _plain(model: tf_keras.Model) -> tf_keras.Model:
+    """A flat functional model as boards compute it: in float32, with the channels last."""
+    return channels_last(in_float32(with_usable_noise(model)))
 
 
 def _traced(model: tf_keras.Model) -> tf_keras.Model:

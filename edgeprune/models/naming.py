@@ -1,7 +1,8 @@
-"""Which layer of a model a name in a converted file comes from."""
+"""Names of layers: which ones TensorFlow takes, and which layer a name in a converted file comes from."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,11 @@ from edgeprune.models.layer_facts import KERNEL_ATTRIBUTES
 
 if TYPE_CHECKING:
     import tf_keras
+
+
+def scope_name(name: str) -> str:
+    """A name of a model or layer as TensorFlow takes it for a scope; unchanged if it is one."""
+    return re.sub(r"^(?![A-Za-z0-9.])", "layer_", re.sub(r"[^A-Za-z0-9_./>-]", "_", name))
 
 
 def layers_of(names: Sequence[str], model: tf_keras.Model) -> tuple[str, ...]:

@@ -113,15 +113,20 @@ def largest_difference(expected: Sequence[Value], actual: Sequence[Value]) -> fl
     return worst
 
 
-def refuse_random(model: tf_keras.Model, inputs: Structure, error: type[EdgepruneError], otherwise: str = "") -> None:
+def refuse_random(
+    model: tf_keras.Model, inputs: Structure | None, error: type[EdgepruneError], otherwise: str = ""
+) -> None:
     """Raise where the model draws random numbers in inference: a comparison with it says nothing.
 
     Args:
         model: flat.
-        inputs: on which the comparison failed.
+        inputs: on which the comparison failed; None: those of :func:`random_inputs`.
         otherwise: what else than changing the model can be done.
     """
-    name = _random_layer(model, flat(inputs))
+    import tensorflow as tf
+
+    values = [tf.constant(x) for x in random_inputs(model)] if inputs is None else flat(inputs)
+    name = None if has_channels_first(model) else _random_layer(model, values)
     if name is not None:
         raise error(
             f"The layer {name!r} draws random numbers in inference, so that {model.name!r} cannot be verified: called "
@@ -157,16 +162,38 @@ def _random_layer(model: tf_keras.Model, inputs: list[Value]) -> str | None:
 
 def check_same(model: tf_keras.Model, new: tf_keras.Model, once: str) -> None:
     """Raise a ModelError unless both compute the same on random inputs; ``once`` says what was done to get ``new``."""
-    import tensorflow as tf
-
-    inputs = tf.nest.pack_sequence_as(new._nested_inputs, [tf.constant(x) for x in random_inputs(new)])
-    expected, actual = model(inputs, training=False), new(inputs, training=False)
-    difference, allowed = largest_difference(tf.nest.flatten(expected), tf.nest.flatten(actual)), tolerance(new.layers)
+    difference, allowed = difference_of(model, new), tolerance(new.layers)
     if not difference <= allowed:
-        refuse_random(new, inputs, ModelError)
+        refuse_random(new, None, ModelError)
         raise ModelError(
             f"The model {model.name!r} computes something else once {once}: its outputs differ by {difference:.1e} of "
             "the largest.",
             expected=f"at most {allowed:.0e}",
             fix="build it as a functional model, out of layers only; and please report it.",
         )
+
+
+def difference_of(model: tf_keras.Model, new: tf_keras.Model) -> float:
+    """The largest difference of two models on random inputs (:func:`largest_difference`)."""
+    import tensorflow as tf
+
+    inputs = tf.nest.pack_sequence_as(new._nested_inputs, [tf.constant(x) for x in random_inputs(new)])
+    return largest_difference(outputs_of(model, inputs), outputs_of(new, inputs))
+
+
+def outputs_of(model: tf_keras.Model, inputs: Structure) -> list[Value]:
+    """The flat outputs of a model in inference.
+
+    TensorFlow has no kernels for convolutions with the channels first on a CPU; XLA, which compiles some, has.
+    """
+    import tensorflow as tf
+
+    def call(inputs: Structure) -> list[Value]:
+        return flat(model(inputs, training=False))
+
+    return tf.function(call, jit_compile=True)(inputs) if has_channels_first(model) else call(inputs)
+
+
+def has_channels_first(model: tf_keras.Model) -> bool:
+    """Whether a layer of a model, or one within its layers, has the channels before the positions."""
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model._flatten_layers())

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from edgeprune.errors import ModelError
 from edgeprune.models.graph import flat
+from edgeprune.models.naming import scope_name
 from edgeprune.models.types import AnyModel, Arguments, Operation, Structure, Value
 
 # One call in a graph: (layer or operation, args, kwargs, output tensors).
@@ -163,7 +164,10 @@ class Names:
     """Unique names for the layers of the flat model.
 
     A name stays where no other layer has it. Else the layers of the outermost model keep it, and layers of nested
-    models get the names of the models around them as a prefix.
+    models get the names of the models around them as a prefix. What tf_keras takes in no name of a layer becomes "_".
+
+    Attributes:
+        changed: name in the model → name that tf_keras takes, of the layers that had to be renamed.
     """
 
     def __init__(self, dialect: Dialect, graph: AnyModel):
@@ -178,6 +182,8 @@ class Names:
 
         inputs = dialect.structure(graph)[0]
         walk(dialect, graph, inputs, note)
+        self.changed = {name: scope_name(name) for name, _ in own.values() if name != scope_name(name)}
+        own = {key: (self.changed.get(name, name), tuple(map(scope_name, path))) for key, (name, path) in own.items()}
         self._taken = dict.fromkeys(dialect.input_names(graph), 1)
         counts = Counter([name for name, _ in own.values()] + list(self._taken))
         outermost_first = sorted(own.items(), key=lambda item: len(item[1][1]))

@@ -159,7 +159,7 @@ def profile(
     plan = memory.plan(graph)
     path_taken = sparse_path(model, chosen.runtime if chosen else None)
     placed = placement_of(path, graph, chosen, compiled)
-    known = chosen and not versions.compiled_operators(graph)  # what is in these cannot be seen
+    known = chosen and not (versions.compiled_operators(graph) or _loops(graph))  # what is in these cannot be seen
     predicted = latency.predict(graph, chosen, kernels, threads, placed.mapped) if chosen and known else None
     table = size.kernels(model)
     minimum, litert = versions.min_runtime(model), versions.min_runtime(model, "ai-edge-litert")
@@ -191,7 +191,7 @@ def profile(
             *faults(model),
             *(problem.what for problem in (versions.runtime_problems(model, chosen) if chosen else ())),
             *(path_taken.warnings if path_taken else ()),
-            *(latency.warnings(chosen, predicted.estimate) if chosen and predicted else ()),
+            *(latency.warnings(graph, chosen, predicted.estimate) if chosen and predicted else ()),
             *_gaps(model, plan),
             *placed.warnings,
         ),
@@ -230,6 +230,8 @@ def _latency(
     if names := compiled_operators(graph):
         what = f"what a compiler put into {', '.join(names)} cannot be seen; profile the file that it was made from"
         return Latency(None, unknown=what)
+    if _loops(graph):
+        return Latency(None, unknown="the file has a loop (WHILE), and how often it runs is not in the file")
     if predicted is None:
         return Latency(None, unknown=f"nothing is known about the speed of {target.name}")
     others = [predict(graph, target, name, threads) for name in available(target) if name != predicted.estimate.kernels]
@@ -246,6 +248,10 @@ def _memory(graph: Subgraph, plan: MemoryPlan) -> Memory:
         plan.dynamic,
         plan.alive_bytes(len(graph.operators)),
     )
+
+
+def _loops(graph: Subgraph) -> bool:
+    return any(operator.name == "WHILE" for operator in graph.operators)
 
 
 def _gaps(model: TFLiteModel, plan: MemoryPlan) -> list[str]:

@@ -12,7 +12,7 @@ from edgeprune import plan as plans
 from edgeprune import selection
 from edgeprune._tensorflow import WITHOUT_ONEDNN
 from edgeprune._version import __version__
-from edgeprune.artifact import Artifact, MetricFacts, OnDeviceFacts
+from edgeprune.artifact import Artifact, Facts, MetricFacts, OnDeviceFacts
 from edgeprune.context import versions
 from edgeprune.files import JsonObject, sha256_file
 
@@ -61,7 +61,13 @@ def assemble(
         "seed": context.seed,
         "deterministic": context.deterministic,
         "recipe": context.recipe.name,
-        "model": {"name": name, "source": str(context.source or "demo"), **source["model"], **source.get("sizes", {})},
+        "model": {
+            "name": name,
+            "source": str(context.source or "demo"),
+            **source["model"],
+            **source.get("sizes", {}),
+            **_on_host(source),
+        },
         "target": context.target.model_dump(mode="json"),
         "data": {
             "source": data.source,
@@ -94,6 +100,10 @@ def assemble(
         ],
         "environment": environment(),
     }
+
+
+def _on_host(facts: Facts) -> JsonObject:
+    return {"on_host": facts["front"]} if "front" in facts else {}
 
 
 def _metrics(test: MetricFacts, task: Task) -> JsonObject:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from edgeprune.report import format as fmt
 from edgeprune.report.schema import Report, Variant
 from edgeprune.report.variants import Setup
-from edgeprune.selection import DEFAULT_MAX_DROP, MaxDrop
+from edgeprune.selection import DEFAULT_MAX_DROP, MaxDrop, slowdown
 
 ROLES = {
     "quality": "best on validation data",
@@ -52,7 +52,23 @@ def pick_figures(report: Report) -> str:
 
 
 def why(report: Report) -> str:
-    """Why the pick is the pick (the rule is that of :func:`edgeprune.selection.choose`)."""
+    """Why the pick is the pick (the rule is that of :func:`edgeprune.selection.choose`), and what is not faster."""
+    return " ".join(part for part in (_reason(report), _slower(report)) if part)
+
+
+def _slower(report: Report) -> str:
+    """The variants that were measured slower than the baseline: people expect the opposite of small numbers."""
+    base = report.baseline
+    found = [(v.name, slow) for v in report.variants if base and not v.baseline and (slow := slowdown(v, base))]
+    if not base or not found:
+        return ""
+    listed = [
+        f"{name} (takes {slow.factor:.2g} times as long on {slow.device.partition(': ')[0]})" for name, slow in found
+    ]
+    return f"Measured slower than {base.name}: {', '.join(listed)}."
+
+
+def _reason(report: Report) -> str:
     if len(report.variants) == 1:
         return "It is the only variant."
     if report.pick != report.picks.balanced:
@@ -65,7 +81,11 @@ def why(report: Report) -> str:
     if not _fits(report, allowed) or any(not gates[name].passed for name in others if name in gates):
         return f"No variant keeps all the limits, so it is the one with the best {metric} on validation data."
     limits = [words for name, words in others.items() if name in gates]
-    kept = f" and keep the {' and '.join(limits)} limit{'s' if len(limits) > 1 else ''}" if limits else ""
+    clauses = [f"keep the {' and '.join(limits)} limit{'s' if len(limits) > 1 else ''}"] if limits else []
+    base = report.baseline
+    if base and any(slowdown(v, base) for v in report.variants) and not slowdown(report.picked, base):
+        clauses.append(f"were not measured slower than {base.name}")
+    kept = "".join(f" and {clause}" for clause in clauses)
     return (
         f"Of the variants that lose at most {allowed.words(report.metric)} of {metric} on validation data{kept}, "
         "it is the smallest after compression (gzip)."

@@ -49,6 +49,13 @@ class Entry(pydantic.BaseModel):
         return [key for key, _ in self if key in self]
 
 
+class OnHost(Entry):
+    """The part of the model that looks words up: it runs on the host, before the file."""
+
+    layers: list[Text]
+    inputs: list[Text]
+
+
 class Model(Entry):
     """The model as it came."""
 
@@ -60,6 +67,7 @@ class Model(Entry):
     output_shape: Shapes
     given_shape: Shapes | None = None  # of the input in the file, where that leaves sizes open
     sizes_from: Text | None = None  # what fixed them
+    on_host: OnHost | None = None
 
 
 class Target(Entry):

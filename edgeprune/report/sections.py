@@ -342,6 +342,16 @@ def facts(report: Report) -> Blocks:
             if model.given_shape
             else []
         ),
+        *(
+            [
+                (
+                    "Before the file, on the host",
+                    Cell(f"{', '.join(model.on_host.layers)}; the code beside the file has it"),
+                )
+            ]
+            if model.on_host
+            else []
+        ),
         ("Target", Cell(report.target.name)),
         ("Data", Cell(f"{data.source}: {counts} samples")),
         *(("Task", Cell(_task(output, len(report.task) > 1))) for output in report.task),

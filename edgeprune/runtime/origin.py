@@ -70,7 +70,13 @@ def _error_by_tensor(
 ) -> list[TensorError]:
     readers = TensorReader(quantized, runtime, inputs), TensorReader(reference, runtime, inputs)
     tested, floats = readers[0].activations(), readers[1].activations()
-    shared = {name: (index, floats[name]) for name, index in tested.items() if name in floats}
+    sizes = [{tensor.name: tensor.size for tensor in reader.graph.tensors} for reader in readers]
+    # A loop in one file and its steps in the other may have a name in common.
+    shared = {
+        name: (index, floats[name])
+        for name, index in tested.items()
+        if name in floats and sizes[0][name] == sizes[1][name]
+    }
     sums = {name: np.zeros(2) for name in shared}
     for sample in samples:
         for reader in readers:

@@ -214,6 +214,7 @@ def run_samples(interpreter: Interpreter, inputs: Sequence[np.ndarray]) -> list[
     for index in range(len(inputs[0])):
         for detail, values in zip(interpreter.get_input_details(), inputs):  # noqa: B905  # Python 3.9 has no strict
             interpreter.set_tensor(detail["index"], quantize(values[index : index + 1], detail))
+        interpreter.reset_all_variables()  # a fused LSTM would begin where the last sample ended
         interpreter.invoke()
         results.append([dequantize(interpreter.get_tensor(detail["index"]), detail)[0] for detail in details])
     return [np.stack([row[i] for row in results]) for i in range(len(details))]

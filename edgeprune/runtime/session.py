@@ -106,6 +106,7 @@ class _Runner:
         for index in indices:
             for detail, values in zip(self._inputs, batch, strict=True):
                 self._interpreter.set_tensor(detail["index"], quantize(values[index : index + 1], detail))
+            self._interpreter.reset_all_variables()  # a fused LSTM would begin where the last sample ended
             self._interpreter.invoke()
             results[index] = [
                 dequantize(self._interpreter.get_tensor(detail["index"]), detail)[0] for detail in self._outputs

@@ -32,18 +32,29 @@ class TensorReader:
         self._names = inputs
 
     def activations(self) -> dict[str, int]:
-        """Name → index of the tensors that operators compute, in order, without the outputs of the file."""
+        """Name → index of the tensors that operators compute, in order, without the outputs of the file.
+
+        Left out is what has no memory of its own, such as some outputs of loops and fused recurrent layers.
+        """
         return {
             self.graph.tensors[index].name: index
             for operator in self.graph.operators
             for index in operator.outputs
-            if index >= 0 and index not in self.graph.outputs and index in self._details
+            if index >= 0 and index not in self.graph.outputs and index in self._details and self._has_data(index)
         }
+
+    def _has_data(self, index: int) -> bool:
+        try:
+            self._interpreter.get_tensor(index)
+        except ValueError:  # "Tensor data is null"
+            return False
+        return True
 
     def run(self, sample: Sample) -> None:
         """Run one sample."""
         for detail, value in zip(self._inputs(sample), _values(sample), strict=True):
             self._interpreter.set_tensor(detail["index"], quantize(np.asarray(value), detail))
+        self._interpreter.reset_all_variables()
         self._interpreter.invoke()
 
     def value(self, index: int) -> np.ndarray:

@@ -5,6 +5,7 @@ A new snippet is a template in this folder and an entry in :data:`_KINDS`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def write_snippets(
     inputs: Sequence[str],
     outputs: Sequence[str],
     labels: Sequence[str] | None,
+    front: Path | None = None,
 ) -> list[Path]:
     """Write the snippets for ``target`` beside a .tflite.
 
@@ -45,12 +47,16 @@ def write_snippets(
         preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the model's only output is one of several classes.
+        front: the layers of Keras that stay on the host, where the model was cut behind lookups.
 
     Returns:
         The files written.
     """
     facts = _facts(model, preprocessing, inputs, outputs, labels)
     written = []
+    facts["front"] = _on_host(model, front, [entry["shape"][1:] for entry in facts["inputs"]]) if front else None
+    if front:
+        written.append(model.parent / facts["front"]["file"])
     for pattern, template, wanted in _KINDS:
         # Kotlin has no NumPy: its snippet covers what an app feeds most, one image.
         if not wanted(target) or (template.endswith(".kt.jinja") and not _takes_one_image(facts)):
@@ -91,8 +97,28 @@ def _facts(
     }
 
 
+def _on_host(model: Path, path: Path, shapes: Sequence[Sequence[int]]) -> JsonObject:
+    """What comes before the file, written beside it: as rules in JSON, else the layers themselves."""
+    from edgeprune.models.formats import read_model_file
+    from edgeprune.models.front import load_front
+    from edgeprune.snippets.text import plain_rules, rules_code
+
+    front = load_front(path)
+    rules = plain_rules(front, shapes)
+    file = model.with_name(f"{model.stem}-text.{'json' if rules else 'keras'}")
+    write_bytes(file, json.dumps(rules, indent=1).encode() if rules else path.read_bytes())
+    given = zip(front.names, front.shapes, front.dtypes, strict=True)
+    return {
+        "file": file.name,
+        "rules": rules,
+        "code": rules_code(),
+        "keras": "keras" if read_model_file(path).is_keras3 else "tf_keras",
+        "given": [{"name": n, "shape": list(shape), "text": dtype == "string"} for n, shape, dtype in given],
+    }
+
+
 def _takes_one_image(facts: Mapping[str, Any]) -> bool:
-    return [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+    return facts["front"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
 
 
 def _tensor(tensor: Tensor) -> JsonObject:

@@ -20,12 +20,13 @@ from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
 from edgeprune.stages.measuring import evaluate, latency, measure_on_device, profile
 from edgeprune.stages.quantization import ClusterStageConfig, QatStageConfig, cluster, qat
-from edgeprune.stages.source import OPEN, baseline, demo, fix_sizes, load
+from edgeprune.stages.source import FRONT, OPEN, baseline, demo, fix_sizes, load
 from edgeprune.stages.sparse import PrepareSparseConfig, prepare_sparse
 from edgeprune.stages.sparsify import SparsifyStageConfig, sparsify
 from edgeprune.stages.training import TrainingConfig, WeightsStageConfig, finetune, weights
 
 __all__ = [
+    "FRONT",
     "OPEN",
     "ClusterStageConfig",
     "ConvertConfig",

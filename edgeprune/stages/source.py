@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from edgeprune.artifact import Artifact, SizesFacts
+from edgeprune.artifact import Artifact, FrontFacts, SizesFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.stages.saving import with_model
 
 # The role of a model whose inputs have open sizes, which no stage but ``fix_sizes`` reads.
 OPEN = "open"
+# The role of the part of the model that stays on the host.
+FRONT = "front"
 
 
 @stage("model", "trust")
@@ -20,6 +22,10 @@ def load(artifact: Artifact, config: None, context: Context) -> Artifact:
 
     opened = open_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects))
     artifact = artifact.with_(compiled_with=opened.compiled.to_json())
+    if opened.front:
+        opened.front.save(context.folder / "front.keras")
+        on_host: FrontFacts = {"layers": list(opened.front.layers), "inputs": list(opened.front.names)}
+        artifact = artifact.with_({FRONT: context.folder / "front.keras"}, front=on_host)
     if not Inputs.of(opened.model).open:
         return with_model(artifact, opened.model, context)
     path = context.folder / "model.keras"

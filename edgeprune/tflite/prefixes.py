@@ -33,6 +33,11 @@ def prefixes(content: bytes) -> Iterator[bytes]:
     yield content
 
 
+def prefix(content: bytes, length: int) -> bytes:
+    """The main subgraph up to so many operators; see :func:`prefixes`."""
+    return _cut(content, length, _frontier(parse(content).subgraphs[0], length))
+
+
 def _frontier(graph: Subgraph, length: int) -> list[int]:
     written = [tensor for operator in graph.operators[:length] for tensor in operator.outputs if tensor >= 0]
     read = {tensor for operator in graph.operators[length:] for tensor in operator.inputs}

@@ -5,6 +5,6 @@ it finds a contradiction. A :class:`Worker` is a child process that stays warm b
 by name, their arguments by pickle, and a death by a signal, by memory or by time becomes a :class:`WorkerDied`.
 """
 
-from edgeprune.workers.worker import Remote, Stream, Worker, WorkerDied
+from edgeprune.workers.worker import Remote, Stream, Worker, WorkerDied, how_it_ended
 
-__all__ = ["Remote", "Stream", "Worker", "WorkerDied"]
+__all__ = ["Remote", "Stream", "Worker", "WorkerDied", "how_it_ended"]

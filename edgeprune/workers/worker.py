@@ -51,6 +51,11 @@ _MEANING = {
 _NOISE = re.compile(r"\s*$|WARNING: All log messages before|[IW]\d{4} |INFO: |\*\*\*|\s*@")
 
 
+def how_it_ended(code: int) -> str:
+    """What the exit code of a process means, with a signal as a negative number: the rest of a sentence about it."""
+    return f"ended with exit code {code}" if code >= 0 else _MEANING.get(-code, f"was ended by signal {-code}")  # type: ignore[call-overload]
+
+
 class WorkerDied(EdgepruneError):
     """A child process ended in the middle of a call.
 
@@ -251,8 +256,7 @@ class _Child:
         except subprocess.TimeoutExpired:  # it closed the connection and goes on
             self._process.kill()
             code = self._process.wait()
-        how = f"ended with exit code {code}" if code >= 0 else _MEANING.get(-code, f"was ended by signal {-code}")  # type: ignore[call-overload]
-        return _Ended(how, self._written())
+        return _Ended(how_it_ended(code), self._written())
 
     def _written(self) -> str:
         size = self._log.seek(0, io.SEEK_END)

@@ -139,7 +139,8 @@ def test_hard_swish_has_a_substitute(tmp_path):
 @pytest.mark.parametrize(("size", "severities"), [(16_000, set()), (16_300, {"note"}), (17_000, {"warning", "error"})])
 def test_softmax_over_many(tmp_path, size, severities):
     """Softmax over 16,000 is fine, over a few more a note, and over more than compiled anywhere it stays on the CPU."""
-    found = [item for item in found_in(tmp_path, "coral", (1, size), ("SOFTMAX", None)) if item.checker != "channels"]
+    found = found_in(tmp_path, "coral", (1, size), ("SOFTMAX", None))
+    found = [item for item in found if item.checker not in ("channels", "running")]  # its scale is no real one's
     assert {item.severity for item in found} == severities
     assert all(item.fix for item in found)
 

@@ -22,8 +22,9 @@ REAL += ("nrf20_mnist__mnist4",)
 
 
 def found_in(path, target):
-    """Findings as JSON types, without what is the same in all of them."""
+    """Findings as JSON types, without what is the same in all of them, and what only this release of a runtime says."""
     rows = [item.to_dict() for item in check([Subject(path, read(path))], load_target(target))]
+    rows = [row for row in rows if row["checker"] != "running"]
     return [{key: value for key, value in row.items() if key != "formats"} for row in rows]
 
 

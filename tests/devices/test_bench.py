@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from tiny_files import Given, tflite_of
 
 from edgeprune.devices.bench import bench
 from edgeprune.devices.host import Host
@@ -248,3 +249,14 @@ def test_python_and_runtime_that_are_missing(tiny_files, tmp_path, sshd):
     bare.chmod(0o755)
     with pytest.raises(MissingError, match="pip install ai-edge-litert"):
         bench(sshd.address, Job((tiny_files["float32"],), python=str(bare)))
+
+
+def test_a_file_that_kills_the_runtime_is_refused(tmp_path):
+    """A death of the runner by a signal is an error of the file, which is named, and not of the device."""
+    path = tmp_path / "deadly.tflite"
+    tensors = [Given((1, 8), "int8", scale=0.1), Given((1, 8), "int8", scale=0.0)]
+    path.write_bytes(tflite_of(tensors, [("QUANTIZE", (0,), (1,))], [0], [1]))
+    done = command(path, "--device", "host", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "the runtime there does not survive deadly.tflite: its process crashed" in done.stderr
+    assert "Traceback" not in done.stderr

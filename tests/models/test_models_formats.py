@@ -207,15 +207,6 @@ def test_a_keras_file_under_another_name(whole, tmp_path):
     assert load_model(tmp_path / "model.keras").name == "cnn"
 
 
-def test_vocabularies_are_refused(keras, tmp_path):
-    """A model that looks strings up is refused, instead of being loaded without its vocabulary."""
-    inputs = keras.Input((1,), dtype="string")
-    lookup = keras.layers.StringLookup()
-    lookup.adapt(["a", "b"])
-    keras.Model(inputs, lookup(inputs)).save(tmp_path / "model.keras")
-    _refused(tmp_path / "model.keras", "vocabular")
-
-
 def test_variables_of_another_model_are_refused(whole, keras, tmp_path):
     """A SavedModel whose variables do not fill every layer is refused, instead of being loaded with fresh weights."""
     inputs = keras.Input((3,))

@@ -206,15 +206,3 @@ def test_loading_the_shared_resnet8(resnet8_path, keras, outputs):
     loaded = load_model(resnet8_path)
     assert np.array_equal(outputs(loaded)[0], outputs(expected)[0])
     assert loaded.loss == "categorical_crossentropy"
-
-
-def test_an_object_with_a_vocabulary_is_refused():
-    """A table that was adapted is no weight: the model is refused, and what to do is said."""
-    import tf_keras
-
-    lookup = tf_keras.layers.IntegerLookup()
-    lookup.adapt(np.array([3, 5, 7]))
-    inputs = tf_keras.Input((4,), dtype="int64")
-    x = tf_keras.layers.Embedding(5, 6)(lookup(inputs))
-    with pytest.raises(ModelError, match=r"holds vocabularies(.|\n)*behind the lookup"):
-        load_model(tf_keras.Model(inputs, tf_keras.layers.Dense(2)(x)))

@@ -81,3 +81,18 @@ def test_a_warning_of_several_variants_is_given_once(report):
 def test_the_picks_file_is_named_after_the_model(report):
     """NAME.tflite, as in the run folder."""
     assert headline.pick_file(parse(report)) == "sample-resnet8.tflite"
+
+
+def test_what_was_measured_slower_is_said_beside_the_pick(report):
+    """Its name, factor and device stand in the first lines, and the rule that kept it from being picked."""
+    rows = report["variants"]
+    baseline = next(row for row in rows if row["baseline"])
+    slow = next(row for row in rows if row["name"] == choose(report, selection.Limits()).pick)
+    assert "slower" not in headline.why(parse(report))
+    for entry, before in zip(slow["latency"]["measured"], baseline["latency"]["measured"], strict=True):
+        entry["median_ms"] = 6 * max(before["median_ms"], before["p95_ms"])
+    parsed = choose(report, selection.Limits())
+    assert parsed.pick != slow["name"]
+    why = headline.why(parsed)
+    assert f"were not measured slower than {baseline['name']}" in why
+    assert f"Measured slower than {baseline['name']}: {slow['name']}" in why

@@ -49,3 +49,22 @@ def test_int8_files_compare_by_name(tiny_model, reference, samples):
     assert len(rows) >= 3
     assert all(10 < row.sqnr_db < 60 for row in rows)
     assert all(row.added_noise >= 0 for row in rows)
+
+
+def test_recurrent_layers_are_compared_as_far_as_they_can_be_read():
+    """A loop beside its steps written out, and a fused LSTM: what has data in both files is compared, without error."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    x = tf_keras.Input([3, 4])
+    both = [tf_keras.layers.GRU(2)(x), tf_keras.layers.LSTM(2)(tf_keras.layers.Dense(3, name="first")(x))]
+    model = tf_keras.Model(x, tf_keras.layers.Concatenate()(both))
+    rows = np.random.default_rng(0).normal(0, 1, [8, 1, 3, 4]).astype("float32")
+
+    def noise():
+        return ([row] for row in rows)
+
+    content = convert(model, QuantizationPlan("int8", "float", True), noise)
+    found = error_by_tensor(content, convert(model, FLOAT), noise(), find_runtime())
+    assert any("first" in row.tensor for row in found)
+    assert all(np.isfinite(row.sqnr_db) for row in found)

@@ -14,13 +14,24 @@ from typing import Any, Literal
 from edgeprune.errors import UsageError
 from edgeprune.hardware.delegates import XNNPACK
 from edgeprune.hardware.latency import edgetpu_features
-from edgeprune.hardware.latency.features import PARALLEL, CpuKernelSet, Work, caches_of, works
+from edgeprune.hardware.latency.features import (
+    MANY_SMALL,
+    PARALLEL,
+    UNMEASURED,
+    CpuKernelSet,
+    Work,
+    caches_of,
+    small_operators,
+    works,
+)
 from edgeprune.hardware.placement import place
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
 from edgeprune.target import CpuLatency, Target
 from edgeprune.tflite.graph import Subgraph
 
 KernelSet = Literal["builtin", "xnnpack", "edgetpu"]
+# How far the time of operators of a kind that was never measured may be off, beyond the range of the others.
+DOUBT_FACTOR = 3.0
 _NAMES: tuple[KernelSet, ...] = ("builtin", "xnnpack", "edgetpu")
 
 
@@ -99,10 +110,12 @@ def predict(
     else:
         seconds = _on_cpu(graph, target, chosen, used)
     total = 1e3 * sum(seconds.values())
+    unsure = 1e3 * sum(seconds.get(index, 0.0) for doubt in _doubts(graph) for index in doubt.operators)
+    low, high = (total - unsure + unsure / DOUBT_FACTOR, total - unsure + unsure * DOUBT_FACTOR)
     estimate = Estimate(
         median_ms=total,
-        low_ms=total / table.range_factor,
-        high_ms=total * table.range_factor,
+        low_ms=low / table.range_factor,
+        high_ms=high * table.range_factor,
         threads=used,
         model_version=f"{target.latency.version}-{chosen}",
         kernels=chosen,
@@ -126,15 +139,42 @@ def of_compiler(performance: Mapping[str, Any], source: str, target: Target) -> 
     return Estimate(milliseconds, milliseconds, milliseconds, target.threads, source, name, "compiler")
 
 
-def warnings(target: Target, estimate: Estimate) -> list[str]:
-    """A warning about an estimate whose coefficients were not fitted to measurements of the board."""
+def warnings(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
+    """Warnings about an estimate: operators that were never measured, coefficients that were not fitted here."""
+    said = [
+        f"{doubt.why} Its share of the latency estimate may be off by a factor of {DOUBT_FACTOR:g}; the range says so."
+        for doubt in _doubts(graph)
+    ]
     if estimate.origin == "fitted":
-        return []
+        return said
     return [
+        *said,
         f"The latency estimate for {target.name} with {estimate.kernels} kernels is not based on measurements of this "
         "board: it is derived from another board and hardware facts, and its range is wide. `edgeprune targets fit` "
-        "improves it with measurements."
+        "improves it with measurements.",
     ]
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """Operators whose time rests on no measurement of their kind; each is in one doubt at most."""
+
+    why: str
+    operators: tuple[int, ...]
+
+
+def _doubts(graph: Subgraph) -> list[_Doubt]:
+    doubts = []
+    unmeasured = [op for op in graph.operators if op.name in UNMEASURED]
+    if unmeasured:
+        names = ", ".join(sorted({op.name for op in unmeasured}))
+        why = f"No measured file has {names}: it is priced after counts of instructions."
+        doubts.append(_Doubt(why, tuple(op.index for op in unmeasured)))
+    small = set(small_operators(graph)) - {op.index for op in unmeasured}
+    if len(small) > MANY_SMALL:
+        why = f"No measured file starts as many small operators as this one ({len(small):,}), as unrolled layers do."
+        doubts.append(_Doubt(why, tuple(small)))
+    return doubts
 
 
 def _threads(target: Target, threads: int | None) -> int:

@@ -33,13 +33,8 @@ KINDS: dict[str, str] = {
     "Convolution2DTransposeBias": "conv",
     "MaxPoolingWithArgmax2D": "reduced",
     "MaxUnpooling2D": "moved",
-    **dict.fromkeys(
-        (
-            "BATCH_MATMUL", "FULLY_CONNECTED", "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM",
-            "UNIDIRECTIONAL_SEQUENCE_RNN",
-        ),
-        "dense",
-    ),
+    **dict.fromkeys(("BATCH_MATMUL", "FULLY_CONNECTED", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"), "dense"),
+    **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), "lstm"),
     "DEPTHWISE_CONV_2D": "depthwise",
     **dict.fromkeys(
         (
@@ -69,6 +64,17 @@ KINDS: dict[str, str] = {
 _DEFAULT_KIND = "elementwise"
 # Passes over the output, where there are several: hard-swish is a clamped sum, and a product.
 _PASSES = {"HARD_SWISH": 2}
+# Operators of which no measured file has one: their amounts are counted, and priced as those of other operators.
+UNMEASURED = {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
+# The work of a fused LSTM beside its products, per cell and step, as that many elements of a nonlinear operator: 470
+# instructions in float32 and 880 in int8 on a Cortex-A72 (benchmarks/results/recurrent.md; tflite-runtime 2.14, two
+# layers), at 1.5 instructions per cycle and the 8.4 cycles of such an element.
+_CELL: Mapping[DType, float] = MappingProxyType({"float32": 37.0, "int8": 70.0})
+# What a step of an unrolled layer consists of. The cost of a start was fitted to files with few such operators, where
+# it stands for caches that large layers have emptied; on a Cortex-A72 it is 9 us. 917 operators of an int8 LSTM in 40
+# steps take 0.72 million instructions there, arithmetic included (benchmarks/results/recurrent.md): below 1 us each.
+SMALL_MACS, SMALL_ELEMENTS = 50_000, 4_096
+MANY_SMALL, LATER_START = 100, 0.1
 # Rows of a matrix product that a kernel computes at once (google/XNNPACK: src/configs/gemm-config.c, f32 and qs8).
 _PANEL_ROWS = {"float32": 6, "int8": 4}
 
@@ -127,7 +133,21 @@ def works(
     weights = sum(tensor.nbytes for tensor in graph.tensors if tensor.constant)
     miss = _miss(weights, caches.last_bytes)
     counted = [_work(graph, operator, kernels, caches, miss) for operator in graph.operators]
+    for index in small_operators(graph)[MANY_SMALL:]:
+        counted[index] = replace(counted[index], amounts={**counted[index].amounts, "operators": LATER_START})
     return [_sparse(work, sparse[work.index]) if work.index in sparse else work for work in counted]
+
+
+def small_operators(graph: Subgraph) -> list[int]:
+    """Indices of the operators whose work is little beside their start, in order."""
+    return [
+        operator.index
+        for operator in graph.operators
+        if operator.name not in FREE
+        and not _unpacks(graph, operator)
+        and operator_macs(graph, operator) <= SMALL_MACS
+        and _output_elements(graph, operator) <= SMALL_ELEMENTS
+    ]
 
 
 def _sparse(work: Work, density: float) -> Work:
@@ -157,7 +177,7 @@ def _miss(nbytes: int, cache_bytes: int) -> float:
 def _dtype(graph: Subgraph, operator: Operator) -> DType:
     """The number format of an operator's kernel: int8 also for float activations with integer weights."""
     kernel = graph.input(operator, 1)
-    hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise") and kernel is not None
+    hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise", "lstm") and kernel is not None
     for tensor in (graph.output(operator), graph.input(operator, 0), kernel if hybrid else None):
         if tensor is not None and tensor.dtype in ("int8", "uint8", "int16", "int4"):
             return "int8"
@@ -217,6 +237,15 @@ def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
     return {"dense_macs": operator_macs(graph, operator)}
 
 
+def _lstm(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    """Products with the kernels of the gates; the gates' functions, products and sums of each cell in each step."""
+    data, output = graph.input(operator, 0), graph.output(operator)
+    if data is None or output is None or not output.shape:
+        return {}
+    cells = math.prod(data.shape[:-1]) * output.shape[-1]
+    return {"dense_macs": operator_macs(graph, operator), "nonlinear_elements": _CELL[dtype] * cells}
+
+
 def _depthwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     return {"depthwise_macs": operator_macs(graph, operator)}
 
@@ -245,6 +274,7 @@ def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
 _KIND_AMOUNTS = {
     "conv": _conv,
     "dense": _dense,
+    "lstm": _lstm,
     "depthwise": _depthwise,
     "elementwise": _elementwise,
     "nonlinear": _nonlinear,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
-from edgeprune.hardware.latency.estimate import available, predict
+from edgeprune.hardware.latency.estimate import DOUBT_FACTOR, available, predict, warnings
 from edgeprune.hardware.latency.features import COST_OF_NONZERO, PARALLEL, caches_of, works
 from edgeprune.profiling.profile import profile
 from edgeprune.target import CpuSeconds, load_target, target_names
@@ -118,9 +118,43 @@ def test_sparse_kernels_cost_by_what_is_not_zero():
     assert nearly == dense
 
 
+def lstm(steps, features, units, dtype="float32"):
+    """One fused LSTM: input and recurrent kernels of four gates."""
+    tensors = [tensor(0, (1, steps, features), dtype)]
+    tensors += [tensor(1 + gate, (units, features), dtype, constant=True) for gate in range(4)]
+    tensors += [tensor(5 + gate, (units, units), dtype, constant=True) for gate in range(4)]
+    tensors.append(tensor(9, (1, steps, units), dtype))
+    operator = Operator(0, "UNIDIRECTIONAL_SEQUENCE_LSTM", False, 1, tuple(range(9)), (9,), {})
+    return Subgraph("main", tuple(tensors), (operator,), (0,), (9,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_fused_lstm_is_counted_per_step(dtype):
+    """Products with both kernels of four gates in each step, and the work of each cell; the format is the kernels'."""
+    (work,) = works(lstm(10, 6, 16, dtype), "builtin", caches_of(load_target("rpi4")))
+    assert work.dtype == dtype
+    assert work.amounts["dense_macs"] == 10 * 4 * 16 * (6 + 16)
+    assert work.amounts["nonlinear_elements"] > 10 * 16 * 5  # sigmoids and tanhs
+
+
+def test_what_was_never_measured_has_a_wider_range_and_says_so():
+    """A fused LSTM's estimate, and that of hundreds of small operators, is wider; a warning says why."""
+    board, spread = load_target("rpi4"), {}
+    unrolled = network([("ADD", None, (1, 32))] * 400)
+    graphs = {"UNIDIRECTIONAL_SEQUENCE_LSTM": lstm(10, 6, 16), "small operators": unrolled, "": convolutions(8)}
+    for word, graph in graphs.items():
+        estimate = predict(graph, board).estimate
+        assert estimate.low_ms < estimate.median_ms < estimate.high_ms
+        spread[word] = estimate.high_ms / estimate.low_ms
+        said = warnings(graph, board, estimate)
+        assert word in said[0] if word else said == []
+    for word in ("UNIDIRECTIONAL_SEQUENCE_LSTM", "small operators"):
+        assert spread[word] == pytest.approx(DOUBT_FACTOR**2 * spread[""])
+
+
 def test_amounts_are_the_coefficients_names():
     """Every amount of every operator has a coefficient, and every parallel term is one."""
-    names = ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "LOGISTIC", "MEAN", "PAD", "MAX_POOL_2D"]
+    names = ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "LOGISTIC", "MEAN", "PAD", "MAX_POOL_2D", "LSTM"]
     graph = network([(name, (8, 3, 3, 8) if "CONV" in name else None, (1, 32, 32, 8)) for name in names])
     for kernels, parallel in PARALLEL.items():
         assert parallel <= set(CpuSeconds.model_fields)

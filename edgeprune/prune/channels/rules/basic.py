@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.models.noise import noise_shape_of
 from edgeprune.prune.channels.call import Call
 from edgeprune.prune.channels.graph import Axes
 from edgeprune.prune.channels.rules.axes import (
@@ -256,7 +257,7 @@ def activation(call: Call) -> Axes:
 @register(*UNCHANGED)
 def unchanged(call: Call) -> Axes:
     """One value in, one value out, by position. A noise shape that names a number of channels must keep it."""
-    noise = getattr(call.layer, "noise_shape", None)
+    noise = noise_shape_of(call.layer, 1 + len(call.inputs[0]))
     if noise:
         sized = tuple(
             None if size in (None, 1) else vector for size, vector in zip(noise[1:], call.inputs[0], strict=True)

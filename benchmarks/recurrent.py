@@ -1,0 +1,80 @@
+"""What do recurrent layers cost in int8 on an emulated Cortex-A72? Instructions of fused and of written out layers.
+
+    python benchmarks/recurrent.py > benchmarks/results/recurrent.md
+
+One layer each, as float32 and int8: an LSTM, which the converter fuses, and a GRU, which is a loop in float32 and
+written out in int8. The counts are exact: other work on the machine does not matter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from edgeprune._tensorflow import import_tf
+
+# steps, features, units
+SIZES = ((40, 23, 32), (20, 64, 128))
+LAYERS = ("LSTM", "GRU")
+RUNTIMES = ("ai-edge-litert", "tflite-runtime")
+DTYPES = ("float32", "int8")
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    print("# Recurrent layers in int8\n\n`python benchmarks/recurrent.py`: thousands of instructions for one inference")
+    print("on an emulated Cortex-A72, and how many times those of float32 int8 takes.\n")
+    columns = " | ".join(f"{runtime}, {dtype}" for runtime in RUNTIMES for dtype in (*DTYPES, "ratio"))
+    print(f"| layer | steps, features, units | multiply-accumulates | {columns} |\n{'|---' * 9}|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for layer in LAYERS:
+            for size in SIZES:
+                files = [_convert(layer, size, dtype, Path(folder)) for dtype in DTYPES]
+                cells = []
+                for runtime in RUNTIMES:
+                    single, integer = (_instructions(file, runtime) for file in files)
+                    cells += [f"{single / 1e3:,.0f}", f"{integer / 1e3:,.0f}", f"{integer / single:.2f}"]
+                row = [layer, ", ".join(map(str, size)), f"{_macs(files[1]):,}", *cells]
+                print(f"| {' | '.join(row)} |", flush=True)
+
+
+def _convert(layer: str, size: tuple[int, int, int], dtype: str, folder: Path) -> Path:
+    import numpy as np
+
+    import_tf()
+    import tf_keras
+
+    from edgeprune.convert.converter import convert
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    steps, features, units = size
+    tf_keras.utils.set_random_seed(0)
+    x = tf_keras.Input([steps, features])
+    model = tf_keras.Model(x, getattr(tf_keras.layers, layer)(units)(x))
+    samples = np.random.default_rng(0).normal(0, 1, [8, 1, steps, features]).astype("float32")
+    plan = QuantizationPlan(dtype, "float", dtype == "int8")  # type: ignore[arg-type]
+    path = folder / f"{layer}-{steps}-{units}-{dtype}.tflite"
+    path.write_bytes(convert(model, plan, lambda: ([sample] for sample in samples)))
+    return path
+
+
+def _macs(path: Path) -> int:
+    from edgeprune.tflite.flatbuffer import read
+    from edgeprune.tflite.macs import macs
+
+    return macs(read(path))
+
+
+def _instructions(path: Path, runtime: str) -> int:
+    command = [sys.executable, "-m", "edgeprune", "bench", str(path), "--device", "emulator", "--runtime", runtime]
+    command += ["--json", "--csv", str(path.with_suffix(".csv"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["results"][0]["instructions"]
+
+
+if __name__ == "__main__":
+    main()
