@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -82,6 +84,10 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
             raise
         except Exception as error:
             said = " ".join(str(error).split())[:400] or type(error).__name__
+            unknown = re.match(r"Unknown layer: '(.+?)'", said)
+            if unknown:
+                named = (layer for layer, config in _objects(file.config) if config["class_name"] == unknown[1])
+                raise unknown_class(next(named, "model"), unknown[1][:100]) from error
             raise ModelError(
                 f"{file.path}: Keras 3 cannot rebuild the model: {said}",
                 expected="an undamaged file, of layers that Keras has or that are registered",
@@ -105,11 +111,46 @@ def _read_h5(file: ModelFile, weights: h5py.File, trust: bool, custom_objects: C
     from keras.src.legacy.saving import json_utils, legacy_h5_format, saving_options, saving_utils
     from keras.src.saving.serialization_lib import SafeModeScope
 
-    known = {**keras.saving.get_custom_objects(), **custom_objects}
+    known = {**keras.saving.get_custom_objects(), **custom_objects, **_operations()}
+    config = json_utils.decode(json.dumps(_with_operations(file.config)))
     with saving_options.keras_option_scope(use_legacy_config=True), SafeModeScope(not trust):
-        model = saving_utils.model_from_config(json_utils.decode(json.dumps(file.config)), custom_objects=known)
+        model = saving_utils.model_from_config(config, custom_objects=known)
         legacy_h5_format.load_weights_from_hdf5_group(weights["model_weights"], model)
     return model
+
+
+_OPERATION = "operation>{}"
+
+
+@functools.cache
+def _operations() -> CustomObjects:
+    """The operations of ``keras.ops``, under names that are none of layers'."""
+    from keras.src.ops.operation import Operation
+
+    found, classes = {}, [Operation]
+    while classes:
+        classes += (one := classes.pop()).__subclasses__()
+        if one.__module__.startswith("keras.src.ops."):
+            found[_OPERATION.format(one.__name__)] = one
+    return found
+
+
+def _with_operations(config: ConfigValue) -> ConfigValue:
+    """The description with operations under the names of :func:`_operations`.
+
+    An .h5 names them as it names layers, among which Keras itself looks them up, in vain or wrongly: there is a layer
+    Add and an operation Add. Operations cannot be frozen.
+    """
+    if isinstance(config, list):
+        return [_with_operations(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _with_operations(value) for key, value in config.items()}
+    inner = config.get("config")
+    if "inbound_nodes" in config and isinstance(inner, dict) and "trainable" not in inner:
+        name = _OPERATION.format(config.get("class_name"))
+        return {**config, "class_name": name} if name in _operations() else config
+    return config
 
 
 _READERS = {"keras": _read_archive, "h5": _read_h5}

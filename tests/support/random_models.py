@@ -184,6 +184,7 @@ class _Maker:
     def __init__(self, draw: random.Random, kind: str, keras: ModuleType, number: int):
         self.draw, self.kind, self.keras, self.layers, self.number = draw, kind, keras, keras.layers, number
         self.traits: list[str] = []
+        self.batch = draw.choice([1, SAMPLES, *[None] * 20])
         self.odd_names = draw.random() < 0.25
         self.taken: set[str] = set()
         self.own = _own_module()
@@ -200,7 +201,7 @@ class _Maker:
         for what in chosen:
             tensor, values, start = self._input(what)
             inputs.append(tensor)
-            samples[tensor.name.split(":")[0] if self.kind == "keras" else tensor.node.layer.name] = values
+            samples[self._input_name(tensor)] = values
             ends.append(self._grow(start, draw.choice([0, 1, 1, 2, 3, 4])))
         joined = ends[0] if len(ends) == 1 else self._join([self._vector(end) for end in ends])
         outputs = self._outputs(joined)
@@ -220,6 +221,9 @@ class _Maker:
         labels = self._labels(names, results) if draw.random() < 0.7 else None
         self.traits.insert(0, "+".join(chosen))
         return RandomModel(self.number, self.kind, model, self.traits, dict(zip(samples, values, strict=True)), results, labels)
+
+    def _input_name(self, tensor: Any) -> str:
+        return tensor._keras_history.operation.name if self.kind == "keras" else tensor.node.layer.name
 
     # --- inputs ---
 
@@ -251,9 +255,9 @@ class _Maker:
         if what in ("image", "sequence", "tokens") and draw.random() < 0.15:
             given = [None if axis < len(shape) - (what != "tokens") else size for axis, size in enumerate(shape)]
             self.traits.append("open")
-        if draw.random() < 0.06:
-            options["batch_size"] = draw.choice([1, SAMPLES])
-            self.traits.append(f"batch {options['batch_size']}")
+        if self.batch and draw.random() < 0.7:
+            options["batch_size"] = self.batch
+            self.traits.append(f"batch {self.batch}")
         tensor = self.keras.Input(tuple(given), **options, **self._name())
         return tensor, values, self._start(what, tensor, shape)
 
@@ -511,8 +515,7 @@ class _Maker:
                 raise _Refused
             return made
         if way == "nested":
-            made = self.keras.Input(model.input.shape[1:], dtype=model.input.dtype, name=model.input_names[0]
-                                    if self.kind == "tf_keras" else model.input.name)
+            made = self.keras.Input(model.input.shape[1:], dtype=model.input.dtype, name=self._input_name(model.input))
             return self.keras.Model(made, model(made))
         subclass = self.own.Calls if self.kind == "tf_keras" else self.own.Calls3
         made = subclass(layers)

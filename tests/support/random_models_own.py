@@ -50,6 +50,14 @@ class Calls(tf_keras.Model):
             x = part(x)
         return x
 
+    def get_config(self):
+        return {"name": self.name, "parts": [tf_keras.saving.serialize_keras_object(part) for part in self.parts]}
+
+    @classmethod
+    def from_config(cls, config):
+        parts = [tf_keras.saving.deserialize_keras_object(part) for part in config["parts"]]
+        return cls(parts, name=config["name"])
+
 
 class Calls3(keras.Model):
     """The same of Keras 3."""
@@ -62,6 +70,14 @@ class Calls3(keras.Model):
         for part in self.parts:
             x = part(x)
         return x
+
+    def get_config(self):
+        return {"name": self.name, "parts": [keras.saving.serialize_keras_object(part) for part in self.parts]}
+
+    @classmethod
+    def from_config(cls, config):
+        parts = [keras.saving.deserialize_keras_object(part) for part in config["parts"]]
+        return cls(parts, name=config["name"])
 
 
 def own_loss(true, predicted):
