@@ -569,6 +569,8 @@ def run(folder: Path, count: int, seed: int, keep: Path | None) -> int:
         for extra in left:
             _remove(extra)
         _remove(path)
+        if (number + 1) % 100 == 0:
+            print(f"{number}: {dict(kinds)}", file=sys.stderr, flush=True)
     if child is not None:
         child.end()
     for message, times in messages.most_common(80):

@@ -259,6 +259,7 @@ def _with_data(
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.compiled import Compiled, live_objects
+    from edgeprune.models.finite import require_finite
     from edgeprune.models.front import load_front
     from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tasks.stating import stated
@@ -267,7 +268,8 @@ def _with_data(
     start, is_open = planning.MODEL, stages.OPEN in artifact.files
     model = context.load(artifact, stages.OPEN if is_open else "model")
     front = artifact.files.get(stages.FRONT)
-    spec, origin = settle(model, input_shape, load_front(front, trust=context.trust.given) if front else None)
+    on_host = load_front(front, trust=context.trust.given) if front else None
+    spec, origin = settle(model, input_shape, on_host, context.recipe.data)
     data = load_data(source, context.recipe.data, spec, seed=context.seed)
     if is_open:
         start, shapes = planning.SIZED, {"shapes": data.train.spec.shapes, "origin": origin}

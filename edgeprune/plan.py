@@ -56,10 +56,11 @@ class Plan:
 
     def without(self, failed: Container[str]) -> Plan:
         """The plan of what is there where some steps failed."""
-        return Plan(
-            tuple(step for step in self.steps if step.name not in failed),
-            tuple(variant for variant in self.variants if variant.last not in failed),
-            tuple(step for step in self.on_device if step.after not in failed),
+        return dataclasses.replace(
+            self,
+            steps=tuple(step for step in self.steps if step.name not in failed),
+            variants=tuple(variant for variant in self.variants if variant.last not in failed),
+            on_device=tuple(step for step in self.on_device if step.after not in failed),
         )
 
 

@@ -67,6 +67,7 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
         DataError: the source is missing or damaged, does not fit the model, has too few samples, or
             values that are not finite.
     """
+    input_spec = _with_recipe_size(config, input_spec)
     opened = _open(source, config, input_spec)
     splits = {name: Split(store, opened.preprocessing, np.arange(store.size)) for name, store in opened.stores.items()}
     if "whole" in splits:
@@ -117,6 +118,15 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         expected=SOURCES,
         fix="check the path; relative paths start at the working folder.",
     )
+
+
+def _with_recipe_size(config: DataConfig, spec: InputSpec) -> InputSpec:
+    """The inputs; images of any size in the size that the recipe names, whatever the source."""
+    if not config.size or len(spec.shapes) != 1 or len(spec.shapes[0]) != 3:
+        return spec
+    given = (*config.size, spec.shapes[0][2])
+    shape = tuple(size if own is None else own for own, size in zip(spec.shapes[0], given, strict=True))
+    return dataclasses.replace(spec, shapes=(shape,))
 
 
 def _with_size(config: DataConfig, spec: InputSpec, folder: Path) -> DataConfig:

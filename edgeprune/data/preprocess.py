@@ -88,10 +88,12 @@ def resolve_preprocessing(config: DataConfig, spec: InputSpec, *, images: bool) 
     size, color = None, None
     if images:
         size, color = _image_format(config, spec)
-    elif config.size or config.color:
+    elif config.color or (config.size and [shape[:2] for shape in spec.shapes] != [config.size]):
         raise DataError(
-            "[data] size and color are set, but the data is not a folder of images.",
-            fix="remove size and color from the recipe; arrays and datasets must come in the model's input shape.",
+            "[data] size and color are set, but the data is not a folder of images: arrays and datasets are taken as "
+            "they are.",
+            fix="remove size and color from the recipe; arrays and datasets must come in the model's input shape, and "
+            "where that is open, in one size.",
         )
     return Preprocessing(spec, config.scale, config.mean, config.std, size, color)
 

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from edgeprune.data.split import Split
     from edgeprune.models.front import Front
     from edgeprune.models.sizes import InputShapes
+    from edgeprune.recipe.config import DataConfig
 
 
-def settle(model: tf_keras.Model, given: InputShapes | None, front: Front | None = None) -> tuple[InputSpec, str]:
+def settle(
+    model: tf_keras.Model, given: InputShapes | None, front: Front | None = None, config: DataConfig | None = None
+) -> tuple[InputSpec, str]:
     """The inputs of a model with the sizes that the user named, and who fixes what was open.
 
     Args:
         front: the part of the model that was cut off before these inputs.
+        config: what the recipe says of the data.
 
     Raises:
         UsageError: sizes that do not fit the inputs.
@@ -30,7 +34,8 @@ def settle(model: tf_keras.Model, given: InputShapes | None, front: Front | None
 
     spec = InputSpec.of(model)
     shapes = Inputs.of(model).filled(given)
-    origin = "the data" if any(None in shape for shape in shapes) else "--input-shape"
+    by_data = "[data] size" if config and config.size else "the data"
+    origin = by_data if any(None in shape for shape in shapes) else "--input-shape"
     return dataclasses.replace(spec, shapes=shapes, front=front), origin
 
 

@@ -18,8 +18,8 @@ def custom_objects_from(path: str | Path) -> CustomObjects:
     Importing the file runs it. What it registers by a decorator of tf_keras or Keras stays registered in this process.
 
     Returns:
-        The functions, and the classes of layers, losses and metrics, that the file defines at its top level, of
-        tf_keras and of Keras 3, by name.
+        The functions, and the classes of layers, losses, metrics, initializers, regularizers and constraints, that the
+        file defines at its top level, of tf_keras and of Keras 3, by name.
 
     Raises:
         ModelError: no such file, or it raises.
@@ -40,13 +40,13 @@ def custom_objects_from(path: str | Path) -> CustomObjects:
 
 
 def _is_kerases(value: object) -> bool:
-    """Whether a value is a class of layers, losses or metrics."""
+    """Whether a value is a class of layers, or of another kind that a layer or a compiled model holds."""
     return inspect.isclass(value) and any(
         base.__name__ in _BASES and base.__module__.split(".")[0] in _KERASES for base in value.__mro__
     )
 
 
-_BASES = {"Layer", "Loss", "Metric"}
+_BASES = {"Layer", "Loss", "Metric", "Initializer", "Regularizer", "Constraint"}
 _KERASES = {"keras", "tf_keras"}
 
 

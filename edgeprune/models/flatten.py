@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import logging
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeprune.models.compiled import compile_like
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, ordered_nodes
 from edgeprune.models.keras3_emit import Emitter
-from edgeprune.models.rebuild import config_of, copy_trainable, make_like
 from edgeprune.models.types import AnyModel, Layer, Operation, Structure, Tensor, Value
 from edgeprune.models.verify import check_same
 from edgeprune.models.walk import (
@@ -24,9 +25,22 @@ from edgeprune.models.walk import (
     repeats_a_model,
     walk,
 )
+from edgeprune.models.wrappers import (
+    fill_plain,
+    has_rounding,
+    is_rounder,
+    is_wrapped,
+    plain_layer,
+    plain_name,
+    rounded_outputs,
+    rounds_outputs,
+    wrapper_kinds,
+)
 
 if TYPE_CHECKING:
     import tf_keras
+
+_log = logging.getLogger(__name__)
 
 
 def walk_steps(dialect: Dialect, call: LayerCall, handle: Handle, names: Names) -> Structure:
@@ -117,26 +131,73 @@ def trace(model: tf_keras.Model, specs: Structure) -> tf_keras.Model:
 
 
 def flatten(model: tf_keras.Model) -> tf_keras.Model:
-    """The same functional model without models in it.
+    """The same functional model without models in it, and without wrappers of tfmot.
 
     Layers keep their names where those are unique (see :class:`Names`), their weights, and whether they are trained: a
-    frozen base stays frozen. Layers of a model that was called with ``training=False`` are called with it.
+    frozen base stays frozen. Layers of a model that was called with ``training=False`` are called with it. A wrapped
+    layer gets the name that it had before (:mod:`edgeprune.models.wrappers`).
 
     Args:
         model: a functional tf_keras model, trained or not, compiled or not.
 
     Returns:
-        ``model`` itself if no layer of it is a model; else a new model that shares nothing with it.
+        ``model`` itself if no layer of it is a model or wrapped; else a new model that shares nothing with it.
 
     Raises:
         ModelError: a model in it is Python code that cannot be followed.
     """
+    dialect, wrapped = Keras2(), wrapper_kinds(model)
+    if not wrapped and not any(dialect.is_model(layer) or repeats_a_model(dialect, layer) for layer in model.layers):
+        return model
+    opened = _opened(model, rounds=False)
+    if has_rounding(model):
+        check_same(model, _opened(model, rounds=True), "the layers are taken out of tfmot's wrappers")
+    else:
+        check_same(model, opened, "the models in it are opened" + (", tfmot's wrappers too" if wrapped else ""))
+    compile_like(opened, model)
+    if wrapped:
+        _log.warning("The model holds tfmot's wrappers of %s: stripped%s.", " and ".join(wrapped), _left_out(wrapped))
+    return opened
+
+
+def with_rounding(model: tf_keras.Model, output_names: Sequence[str]) -> tf_keras.Model | None:
+    """A model that tfmot trained for int8, flat, with its rounding made by operations; None for any other.
+
+    Args:
+        output_names: those of the model without rounding, which it gets, too.
+    """
+    import tensorflow as tf
+    import tf_keras
+    from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
+
+    if not has_rounding(model):
+        return None
+    rounded = _opened(model, rounds=True)
+    outputs = [
+        tensor if own == name else TFOpLambda(tf.identity, name=name)(tensor)
+        for tensor, own, name in zip(rounded.outputs, rounded.output_names, output_names, strict=True)
+    ]
+    return tf_keras.Model(rounded.inputs, outputs, name=model.name)
+
+
+def _left_out(wrapped: list[str]) -> str:
+    kept = [_KEPT[kind] for kind in wrapped if kind in _KEPT]
+    return f", {' and '.join(kept)}" if kept else ""
+
+
+_KEPT = {
+    "pruning": "its weights are as the masks leave them",
+    "clustering": "its weights are as they are shared",
+    "quantization": "its layers are float again, without the rounding that they were trained with",
+}
+
+
+def _opened(model: tf_keras.Model, *, rounds: bool) -> tf_keras.Model:
+    """The flat model without wrappers, not compiled; with ``rounds``, what tfmot rounds is rounded by operations."""
     import tensorflow as tf
     import tf_keras
 
     dialect = Keras2()
-    if not any(dialect.is_model(layer) or repeats_a_model(dialect, layer) for layer in model.layers):
-        return model
     names = Names(dialect, model)
     made: dict[int, tuple[Operation, Layer, bool]] = {}
 
@@ -144,10 +205,23 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
         layer = call.operation
         if repeats_a_model(dialect, layer):
             return walk_steps(dialect, call, handle, names)
+        if is_rounder(layer):
+            return rounded(call, argument_of(call.args, call.kwargs))
         if id(layer) not in made:
-            new = make_like(layer, config_of(layer), names.of(layer))
-            made[id(layer)] = (layer, new, call.frozen)
-        return call_layer(made[id(layer)][1], call)
+            renamed = not rounds and is_wrapped(layer) and plain_name(layer) != layer.name
+            name = names.unique(plain_name(layer)) if renamed else names.of(layer)
+            made[id(layer)] = (layer, plain_layer(layer, name, rounds=rounds), call.frozen)
+        return rounded(call, call_layer(made[id(layer)][1], call))
+
+    def rounded(call: LayerCall, outputs: Structure) -> Structure:
+        if not rounds or not rounds_outputs(call.operation):
+            return outputs
+        emitter = Emitter(names, names.of(call.operation))
+        operation = functools.partial(emitter.op, suffix="range")
+        return rounded_outputs(
+            *(call.operation, outputs, operation),
+            lambda x, function: emitter.layer("Activation", x, suffix=function, activation=function),
+        )
 
     new_inputs = [copy_input(tensor, name) for tensor, name in zip(model.inputs, model.input_names, strict=True)]
     outputs = walk(dialect, model, new_inputs, handle)
@@ -155,12 +229,9 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
     opened = tf_keras.Model(inputs, outputs, name=model.name)
     opened.trainable = model.trainable
     for layer, new, frozen in made.values():
-        copy_trainable(layer, new)
-        new.set_weights(layer.get_weights())
+        fill_plain(layer, new, rounds=rounds)
         if frozen:
             new.trainable = False
-    check_same(model, opened, "the models in it are opened")
-    compile_like(opened, model)
     return opened
 
 

@@ -304,12 +304,18 @@ def _without_config(path: Path, class_name: str | None) -> ModelError:
     )
 
 
-def without_vocabulary(name: str, layer: str) -> ModelError:
-    """The error for a SavedModel whose tables only its graph could fill."""
+def without_vocabulary(file: ModelFile, layer: str) -> ModelError:
+    """The error for a lookup layer that has no words."""
+    if file.format == "saved_model":
+        return ModelError(
+            f"{file.path} keeps the vocabulary of the layer {layer!r} in its graph, which is not run.",
+            expected="a .keras file, which has it as text",
+            fix=f"in Python: tf_keras.models.load_model({str(file.path)!r}).save('NAME.keras'), and name that file.",
+        )
     return ModelError(
-        f"{name} keeps the vocabulary of the layer {layer!r} in its graph, which is not run.",
-        expected="a .keras file, which has it as text",
-        fix=f"in Python: tf_keras.models.load_model({name!r}).save('NAME.keras'), and name that file.",
+        f"{file.path}: the vocabulary of the layer {layer!r} is empty.",
+        expected="a layer that knows words",
+        fix="call its adapt() on the training data, or give it vocabulary=[...], before the model is saved.",
     )
 
 

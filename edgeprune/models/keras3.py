@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from edgeprune.errors import ModelError
 from edgeprune.models import keras3_decompose, keras3_shape_ops  # noqa: F401 - enter their rules
 from edgeprune.models.compiled import output_names
+from edgeprune.models.custom import find_layer_class
 from edgeprune.models.flatten import call_layer, copy_input, walk_steps
 from edgeprune.models.formats import subclassed
 from edgeprune.models.graph import flat, is_symbolic
 from edgeprune.models.keras3_check import Results, check
-from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2
+from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2, unknown_class
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.keras3_file import import_keras3, is_keras3
 from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
@@ -66,7 +67,7 @@ def translate(
     import tf_keras
 
     import_keras3()
-    dialect = Keras3()
+    dialect = Keras3(custom_objects or {})
     graph = dialect.graph(model, None)
     translator = _Translator(dialect, Names(dialect, graph), custom_objects or {})
     names = dialect.input_names(graph)
@@ -88,11 +89,23 @@ def translate(
 class Keras3:
     """The dialect of Keras 3, for :func:`edgeprune.models.walk.walk`."""
 
-    def __init__(self) -> None:
+    def __init__(self, custom_objects: CustomObjects | None = None) -> None:
         self._graphs: dict[int, keras.Model] = {}
+        self._custom_objects = custom_objects or {}
 
     def is_model(self, layer: Operation) -> bool:
-        return is_keras3(layer)
+        return is_keras3(layer) or self._is_made_of_layers(layer)
+
+    def _is_made_of_layers(self, layer: Operation) -> bool:
+        """Whether a layer is of a class of the user's without a tf_keras class, and all its weights are of layers."""
+        import keras
+
+        if not isinstance(layer, keras.layers.Layer) or type(layer).__module__.split(".")[0] == "keras":
+            return False
+        inner = {id(weight) for part in layer._layers for weight in part.weights}
+        return inner >= {id(weight) for weight in layer.weights} and not find_layer_class(
+            type(layer).__name__, self._custom_objects
+        )
 
     def repeated(self, layer: Operation) -> AnyModel | None:
         import keras
@@ -108,7 +121,7 @@ class Keras3:
         if isinstance(getattr(model, "_functional", None), Functional):  # Sequential
             return model._functional
         if id(model) not in self._graphs:
-            self._graphs[id(model)] = _trace(model, args)
+            self._graphs[id(model)] = _trace(model, args) if is_keras3(model) else _trace_layer(model, args)
         return self._graphs[id(model)]
 
     def nodes(self, graph: AnyModel) -> Iterable[GraphCall]:
@@ -188,6 +201,21 @@ def _trace(model: keras.Model, args: Structure) -> keras.Model:
     if {id(weight) for weight in model.weights} - {id(weight) for weight in graph.weights}:
         raise subclassed(f"The model {model.name!r}", type(model).__name__)
     return graph
+
+
+def _trace_layer(layer: keras.layers.Layer, args: Structure) -> keras.Model:
+    """What a layer of the user's calls, as a functional model."""
+    import keras
+    import tensorflow as tf
+
+    inputs = tf.nest.map_structure(
+        lambda value: keras.Input(batch_shape=tuple(value.shape), dtype=tf.as_dtype(value.dtype).name), args
+    )
+    # The user's code may fail in any way on tensors without values; whichever it is, the answer is the same.
+    try:
+        return keras.Model(inputs, layer.call(inputs), name=layer.name)
+    except Exception as error:
+        raise unknown_class(layer.name, type(layer).__name__) from error
 
 
 def _input_specs(model: keras.Model) -> Structure:

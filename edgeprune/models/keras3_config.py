@@ -109,29 +109,36 @@ def unknown_class(name: str, class_name: str) -> ModelError:
     """The error for a layer class that has no counterpart in tf_keras."""
     return ModelError(
         f"The layer {name!r} is a {class_name}, which tf_keras does not have.",
-        expected="layers of keras.layers that Keras 2 has too, or classes that are registered",
-        fix="write the class for tf_keras (a subclass of tf_keras.layers.Layer with the same weights) and register it: "
-        f"in Python load_model(..., custom_objects={{{class_name!r}: THE_CLASS}}), or decorate it with "
-        f'@tf_keras.saving.register_keras_serializable(name="{class_name}") in a file for --custom-objects FILE.py '
-        "(with --trust-model).",
+        expected="layers of keras.layers that Keras 2 has too; layers of yours that only call layers and keras.ops on "
+        "one argument; or a class for tf_keras beside yours",
+        fix=f"write {class_name} for tf_keras as well: a subclass of tf_keras.layers.Layer with the same arguments and "
+        f'weights, under @tf_keras.saving.register_keras_serializable(name="{class_name}"), in the Python file for '
+        "--custom-objects FILE.py --trust-model (in Python: load_model(..., "
+        f"custom_objects={{{class_name!r}: THE_TF_KERAS_CLASS}})).",
     )
 
 
 def _activation(name: str, layer: str, custom_objects: CustomObjects) -> str | Callable[..., object]:
-    import tf_keras
-
     if name in SAME_ACTIVATIONS:
         return SAME_ACTIVATIONS[name]
-    function = custom_objects.get(name) or tf_keras.saving.get_registered_object(name)
+    base = name.rpartition(">")[2]
+    function = next((found for key in (name, base) if (found := _registered(key, custom_objects))), None)
     if function is None:
         raise ModelError(
             f"The layer {layer!r} has the activation {name}, which edgeprune cannot translate to tf_keras there.",
             expected=f"one of: {', '.join(sorted(SAME_ACTIVATIONS))}; behind a convolution or a dense layer also one "
             f"of: {', '.join(sorted(ACTIVATIONS))}",
-            fix=f"put a function {name} made of tf functions into a Python file, and add --custom-objects FILE.py "
-            f"--trust-model (in Python: load_model(..., custom_objects={{{name!r}: THE_FUNCTION}})).",
+            fix=f"put a function {base} made of tf functions into a Python file, and add --custom-objects FILE.py "
+            f"--trust-model (in Python: load_model(..., custom_objects={{{base!r}: THE_FUNCTION}})).",
         )
     return function
+
+
+def _registered(name: str, custom_objects: CustomObjects) -> Callable[..., object] | None:
+    import tf_keras
+
+    found: Callable[..., object] | None = custom_objects.get(name) or tf_keras.saving.get_registered_object(name)
+    return found
 
 
 def _normalization(layer: Operation, config: Config) -> Config:

@@ -17,10 +17,11 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.errors import MissingError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
+from edgeprune.models.bytecode import refuse_foreign_code
 from edgeprune.models.formats import ModelFile, open_weights
 from edgeprune.models.hdf5 import weight_bytes
-from edgeprune.models.keras3_config import unknown_class
 from edgeprune.models.limits import check_tensors, variables_within
+from edgeprune.models.reasons import not_rebuilt, unknown_name
 from edgeprune.models.safety import reads_a_file, vocabulary_file
 from edgeprune.models.types import ConfigValue, CustomObjects
 
@@ -72,8 +73,9 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
     Raises:
         ModelError: Keras cannot rebuild it, it holds code, or it needs a class that is not registered.
     """
-    import_keras3()
+    keras = import_keras3()
     _refuse_unsafe(file, trust, custom_objects)
+    refuse_foreign_code(file.path, file.config)
     with open_weights(file) as weights:
         held = weight_bytes(weights)
         # Rebuilding a model from a file's description can fail in any layer's code, in any way.
@@ -83,16 +85,11 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
         except ModelError:
             raise
         except Exception as error:
-            said = " ".join(str(error).split())[:400] or type(error).__name__
-            unknown = re.match(r"Unknown layer: '(.+?)'", said)
+            unknown = re.match(r"Unknown layer: '(.+?)'", str(error))
             if unknown:
                 named = (layer for layer, config in _objects(file.config) if config["class_name"] == unknown[1])
                 raise unknown_class(next(named, "model"), unknown[1][:100]) from error
-            raise ModelError(
-                f"{file.path}: Keras 3 cannot rebuild the model: {said}",
-                expected="an undamaged file, of layers that Keras has or that are registered",
-                fix="copy the file again, it may be cut short; if Keras refuses it too, save it again.",
-            ) from error
+            raise not_rebuilt(file.path, error, "Keras 3", keras.__version__, file.keras_version) from error
     check_tensors(model, file.path)
     return model
 
@@ -171,13 +168,18 @@ def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) 
             raise reads_a_file(file.path, layer, vocabulary)
         if name in _STRUCTURE or name in _CODE:
             continue
-        if name == "function":
+        is_function = name == "function"
+        if is_function:
             name = str(config.get("config"))
             known = (module is None or str(module) in _FUNCTION_HOMES) and name not in _MAKERS
         else:
             known = _is_class(module, name)
+        # Formats without modules name anything of Keras.
+        known = known and (module not in (None, "builtins") or name in _own_names())
         if not known and not _is_registered(name, config.get("registered_name"), custom_objects):
-            raise unknown_class(layer, name[:100])
+            kind = "function" if is_function else "class"
+            what = f"{file.path}: the layer {layer!r} needs the {kind} {name[:100]}, which is not of Keras."
+            raise unknown_name(what, name[:100], "Keras 3")
 
 
 def _is_class(module: ConfigValue, name: str) -> bool:
@@ -190,10 +192,22 @@ def _is_class(module: ConfigValue, name: str) -> bool:
 
     if module is None or module == "builtins":  # older formats: Keras looks names up among its layers and the like
         found = [vars(getattr(keras, space)).get(name) for space in _SPACES]
-        return all(thing is None or inspect.isclass(thing) for thing in found)
+        return name in _own_names() and all(thing is None or inspect.isclass(thing) for thing in found)
     known = isinstance(module, str) and module.split(".")[0] == "keras"
     thing = get_symbol_from_name(f"{module}.{name}") or getattr(sys.modules.get(str(module)), name, None)
     return known and inspect.isclass(thing) and hasattr(thing, "from_config")
+
+
+@functools.cache
+def _own_names() -> frozenset[str]:
+    """Names of everything in Keras 3 that a configuration without a module can mean."""
+    import keras
+
+    spaces = (
+        *(keras, keras.layers, keras.initializers, keras.regularizers, keras.constraints, keras.activations),
+        *(keras.losses, keras.metrics, keras.optimizers, keras.optimizers.schedules, keras.dtype_policies),
+    )
+    return frozenset({"Functional", "DTypePolicy", *(name for space in spaces for name in vars(space))})
 
 
 def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:

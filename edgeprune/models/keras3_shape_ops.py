@@ -156,7 +156,17 @@ def _broadcast_to(emitter: Emitter, operation: Operation, arguments: Arguments, 
 
 @operation_rule("GetItem")
 def _get_item(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
-    return emitter.getitem(arguments["x"], arguments["key"])
+    return emitter.getitem(arguments["x"], _without_dots(arguments["key"], len(arguments["x"].shape)))
+
+
+def _without_dots(key: Structure, rank: int) -> Structure:
+    """A key with slices in place of "...", which tf_keras cannot write into a file."""
+    parts = list(key) if isinstance(key, tuple | list) else [key]
+    dots = next((place for place, part in enumerate(parts) if part is Ellipsis), None)
+    if dots is None:
+        return key
+    missing = rank - sum(part is not None and part is not Ellipsis for part in parts)
+    return (*parts[:dots], *[slice(None)] * missing, *parts[dots + 1 :])
 
 
 @operation_rule("Pad")

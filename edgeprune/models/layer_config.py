@@ -84,7 +84,9 @@ def construct(direction: Direction, class_name: str, source: type | None, config
                 f"The layer {config['name']!r} ({class_name}) has {key}={value!r}, which {direction.target} does not "
                 "know.",
                 expected=f"arguments that {direction.target} has too",
-                fix=f"build the layer without {key}, or compose it from other layers.",
+                fix=f"build the layer without {key}, or with one that both Kerases have; or write {class_name} for "
+                f"{direction.target} as well, under @{direction.target}.saving.register_keras_serializable("
+                f'name="{class_name}"), in the Python file for --custom-objects FILE.py --trust-model.',
             )
     with refused_by(direction.target, config["name"], class_name):
         return target(**kept)
@@ -141,6 +143,9 @@ def _value(direction: Direction, value: ConfigValue, key: str, layer: str) -> Co
     for space in direction.spaces:
         if key.endswith(space.__name__.rpartition(".")[2].removesuffix("s")) and hasattr(space, class_name):
             return getattr(space, class_name)(**config)
+    own = direction.find(class_name) if key.endswith(("regularizer", "constraint")) else None
+    if own is not None:
+        return own(**config)
     if isinstance(config, dict) and "name" in config:
         policy = config.get("dtype")
         dtype = policy["config"]["name"] if isinstance(policy, dict) else policy
@@ -149,7 +154,9 @@ def _value(direction: Direction, value: ConfigValue, key: str, layer: str) -> Co
     raise ModelError(
         f"The layer {layer!r} has {key}={class_name}, which {direction.target} does not have.",
         expected=f"regularizers, constraints and layers of {direction.target}",
-        fix=f"build the layer without {key}, or with one that both Kerases have.",
+        fix=f"build the layer without {key}, or with one that both Kerases have; or write {class_name} for "
+        f"{direction.target} as well, under @{direction.target}.saving.register_keras_serializable("
+        f'name="{class_name}"), in the Python file for --custom-objects FILE.py --trust-model.',
     )
 
 

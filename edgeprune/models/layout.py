@@ -166,7 +166,7 @@ class _Turner:
             return tensor
         if (id(tensor), order) not in self._known:
             dims = [found.index(axis) for axis in order[1:]]
-            name = name or self._unique(f"{tensor._keras_history.layer.name}_transposed")
+            name = name or self._unique(f"{tensor.node.layer.name}_transposed")
             made = tf_keras.layers.Permute(dims, dtype=tensor.dtype.name, name=name)(tensor)
             self._orders[id(made)] = order
             self._known[id(tensor), order], self._known[id(made), found] = made, tensor

@@ -23,6 +23,8 @@ VALUES = 2_000_000
 DEPTH = 200
 # Calls of layers; those of a nested model count for each of its own calls.
 LAYER_CALLS = 10_000
+# How often Keras repeats operations for one layer: for each step of an unrolled recurrent layer, and of an UpSampling.
+REPEATS = 10_000
 # Members of an archive, and groups, datasets and attributes of an HDF5 file.
 MEMBERS = 10_000
 OBJECTS = 200_000
@@ -108,6 +110,24 @@ def check_calls(config: ConfigValue, path: object) -> None:
     calls = _calls(config)
     if calls > LAYER_CALLS:
         raise refused(path, f"calls layers {calls:,} times, where the largest models do 2,000 times")
+    layers = list(_dicts(config))
+    unrolls = any(layer.get("unroll") for layer in layers)
+    for layer in layers:
+        for key in ("size", *_LENGTHS) if unrolls else ("size",):
+            sizes = layer.get(key)
+            for size in sizes if isinstance(sizes, list) else [sizes]:
+                if isinstance(size, int | float) and size > REPEATS:
+                    raise refused(path, f"has {key} = {size:,} where Keras makes an operation for each")
+
+
+def _dicts(config: ConfigValue) -> Iterator[ConfigValue]:
+    """All parts of a configuration that are dicts."""
+    waiting = [config]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield part
+        waiting += _items(part) if isinstance(part, dict | list) else ()
 
 
 def _calls(config: ConfigValue) -> int:
@@ -121,6 +141,8 @@ def _calls(config: ConfigValue) -> int:
     return times * (layers + sum(_calls(value) for key, value in config.items() if key != "inbound_nodes"))
 
 
+# Where the lengths of sequences stand, which unrolled recurrent layers repeat their cell for.
+_LENGTHS = ("batch_shape", "batch_input_shape", "shape", "n", "target_shape")
 # Under these keys a configuration lists layers, and cells of recurrent ones.
 _LAYERS = ("layers", "cells")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import logging
 import zipfile
@@ -15,6 +16,7 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
+from edgeprune.models.bytecode import refuse_foreign_code
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
 from edgeprune.models.custom import is_keras2_class, register_known_layers
 from edgeprune.models.formats import (
@@ -31,9 +33,11 @@ from edgeprune.models.limits import check_tensors, variables_within
 from edgeprune.models.naming import scope_name
 from edgeprune.models.noise import with_usable_noise
 from edgeprune.models.precision import in_float32
-from edgeprune.models.safety import refuse_unsafe
+from edgeprune.models.reasons import not_rebuilt
+from edgeprune.models.safety import refuse_unsafe, refuse_vocabulary_files
 from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
+from edgeprune.models.wrappers import built_when_called, wrapper_classes
 
 if TYPE_CHECKING:
     import h5py
@@ -98,13 +102,15 @@ class Opened:
     """A model, and what it was compiled with: all of it, also what could not be restored.
 
     ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why. ``front``: the part that
-    looks words up and was cut off, see :mod:`edgeprune.models.front`.
+    looks words up and was cut off, see :mod:`edgeprune.models.front`. ``rounded``: of a model that tfmot trained for
+    int8, the same with the rounding of its kernels and activations, by operations, not compiled.
     """
 
     model: tf_keras.Model
     compiled: Compiled
     left_out: tuple[tuple[str, Unknown], ...] = ()
     front: Front | None = None
+    rounded: tf_keras.Model | None = None
 
 
 def open_model(
@@ -158,12 +164,15 @@ def _open(
 
 
 def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
+    refuse_vocabulary_files(file.path, file.config, trust=trust)
     if file.is_keras3:
         return _of_keras3_file(file, trust, custom_objects)
-    refuse_unsafe(file.path, file.config, trust=trust)
-    if file.format == "saved_model":
-        check_saved_model(file.path, trust=trust)
-    return _of_layers(_restore(file, trust), file.training, custom_objects)
+    with wrapper_classes(file.config):
+        refuse_unsafe(file.path, file.config, trust=trust)
+        if file.format == "saved_model":
+            check_saved_model(file.path, trust=trust)
+        refuse_foreign_code(file.path, file.config)
+        return _of_layers(_restore(file, trust), file.training, custom_objects)
 
 
 def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
@@ -174,7 +183,9 @@ def reload_model(path: Path, *, trust: bool = False) -> tf_keras.Model:
 def _of_keras3_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
     from edgeprune.models.keras3_file import read_keras3
 
-    theirs = {name: value for name, value in custom_objects.items() if not is_keras2_class(value)}
+    theirs = {
+        n: value for n, value in custom_objects.items() if inspect.isfunction(value) or not is_keras2_class(value)
+    }
     model = read_keras3(file, trust=trust, custom_objects=theirs)
     return _of_keras3(model, file.training, custom_objects)
 
@@ -204,13 +215,18 @@ def _of_object(model: AnyModel, custom_objects: CustomObjects) -> Opened:
 
 
 def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
+    import tf_keras
     from tf_keras.src.saving.serialization_lib import SafeModeScope
+
+    from edgeprune.models.saved_tables import fill_tables
 
     try:
         with SafeModeScope(safe_mode=not trust), _open_variables(file) as (weights, held):
             with variables_within(held, file.path):
                 model = _build(file)
             check_tensors(model, file.path)
+            if file.format == "saved_model":
+                fill_tables(model, file.path)
             if not file.has_assets:
                 _refuse_empty_tables(file, model)
             _load_weights(file, model, weights)
@@ -218,13 +234,7 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
         raise
     # Building and filling a model from a file's description can fail in any layer's code, in any way.
     except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(
-            f"{file.path}: tf_keras cannot rebuild the model: {said}",
-            expected="an undamaged file that tf_keras.models.load_model reads",
-            fix="copy the file again, it may be cut short; if tf_keras refuses it too, rebuild the model in Python and "
-            "save it with model.save('NAME.keras').",
-        ) from error
+        raise not_rebuilt(file.path, error, "tf_keras", tf_keras.__version__, file.keras_version) from error
     return model
 
 
@@ -247,7 +257,7 @@ def _build(file: ModelFile) -> tf_keras.Model:
 
     if file.format == "keras":
         with ObjectSharingScope():
-            return tf_keras.saving.deserialize_keras_object(file.config)
+            return tf_keras.saving.deserialize_keras_object(built_when_called(file.config))
     with SharedObjectLoadingScope():
         return tf_keras.models.model_from_config(json_utils.decode(json.dumps(file.config)))
 
@@ -264,12 +274,12 @@ def _load_weights(file: ModelFile, model: tf_keras.Model, weights: h5py.File | N
 
 
 def _refuse_empty_tables(file: ModelFile, model: tf_keras.Model) -> None:
-    """Only .keras files have vocabularies that were learned from data; others have those that were given as lists."""
+    """Refuse lookups that would find nothing."""
     from edgeprune.models.front import TABLES
 
     for layer in model._flatten_layers():
         if type(layer).__name__ in TABLES and layer.vocabulary_size() <= _special_tokens(layer):
-            raise without_vocabulary(str(file.path), layer.name)
+            raise without_vocabulary(file, layer.name)
 
 
 def _special_tokens(layer: tf_keras.layers.Layer) -> int:
@@ -299,20 +309,21 @@ def _load_h5_weights(model: tf_keras.Model, file: h5py.File) -> None:
 
 def _of_layers(model: tf_keras.Model, training: JsonObject | None, custom_objects: CustomObjects) -> Opened:
     """The model as a flat functional one."""
-    from edgeprune.models.flatten import Keras2
+    from edgeprune.models.flatten import Keras2, flatten, with_rounding
     from edgeprune.models.front import cut, has_host_layers
     from edgeprune.models.rebuild import copy_model
 
-    front = None
-    if has_host_layers(model):
-        front, rest = cut(_as_graph(model), Keras2())
-        model = copy_model(rest)
-    functional = _plain(_functional(model))
+    given, front = _as_graph(model), None
+    if has_host_layers(given):
+        front, rest = cut(given, Keras2())
+        given = copy_model(rest)
+    functional = _plain(flatten(given))
+    rounded = with_rounding(given, functional.output_names)
     compiled = Compiled.of(training, output_names(functional), 2)
     functional = _named_for_scopes(functional)
     if functional is model and model._is_compiled:
         return Opened(model, compiled)  # the user's own object stays as it is
-    return _compiled(functional, compiled, custom_objects, front)
+    return dataclasses.replace(_compiled(functional, compiled, custom_objects, front), rounded=rounded)
 
 
 def _named_for_scopes(model: tf_keras.Model) -> tf_keras.Model:
@@ -338,13 +349,6 @@ def _compiled(
             ", ".join(front.layers),
         )
     return Opened(model, compiled, tuple(compile_as(model, compiled, custom_objects)), front)
-
-
-def _functional(model: tf_keras.Model) -> tf_keras.Model:
-    """The model as a flat functional one."""
-    from edgeprune.models.flatten import flatten
-
-    return flatten(_as_graph(model))
 
 
 def _as_graph(model: tf_keras.Model) -> tf_keras.Model:

@@ -36,7 +36,7 @@ def with_usable_noise(model: tf_keras.Model) -> tf_keras.Model:
     In inference, Dropout does nothing; in training, Keras fails at such a shape.
     """
     for node in ordered_nodes(model):
-        for layer in (node.layer, getattr(node.layer, "layer", None)):
+        for layer in filter(None, (node.layer, getattr(node.layer, "layer", None))):
             given = getattr(layer, "noise_shape", None)
             if given is None or noise_shape_of(layer, len(node.keras_inputs[0].shape)) is not None:
                 continue

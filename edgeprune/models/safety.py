@@ -100,6 +100,30 @@ def refuse_unsafe(path: object, config: ConfigValue, *, trust: bool) -> None:
             raise _untrusted(path, finding)
 
 
+def refuse_vocabulary_files(path: object, config: ConfigValue, *, trust: bool, layer: str = "model") -> None:
+    """Raise for a lookup layer whose vocabulary is the name of a file: Keras would read it, wherever it is.
+
+    Raises:
+        ModelError: naming the layer and the file.
+    """
+    if isinstance(config, (list, tuple)):
+        for item in config:
+            refuse_vocabulary_files(path, item, trust=trust, layer=layer)
+    if trust or not isinstance(config, dict):
+        return
+    layer = _layer_name(config) or layer
+    if isinstance(name := config.get("vocabulary"), str):
+        raise ModelError(
+            f"{path}: the layer {layer!r} takes its vocabulary from the file {name!r} on this machine.",
+            expected="a model that holds its words",
+            fix="build the layer with vocabulary=layer.get_vocabulary(include_special_tokens=False) in place of the "
+            "file's name, and save the model again; or, if you trust its author and the file is there, add "
+            "--trust-model (in Python: trust=True).",
+        )
+    for value in config.values():
+        refuse_vocabulary_files(path, value, trust=trust, layer=layer)
+
+
 def find_unsafe(config: ConfigValue, layer: str = "model") -> Iterator[Finding]:
     """Walk a configuration, nested models and wrapped layers included, and yield what is not plain tf_keras."""
     if isinstance(config, (list, tuple)):

@@ -201,7 +201,7 @@ def _rebuilt(model: tf_keras.Model, shapes: Sequence[Shape]) -> tf_keras.Model:
 
 
 def _too_small(model: tf_keras.Model, shapes: Sequence[Shape], said: str) -> ModelError:
-    reason = " ".join(said.split())[:300].rstrip(".")
+    reason = " ".join(said.split()).split(" for '{{")[0][:300].rstrip(".")
     return ModelError(
         f"The model {model.name!r} cannot take inputs of the shape {', '.join(map(str, shapes))}: {reason}.",
         expected="a size that all its layers can work on",

@@ -40,6 +40,10 @@ class Tensor(Protocol):
     """A symbolic tensor between layers, with the batch as its first axis."""
 
     @property
+    def node(self) -> Node:
+        """The call that makes it."""
+
+    @property
     def shape(self) -> TensorShape: ...
     @property
     def dtype(self) -> Any: ...

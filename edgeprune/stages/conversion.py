@@ -14,6 +14,7 @@ from edgeprune.files import write_bytes
 from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import CalibrationConfig, Config, Mode
+from edgeprune.stages.saving import ROUNDED
 from edgeprune.stages.sparse import check_sparse
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def convert_without_samples(artifact: Artifact, config: ConvertConfig, context: 
 @stage("data", "task", "seed")
 def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert with activation ranges from representative training samples, or with those that training left."""
+    if ROUNDED in artifact.files and config.plan.mode == "int8":
+        plan = dataclasses.replace(config.plan, ranges_in_model=True, ranges="minmax")
+        return finish(artifact, plan, context, context.load(artifact, ROUNDED), samples=None)
     model = context.load(artifact)
     if _trained_for_int8(artifact):  # its samples are among its facts already
         return finish(artifact, config.plan, context, model, samples=None)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import tf_keras
 
 
+# The model as it came, with the rounding that it was trained with for int8: until the model is changed.
+ROUNDED = "rounded"
+
+
 def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> Artifact:
     """The artifact with this model, saved and counted."""
     from edgeprune.models.count import count
@@ -27,6 +31,6 @@ def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> A
         "output_shape": shapes_with_batch(model.outputs),
     }
     # The first model that is saved is the teacher of distillation, and budgets are fractions of its counts.
-    return artifact.with_(
-        {"teacher": path, **artifact.files, "model": path}, model=facts, original=artifact.facts.get("original", facts)
-    )
+    files = {"teacher": path, **artifact.files, "model": path}
+    files.pop(ROUNDED, None)
+    return Artifact(files, artifact.facts).with_(model=facts, original=artifact.facts.get("original", facts))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edgeprune.artifact import Artifact, FrontFacts, SizesFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
-from edgeprune.stages.saving import with_model
+from edgeprune.stages.saving import ROUNDED, with_model
+
+if TYPE_CHECKING:
+    import tf_keras
 
 # The role of a model whose inputs have open sizes, which no stage but ``fix_sizes`` reads.
 OPEN = "open"
@@ -26,11 +31,22 @@ def load(artifact: Artifact, config: None, context: Context) -> Artifact:
         opened.front.save(context.folder / "front.keras")
         on_host: FrontFacts = {"layers": list(opened.front.layers), "inputs": list(opened.front.names)}
         artifact = artifact.with_({FRONT: context.folder / "front.keras"}, front=on_host)
-    if not Inputs.of(opened.model).open:
-        return with_model(artifact, opened.model, context)
-    path = context.folder / "model.keras"
-    save_model(opened.model, path)
-    return artifact.with_({OPEN: path})
+    if Inputs.of(opened.model).open:
+        path = context.folder / "model.keras"
+        save_model(opened.model, path)
+        artifact = artifact.with_({OPEN: path})
+    else:
+        artifact = with_model(artifact, opened.model, context)
+    return artifact if opened.rounded is None else _with_rounded(artifact, opened.rounded, context)
+
+
+def _with_rounded(artifact: Artifact, rounded: tf_keras.Model, context: Context) -> Artifact:
+    from edgeprune.models.save import save_model
+
+    path = context.folder / "rounded.keras"
+    save_model(rounded, path)
+    context.progress.note("trained for int8 already: its int8 file keeps those ranges, unless it is pruned first")
+    return artifact.with_({ROUNDED: path})
 
 
 @stage("input_shape")
@@ -44,7 +60,10 @@ def fix_sizes(artifact: Artifact, config: None, context: Context) -> Artifact:
     context.progress.note(f"input {', '.join('x'.join(map(str, shape)) for shape in shapes)}, from {origin}")
     sized = with_sizes(model, shapes)
     facts: SizesFacts = {"given_shape": shapes_with_batch(model.inputs), "sizes_from": origin}
-    return with_model(artifact, sized, context).with_(sizes=facts)
+    made = with_model(artifact, sized, context).with_(sizes=facts)
+    if ROUNDED not in artifact.files:
+        return made
+    return _with_rounded(made, with_sizes(context.load(artifact, ROUNDED), shapes), context)
 
 
 @stage("seed", "deterministic")

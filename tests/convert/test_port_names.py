@@ -9,13 +9,14 @@ from edgeprune.runtime.interpreter import find_runtime
 from edgeprune.runtime.session import Session
 
 # (image, vector) and (first output, second output)
+SLOW = pytest.mark.slow
 NAMES = [
-    (("in", "lambda"), ("class", "img")),
-    (("self", "training"), ("None", "inputs")),
-    (("my input", "größe: 5"), ("a/b", "../x")),
-    (("1x", "."), ("x-1", "X-1")),
-    (("x_1", "x"), ("y", "Y")),
-    (("a.b", "a_b"), ("a.b.c", "a_b_c")),
+    (("in", "self"), ("class", "a/b")),
+    (("my input", "größe: 5"), ("x-1", "X-1")),
+    pytest.param(("lambda", "training"), ("None", "inputs"), marks=SLOW),
+    pytest.param(("1x", "."), ("../x", "img"), marks=SLOW),
+    pytest.param(("x_1", "x"), ("y", "Y"), marks=SLOW),
+    pytest.param(("a.b", "a_b"), ("a.b.c", "a_b_c"), marks=SLOW),
 ]
 
 

@@ -92,3 +92,11 @@ def test_sequences_of_several_lengths_are_refused():
         load_data({"train": (np.ones((20, 5)), y), "test": (np.ones((20, 6)), y)}, DataConfig(), WORDS)
     with pytest.raises(DataError, match="pad_sequences"):
         load_data(([[1, 2], [3]] * 20, np.arange(40) % 2), DataConfig(), WORDS)
+
+
+def test_a_size_in_the_recipe_holds_for_arrays_too():
+    """Arrays of that size are taken, others are not: nothing resizes them."""
+    x, y = np.zeros((40, 6, 5, 3), np.float32), np.arange(40) % 2
+    assert load_data((x, y), DataConfig(size=(6, 5)), IMAGES).train.spec.shapes == ((6, 5, 3),)
+    with pytest.raises(DataError, match="resize"):
+        load_data((x, y), DataConfig(size=(5, 6)), IMAGES)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from edgeprune.errors import ModelError
+from edgeprune.models.formats import read_model_file
 from edgeprune.models.front import fit, load_front
 from edgeprune.models.load import open_model
 
@@ -158,15 +159,45 @@ def test_tables_that_cannot_be_cut_off_are_refused(either):
         open_model(k.Model(text, behind(k, own(text), "int")))
 
 
+@pytest.mark.parametrize("mode", _some(["int", "multi_hot"], "int"))
+def test_learned_vocabularies_of_saved_models_are_read_from_the_graph(keras, tmp_path, mode):
+    """As data, of text and number layers, nested ones too; the graph is not run."""
+    k = keras.layers
+    words, years = k.TextVectorization(output_mode=mode), k.IntegerLookup()
+    words.adapt(TEXTS)
+    years.adapt(np.array([1999, 17, 17, 2005]))
+    inner = keras.Input((1,), dtype="int64")
+    nested = keras.Model(inner, years(inner), name="years")
+    text, year = keras.Input((1,), dtype="string"), keras.Input((1,), dtype="int64")
+    flat = [behind(keras, words(text), mode), behind(keras, nested(year), "int")]
+    model = keras.Model([text, year], k.Add()(flat))
+    model.save(tmp_path / "saved")
+    assert_same(tmp_path / "saved", model, [NEW, np.array([[17], [5], [2005], [0]])])
+
+
 @pytest.mark.slow
-def test_learned_vocabularies_of_saved_models_are_refused_with_a_way_out(keras, tmp_path):
-    """Only its graph has the words; the command in the message gives a file that opens."""
-    model = vectorizer(keras, output_sequence_length=5)
+def test_weights_of_words_in_saved_models_are_refused_with_a_way_out(keras, tmp_path):
+    """The command in the message gives a file that opens."""
+    model = vectorizer(keras, output_mode="tf_idf")
     model.save(tmp_path / "saved")
     with pytest.raises(ModelError, match=r"tf_keras\.models\.load_model\(.*\.save\('NAME\.keras'\)"):
         open_model(tmp_path / "saved")
     keras.models.load_model(tmp_path / "saved").save(tmp_path / "NAME.keras")
     assert_same(tmp_path / "NAME.keras", model, [NEW])
+
+
+def test_a_vocabulary_in_a_file_is_not_read_without_trust(either, tmp_path):
+    """A model file could so carry any text of this machine into what is published."""
+    (tmp_path / "words.txt").write_text("good\nbad\n")
+    text = either.Input((1,), dtype="string")
+    layer = either.layers.StringLookup(vocabulary=str(tmp_path / "words.txt"))
+    model = either.Model(text, behind(either, layer(text), "int"))
+    model.save(tmp_path / "model.keras")
+    if "words.txt" not in str(read_model_file(tmp_path / "model.keras").config):
+        pytest.skip("this Keras writes the words")
+    with pytest.raises(ModelError, match=r"words\.txt"):
+        open_model(tmp_path / "model.keras")
+    assert open_model(tmp_path / "model.keras", trust=True).front
 
 
 def test_lengths_are_cut_and_filled_up():

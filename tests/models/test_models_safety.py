@@ -173,3 +173,73 @@ def test_a_configuration_nested_without_end_is_refused(tmp_path):
         archive.writestr("config.json", '{"class_name": "Functional", "config": {"a": ' + "[" * 900 + "]" * 900 + "}}")
     with pytest.raises(ModelError, match="levels"):
         load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("form", ["keras", "h5"])
+def test_vocabularies_are_not_read_from_this_machine(form, version, keras, keras3, tmp_path):
+    """A lookup layer that names a file as its vocabulary is refused: the file would end up in the model."""
+    kind = keras if version == 2 else keras3
+    (tmp_path / "secret.txt").write_text("root\nsecret\n")
+    inputs = kind.Input((1,), dtype="string")
+    lookup = kind.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot", name="lookup")
+    path = tmp_path / f"model.{form}"
+    kind.Model(inputs, kind.layers.Dense(2)(lookup(inputs))).save(path)
+
+    def edit(config):
+        layer = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "StringLookup")
+        layer["config"]["vocabulary"] = str(tmp_path / "secret.txt")
+
+    if form == "keras":
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist() if not name.startswith("assets/")}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        _edit_config(path, edit)
+    else:
+        with h5py.File(path, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            edit(config)
+            file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(ModelError, match=r"'lookup'.*secret\.txt"):
+        load_model(path)
+
+
+DISGUISED = [
+    {"module": "keras.utils", "class_name": "get_file", "config": {"origin": "file:///etc/passwd"}},
+    {"module": "keras.saving", "class_name": "load_model", "config": {}},
+    {"module": "keras.src.utils.python_utils", "class_name": "func_load", "config": {}},
+    {"module": "keras.activations", "class_name": "function", "config": "deserialize"},
+    {"module": "keras.src.backend.torch", "class_name": "Variable", "config": {}},
+    {"module": "os", "class_name": "function", "config": "system"},
+    {"module": "subprocess", "class_name": "Popen", "config": {}},
+    {"module": "os", "class_name": "__typespec__", "spec_name": "x", "config": []},
+]
+
+
+@pytest.mark.parametrize("place", ["activation", "layer", "compile_config", "kernel_regularizer"])
+@pytest.mark.parametrize("thing", DISGUISED, ids=lambda thing: f"{thing['class_name']}_{thing['module']}")
+def test_keras3_files_name_classes_only(thing, place, keras3, tmp_path):
+    """Functions disguised as classes, and other modules, are refused in a Keras 3 file, or never looked at."""
+    path = tmp_path / "model.keras"
+    inputs = keras3.Input((3,))
+    inner = keras3.Sequential([keras3.layers.Dense(2, input_shape=(3,), name="head")], name="inner")
+    keras3.Model(inputs, inner(inputs)).save(path)
+    thing = {"registered_name": None, **thing}
+
+    def edit(config):
+        layer = config["config"]["layers"][-1]
+        if place == "layer":
+            layer.update(thing)
+        elif place == "compile_config":
+            layer["compile_config"] = {"optimizer": thing, "loss": thing}
+        else:
+            layer["config"]["layers"][-1]["config"][place] = thing
+
+    _edit_config(path, edit)
+    if place == "compile_config":
+        assert load_model(path).layers
+    else:
+        with pytest.raises(ModelError, match=r"needs|is a |cannot rebuild"):
+            load_model(path)
