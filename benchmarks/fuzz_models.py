@@ -2,11 +2,11 @@
 
 python benchmarks/fuzz_models.py --runs 2000 --seed 0 [--minutes 30] [--only NUMBER] [--keep FOLDER]
 
-Small random models of Keras 2 and 3 are saved in the formats that their Keras writes, and go through `inspect`, `check`,
-`build` with int8, and `profile`. Where a message advises an option or lines of a recipe, they are given, and the run
-goes on. A run fails by a traceback, a signal, an exit code or message that no user should see, advice that changes
-nothing, or outputs that are not those of the model. The commands run in a warm child process; the share SUBPROCESS
-of the runs is by `python -m edgeprune`.
+Small random models of Keras 2 and 3 are saved in the formats that their Keras writes, and go through `inspect`,
+`check`, `build` with int8, and `profile`. Where a message advises an option or lines of a recipe, they are given, and
+the run goes on. A run fails by a traceback, a signal, an exit code or message that no user should see, advice that
+changes nothing, or outputs that are not those of the model. The commands run in a warm child process; a share of them
+is run as `python -m edgeprune`.
 """
 
 import argparse
@@ -166,7 +166,7 @@ class Fuzzer:
             self.run("inspect", path, folder, task, made)
         self.run("check", draw.choice(paths), folder, task, made)
         self.run("build", draw.choice(paths), folder, task, made)
-        for file in sorted((folder / "run").glob("*.tflite"))[:2]:
+        for file in [*(folder / "run" / "variants").rglob("*.tflite")][:2]:
             self.run("profile", file, folder, task, made)
         if draw.random() < 0.1:
             result = self.run("inspect", save_weights(made, folder), folder, task, made)

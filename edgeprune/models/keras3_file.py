@@ -7,7 +7,6 @@ import importlib
 import inspect
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -85,10 +84,6 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
         except ModelError:
             raise
         except Exception as error:
-            unknown = re.match(r"Unknown layer: '(.+?)'", str(error))
-            if unknown:
-                named = (layer for layer, config in _objects(file.config) if config["class_name"] == unknown[1])
-                raise unknown_class(next(named, "model"), unknown[1][:100]) from error
             raise not_rebuilt(file.path, error, "Keras 3", keras.__version__, file.keras_version) from error
     check_tensors(model, file.path)
     return model

@@ -181,7 +181,11 @@ def _option(given: Given, *words: str, again: bool = False) -> None:
 
 # What the end of a message may advise, the first that it holds is followed: words → what a user then does.
 ADVICE: tuple[tuple[str, re.Pattern[str], _Follow], ...] = (
-    ("custom objects", re.compile(r"(?s)\b(Shift|Stretch|Calls|Calls3|own_loss)\b.*--custom-objects FILE\.py"), _custom),
+    (
+        "custom objects",
+        re.compile(r"(?s)\b(Shift|Stretch|Calls|Calls3|own_loss)\b.*--custom-objects FILE\.py"),
+        _custom,
+    ),
     ("trust", re.compile(r"add --trust-model"), _trust),
     ("shape", re.compile(r"(--input-shape ('[^']*'|[\w=,.]*\d)\s*)+"), _shape),
     ("modes", re.compile(r"\[quantize\] modes = (\[.*?\])"), _modes),
@@ -205,7 +209,9 @@ def follow(given: Given, message: str) -> str | None:
 # --- runs --------------------------------------------------------------------------------------------------------
 
 
-def run(command: str, model: Path, folder: Path, run_one: Callable[[dict[str, Any]], Any], task: dict[str, Any]) -> Result:
+def run(
+    command: str, model: Path, folder: Path, run_one: Callable[[dict[str, Any]], Any], task: dict[str, Any]
+) -> Result:
     """One run: a command on a model file, again with what its messages advise, until it works or advises no more.
 
     Args:
@@ -279,7 +285,9 @@ def _wrong(
     except ValueError:
         return f"standard output is no JSON: {outcome.out[:300]}"
     if command == "inspect" and task.get("samples"):
-        return run_one({"do": "compare model", "model": str(model), "options": given.options, "samples": task["samples"]})
+        return run_one(
+            {"do": "compare model", "model": str(model), "options": given.options, "samples": task["samples"]}
+        )
     if command == "build" and task.get("samples"):
         first = next((row for row in document["variants"] if row["name"].endswith("float32")), None)
         if first is not None:
@@ -314,7 +322,9 @@ def save_truth(path: Path, inputs: dict[str, np.ndarray], outputs: Sequence[np.n
     np.savez(path, names=np.array(list(inputs)), half=half, **arrays)
 
 
-def _compare_model(order: dict[str, Any], inputs: dict[str, np.ndarray], expected: list[np.ndarray], half: bool) -> str | None:
+def _compare_model(
+    order: dict[str, Any], inputs: dict[str, np.ndarray], expected: list[np.ndarray], half: bool
+) -> str | None:
     import tensorflow as tf
 
     from edgeprune.context import Trust
@@ -329,15 +339,18 @@ def _compare_model(order: dict[str, Any], inputs: dict[str, np.ndarray], expecte
     del shapes  # the model is compared with its sizes open: the samples have their own
     if len(model.inputs) != len(inputs):
         return f"{len(model.inputs)} inputs, not {len(inputs)}"
-    if any(value.dtype == object for value in inputs.values()):
-        return None  # what is behind the vocabulary takes other inputs
-    values = [tf.constant(value) for value in _in_order(inputs, model.input_names)]
+    given = _in_order(inputs, model.input_names)
+    if any(value.dtype == object for value in given) or any(map(_differs, given, model.inputs)):
+        return None  # what is behind a lookup takes other inputs
+    values = [tf.constant(value) for value in given]
     values = [tf.cast(value, tensor.dtype) for value, tensor in zip(values, model.inputs, strict=True)]
     found = model(tf.nest.pack_sequence_as(model._nested_inputs, values), training=False)
     return _difference(expected, tf.nest.flatten(found), _HALF_TOLERANCE if half else _MODEL_TOLERANCE)
 
 
-def _compare_file(order: dict[str, Any], inputs: dict[str, np.ndarray], expected: list[np.ndarray], half: bool) -> str | None:
+def _compare_file(
+    order: dict[str, Any], inputs: dict[str, np.ndarray], expected: list[np.ndarray], half: bool
+) -> str | None:
     from edgeprune.runtime.interpreter import INTERPRETER
 
     found = INTERPRETER.call(outputs_of, order["model"], inputs)
@@ -368,6 +381,11 @@ def outputs_of(path: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray] | N
         interpreter.invoke()
         results.append([interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()])
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+
+
+def _differs(value: np.ndarray, tensor: Any) -> bool:
+    sizes = zip(value.shape[1:], tensor.shape[1:], strict=True) if value.ndim == len(tensor.shape) else [(0, 1)]
+    return any(own not in (None, size) for size, own in sizes)
 
 
 def _in_order(inputs: dict[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:

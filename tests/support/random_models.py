@@ -13,7 +13,7 @@ import importlib.util
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,7 +119,23 @@ _ACTIVATIONS = (
 )
 _NAMES = (
     *("in", "class", "self", "lambda", "None", "True", "name", "inputs", "training", "mask", "input", "output", "x"),
-    *("größe", "Ä ö", "two words", "a.b", "a-b", "1st", "a b/c", "x/y", "a:b", "a=b", "a,b", "[red]", "{0}", "%s", "日"),
+    *(
+        "größe",
+        "Ä ö",
+        "two words",
+        "a.b",
+        "a-b",
+        "1st",
+        "a b/c",
+        "x/y",
+        "a:b",
+        "a=b",
+        "a,b",
+        "[red]",
+        "{0}",
+        "%s",
+        "日",
+    ),
     *("serving_default", "y", "w", "file", "CON", "a" * 60, "dense", "__init__", "b'x'", "layer[0]", "../up", "a\\b"),
 )
 _OPTIMIZERS = ("adam", "sgd", "rmsprop", "adamw", "legacy", "lion", "loss_scale", "schedule")
@@ -206,11 +222,13 @@ class _Maker:
         joined = ends[0] if len(ends) == 1 else self._join([self._vector(end) for end in ends])
         outputs = self._outputs(joined)
         form = draw.choice(["list"] * 4 + ["dict"])
-        given = {n: t for n, t in zip(samples, inputs, strict=True)} if form == "dict" else inputs
+        given = dict(zip(samples, inputs, strict=True)) if form == "dict" else inputs
         if len(outputs) == 1:
             model = self.keras.Model(given if len(inputs) > 1 or form == "dict" else inputs[0], outputs[0])
         else:
-            model = self.keras.Model(given, {f"out{i}": o for i, o in enumerate(outputs)} if form == "dict" else outputs)
+            model = self.keras.Model(
+                given, {f"out{i}": o for i, o in enumerate(outputs)} if form == "dict" else outputs
+            )
         model = self._container(model, inputs)
         self._weights(model)
         model = self._wrapped(model)
@@ -220,7 +238,9 @@ class _Maker:
         names = list(model.output_names) if getattr(model, "output_names", None) else ["output"]
         labels = self._labels(names, results) if draw.random() < 0.7 else None
         self.traits.insert(0, "+".join(chosen))
-        return RandomModel(self.number, self.kind, model, self.traits, dict(zip(samples, values, strict=True)), results, labels)
+        return RandomModel(
+            self.number, self.kind, model, self.traits, dict(zip(samples, values, strict=True)), results, labels
+        )
 
     def _input_name(self, tensor: Any) -> str:
         return tensor._keras_history.operation.name if self.kind == "keras" else tensor.node.layer.name
@@ -267,6 +287,7 @@ class _Maker:
             start = draw.random()
             if start < 0.75:
                 return layers.Embedding(7, 4, mask_zero=draw.random() < 0.4, **self._name())(tensor)
+            self.traits.append("vocabulary")
             return layers.CategoryEncoding(7, output_mode=draw.choice(["multi_hot", "count"]))(tensor)
         if what == "odd type":
             if draw.random() < 0.5:
@@ -534,8 +555,11 @@ class _Maker:
             if "int" in str(weight.dtype) or "seed" in weight.name or "string" in str(weight.dtype):
                 continue
             name = getattr(weight, "path", weight.name)
-            values = rng.uniform(0.5, 1.5, weight.shape) if any(w in name for w in ("gamma", "variance")) \
+            values = (
+                rng.uniform(0.5, 1.5, weight.shape)
+                if any(w in name for w in ("gamma", "variance"))
                 else rng.uniform(-0.5, 0.5, weight.shape)
+            )
             if kind == "zero":
                 values = np.zeros(weight.shape)
             elif kind == "huge" and rng.random() < 0.3:
@@ -584,9 +608,13 @@ class _Maker:
         if classes:
             losses += ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()] * 3
         loss = draw.choice(losses)
-        metrics = ["accuracy"] if "crossentropy" in str(loss).lower() or "Crossentropy" in type(loss).__name__ else ["mae"]
+        metrics = (
+            ["accuracy"] if "crossentropy" in str(loss).lower() or "Crossentropy" in type(loss).__name__ else ["mae"]
+        )
         with contextlib.suppress(AttributeError, ValueError, TypeError, ImportError):
-            model.compile(self._optimizer(), loss, metrics=metrics if len(results) == 1 and draw.random() < 0.7 else None)
+            model.compile(
+                self._optimizer(), loss, metrics=metrics if len(results) == 1 and draw.random() < 0.7 else None
+            )
             self.traits.append("compiled")
 
     def _optimizer(self) -> Any:
@@ -669,7 +697,8 @@ def save_data(made: RandomModel, folder: Path) -> str:
 
 def _own_module() -> ModuleType:
     spec = importlib.util.spec_from_file_location("random_models_own", OWN)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
