@@ -51,6 +51,8 @@ def load_saved_variables(model: tf_keras.Model, prefix: Path) -> None:
         by_name.setdefault(value.full_name, []).append(value)
     shapes = reader.get_variable_to_shape_map()
     for variable in model.weights:
+        if not hasattr(variable, "shape"):  # a vocabulary: see edgeprune.models.saved_tables
+            continue
         named = by_name.get(variable.name.removesuffix(":0"), [])
         candidates = [by_place.get(id(variable)), *(named if len(named) == 1 else ())]
         keys = [value.checkpoint_key for value in candidates if value]
