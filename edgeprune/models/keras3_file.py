@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -73,6 +74,8 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
         ModelError: Keras cannot rebuild it, it holds code, or it needs a class that is not registered.
     """
     keras = import_keras3()
+    if file.format == "h5":
+        file = dataclasses.replace(file, config=_with_operations(file.config))
     _refuse_unsafe(file, trust, custom_objects)
     refuse_foreign_code(file.path, file.config)
     with open_weights(file) as weights:
@@ -104,7 +107,7 @@ def _read_h5(file: ModelFile, weights: h5py.File, trust: bool, custom_objects: C
     from keras.src.saving.serialization_lib import SafeModeScope
 
     known = {**keras.saving.get_custom_objects(), **custom_objects, **_operations()}
-    config = json_utils.decode(json.dumps(_with_operations(file.config)))
+    config = json_utils.decode(json.dumps(file.config))
     with saving_options.keras_option_scope(use_legacy_config=True), SafeModeScope(not trust):
         model = saving_utils.model_from_config(config, custom_objects=known)
         legacy_h5_format.load_weights_from_hdf5_group(weights["model_weights"], model)
@@ -202,7 +205,7 @@ def _own_names() -> frozenset[str]:
         *(keras, keras.layers, keras.initializers, keras.regularizers, keras.constraints, keras.activations),
         *(keras.losses, keras.metrics, keras.optimizers, keras.optimizers.schedules, keras.dtype_policies),
     )
-    return frozenset({"Functional", "DTypePolicy", *(name for space in spaces for name in vars(space))})
+    return frozenset({"Functional", "DTypePolicy", *_operations(), *(name for space in spaces for name in vars(space))})
 
 
 def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:

@@ -223,6 +223,19 @@ def test_an_unknown_class_is_named_in_every_format(ending, keras3, tmp_path):
     assert "--custom-objects FILE.py" in error.value.fix
 
 
+def test_a_spectral_normalization_keeps_its_weights(keras3, tmp_path):
+    """What it normalizes is the layer in it, which stays; tf_keras cannot read a file of such a layer."""
+    inputs = keras3.Input((6, 6, 2))
+    model = keras3.Model(inputs, keras3.layers.SpectralNormalization(keras3.layers.Conv2D(3, 2), name="kept")(inputs))
+    samples = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype("float32")
+    model(samples, training=True)
+    loaded = load_model(model)
+    loaded.save(tmp_path / "model.keras")
+    expected = model(samples, training=False)
+    for same in (loaded, load_model(tmp_path / "model.keras")):
+        assert np.allclose(same(samples), expected, atol=1e-5)
+
+
 def test_a_wrong_translation_is_caught_and_named(keras3, monkeypatch):
     """If a layer computes something else in tf_keras, loading fails and names the first such layer."""
     from edgeprune.models import keras3_config

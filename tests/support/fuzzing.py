@@ -318,7 +318,7 @@ def do(order: dict[str, Any]) -> Any:
 def save_truth(path: Path, inputs: dict[str, np.ndarray], outputs: Sequence[np.ndarray], half: bool) -> None:
     """Samples, and what Keras makes of them; ``half``: with less than 24 bits."""
     arrays = {f"x{i}": value for i, value in enumerate(inputs.values())}
-    arrays |= {f"y{i}": np.asarray(value) for i, value in enumerate(outputs)}
+    arrays |= {f"y{i}": value.astype("float64") for i, value in enumerate(outputs)}  # files hold no bfloat16
     np.savez(path, names=np.array(list(inputs)), half=half, **arrays)
 
 

@@ -234,9 +234,9 @@ class _Maker:
         model = self._wrapped(model)
         values = [np.asarray(v) for v in samples.values()]
         results = self._run(model, samples, form)
-        self._compile(model, results)
+        whole = self._compile(model, results)
         names = list(model.output_names) if getattr(model, "output_names", None) else ["output"]
-        labels = self._labels(names, results) if draw.random() < 0.7 else None
+        labels = self._labels(names, results, whole) if draw.random() < 0.7 else None
         self.traits.insert(0, "+".join(chosen))
         return RandomModel(
             self.number, self.kind, model, self.traits, dict(zip(samples, values, strict=True)), results, labels
@@ -599,10 +599,11 @@ class _Maker:
         results = model(given, training=False)
         return [np.asarray(value) for value in tf.nest.flatten(results)]
 
-    def _compile(self, model: Any, results: list[np.ndarray]) -> None:
+    def _compile(self, model: Any, results: list[np.ndarray]) -> bool | None:
+        """Compile, perhaps; returns whether labels are class numbers, None where any are right."""
         draw, keras = self.draw, self.keras
         if draw.random() < 0.3:
-            return
+            return None
         losses = ["mse", keras.losses.Huber(), "mae", keras.losses.MeanSquaredError(name="error"), self.own.own_loss]
         classes = len(results) == 1 and results[0].ndim == 2 and results[0].shape[1] > 1
         if classes:
@@ -616,6 +617,8 @@ class _Maker:
                 self._optimizer(), loss, metrics=metrics if len(results) == 1 and draw.random() < 0.7 else None
             )
             self.traits.append("compiled")
+            return "rossentropy" in str(loss)
+        return None
 
     def _optimizer(self) -> Any:
         optimizers, name = self.keras.optimizers, self.draw.choice(_OPTIMIZERS)
@@ -627,11 +630,12 @@ class _Maker:
             return self.keras.mixed_precision.LossScaleOptimizer(optimizers.Adam())
         return name
 
-    def _labels(self, names: list[str], results: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _labels(self, names: list[str], results: list[np.ndarray], whole: bool | None) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(self.draw.randrange(2**32))
         labels = {}
         for name, values in zip(names, results, strict=True):
-            if self.draw.random() < 0.7 and values.ndim >= 2 and values.shape[-1] > 1:
+            drawn = self.draw.random() < 0.7
+            if (drawn if whole is None else whole) and values.ndim >= 2 and values.shape[-1] > 1:
                 labels[name] = rng.integers(0, values.shape[-1], values.shape[:-1])
             else:
                 labels[name] = rng.uniform(0, 1, values.shape).astype("float32")
