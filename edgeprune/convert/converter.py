@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 Samples = Callable[[], Iterable[Sample]]
 
-# Start it early (:meth:`~edgeprune.workers.Worker.start`): it loads TensorFlow, which takes seconds.
-CONVERTER = Worker("TensorFlow's converter", warm=native.warm)
+# Start it as soon as TensorFlow is loaded (:meth:`~edgeprune.workers.Worker.start`): a process of its own needs seconds
+# to load it, a fork has it.
+CONVERTER = Worker("TensorFlow's converter", warm=native.warm, fork=native.may_fork)
 
 
 def convert(

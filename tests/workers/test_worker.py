@@ -182,3 +182,21 @@ def test_nothing_is_imported_from_the_working_folder(tmp_path, monkeypatch, work
     (tmp_path / "numpy.py").write_text("raise SystemExit('imported')")
     monkeypatch.chdir(tmp_path)
     assert worker.call(np.add, 1, 2) == 3
+
+
+def test_a_fork_serves_as_a_fresh_process_does():
+    """It has what this process has loaded, dies alone, with its last words, and ends when it is closed."""
+    script = (
+        "import os, sys, json; from edgeprune.workers import Worker, WorkerDied\n"
+        "json.loaded_here = 7; w = Worker('It', fork=lambda: True)\n"
+        "assert w.call(eval, \"__import__('json').loaded_here\") == 7\n"
+        "first = w.call(os.getpid); assert first != os.getpid()\n"
+        "try: w.call(eval, \"(__import__('os').write(2, b'the scale is zero\\\\n'), __import__('os').abort())\")\n"
+        "except WorkerDied as death: assert death.how == 'gave up' and death.said == 'the scale is zero', vars(death)\n"
+        "second = w.call(os.getpid); assert second != first\n"
+        "w.close()\n"
+        "try: os.kill(second, 0)\n"
+        "except ProcessLookupError: print('closed')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("closed\n", 0), done.stderr
