@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgeprune._tensorflow import import_tf
+from edgeprune._tensorflow import import_tf, use_usual_defaults
 from edgeprune.errors import MissingError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
@@ -54,6 +54,7 @@ def import_keras3() -> ModuleType:
             expected="Keras 3 on TensorFlow",
             fix="set KERAS_BACKEND=tensorflow before keras is imported, or save the model and pass its file.",
         )
+    use_usual_defaults(keras.config)
     return keras
 
 
