@@ -138,6 +138,13 @@ def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) 
         # Formats without modules name anything of Keras.
         known = known and (module not in (None, "builtins") or name in _own_names())
         if not known and not _is_registered(name, config.get("registered_name"), custom_objects):
+            if file.format == "h5" and name in _operations():
+                raise ModelError(
+                    f"{file.path}: {layer!r} is the operation {name} of keras.ops, which Keras writes into .h5 files "
+                    "but does not read from them.",
+                    expected="a .keras file, for a model that holds operations",
+                    fix="where the model was made, save it again with model.save('NAME.keras').",
+                )
             kind = "function" if is_function else "class"
             what = f"{file.path}: the layer {layer!r} needs the {kind} {name[:100]}, which is not of Keras."
             raise unknown_name(what, name[:100], "Keras 3")
@@ -168,7 +175,23 @@ def _own_names() -> frozenset[str]:
         *(keras, keras.layers, keras.initializers, keras.regularizers, keras.constraints, keras.activations),
         *(keras.losses, keras.metrics, keras.optimizers, keras.optimizers.schedules, keras.dtype_policies),
     )
-    return frozenset({"Functional", "DTypePolicy", *(name for space in spaces for name in vars(space))})
+    # Some classes are exported under another name than their own, which is the one in files.
+    things = [thing for space in spaces for thing in vars(space).items()]
+    classes = (thing.__name__ for _, thing in things if inspect.isclass(thing))
+    return frozenset({"Functional", "DTypePolicy", *classes, *(name for name, _ in things)})
+
+
+@functools.cache
+def _operations() -> frozenset[str]:
+    """Names of the classes behind the functions of keras.ops."""
+    import keras
+
+    waiting, names = [keras.Operation], set()
+    while waiting:
+        found = [kind for kind in waiting.pop().__subclasses__() if not issubclass(kind, keras.layers.Layer)]
+        names |= {kind.__name__ for kind in found if kind.__module__.startswith("keras.src.")}
+        waiting += found
+    return frozenset(names)
 
 
 def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:
