@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import sys
@@ -18,6 +19,10 @@ _QUIET = {_LOG_LEVEL: _SILENT, "GRPC_VERBOSITY": "ERROR"}
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # In the environment of a run that goes on after a crash: oneDNN's kernels stay off, whatever else is said.
 WITHOUT_ONEDNN = "EDGEPRUNE_WITHOUT_ONEDNN"
+# What layers are made with that do not say it themselves, as in files of old versions of Keras: what edgeprune's own
+# layers, and kernels on CPUs, take. ~/.keras/keras.json or a program can name others.
+DEFAULTS = {"floatx": "float32", "image_data_format": "channels_last"}
+_log = logging.getLogger(__name__)
 # What the native libraries say while they load, before they have read the log level: absl's preamble, anything below
 # an error, and the errors about graphics libraries that were registered twice or are not there.
 _CHATTER = re.compile(
@@ -51,3 +56,17 @@ def import_tf() -> ModuleType:
     importlib.import_module("absl.logging").set_verbosity("error")
     tensorflow.get_logger().setLevel("ERROR")
     return tensorflow
+
+
+def use_usual_defaults(config: ModuleType) -> None:
+    """Set a Keras to single precision and channels last, for the rest of the process; said if it was set to others.
+
+    Args:
+        config: ``tf_keras.backend`` or ``keras.config``.
+    """
+    for name, value in DEFAULTS.items():
+        other = getattr(config, name)()
+        if other != value:
+            package = config.__name__.partition(".")[0]
+            _log.warning("%s has %s=%r, by keras.json or by the program: set to %r.", package, name, other, value)
+            getattr(config, f"set_{name}")(value)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import stat
 import struct
@@ -51,7 +52,12 @@ _FOREIGN_ZIP = (
     ("data.pkl", "a PyTorch file"),
     (".npy", "a NumPy archive (.npz)"),
     ("saved_model.pb", "a zipped SavedModel (unpack it first)"),
+    (".keras", "a zip archive that holds a Keras file (unpack it first)"),
+    (".h5", "a zip archive that holds an HDF5 file (unpack it first)"),
 )
+# What stands beside a checkpoint's name: of TensorFlow's, and of its shards.
+_CHECKPOINT = re.compile(r"\.index|\.data-\d{5}-of-\d{5}")
+_OF_SAVED_MODELS = ("saved_model.pb", "keras_metadata.pb", "fingerprint.pb")
 # What h5py, zipfile and zlib raise on damaged bytes, and what JSON of an unexpected form leads to.
 _DAMAGE = (
     *(OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error),
@@ -166,12 +172,34 @@ def _reader(path: Path) -> Callable[[Path], ModelFile]:
     except PermissionError as error:
         raise _unreadable(path) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"There is no model at {path}.", expected=ACCEPTED, fix="check the path.") from error
+        raise _missing(path) from error
     return _file_reader(path, head)
 
 
 def _unreadable(path: Path) -> ModelError:
-    return ModelError(f"You have no permission to read {path}.", expected=ACCEPTED, fix=f"chmod +r '{path}'")
+    """The error for what lies behind a permission: on the path itself, or on a folder on the way to it."""
+    as_user = os.access in os.supports_effective_ids
+    above = reversed(path.absolute().parents)
+    closed = next((folder for folder in above if not os.access(folder, os.X_OK, effective_ids=as_user)), path)
+    return ModelError(
+        f"You have no permission to read {path}.",
+        expected=ACCEPTED,
+        fix=f"chmod -R u+rX '{closed}', if it is yours; else copy it as a user who may read it.",
+    )
+
+
+def _missing(path: Path) -> ModelError:
+    """The error for a path with nothing at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        if path.with_name(f"{path.name}.index").is_file():
+            return _weights_only(path)
+        if path.is_symlink():
+            return ModelError(
+                f"There is no model at {path}: it is a link to {os.readlink(path)}, where nothing is.",
+                expected=ACCEPTED,
+                fix="name the model itself.",
+            )
+    return ModelError(f"There is no model at {path}.", expected=ACCEPTED, fix="check the path.")
 
 
 def _file_reader(path: Path, head: bytes) -> Callable[[Path], ModelFile]:
@@ -184,11 +212,28 @@ def _file_reader(path: Path, head: bytes) -> Callable[[Path], ModelFile]:
     for offset, magic, name in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             raise _foreign(path, name)
+    if path.name in _OF_SAVED_MODELS:
+        raise ModelError(
+            f"{path} is a part of a SavedModel.", expected=ACCEPTED, fix=f"name the folder: {path.absolute().parent}"
+        )
+    if _CHECKPOINT.fullmatch(path.suffix) or path.name == "checkpoint":
+        raise _weights_only(path)
+    if _is_architecture(path, head):
+        raise ModelError(
+            f"{path} is the architecture of a Keras model, without weights.",
+            expected=ACCEPTED,
+            fix="in Python: make the model with model_from_json, load its weights, and save all of it with "
+            "model.save('NAME.keras').",
+        )
     if path.suffix in (".keras", ".h5", ".hdf5"):
         raise ModelError(
             f"{path} is named like a Keras model, but its content is none.", expected=ACCEPTED, fix=_COPY_AGAIN
         )
     raise _foreign(path, f"a {path.suffix} file" if path.suffix else "a file of an unknown kind")
+
+
+def _is_architecture(path: Path, head: bytes) -> bool:
+    return path.suffix == ".json" and b'"class_name"' in head
 
 
 def _foreign(path: Path, name: str) -> ModelError:
@@ -198,6 +243,12 @@ def _foreign(path: Path, name: str) -> ModelError:
 def _saved_model_reader(path: Path, names: set[str]) -> Callable[[Path], ModelFile]:
     if "saved_model.pb" in names:
         return _read_saved_model
+    if any(_CHECKPOINT.fullmatch(Path(name).suffix) for name in names):
+        raise _weights_only(path)
+    if {CONFIG, METADATA} <= names:
+        raise ModelError(
+            f"{path} is an unpacked .keras file.", expected=ACCEPTED, fix=f"cd '{path}' && zip -r ../NAME.keras ."
+        )
     raise ModelError(
         f"{path} is a folder, but not a SavedModel: it has no saved_model.pb.",
         expected=ACCEPTED,

@@ -91,7 +91,17 @@ def copy_weights(old: Operation, new: Layer) -> None:
     """
     # The statistics of Normalization are constants of the new layer.
     if type(old).__name__ != "Normalization":
-        new.set_weights(matching_weights(old, new))
+        new.set_weights(_with_lora_added(old, new, matching_weights(old, new)))
+
+
+def _with_lora_added(old: Operation, new: Layer, values: list[np.ndarray]) -> list[np.ndarray]:
+    """The values for a layer with its low-rank update, if it trains one, as a part of its matrix."""
+    if not getattr(old, "lora_enabled", False):
+        return values
+    matrix = "embeddings" if hasattr(old, "embeddings") else "kernel"
+    named = zip(new.weights, values, strict=True)
+    effective = np.asarray(getattr(old, matrix))
+    return [effective if weight.name.endswith(f"{matrix}:0") else value for weight, value in named]
 
 
 def _dtype(layer: Operation) -> str:

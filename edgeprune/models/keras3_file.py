@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgeprune._tensorflow import import_tf
+from edgeprune._tensorflow import import_tf, use_usual_defaults
 from edgeprune.errors import MissingError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
@@ -55,6 +55,7 @@ def import_keras3() -> ModuleType:
             expected="Keras 3 on TensorFlow",
             fix="set KERAS_BACKEND=tensorflow before keras is imported, or save the model and pass its file.",
         )
+    use_usual_defaults(keras.config)
     return keras
 
 
@@ -205,7 +206,10 @@ def _own_names() -> frozenset[str]:
         *(keras, keras.layers, keras.initializers, keras.regularizers, keras.constraints, keras.activations),
         *(keras.losses, keras.metrics, keras.optimizers, keras.optimizers.schedules, keras.dtype_policies),
     )
-    return frozenset({"Functional", "DTypePolicy", *_operations(), *(name for space in spaces for name in vars(space))})
+    # Some classes are exported under another name than their own, which is the one in files.
+    things = [thing for space in spaces for thing in vars(space).items()]
+    classes = (thing.__name__ for _, thing in things if inspect.isclass(thing))
+    return frozenset({"Functional", "DTypePolicy", *_operations(), *classes, *(name for name, _ in things)})
 
 
 def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:

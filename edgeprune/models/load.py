@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune._tensorflow import import_tf
+from edgeprune._tensorflow import import_tf, use_usual_defaults
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
@@ -32,6 +32,7 @@ from edgeprune.models.layout import channels_last
 from edgeprune.models.limits import check_tensors, variables_within
 from edgeprune.models.naming import scope_name
 from edgeprune.models.noise import with_usable_noise
+from edgeprune.models.old_layers import explained, in_new_terms
 from edgeprune.models.precision import in_float32
 from edgeprune.models.reasons import not_rebuilt
 from edgeprune.models.safety import refuse_unsafe, refuse_vocabulary_files
@@ -143,6 +144,7 @@ def _open(
     import_tf()
     import tf_keras
 
+    use_usual_defaults(tf_keras.backend)
     register_known_layers()
     custom = dict(custom_objects or {})
     with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
@@ -167,6 +169,16 @@ def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Ope
     refuse_vocabulary_files(file.path, file.config, trust=trust)
     if file.is_keras3:
         return _of_keras3_file(file, trust, custom_objects)
+    if file.format != "h5":
+        return _of_keras2_file(file, trust, custom_objects)
+    file = dataclasses.replace(file, config=in_new_terms(file.config))
+    try:
+        return _of_keras2_file(file, trust, custom_objects)
+    except ModelError as error:
+        raise explained(error, file.path, file.keras_version, file.config) from error
+
+
+def _of_keras2_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:
     with wrapper_classes(file.config):
         refuse_unsafe(file.path, file.config, trust=trust)
         if file.format == "saved_model":

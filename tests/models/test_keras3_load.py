@@ -249,3 +249,35 @@ def test_a_wrong_translation_is_caught_and_named(keras3, monkeypatch):
     model = keras3.Sequential([keras3.Input((3,)), inner, layers.Dense(2, activation="tanh", name="later")])
     with pytest.raises(ModelError, match="first layer that differs is 'wrong'"):
         load_model(model)
+
+
+@pytest.mark.parametrize("name", ["object", "model.keras", "model.h5"])
+def test_a_low_rank_update_is_a_part_of_its_matrix(name, keras3, tmp_path):
+    """Layers with LoRA, as an object and from every format, have the sum of both as their weights."""
+    random = np.random.default_rng(0)
+    layers = keras3.layers
+    parts = [layers.Embedding(9, 4), layers.Conv1D(4, 3), layers.EinsumDense("abc,cd->abd", (None, 5)), layers.Dense(3)]
+    model = keras3.Sequential([keras3.Input((6,), dtype="int32"), *parts])
+    for part in parts:
+        part.enable_lora(2)
+        for weight in part.weights:
+            weight.assign(random.normal(size=weight.shape))
+    ids = random.integers(0, 9, (3, 6))
+    expected = np.asarray(model(ids))
+    source = model
+    if name != "object":
+        source = tmp_path / name
+        model.save(source)
+    assert np.allclose(load_model(source)(ids), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_operations_in_an_h5_file_are_the_reason(keras3, tmp_path):
+    """Keras does not read its own operations from HDF5: the message says so, and what it advises works."""
+    inputs = keras3.Input((6,))
+    model = keras3.Model(inputs, keras3.layers.Dense(2)(keras3.ops.relu(inputs) * 2.0))
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(ModelError, match=r"operation Relu of keras\.ops") as caught:
+        load_model(tmp_path / "model.h5")
+    assert "NAME.keras" in caught.value.fix
+    model.save(tmp_path / "model.keras")
+    assert load_model(tmp_path / "model.keras").count_params() == model.count_params()

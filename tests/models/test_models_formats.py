@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import zipfile
 from pathlib import Path
@@ -45,6 +46,13 @@ FOREIGN = {
     "model.pt": (_zip(model__data_dot_pkl="x"), "PyTorch"),
     "data.npz": (_zip(x_dot_npy="x"), "NumPy"),
     "other.zip": (_zip(readme="x"), "a zip archive of another kind"),
+    "packed.zip": (_zip(model_dot_keras="x"), "holds a Keras file"),
+    "saved_model.pb": (b"\x08\x01\x12\x07", "part of a SavedModel"),
+    "model.index": (b"\0\0\x01", "only weights"),
+    "model.data-00000-of-00002": (b"\0\0\x01", "only weights"),
+    "checkpoint": (b'model_checkpoint_path: "model"', "only weights"),
+    "model.json": (b'{"class_name": "Sequential", "config": {}}', "the architecture of a Keras model"),
+    "labels.json": (b'{"0": "cat"}', "a .json file"),
     "text.keras": (b"this is no zip", "named like a Keras model"),
     "text.h5": (b"this is no HDF5", "named like a Keras model"),
     "noname": (b"something", "a file of an unknown kind"),
@@ -80,6 +88,50 @@ def test_folders_and_devices(tmp_path):
     _refused(tmp_path, "not a SavedModel")
     os.mkfifo(tmp_path / "pipe.keras")
     _refused(tmp_path / "pipe.keras", "neither a file nor a folder")
+
+
+def test_links_to_nothing_are_named(tmp_path):
+    """A link whose end is missing, and one that leads to itself, are refused by that reason."""
+    for target in ("gone.keras", "link.keras"):
+        (tmp_path / "link.keras").unlink(missing_ok=True)
+        (tmp_path / "link.keras").symlink_to(target)
+        _refused(tmp_path / "link.keras", f"link to {target}, where nothing is")
+
+
+def test_checkpoints_are_weights_only(keras, cnn, tmp_path):
+    """A folder of checkpoints, and the name of a checkpoint in it, are refused with how to save the whole model."""
+    cnn.save_weights(tmp_path / "saved" / "weights")
+    for path in (tmp_path / "saved", tmp_path / "saved" / "weights"):
+        assert "model.save" in _refused(path, "only weights").fix
+
+
+def test_an_unpacked_keras_file_is_packed_as_the_message_says(cnn, tmp_path):
+    """The command that the message names makes the file loadable again."""
+    cnn.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        archive.extractall(tmp_path / "model")
+    error = _refused(tmp_path / "model", "unpacked .keras file")
+    if shutil.which("zip"):
+        subprocess.run(error.fix.removeprefix("To fix: "), shell=True, check=True, stdout=subprocess.DEVNULL)
+        assert load_model(tmp_path / "NAME.keras").count_params() == cnn.count_params()
+
+
+def test_a_folder_that_may_not_be_entered(cnn, tmp_path):
+    """The folder on the way that is closed is what the message opens."""
+    folder = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    try:
+        (folder / "closed").mkdir()
+        cnn.save(folder / "closed" / "model.keras")
+        folder.chmod(0o755)
+        (folder / "closed").chmod(0)
+        os.seteuid(65534 if user == 0 else user)  # root may enter everything
+        error = _refused(folder / "closed" / "model.keras", "no permission to read")
+        assert f"'{folder / 'closed'}'" in error.fix
+    finally:
+        os.seteuid(user)
+        (folder / "closed").chmod(0o755)
+        shutil.rmtree(folder)
 
 
 def test_files_without_read_permission(cnn, write):

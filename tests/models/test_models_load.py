@@ -206,3 +206,26 @@ def test_loading_the_shared_resnet8(resnet8_path, keras, outputs):
     loaded = load_model(resnet8_path)
     assert np.array_equal(outputs(loaded)[0], outputs(expected)[0])
     assert loaded.loss == "categorical_crossentropy"
+
+
+@pytest.mark.parametrize("ending", ["h5", "3.keras"])
+def test_defaults_of_keras_json_change_nothing(ending, keras, keras3, tmp_path, caplog):
+    """Half precision and channels first as Keras' defaults, of keras.json or of the program, are set back, and said."""
+    package, config = (keras3, keras3.config) if ending.startswith("3") else (keras, keras.backend)
+    layers = package.layers
+    model = package.Sequential([package.Input((6, 3)), layers.LSTM(4), layers.Reshape((2, 2, 1)), layers.Conv2D(3, 2)])
+    model.save(tmp_path / f"model.{ending}")
+    values = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+    expected = np.asarray(model(values))
+    try:
+        config.set_floatx("float16")
+        config.set_image_data_format("channels_first")
+        loaded = load_model(tmp_path / f"model.{ending}")
+        assert (config.floatx(), config.image_data_format()) == ("float32", "channels_last")
+        assert "'channels_first'" in caplog.text
+        assert "'float16'" in caplog.text
+    finally:
+        config.set_floatx("float32")
+        config.set_image_data_format("channels_last")
+    assert loaded.input.dtype == "float32"
+    assert np.allclose(loaded(values), expected, atol=1e-6)
