@@ -269,15 +269,3 @@ def test_a_low_rank_update_is_a_part_of_its_matrix(name, keras3, tmp_path):
         source = tmp_path / name
         model.save(source)
     assert np.allclose(load_model(source)(ids), expected, atol=1e-4 * np.abs(expected).max())
-
-
-def test_operations_in_an_h5_file_are_the_reason(keras3, tmp_path):
-    """Keras does not read its own operations from HDF5: the message says so, and what it advises works."""
-    inputs = keras3.Input((6,))
-    model = keras3.Model(inputs, keras3.layers.Dense(2)(keras3.ops.relu(inputs) * 2.0))
-    model.save(tmp_path / "model.h5")
-    with pytest.raises(ModelError, match=r"operation Relu of keras\.ops") as caught:
-        load_model(tmp_path / "model.h5")
-    assert "NAME.keras" in caught.value.fix
-    model.save(tmp_path / "model.keras")
-    assert load_model(tmp_path / "model.keras").count_params() == model.count_params()
