@@ -41,10 +41,12 @@ from edgeprune.cli import main
 main()
 """
 CONVERT = """
-from edgeprune.convert.converter import CONVERTER, convert
-CONVERTER.start()
 from edgeprune._tensorflow import import_tf
+from edgeprune.convert.converter import CONVERTER, convert
+from edgeprune.runtime.interpreter import INTERPRETER
+INTERPRETER.start()
 import_tf()
+CONVERTER.start()
 import numpy as np, tf_keras
 from edgeprune.quantize.plan import QuantizationPlan
 layers = tf_keras.layers

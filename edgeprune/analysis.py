@@ -140,6 +140,7 @@ def _open(
     opened: Opened, source: DataSource, recipe: Recipe, seed: int, trust: Trust, input_shape: InputShapes | None
 ) -> tuple[tf_keras.Model, Data, Task]:
     """The model with fixed sizes, the data, and what it is measured by."""
+    from edgeprune.convert.recurrent import refuse_state
     from edgeprune.data import data_errors, load_data
     from edgeprune.data.sizes import settle
     from edgeprune.models.sizes import with_sizes
@@ -149,6 +150,7 @@ def _open(
     with data_errors():
         data = load_data(source, recipe.data, spec, seed=seed)
     model = with_sizes(opened.model, data.train.spec.shapes)
+    refuse_state(model)
     task = resolve_task(model, recipe.task, data, opened.compiled, dict(trust.custom_objects))
     return model, task.prepare(data), task
 

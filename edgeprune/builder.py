@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeprune import plan as planning
 from edgeprune import stages
+from edgeprune._tensorflow import import_tf
 from edgeprune.context import BuildContext, Trust
 from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
@@ -102,7 +103,6 @@ def build(
             measured, or a model cannot be exported, the report has been written all the same.
         OutputError: the run folder cannot be written to.
     """
-    CONVERTER.start()
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipe(recipe), verify)
     source = _source(model)
@@ -117,6 +117,8 @@ def build(
     if where:
         where.check()
     folder = Path(out) if out else default_folder(model, chosen)
+    import_tf()
+    CONVERTER.start()
     with locked(folder):
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)

@@ -70,11 +70,16 @@ def _check_keras(model: tf_keras.Model, target: Target) -> list[Finding]:
 def _convert(model: tf_keras.Model, target: Target, folder: Path) -> tuple[list[Subject], list[Finding]]:
     """The conversions that worked, and for those that did not, the converter's words."""
     from edgeprune.checking.trial import trial_modes, trial_subject
+    from edgeprune.convert.recurrent import refuse_state
     from edgeprune.errors import ConversionError
     from edgeprune.quantize.plan import RULES
 
     subjects: list[Subject] = []
     modes = trial_modes(target)
+    try:
+        refuse_state(model)
+    except ConversionError as error:  # in every format, before any is tried
+        return [], [Finding("error", error.what, error.fix, checker="state", formats=tuple(modes))]
     refused = _loops(model, [mode for mode in modes if RULES[mode].samples])
     stuck = any(finding.severity == "error" for finding in refused)
     for mode in modes:

@@ -56,11 +56,13 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
     from edgeprune._tensorflow import import_tf
     from edgeprune.cli.progress import TerminalProgress
     from edgeprune.convert.converter import CONVERTER
+    from edgeprune.runtime.interpreter import INTERPRETER
     from edgeprune.selection import Limits
 
-    CONVERTER.start()  # it loads TensorFlow beside this process, which does so next
     limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
+    INTERPRETER.start()
     import_tf()
+    CONVERTER.start()
     from edgeprune.builder import build as build_model
     from edgeprune.builder import default_folder
     from edgeprune.devices.variants import OnDevice

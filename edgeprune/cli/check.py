@@ -36,8 +36,10 @@ def check(
     """
     import json
 
+    from edgeprune._tensorflow import import_tf
     from edgeprune.checking.model import check as find
     from edgeprune.convert.converter import CONVERTER
+    from edgeprune.runtime.interpreter import INTERPRETER
     from edgeprune.target import load_target
 
     chosen = load_target(target)
@@ -47,7 +49,9 @@ def check(
             f"{model} is a .tflite file, whose sizes are fixed.", expected="--input-shape with a Keras model only."
         )
     if not is_file:
-        CONVERTER.start()  # it loads TensorFlow while this process loads the model
+        INTERPRETER.start()
+        import_tf()
+        CONVERTER.start()
     loaded = model if is_file else load_given(str(model), trust_model, custom_objects, input_shape)
     findings = find(loaded, chosen)
     if as_json:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.convert import native
-from edgeprune.convert.recurrent import refuse_state_of_batches, without_loops
+from edgeprune.convert.recurrent import refuse_state, without_loops
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
 from edgeprune.models.finite import require_finite
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 Samples = Callable[[], Iterable[Sample]]
 
-# Start it early (:meth:`~edgeprune.workers.Worker.start`): it loads TensorFlow, which takes seconds.
-CONVERTER = Worker("TensorFlow's converter", warm=native.warm)
+# Start it as soon as TensorFlow is loaded (:meth:`~edgeprune.workers.Worker.start`): a process of its own needs seconds
+# to load it, a fork has it.
+CONVERTER = Worker("TensorFlow's converter", warm=native.warm, fork=native.may_fork)
 
 
 def convert(
@@ -176,7 +177,7 @@ def _run(
     import tensorflow as tf
 
     _check_shapes(model, plan)
-    refuse_state_of_batches(model)
+    refuse_state(model)
     if plan.needs_samples and not plan.ranges_in_model:
         model = without_loops(model)
     CONVERTER.start()

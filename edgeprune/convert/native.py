@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,15 @@ class Refused(Exception):
 def warm() -> None:
     """Load TensorFlow, on the CPU only: the parent trains on what else there is."""
     import_tf().config.set_visible_devices([], "GPU")
+
+
+def may_fork() -> bool:
+    """Whether TensorFlow is loaded and has not begun to run: its threads start with its first operation (Linux)."""
+    if sys.platform != "linux" or "tensorflow" not in sys.modules:
+        return False
+    from tensorflow.python.eager import context
+
+    return context._context is None or not context._context._initialized
 
 
 def convert(folder: str, plan: QuantizationPlan, samples: Samples | None, calibrate_only: bool) -> bytes:

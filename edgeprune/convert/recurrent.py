@@ -67,19 +67,21 @@ def loops(model: tf_keras.Model) -> list[Loop]:
     return list(found.values())
 
 
-def refuse_state_of_batches(model: tf_keras.Model) -> None:
-    """Refuse layers that keep a state for several sequences at once: a .tflite takes one.
+def refuse_state(model: tf_keras.Model) -> None:
+    """Refuse layers that keep a state from one call to the next: samples of data are independent.
 
     Raises:
-        ConversionError: a stateful layer has a batch of another size than 1.
+        ConversionError: a layer is stateful.
     """
-    stateful = [layer.name for layer in model.layers if any(part.stateful for part in recurrent_parts(layer))]
-    sizes = {int(tensor.shape[0]) for tensor in model.inputs if tensor.shape[0] is not None}
-    if stateful and sizes - {1}:
+    stateful = [layer for layer in model.layers if any(part.stateful for part in recurrent_parts(layer))]
+    if stateful:
+        listed = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in stateful)
         raise ConversionError(
-            f"The layers {', '.join(stateful)} of {model.name!r} keep their state for {max(sizes)} sequences at once.",
-            expected="one: a .tflite is made for batches of one sample.",
-            fix="build the model with batch_size=1 in its Input layer, or these layers with stateful=False.",
+            f"The state of {listed} in {model.name!r} lasts from one call to the next (stateful=True), and the samples "
+            "of the data are independent.",
+            expected="layers that begin every sample with a state of zeros.",
+            fix="build the layer with stateful=False; a state that shall outlast a sample is handed in and out "
+            "(initial_state, return_state).",
         )
 
 
@@ -87,9 +89,9 @@ def preflight(model: tf_keras.Model, modes: Iterable[Mode]) -> str | None:
     """What will be done about the loops of a model in these number formats, in one line; None: nothing.
 
     Raises:
-        ConversionError: a format needs calibration, and a loop cannot be written out; or a state is of several samples.
+        ConversionError: a layer is stateful; or a format needs calibration, and a loop cannot be written out.
     """
-    refuse_state_of_batches(model)
+    refuse_state(model)
     found = loops(model) if any(RULES[mode].samples for mode in modes) else []
     _refuse(found, model)
     return note(found) if found else None
@@ -157,15 +159,10 @@ def _loop(node: Node, view: View) -> Loop | None:
         kind += f" of {type(parts[0]).__name__}"
     axis = 2 if isinstance(layer, tf_keras.layers.TimeDistributed) else 1
     steps = node.keras_inputs[0].shape[0 if parts[0].time_major else axis]
-    return Loop(layer.name, kind, steps, _obstacle(parts, steps))
+    return Loop(layer.name, kind, steps, _obstacle(steps))
 
 
-def _obstacle(parts: Sequence[Layer], steps: int | None) -> Obstacle | None:
-    if any(part.stateful for part in parts):
-        return Obstacle(
-            "it keeps its state in a variable from one call to the next",
-            "build the layer with stateful=False, and hand its state in and out (initial_state, return_state)",
-        )
+def _obstacle(steps: int | None) -> Obstacle | None:
     if steps is None:
         return Obstacle(
             "its number of steps is open", "give the input a fixed length (tf_keras.Input([length, features]))"

@@ -49,6 +49,8 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], Refusal], ...] = (
     (re.compile(r"Quantization to 16x8-bit not yet supported for op: '?(\w+)"), FORMAT),
     (re.compile(r"Quantization not yet supported for op: '?(\w+)"), FORMAT),
 )
+# The converter's compiler names the places in the graph before it says what is wrong there.
+_PLACED = re.compile(r"loc\((?P<places>.*)\): (?P<reason>.*)")
 
 
 def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionError:
@@ -68,7 +70,14 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
             return _refused(model, mode, match.group(1), (), refusal)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (lines[0] if lines else type(error).__name__).rstrip(".")
-    return ConversionError(f"TensorFlow's converter refused {model.name!r} as {mode}: {reason}.", fix=UNKNOWN)
+    fix = UNKNOWN
+    if placed := _PLACED.search(reason):
+        reason = placed["reason"]
+        if layers := layers_of(re.findall(r'"([^"]+)"', placed["places"]), model):
+            listed = ", ".join(map(repr, layers[:4]))
+            reason += f" (in the layers: {listed})"
+            fix = f"replace one of these layers, or give it other sizes: {listed}."
+    return ConversionError(f"TensorFlow's converter refused {model.name!r} as {mode}: {reason}.", fix=fix)
 
 
 # Formats that are offered where another is fatal, the smallest file first.

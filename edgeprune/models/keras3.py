@@ -228,7 +228,8 @@ def _input_specs(model: keras.Model) -> Structure:
         raise ModelError(
             f"The model {model.name!r} ({type(model).__name__}) does not know the shape of its input.",
             expected="a model that was called or built",
-            fix="call it once on a sample, or begin it with keras.Input(shape).",
+            fix="call it once on a sample, or begin it with keras.Input(shape); and save it as .keras, because an .h5 "
+            "does not keep the shape.",
         )
     shape = next(iter(shapes.values()))
     if isinstance(shape, list | tuple) and all(size is None or isinstance(size, int) for size in shape):
@@ -271,7 +272,8 @@ class _Translator:
             return call.args[0]
         is_new = id(layer) not in self.made
         if is_new:
-            self.made[id(layer)] = (layer, make_layer(layer, name, self.direction), call.frozen)
+            held = _normalized(layer)
+            self.made[id(layer)] = (held, make_layer(held, name, self.direction), call.frozen)
         made = self.made[id(layer)][1]
         result = call.args[0] if made.layer is None else call_layer(made.layer, call)
         if made.activation:
@@ -285,6 +287,14 @@ class _Translator:
             if made.layer is not None:
                 copy_weights(layer, made.layer)
                 made.layer.trainable = layer.trainable and not frozen
+
+
+def _normalized(layer: Operation) -> Operation:
+    """The layer itself, or the one in a SpectralNormalization, whose kernel is normalized while it is trained."""
+    if type(layer).__name__ != "SpectralNormalization":
+        return layer
+    _log.warning("The layer %r keeps its normalized weights; further training does not normalize them.", layer.name)
+    return _normalized(layer.layer)
 
 
 def _only_augments(layer: Operation) -> bool:

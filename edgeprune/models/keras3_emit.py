@@ -49,7 +49,8 @@ class Emitter:
         import tensorflow as tf
         from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda, _slice_to_dict
 
-        parts = tuple(map(_slice_to_dict, key)) if isinstance(key, tuple) else _slice_to_dict(key)
+        # Out of a file, a tuple comes as a list.
+        parts = tuple(map(_slice_to_dict, key)) if isinstance(key, tuple | list) else _slice_to_dict(key)
         return SlicingOpLambda(tf.__operators__.getitem, name=self._next_name(""))(tensor, parts)
 
     def without_mask(self, value: Value) -> Value:

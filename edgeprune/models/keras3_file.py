@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -74,6 +75,8 @@ def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) 
         ModelError: Keras cannot rebuild it, it holds code, or it needs a class that is not registered.
     """
     keras = import_keras3()
+    if file.format == "h5":
+        file = dataclasses.replace(file, config=_with_operations(file.config))
     _refuse_unsafe(file, trust, custom_objects)
     refuse_foreign_code(file.path, file.config)
     with open_weights(file) as weights:
@@ -104,11 +107,46 @@ def _read_h5(file: ModelFile, weights: h5py.File, trust: bool, custom_objects: C
     from keras.src.legacy.saving import json_utils, legacy_h5_format, saving_options, saving_utils
     from keras.src.saving.serialization_lib import SafeModeScope
 
-    known = {**keras.saving.get_custom_objects(), **custom_objects}
+    known = {**keras.saving.get_custom_objects(), **custom_objects, **_operations()}
+    config = json_utils.decode(json.dumps(file.config))
     with saving_options.keras_option_scope(use_legacy_config=True), SafeModeScope(not trust):
-        model = saving_utils.model_from_config(json_utils.decode(json.dumps(file.config)), custom_objects=known)
+        model = saving_utils.model_from_config(config, custom_objects=known)
         legacy_h5_format.load_weights_from_hdf5_group(weights["model_weights"], model)
     return model
+
+
+_OPERATION = "operation>{}"
+
+
+@functools.cache
+def _operations() -> CustomObjects:
+    """The operations of ``keras.ops``, under names that are none of layers'."""
+    from keras.src.ops.operation import Operation
+
+    found, classes = {}, [Operation]
+    while classes:
+        classes += (one := classes.pop()).__subclasses__()
+        if one.__module__.startswith("keras.src.ops."):
+            found[_OPERATION.format(one.__name__)] = one
+    return found
+
+
+def _with_operations(config: ConfigValue) -> ConfigValue:
+    """The description with operations under the names of :func:`_operations`.
+
+    An .h5 names them as it names layers, among which Keras itself looks them up, in vain or wrongly: there is a layer
+    Add and an operation Add. Operations cannot be frozen.
+    """
+    if isinstance(config, list):
+        return [_with_operations(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _with_operations(value) for key, value in config.items()}
+    inner = config.get("config")
+    if "inbound_nodes" in config and isinstance(inner, dict) and "trainable" not in inner:
+        name = _OPERATION.format(config.get("class_name"))
+        return {**config, "class_name": name} if name in _operations() else config
+    return config
 
 
 _READERS = {"keras": _read_archive, "h5": _read_h5}
@@ -138,13 +176,6 @@ def _refuse_unsafe(file: ModelFile, trust: bool, custom_objects: CustomObjects) 
         # Formats without modules name anything of Keras.
         known = known and (module not in (None, "builtins") or name in _own_names())
         if not known and not _is_registered(name, config.get("registered_name"), custom_objects):
-            if file.format == "h5" and name in _operations():
-                raise ModelError(
-                    f"{file.path}: {layer!r} is the operation {name} of keras.ops, which Keras writes into .h5 files "
-                    "but does not read from them.",
-                    expected="a .keras file, for a model that holds operations",
-                    fix="where the model was made, save it again with model.save('NAME.keras').",
-                )
             kind = "function" if is_function else "class"
             what = f"{file.path}: the layer {layer!r} needs the {kind} {name[:100]}, which is not of Keras."
             raise unknown_name(what, name[:100], "Keras 3")
@@ -178,20 +209,7 @@ def _own_names() -> frozenset[str]:
     # Some classes are exported under another name than their own, which is the one in files.
     things = [thing for space in spaces for thing in vars(space).items()]
     classes = (thing.__name__ for _, thing in things if inspect.isclass(thing))
-    return frozenset({"Functional", "DTypePolicy", *classes, *(name for name, _ in things)})
-
-
-@functools.cache
-def _operations() -> frozenset[str]:
-    """Names of the classes behind the functions of keras.ops."""
-    import keras
-
-    waiting, names = [keras.Operation], set()
-    while waiting:
-        found = [kind for kind in waiting.pop().__subclasses__() if not issubclass(kind, keras.layers.Layer)]
-        names |= {kind.__name__ for kind in found if kind.__module__.startswith("keras.src.")}
-        waiting += found
-    return frozenset(names)
+    return frozenset({"Functional", "DTypePolicy", *_operations(), *classes, *(name for name, _ in things)})
 
 
 def _objects(config: ConfigValue, layer: str = "model") -> Iterator[tuple[str, JsonObject]]:

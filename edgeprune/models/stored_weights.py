@@ -6,6 +6,7 @@ SavedModel without its graph, the ``.keras`` files of Keras 2.13 and 2.14, and k
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import zipfile
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import ModelError
-from edgeprune.models.types import Variable
+from edgeprune.models.types import Layer, Variable
 
 if TYPE_CHECKING:
     import h5py
@@ -51,6 +52,8 @@ def load_saved_variables(model: tf_keras.Model, prefix: Path) -> None:
         by_name.setdefault(value.full_name, []).append(value)
     shapes = reader.get_variable_to_shape_map()
     for variable in model.weights:
+        if not hasattr(variable, "shape"):  # a vocabulary: see edgeprune.models.saved_tables
+            continue
         named = by_name.get(variable.name.removesuffix(":0"), [])
         candidates = [by_place.get(id(variable)), *(named if len(named) == 1 else ())]
         keys = [value.checkpoint_key for value in candidates if value]
@@ -84,12 +87,24 @@ def load_keras_weights(model: tf_keras.Model, file: h5py.File, assets: zipfile.Z
     else:
         store = object.__new__(saving_lib.H5IOStore)  # of a file that is open already
         store.h5_file = file
+    for layer in model._flatten_layers(include_self=False):
+        if type(layer).__name__ == "QuantizeWrapperV2":
+            layer.load_own_variables = functools.partial(_load_without_doubles, layer)
     texts = saving_lib.DiskIOStore("assets", archive=assets, mode="r") if assets else None
     try:
         saving_lib._load_state(model, store, texts, inner_path="", visited_trackables=set())
     finally:
         if texts:
             texts.close()
+
+
+def _load_without_doubles(layer: Layer, store: Mapping[str, Any]) -> None:
+    """Load a wrapper of tfmot that was built twice: weights of the layer in it come first, and once more."""
+    own = len(layer._trainable_weights) + len(layer._non_trainable_weights)
+    doubles = max(len(store) - own, 0)
+    values = {str(number): store[str(number + doubles)] for number in range(len(store) - doubles)}
+    kind: Any = type(layer)
+    kind.load_own_variables(layer, values)
 
 
 class _OldStore:

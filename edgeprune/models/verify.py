@@ -38,9 +38,10 @@ def random_inputs(model: tf_keras.Model, seed: int = 0, samples: int = 2) -> lis
     The first sample is normally distributed, the others uniform between 0 and 1, where logarithms and roots are
     defined. Whole numbers are 0 or 1; those that a layer looks up are below 8 and within its range. Where the model
     begins with a Rescaling, all are multiplied by what it divides by: 255 for pixels. Unknown axes get
-    96 positions in images and 32 elsewhere.
+    96 positions in images and 32 elsewhere. Where one input has a batch of fixed size, all get that many samples.
     """
     generator = np.random.default_rng(seed)
+    samples = next((tensor.shape[0] for tensor in model.inputs if tensor.shape[0]), samples)
     return [_draw(tensor, _consumers(tensor, model), generator, samples) for tensor in model.inputs]
 
 
@@ -51,7 +52,7 @@ def is_looked_up(tensor: Tensor, model: tf_keras.Model) -> bool:
 
 def _draw(tensor: Tensor, consumers: Sequence[Layer], generator: np.random.Generator, samples: int) -> np.ndarray:
     unknown = _UNKNOWN_IMAGE_SIZE if len(tensor.shape) == 4 else _UNKNOWN_LENGTH
-    shape = [tensor.shape[0] or samples, *(size or unknown for size in tensor.shape[1:])]
+    shape = [samples, *(size or unknown for size in tensor.shape[1:])]
     values: np.ndarray
     ranges = [_range(layer) for layer in consumers if type(layer).__name__ in _LOOKUPS]
     if ranges or not tensor.dtype.is_floating:

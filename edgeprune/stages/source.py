@@ -84,7 +84,8 @@ def baseline(artifact: Artifact, config: None, context: Context) -> Artifact:
     data, task = context.required()
     model = context.load(artifact)
     for output in task.to_json():
-        context.progress.note(f"task of {output['name']}: {output['kind'] or output['loss']}, {output['origin']}")
+        what = output["kind"] or output["loss"] or "none"
+        context.progress.note(f"task of {output['name']}: {what}, {output['origin']}")
     value = evaluate_keras(model, data.validation, task)
     warnings = [*task.warnings, *diagnose(model, data, task, value)]
     for warning in warnings:  # said before hours of training

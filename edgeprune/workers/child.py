@@ -1,8 +1,9 @@
 """The child's side: run what the parent asks for, until it closes the connection.
 
-A message is a tuple whose first item is its kind. From the parent: ``("call", function, arguments)``; ``("item",
-value)`` and ``("stop",)``, the answers to ``next``. To the parent: ``("next", stream, pass)``, the next item of an
-iterable of the parent's; ``("result", value)`` and ``("error", exception, traceback)``, which end a call.
+A message is a tuple whose first item is its kind. From the parent: ``("call", folder, function, arguments)``, with the
+parent's working folder, so that a relative path means the same to both; ``("item", value)`` and ``("stop",)``, the
+answers to ``next``. To the parent: ``("next", stream, pass)``, the next item of an iterable of the parent's;
+``("result", value)`` and ``("error", exception, traceback)``, which end a call.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ def main(connection: int, alive: int, warm: str) -> None:
         resolve(warm)()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            _, name, arguments = _connection.recv()
-            _answer(name, arguments)
+            _, folder, name, arguments = _connection.recv()
+            _answer(folder, name, arguments)
 
 
-def _answer(name: str, arguments: tuple[Any, ...]) -> None:
+def _answer(folder: str, name: str, arguments: tuple[Any, ...]) -> None:
     try:
+        os.chdir(folder)
         message: tuple[Any, ...] = ("result", resolve(name)(*arguments))
         content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # whatever it is, it is raised again where the call was made

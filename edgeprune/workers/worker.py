@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import logging
+import multiprocessing
 import os
 import pickle
 import re
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -91,10 +92,13 @@ class Worker:
     Args:
         name: what it does, as the subject of a sentence: "TensorFlow's converter".
         warm: a function without arguments that the child calls first.
+        fork: whether the child may be a fork of this process at the moment, which is warm at once: no thread may run
+            whose work, or whose locks, the child would miss. Otherwise it is a fresh process.
     """
 
-    def __init__(self, name: str, warm: Callable[[], object] | None = None):
+    def __init__(self, name: str, warm: Callable[[], object] | None = None, fork: Callable[[], bool] = lambda: False):
         self.name = name
+        self._fork = fork
         self._warm = name_of(warm) if warm else ""
         self._lock = threading.RLock()
         self._child: _Child | None = None
@@ -106,7 +110,7 @@ class Worker:
         with self._lock:
             if self._child is None or not self._child.alive:
                 self.close()
-                self._child = _Child(self._warm)
+                self._child = _Child(self._warm, self._fork() and threading.active_count() == 1)
 
     def call(self, function: Callable[..., T], *arguments: Any, limit_s: float = LIMIT_S) -> T:
         """Call a function in the child.
@@ -198,24 +202,58 @@ class _Raised(Exception):
         self.error = error
 
 
+class _Fork:
+    """A fork of this process, with the methods of ``Popen`` that are needed."""
+
+    def __init__(self, function: Callable[..., None], *arguments: Any):
+        self._process = multiprocessing.get_context("fork").Process(target=function, args=arguments, daemon=True)
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired("fork", timeout or 0)
+        return code
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
 class _Child:
-    def __init__(self, warm: str):
+    def __init__(self, warm: str, fork: bool):
         ours, theirs = socket.socketpair()
         alive, self._alive = os.pipe()
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # open as long as the child lives
-        command = _START.format(path=sys.path, socket=theirs.fileno(), alive=alive, warm=warm)
         # In a session of its own, so that Ctrl-C in the terminal reaches only the parent.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            pass_fds=(theirs.fileno(), alive),
-            start_new_session=True,
-        )
+        if fork:
+            self._process: subprocess.Popen[bytes] | _Fork = _Fork(
+                self._forked, theirs.fileno(), alive, (ours.fileno(), self._alive), warm
+            )
+        else:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START.format(path=sys.path, socket=theirs.fileno(), alive=alive, warm=warm)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(theirs.fileno(), alive),
+                start_new_session=True,
+            )
         theirs.close()
         os.close(alive)
         self._connection = Connection(ours.detach())
+
+    def _forked(self, connection: int, alive: int, of_parent: Sequence[int], warm: str) -> None:
+        """What a fork does."""
+        os.setsid()
+        for number in of_parent:  # kept open here, it would never end where the parent does
+            os.close(number)
+        for number in (1, 2):
+            os.dup2(self._log.fileno(), number)
+        child.main(connection, alive, warm)
 
     @property
     def alive(self) -> bool:
@@ -227,7 +265,7 @@ class _Child:
         self._log.seek(0)
         self._log.truncate()
         try:
-            self._connection.send_bytes(_dumps(("call", name, arguments), streams))
+            self._connection.send_bytes(_dumps(("call", os.getcwd(), name, arguments), streams))
             while True:
                 kind, *content = self._receive(limit_s)
                 if kind == "result":

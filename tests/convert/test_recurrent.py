@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from edgeprune.checking.model import check
 from edgeprune.convert.converter import convert
 from edgeprune.convert.recurrent import MAX_STEPS, loops, preflight, without_loops
 from edgeprune.errors import ConversionError
@@ -163,7 +164,6 @@ class Own(L.Layer):
 REFUSED = {
     "open": (lambda x: L.GRU(3, name="reader")(x), None, None, ["'reader' (GRU)", "open"]),
     "long": (lambda x: L.GRU(3, name="reader")(x), MAX_STEPS + 1, None, ["'reader' (GRU)", "257 steps"]),
-    "stateful": (lambda x: L.LSTM(3, stateful=True, name="keeper")(x), STEPS, 1, ["'keeper' (LSTM)", "stateful=False"]),
     "code": (looping_lambda, STEPS, None, ["'sums' (Lambda)", "its code loops"]),
     "wrapped code": (
         lambda x: L.TimeDistributed(Own(name="own"), name="each")(x),
@@ -187,13 +187,25 @@ def test_what_cannot_be_written_out_is_refused_by_layer(make, steps, batch, word
     assert preflight(model, ["float32", "dynamic"]) is None
 
 
-def test_a_state_of_several_sequences_is_refused_in_every_format():
-    """A file is made for one sample, and the state of a batch has no counterpart: the layer and the size are named."""
-    model = model_of(lambda x: L.GRU(3, stateful=True, name="keeper")(x), batch=4)
-    for check in (lambda: preflight(model, ["float32"]), lambda: convert(model, FLOAT)):
-        with pytest.raises(ConversionError, match=r"keeper .* 4 sequences") as caught:
-            check()
-        assert "batch_size=1" in str(caught.value)
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("wrap", [lambda x: x, L.Bidirectional], ids=["plain", "bidirectional"])
+def test_a_state_that_outlasts_a_sample_is_refused_in_every_format(wrap, batch):
+    """Samples are independent: a build and a conversion name the layer, and what to do instead."""
+    layer = wrap(L.GRU(3, stateful=True, name="keeper"))
+    model = model_of(layer, batch=batch)
+    for refuse in (lambda: preflight(model, ["dynamic"]), lambda: convert(model, FLOAT)):
+        with pytest.raises(ConversionError, match=rf"'{layer.name}' .*stateful=True") as caught:
+            refuse()
+        assert "stateful=False" in str(caught.value)
+
+
+def test_a_check_finds_such_a_state_in_every_format(tmp_path):
+    """What a build refuses is one finding, before any format is tried."""
+    model_of(lambda x: L.LSTM(3, stateful=True, name="keeper")(x), batch=1).save(tmp_path / "model.keras")
+    (found,) = check(tmp_path / "model.keras", "rpi4")
+    assert (found.severity, found.formats) == ("error", ("float32", "int8"))
+    assert "'keeper'" in found.what
+    assert "stateful=False" in found.fix
 
 
 def test_the_advice_works(tmp_path):

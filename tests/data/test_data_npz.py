@@ -121,7 +121,7 @@ ERRORS = {
     "no weight at all": ({**_arrays(), "w_train": np.zeros(40)}, "sample weights w of the train data are all zero"),
     "labels in test only": (_arrays(y_train=None, x_val=_images(0, 2)), "has no y_train"),
     "targets of another rank": (_arrays(y_test=np.zeros((8, 1))), r"train has an array \[samples\], test has an"),
-    "objects": (_arrays(y_test=np.array([{}] * 8, object)), "cannot be read as .npz"),
+    "objects": (_arrays(y_test=np.array([{}] * 8, object)), "holds arrays of Python objects"),
     "empty test": (_arrays(x_test=_images(0, 0), y_test=np.arange(0)), "test data is empty"),
     "too few": ({"x": _images(0, 2), "y": np.arange(2)}, "too few samples"),
     "complex": (_arrays(x_test=np.zeros((8, 4, 4, 1), complex)), "of type complex128"),

@@ -65,4 +65,4 @@ def test_settings_that_do_not_fit_the_model(flat_folder, case):
 def test_size_and_color_are_for_images_only():
     """Settings that would have no effect are refused."""
     with pytest.raises(DataError, match="not a folder of images"):
-        load_data(_rgb(), DataConfig(size=(8, 8)), SPEC)
+        load_data(_rgb(), DataConfig(size=(8, 9)), SPEC)

@@ -87,7 +87,6 @@ LAYERS = {
     "masking": (SEQUENCE, lambda L, x: L.LSTM(3)(L.Masking(0.0)(x))),
     "embedding": ((6,), lambda L, x: L.LSTM(4)(L.Embedding(10, 3, mask_zero=True)(x))),
     "bins": ((4,), lambda L, x: L.Discretization(bin_boundaries=[-1.0, 0.0, 1.0])(x)),
-    "categories": ((1,), lambda L, x: L.CategoryEncoding(5)(x)),
 }
 # name: (shape of the input, (keras.ops, tensor) -> outputs)
 OPERATIONS = {

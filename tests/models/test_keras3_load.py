@@ -191,6 +191,54 @@ def test_custom_layers_load_with_their_classes(keras3, keras, tmp_path):
     assert np.allclose(load_model(model, custom_objects={"Shift": objects["Shift2"]})(sample), model(sample), atol=1e-6)
 
 
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_operations_load_from_every_format(ending, keras3, tmp_path):
+    """Operations are read from .h5 files, too, from which Keras itself cannot read them; layers of their names stay."""
+    ops = keras3.ops
+    inputs = keras3.Input((4, 4))
+    x = keras3.layers.Add()([ops.abs(inputs) * 2.0 + 1, inputs])
+    x = ops.concatenate([ops.mean(x, axis=1, keepdims=True), x], axis=1)[:, 1:]
+    x = keras3.activations.gelu(ops.where(ops.cast(x, "float32") > 0, x, x * 0.1))
+    x = keras3.layers.Reshape((16,))(ops.reshape(x, (-1, 2, 8)))
+    inner = keras3.Model(inputs, x)
+    outer = keras3.Input((4, 4))
+    model = keras3.Model(outer, keras3.layers.Dense(3)(inner(outer)))
+    model.save(tmp_path / f"model{ending}")
+    samples = np.random.default_rng(0).normal(size=(2, 4, 4)).astype("float32")
+    loaded = load_model(tmp_path / f"model{ending}")
+    loaded.save(tmp_path / "again.keras")  # as a build does
+    for same in (loaded, load_model(tmp_path / "again.keras")):
+        assert np.allclose(same(samples), model(samples), atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_an_unknown_class_is_named_in_every_format(ending, keras3, tmp_path):
+    """A class that is not registered is named, with the option that takes it."""
+
+    class Turned(keras3.layers.Layer):
+        def call(self, x):
+            return -x
+
+    inputs = keras3.Input((3,))
+    keras3.Model(inputs, Turned(name="mine")(inputs)).save(tmp_path / f"model{ending}")
+    with pytest.raises(ModelError, match="Turned") as error:
+        load_model(tmp_path / f"model{ending}")
+    assert "--custom-objects FILE.py" in error.value.fix
+
+
+def test_a_spectral_normalization_keeps_its_weights(keras3, tmp_path):
+    """What it normalizes is the layer in it, which stays; tf_keras cannot read a file of such a layer."""
+    inputs = keras3.Input((6, 6, 2))
+    model = keras3.Model(inputs, keras3.layers.SpectralNormalization(keras3.layers.Conv2D(3, 2), name="kept")(inputs))
+    samples = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype("float32")
+    model(samples, training=True)
+    loaded = load_model(model)
+    loaded.save(tmp_path / "model.keras")
+    expected = model(samples, training=False)
+    for same in (loaded, load_model(tmp_path / "model.keras")):
+        assert np.allclose(same(samples), expected, atol=1e-5)
+
+
 def test_a_wrong_translation_is_caught_and_named(keras3, monkeypatch):
     """If a layer computes something else in tf_keras, loading fails and names the first such layer."""
     from edgeprune.models import keras3_config

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "mutated_models.py"
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [15, pytest.param(1000, marks=pytest.mark.slow)])
 def test_mutated_files_are_models_or_one_message(count, tmp_path):
     """Cut, overwritten and hostile files of all formats: a model or one message each, and nothing else happens."""
     command = [sys.executable, str(SCRIPT), "--count", str(count), "--seed", "7"]

@@ -131,6 +131,15 @@ def test_random_numbers_in_inference_are_named_when_loading(keras3):
             load_model(model)
 
 
+def test_a_fixed_batch_of_one_input_is_that_of_all():
+    """A model of one input with a batch of fixed size and one without is loaded, and drawn as many samples for."""
+    L = tf_keras.layers
+    inputs = [L.Input((3,)), L.Input((4, 2), batch_size=5)]
+    model = tf_keras.Model(inputs, L.Concatenate()([L.Dense(2)(inputs[0]), L.Flatten()(inputs[1])]))
+    assert [value.shape for value in random_inputs(model)] == [(5, 3), (5, 4, 2)]
+    load_model(tf_keras.Model(model.inputs, model(model.inputs)))
+
+
 def test_a_state_is_not_a_random_number():
     """A recurrent layer that goes on from its last state is not called random; dropout in inference draws nothing."""
     L = tf_keras.layers

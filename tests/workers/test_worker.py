@@ -35,6 +35,13 @@ def test_a_child_stays_for_the_next_call(worker):
     assert worker.call(os.getpid) == worker.call(os.getpid)
 
 
+def test_a_child_works_in_the_folder_of_its_parent(worker, tmp_path, monkeypatch):
+    """A relative path means the same to both, also where the parent changed its working folder after the start."""
+    worker.call(os.getpid)
+    monkeypatch.chdir(tmp_path)
+    assert worker.call(os.getcwd) == str(tmp_path)
+
+
 def test_an_exception_is_raised_where_the_call_was_made(worker):
     """Errors for users arrive whole; the child goes on."""
     first = worker.call(os.getpid)
@@ -175,3 +182,21 @@ def test_nothing_is_imported_from_the_working_folder(tmp_path, monkeypatch, work
     (tmp_path / "numpy.py").write_text("raise SystemExit('imported')")
     monkeypatch.chdir(tmp_path)
     assert worker.call(np.add, 1, 2) == 3
+
+
+def test_a_fork_serves_as_a_fresh_process_does():
+    """It has what this process has loaded, dies alone, with its last words, and ends when it is closed."""
+    script = (
+        "import os, sys, json; from edgeprune.workers import Worker, WorkerDied\n"
+        "json.loaded_here = 7; w = Worker('It', fork=lambda: True)\n"
+        "assert w.call(eval, \"__import__('json').loaded_here\") == 7\n"
+        "first = w.call(os.getpid); assert first != os.getpid()\n"
+        "try: w.call(eval, \"(__import__('os').write(2, b'the scale is zero\\\\n'), __import__('os').abort())\")\n"
+        "except WorkerDied as death: assert death.how == 'gave up' and death.said == 'the scale is zero', vars(death)\n"
+        "second = w.call(os.getpid); assert second != first\n"
+        "w.close()\n"
+        "try: os.kill(second, 0)\n"
+        "except ProcessLookupError: print('closed')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("closed\n", 0), done.stderr

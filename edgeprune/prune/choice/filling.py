@@ -215,14 +215,19 @@ def exchange(removal: RemovalOrder, budget: Budget, counts: np.ndarray) -> np.nd
 
 
 def _unreachable(removal: RemovalOrder, budget: Budget, nearest: np.ndarray) -> RecipeError:
+    def kept(counts: np.ndarray) -> dict[str, float]:
+        return kept_fractions(removal.graph, removal.keep(counts), budget)
+
     def told(counts: np.ndarray) -> str:
-        return _shares(kept_fractions(removal.graph, removal.keep(counts), budget))
+        return _shares(kept(counts))
 
     everything = removal.counts(len(removal.order))
+    reached = kept(nearest if nearest.any() else everything)  # a budget of all is none
+    can = " and ".join(f'max_{what} = "{share:.1%}"' for what, share in reached.items())
     return RecipeError(
         f"Keeping {_shares(budget.limits)} cannot be reached within {TOLERANCE_POINTS:g} points: the nearest found "
         f"leaves {told(nearest)}, and the largest reachable reduction leaves {told(everything)}.",
-        fix=ASK_FOR_LESS,
+        fix=f"ask for what was found, {can}" + ASK_FOR_LESS.removeprefix("ask for less"),
     )
 
 

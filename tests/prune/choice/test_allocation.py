@@ -1,6 +1,7 @@
 """How much every group loses: budgets, rates, multiples, protection."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -255,6 +256,20 @@ def test_unreachable_budgets_name_the_largest_reduction(graph):
     least = float(str(caught.value).split("leaves ")[1].split("%")[0]) / 100
     keep = _allocate(graph, "global", constraints, max_macs=least)
     assert _kept(graph, keep) == {"a": 16, "b": 32, "d": 24, "head": 10}
+
+
+def test_an_unreachable_budget_comes_with_one_that_works(L, randomize):
+    """Between coarse steps, the advice is the budget that was found; as it is written, it is met."""
+    import tf_keras
+
+    i = tf_keras.Input([6, 2])
+    x = L.Dense(3)(L.Bidirectional(L.LSTM(3, name="cell"), name="both")(i))
+    graph = analyse(randomize(tf_keras.Model(i, x)))
+    with pytest.raises(RecipeError, match="ask for what was found") as caught:
+        _allocate(graph, "global", Constraints(), max_macs=0.9)
+    advised = float(re.search(r'max_macs = "([\d.]+)%"', caught.value.fix)[1]) / 100
+    keep = _allocate(graph, "global", Constraints(), max_macs=advised)
+    assert graph.count_macs(keep) / graph.count_macs(np.ones_like(keep)) == pytest.approx(advised, abs=0.02)
 
 
 def test_something_of_every_part_stays(L, randomize):
