@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.code import import_file
 from edgeprune.errors import ModelError
-from edgeprune.models.types import CustomObjects
+from edgeprune.models.types import ConfigValue, CustomObjects
 
 
 def custom_objects_from(path: str | Path) -> CustomObjects:
@@ -53,6 +54,24 @@ _KERASES = {"keras", "tf_keras"}
 def is_keras2_class(value: object) -> bool:
     """Whether a class or function is one that tf_keras can use: not a class of Keras 3."""
     return not (inspect.isclass(value) and any(base.__module__.split(".")[0] == "keras" for base in value.__mro__))
+
+
+def under_stored_names(config: ConfigValue, custom_objects: CustomObjects) -> CustomObjects:
+    """The objects, also under the names with a package (``package>Class``) that a description has for them.
+
+    A file names a class as it was registered where the model was made; who brings the class need not register it.
+    """
+    found = {name: custom_objects[name.rpartition(">")[2]] for name in _packaged(config, custom_objects)}
+    return {**found, **custom_objects}
+
+
+def _packaged(config: ConfigValue, custom_objects: CustomObjects) -> Iterator[str]:
+    if isinstance(config, str):
+        if ">" in config and config.rpartition(">")[2] in custom_objects:
+            yield config
+    elif isinstance(config, dict | list):
+        for item in config.values() if isinstance(config, dict) else config:
+            yield from _packaged(item, custom_objects)
 
 
 @functools.cache

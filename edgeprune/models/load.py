@@ -18,7 +18,7 @@ from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
 from edgeprune.models.bytecode import refuse_foreign_code
 from edgeprune.models.compiled import Compiled, Unknown, compile_as, live_config, live_objects, output_names
-from edgeprune.models.custom import is_keras2_class, register_known_layers
+from edgeprune.models.custom import is_keras2_class, register_known_layers, under_stored_names
 from edgeprune.models.formats import (
     ModelFile,
     check_saved_model,
@@ -147,6 +147,8 @@ def _open(
     use_usual_defaults(tf_keras.backend)
     register_known_layers()
     custom = dict(custom_objects or {})
+    if file is not None:
+        custom = under_stored_names([file.config, file.training], custom)
     with tf_keras.saving.custom_object_scope({n: value for n, value in custom.items() if is_keras2_class(value)}):
         if file is None:
             return _of_object(source, custom)

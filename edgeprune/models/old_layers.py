@@ -6,12 +6,15 @@ to those of LSTM and GRU, and of any older version of a layer (``preprocess_weig
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgeprune.errors import ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.types import ConfigValue
+
+_log = logging.getLogger(__name__)
 
 # Class → the class that runs without cuDNN, and what cuDNN computes.
 _SAME: Mapping[str, tuple[str, JsonObject]] = {
@@ -44,6 +47,8 @@ def in_new_terms(config: ConfigValue) -> ConfigValue:
     name, inner = config.get("class_name"), config.get("config")
     if not isinstance(name, str) or not isinstance(inner, dict):
         return config
+    if name in _SAME:
+        _log.warning("The layer %r is a %s: read as %s, which needs no GPU.", inner.get("name"), name, _SAME[name][0])
     name, fixed = _SAME.get(name, (name, {}))
     return {**config, "class_name": name, "config": {**_OLD_DEFAULTS.get(name, {}), **inner, **fixed}}
 

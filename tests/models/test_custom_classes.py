@@ -103,6 +103,24 @@ def test_of_keras_2(name, ending, keras, tmp_path):
     _check(keras, *LAYERS[name], ending, "pack", tmp_path)
 
 
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("three", [False, True])
+def test_a_class_without_its_package(three, ending, keras, keras3, tmp_path):
+    """A class that was registered under a package opens also if the file that brings it does not register it."""
+    used = keras3 if three else keras
+    own = _own(tmp_path, used, "pack")
+    inputs = used.Input((5, 4))
+    model = used.Model(inputs, used.layers.Dense(2, activation=own.shifted)(own.Gate(4)(inputs)))
+    model.save(tmp_path / f"model{ending}")
+    plain = (tmp_path / "own.py").read_text().replace("@keras.saving", "# @keras.saving")
+    (tmp_path / "plain.py").write_text(plain)
+    _forget()
+    objects = custom_objects_from(tmp_path / "plain.py")
+    loaded = load_model(tmp_path / f"model{ending}", trust=True, custom_objects=objects)
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    np.testing.assert_allclose(loaded(x), model(x), rtol=1e-5, atol=1e-6)
+
+
 def _check(keras, named, build, ending, registered, tmp_path):
     own = _own(tmp_path, keras, registered)
     inputs = keras.Input((5, 4))

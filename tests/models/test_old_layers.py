@@ -45,7 +45,7 @@ def _same(model, path):
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU"])
 @pytest.mark.parametrize("both_ways", [False, True])
-def test_layers_of_cudnn_become_those_that_run_anywhere(name, both_ways, aged, keras):
+def test_layers_of_cudnn_become_those_that_run_anywhere(name, both_ways, aged, keras, caplog):
     """CuDNNLSTM and CuDNNGRU, alone and in Bidirectional, are LSTM and GRU with the same outputs."""
     from tf_keras.src.saving.legacy.hdf5_format import _convert_rnn_weights
 
@@ -72,6 +72,7 @@ def test_layers_of_cudnn_become_those_that_run_anywhere(name, both_ways, aged, k
     layers = [keras.layers.Bidirectional(layer) if both_ways else layer, keras.layers.Dense(2)]
     model, path = aged(layers, (6, 4), change, convert=convert)
     _same(model, path)
+    assert f"CuDNN{name}: read as {name}" in caplog.text
     assert "CuDNN" not in json.dumps(load_model(path).get_config())
 
 
