@@ -74,18 +74,24 @@ def _packaged(config: ConfigValue, custom_objects: CustomObjects) -> Iterator[st
             yield from _packaged(item, custom_objects)
 
 
-@functools.cache
 def register_known_layers() -> CustomObjects:
-    """The layer classes that tf_keras.applications defines for itself, made loadable by name."""
+    """The layer classes that tf_keras.applications defines for itself, made loadable by name; again, where the program
+    has cleared what was registered."""
     import_tf()
     import tf_keras
-    from tf_keras.src.applications.convnext import LayerScale, StochasticDepth
-    from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-    known = {layer.__name__: layer for layer in (LayerScale, StochasticDepth, CustomScaleLayer)}
+    known = _known_layers()
     for name, layer in known.items():
         tf_keras.saving.get_custom_objects().setdefault(name, layer)
     return known
+
+
+@functools.cache
+def _known_layers() -> CustomObjects:
+    from tf_keras.src.applications.convnext import LayerScale, StochasticDepth
+    from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+
+    return {layer.__name__: layer for layer in (LayerScale, StochasticDepth, CustomScaleLayer)}
 
 
 def find_layer_class(name: str, custom_objects: CustomObjects) -> type | None:

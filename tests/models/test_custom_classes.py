@@ -179,3 +179,14 @@ def test_the_true_reason(keras, keras3, tmp_path):
                 load_model(path)
             assert said in str(caught.value), caught.value
             assert ("cut short" in str(caught.value)) == (said == "cut short")
+
+
+def test_layers_of_applications_load_after_the_registry_was_cleared(keras, tmp_path, monkeypatch):
+    """A program that clears its registered classes loads a model of tf_keras.applications all the same."""
+    from tf_keras.src.applications.convnext import LayerScale
+
+    inputs = keras.Input((4, 4, 3))
+    keras.Model(inputs, LayerScale(1.0, 3, name="scale")(inputs)).save(tmp_path / "model.keras")
+    load_model(tmp_path / "model.keras")
+    monkeypatch.delitem(keras.saving.get_custom_objects(), "LayerScale")
+    assert load_model(tmp_path / "model.keras").get_layer("scale")
