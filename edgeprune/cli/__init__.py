@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgeprune")
-@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error, and what native code wrote.")
 def edgeprune(debug: bool) -> None:
     """Prune, quantize and convert Keras models for edge boards, and measure every artifact.
 
@@ -86,6 +86,8 @@ def main() -> None:
 def _run(command: str, debug: bool) -> int:
     from edgeprune.errors import EdgepruneError
 
+    if debug:
+        _show_log()
     try:
         code = edgeprune.main(standalone_mode=False)
     except EdgepruneError as error:
@@ -98,6 +100,16 @@ def _run(command: str, debug: bool) -> int:
     except BrokenPipeError:
         code = 0
     return code if isinstance(code, int) else 0
+
+
+def _show_log() -> None:
+    """Show what edgeprune logs, down to the details."""
+    import logging
+
+    log = logging.getLogger("edgeprune")
+    log.setLevel(logging.DEBUG)
+    log.addHandler(logging.StreamHandler())
+    log.propagate = False
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -23,8 +23,8 @@ from edgeprune.recipe.config import Mode
 if TYPE_CHECKING:
     import tf_keras
 
-# Operators of a graph that grow with the number of steps: the converter needs seconds for some thousand and minutes
-# for more, and each operator costs its overhead in every inference.
+# Written out, every step is some 20 operators: more steps make large files that are slow to convert. The number is a
+# choice, not a measurement.
 MAX_STEPS = 256
 
 DYNAMIC = 'take a format without calibration, modes = ["dynamic"] under [quantize] of the recipe'

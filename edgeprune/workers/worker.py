@@ -249,8 +249,12 @@ class _Child:
     def _forked(self, connection: int, alive: int, of_parent: Sequence[int], warm: str) -> None:
         """What a fork does."""
         os.setsid()
-        for number in of_parent:  # kept open here, it would never end where the parent does
+        # Kept open here, they would not end where the parent closes them, or does not live to.
+        for number in of_parent:
             os.close(number)
+        for other in filter(None, (worker._child for worker in _workers)):
+            os.close(other._alive)
+            other._connection.close()
         for number in (1, 2):
             os.dup2(self._log.fileno(), number)
         child.main(connection, alive, warm)
@@ -271,7 +275,7 @@ class _Child:
                 if kind == "result":
                     return content[0]
                 if kind == "error":
-                    logger.debug("%s", content[1])
+                    logger.debug("%s%s", self._written(), content[1])
                     raise _Raised(content[0])
                 stream, number = content
                 items = passes.setdefault((stream, number), iter(streams[stream]()))

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from processes import process_runs
 
 EDGEPRUNE = [sys.executable, "-m", "edgeprune"]
 # Data whose function runs in the command's process, as training does.
@@ -82,6 +83,21 @@ def test_a_stage_that_never_ended_is_recognised(tmp_path, model):
     assert "evaluate was begun at" in " ".join(done.stderr.split())
 
 
+def test_debug_shows_what_native_code_wrote(tmp_path):
+    """The advice of an error about a child process works: what it wrote is on standard error."""
+    code = (
+        "import sys; from edgeprune.cli import _run\n"
+        "import edgeprune.cli.doctor as d; from edgeprune.workers import Worker\n"
+        'wrote = \'(__import__("os").write(2, b"first words\\\\nlast words\\\\n"), __import__("os").abort())\'\n'
+        "d.doctor.callback = lambda **_: Worker('It').call(eval, wrote)\n"
+        "sys.argv = ['edgeprune', '--debug', 'doctor']; sys.exit(_run('doctor', '--debug' in sys.argv))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "first words" in done.stderr, done.stderr
+    assert "It gave up: last words." in done.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_signals_are_passed_on(tmp_path, model, number, code):
     """What is sent to the command ends it as it would without a watching parent."""
@@ -101,15 +117,7 @@ def test_nothing_is_left_of_a_command_that_is_killed(tmp_path, model):
     process.kill()
     process.communicate()
     child = int((tmp_path / "there").read_text())
-    _until(lambda: not _runs(child))
-
-
-def _runs(process: int) -> bool:
-    try:
-        with open(f"/proc/{process}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    _until(lambda: not process_runs(child))
 
 
 def _until(holds, limit_s=120.0):

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from processes import process_runs
 
 from edgeprune.errors import ModelError
 from edgeprune.workers import Stream, Worker, WorkerDied
@@ -164,17 +165,9 @@ def test_a_child_ends_with_its_parent(tmp_path):
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and _runs(child):
+    while time.monotonic() < deadline and process_runs(child):
         time.sleep(0.05)
-    assert not _runs(child)
-
-
-def _runs(process: int) -> bool:
-    try:
-        with open(f"/proc/{process}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    assert not process_runs(child)
 
 
 def test_nothing_is_imported_from_the_working_folder(tmp_path, monkeypatch, worker):
@@ -200,3 +193,15 @@ def test_a_fork_serves_as_a_fresh_process_does():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("closed\n", 0), done.stderr
+
+
+def test_a_fork_holds_no_other_worker_open():
+    """A worker that is closed ends by itself, though a fork was made while it lived."""
+    script = (
+        "import os; from edgeprune.workers import Worker\n"
+        "first, second = Worker('First'), Worker('Second', fork=lambda: True)\n"
+        "first.call(os.getpid); second.call(os.getpid)\n"
+        "process = first._child._process; first.close(); print(process.returncode)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
