@@ -7,10 +7,12 @@ does the work in the package of its subject, and prints; only these files print.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import sys
 import traceback
+from collections.abc import Iterator
 
 import click
 
@@ -86,10 +88,9 @@ def main() -> None:
 def _run(command: str, debug: bool) -> int:
     from edgeprune.errors import EdgepruneError
 
-    if debug:
-        _show_log()
     try:
-        code = edgeprune.main(standalone_mode=False)
+        with _log_shown() if debug else contextlib.nullcontext():
+            code = edgeprune.main(standalone_mode=False)
     except EdgepruneError as error:
         code = _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code, debug)
     except click.ClickException as error:
@@ -102,14 +103,21 @@ def _run(command: str, debug: bool) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _show_log() -> None:
-    """Show what edgeprune logs, down to the details."""
+@contextlib.contextmanager
+def _log_shown() -> Iterator[None]:
+    """What edgeprune logs is shown, down to the details."""
     import logging
 
-    log = logging.getLogger("edgeprune")
+    log, handler = logging.getLogger("edgeprune"), logging.StreamHandler()
+    before = log.level, log.propagate
     log.setLevel(logging.DEBUG)
-    log.addHandler(logging.StreamHandler())
     log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
