@@ -19,6 +19,7 @@ from edgeprune.hardware.placement import NOT_IN_BOOK, STRANDED, PlacedOperator, 
 from edgeprune.target import Target
 from edgeprune.tflite.faults import faults
 from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
+from edgeprune.tflite.interface import other_signatures
 from edgeprune.tflite.versions import ProblemKind, runtime_problems
 
 if TYPE_CHECKING:
@@ -99,9 +100,13 @@ _CUSTOM_FIXES: dict[ProblemKind, str] = {
 
 
 def _contents(subject: Subject, target: Target) -> list[Finding]:
-    """What contradicts itself in the file; it is not judged further."""
+    """What contradicts itself in the file, which is then not judged further; and what is not looked at."""
+    fix = "convert the model again, or copy the file again."
+    empty = [] if subject.graph.operators else [Finding("warning", "The file has no operators: it computes nothing.")]
     return [
-        Finding("error", fault, "convert the model again, or copy the file again.") for fault in faults(subject.file)
+        *empty,
+        *(Finding("error", fault, fix) for fault in faults(subject.file)),
+        *(Finding("warning", said) for said in other_signatures(subject.file)),
     ]
 
 
@@ -133,7 +138,7 @@ def _accelerator(subject: Subject, target: Target) -> list[Finding]:
     assert target.compiler is not None
     place = PREDICTORS[target.compiler.name](subject.graph, target)
     findings = list(_left(subject, place, "warning"))
-    if place.accelerator_ops == 0:
+    if place.accelerator_ops == 0 and subject.graph.operators:
         findings.insert(0, Finding("error", f"No operator runs on the {place.processor}.", _whole_fix(subject)))
     stranded = [op for op in place.operators if op.rule == STRANDED]
     if stranded:
@@ -190,7 +195,9 @@ def _names(subject: Subject, ops: Sequence[PlacedOperator]) -> tuple[str, ...]:
 
 def _whole_fix(subject: Subject) -> str:
     floats = any(subject.graph.tensors[index].dtype == "float32" for index in subject.graph.inputs)
-    return "convert with full-integer quantization (mode int8)." if floats else "see the other findings."
+    if floats:
+        return "convert with full-integer quantization (mode int8)."
+    return "change the operators that the other findings name; it takes convolutions and dense layers in int8 or uint8."
 
 
 def _compiler(subject: Subject, target: Target) -> list[Finding]:
@@ -205,7 +212,7 @@ def _compiler(subject: Subject, target: Target) -> list[Finding]:
         where = tuple(dict.fromkeys(subject.where(op) for op in subject.graph.operators if op.name == row[0]))
         what = f"{row[0]}: not taken by {place['processor']} ({place['source']}). {row[1].rstrip('.')}."
         findings.append(Finding("warning", what, "replace the layer, or convert it to int8.", where))
-    if place["accelerator_ops"] == 0:
+    if place["accelerator_ops"] == 0 and subject.graph.operators:
         findings.insert(0, Finding("error", f"No operator runs on the {place['processor']}.", _whole_fix(subject)))
     return sorted(findings, key=lambda item: item.what)
 

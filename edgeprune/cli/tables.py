@@ -24,12 +24,13 @@ def profile_table(profile: JsonObject) -> Table:
             str(row["index"]), row["name"], str(row["version"]), shape, f"{row['macs']:,}", _milliseconds(row)
         )
     memory = profile["memory"]
+    peak = memory["peak_operator"]
     table.caption = "\n".join(
         [
             f"{profile['params']:,} parameters, {profile['weight_bytes']:,} bytes of weights; "
             f"{_zeros(profile['weight_sparsity'])}",
-            f"{profile['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes, at most "
-            f"{memory['peak_bytes']:,} in use at once (operator {memory['peak_operator']})",
+            f"{profile['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes"
+            + (f", at most {memory['peak_bytes']:,} in use at once (operator {peak})" if peak else ""),
             f"needs TensorFlow Lite {profile['min_runtime'] or '(not known)'}, or ai-edge-litert "
             f"{profile['min_litert'] or '(not known)'}, or later",
             *placement_lines(profile),

@@ -222,6 +222,8 @@ def _latency(
 
     if target is None:
         return Latency(None)
+    if not graph.operators:
+        return Latency(None, unknown="the file has no operators")
     if predicted is None and placed.performance and placed.placement:
         if left := placed.placement["cpu_ops"]:
             what = f"the compiler times the accelerator only, and {left} operators stay on the processor"
@@ -256,7 +258,9 @@ def _loops(graph: Subgraph) -> bool:
 
 def _gaps(model: TFLiteModel, plan: MemoryPlan) -> list[str]:
     """What the figures leave out for this file."""
-    gaps = []
+    from edgeprune.tflite.interface import other_signatures
+
+    gaps = [*other_signatures(model)]
     if plan.dynamic:
         gaps.append("Some tensors get their size only at run time: the memory figures do not contain them.")
     control = sorted({op.name for op in model.subgraphs[0].operators} & {"CALL_ONCE", "IF", "WHILE"})

@@ -45,6 +45,12 @@ Table = Any
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 _FIX = "convert the model again, or copy the file again."
+# First bytes of other files → what they are, and what to do.
+_BUILD = "convert it: edgeprune build --model FILE --target BOARD, under a name that ends in {}."
+_OTHERS = (
+    (b"PK\x03\x04", "an archive, as Keras writes .keras files, and not a .tflite file", _BUILD.format(".keras")),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes .h5 files, and not a .tflite file", _BUILD.format(".h5")),
+)
 T = TypeVar("T")
 # What the accessors raise on bytes that are not a flatbuffer of this schema.
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
@@ -82,8 +88,14 @@ def parse(content: bytes, name: str = "model") -> TFLiteModel:
         ModelError: not a .tflite file, or damaged.
     """
     if content[4:8] != IDENTIFIER:
-        what = "is empty" if not content else "is not a .tflite file"
-        raise ModelError(f"{name} {what}.", expected="a TensorFlow Lite model (bytes 4 to 8 are 'TFL3').")
+        other, fix = next(
+            (known for start, *known in _OTHERS if content.startswith(start)), ("not a .tflite file", None)
+        )
+        raise ModelError(
+            f"{name} is {other if content else 'empty'}.",
+            expected="a TensorFlow Lite model (bytes 4 to 8 are 'TFL3').",
+            fix=fix,
+        )
     try:
         return _Parser(content).model()
     except _Unusable as error:

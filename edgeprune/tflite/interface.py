@@ -7,7 +7,7 @@ inputs or outputs, edgeprune writes what is lost into the file's metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeprune.files import JsonObject
@@ -63,6 +63,19 @@ def interface(model: TFLiteModel) -> Interface:
         ports.append(tuple(Port(tuple(n), n[-1], places[names[n[-1]]], graph.tensors[names[n[-1]]]) for n in listed))
     ordered = len(ports[1]) == 1 or bool(written) or signature is None
     return Interface(ports[0], ports[1], ordered, bool(written.get("padded")))
+
+
+def other_signatures(model: TFLiteModel) -> Iterator[str]:
+    """A sentence about the signatures of other graphs than the first, where there are any."""
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for signature in model.signatures:
+        names[signature.subgraph == 0].append(repr(signature.key))
+    if names[False]:
+        of = f", of the signature {', '.join(names[True])}" if names[True] else ""
+        yield (
+            f"Only the first graph is looked at{of}. {', '.join(names[False])}: not in these figures, and not "
+            "checked. Convert each signature to a file of its own to see it."
+        )
 
 
 _KINDS = ("inputs", "outputs")

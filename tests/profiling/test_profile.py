@@ -149,3 +149,14 @@ def test_the_compilers_counts_correct_the_prediction(artifacts):
     left = [op for op in graph.operators if op.index not in found.mapped]
     assert [op.name for op in left] == ["CONV_2D"]
     assert left[0].index == max(op.index for op in graph.operators if op.name == "CONV_2D")
+
+
+def test_a_file_without_operators_has_no_estimate(tmp_path):
+    """A file whose output is its input is profiled: no milliseconds, and no operator where memory peaks."""
+    from edgeprune.cli.tables import profile_table
+
+    path = tmp_path / "made.tflite"
+    path.write_bytes(tflite_of([Given((1, 8))], [], [0], [0]))
+    found = package.profile(path, "rpi4").to_dict()
+    assert found["latency"] == {"estimated": None, "others": [], "unknown": "the file has no operators"}
+    assert "None" not in profile_table(found).caption

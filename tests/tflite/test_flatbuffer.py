@@ -86,7 +86,8 @@ def test_options_signatures_and_metadata(artifacts):
     [
         (b"", "is empty"),
         (b"\x00" * 100, "is not a .tflite file"),
-        (b"PK\x03\x04 this is a zip", "is not a .tflite file"),
+        (b"PK\x03\x04 this is a zip", "as Keras writes .keras files, and not a .tflite file"),
+        (b"\x89HDF\r\n\x1a\n and more", "as Keras writes .h5 files, and not a .tflite file"),
         (b"\x1c\x00\x00\x00TFL3", "is damaged"),
     ],
 )

@@ -1,5 +1,7 @@
 """The inputs and outputs of a file under the user's names, in the model's order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tiny_files import Given, tflite_of
@@ -7,7 +9,7 @@ from tiny_files import Given, tflite_of
 from edgeprune.convert.converter import convert
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.tflite.flatbuffer import parse
-from edgeprune.tflite.interface import BUFFER_NAME, interface, with_interface
+from edgeprune.tflite.interface import BUFFER_NAME, interface, other_signatures, with_interface
 from edgeprune.tflite.splice import with_buffer
 
 
@@ -88,3 +90,13 @@ def test_the_file_runs_as_before(content):
         for one in (content, with_interface(content, ["zulu", "yankee"], OUTPUTS))
     )
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_signatures_of_other_graphs_are_named(content):
+    """What is not looked at is said: the signatures of other graphs than the first, and only those."""
+    model = parse(content)
+    assert not list(other_signatures(model))
+    (first,) = model.signatures
+    other = dataclasses.replace(first, key="double", subgraph=1)
+    (said,) = other_signatures(dataclasses.replace(model, signatures=(first, other)))
+    assert "of the signature 'serving_default'. 'double': not in these figures" in said
