@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+# What a message quotes from a file may be of any length.
+_LONG = re.compile(r"\S{300,}")
 
 
 class EdgepruneError(Exception):
@@ -17,13 +21,17 @@ class EdgepruneError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, expected: str | None = None, fix: str | None = None):
-        self.what, self.expected, self.fix = what, expected, fix
-        parts = [what, f"Expected: {expected}" if expected else None, f"To fix: {fix}" if fix else None]
+        self.what, self.expected, self.fix = _shortened(what), expected, fix
+        parts = [self.what, f"Expected: {expected}" if expected else None, f"To fix: {fix}" if fix else None]
         super().__init__("\n".join(part for part in parts if part))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """From one process to another."""
         return _restored, (type(self), self.what, self.expected, self.fix), self.__dict__
+
+
+def _shortened(text: str) -> str:
+    return _LONG.sub(lambda long: f"{long[0][:120]}… ({len(long[0]):,} characters)", text)
 
 
 def _restored(cls: type[EdgepruneError], what: str, expected: str | None, fix: str | None) -> EdgepruneError:

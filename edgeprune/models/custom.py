@@ -82,7 +82,9 @@ def register_known_layers() -> CustomObjects:
 
     known = _known_layers()
     for name, layer in known.items():
-        tf_keras.saving.get_custom_objects().setdefault(name, layer)
+        # A file names a class as it was registered: "Custom>CustomScaleLayer".
+        for key in (name, tf_keras.saving.get_registered_name(layer)):
+            tf_keras.saving.get_custom_objects().setdefault(key, layer)
     return known
 
 

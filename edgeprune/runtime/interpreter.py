@@ -26,7 +26,7 @@ KernelChoice = Literal["default", "builtin"]
 # Matches "INFO: Created TensorFlow Lite XNNPACK delegate": the Python API cannot set the level of the log.
 _INFO = re.compile("INFO: ")
 
-INTERPRETER = Worker("The TFLite interpreter")
+INTERPRETER = Worker("The TFLite interpreter", warm=runner.installed_runtime)
 
 
 @dataclass(frozen=True)

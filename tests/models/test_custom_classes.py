@@ -184,9 +184,13 @@ def test_the_true_reason(keras, keras3, tmp_path):
 def test_layers_of_applications_load_after_the_registry_was_cleared(keras, tmp_path, monkeypatch):
     """A program that clears its registered classes loads a model of tf_keras.applications all the same."""
     from tf_keras.src.applications.convnext import LayerScale
+    from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
     inputs = keras.Input((4, 4, 3))
-    keras.Model(inputs, LayerScale(1.0, 3, name="scale")(inputs)).save(tmp_path / "model.keras")
+    x = LayerScale(1.0, 3, name="scale")(inputs)
+    keras.Model(inputs, CustomScaleLayer(0.5, name="scaled")([x, inputs])).save(tmp_path / "model.keras")
     load_model(tmp_path / "model.keras")
+    for name in [name for name in keras.saving.get_custom_objects() if name.rpartition(">")[2].endswith("Layer")]:
+        monkeypatch.delitem(keras.saving.get_custom_objects(), name)
     monkeypatch.delitem(keras.saving.get_custom_objects(), "LayerScale")
-    assert load_model(tmp_path / "model.keras").get_layer("scale")
+    assert load_model(tmp_path / "model.keras").get_layer("scaled")

@@ -1,0 +1,202 @@
+"""Which channels a model can do without, if what is left is refitted: backward elimination by refitted error.
+
+Removing channel after channel, always the one whose absence raises the error of the refitted consumers least, gives an
+order and an error for every width (optimal brain surgeon, Hassibi & Stork 1993, with blocks as in optimal brain
+compression, Frantar & Alistarh 2022, arXiv:2208.11580; for channels: OSSCAR, Meng et al. 2024, arXiv:2403.12983). With
+the moments S of a consumer's inputs, the error of removing the terms B and refitting the others is
+W_B' ([S⁻¹]_BB)⁻¹ W_B, and S⁻¹ and W without them follow from those with them by a block update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.models.types import Layer, Tensor
+from edgeprune.prune.channels.graph import Graph, Group
+from edgeprune.prune.channels.units import Vector
+from edgeprune.reconstruct.linear import Product, product_of
+from edgeprune.reconstruct.moments import Moments
+
+if TYPE_CHECKING:
+    from edgeprune.data.source import Batches
+
+RIDGE = 1e-4
+# Rows that the moments of one consumer are taken over, at least; more where it has more terms.
+ROWS, ROWS_PER_TERM = 20_000, 32
+# A group of more channels loses several at once.
+STEPS = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Elimination:
+    """The order in which a group loses channels.
+
+    Attributes:
+        order: numbers of units within the group, the first to go first; units that cannot be removed are left out.
+        errors: float64 [len(order) + 1], the error of the consumers once so many are gone and the others refitted:
+            per consumer the mean square error relative to the variance of its outputs, summed over consumers.
+    """
+
+    order: Vector
+    errors: np.ndarray
+
+
+@dataclasses.dataclass
+class Consumer:
+    """A layer that sums over channels: its inverse moments and weights, with what is gone already left out.
+
+    Attributes:
+        units: unit of each term, int [terms].
+        inverse: of the moments, float64 [terms, terms].
+        matrix: refitted weights, float64 [terms, columns], with the root of the weight of each column's error.
+    """
+
+    units: Vector
+    inverse: np.ndarray
+    matrix: np.ndarray
+
+
+def eliminate(group: Group, consumers: Sequence[Consumer], least: int = 1) -> Elimination:
+    """Order the removable units of a group; ``consumers`` are changed.
+
+    Args:
+        least: as many units stay.
+    """
+    left = [int(unit) for unit in group.units[group.free]]
+    number_of = {int(unit): number for number, unit in enumerate(group.units)}
+    places = [_Places.of(consumer, left) for consumer in consumers]
+    order: list[int] = []
+    errors = [0.0]
+    at_once = max(1, len(left) // STEPS)
+    while len(left) > max(least - (group.size - len(group.free)), 0):
+        costs = sum((place.costs(left) for place in places), np.zeros(len(left)))
+        for index in np.argsort(costs, kind="stable")[: min(at_once, len(left))]:
+            unit = left[index]
+            errors.append(errors[-1] + sum(place.remove(unit) for place in places))
+            order.append(number_of[unit])
+        gone = {int(group.units[number]) for number in order}
+        left = [unit for unit in left if unit not in gone]
+    return Elimination(np.array(order, int), np.array(errors))
+
+
+class _Places:
+    """Where the terms of each unit are in a consumer."""
+
+    def __init__(self, consumer: Consumer, terms: dict[int, np.ndarray]):
+        self.consumer, self.terms = consumer, terms
+
+    @classmethod
+    def of(cls, consumer: Consumer, units: Sequence[int]) -> _Places:
+        order = np.argsort(consumer.units, kind="stable")
+        values = consumer.units[order]
+        bounds = zip(np.searchsorted(values, units), np.searchsorted(values, units, "right"), strict=True)
+        return cls(consumer, {unit: order[a:b] for unit, (a, b) in zip(units, bounds, strict=True) if b > a})
+
+    def costs(self, units: Sequence[int]) -> np.ndarray:
+        """How much the error rises with each of the units gone."""
+        found = np.zeros(len(units))
+        by_size: dict[int, list[int]] = {}
+        for number, unit in enumerate(units):
+            if unit in self.terms:
+                by_size.setdefault(len(self.terms[unit]), []).append(number)
+        for numbers in by_size.values():
+            terms = np.stack([self.terms[units[number]] for number in numbers])
+            blocks = self.consumer.inverse[terms[:, :, None], terms[:, None]]
+            rows = self.consumer.matrix[terms]
+            found[numbers] = (rows * np.linalg.solve(blocks, rows)).sum((1, 2))
+        return found
+
+    def remove(self, unit: int) -> float:
+        """Take the terms of a unit out, refit the others, and say by how much the error rises."""
+        terms = self.terms.get(unit)
+        if terms is None:
+            return 0.0
+        inverse, matrix = self.consumer.inverse, self.consumer.matrix
+        rows = matrix[terms].copy()
+        solved = np.linalg.solve(inverse[np.ix_(terms, terms)], np.concatenate([rows, inverse[terms]], 1))
+        columns = inverse[:, terms].copy()
+        cost = float((rows * solved[:, : rows.shape[1]]).sum())
+        matrix -= columns @ solved[:, : rows.shape[1]]
+        inverse -= columns @ solved[:, rows.shape[1] :]
+        matrix[terms] = 0
+        # What is gone must not touch what is left: its rows are zero up to rounding, which would add up.
+        inverse[terms], inverse[:, terms] = 0, 0
+        return cost
+
+
+def eliminations(graph: Graph, batches: Batches) -> dict[str, Elimination]:
+    """The elimination of every group that can lose channels and has consumers that can be refitted."""
+    found = {}
+    consumers = consumers_of(graph, batches)
+    for group in graph.groups:
+        if group.frozen:
+            continue
+        units = set(group.units.tolist())
+        reading = [consumer for consumer in consumers if units.intersection(np.unique(consumer.units).tolist())]
+        if reading:
+            copies = [dataclasses.replace(one, inverse=one.inverse.copy(), matrix=one.matrix.copy()) for one in reading]
+            found[group.name] = eliminate(group, copies)
+    return found
+
+
+def consumers_of(graph: Graph, batches: Batches, seed: int = 0) -> list[Consumer]:
+    """The consumers of all channels of a model, with moments over data."""
+    import tensorflow as tf
+    import tf_keras
+
+    taps = list(_taps(graph))
+    tapped = tf_keras.Model(graph.model.inputs, [tensor for *_, tensor in taps])
+    moments: list[Moments | None] = [None] * len(taps)
+    data = list(batches())
+    generator = np.random.default_rng(seed)
+    for x, *_ in data:
+        for number, ((_, product, _, _), value) in enumerate(
+            zip(taps, tf.nest.flatten(tapped(x, training=False)), strict=True)
+        ):
+            positions = int(np.prod(value.shape[:-1]))
+            terms = product.matrix.shape[1]
+            wanted = int(max(ROWS, ROWS_PER_TERM * terms) / len(data))
+            # Strided layers look at fewer positions than they read.
+            positions = _positions(product, value, positions)
+            index = generator.choice(positions, wanted, replace=False) if positions > wanted else None
+            rows = product.rows(value, index).numpy()
+            moments[number] = moments[number] or Moments(rows.shape[0], rows.shape[2], 1)
+            moments[number].add(rows, np.zeros([rows.shape[0], rows.shape[1], 1]))
+    found = []
+    for (_, product, vector, _), each in zip(taps, moments, strict=True):
+        assert each is not None
+        squares, *_ = each.centered(intercept=True)
+        matrix = product.matrix
+        energy = sum(float((w * (s @ w)).sum()) for s, w in zip(squares, matrix, strict=True))
+        for part, (square, weights) in enumerate(zip(squares, matrix, strict=True)):
+            loaded = square + (RIDGE * np.trace(square) / len(square) + 1e-30) * np.eye(len(square))
+            size = len(vector) // len(squares)
+            units = vector[part * size : (part + 1) * size]
+            units = np.tile(units, len(square) // len(units))
+            found.append(Consumer(units, np.linalg.inv(loaded), weights / np.sqrt(max(energy, 1e-30))))
+    return found
+
+
+def _positions(product: Product, value: Tensor, most: int) -> int:
+    import tensorflow as tf
+
+    return int(product.rows(tf.zeros_like(value[:1]), None).shape[1]) * int(value.shape[0]) if most else 0
+
+
+def _taps(graph: Graph) -> Iterator[tuple[Layer, Product, Vector, Tensor]]:
+    """Layers that sum over channels along the last axis of what they read: product, units along that axis, tensor."""
+    for node in graph.view.nodes:
+        product = product_of(node.layer)
+        if product is None or len(graph.view.uses(node.layer)) > 1:
+            continue
+        for binding in graph.layers[node.layer.name].bindings:
+            if binding.role == "consumed" and node.layer.weights[binding.weight] is product.weight:
+                (tensor,) = node.keras_inputs
+                axes = graph.axes[id(tensor)]
+                if axes and axes[-1] is not None:
+                    yield node.layer, product, axes[-1], tensor
+                break

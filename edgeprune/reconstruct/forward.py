@@ -1,0 +1,88 @@
+"""A functional model run call by call over the same batches, so that a layer can be changed before the next is run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.models.graph import CallKey, View, flat, is_symbolic
+from edgeprune.models.types import Node
+
+if TYPE_CHECKING:
+    import tf_keras
+
+Values = dict[int, Any]  # id of a tensor of the model → its value for one batch
+
+
+class Forward:
+    """The tensors of a model for every batch, each kept from the call that makes it to the last one that reads it.
+
+    Every call is made once per batch, which costs what one pass over the data costs, however many layers change.
+
+    Args:
+        model: functional.
+        batches: per batch the inputs, in the order of ``model.inputs``.
+
+    Attributes:
+        view: of the model.
+        done: keys of the calls that were made.
+    """
+
+    def __init__(self, model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]):
+        import tensorflow as tf
+
+        self.view = View(model)
+        self._keys = {id(node): key for key, node in self.view.calls.items()}
+        self.done: set[CallKey] = {key for key, node in self.view.calls.items() if node.is_input}
+        self._kept: list[Values] = [
+            {id(tensor): tf.convert_to_tensor(value) for tensor, value in zip(model.inputs, batch, strict=True)}
+            for batch in batches
+        ]
+
+    def has(self, node: Node, more: Collection[CallKey] = ()) -> bool:
+        """Whether what a call reads is there, once the calls ``more`` are made."""
+        return all(self.key(self.view.maker(tensor)) in (*self.done, *more) for tensor in node.keras_inputs)
+
+    def run(self, keys: Sequence[CallKey], batch: int) -> Values:
+        """Make calls, in the order of the model, for one batch: the values that are kept, and those that they make."""
+        values = dict(self._kept[batch])
+        for key in keys:
+            node = self.view.calls[key]
+            for tensor, value in zip(flat(node.outputs), flat(call(node, values)), strict=True):
+                values[id(tensor)] = value
+        return values
+
+    def keep(self, keys: Sequence[CallKey], batch: int, values: Values) -> None:
+        """Keep of a batch's values what calls outside ``done`` and ``keys`` read."""
+        made = {*self.done, *keys}
+        needed = {id(x) for key, node in self.view.calls.items() if key not in made for x in node.keras_inputs}
+        self._kept[batch] = {number: value for number, value in values.items() if number in needed}
+
+    def key(self, node: Node) -> CallKey:
+        """The key of a call of the model."""
+        return self._keys[id(node)]
+
+
+def call(node: Node, values: Values, *, linear: bool = False) -> Any:
+    """Make one call.
+
+    Args:
+        node: of a functional model.
+        values: of the tensors that it reads.
+        linear: leave out the layer's activation.
+    """
+    import tensorflow as tf
+
+    args, kwargs = tf.nest.map_structure(
+        lambda value: values[id(value)] if is_symbolic(value) else value, (node.call_args, node.call_kwargs)
+    )
+    if not linear:
+        return node.layer(*args, **kwargs)
+    activation = node.layer.activation
+    node.layer.activation = None
+    try:
+        return node.layer(*args, **kwargs)
+    finally:
+        node.layer.activation = activation

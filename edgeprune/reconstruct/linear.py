@@ -1,0 +1,244 @@
+"""Layers as products of a matrix: what a layer reads, row by row, and the weights that it is multiplied by.
+
+A convolution is the product of its patches with its kernel, a dense layer that of its inputs; what is refitted, zeroed
+or rounded by moments (:mod:`edgeprune.reconstruct.moments`) is such a matrix. A layer that is not in the table, such as
+a subclass, stays as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.models.types import Layer, Variable
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Index = np.ndarray | None  # numbers of positions, int [rows]; None: all of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """One weight of a layer, as the matrix that the rows of an input are multiplied by.
+
+    Attributes:
+        weight: the variable.
+        bias: what is added to the product, per output; None: nothing is.
+        rows: from the input of a call, and the numbers of the positions to look at (of all samples; None: all), to
+            float32 [parts, rows, terms]: what is multiplied. A layer with groups has a part per group, a depthwise
+            layer one per input channel; all others one.
+        outputs: from the output of the layer without its activation, and the same numbers, to [parts, rows, columns].
+        order: transposition of the weight that brings the parts first, then the terms, the columns last.
+        parts: number of parts.
+        columns: number of columns in a part.
+    """
+
+    weight: Variable
+    bias: Variable | None
+    rows: Callable[[tf.Tensor, Index], tf.Tensor]
+    outputs: Callable[[tf.Tensor, Index], tf.Tensor]
+    order: tuple[int, ...]
+    parts: int
+    columns: int
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """float64 [parts, terms, columns]."""
+        return self.to_matrix(self.weight.numpy())
+
+    def to_matrix(self, weight: np.ndarray) -> np.ndarray:
+        """A value of the weight's shape as float64 [parts, terms, columns]."""
+        turned = weight.astype(np.float64).transpose(self.order)
+        if self._parts_in_columns:
+            return np.moveaxis(turned.reshape(-1, self.parts, self.columns), 1, 0)
+        return turned.reshape(self.parts, -1, self.columns)
+
+    def to_weight(self, matrix: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`to_matrix`: [parts, terms, columns] in the weight's shape."""
+        shape = [self.weight.shape[axis] for axis in self.order]
+        if self._parts_in_columns:
+            matrix = np.moveaxis(matrix, 0, 1)
+        return matrix.reshape(shape).transpose(np.argsort(self.order))
+
+    def assign(self, matrix: np.ndarray) -> None:
+        """Set the weight."""
+        self.weight.assign(self.to_weight(matrix).astype(self.weight.dtype.as_numpy_dtype))
+
+    @property
+    def _parts_in_columns(self) -> bool:
+        """Groups split the output channels of a kernel, which are its last axis."""
+        return self.parts > 1 and self.order == tuple(range(len(self.order)))
+
+
+def product_of(layer: Layer) -> Product | None:
+    """The product in a layer of exactly a class of the table; None for others."""
+    make = _TABLE.get(type(layer).__name__)
+    return make(layer) if make and layer.built else None
+
+
+def _positions(x: tf.Tensor, index: Index) -> tf.Tensor:
+    """[rows, channels] of [..., channels]."""
+    import tensorflow as tf
+
+    flat = tf.reshape(x, [-1, x.shape[-1]])
+    return flat if index is None else tf.gather(flat, index)
+
+
+def _flat(x: tf.Tensor, index: Index) -> tf.Tensor:
+    return _positions(x, index)[None]
+
+
+def _dense(layer: Layer) -> Product:
+    return Product(layer.kernel, layer.bias, _flat, _flat, (0, 1), 1, layer.units)
+
+
+def _convolution(layer: Layer) -> Product:
+    rank, groups = layer.rank, layer.groups
+
+    def rows(x: tf.Tensor, index: Index) -> tf.Tensor:
+        import tensorflow as tf
+
+        taps = _taps(layer, x, index)
+        count, channels = taps.shape[1], taps.shape[2]
+        split = tf.reshape(taps, [-1, count, groups, channels // groups])
+        return tf.reshape(tf.transpose(split, [2, 0, 1, 3]), [groups, -1, count * (channels // groups)])
+
+    def outputs(y: tf.Tensor, index: Index) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.transpose(tf.reshape(_positions(y, index), [-1, groups, y.shape[-1] // groups]), [1, 0, 2])
+
+    return Product(layer.kernel, layer.bias, rows, outputs, tuple(range(rank + 2)), groups, layer.filters // groups)
+
+
+def _depthwise(layer: Layer) -> Product:
+    rank = len(layer.kernel_size)
+    channels, multiplier = layer.depthwise_kernel.shape[-2:]
+
+    def rows(x: tf.Tensor, index: Index) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.transpose(_taps(layer, x, index), [2, 0, 1])
+
+    def outputs(y: tf.Tensor, index: Index) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.transpose(tf.reshape(_positions(y, index), [-1, channels, multiplier]), [1, 0, 2])
+
+    order = (rank, *range(rank), rank + 1)
+    return Product(layer.depthwise_kernel, layer.bias, rows, outputs, order, channels, multiplier)
+
+
+def _separable(layer: Layer) -> Product:
+    """The pointwise kernel; what it reads is what the depthwise one gives."""
+    rank = layer.rank
+
+    def rows(x: tf.Tensor, index: Index) -> tf.Tensor:
+        import tensorflow as tf
+
+        taps = _taps(layer, x, index)
+        kernel = tf.reshape(layer.depthwise_kernel, [taps.shape[1], taps.shape[2], -1])
+        return tf.reshape(tf.einsum("rtc,tcm->rcm", taps, kernel), [1, -1, taps.shape[2] * kernel.shape[-1]])
+
+    return Product(layer.pointwise_kernel, layer.bias, rows, _flat, tuple(range(rank + 2)), 1, layer.filters)
+
+
+def _transposed(layer: Layer) -> Product:
+    """Of a transposed convolution: an ordinary one over the input with zeros between its values."""
+    rank = layer.rank
+
+    def rows(x: tf.Tensor, index: Index) -> tf.Tensor:
+        import tensorflow as tf
+
+        taps = _transposed_taps(layer, x, index)
+        return tf.reshape(taps, [1, -1, taps.shape[1] * taps.shape[2]])
+
+    order = (*range(rank), rank + 1, rank)
+    return Product(layer.kernel, layer.bias, rows, _flat, order, 1, layer.filters)
+
+
+def _taps(layer: Layer, x: tf.Tensor, index: Index) -> tf.Tensor:
+    """What each place of a kernel meets: [positions of all samples, places of the kernel, channels]."""
+    import tensorflow as tf
+
+    size, strides, dilation, padding = layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding
+    pads = []
+    for length, taps, stride, apart in zip(x.shape[1:-1], size, strides, dilation, strict=True):
+        reach = (taps - 1) * apart
+        if padding == "causal":
+            pads.append((reach, 0))
+        elif padding == "same":
+            more = max((-(-length // stride) - 1) * stride + reach + 1 - length, 0)
+            pads.append((more // 2, more - more // 2))
+        else:
+            pads.append((0, 0))
+    padded = tf.pad(x, [(0, 0), *pads, (0, 0)])
+    counts = [
+        (length - (taps - 1) * apart - 1) // stride + 1
+        for length, taps, stride, apart in zip(padded.shape[1:-1], size, strides, dilation, strict=True)
+    ]
+    places = itertools.product(*(range(taps) for taps in size))
+    cuts = (
+        [
+            slice(at * apart, at * apart + (count - 1) * stride + 1, stride)
+            for at, apart, count, stride in zip(place, dilation, counts, strides, strict=True)
+        ]
+        for place in places
+    )
+    return tf.stack([_positions(padded[(slice(None), *cut)], index) for cut in cuts], 1)
+
+
+def _transposed_taps(layer: Layer, x: tf.Tensor, index: Index) -> tf.Tensor:
+    """Which input values each output of a transposed convolution adds up, by the place of the kernel that it uses."""
+    import tensorflow as tf
+
+    lengths = layer.compute_output_shape(x.shape)[1:-1]
+    rank = layer.rank
+    spread = x
+    for axis in range(rank):
+        stride = layer.strides[axis]
+        if stride > 1:  # zeros between the values
+            between = [[0, 0]] * (rank + 3)
+            between[axis + 2] = [0, stride - 1]
+            spread = tf.pad(tf.expand_dims(spread, axis + 2), between)
+            merged = [*spread.shape[: axis + 1], spread.shape[axis + 1] * stride, *spread.shape[axis + 3 :]]
+            spread = tf.reshape(spread, [-1, *merged[1:]])
+    pads, starts = [], []
+    for axis, length in enumerate(lengths):
+        taps, apart, stride = layer.kernel_size[axis], layer.dilation_rate[axis], layer.strides[axis]
+        reach = (taps - 1) * apart
+        # The output of a transposed convolution is the gradient of an ordinary one's input, which was padded so much.
+        before = 0
+        if layer.padding == "same":
+            before = max((x.shape[axis + 1] - 1) * stride + reach + 1 - length, 0) // 2
+        pads.append((reach, max(length + before + reach - spread.shape[axis + 1], 0)))
+        starts.append((before, reach, apart))
+    padded = tf.pad(spread, [(0, 0), *pads, (0, 0)])
+    slices = []
+    for place in itertools.product(*(range(taps) for taps in layer.kernel_size)):
+        cut = [slice(None)]
+        for at, (before, reach, apart), length in zip(place, starts, lengths, strict=True):
+            first = before + reach - at * apart
+            cut.append(slice(first, first + length))
+        slices.append(_positions(padded[tuple(cut)], index))
+    return tf.stack(slices, 1)
+
+
+_TABLE: dict[str, Callable[[Layer], Product]] = {
+    "Dense": _dense,
+    "Conv1D": _convolution,
+    "Conv2D": _convolution,
+    "Conv3D": _convolution,
+    "DepthwiseConv1D": _depthwise,
+    "DepthwiseConv2D": _depthwise,
+    "SeparableConv1D": _separable,
+    "SeparableConv2D": _separable,
+    "Conv1DTranspose": _transposed,
+    "Conv2DTranspose": _transposed,
+    "Conv3DTranspose": _transposed,
+}

@@ -1,0 +1,142 @@
+"""The second moments of a product's rows and of what it should give, and the matrix that fits them best.
+
+With rows x and targets y, the matrix W that gives the smallest sum of |y - W'x|² solves S W = C, where S is the sum of
+x x' and C that of x y' (the normal equations). Both are sums, so rows are seen once and not kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.linalg
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+# Relative residual at which the solver under a mask stops, and its most steps.
+_CLOSE, _STEPS = 1e-6, 300
+
+
+class Moments:
+    """Sums over rows: float64, one set per part of the product.
+
+    Attributes:
+        rows: number of rows.
+        inputs, targets: sums of x [parts, terms] and y [parts, columns].
+        squares: sum of x x' [parts, terms, terms].
+        cross: sum of x y' [parts, terms, columns].
+        energy: sum of y² [parts, columns].
+    """
+
+    def __init__(self, parts: int, terms: int, columns: int):
+        self.rows = 0
+        self.inputs = np.zeros([parts, terms])
+        self.targets = np.zeros([parts, columns])
+        self.squares = np.zeros([parts, terms, terms])
+        self.cross = np.zeros([parts, terms, columns])
+        self.energy = np.zeros([parts, columns])
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Count rows x [parts, rows, terms] with their targets y [parts, rows, columns], of any float type."""
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        self.rows += x.shape[1]
+        self.inputs += x.sum(1)
+        self.targets += y.sum(1)
+        self.energy += np.square(y).sum(1)
+        for part, (some, wanted) in enumerate(zip(x, y, strict=True)):
+            self.squares[part] += some.T @ some  # NumPy computes half of it (BLAS syrk)
+            self.cross[part] += some.T @ wanted
+
+    def centered(self, intercept: bool) -> tuple[Array, Array, Array]:
+        """Per row: squares, cross and energy, of what differs from the mean where an ``intercept`` makes up for it."""
+        squares, cross, energy = self.squares / self.rows, self.cross / self.rows, self.energy / self.rows
+        if intercept:
+            x, y = self.inputs / self.rows, self.targets / self.rows
+            squares = squares - x[:, :, None] * x[:, None]
+            cross = cross - x[:, :, None] * y[:, None]
+            energy = np.maximum(energy - y**2, 0)
+        return squares, cross, energy
+
+    def constant(self, matrix: np.ndarray) -> Array:
+        """What added to the product makes its mean that of the targets: [parts, columns]."""
+        given = np.einsum("pt,ptc->pc", self.inputs, matrix)
+        return (self.targets - given) / self.rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What a fit found.
+
+    Attributes:
+        matrix: [parts, terms, columns].
+        constant: what is to be added, [parts, columns]; zero without an intercept.
+        before, after: mean square error of the product with the matrix as it was, and as it is, relative to the mean
+            square of the targets (their variance, with an intercept).
+    """
+
+    matrix: Array
+    constant: Array
+    before: float
+    after: float
+
+
+def fit(moments: Moments, start: np.ndarray, ridge: float, *, intercept: bool, mask: np.ndarray | None = None) -> Fit:
+    """The matrix that gives the targets best, and stays near the one that it starts from.
+
+    Args:
+        moments: of at least one row.
+        start: [parts, terms, columns].
+        ridge: weight of the squared distance from ``start``, in units of the mean square of a term.
+        intercept: whether a constant may be added to the product.
+        mask: bool [parts, terms, columns], which weights may differ from zero; None: all.
+    """
+    squares, cross, energy = moments.centered(intercept)
+    weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
+    loaded = squares + weight[:, None, None] * np.eye(squares.shape[1])
+    wanted = cross - squares @ start
+    if mask is None:
+        change = np.stack([_solve(*pair) for pair in zip(loaded, wanted, strict=True)])
+    else:
+        start = start * mask
+        wanted = cross - squares @ start
+        change = np.stack([_solve_masked(*row) for row in zip(loaded, wanted, mask, strict=True)])
+    matrix = start + change
+    scale = max(float(energy.sum()), 1e-30)
+    before, after = (float(_error(squares, cross, energy, value).sum()) / scale for value in (start, matrix))
+    constant = moments.constant(matrix) if intercept else np.zeros_like(moments.targets)
+    return Fit(matrix, constant, before, after)
+
+
+def _solve(loaded: Array, wanted: Array) -> Array:
+    """Where rows are few, or terms are equal, only the ridge keeps the system from being singular."""
+    try:
+        return scipy.linalg.cho_solve(scipy.linalg.cho_factor(loaded, check_finite=False), wanted, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        return scipy.linalg.lstsq(loaded, wanted, check_finite=False)[0]
+
+
+def _solve_masked(loaded: Array, wanted: Array, mask: np.ndarray) -> Array:
+    """Conjugate gradients for all columns at once, each in the space of its own weights (Meng et al. 2024, ALPS,
+    arXiv:2406.07831, section 3.3)."""
+    scale = 1 / np.diag(loaded)[:, None]
+    found = np.zeros_like(wanted)
+    residual = wanted * mask
+    goal = _CLOSE**2 * np.square(residual).sum(0)
+    direction = scaled = scale * residual
+    product = (residual * scaled).sum(0)
+    for _ in range(_STEPS):
+        if (np.square(residual).sum(0) <= goal).all():
+            break
+        curved = (loaded @ direction) * mask
+        step = product / np.maximum((direction * curved).sum(0), 1e-300)
+        found += step * direction
+        residual = residual - step * curved
+        scaled = scale * residual
+        product, before = (residual * scaled).sum(0), product
+        direction = scaled + product / np.maximum(before, 1e-300) * direction
+    return found
+
+
+def _error(squares: Array, cross: Array, energy: Array, matrix: np.ndarray) -> Array:
+    """Mean square error per column: [parts, columns]."""
+    return np.maximum(energy - 2 * (cross * matrix).sum(1) + (matrix * (squares @ matrix)).sum(1), 0)

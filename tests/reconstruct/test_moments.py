@@ -1,0 +1,82 @@
+"""Least squares from moments."""
+
+import numpy as np
+import pytest
+
+from edgeprune.reconstruct.moments import Moments, fit
+
+
+@pytest.fixture
+def rows():
+    """x [1, 400, 6], y [1, 400, 3]: a product with a constant, and noise."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(1, 2, [1, 400, 6])
+    y = x @ generator.normal(size=[1, 6, 3]) + [1.0, -2.0, 3.0] + generator.normal(size=[1, 400, 3])
+    return x, y
+
+
+def moments_of(x, y, batches=7):
+    found = Moments(x.shape[0], x.shape[2], y.shape[2])
+    for part in zip(np.array_split(x, batches, 1), np.array_split(y, batches, 1), strict=True):
+        found.add(*part)
+    return found
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_a_fit_is_the_closed_form(rows, intercept):
+    """Matrix, constant and error are those of numpy.linalg.lstsq over all rows at once."""
+    x, y = rows
+    found = fit(moments_of(x, y), np.zeros([1, 6, 3]), 1e-12, intercept=intercept)
+    terms = np.concatenate([x[0], np.ones([400, 1])], 1) if intercept else x[0]
+    expected, residual, *_ = np.linalg.lstsq(terms, y[0], rcond=None)
+    np.testing.assert_allclose(found.matrix[0], expected[:6], rtol=1e-6)
+    np.testing.assert_allclose(found.constant[0], expected[6] if intercept else 0, rtol=1e-6)
+    energy = np.square(y - (y.mean(1) if intercept else 0)).sum()
+    assert found.after == pytest.approx(residual.sum() / energy, rel=1e-6)
+    assert found.after < found.before
+
+
+def test_what_fits_stays(rows):
+    """A matrix that gives the targets already comes back unchanged, whatever the ridge."""
+    x, _ = rows
+    start = np.random.default_rng(1).normal(size=[1, 6, 3])
+    for ridge in (1e-6, 1e-2, 10.0):
+        found = fit(moments_of(x, x @ start + 5), start, ridge, intercept=True)
+        np.testing.assert_allclose(found.matrix, start, atol=1e-9)
+        np.testing.assert_allclose(found.constant, 5, atol=1e-9)
+
+
+def test_the_ridge_pulls_to_the_start(rows):
+    """The stronger the ridge, the nearer the matrix is to where it started."""
+    x, y = rows
+    start = np.ones([1, 6, 3])
+    distances = [
+        np.linalg.norm(fit(moments_of(x, y), start, ridge, intercept=True).matrix - start)
+        for ridge in (1e-9, 1e-1, 10, 1e6)
+    ]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 1e-3
+
+
+def test_a_masked_fit_is_the_closed_form_of_each_column(rows):
+    """Under a mask each column is the least-squares fit of the terms that it may use; the others are zero."""
+    x, y = rows
+    mask = np.random.default_rng(2).random([1, 6, 3]) < 0.6
+    found = fit(moments_of(x, y), np.ones([1, 6, 3]), 1e-12, intercept=True, mask=mask)
+    centered = x[0] - x[0].mean(0), y[0] - y[0].mean(0)
+    for column in range(3):
+        chosen = mask[0, :, column]
+        expected = np.linalg.lstsq(centered[0][:, chosen], centered[1][:, column], rcond=None)[0]
+        np.testing.assert_allclose(found.matrix[0, chosen, column], expected, rtol=1e-4)
+        assert not found.matrix[0, ~chosen, column].any()
+
+
+def test_equal_and_empty_terms_are_no_obstacle():
+    """Terms that are zero, equal to others, or more than the rows give a finite matrix that fits."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=[2, 5, 8])
+    x[:, :, 3], x[:, :, 4] = 0, x[:, :, 2]
+    y = generator.normal(size=[2, 5, 2])
+    found = fit(moments_of(x, y), np.zeros([2, 8, 2]), 1e-6, intercept=True)
+    assert np.isfinite(found.matrix).all()
+    np.testing.assert_allclose(x @ found.matrix + found.constant[:, None], y, atol=1e-3)
