@@ -12,7 +12,7 @@ import contextvars
 import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from edgeprune.errors import ModelError
 from edgeprune.models.types import AnyModel, ConfigValue
@@ -102,7 +102,8 @@ def _items(part: dict[str, ConfigValue] | list[ConfigValue]) -> Iterable[ConfigV
 
 
 def check_calls(config: ConfigValue, path: object) -> None:
-    """Raise where building a model would call more layers than any model has: models in models multiply.
+    """Raise where building a model would call more layers than any model has (models in models multiply), or wait for
+    a call that never comes.
 
     Raises:
         ModelError: as above.
@@ -111,6 +112,9 @@ def check_calls(config: ConfigValue, path: object) -> None:
     if calls > LAYER_CALLS:
         raise refused(path, f"calls layers {calls:,} times, where the largest models do 2,000 times")
     layers = list(_dicts(config))
+    for part in layers:
+        if isinstance(inner := part.get("layers"), list) and (stuck := _stuck(inner)):
+            raise refused(path, f"calls the layer {shown(stuck)} on what no other layer gives")
     unrolls = any(layer.get("unroll") for layer in layers)
     for layer in layers:
         for key in ("size", *_LENGTHS) if unrolls else ("size",):
@@ -139,6 +143,48 @@ def _calls(config: ConfigValue) -> int:
     times = len(nodes) if isinstance(nodes, list) and nodes else 1
     layers = sum(len(config[key]) for key in _LAYERS if isinstance(config.get(key), list))
     return times * (layers + sum(_calls(value) for key, value in config.items() if key != "inbound_nodes"))
+
+
+def _stuck(layers: list[ConfigValue]) -> str | None:
+    """The first layer that waits for an output of a call that is never made: both Kerases would wait for ever."""
+    waiting = {
+        _name(layer): list(nodes)
+        for layer in layers
+        if isinstance(layer, dict) and isinstance(nodes := layer.get("inbound_nodes"), list)
+    }
+    # Inputs are called already; so are models, once, where they were made.
+    made = {
+        _name(layer): int(layer.get("class_name") == "InputLayer" or "layers" in (layer.get("config") or ()))
+        for layer in layers
+        if isinstance(layer, dict)
+    }
+    going = True
+    while going:
+        going = False
+        for name, nodes in waiting.items():
+            while nodes and all(made.get(read, 0) > number for read, number in _reads(nodes[0], made)):
+                nodes.pop(0)
+                made[name] += 1
+                going = True
+    return next((name for name, nodes in waiting.items() if nodes), None)
+
+
+def _name(layer: dict[str, ConfigValue]) -> str:
+    inner = layer.get("config")
+    return str(layer.get("name") or (inner.get("name") if isinstance(inner, dict) else None))
+
+
+def _reads(node: ConfigValue, known: Container[str]) -> Iterator[tuple[str, int]]:
+    """Layer and number of each call whose output a call reads: [layer, call, output, ...], at any depth."""
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list) and len(part) in (3, 4) and isinstance(part[0], str) and part[0] in known:
+            if isinstance(part[1], int):
+                yield part[0], part[1]
+            waiting += part[3:]
+        elif isinstance(part, dict | list):
+            waiting += _items(part)
 
 
 # Where the lengths of sequences stand, which unrolled recurrent layers repeat their cell for.

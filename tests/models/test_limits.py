@@ -109,3 +109,29 @@ def test_very_many_layers_are_refused(keras, tmp_path):
                 path, lambda config: config["config"]["layers"].extend(config["config"]["layers"][-1:] * 20_000)
             )
         )
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("of", ["keras", "keras3"])
+def test_a_call_that_waits_for_ever_is_refused(request, tmp_path, of, ending):
+    """A layer that reads what is never made, or what is made from its own output, is named; neither Keras would end."""
+    keras = request.getfixturevalue(of)
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(3, name="first")(inputs)
+    x = keras.layers.Dense(3, name="second")(x)
+    keras.Model(inputs, keras.layers.Add(name="sum")([x, inputs])).save(tmp_path / f"model{ending}")
+    assert load_model(tmp_path / f"model{ending}")
+
+    def never(config):
+        next(one for one in config["config"]["layers"] if one["config"]["name"] == "first")["inbound_nodes"] = []
+
+    def circle(config):
+        nodes = {one["config"]["name"]: one for one in config["config"]["layers"]}
+        text = json.dumps(nodes["second"]["inbound_nodes"]).replace('"first"', '"second"')
+        nodes["second"]["inbound_nodes"] = json.loads(text)
+
+    for edit in (never, circle):
+        path = tmp_path / f"{edit.__name__}{ending}"
+        path.write_bytes((tmp_path / f"model{ending}").read_bytes())
+        with pytest.raises(ModelError, match="calls the layer 'second' on what no other layer gives"):
+            load_model(_with_config(path, edit))
