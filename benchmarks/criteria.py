@@ -73,9 +73,11 @@ def _row(model, data, task, criterion, removed, steps) -> list[str]:
     from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.choice.budget import Budget, Constraints
     from edgeprune.prune.choice.criteria import Evidence
-    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
     from edgeprune.prune.filters import choose
+    from edgeprune.prune.repair import kept_outputs
     from edgeprune.recipe.config import FinetuneConfig
+    from edgeprune.reconstruction.forward import in_order
+    from edgeprune.reconstruction.refit import refit
     from edgeprune.train.finetune import compile_model
 
     seen = data.train.subset(representative_indices(data.train, 2048, "stratified", 0))
@@ -84,8 +86,7 @@ def _row(model, data, task, criterion, removed, steps) -> list[str]:
     keep = choose(graph, Budget(max_macs=1 - removed), criterion, "global", Constraints(min_channels=2), evidence)
     pruned = surgery.remove(graph, keep)
     row = [_percent(evaluate_keras, pruned, data, task)]
-    fold_means(graph, keep, pruned, evidence)
-    reestimate_batch_norm(pruned, lambda: seen.batches(128, shuffle_seed=0))
+    refit(model, pruned, [in_order(model, x) for x, *_ in seen.batches(64)], kept_outputs(graph, keep))
     row.append(_percent(evaluate_keras, pruned, data, task))
     compile_model(pruned, task, FinetuneConfig(), steps)
     pruned.fit(data.train.batches(64, shuffle_seed=1, repeat=True), steps_per_epoch=steps, epochs=1, verbose=0)

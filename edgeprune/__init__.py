@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # "as" makes a name public to type checkers
     from edgeprune.prune.filters import channel_groups as channel_groups
     from edgeprune.prune.filters import mask_filters as mask_filters
     from edgeprune.prune.filters import prune_filters as prune_filters
+    from edgeprune.prune.repair import Reconstructed as Reconstructed
+    from edgeprune.prune.repair import reconstruct as reconstruct
     from edgeprune.recipe.config import Recipe as Recipe
     from edgeprune.report.schema import Report as Report
     from edgeprune.selection import Limits as Limits
@@ -78,6 +80,7 @@ _NAMES = {
     "edgeprune.prune.choice.budget": ("Constraints",),
     "edgeprune.prune.choice.criteria": ("Evidence",),
     "edgeprune.prune.filters": ("Pruned", "channel_groups", "mask_filters", "prune_filters"),
+    "edgeprune.prune.repair": ("Reconstructed", "reconstruct"),
     "edgeprune.recipe.config": ("Recipe",),
     "edgeprune.report.schema": ("Report",),
     "edgeprune.selection": ("Limits",),

@@ -76,12 +76,22 @@ class RemovedChannels(TypedDict):
     frozen: str | None
 
 
+class RefittedLayer(TypedDict):
+    """One layer after pruning: its error relative to its targets' variance, or why it could not be refitted."""
+
+    layer: str
+    before: float | None
+    after: float | None
+    reason: str | None
+
+
 class FiltersFacts(TypedDict):
-    """Stage ``filters``: ``validation`` has the metric after removing (``pruned``) and after ``compensated``."""
+    """Stage ``filters``: ``validation`` has the metric after removing (``pruned``) and after ``reconstructed``."""
 
     groups: list[RemovedChannels]
     oracle_difference: float | None
     validation: dict[str, float]
+    refitted: list[RefittedLayer]
 
 
 class RemovedBlock(TypedDict):

@@ -21,8 +21,14 @@ class EdgepruneError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, expected: str | None = None, fix: str | None = None):
-        self.what, self.expected, self.fix = _shortened(what), expected, fix
-        parts = [self.what, f"Expected: {expected}" if expected else None, f"To fix: {fix}" if fix else None]
+        self.what = _shortened(what)
+        self.expected = expected and _shortened(expected)
+        self.fix = fix and _shortened(fix)
+        parts = [
+            self.what,
+            f"Expected: {self.expected}" if expected else None,
+            f"To fix: {self.fix}" if fix else None,
+        ]
         super().__init__("\n".join(part for part in parts if part))
 
     def __reduce__(self) -> tuple[Any, ...]:

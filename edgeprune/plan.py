@@ -175,7 +175,9 @@ def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     filters, multiple = recipe.filters, channel_multiple(recipe, target)
     chain = chain.method("filters", rated=True)
     for number in range(1, filters.steps + 1):
-        config = stages.FiltersStageConfig(filters=filters, number=number, multiple=multiple)
+        config = stages.FiltersStageConfig(
+            filters=filters, reconstruct=recipe.reconstruct, number=number, multiple=multiple
+        )
         chain = chain.step(stages.filters, config, f".remove{number}")
         if number < filters.steps:
             chain = chain.step(stages.finetune, _training(recipe, epochs=filters.step_epochs), f".finetune{number}")

@@ -122,7 +122,14 @@ def test_gates_decide_the_exit_code_and_nothing_else(folder):
     assert code == 0, err
 
 
-@pytest.mark.parametrize("stage", ["magnitude", "int8.convert", "magnitude-int8.evaluate"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param("magnitude", marks=pytest.mark.slow),
+        "int8.convert",
+        pytest.param("magnitude-int8.evaluate", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_any_stage_and_started_again_gives_the_same(folder, stage):
     """kill -9 in a stage, then the same command: figures and bytes equal those of the unbroken build."""
     out = f"killed-{stage}"

@@ -10,7 +10,7 @@ EPOCHS = {"gradual": "[finetune]\nepochs = 2\n", "lottery": "[lottery]\nepochs =
 VARIANTS = {"gradual": ["magnitude-regrow"], "lottery": ["lottery", "lottery-control"]}
 
 
-@pytest.mark.parametrize("recipe", EPOCHS)
+@pytest.mark.parametrize("recipe", ["gradual", pytest.param("lottery", marks=pytest.mark.slow)])
 def test_the_recipe_builds_sparse_files(tmp_path, begin_demo, recipe):
     """Every variant of the recipe is in the report, with four fifths of its prunable weights zero."""
     begin_demo(tmp_path / "run")

@@ -6,7 +6,8 @@
 - ``weights/``: single weights that become zero while the model trains.
 - ``sparse/``: a model made ready for XNNPACK's sparse kernels.
 - ``filters.py``: graph, choice and surgery in one call; ``inspection.py``: what could be pruned and what it would save;
-  ``compensation.py``: repair without training; ``penalties.py``: training that makes small what is to be removed.
+  ``repair.py``, ``compensation.py``: repair without training; ``penalties.py``: training that makes small what is to
+  be removed.
 
 A new pruning method is a file here, a section of the recipe (:mod:`edgeprune.recipe.config`) and a stage
 (:mod:`edgeprune.stages`).

@@ -1,14 +1,12 @@
-"""Repair what removing channels did to the layers behind them, before any fine-tuning.
+"""Repair of the means behind removed channels, for layers that cannot be refitted (:mod:`edgeprune.reconstruction`).
 
 A removed channel was not zero: on average it added its mean times its weights to every consumer. That constant is
-folded into the consumer's bias; where a batch normalization follows, re-estimating its statistics on training data
-does the same and more. (Luo et al. 2017, arXiv:1707.06342, minimize the same error by least squares; re-estimation as
-in Li et al. 2020, arXiv:2007.02491.)
+folded into the consumer's bias.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +18,6 @@ from edgeprune.prune.choice.criteria import Evidence, input_moments
 
 if TYPE_CHECKING:
     import tf_keras
-
-    from edgeprune.data.source import Batches
 
 
 # Layers whose outputs are, bias aside, sums over all input channels and all positions of the kernel.
@@ -89,42 +85,3 @@ def _kept_positions(graph: Graph, layer: Layer, variable: Variable, keep: np.nda
         if binding.weight == number and len(binding.vector) == size:
             return keep[binding.vector]
     return None
-
-
-def reestimate_batch_norm(model: tf_keras.Model, batches: Batches) -> int:
-    """Set the statistics of every trainable batch normalization to their averages over ``batches``, in place.
-
-    Returns:
-        The number of layers re-estimated.
-    """
-    import tensorflow as tf
-    import tf_keras
-
-    norms = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.trainable
-    ]
-    if not norms:
-        return 0
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0  # the moving statistics become those of the batch
-
-    @tf.function(reduce_retracing=True)
-    def forward(x: Any) -> None:
-        model(x, training=True)
-
-    sums: list[np.ndarray] = []
-    count = 0
-    for x, *_ in batches():
-        forward(x)
-        statistics = [value.numpy() for layer in norms for value in (layer.moving_mean, layer.moving_variance)]
-        sums = statistics if not sums else [a + b for a, b in zip(sums, statistics, strict=True)]
-        count += 1
-    averages = iter(value / count for value in sums)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-        layer.moving_mean.assign(next(averages))
-        layer.moving_variance.assign(next(averages))
-    return len(norms)

@@ -29,7 +29,18 @@ OpenFraction = Annotated[
     pydantic.WithJsonSchema(_PERCENT_SCHEMA, mode="validation"),
 ]
 CriterionName = Literal[
-    "l1", "l2", "fpgm", "bn_scale", "taylor", "fisher", "activation", "apoz", "reconstruction", "sampling", "random"
+    "l1",
+    "l2",
+    "fpgm",
+    "bn_scale",
+    "taylor",
+    "fisher",
+    "activation",
+    "apoz",
+    "reconstruction",
+    "reconstruct",
+    "sampling",
+    "random",
 ]
 ScheduleName = Literal["constant", "one_shot", "polynomial", "cubic", "exponential", "one_cycle"]
 Mode = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int8-weights", "int4-weights", "mixed"]
@@ -201,7 +212,7 @@ class FiltersConfig(Config):
     round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
     protect: tuple[str, ...] = ()  # layers that keep their filters; names, shell patterns
     layer_rates: dict[str, Annotated[float, pydantic.Field(ge=0, lt=1)]] = {}  # layer pattern → its own rate
-    compensate: bool = True  # repair biases and batch normalization right after removal
+    compensate: bool = True  # repair right after removal, as [reconstruct] says
     verify: bool = True  # compare with the masked original on random inputs
 
     @pydantic.model_validator(mode="after")
@@ -212,6 +223,13 @@ class FiltersConfig(Config):
                 f"needs rate, or max_params or max_macs or both of these, not {' and '.join(given) or 'none'}"
             )
         return self
+
+
+class ReconstructConfig(Config):
+    """``[reconstruct]``: what pruning left is refitted by least squares to what the layers gave before; no labels."""
+
+    samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that are looked at
+    ridge: Annotated[float, pydantic.Field(gt=0)] = 1e-4  # how strongly weights are held where they are
 
 
 class LayersConfig(Config):
@@ -354,6 +372,7 @@ class Recipe(Config):
     layers: LayersConfig | None = None
     sparsify: SparsifyConfig | None = None
     filters: FiltersConfig | None = None
+    reconstruct: ReconstructConfig = ReconstructConfig()
     weights: WeightsConfig | None = None
     lottery: LotteryConfig | None = None
     cluster: ClusterConfig | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgeprune.artifact import Artifact, ModelFacts, RemovedChannels
+from edgeprune.artifact import Artifact, ModelFacts, RefittedLayer, RemovedChannels
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
-from edgeprune.recipe.config import Config, FiltersConfig
+from edgeprune.recipe.config import Config, FiltersConfig, ReconstructConfig
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class FiltersStageConfig(Config):
     """One step of filter pruning, counted from 1."""
 
     filters: FiltersConfig
+    reconstruct: ReconstructConfig
     number: int
     multiple: int  # channels, with what the target wants already decided
 
@@ -35,8 +36,11 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.choice.budget import Constraints
     from edgeprune.prune.choice.criteria import Evidence
-    from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
+    from edgeprune.prune.compensation import fold_means
     from edgeprune.prune.filters import choose, removed_channels
+    from edgeprune.prune.repair import kept_outputs
+    from edgeprune.reconstruction.forward import in_order
+    from edgeprune.reconstruction.refit import refit
 
     data, task = context.required()
     settings, original = config.filters, artifact.facts["original"]
@@ -51,12 +55,21 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if settings.verify else None
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
+    refitted: list[RefittedLayer] = []
     if settings.compensate:
-        fold_means(graph, keep, pruned, evidence)
-        reestimate_batch_norm(pruned, lambda: data.train.subset(indices).batches(128, shuffle_seed=context.seed))
-        validation["compensated"] = evaluate_keras(pruned, data.validation, task)
+        fold_means(graph, keep, pruned, evidence)  # for the layers that cannot be refitted
+        samples = data.train.subset(
+            representative_indices(data.train, config.reconstruct.samples, "stratified", context.seed)
+        )
+        batches = [in_order(graph.model, x) for x, *_ in samples.batches(64)]
+        rows = refit(
+            graph.model, pruned, batches, kept_outputs(graph, keep),
+            ridge=config.reconstruct.ridge, seed=context.seed, progress=context.progress,
+        )  # fmt: skip
+        refitted = [{"layer": r.layer, "before": r.before, "after": r.after, "reason": r.reason} for r in rows]
+        validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
     removed = removed_channels(graph, keep)
-    rows: list[RemovedChannels] = [
+    groups: list[RemovedChannels] = [
         {
             "name": group.name,
             "channels": group.size,
@@ -65,9 +78,14 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         }
         for group in graph.groups
     ]
-    context.progress.note(_filters_line(rows, validation, task.metric))
+    context.progress.note(_filters_line(groups, validation, task.metric))
     return with_model(artifact, pruned, context).with_(
-        filters={"groups": rows, "oracle_difference": difference, "validation": validation}
+        filters={
+            "groups": groups,
+            "oracle_difference": difference,
+            "validation": validation,
+            "refitted": refitted,
+        }
     )
 
 

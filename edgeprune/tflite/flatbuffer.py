@@ -46,7 +46,7 @@ IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 _FIX = "convert the model again, or copy the file again."
 # First bytes of other files → what they are, and what to do.
-_BUILD = "convert it: edgeprune build --model FILE --target BOARD, under a name that ends in {}."
+_BUILD = "convert it: edgeprune build FILE --data DATA --target BOARD, under a name that ends in {}."
 _OTHERS = (
     (b"PK\x03\x04", "an archive, as Keras writes .keras files, and not a .tflite file", _BUILD.format(".keras")),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes .h5 files, and not a .tflite file", _BUILD.format(".h5")),

@@ -6,7 +6,7 @@ import pytest
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.choice.criteria import Evidence
-from edgeprune.prune.compensation import fold_means, reestimate_batch_norm
+from edgeprune.prune.compensation import fold_means
 
 
 def _batches(shape, count=2):
@@ -132,30 +132,3 @@ def test_layers_reused_from_another_model_are_folded(L, randomize):
     pruned = surgery.remove(graph, keep)
     assert fold_means(graph, keep, pruned, Evidence(lambda: batches)) == 1
     np.testing.assert_allclose(_mean_output(pruned, batches), _mean_output(model, batches), atol=1e-5)
-
-
-def test_batch_norm_gets_the_statistics_of_the_data(L, randomize):
-    """Moving statistics become the averages over batches of each batch's own, in every trainable layer."""
-    import tf_keras
-
-    i = L.Input((5,))
-    x = L.BatchNormalization(name="first", momentum=0.9)(L.Dense(4, name="a")(i))
-    x = L.BatchNormalization(name="frozen", trainable=False)(L.BatchNormalization(name="second")(L.Dense(3)(x)))
-    model = randomize(tf_keras.Model(i, x))
-    batches, first = _batches((5,), 3), model.get_layer("first")
-    frozen = model.get_layer("frozen").get_weights()
-    assert reestimate_batch_norm(model, lambda: batches) == 2
-    made = tf_keras.Model(i, model.get_layer("a").output)
-    values = [made(x).numpy() for x, _ in batches]
-    np.testing.assert_allclose(first.moving_mean, np.mean([v.mean(0) for v in values], 0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(first.moving_variance, np.mean([v.var(0) for v in values], 0), rtol=1e-4)
-    assert first.momentum == 0.9
-    assert all(np.array_equal(a, b) for a, b in zip(frozen, model.get_layer("frozen").get_weights(), strict=True))
-
-
-def test_reestimation_does_nothing_without_batch_norm(L):
-    """A model without batch normalization looks at no data."""
-    import tf_keras
-
-    i = L.Input((5,))
-    assert reestimate_batch_norm(tf_keras.Model(i, L.Dense(2)(i)), lambda: pytest.fail("looked at data")) == 0

@@ -158,6 +158,28 @@ def reconstruction(graph: Graph, evidence: Evidence) -> Scores:
     return _by_inputs(graph, evidence, lambda moments, weights: _share(moments.variance * weights))
 
 
+@criterion("reconstruct", needs_data=True, in_loss=True)
+def reconstruct(graph: Graph, evidence: Evidence) -> Scores:
+    """Rise of the loss when a channel goes and its consumers are refitted, one channel after the other.
+
+    The steps of :mod:`edgeprune.prune.choice.elimination`, which needs no labels. A step counts no less than the one
+    before it, so that the order stays.
+    """
+    from edgeprune.prune.choice.elimination import eliminations
+    from edgeprune.reconstruction.forward import in_order
+
+    assert evidence.batches is not None
+    batches = [in_order(graph.model, x) for x, *_ in evidence.batches()]
+    scores, read = np.zeros(len(graph.units)), np.zeros(len(graph.units), bool)
+    groups = {group.name: group for group in graph.groups}
+    for name, found in eliminations(graph, batches, evidence.seed).items():
+        units = groups[name].units[found.order]
+        steps = np.maximum.accumulate(np.maximum(np.diff(found.errors), 1e-12))
+        scores[units] = steps * (1 + 1e-9 * np.arange(len(steps)))
+        read[units] = True
+    return _with_unread(graph, scores, read)
+
+
 @criterion("sampling", needs_data=True)
 def importance_sampling(graph: Graph, evidence: Evidence) -> Scores:
     """Keep channels at random, with a probability proportional to what they contribute to their consumers.

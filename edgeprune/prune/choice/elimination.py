@@ -10,23 +10,18 @@ W_B' ([S⁻¹]_BB)⁻¹ W_B, and S⁻¹ and W without them follow from those wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edgeprune.models.types import Layer, Tensor
+from edgeprune.models.types import Tensor
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
-from edgeprune.reconstruct.linear import Product, product_of
-from edgeprune.reconstruct.moments import Moments
-
-if TYPE_CHECKING:
-    from edgeprune.data.source import Batches
+from edgeprune.reconstruction.fisher import output_fisher
+from edgeprune.reconstruction.linear import Product, product_of
+from edgeprune.reconstruction.moments import Moments, sample
 
 RIDGE = 1e-4
-# Rows that the moments of one consumer are taken over, at least; more where it has more terms.
-ROWS, ROWS_PER_TERM = 20_000, 32
 # A group of more channels loses several at once.
 STEPS = 128
 
@@ -37,8 +32,8 @@ class Elimination:
 
     Attributes:
         order: numbers of units within the group, the first to go first; units that cannot be removed are left out.
-        errors: float64 [len(order) + 1], the error of the consumers once so many are gone and the others refitted:
-            per consumer the mean square error relative to the variance of its outputs, summed over consumers.
+        errors: float64 [len(order) + 1], the error of the consumers once so many are gone and the others refitted,
+            weighted and summed over consumers.
     """
 
     order: Vector
@@ -128,67 +123,74 @@ class _Places:
         return cost
 
 
-def eliminations(graph: Graph, batches: Batches) -> dict[str, Elimination]:
-    """The elimination of every group that can lose channels and has consumers that can be refitted."""
+def eliminations(graph: Graph, batches: Sequence[Sequence[np.ndarray]], seed: int = 0) -> dict[str, Elimination]:
+    """The elimination of every group that can lose channels and has consumers that can be refitted.
+
+    An error of a consumer's output counts as the model's answers feel it (:mod:`edgeprune.reconstruction.fisher`).
+
+    Args:
+        batches: per batch the inputs, in the order of the graph's model.
+        seed: of the rows that are looked at, and of the Fisher information.
+    """
     found = {}
-    consumers = consumers_of(graph, batches)
+    consumers = consumers_of(graph, batches, output_fisher(graph.model, batches, seed), seed)
     for group in graph.groups:
-        if group.frozen:
-            continue
-        units = set(group.units.tolist())
-        reading = [consumer for consumer in consumers if units.intersection(np.unique(consumer.units).tolist())]
+        units = group.units[group.free]
+        reading = [consumer for consumer in consumers if np.isin(consumer.units, units).any()]
         if reading:
-            copies = [dataclasses.replace(one, inverse=one.inverse.copy(), matrix=one.matrix.copy()) for one in reading]
+            copies = [Consumer(one.units, one.inverse.copy(), one.matrix.copy()) for one in reading]
             found[group.name] = eliminate(group, copies)
     return found
 
 
-def consumers_of(graph: Graph, batches: Batches, seed: int = 0) -> list[Consumer]:
-    """The consumers of all channels of a model, with moments over data."""
+def consumers_of(
+    graph: Graph, batches: Sequence[Sequence[np.ndarray]], fisher: Mapping[str, np.ndarray], seed: int = 0
+) -> list[Consumer]:
+    """The layers that sum over channels and can be refitted, one per part of their product.
+
+    Args:
+        fisher: layer → weight of a squared error of each channel of its output; those without are left out.
+    """
     import tensorflow as tf
     import tf_keras
 
-    taps = list(_taps(graph))
-    tapped = tf_keras.Model(graph.model.inputs, [tensor for *_, tensor in taps])
-    moments: list[Moments | None] = [None] * len(taps)
-    data = list(batches())
+    taps = [tap for tap in _taps(graph) if tap.layer in fisher]
+    if not taps:
+        return []
+    tapped = tf_keras.Model(graph.model.inputs, [tap.tensor for tap in taps])
+    moments = [Moments(tap.product.parts, tap.product.matrix.shape[1], 0) for tap in taps]
     generator = np.random.default_rng(seed)
-    for x, *_ in data:
-        for number, ((_, product, _, _), value) in enumerate(
-            zip(taps, tf.nest.flatten(tapped(x, training=False)), strict=True)
-        ):
-            positions = int(np.prod(value.shape[:-1]))
-            terms = product.matrix.shape[1]
-            wanted = int(max(ROWS, ROWS_PER_TERM * terms) / len(data))
-            # Strided layers look at fewer positions than they read.
-            positions = _positions(product, value, positions)
-            index = generator.choice(positions, wanted, replace=False) if positions > wanted else None
-            rows = product.rows(value, index).numpy()
-            moments[number] = moments[number] or Moments(rows.shape[0], rows.shape[2], 1)
-            moments[number].add(rows, np.zeros([rows.shape[0], rows.shape[1], 1]))
+    for batch in batches:
+        values = tf.nest.flatten(tapped([tf.convert_to_tensor(value) for value in batch], training=False))
+        for tap, value, sums in zip(taps, values, moments, strict=True):
+            index = sample(tap.positions * len(batch[0]), sums.inputs.shape[1], len(batches), generator)
+            rows = tap.product.rows(value, index).numpy()
+            sums.add(rows, np.zeros([*rows.shape[:2], 0]))
     found = []
-    for (_, product, vector, _), each in zip(taps, moments, strict=True):
-        assert each is not None
-        squares, *_ = each.centered(intercept=True)
-        matrix = product.matrix
-        energy = sum(float((w * (s @ w)).sum()) for s, w in zip(squares, matrix, strict=True))
-        for part, (square, weights) in enumerate(zip(squares, matrix, strict=True)):
-            loaded = square + (RIDGE * np.trace(square) / len(square) + 1e-30) * np.eye(len(square))
-            size = len(vector) // len(squares)
-            units = vector[part * size : (part + 1) * size]
-            units = np.tile(units, len(square) // len(units))
-            found.append(Consumer(units, np.linalg.inv(loaded), weights / np.sqrt(max(energy, 1e-30))))
+    for tap in taps:
+        sums = moments.pop(0)
+        squares, *_ = sums.centered(intercept=True)
+        weight = np.sqrt(fisher[tap.layer]).reshape(tap.product.parts, 1, -1)
+        units = tap.units.reshape(tap.product.parts, -1)
+        for part, square in enumerate(squares):
+            square[np.diag_indices_from(square)] += RIDGE * np.trace(square) / len(square) + 1e-30
+            terms = np.tile(units[part], len(square) // units.shape[1])
+            found.append(Consumer(terms, np.linalg.inv(square), (tap.product.matrix * weight)[part]))
     return found
 
 
-def _positions(product: Product, value: Tensor, most: int) -> int:
-    import tensorflow as tf
+@dataclasses.dataclass(frozen=True)
+class _Tap:
+    """A layer that sums over channels along the last axis of a tensor: their units, and how many positions it makes."""
 
-    return int(product.rows(tf.zeros_like(value[:1]), None).shape[1]) * int(value.shape[0]) if most else 0
+    layer: str
+    product: Product
+    units: Vector
+    tensor: Tensor
+    positions: int
 
 
-def _taps(graph: Graph) -> Iterator[tuple[Layer, Product, Vector, Tensor]]:
-    """Layers that sum over channels along the last axis of what they read: product, units along that axis, tensor."""
+def _taps(graph: Graph) -> Iterator[_Tap]:
     for node in graph.view.nodes:
         product = product_of(node.layer)
         if product is None or len(graph.view.uses(node.layer)) > 1:
@@ -197,6 +199,7 @@ def _taps(graph: Graph) -> Iterator[tuple[Layer, Product, Vector, Tensor]]:
             if binding.role == "consumed" and node.layer.weights[binding.weight] is product.weight:
                 (tensor,) = node.keras_inputs
                 axes = graph.axes[id(tensor)]
-                if axes and axes[-1] is not None:
-                    yield node.layer, product, axes[-1], tensor
+                if axes and axes[-1] is not None and None not in node.outputs.shape[1:]:
+                    positions = int(np.prod(node.outputs.shape[1:-1]))
+                    yield _Tap(node.layer.name, product, axes[-1], tensor, positions)
                 break

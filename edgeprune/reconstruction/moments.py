@@ -7,6 +7,7 @@ x x' and C that of x y' (the normal equations). Both are sums, so rows are seen 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
@@ -15,6 +16,24 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 # Relative residual at which the solver under a mask stops, and its most steps.
 _CLOSE, _STEPS = 1e-6, 300
+
+# More rows than so many times the terms tell nothing new; fewer than this are never left out.
+ROWS_PER_TERM, ROWS = 32, 20_000
+# With so many rows per term in each half of them, a weak ridge does no harm.
+ENOUGH = 12
+_FACTORS = (1, 10, 100, 1e3, 1e4, 1e5)
+
+
+def sample(positions: int, terms: int, batches: int, generator: np.random.Generator) -> np.ndarray | None:
+    """Which rows of a batch are enough to count: numbers of positions; None: all of them.
+
+    Args:
+        positions: of all samples of the batch.
+        terms: of the product.
+        batches: how many batches there are.
+    """
+    wanted = -(-max(ROWS, ROWS_PER_TERM * terms) // batches)
+    return generator.choice(positions, wanted, replace=False) if positions > wanted else None
 
 
 class Moments:
@@ -46,6 +65,14 @@ class Moments:
         for part, (some, wanted) in enumerate(zip(x, y, strict=True)):
             self.squares[part] += some.T @ some  # NumPy computes half of it (BLAS syrk)
             self.cross[part] += some.T @ wanted
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of the rows of both."""
+        new = Moments(*self.cross.shape)
+        new.rows = self.rows + other.rows
+        for name in ("inputs", "targets", "squares", "cross", "energy"):
+            setattr(new, name, getattr(self, name) + getattr(other, name))
+        return new
 
     def centered(self, intercept: bool) -> tuple[Array, Array, Array]:
         """Per row: squares, cross and energy, of what differs from the mean where an ``intercept`` makes up for it."""
@@ -86,11 +113,14 @@ def fit(moments: Moments, start: np.ndarray, ridge: float, *, intercept: bool, m
     Args:
         moments: of at least one row.
         start: [parts, terms, columns].
-        ridge: weight of the squared distance from ``start``, in units of the mean square of a term.
+        ridge: weight of the squared distance from ``start``, in units of the mean square of a term; infinite: the
+            matrix stays, and only the constant is found.
         intercept: whether a constant may be added to the product.
         mask: bool [parts, terms, columns], which weights may differ from zero; None: all.
     """
     squares, cross, energy = moments.centered(intercept)
+    if ridge == np.inf:
+        return _fitted(moments, (squares, cross, energy), start, start, intercept)
     weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
     loaded = squares + weight[:, None, None] * np.eye(squares.shape[1])
     wanted = cross - squares @ start
@@ -100,11 +130,45 @@ def fit(moments: Moments, start: np.ndarray, ridge: float, *, intercept: bool, m
         start = start * mask
         wanted = cross - squares @ start
         change = np.stack([_solve_masked(*row) for row in zip(loaded, wanted, mask, strict=True)])
-    matrix = start + change
-    scale = max(float(energy.sum()), 1e-30)
-    before, after = (float(_error(squares, cross, energy, value).sum()) / scale for value in (start, matrix))
+    return _fitted(moments, (squares, cross, energy), start, start + change, intercept)
+
+
+def _fitted(
+    moments: Moments, centered: tuple[Array, Array, Array], start: np.ndarray, matrix: np.ndarray, intercept: bool
+) -> Fit:
+    scale = max(float(centered[2].sum()), 1e-30)
+    before, after = (float(_error(*centered, value).sum()) / scale for value in (start, matrix))
     constant = moments.constant(matrix) if intercept else np.zeros_like(moments.targets)
     return Fit(matrix, constant, before, after)
+
+
+def choose_ridge(
+    halves: Sequence[Moments], start: np.ndarray, ridge: float, *, intercept: bool, mask: np.ndarray | None = None
+) -> float | None:
+    """The ridge under which a fit to each half of the rows gives the targets of the other half best.
+
+    Few rows for many terms are fitted by heart: what is best for them can be worse than nothing for others.
+
+    Args:
+        halves: moments of two halves of the rows, which no sample should be in both of.
+        ridge: the weakest that is tried, and what is taken without a trial where rows are many.
+
+    Returns:
+        None: no ridge gave anything better than the matrix as it was.
+    """
+    if min(half.rows for half in halves) >= ENOUGH * start.shape[1]:
+        return ridge
+    if not all(half.rows for half in halves):
+        return None
+    fitted, other = halves, halves[::-1]
+    errors: dict[float | None, float] = {None: 0.0}
+    for half, judge in zip(fitted, other, strict=True):
+        moments = judge.centered(intercept)
+        errors[None] += float(_error(*moments, start).sum())
+        for factor in _FACTORS:
+            matrix = fit(half, start, factor * ridge, intercept=intercept, mask=mask).matrix
+            errors[factor * ridge] = errors.get(factor * ridge, 0.0) + float(_error(*moments, matrix).sum())
+    return min(errors, key=lambda tried: errors[tried])
 
 
 def _solve(loaded: Array, wanted: Array) -> Array:

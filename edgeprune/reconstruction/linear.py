@@ -1,8 +1,8 @@
 """Layers as products of a matrix: what a layer reads, row by row, and the weights that it is multiplied by.
 
 A convolution is the product of its patches with its kernel, a dense layer that of its inputs; what is refitted, zeroed
-or rounded by moments (:mod:`edgeprune.reconstruct.moments`) is such a matrix. A layer that is not in the table, such as
-a subclass, stays as it is.
+or rounded by moments (:mod:`edgeprune.reconstruction.moments`) is such a matrix. A layer that is not in the table, such
+as a subclass, stays as it is.
 """
 
 from __future__ import annotations

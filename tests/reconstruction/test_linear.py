@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tf_keras
 
-from edgeprune.reconstruct.linear import product_of
+from edgeprune.reconstruction.linear import product_of
 
 # Layer, and the shape of its input.
 LAYERS = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import CallKey, View, flat, is_symbolic
-from edgeprune.models.types import Node
+from edgeprune.models.types import Layer, Node
 
 if TYPE_CHECKING:
     import tf_keras
@@ -81,8 +81,18 @@ def call(node: Node, values: Values, *, linear: bool = False) -> Any:
     if not linear:
         return node.layer(*args, **kwargs)
     activation = node.layer.activation
-    node.layer.activation = None
+    node.layer.activation = None  # of this call only
     try:
         return node.layer(*args, **kwargs)
     finally:
         node.layer.activation = activation
+
+
+def apply_activation(layer: Layer, linear: Any) -> Any:
+    """What a layer gives, from its output without the activation."""
+    return linear if layer.activation is None else layer.activation(linear)
+
+
+def in_order(model: tf_keras.Model, x: Any) -> list[np.ndarray]:
+    """The inputs of a batch, in the structure that the model takes, as a list in the order of ``model.inputs``."""
+    return [np.asarray(value) for value in model._flatten_to_reference_inputs(x)]

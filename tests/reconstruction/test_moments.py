@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeprune.reconstruct.moments import Moments, fit
+from edgeprune.reconstruction.moments import Moments, choose_ridge, fit
 
 
 @pytest.fixture
@@ -80,3 +80,37 @@ def test_equal_and_empty_terms_are_no_obstacle():
     found = fit(moments_of(x, y), np.zeros([2, 8, 2]), 1e-6, intercept=True)
     assert np.isfinite(found.matrix).all()
     np.testing.assert_allclose(x @ found.matrix + found.constant[:, None], y, atol=1e-3)
+
+
+def test_few_rows_are_not_learned_by_heart():
+    """With fewer rows than terms a strong ridge is taken, and the fit is better on other rows than what was there."""
+    generator = np.random.default_rng(0)
+    true = generator.normal(size=[1, 60, 4])
+    start = true + 0.3 * generator.normal(size=true.shape)
+
+    def rows(count):
+        x = generator.normal(size=[1, count, 60])
+        return x, x @ true + 2 * generator.normal(size=[1, count, 4])
+
+    def error(matrix):
+        return np.square(others[1] - others[0] @ matrix).mean()
+
+    others = rows(2000)
+    halves = [moments_of(*rows(40)), moments_of(*rows(40))]
+    ridge = choose_ridge(halves, start, 1e-4, intercept=True)
+    assert ridge > 1e-2
+    best = fit(halves[0] + halves[1], start, ridge, intercept=True)
+    by_heart = fit(halves[0] + halves[1], start, 1e-4, intercept=True)
+    assert error(best.matrix) < error(start) < error(by_heart.matrix)
+
+
+def test_rows_that_say_nothing_change_nothing():
+    """Targets that have nothing to do with the rows leave the matrix, and set the constant."""
+    generator = np.random.default_rng(0)
+    halves = [moments_of(generator.normal(size=[1, 30, 20]), 50 + generator.normal(size=[1, 30, 2])) for _ in range(2)]
+    start = np.zeros([1, 20, 2])
+    ridge = choose_ridge(halves, start, 1e-4, intercept=True)
+    assert ridge is None or ridge >= 1
+    found = fit(halves[0] + halves[1], start, np.inf, intercept=True)
+    np.testing.assert_array_equal(found.matrix, start)
+    np.testing.assert_allclose(found.constant, 50, atol=1)

@@ -1,0 +1,143 @@
+"""Refitting a pruned model to the original one: the public function, and what a graph tells about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.errors import DataError, UsageError
+from edgeprune.models.load import load_model
+from edgeprune.models.rebuild import rebuild
+from edgeprune.progress import Progress
+from edgeprune.prune.channels.analyse import analyse
+from edgeprune.prune.channels.graph import Graph
+from edgeprune.prune.channels.units import Vector
+from edgeprune.prune.filters import Pruned
+from edgeprune.reconstruction.refit import RIDGE, Refitted, refit
+
+if TYPE_CHECKING:
+    import keras
+    import tf_keras
+
+Inputs = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstructed:
+    """The outcome of a reconstruction.
+
+    Attributes:
+        model: the new model, a flat functional one.
+        layers: what became of each layer, in the order in which they were refitted.
+    """
+
+    model: tf_keras.Model
+    layers: tuple[Refitted, ...]
+
+
+def reconstruct(
+    original: tf_keras.Model | keras.Model,
+    changed: Pruned | tf_keras.Model | keras.Model,
+    inputs: Inputs,
+    *,
+    ridge: float = RIDGE,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Reconstructed:
+    """Refit what pruning left, layer by layer, so that each layer gives what it gave before; nothing is trained.
+
+    Args:
+        original: of tf_keras or Keras 3, as it was before.
+        changed: what :func:`edgeprune.prune_filters` gave; or the same model with some of its weights set to zero, or
+            changed in other ways. Zeros stay zero. Neither model is changed.
+        inputs: samples as the model takes them, [samples, ...] per input: an array, or several in the order of the
+            model's inputs, or by their names. No labels; some hundreds do.
+        ridge: how strongly weights are held where they are, in units of the mean square of what a layer reads.
+        batch_size: samples that are run at once.
+        seed: of the positions that are looked at in large feature maps.
+        progress: is told of each layer.
+
+    Returns:
+        The repaired model and, per layer, its error before and after.
+
+    Raises:
+        ModelError: a model is of a kind that edgeprune cannot use.
+        UsageError: the models do not belong together.
+        DataError: the inputs do not fit the model.
+    """
+    whole = load_model(original)
+    model = load_model(changed.model if isinstance(changed, Pruned) else changed)
+    kept: dict[str, Vector] = {}
+    if isinstance(changed, Pruned):
+        graph = analyse(whole)
+        keep = np.ones(len(graph.units), bool)
+        for group in graph.groups:
+            keep[group.units[changed.removed.get(group.name, [])]] = False
+        kept = kept_outputs(graph, keep)
+    _require_same_calls(whole, model, pruned=bool(kept))
+    copy = rebuild(model)
+    for ours, theirs in zip(copy.layers, model.layers, strict=True):
+        ours.set_weights(theirs.get_weights())
+    batches = _batches(whole, inputs, batch_size)
+    return Reconstructed(copy, tuple(refit(whole, copy, batches, kept, ridge=ridge, seed=seed, progress=progress)))
+
+
+def kept_outputs(graph: Graph, keep: np.ndarray) -> dict[str, Vector]:
+    """Layer → int, the channels that stay of what it gives; layers that lose none are left out.
+
+    Args:
+        keep: bool [units of the graph].
+    """
+    found: dict[str, Vector] = {}
+    for node in graph.view.nodes:
+        axes = graph.axes.get(id(node.outputs))
+        if axes and axes[-1] is not None and not keep[axes[-1]].all():
+            found[node.layer.name] = np.flatnonzero(keep[axes[-1]])
+    return found
+
+
+def _require_same_calls(original: tf_keras.Model, changed: tf_keras.Model, *, pruned: bool) -> None:
+    theirs = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in original.layers}
+    ours = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in changed.layers}
+    if ours.keys() != theirs.keys():
+        only = next(iter(ours.keys() ^ theirs.keys()))
+        raise UsageError(
+            f"The models do not belong together: only one of them has the layer {only!r}.",
+            expected="a model, and the same model with fewer channels or other weights.",
+        )
+    for name, shapes in ours.items():
+        if not pruned and shapes != theirs[name]:
+            raise UsageError(
+                f"The layer {name!r} has weights of other shapes than in the original model, and which of its "
+                "channels are left is not known.",
+                expected="what edgeprune.prune_filters gave, which knows that.",
+                fix="pass it as it is, and not its model alone.",
+            )
+
+
+def _batches(model: tf_keras.Model, inputs: Inputs, size: int) -> list[list[np.ndarray]]:
+    if isinstance(inputs, Mapping):
+        if missing := [name for name in model.input_names if name not in inputs]:
+            names = ", ".join(model.input_names)
+            raise DataError(f"The inputs lack {missing[0]!r}.", expected=f"arrays named {names}.")
+        arrays = [np.asarray(inputs[name]) for name in model.input_names]
+    else:
+        arrays = [inputs] if isinstance(inputs, np.ndarray) else [np.asarray(each) for each in inputs]
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    fits = len(arrays) == len(shapes) and all(
+        array.ndim == len(shape) + 1
+        and all(size is None or size == length for size, length in zip(shape, array.shape[1:], strict=True))
+        for array, shape in zip(arrays, shapes, strict=True)
+    )
+    count = min(map(len, arrays), default=0)
+    if not fits or not count or any(len(array) != count for array in arrays):
+        raise DataError(
+            f"The inputs have the shapes {', '.join(str(array.shape) for array in arrays) or 'of nothing'}.",
+            expected=f"samples of {', '.join(map(str, shapes))}, as many for each input.",
+        )
+    size = min(size, -(-count // 2))  # two batches at least: one half of the samples judges the other
+    return [[array[start : start + size] for array in arrays] for start in range(0, count, size)]

@@ -1,0 +1,302 @@
+"""Refit a changed model: each layer, in order, to what the original one gives, from what the changed ones before give.
+
+After channel pruning by least squares (He et al. 2017, arXiv:1707.06168; Luo et al. 2017, ThiNet, arXiv:1707.06342),
+without labels and without gradients. The inputs of a layer are those of the changed model, with all earlier layers
+refitted, so that errors are made up for instead of added up; the layer before a sum also makes up for what the other
+branches lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.models.graph import CallKey, View, activation_name, symbol_of
+from edgeprune.models.types import Layer, Node, Variable
+from edgeprune.progress import Progress
+from edgeprune.reconstruction.forward import Forward, Values, call
+from edgeprune.reconstruction.linear import Product, product_of
+from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
+
+if TYPE_CHECKING:
+    import tf_keras
+
+RIDGE = 1e-4
+# A normalization that multiplies a channel by less than this share of its largest factor hides it.
+_HIDDEN = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Refitted:
+    """What became of one layer.
+
+    Attributes:
+        layer: its name.
+        before, after: its mean square error relative to its targets' variance, as it was and refitted; None where it
+            was not refitted.
+        rows: that it was fitted to.
+        reason: why it stayed as it was; None where it was refitted, or had nothing to make up for.
+    """
+
+    layer: str
+    before: float | None = None
+    after: float | None = None
+    rows: int = 0
+    reason: str | None = None
+
+
+def refit(
+    original: tf_keras.Model,
+    changed: tf_keras.Model,
+    batches: Sequence[Sequence[np.ndarray]],
+    kept: Mapping[str, np.ndarray] | None = None,
+    *,
+    ridge: float = RIDGE,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Refitted]:
+    """Refit the layers of ``changed``, in place. Weights that are zero stay zero.
+
+    Biases are refitted with the weights. A layer without one, with a batch normalization behind it, leaves what its
+    output lacks on average in that one's mean.
+
+    Args:
+        original: flat functional tf_keras model.
+        changed: the same calls, with fewer channels or other weights.
+        batches: per batch the inputs, in the models' order; no labels.
+        kept: layer → int, which channels of its output are left; layers that are not in it kept all.
+        ridge: see :func:`edgeprune.reconstruction.moments.fit`.
+        seed: of the rows that are looked at, where there are more than enough.
+        progress: is told of each layer.
+
+    Returns:
+        One entry per layer with a matrix of weights, in the order in which they were done.
+    """
+    return _Refitting(original, changed, batches, kept or {}, ridge, seed).run(progress or Progress())
+
+
+class _Refitting:
+    """Both models, run side by side over all batches, up to the layers that are refitted next.
+
+    Attributes:
+        current: the calls of the pass that is under way.
+        exact: ids of tensors of ``changed`` that are the same in both models.
+    """
+
+    def __init__(
+        self,
+        original: tf_keras.Model,
+        changed: tf_keras.Model,
+        batches: Sequence[Sequence[np.ndarray]],
+        kept: Mapping[str, np.ndarray],
+        ridge: float,
+        seed: int,
+    ):
+        self.original, self.changed = Forward(original, batches), Forward(changed, batches)
+        self.kept, self.ridge = kept, ridge
+        self.generator = np.random.default_rng(seed)
+        self.count = len(batches)
+        self.current: Sequence[CallKey] = ()
+        self.exact = {id(tensor) for tensor in changed.inputs}
+        self.found: list[Refitted] = []
+        self.products: dict[CallKey, Product] = {}
+        for key, node in self.changed.view.calls.items():
+            product, times = product_of(node.layer), len(self.changed.view.uses(node.layer))
+            if product is not None and times == 1:
+                self.products[key] = product
+            elif key[1] == 0 and any(len(weight.shape) > 1 for weight in node.layer.weights):
+                kind = type(node.layer).__name__
+                why = f"it is called {times} times" if product else f"{kind} is not a plain product of its weights"
+                self.found.append(Refitted(node.layer.name, reason=why))
+
+    def run(self, progress: Progress) -> list[Refitted]:
+        waiting = [key for key in self.changed.view.calls if key not in self.changed.done]
+        fitted: set[CallKey] = set()
+        progress.begin("refitting layers", len(self.products))
+        while waiting:
+            keys = self._ready(waiting, fitted)
+            waiting = [key for key in waiting if key not in keys]
+            calls = self.changed.view.calls
+            due = [key for key in waiting if key in self.products and self.changed.has(calls[key], keys)]
+            self._pass(keys, due)
+            fitted.update(due)
+            progress.advance(len(due))
+        progress.end()
+        return self.found
+
+    def _ready(self, waiting: Sequence[CallKey], fitted: set[CallKey]) -> list[CallKey]:
+        """The calls that need no layer that is still to be refitted."""
+        keys: list[CallKey] = []
+        for key in waiting:
+            node = self.changed.view.calls[key]
+            if (key not in self.products or key in fitted) and self.changed.has(node, keys):
+                keys.append(key)
+                if self._is_exact(key):
+                    self.exact |= {id(tensor) for tensor in _tensors(node)}
+        return keys
+
+    def _is_exact(self, key: CallKey) -> bool:
+        """Whether a call gives the same in both models: inputs and weights are the same, and no channel is gone."""
+        node, theirs = self.changed.view.calls[key], self.original.view.calls[key]
+        return all(id(tensor) in self.exact for tensor in node.keras_inputs) and all(
+            ours.shape == other.shape and np.array_equal(ours.numpy(), other.numpy())
+            for ours, other in zip(node.layer.weights, theirs.layer.weights, strict=True)
+        )
+
+    def _pass(self, keys: Sequence[CallKey], due: Sequence[CallKey]) -> None:
+        """One pass over the batches: ``keys`` are called, and the layers of ``due`` refitted to what they read."""
+        self.current = keys
+        fits = [_LayerFit(self, key) for key in due]
+        fits = [each for each in fits if not each.is_exact]
+        for batch in range(self.count):
+            ours, theirs = self.changed.run(keys, batch), self.original.run(keys, batch)
+            for each in fits:
+                each.add(ours, theirs, batch)
+            self.changed.keep(keys, batch, ours)
+            self.original.keep(keys, batch, theirs)
+        for forward in (self.changed, self.original):
+            forward.done.update(keys)
+        exact = [key[0] for key in due if key[0] not in {each.node.layer.name for each in fits}]
+        self.found += [*map(Refitted, exact), *(each.solve() for each in fits)]
+
+
+class _LayerFit:
+    """The refit of one layer, from the first batch to the last."""
+
+    def __init__(self, whole: _Refitting, key: CallKey):
+        self.whole, self.product = whole, whole.products[key]
+        self.node, self.theirs = whole.changed.view.calls[key], whole.original.view.calls[key]
+        self.kept = whole.kept.get(key[0])
+        self.halves = [Moments(*self.product.matrix.shape) for _ in range(2)]
+        self.sum = _Sum.behind(whole, self.node)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the layer gives what the original one gives, with fewer outputs perhaps, as it is."""
+        if self.sum or not all(id(tensor) in self.whole.exact for tensor in self.node.keras_inputs):
+            return False
+        theirs = product_of(self.theirs.layer)
+        assert theirs is not None
+        ours, others = self.product.matrix, theirs.matrix
+        if self.kept is not None and others.shape[0] == 1:
+            others = others[:, :, self.kept]
+        return ours.shape == others.shape and np.array_equal(ours, others)
+
+    def add(self, ours: Values, theirs: Values, batch: int) -> None:
+        """Count what the layer reads and should give in one batch."""
+        (read,) = self.node.keras_inputs
+        wanted = call(self.theirs, theirs, linear=True).numpy()
+        if self.kept is not None:
+            wanted = wanted[..., self.kept]
+        if self.sum is not None:
+            wanted = wanted + self.sum.lost(ours, theirs, self.kept)
+        moments = self.halves[batch % 2]
+        index = sample(int(np.prod(wanted.shape[:-1])), moments.inputs.shape[1], self.whole.count, self.whole.generator)
+        moments.add(self.product.rows(ours[id(read)], index).numpy(), self.product.outputs(wanted, index).numpy())
+
+    def solve(self) -> Refitted:
+        """Set the weights, and where the constant goes."""
+        start, bias = self.product.matrix, self.product.bias
+        norms = None if bias is not None else self._norms()
+        intercept = bool(bias is not None or norms)
+        mask = None if start.all() else start != 0
+        ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
+        moments = self.halves[0] + self.halves[1]
+        # Without a ridge that helps, only the constant is set.
+        found = fit(moments, start, np.inf if ridge is None else ridge, intercept=intercept, mask=mask)
+        self.product.assign(found.matrix)
+        constant = found.constant.reshape(-1)
+        if bias is not None:
+            bias.assign(constant.astype(bias.dtype.as_numpy_dtype))
+        elif norms:
+            mean = norms[1].moving_mean.numpy()
+            mean = mean if self.kept is None else mean[self.kept]
+            norms[0].moving_mean.assign(mean - constant.astype(mean.dtype))
+        return Refitted(self.node.layer.name, found.before, found.after, moments.rows)
+
+    def _norms(self) -> tuple[Layer, Layer] | None:
+        """The batch normalization behind the layer, here and in the original model; None: nothing takes a constant."""
+        if activation_name(self.node.layer) != "linear":
+            return None
+        reader = _only_reader(self.whole.changed.view, self.node)
+        if reader is None or type(reader.layer).__name__ != "BatchNormalization":
+            return None
+        return reader.layer, self.whole.original.view.calls[self.whole.changed.key(reader)].layer
+
+
+def _tensors(node: Node) -> list[object]:
+    import tensorflow as tf
+
+    return list(tf.nest.flatten(node.outputs))
+
+
+def _only_reader(view: View, node: Node) -> Node | None:
+    """The call that reads what a call makes, if there is one only, of a layer that is called once."""
+    readers = view.readers(node.outputs)
+    alone = len(readers) == 1 and not view.is_end(node.outputs) and len(view.uses(readers[0].layer)) == 1
+    return readers[0] if alone else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+    """A sum that a layer's output goes into, whose other terms are there already, and are not the original's.
+
+    Attributes:
+        ours, theirs: ids of the other terms in both models.
+        scale: by which each channel of the output is multiplied on the way; float32 [channels].
+    """
+
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+    scale: np.ndarray
+
+    @classmethod
+    def behind(cls, whole: _Refitting, node: Node) -> _Sum | None:
+        if activation_name(node.layer) != "linear":
+            return None
+        scale = np.ones(node.outputs.shape[-1], np.float32)
+        reader = _only_reader(whole.changed.view, node)
+        while reader is not None and not _is_sum(reader.layer):
+            if type(reader.layer).__name__ == "BatchNormalization":
+                scale = scale * _factors(reader.layer)
+            elif (
+                type(reader.layer).__name__ not in ("Activation", "Dropout")
+                or activation_name(reader.layer) != "linear"
+            ):
+                return None
+            node, reader = reader, _only_reader(whole.changed.view, reader)
+        if reader is None:
+            return None
+        theirs = whole.original.view.calls[whole.changed.key(reader)]
+        pairs = zip(reader.keras_inputs, theirs.keras_inputs, strict=True)
+        others = [(ours, other) for ours, other in pairs if ours is not node.outputs]
+        there = {*whole.changed.done, *whole.current}
+        known = all(
+            tuple(ours.shape) == tuple(node.outputs.shape)
+            and whole.changed.key(whole.changed.view.maker(ours)) in there
+            for ours, _ in others
+        )
+        if not known or not others or all(id(ours) in whole.exact for ours, _ in others):
+            return None
+        return cls(tuple(id(ours) for ours, _ in others), tuple(id(other) for _, other in others), scale)
+
+    def lost(self, ours: Values, theirs: Values, kept: np.ndarray | None) -> np.ndarray:
+        """What the other terms lack, before the scale: [..., channels]."""
+        there = sum(theirs[number].numpy() for number in self.theirs)
+        lack = (there if kept is None else there[..., kept]) - sum(ours[number].numpy() for number in self.ours)
+        felt = np.abs(self.scale) > _HIDDEN * np.abs(self.scale).max()
+        return lack * np.where(felt, 1 / np.where(felt, self.scale, 1), 0).astype(np.float32)
+
+
+def _is_sum(layer: Layer) -> bool:
+    return type(layer).__name__ == "Add" or symbol_of(layer) in ("math.add", "__operators__.add")
+
+
+def _factors(norm: Layer) -> np.ndarray:
+    """By what a batch normalization multiplies each channel."""
+    variance: Variable = norm.moving_variance
+    factors = 1 / np.sqrt(variance.numpy() + norm.epsilon)
+    return factors * norm.gamma.numpy() if norm.scale else factors

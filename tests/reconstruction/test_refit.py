@@ -1,0 +1,148 @@
+"""Refitting a changed model to the original one."""
+
+import numpy as np
+import pytest
+import tf_keras
+
+from edgeprune.models.rebuild import rebuild
+from edgeprune.reconstruction.refit import refit
+
+layers = tf_keras.layers
+
+
+def with_random_weights(model, seed=0):
+    generator = np.random.default_rng(seed)
+    model.set_weights([
+        np.abs(value) + 0.5 if "variance" in weight.name else value / np.sqrt(max(np.prod(value.shape[:-1]), 1))
+        for weight in model.weights
+        for value in [generator.normal(size=weight.shape)]
+    ])  # fmt: skip
+    return model
+
+
+def copy_of(model):
+    copy = rebuild(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def batches_of(model, samples=400, seed=1):
+    generator = np.random.default_rng(seed)
+    arrays = [generator.normal(size=(samples, *x.shape[1:])).astype("float32") for x in model.inputs]
+    return [[array[i : i + 50] for array in arrays] for i in range(0, samples, 50)]
+
+
+def error(model, other, batches):
+    """Mean square difference of the outputs, relative to the mean square of the other's."""
+    pairs = [(np.asarray(model(batch)), np.asarray(other(batch))) for batch in batches]
+    return sum(np.square(a - b).sum() for a, b in pairs) / sum(np.square(b).sum() for _, b in pairs)
+
+
+@pytest.fixture
+def residual():
+    """A network with a strided convolution, batch normalization, a depthwise layer, a sum and a classifier."""
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="first")(inputs)
+    x = shortcut = layers.ReLU()(layers.BatchNormalization(name="first_norm")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depth")(x)
+    x = layers.Conv2D(8, 1, use_bias=False, name="point")(layers.ReLU()(layers.BatchNormalization()(x)))
+    x = layers.Add()([layers.BatchNormalization(name="last_norm")(x), shortcut])
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return with_random_weights(tf_keras.Model(inputs, layers.Dense(4, name="classes")(x)))
+
+
+def test_what_was_not_changed_stays(residual):
+    """With nothing removed, every weight comes back as it was."""
+    copy = copy_of(residual)
+    found = refit(residual, copy, batches_of(residual))
+    assert [one.layer for one in found] == ["first", "depth", "point", "classes"]
+    for ours, theirs in zip(copy.get_weights(), residual.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_zeroed_weights_are_made_up_for(residual):
+    """Zeros stay zero, the other weights make up for them: the outputs are nearer to those of the original."""
+    zeroed = copy_of(residual)
+    for name in ("first", "point"):
+        layer = zeroed.get_layer(name)
+        kernel = layer.kernel.numpy()
+        layer.kernel.assign(np.where(np.abs(kernel) < np.median(np.abs(kernel)), 0, kernel))
+    batches = batches_of(residual)
+    before = error(zeroed, residual, batches)
+    zeros = {name: zeroed.get_layer(name).kernel.numpy() == 0 for name in ("first", "point")}
+    found = {one.layer: one for one in refit(residual, zeroed, batches)}
+    assert error(zeroed, residual, batches_of(residual, seed=2)) < 0.5 * before
+    assert found["first"].after < found["first"].before
+    for name, zero in zeros.items():
+        assert not zeroed.get_layer(name).kernel.numpy()[zero].any()
+        assert zeroed.get_layer(name).kernel.numpy()[~zero].all()
+
+
+def test_a_linear_model_is_refitted_to_its_optimum():
+    """Where a dense layer reads two thirds of what it read, it becomes the least-squares fit of its old outputs."""
+    inputs = layers.Input((9,))
+    hidden = layers.Dense(6, name="hidden")(inputs)
+    whole = with_random_weights(tf_keras.Model(inputs, layers.Dense(3, name="out")(hidden)))
+    inputs = layers.Input((9,))
+    small = tf_keras.Model(inputs, layers.Dense(3, name="out")(layers.Dense(4, name="hidden")(inputs)))
+    kept = np.array([0, 2, 3, 5])
+    kernel, bias, *last = whole.get_weights()
+    small.set_weights([kernel[:, kept], bias[kept], last[0][kept], last[1]])
+    batches = batches_of(whole)
+    refit(whole, small, batches, {"hidden": kept}, ridge=1e-12)
+    x = np.concatenate([batch[0] for batch in batches])
+    rows = np.concatenate([x @ kernel[:, kept] + bias[kept], np.ones([len(x), 1])], 1)
+    wanted = np.asarray(whole(x))
+    optimum = np.square(wanted - rows @ np.linalg.lstsq(rows, wanted, rcond=None)[0]).mean()
+    assert np.square(wanted - np.asarray(small(x))).mean() == pytest.approx(optimum, rel=1e-5)
+
+
+def test_the_last_branch_makes_up_for_the_others():
+    """What one branch of a sum lost, the other gives, as far as it can."""
+    inputs = layers.Input((6,))
+    lossy = layers.Dense(5, name="lossy")(inputs)
+    free = layers.Dense(5, name="free")(layers.Dense(6, name="before")(inputs))
+    model = with_random_weights(tf_keras.Model(inputs, layers.Add()([lossy, free])))
+    changed = copy_of(model)
+    kernel = changed.get_layer("lossy").kernel
+    kernel.assign(np.zeros(kernel.shape))
+    batches = batches_of(model)
+    refit(model, changed, batches, ridge=1e-12)
+    assert error(changed, model, batches) < 1e-6
+
+
+def test_what_cannot_be_refitted_is_named():
+    """Layers that are called several times, and those that are no plain product, stay as they are and say so."""
+    inputs = layers.Input((5, 4))
+    shared = layers.Dense(4, name="shared")
+    x = layers.LSTM(4, name="lstm")(shared(shared(inputs)))
+    model = with_random_weights(tf_keras.Model(inputs, layers.Dense(2, name="out")(x)))
+    changed = copy_of(model)
+    kernel = changed.get_layer("shared").kernel
+    kernel.assign(np.where(np.abs(kernel) < 0.2, 0, kernel))
+    found = {one.layer: one for one in refit(model, changed, batches_of(model))}
+    assert found["shared"].reason == "it is called 2 times"
+    assert found["lstm"].reason == "LSTM is not a plain product of its weights"
+    assert found["out"].after < found["out"].before
+
+
+def test_every_call_is_made_once_for_each_batch(residual):
+    """A refit costs about one pass of each model, however many layers there are."""
+    counted = []
+
+    class Counting(layers.Layer):
+        def call(self, x):
+            counted.append(None)
+            return x
+
+    inputs = layers.Input((6,))
+    x = Counting(name="counting")(inputs)
+    for number in range(5):
+        x = layers.Dense(6, name=f"dense_{number}")(x)
+    model = with_random_weights(tf_keras.Model(inputs, x))
+    changed = copy_of(model)
+    changed.layers[2].kernel.assign(changed.layers[2].kernel * 0.5)
+    batches = batches_of(model)
+    counted.clear()
+    refit(model, changed, batches)
+    assert len(counted) == 2 * len(batches)
