@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import ModelError
-from edgeprune.models import keras3_decompose, keras3_shape_ops  # noqa: F401 - enter their rules
+from edgeprune.models import keras3_decompose, keras3_einsum, keras3_shape_ops  # noqa: F401 - enter their rules
 from edgeprune.models.compiled import output_names
 from edgeprune.models.custom import find_layer_class
 from edgeprune.models.flatten import call_layer, copy_input, walk_steps

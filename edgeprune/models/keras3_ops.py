@@ -256,11 +256,6 @@ def _matmul(emitter: Emitter, operation: Operation, arguments: Arguments, dtype:
     return emitter.op("linalg.matmul", a, b)
 
 
-@operation_rule("Einsum")
-def _einsum(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
-    return emitter.op("einsum", operation.subscripts, *arguments["operands"])
-
-
 @operation_rule("Tensordot")
 def _tensordot(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     return emitter.op("tensordot", arguments["x1"], arguments["x2"], operation.axes)

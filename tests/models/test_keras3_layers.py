@@ -222,3 +222,36 @@ def test_masks_of_a_file_become_masks_of_tf_keras(keras3, tmp_path):
     keras3.Model(model.inputs, model.outputs).save(tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
     assert [type(layer).__name__ for layer in loaded.layers] == ["InputLayer", "Embedding", "LSTM"]
+
+
+EINSUMS = [
+    *("abc,adc->abd", "abc,abc->ab", "abc,abc->a", "abc,abd->acd", "abc,cd->adb", "abc->acb", "abc->a", "ab,cb->ac"),
+    *("abcd,abed->abce", "abc,ade->abcde"),
+]
+
+
+@pytest.mark.parametrize("subscripts", EINSUMS)
+def test_an_einsum_is_kept_and_read_back(keras3, tmp_path, subscripts):
+    """Of one or two tensors, whatever is summed: the translated model computes it, and so does the file of it."""
+    terms = subscripts.partition("->")[0].split(",")
+    lengths = {"b": 3, "c": 4, "d": 5, "e": 2}
+    inputs = [keras3.Input([lengths[letter] for letter in term[1:]]) for term in terms if term[0] == "a"]
+    constants = [
+        np.random.default_rng(0).normal(size=[lengths[letter] for letter in term]).astype("float32")
+        for term in terms
+        if term[0] != "a"
+    ]
+    model = keras3.Model(inputs, keras3.ops.einsum(subscripts, *inputs, *constants))
+    x = [np.random.default_rng(1).normal(size=(6, *one.shape[1:])).astype("float32") for one in inputs]
+    x = x[0] if len(x) == 1 else x
+    loaded = load_model(model)
+    np.testing.assert_allclose(loaded(x), model(x), rtol=1e-4, atol=1e-5)
+    loaded.save(tmp_path / "model.keras")
+    np.testing.assert_allclose(load_model(tmp_path / "model.keras")(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_an_einsum_that_cannot_be_kept_is_named(keras3):
+    """Diagonals and three tensors are refused where the model is opened."""
+    inputs = keras3.Input((3, 3))
+    with pytest.raises(ModelError, match=r"einsum 'abb->ab'"):
+        load_model(keras3.Model(inputs, keras3.ops.einsum("abb->ab", inputs)))
