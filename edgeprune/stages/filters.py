@@ -22,7 +22,7 @@ class FiltersStageConfig(Config):
     """One step of filter pruning, counted from 1."""
 
     filters: FiltersConfig
-    reconstruct: ReconstructConfig
+    reconstruct: ReconstructConfig = ReconstructConfig()
     number: int
     multiple: int  # channels, with what the target wants already decided
 
