@@ -65,6 +65,21 @@ class Forward:
         return self._keys[id(node)]
 
 
+def bytes_per_sample(model: tf_keras.Model) -> int:
+    """What :class:`Forward` keeps of one sample at most, between two calls; open sizes count as one."""
+    view = View(model)
+    last = {id(x): place for place, node in enumerate(view.nodes) for x in node.keras_inputs}
+    sizes: dict[int, int] = {}
+    most = 0
+    for place, node in enumerate(view.nodes):
+        for tensor in flat(node.outputs):
+            shape = [size or 1 for size in tensor.shape[1:]]
+            sizes[id(tensor)] = int(np.prod(shape)) * int(tensor.dtype.size)
+        sizes = {number: size for number, size in sizes.items() if last.get(number, -1) > place}
+        most = max(most, sum(sizes.values()))
+    return most
+
+
 def call(node: Node, values: Values, *, linear: bool = False) -> Any:
     """Make one call.
 

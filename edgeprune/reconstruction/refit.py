@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune.models.graph import CallKey, View, activation_name, symbol_of
 from edgeprune.models.types import Layer, Node, Variable
 from edgeprune.progress import Progress
-from edgeprune.reconstruction.forward import Forward, Values, call
+from edgeprune.reconstruction.forward import Forward, Values, bytes_per_sample, call
 from edgeprune.reconstruction.linear import Product, product_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import tf_keras
 
 RIDGE = 1e-4
+# What the tensors that are kept for all samples may fill.
+MEMORY_BYTES = 2_000_000_000
 # A normalization that multiplies a channel by less than this share of its largest factor hides it.
 _HIDDEN = 1e-3
 
@@ -75,7 +77,24 @@ def refit(
     Returns:
         One entry per layer with a matrix of weights, in the order in which they were done.
     """
-    return _Refitting(original, changed, batches, kept or {}, ridge, seed).run(progress or Progress())
+    progress = progress or Progress()
+    fitting = _fitting(original, changed, batches)
+    if len(fitting) < len(batches):
+        samples = [sum(len(batch[0]) for batch in some) for some in (fitting, batches)]
+        progress.note(f"refits to {samples[0]:,} of {samples[1]:,} samples: more would not fit into memory")
+    return _Refitting(original, changed, fitting, kept or {}, ridge, seed).run(progress)
+
+
+def _fitting(
+    original: tf_keras.Model, changed: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
+) -> Sequence[Sequence[np.ndarray]]:
+    """The first batches, as many as fit into memory; two at least."""
+    each = bytes_per_sample(original) + bytes_per_sample(changed)
+    left, count = MEMORY_BYTES, 0
+    for batch in batches:
+        left -= each * len(batch[0])
+        count += left >= 0
+    return batches[: max(count, 2)]
 
 
 class _Refitting:

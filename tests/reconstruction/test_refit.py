@@ -146,3 +146,28 @@ def test_every_call_is_made_once_for_each_batch(residual):
     counted.clear()
     refit(model, changed, batches)
     assert len(counted) == 2 * len(batches)
+
+
+def test_as_many_samples_as_fit_into_memory(residual, monkeypatch):
+    """Where the tensors of all samples would fill more than is allowed, fewer are looked at, and that is said."""
+    from edgeprune.progress import Progress
+    from edgeprune.reconstruction import refit as module
+    from edgeprune.reconstruction.forward import bytes_per_sample
+
+    # Input [8, 8, 3]; the sum needs two tensors of [8, 8, 8] at once, in float32, and so does each call before it.
+    assert bytes_per_sample(residual) == 2 * 8 * 8 * 8 * 4
+
+    class Notes(Progress):
+        said = ""
+
+        def note(self, text):
+            self.said += text
+
+    notes = Notes()
+    monkeypatch.setattr(module, "MEMORY_BYTES", 2 * bytes_per_sample(residual) * 149)
+    zeroed = copy_of(residual)
+    kernel = zeroed.get_layer("point").kernel
+    kernel.assign(np.where(np.abs(kernel) < 0.1, 0, kernel))
+    found = module.refit(residual, zeroed, batches_of(residual), progress=notes)
+    assert "refits to 100 of 400 samples" in notes.said
+    assert next(one for one in found if one.layer == "classes").rows == 100
