@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 # What a message quotes from a file may be of any length.
-_LONG = re.compile(r"\S{300,}")
+_LONG = re.compile(r"\S{1000,}")
 
 
 class EdgepruneError(Exception):
