@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 RIDGE = 1e-4
 # What the tensors that are kept for all samples may fill.
-MEMORY_BYTES = 2_000_000_000
+MEMORY_BYTES = 1_500_000_000
+# What they may fill for the samples that are run at once.
+BATCH_BYTES = 128_000_000
 # A normalization that multiplies a channel by less than this share of its largest factor hides it.
 _HIDDEN = 1e-3
 
@@ -79,22 +81,26 @@ def refit(
     """
     progress = progress or Progress()
     fitting = _fitting(original, changed, batches)
-    if len(fitting) < len(batches):
-        samples = [sum(len(batch[0]) for batch in some) for some in (fitting, batches)]
+    samples = [sum(len(batch[0]) for batch in some) for some in (fitting, batches)]
+    if samples[0] < samples[1]:
         progress.note(f"refits to {samples[0]:,} of {samples[1]:,} samples: more would not fit into memory")
     return _Refitting(original, changed, fitting, kept or {}, ridge, seed).run(progress)
 
 
 def _fitting(
     original: tf_keras.Model, changed: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
-) -> Sequence[Sequence[np.ndarray]]:
-    """The first batches, as many as fit into memory; two at least."""
+) -> list[list[np.ndarray]]:
+    """The first samples, as many as fit into memory, in batches that do; two batches at least."""
     each = bytes_per_sample(original) + bytes_per_sample(changed)
+    size = max(1, BATCH_BYTES // each)
+    split = [
+        [array[start : start + size] for array in batch] for batch in batches for start in range(0, len(batch[0]), size)
+    ]
     left, count = MEMORY_BYTES, 0
-    for batch in batches:
+    for batch in split:
         left -= each * len(batch[0])
         count += left >= 0
-    return batches[: max(count, 2)]
+    return split[: max(count, 2)]
 
 
 class _Refitting:
