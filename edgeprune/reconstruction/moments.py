@@ -123,12 +123,11 @@ def fit(moments: Moments, start: np.ndarray, ridge: float, *, intercept: bool, m
         return _fitted(moments, (squares, cross, energy), start, start, intercept)
     weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
     loaded = squares + weight[:, None, None] * np.eye(squares.shape[1])
+    start = start if mask is None else start * mask
     wanted = cross - squares @ start
     if mask is None:
         change = np.stack([_solve(*pair) for pair in zip(loaded, wanted, strict=True)])
     else:
-        start = start * mask
-        wanted = cross - squares @ start
         change = np.stack([_solve_masked(*row) for row in zip(loaded, wanted, mask, strict=True)])
     return _fitted(moments, (squares, cross, energy), start, start + change, intercept)
 
@@ -144,7 +143,7 @@ def _fitted(
 
 def choose_ridge(
     halves: Sequence[Moments], start: np.ndarray, ridge: float, *, intercept: bool, mask: np.ndarray | None = None
-) -> float | None:
+) -> float:
     """The ridge under which a fit to each half of the rows gives the targets of the other half best.
 
     Few rows for many terms are fitted by heart: what is best for them can be worse than nothing for others.
@@ -154,20 +153,18 @@ def choose_ridge(
         ridge: the weakest that is tried, and what is taken without a trial where rows are many.
 
     Returns:
-        None: no ridge gave anything better than the matrix as it was.
+        Infinity: no ridge gave anything better than the matrix as it was.
     """
     if min(half.rows for half in halves) >= ENOUGH * start.shape[1]:
         return ridge
     if not all(half.rows for half in halves):
-        return None
-    fitted, other = halves, halves[::-1]
-    errors: dict[float | None, float] = {None: 0.0}
-    for half, judge in zip(fitted, other, strict=True):
+        return np.inf
+    errors = dict.fromkeys([np.inf, *(factor * ridge for factor in _FACTORS)], 0.0)
+    for half, judge in zip(halves, halves[::-1], strict=True):
         moments = judge.centered(intercept)
-        errors[None] += float(_error(*moments, start).sum())
-        for factor in _FACTORS:
-            matrix = fit(half, start, factor * ridge, intercept=intercept, mask=mask).matrix
-            errors[factor * ridge] = errors.get(factor * ridge, 0.0) + float(_error(*moments, matrix).sum())
+        for tried in errors:
+            matrix = fit(half, start, tried, intercept=intercept, mask=mask).matrix
+            errors[tried] += float(_error(*moments, matrix).sum())
     return min(errors, key=lambda tried: errors[tried])
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.models.graph import CallKey, View, activation_name, symbol_of
+from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_of
 from edgeprune.models.types import Layer, Node, Variable
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.forward import Forward, Values, bytes_per_sample, call
@@ -160,7 +160,7 @@ class _Refitting:
             if (key not in self.products or key in fitted) and self.changed.has(node, keys):
                 keys.append(key)
                 if self._is_exact(key):
-                    self.exact |= {id(tensor) for tensor in _tensors(node)}
+                    self.exact |= set(map(id, flat(node.outputs)))
         return keys
 
     def _is_exact(self, key: CallKey) -> bool:
@@ -230,8 +230,7 @@ class _LayerFit:
         mask = None if start.all() else start != 0
         ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
         moments = self.halves[0] + self.halves[1]
-        # Without a ridge that helps, only the constant is set.
-        found = fit(moments, start, np.inf if ridge is None else ridge, intercept=intercept, mask=mask)
+        found = fit(moments, start, ridge, intercept=intercept, mask=mask)
         self.product.assign(found.matrix)
         constant = found.constant.reshape(-1)
         if bias is not None:
@@ -250,12 +249,6 @@ class _LayerFit:
         if reader is None or type(reader.layer).__name__ != "BatchNormalization":
             return None
         return reader.layer, self.whole.original.view.calls[self.whole.changed.key(reader)].layer
-
-
-def _tensors(node: Node) -> list[object]:
-    import tensorflow as tf
-
-    return list(tf.nest.flatten(node.outputs))
 
 
 def _only_reader(view: View, node: Node) -> Node | None:

@@ -20,8 +20,8 @@ from edgeprune.prune.channels.units import Vector
 from edgeprune.reconstruction.fisher import output_fisher
 from edgeprune.reconstruction.linear import Product, product_of
 from edgeprune.reconstruction.moments import Moments, sample
+from edgeprune.reconstruction.refit import RIDGE
 
-RIDGE = 1e-4
 # A group of more channels loses several at once.
 STEPS = 128
 
@@ -55,21 +55,18 @@ class Consumer:
     matrix: np.ndarray
 
 
-def eliminate(group: Group, consumers: Sequence[Consumer], least: int = 1) -> Elimination:
-    """Order the removable units of a group; ``consumers`` are changed.
-
-    Args:
-        least: as many units stay.
-    """
+def eliminate(group: Group, consumers: Sequence[Consumer]) -> Elimination:
+    """Order the removable units of a group, of which one stays; ``consumers`` are changed."""
     left = [int(unit) for unit in group.units[group.free]]
     number_of = {int(unit): number for number, unit in enumerate(group.units)}
     places = [_Places.of(consumer, left) for consumer in consumers]
     order: list[int] = []
     errors = [0.0]
     at_once = max(1, len(left) // STEPS)
-    while len(left) > max(least - (group.size - len(group.free)), 0):
+    stays = int(len(left) == group.size)
+    while len(left) > stays:
         costs = sum((place.costs(left) for place in places), np.zeros(len(left)))
-        for index in np.argsort(costs, kind="stable")[: min(at_once, len(left))]:
+        for index in np.argsort(costs, kind="stable")[: min(at_once, len(left) - stays)]:
             unit = left[index]
             errors.append(errors[-1] + sum(place.remove(unit) for place in places))
             order.append(number_of[unit])
