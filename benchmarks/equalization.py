@@ -1,4 +1,4 @@
-"""How much accuracy cross-layer equalization and bias correction restore in an int8 model with skewed channels.
+"""How much accuracy cross-layer equalization and rounding by moments restore in an int8 model with skewed channels.
 
     python benchmarks/equalization.py MODEL DATA [SAMPLES]
 
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 WIDTHS = (0.0, 1.0, 1.5)
-PREPARATIONS = {"none": (), "equalized": ("equalize",), "equalized, biases corrected": ("equalize", "correct")}
+PREPARATIONS = {"none": (), "equalized": ("equalize",), "equalized, by moments": ("equalize", "round")}
 
 
 def main() -> None:
@@ -56,8 +56,8 @@ def main() -> None:
             model.set_weights(weights)
             skew(model, width, np.random.default_rng(0))
             value = evaluate_keras(model, test, task)
-            prepare(model, steps, samples)
-            print(f"| ±{width} | {value:.2%} | {name} | {int8(model, samples, test, task):.2%} |", flush=True)
+            prepared = prepare(model, steps, samples, data.validation)
+            print(f"| ±{width} | {value:.2%} | {name} | {int8(prepared, samples, test, task):.2%} |", flush=True)
 
 
 def skew(model, width, rng) -> None:
@@ -68,14 +68,21 @@ def skew(model, width, rng) -> None:
         move(pair, 10 ** rng.uniform(-width, width, pair.channels))
 
 
-def prepare(model, steps, samples) -> None:
-    from edgeprune.quantize.bias import correct_biases
+def prepare(model, steps, samples, validation):
+    import numpy as np
+
+    from edgeprune.calibration import representative_indices
     from edgeprune.quantize.equalize import equalize
+    from edgeprune.quantize.rounding import EIGHT_BITS, round_by_moments
 
     if "equalize" in steps:
         equalize(model)
-    if "correct" in steps:
-        correct_biases(model, samples)
+    if "round" not in steps:
+        return model
+    rows = np.concatenate([sample[0] for sample in samples()])
+    judging = validation.subset(representative_indices(validation, 128, "stratified", 0))
+    fitting = [[part] for part in np.array_split(rows, 4)]
+    return round_by_moments(model, fitting, [[x] for x, *_ in judging.batches(64)], EIGHT_BITS, ridge=1e-4).model
 
 
 def int8(model, samples, split, task) -> float:

@@ -94,6 +94,13 @@ class FiltersFacts(TypedDict):
     refitted: list[RefittedLayer]
 
 
+class ZeroedFacts(TypedDict):
+    """Stage ``zero``: the metric on validation with the zeros and after the refit, and what became of each layer."""
+
+    validation: dict[str, float]
+    refitted: list[RefittedLayer]
+
+
 class RemovedBlock(TypedDict):
     """One residual block or layer that went."""
 
@@ -199,11 +206,21 @@ class MixedFacts(TypedDict):
     warnings: list[str]
 
 
+class RoundedFacts(TypedDict):
+    """Weights rounded by moments: how many layers, the error of the outputs with them and rounded to nearest, and
+    whether they were used."""
+
+    layers: int
+    nearest: float
+    moments: float
+    used: bool
+
+
 class PreparedFacts(TypedDict, total=False):
-    """Stage ``prepare_and_convert``: pairs of layers that were evened out, layers whose biases were corrected."""
+    """Stage ``round_weights``: pairs of layers that were evened out, and how weights were rounded."""
 
     equalized: list[dict[str, str]]
-    corrected_biases: list[str]
+    rounded: RoundedFacts
     warnings: list[str]
 
 
@@ -246,6 +263,7 @@ class Facts(TypedDict, total=False):
     zeros: list[KernelZeros]
     clusters: list[KernelClusters]
     filters: FiltersFacts
+    zeroed: ZeroedFacts
     layers: LayersFacts
     sparsify: SparsifyFacts
     lottery: LotteryFacts

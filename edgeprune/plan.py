@@ -12,7 +12,7 @@ from typing import Any
 from edgeprune import stages
 from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
-from edgeprune.quantize.plan import WEIGHT_ONLY, quantization_plan
+from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, quantization_plan
 from edgeprune.recipe.config import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
 from edgeprune.target import Target
 
@@ -20,6 +20,8 @@ MODEL = "model"
 SIZED = "sized"
 BASELINE = "baseline"
 CONTROL = "control"
+# What rounding looks at where calibration finds its own number.
+ROUNDING_SAMPLES = 256
 # The variant that every report compares against; it is always built.
 REFERENCE: Mode = "float32"
 
@@ -120,9 +122,9 @@ def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False, source
     variants = []
     for mode in dict.fromkeys((REFERENCE, *recipe.quantize.modes)):
         config = _convert_config(recipe, target, mode)
-        made = _variant_steps(mode, BASELINE, config, target, optional=mode != REFERENCE)
+        made = _variant_steps(mode, BASELINE, config, target, _rounding(recipe, mode), optional=mode != REFERENCE)
         variants.append(Variant(mode, made[-1].name, BASELINE))
-        steps += made
+        steps += [step for step in made if step not in steps]
     for rate in recipe.rates or (None,):
         for chain in _chains(recipe if rate is None else recipe.at_rate(rate), target, rate, source):
             steps += [step for step in chain.steps if step not in steps]
@@ -131,12 +133,14 @@ def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False, source
                     continue  # the model carries the rounding of int8
                 config = _convert_config(recipe, target, mode, sparse=mode == "float32" and _is_sparse(recipe))
                 ending = f"{mode}-sparse" if config.plan.sparse else mode
-                made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target)
+                trained = recipe.qat or recipe.cluster  # for these very integers
+                rounding = None if trained else _rounding(recipe, mode)
+                made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target, rounding)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
                 control_of = f"{chain.treated.name}-{ending}" if chain.treated else None
                 name = f"{chain.last}-{ending}"
                 variants.append(Variant(name, made[-1].name, chain.last, series, rate, control_of))
-                steps += made
+                steps += [step for step in made if step not in steps]
     if not on_device:
         return Plan(tuple(steps), tuple(variants), source=source)
     measuring = tuple(Step(f"{v.name}.on_device", stages.measure_on_device, after=v.last) for v in variants)
@@ -192,7 +196,13 @@ def _weights(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     chain = chain.method(weights_method(recipe.weights), rated=True)
     if recipe.weights.sparse_inference:
         chain = chain.step(stages.prepare_sparse, stages.PrepareSparseConfig(weights=recipe.weights), ".prepare_sparse")
-    return [chain.step(stages.weights, stages.WeightsStageConfig(weights=recipe.weights, **dict(_training(recipe))))]
+    training = stages.WeightsStageConfig(weights=recipe.weights, **dict(_training(recipe)))
+    if recipe.weights.criterion != "reconstruct":
+        return [chain.step(stages.weights, training)]
+    zeros = stages.ZeroStageConfig(weights=recipe.weights, reconstruct=recipe.reconstruct)
+    if not recipe.finetune.epochs:
+        return [chain.step(stages.zero, zeros)]
+    return [chain.step(stages.zero, zeros, ".zero").step(stages.weights, training)]
 
 
 def weights_method(config: WeightsConfig) -> str:
@@ -271,20 +281,38 @@ def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool = F
     calibration = recipe.calibration if plan.needs_samples else None
     if mode == "mixed":
         return stages.MixedStageConfig(plan=plan, calibration=calibration, mixed=recipe.mixed)
-    if mode == "int8" and (recipe.quantize.equalize or recipe.quantize.correct_bias):
-        return stages.PreparedConvertConfig(
-            plan=plan,
-            calibration=calibration,
-            equalize=recipe.quantize.equalize,
-            correct_bias=recipe.quantize.correct_bias,
-        )
     return stages.ConvertConfig(plan=plan, calibration=calibration)
 
 
+def _rounding(recipe: Recipe, mode: Mode) -> stages.RoundStageConfig | None:
+    """How weights are prepared to become integers; None: they are not, or as the converter makes them."""
+    levels, by_moments = RULES[mode].levels, recipe.quantize.rounding == "reconstruct"
+    if levels is None or not (by_moments or recipe.quantize.equalize):
+        return None
+    samples = recipe.calibration.samples
+    return stages.RoundStageConfig(
+        equalize=recipe.quantize.equalize,
+        levels=levels if by_moments else None,
+        samples=ROUNDING_SAMPLES if samples == "auto" else samples,
+        ridge=recipe.reconstruct.ridge,
+    )
+
+
 def _variant_steps(
-    name: str, parent: str, config: stages.ConvertConfig, target: Target, optional: bool = True
+    name: str,
+    parent: str,
+    config: stages.ConvertConfig,
+    target: Target,
+    rounding: stages.RoundStageConfig | None = None,
+    optional: bool = True,
 ) -> list[Step]:
-    steps = [Step(f"{name}.convert", _converting(config), config, after=parent)]
+    """The steps of one file; formats with integers of the same size share their rounding."""
+    steps = []
+    if rounding:
+        grid = "equalize" if rounding.levels is None else f"round{rounding.levels.bit_length() + 1}"
+        steps.append(Step(f"{parent}.{grid}", stages.round_weights, rounding, after=parent))
+        parent = steps[-1].name
+    steps.append(Step(f"{name}.convert", _converting(config), config, after=parent))
     if target.compiler and config.plan.mode == "int8":  # the compilers take integers only
         steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
     for measuring in (stages.profile, stages.evaluate, stages.latency):
@@ -293,15 +321,9 @@ def _variant_steps(
 
 
 def _converting(config: stages.ConvertConfig) -> Stage:
-    by_config = {
-        stages.MixedStageConfig: stages.mix_and_convert,
-        stages.PreparedConvertConfig: stages.prepare_and_convert,
-    }
-    return by_config.get(type(config), _plainly_converting(config))
-
-
-def _plainly_converting(config: stages.ConvertConfig) -> Stage:
     """The stage whose inputs the number format needs: samples, a runtime to look into the file, a quantizer."""
+    if isinstance(config, stages.MixedStageConfig):
+        return stages.mix_and_convert
     if config.plan.mode in WEIGHT_ONLY:
         return stages.convert_weights
     if not config.calibration:

@@ -23,11 +23,13 @@ class FormatRule:
         samples: activation ranges come from representative samples.
         integer_io: inputs and outputs may be 8-bit integers.
         clipping: activation ranges may be narrower than what the samples show.
+        levels: the largest integer that its weights are; None: they are none, or not all of them.
     """
 
     samples: bool = False
     integer_io: bool = False
     clipping: bool = False
+    levels: int | None = None
 
 
 # One line per number format. 16 bits have room for every outlier, and only int8's ranges can be set from outside.
@@ -36,10 +38,10 @@ RULES: Mapping[Mode, FormatRule] = MappingProxyType(
         "float32": FormatRule(),
         "float16": FormatRule(),
         "dynamic": FormatRule(),
-        "int8": FormatRule(samples=True, integer_io=True, clipping=True),
-        "int16x8": FormatRule(samples=True),
-        "int8-weights": FormatRule(),
-        "int4-weights": FormatRule(),
+        "int8": FormatRule(samples=True, integer_io=True, clipping=True, levels=127),
+        "int16x8": FormatRule(samples=True, levels=127),
+        "int8-weights": FormatRule(levels=127),
+        "int4-weights": FormatRule(levels=7),
         "mixed": FormatRule(samples=True, integer_io=True, clipping=True),
     }
 )

@@ -128,7 +128,8 @@ class WeightsConfig(Config):
     """``[weights]``: zero weights while fine-tuning (Zhu & Gupta 2017, arXiv:1710.01878, and its relatives)."""
 
     sparsity: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5  # fraction of the weights of the selected layers
-    criterion: Literal["magnitude", "taylor", "movement"] = "magnitude"
+    # reconstruct: all at once, knowing that the others are refitted, as [reconstruct] says, and then trained
+    criterion: Literal["magnitude", "taylor", "movement", "reconstruct"] = "magnitude"
     granularity: str = "weight"  # weight, block:RxC, n:m, connection
     scope: Literal["layer", "global"] = "layer"  # every layer to this sparsity, or one ranking over all
     schedule: ScheduleName = "cubic"
@@ -166,6 +167,8 @@ class WeightsConfig(Config):
         one_shot = self.schedule == "one_shot"
         if self.begin >= self.end and not one_shot:
             raise ValueError(f"begin ({self.begin}) must be less than end ({self.end})")
+        if self.criterion == "reconstruct" and self.regrow != "none":
+            raise ValueError('criterion = "reconstruct" chooses the zeros once: regrow must be none')
         if one_shot and self.regrow != "none":
             raise ValueError("regrowth needs a schedule with several updates, not one_shot")
         if isinstance(pattern, NofM) and (self.scope == "global" or self.regrow != "none"):
@@ -315,8 +318,9 @@ class QuantizeConfig(Config):
 
     modes: Annotated[tuple[Mode, ...], pydantic.Field(min_length=1)] = ("float32",)
     io: IO | None = None  # input/output of int8 files; None: what the target prefers
-    equalize: bool = False  # before int8: even out the ranges of channels in neighbouring layers
-    correct_bias: bool = False  # before int8: undo the mean error that quantized weights make
+    # Of weights: by second moments, so that what each layer gives changes least; or as the converter does.
+    rounding: Literal["reconstruct", "nearest"] = "reconstruct"
+    equalize: bool = False  # before rounding: even out the ranges of channels in neighbouring layers
 
 
 class CalibrationConfig(Config):
@@ -419,6 +423,8 @@ class Recipe(Config):
             raise ValueError("[lottery] needs [weights], which says how many and which weights go")
         if self.lottery and self.weights and self.weights.regrow != "none":
             raise ValueError("[lottery] trains under a fixed mask: [weights] regrow must be none")
+        if self.lottery and self.weights and self.weights.criterion == "reconstruct":
+            raise ValueError("[lottery] finds its mask by training: [weights] criterion must not be reconstruct")
         if self.lottery and self.weights and self.weights.sparse_inference:
             raise ValueError(
                 "[lottery] trains the model as it was, and [weights] sparse_inference rewrites it: one of them"
@@ -427,8 +433,11 @@ class Recipe(Config):
 
     @pydantic.model_validator(mode="after")
     def _weights_are_trained(self) -> Recipe:
-        if self.weights and not self.lottery and not self.finetune.epochs:
-            raise ValueError("[weights] zeroes weights while fine-tuning: [finetune] epochs must be at least 1")
+        if self.weights and not self.lottery and not self.finetune.epochs and self.weights.criterion != "reconstruct":
+            raise ValueError(
+                "[weights] zeroes weights while fine-tuning: [finetune] epochs must be at least 1; without training "
+                'it can with criterion = "reconstruct"'
+            )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -458,8 +467,6 @@ class Recipe(Config):
         if self.quantize.equalize and (self.qat or self.cluster):
             section = "[qat] has trained ranges" if self.qat else "[cluster] has made weights share values"
             raise ValueError(f"[quantize] equalize rescales weights after {section}, which undoes that: one of them")
-        if self.quantize.correct_bias and self.qat:
-            raise ValueError("[quantize] correct_bias undoes an error that [qat] trains away: one of them")
         return self
 
     def to_toml(self) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import View, flat
-from edgeprune.reconstruction.forward import Values, apply_activation, call
+from edgeprune.reconstruction.forward import Values, apply_activation, bytes_per_sample, call, in_pieces
 from edgeprune.reconstruction.linear import product_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
+# What the tensors that a gradient needs may fill for the samples that are run at once.
+TAPE_BYTES = 256_000_000
 _SUMS_TO_ONE = 1e-3
 
 
@@ -41,7 +43,8 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
     view, generator = View(model), np.random.default_rng(seed)
     totals: dict[str, Array] = {}
     samples = 0
-    for batch in batches:
+    size = max(1, TAPE_BYTES // bytes_per_sample(model, all_at_once=True))
+    for batch in in_pieces(batches, size):
         values: Values = {id(x): tf.convert_to_tensor(value) for x, value in zip(model.inputs, batch, strict=True)}
         seen: list[tuple[str, tf.Tensor]] = []
         with tf.GradientTape() as tape:

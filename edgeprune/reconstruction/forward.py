@@ -13,6 +13,9 @@ from edgeprune.models.types import Layer, Node
 if TYPE_CHECKING:
     import tf_keras
 
+# What the tensors of the samples that are run at once may fill.
+BATCH_BYTES = 128_000_000
+
 Values = dict[int, Any]  # id of a tensor of the model → its value for one batch
 
 
@@ -65,8 +68,19 @@ class Forward:
         return self._keys[id(node)]
 
 
-def bytes_per_sample(model: tf_keras.Model) -> int:
-    """What :class:`Forward` keeps of one sample at most, between two calls; open sizes count as one."""
+def in_pieces(batches: Sequence[Sequence[np.ndarray]], size: int) -> list[list[np.ndarray]]:
+    """The batches, split into pieces of at most ``size`` samples."""
+    return [
+        [array[start : start + size] for array in batch] for batch in batches for start in range(0, len(batch[0]), size)
+    ]
+
+
+def bytes_per_sample(model: tf_keras.Model, *, all_at_once: bool = False) -> int:
+    """What :class:`Forward` keeps of one sample at most, between two calls; open sizes count as one.
+
+    Args:
+        all_at_once: count every tensor of the model, as a gradient needs them.
+    """
     view = View(model)
     last = {id(x): place for place, node in enumerate(view.nodes) for x in node.keras_inputs}
     sizes: dict[int, int] = {}
@@ -75,6 +89,9 @@ def bytes_per_sample(model: tf_keras.Model) -> int:
         for tensor in flat(node.outputs):
             shape = [size or 1 for size in tensor.shape[1:]]
             sizes[id(tensor)] = int(np.prod(shape)) * int(tensor.dtype.size)
+        if all_at_once:
+            most = sum(sizes.values())
+            continue
         sizes = {number: size for number, size in sizes.items() if last.get(number, -1) > place}
         most = max(most, sum(sizes.values()))
     return most

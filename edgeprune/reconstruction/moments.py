@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.linalg
 
+from edgeprune.reconstruction.rounding import round_weights
+
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 # Relative residual at which the solver under a mask stops, and its most steps.
@@ -19,6 +21,8 @@ _CLOSE, _STEPS = 1e-6, 300
 
 # More rows than so many times the terms tell nothing new; fewer than this are never left out.
 ROWS_PER_TERM, ROWS = 32, 20_000
+# Of the moments' mean diagonal, what is added to it at least before weights are rounded (GPTQ's share).
+DAMPING = 1e-2
 # With so many rows per term in each half of them, a weak ridge does no harm.
 ENOUGH = 12
 _FACTORS = (1, 10, 100, 1e3, 1e4, 1e5)
@@ -107,7 +111,15 @@ class Fit:
     after: float
 
 
-def fit(moments: Moments, start: np.ndarray, ridge: float, *, intercept: bool, mask: np.ndarray | None = None) -> Fit:
+def fit(
+    moments: Moments,
+    start: np.ndarray,
+    ridge: float,
+    *,
+    intercept: bool,
+    mask: np.ndarray | None = None,
+    levels: int | None = None,
+) -> Fit:
     """The matrix that gives the targets best, and stays near the one that it starts from.
 
     Args:
@@ -117,19 +129,35 @@ def fit(moments: Moments, start: np.ndarray, ridge: float, *, intercept: bool, m
             matrix stays, and only the constant is found.
         intercept: whether a constant may be added to the product.
         mask: bool [parts, terms, columns], which weights may differ from zero; None: all.
+        levels: largest integer that the weights of a column are rounded to, times a scale of their own; None: they are
+            not rounded.
     """
     squares, cross, energy = moments.centered(intercept)
     if ridge == np.inf:
-        return _fitted(moments, (squares, cross, energy), start, start, intercept)
-    weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
-    loaded = squares + weight[:, None, None] * np.eye(squares.shape[1])
+        matrix = start if levels is None else _rounded(_loaded(squares, DAMPING), start, levels, mask)
+        return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
+    loaded = _loaded(squares, ridge)
     start = start if mask is None else start * mask
     wanted = cross - squares @ start
     if mask is None:
         change = np.stack([_solve(*pair) for pair in zip(loaded, wanted, strict=True)])
     else:
         change = np.stack([_solve_masked(*row) for row in zip(loaded, wanted, mask, strict=True)])
-    return _fitted(moments, (squares, cross, energy), start, start + change, intercept)
+    matrix = start + change
+    if levels is not None:
+        matrix = _rounded(_loaded(squares, max(ridge, DAMPING)), matrix, levels, mask)
+    return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
+
+
+def _loaded(squares: Array, ridge: float) -> Array:
+    weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
+    return squares + weight[:, None, None] * np.eye(squares.shape[1])
+
+
+def _rounded(loaded: Array, matrix: Array, levels: int, mask: np.ndarray | None) -> Array:
+    masks = [None] * len(matrix) if mask is None else list(mask)
+    parts = zip(loaded, matrix, masks, strict=True)
+    return np.stack([round_weights(squares, weights, levels, kept) for squares, weights, kept in parts])
 
 
 def _fitted(

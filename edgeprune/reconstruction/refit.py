@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_of
 from edgeprune.models.types import Layer, Node, Variable
 from edgeprune.progress import Progress
-from edgeprune.reconstruction.forward import Forward, Values, bytes_per_sample, call
+from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces
 from edgeprune.reconstruction.linear import Product, product_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 RIDGE = 1e-4
 # What the tensors that are kept for all samples may fill.
 MEMORY_BYTES = 1_500_000_000
-# What they may fill for the samples that are run at once.
-BATCH_BYTES = 128_000_000
 # A normalization that multiplies a channel by less than this share of its largest factor hides it.
 _HIDDEN = 1e-3
 
@@ -59,6 +57,7 @@ def refit(
     kept: Mapping[str, np.ndarray] | None = None,
     *,
     ridge: float = RIDGE,
+    levels: Mapping[str, int] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Refitted]:
@@ -73,6 +72,8 @@ def refit(
         batches: per batch the inputs, in the models' order; no labels.
         kept: layer → int, which channels of its output are left; layers that are not in it kept all.
         ridge: see :func:`edgeprune.reconstruction.moments.fit`.
+        levels: layer → largest integer that its weights are rounded to, with a scale per output channel
+            (:func:`edgeprune.reconstruction.rounding.round_weights`); layers that are not in it are not rounded.
         seed: of the rows that are looked at, where there are more than enough.
         progress: is told of each layer.
 
@@ -84,7 +85,7 @@ def refit(
     samples = [sum(len(batch[0]) for batch in some) for some in (fitting, batches)]
     if samples[0] < samples[1]:
         progress.note(f"refits to {samples[0]:,} of {samples[1]:,} samples: more would not fit into memory")
-    return _Refitting(original, changed, fitting, kept or {}, ridge, seed).run(progress)
+    return _Refitting(original, changed, fitting, kept or {}, ridge, levels or {}, seed).run(progress)
 
 
 def _fitting(
@@ -93,9 +94,7 @@ def _fitting(
     """The first samples, as many as fit into memory, in batches that do; two batches at least."""
     each = bytes_per_sample(original) + bytes_per_sample(changed)
     size = max(1, BATCH_BYTES // each)
-    split = [
-        [array[start : start + size] for array in batch] for batch in batches for start in range(0, len(batch[0]), size)
-    ]
+    split = in_pieces(batches, size)
     left, count = MEMORY_BYTES, 0
     for batch in split:
         left -= each * len(batch[0])
@@ -118,10 +117,11 @@ class _Refitting:
         batches: Sequence[Sequence[np.ndarray]],
         kept: Mapping[str, np.ndarray],
         ridge: float,
+        levels: Mapping[str, int],
         seed: int,
     ):
         self.original, self.changed = Forward(original, batches), Forward(changed, batches)
-        self.kept, self.ridge = kept, ridge
+        self.kept, self.ridge, self.levels = kept, ridge, levels
         self.generator = np.random.default_rng(seed)
         self.count = len(batches)
         self.current: Sequence[CallKey] = ()
@@ -195,13 +195,14 @@ class _LayerFit:
         self.whole, self.product = whole, whole.products[key]
         self.node, self.theirs = whole.changed.view.calls[key], whole.original.view.calls[key]
         self.kept = whole.kept.get(key[0])
+        self.levels = whole.levels.get(key[0])
         self.halves = [Moments(*self.product.matrix.shape) for _ in range(2)]
         self.sum = _Sum.behind(whole, self.node)
 
     @property
     def is_exact(self) -> bool:
         """Whether the layer gives what the original one gives, with fewer outputs perhaps, as it is."""
-        if self.sum or not all(id(tensor) in self.whole.exact for tensor in self.node.keras_inputs):
+        if self.levels or self.sum or not all(id(tensor) in self.whole.exact for tensor in self.node.keras_inputs):
             return False
         theirs = product_of(self.theirs.layer)
         assert theirs is not None
@@ -230,7 +231,7 @@ class _LayerFit:
         mask = None if start.all() else start != 0
         ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
         moments = self.halves[0] + self.halves[1]
-        found = fit(moments, start, ridge, intercept=intercept, mask=mask)
+        found = fit(moments, start, ridge, intercept=intercept, mask=mask, levels=self.levels)
         self.product.assign(found.matrix)
         constant = found.constant.reshape(-1)
         if bias is not None:

@@ -66,7 +66,7 @@ def _origins(report: Report) -> list[Table]:
 
 
 def integers(report: Report) -> Sequence[Block]:
-    """The trials of mixed precision, and what equalization and bias correction changed."""
+    """The trials of mixed precision, and what equalization and rounding changed."""
     tables = [_trials(report, variant, variant.mixed) for variant in report.variants if variant.mixed]
     return [*tables, *_prepared(report)]
 
@@ -99,7 +99,9 @@ def _prepared(report: Report) -> list[Table]:
         if done and done.equalized is not None:
             pairs = [f"{pair.producer} → {pair.consumer}" for pair in done.equalized]
             rows.append([Cell(variant.name), Cell("pairs equalized"), Cell(f"{len(pairs)}"), Cell(", ".join(pairs))])
-        if done and done.corrected_biases is not None:
-            names = done.corrected_biases
-            rows.append([Cell(variant.name), Cell("biases corrected"), Cell(f"{len(names)}"), Cell(", ".join(names))])
-    return [Table("What was changed in the model before int8.", columns, rows)] if rows else []
+        if done and done.rounded is not None:
+            how = done.rounded
+            step = "rounded by moments" if how.used else "rounded to nearest, which is as good"
+            error = f"error of the outputs {how.moments:.2e}; to nearest {how.nearest:.2e}"
+            rows.append([Cell(variant.name), Cell(step), Cell(f"{how.layers}"), Cell(error)])
+    return [Table("What was changed in the weights before they became integers.", columns, rows)] if rows else []

@@ -331,11 +331,20 @@ class Pair(Entry):
     consumer: Text
 
 
+class Rounded(Entry):
+    """Weights rounded by moments: error of the outputs relative to the model's own, and with rounding to nearest."""
+
+    layers: Count
+    nearest: Number
+    moments: Number
+    used: Flag
+
+
 class Prepared(Entry):
-    """What was changed in the model before int8; ``None``: the recipe does not ask for it."""
+    """What was changed in the weights before they became integers; ``None``: the recipe does not ask for it."""
 
     equalized: list[Pair] | None = None
-    corrected_biases: list[Text] | None = None
+    rounded: Rounded | None = None
 
 
 class Variant(Entry):

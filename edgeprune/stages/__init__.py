@@ -15,11 +15,13 @@ from edgeprune.stages.conversion import (
     narrow_and_convert,
 )
 from edgeprune.stages.filters import FiltersStageConfig, filters
-from edgeprune.stages.integer import MixedStageConfig, PreparedConvertConfig, mix_and_convert, prepare_and_convert
+from edgeprune.stages.integer import MixedStageConfig, mix_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
 from edgeprune.stages.measuring import evaluate, latency, measure_on_device, profile
 from edgeprune.stages.quantization import ClusterStageConfig, QatStageConfig, cluster, qat
+from edgeprune.stages.reconstruction import ZeroStageConfig, zero
+from edgeprune.stages.rounding import RoundStageConfig, round_weights
 from edgeprune.stages.source import FRONT, OPEN, baseline, demo, fix_sizes, load
 from edgeprune.stages.sparse import PrepareSparseConfig, prepare_sparse
 from edgeprune.stages.sparsify import SparsifyStageConfig, sparsify
@@ -35,11 +37,12 @@ __all__ = [
     "LotteryStageConfig",
     "MixedStageConfig",
     "PrepareSparseConfig",
-    "PreparedConvertConfig",
     "QatStageConfig",
+    "RoundStageConfig",
     "SparsifyStageConfig",
     "TrainingConfig",
     "WeightsStageConfig",
+    "ZeroStageConfig",
     "baseline",
     "calibrate_and_convert",
     "cluster",
@@ -57,12 +60,13 @@ __all__ = [
     "measure_on_device",
     "mix_and_convert",
     "narrow_and_convert",
-    "prepare_and_convert",
     "prepare_sparse",
     "profile",
     "qat",
     "retrain",
+    "round_weights",
     "sparsify",
     "ticket",
     "weights",
+    "zero",
 ]

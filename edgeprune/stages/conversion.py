@@ -14,6 +14,7 @@ from edgeprune.files import write_bytes
 from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import CalibrationConfig, Config, Mode
+from edgeprune.stages.rounding import to_convert
 from edgeprune.stages.saving import ROUNDED
 from edgeprune.stages.sparse import check_sparse
 
@@ -34,7 +35,7 @@ class ConvertConfig(Config):
 @stage("data", "task")
 def convert_without_samples(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Convert without looking at samples; the metadata tells how data is preprocessed."""
-    return finish(artifact, config.plan, context, context.load(artifact), samples=None)
+    return finish(artifact, config.plan, context, to_convert(artifact, context), samples=None)
 
 
 @stage("data", "task", "seed")
@@ -43,7 +44,7 @@ def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Co
     if ROUNDED in artifact.files and config.plan.mode == "int8":
         plan = dataclasses.replace(config.plan, ranges_in_model=True, ranges="minmax")
         return finish(artifact, plan, context, context.load(artifact, ROUNDED), samples=None)
-    model = context.load(artifact)
+    model = to_convert(artifact, context)
     if _trained_for_int8(artifact):  # its samples are among its facts already
         return finish(artifact, config.plan, context, model, samples=None)
     samples, facts = representative(model, config.calibration, context)

@@ -9,6 +9,7 @@ from edgeprune.artifact import Artifact, ModelFacts, RefittedLayer, RemovedChann
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, FiltersConfig, ReconstructConfig
+from edgeprune.stages.reconstruction import refitted_facts, unlabelled
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.prune.compensation import fold_means
     from edgeprune.prune.filters import choose, removed_channels
     from edgeprune.prune.repair import kept_outputs
-    from edgeprune.reconstruction.forward import in_order
     from edgeprune.reconstruction.refit import refit
 
     data, task = context.required()
@@ -58,15 +58,12 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     refitted: list[RefittedLayer] = []
     if settings.compensate:
         fold_means(graph, keep, pruned, evidence)  # for the layers that cannot be refitted
-        samples = data.train.subset(
-            representative_indices(data.train, config.reconstruct.samples, "stratified", context.seed)
-        )
-        batches = [in_order(graph.model, x) for x, *_ in samples.batches(64)]
+        batches = unlabelled(graph.model, data.train, config.reconstruct.samples, context.seed)
         rows = refit(
             graph.model, pruned, batches, kept_outputs(graph, keep),
             ridge=config.reconstruct.ridge, seed=context.seed, progress=context.progress,
         )  # fmt: skip
-        refitted = [{"layer": r.layer, "before": r.before, "after": r.after, "reason": r.reason} for r in rows]
+        refitted = refitted_facts(rows)
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
     removed = removed_channels(graph, keep)
     groups: list[RemovedChannels] = [

@@ -1,15 +1,15 @@
-"""Conversions to integers that do more than calibrate: mixed precision, and models prepared for it."""
+"""Conversions to integers that do more than calibrate: mixed precision."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprune.artifact import Artifact, MixedFacts, PreparedFacts
+from edgeprune.artifact import Artifact, MixedFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import MixedConfig
 from edgeprune.selection import DEFAULT_MIXED_DROP, MaxDrop
-from edgeprune.stages.conversion import ConvertConfig, finish, representative, write
+from edgeprune.stages.conversion import ConvertConfig, representative, write
 
 if TYPE_CHECKING:
     import tf_keras
@@ -21,11 +21,6 @@ RANKING_SAMPLES = 32
 
 class MixedStageConfig(ConvertConfig):
     mixed: MixedConfig
-
-
-class PreparedConvertConfig(ConvertConfig):
-    equalize: bool
-    correct_bias: bool
 
 
 @stage("data", "task", "seed", "runtime")
@@ -107,21 +102,3 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], allowed: str, model: tf_ker
         ],
         "warnings": warnings,
     }
-
-
-@stage("data", "task", "seed", "runtime")
-def prepare_and_convert(artifact: Artifact, config: PreparedConvertConfig, context: Context) -> Artifact:
-    """Equalize channels and correct biases as far as the recipe asks for it, then calibrate and convert."""
-    from edgeprune.quantize.bias import correct_biases
-    from edgeprune.quantize.equalize import equalize, no_pairs
-
-    model = context.load(artifact)
-    samples, calibration = representative(model, config.calibration, context)
-    facts: PreparedFacts = {}
-    if config.equalize:
-        pairs = equalize(model)
-        facts["equalized"] = [{"producer": a, "consumer": b} for a, b in pairs]
-        facts["warnings"] = [] if pairs else [no_pairs(model)]
-    if config.correct_bias:
-        facts["corrected_biases"] = correct_biases(model, samples)
-    return finish(artifact, config.plan, context, model, samples).with_(calibration=calibration, prepared=facts)

@@ -1,14 +1,8 @@
 """Cross-layer equalization and bias correction: what they keep, and what they mend."""
 
 import numpy as np
-import pytest
 
-from edgeprune.convert.converter import convert
-from edgeprune.models.layer_facts import LayerFacts, facts_of
-from edgeprune.quantize.bias import correct_biases, rounded
 from edgeprune.quantize.equalize import equalize, find_pairs, no_pairs
-from edgeprune.quantize.plan import QuantizationPlan
-from edgeprune.tflite.flatbuffer import parse
 
 
 def layers():
@@ -112,68 +106,3 @@ def test_a_dead_channel_stays_what_it_is():
     equalize(model)
     assert all(np.isfinite(w.numpy()).all() for w in model.weights)
     np.testing.assert_allclose(model(batch()).numpy(), before, rtol=1e-3, atol=1e-4 * np.abs(before).max())
-
-
-def test_corrected_biases_bring_the_means_back():
-    """With kernels rounded to int8, the outputs' means are nearer to the float model's than without correction."""
-    model = mobile(layers().ReLU())
-    x = batch(64)
-    wanted = model(x).numpy().mean(0)
-    names = ["stem", "depthwise", "pointwise", "head"]
-    kernels = {name: model.get_layer(name).weights[0].numpy() for name in names}
-    coarse = {name: rounded(kernels[name], facts_of(model.get_layer(name))) for name in names}
-
-    def error():
-        for name in names:
-            model.get_layer(name).weights[0].assign(coarse[name])
-        found = model(x).numpy().mean(0)
-        for name in names:
-            model.get_layer(name).weights[0].assign(kernels[name])
-        return np.abs(found - wanted).max()
-
-    before = error()
-    assert correct_biases(model, lambda: iter([[row[None]] for row in x])) == names
-    assert error() < 0.2 * before
-    for name in names:
-        np.testing.assert_array_equal(model.get_layer(name).weights[0].numpy(), kernels[name])
-
-
-def stored_kernel(model, samples):
-    """The kernel of the only convolution as its int8 file holds it, in real numbers; the channels are its last axis."""
-    (graph,) = parse(convert(model, QuantizationPlan("int8", "float", True), samples)).subgraphs
-    (operator,) = (operator for operator in graph.operators if "CONV" in operator.name)
-    tensor = graph.input(operator, 1)
-    return tensor.data() * np.asarray(tensor.quantization.scale, "float32")
-
-
-def test_depthwise_filters_of_one_input_are_corrected_for_what_the_file_stores():
-    """With a depth multiplier each filter has a scale of its own: with the file's kernel, the means are the float's."""
-    import tf_keras
-
-    tf_keras.utils.set_random_seed(0)
-    inputs = layers().Input([8, 8, 3])
-    model = tf_keras.Model(inputs, layers().DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(inputs))
-    layer = model.get_layer("depthwise")
-    kernel = layer.depthwise_kernel.numpy() * np.float32([1, 100])  # the second filter of each input is large
-    layer.depthwise_kernel.assign(kernel)
-    x = np.random.default_rng(0).random((64, 8, 8, 3), np.float32)
-    wanted = model(x).numpy().mean((0, 1, 2))
-
-    def samples():
-        return iter([[row[None]] for row in x])
-
-    correct_biases(model, samples)
-    stored = stored_kernel(model, samples).reshape(kernel.shape)
-    np.testing.assert_allclose(rounded(kernel, facts_of(layer)), stored, rtol=1e-6)
-    layer.depthwise_kernel.assign(stored)
-    np.testing.assert_allclose(model(x).numpy().mean((0, 1, 2)), wanted, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_rounded_kernels_have_at_most_255_values_per_channel(axis):
-    """Rounding is off by at most half a step, and keeps the largest value of each channel."""
-    kernel = np.random.default_rng(0).normal(size=(300, 300)).astype("float32")
-    found = rounded(kernel, LayerFacts("kernel", (axis,), 1 - axis))
-    step = np.abs(kernel).max(1 - axis, keepdims=True) / 127
-    assert (np.abs(found - kernel) <= step * 0.5001).all()
-    np.testing.assert_allclose(np.abs(found).max(1 - axis), np.abs(kernel).max(1 - axis), rtol=1e-6)

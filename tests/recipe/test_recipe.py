@@ -63,7 +63,8 @@ def test_recipes_ask_for_as_many_zeros_as_sparse_kernels_need():
         ({"extends": ["sparse", "qat"]}, ["[weights] sparse_inference", "[qat]", "pqat"]),
         ({"extends": ["cluster-int8"], "quantize": {"equalize": True}}, ["equalize", "[cluster]"]),
         ({"extends": ["qat"], "quantize": {"equalize": True}}, ["equalize", "[qat]"]),
-        ({"extends": ["qat"], "quantize": {"correct_bias": True}}, ["correct_bias", "[qat]"]),
+        ({"weights": {"criterion": "reconstruct", "regrow": "random"}}, ["reconstruct", "regrow"]),
+        ({"extends": ["lottery"], "weights": {"criterion": "reconstruct"}}, ["[lottery]", "reconstruct"]),
     ],
 )
 def test_wrong_keys_and_values_are_named_with_the_nearest_right_one(table, words):

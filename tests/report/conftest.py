@@ -106,7 +106,7 @@ def quantized():
     }
     report["variants"][3]["prepared"] = {
         "equalized": [{"producer": "conv2d", "consumer": "conv2d_1"}],
-        "corrected_biases": ["conv2d", "dense"],
+        "rounded": {"layers": 2, "nearest": 2.5e-3, "moments": 1.25e-4, "used": True},
     }
     return report
 

@@ -229,7 +229,7 @@ def test_what_was_done_for_integers_shows(html, variations):
     assert any(row[0].startswith("2") and row[0].endswith("chosen") and row[-1] == "met" for row in rows)
     assert "Layers kept in float: conv2d_3, dense." in html("quantized")
     assert [equalized, "pairs equalized", "1", "conv2d → conv2d_1"] in rows
-    assert [equalized, "biases corrected", "2", "conv2d, dense"] in rows
+    assert [equalized, "rounded by moments", "2", "error of the outputs 1.25e-04; to nearest 2.50e-03"] in rows
     assert "integers" not in [tag[1].get("id") for tag in Page(html("sample")).tags]
 
 

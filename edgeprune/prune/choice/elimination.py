@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edgeprune.models.types import Tensor
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
 from edgeprune.reconstruction.fisher import output_fisher
+from edgeprune.reconstruction.inputs import input_moments
 from edgeprune.reconstruction.linear import Product, product_of
-from edgeprune.reconstruction.moments import Moments, sample
 from edgeprune.reconstruction.refit import RIDGE
 
 # A group of more channels loses several at once.
@@ -148,24 +147,11 @@ def consumers_of(
     Args:
         fisher: layer → weight of a squared error of each channel of its output; those without are left out.
     """
-    import tensorflow as tf
-    import tf_keras
-
     taps = [tap for tap in _taps(graph) if tap.layer in fisher]
-    if not taps:
-        return []
-    tapped = tf_keras.Model(graph.model.inputs, [tap.tensor for tap in taps])
-    moments = [Moments(tap.product.parts, tap.product.matrix.shape[1], 0) for tap in taps]
-    generator = np.random.default_rng(seed)
-    for batch in batches:
-        values = tf.nest.flatten(tapped([tf.convert_to_tensor(value) for value in batch], training=False))
-        for tap, value, sums in zip(taps, values, moments, strict=True):
-            index = sample(tap.positions * len(batch[0]), sums.inputs.shape[1], len(batches), generator)
-            rows = tap.product.rows(value, index).numpy()
-            sums.add(rows, np.zeros([*rows.shape[:2], 0]))
+    moments = input_moments(graph.model, batches, [tap.layer for tap in taps], seed)
     found = []
     for tap in taps:
-        sums = moments.pop(0)
+        sums = moments.pop(tap.layer)
         squares, *_ = sums.centered(intercept=True)
         weight = np.sqrt(fisher[tap.layer]).reshape(tap.product.parts, 1, -1)
         units = tap.units.reshape(tap.product.parts, -1)
@@ -178,13 +164,11 @@ def consumers_of(
 
 @dataclasses.dataclass(frozen=True)
 class _Tap:
-    """A layer that sums over channels along the last axis of a tensor: their units, and how many positions it makes."""
+    """A layer that sums over channels along the last axis of what it reads, and their units."""
 
     layer: str
     product: Product
     units: Vector
-    tensor: Tensor
-    positions: int
 
 
 def _taps(graph: Graph) -> Iterator[_Tap]:
@@ -196,7 +180,6 @@ def _taps(graph: Graph) -> Iterator[_Tap]:
             if binding.role == "consumed" and node.layer.weights[binding.weight] is product.weight:
                 (tensor,) = node.keras_inputs
                 axes = graph.axes[id(tensor)]
-                if axes and axes[-1] is not None and None not in node.outputs.shape[1:]:
-                    positions = int(np.prod(node.outputs.shape[1:-1]))
-                    yield _Tap(node.layer.name, product, axes[-1], tensor, positions)
+                if axes and axes[-1] is not None:
+                    yield _Tap(node.layer.name, product, axes[-1])
                 break

@@ -1,7 +1,7 @@
-"""Weight pruning: one interface over two engines, and the recount of zeros that checks both.
+"""Weight pruning in training: one interface over the engines, and the recount of zeros that checks them.
 
-What tfmot supports it does (:mod:`edgeprune.prune.weights.magnitude`), :mod:`edgeprune.prune.weights.masked` the rest.
-Both wrap a model, bring callbacks for its training, and strip it again.
+What tfmot supports it does (:mod:`edgeprune.prune.weights.magnitude`), :mod:`edgeprune.prune.weights.masked` the rest,
+and keeps zeros that are there already. They wrap a model, bring callbacks for its training, and strip it again.
 """
 
 from __future__ import annotations
@@ -45,9 +45,14 @@ def engines() -> tuple[Engine, ...]:
     from edgeprune.prune.weights import magnitude, masked
 
     return (
+        Engine("fixed", _is_fixed, masked.wrap_fixed, list, masked.strip),
         Engine("tfmot", magnitude.can, magnitude.wrap, magnitude.callbacks, magnitude.strip),
         Engine("masked", lambda model, config: True, masked.wrap, masked.callbacks, masked.strip),
     )
+
+
+def _is_fixed(model: tf_keras.Model, config: WeightsConfig) -> bool:
+    return config.criterion == "reconstruct"
 
 
 def engine_for(model: tf_keras.Model, config: WeightsConfig) -> Engine:

@@ -150,6 +150,16 @@ def wrap(
     return masked, names
 
 
+def wrap_fixed(
+    model: tf_keras.Model, config: WeightsConfig, total_steps: int, seed: int = 0
+) -> tuple[MaskedModel, list[str]]:
+    """A masked model whose zeros stay where they are; the same as :func:`wrap` otherwise."""
+    names = selected(model, config)
+    masked = masked_model(model, names)
+    masked.set_masks([p.kernel.to_tflite(p.kernel.variable.numpy() != 0) for p in masked.pruned])
+    return masked, names
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskSchedule:
     """How the masks of a model change; a pure function of the step and of the model's weights."""

@@ -119,6 +119,8 @@ def updates(config: WeightsConfig, total_steps: int, first: int = 0) -> Updates:
 
 def final_epoch(config: WeightsConfig, epochs: int) -> int:
     """The first epoch (from 0) at whose end the target sparsity is reached."""
+    if config.criterion == "reconstruct":
+        return 0
     if config.schedule == "one_shot":
         return min(math.floor(config.begin * epochs), max(epochs - 1, 0))
     return max(math.ceil(config.end * epochs) - 1, 0)

@@ -1,0 +1,68 @@
+"""Zeros without training, and what the stages share that refit a model to what it computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.artifact import Artifact, RefittedLayer
+from edgeprune.context import Context
+from edgeprune.pipeline import stage
+from edgeprune.recipe.config import Config, ReconstructConfig, WeightsConfig
+from edgeprune.stages.saving import with_model
+from edgeprune.stages.sparse import for_sparse_inference
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.data.split import Split
+    from edgeprune.reconstruction.refit import Refitted
+
+_BATCH = 64
+
+
+class ZeroStageConfig(Config):
+    """Which weights become zero, and how the others are refitted."""
+
+    weights: WeightsConfig
+    reconstruct: ReconstructConfig
+
+
+@stage("data", "task", "seed")
+def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artifact:
+    """Zero the weights that the others can best make up for, and refit those."""
+    from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.models.rebuild import copy_model
+    from edgeprune.prune.weights.engines import check
+    from edgeprune.prune.weights.oneshot import zero_weights
+    from edgeprune.reconstruction.refit import refit
+
+    data, task = context.required()
+    original, settings = context.load(artifact), for_sparse_inference(config.weights, artifact)
+    pruned, ridge = copy_model(original), config.reconstruct.ridge
+    batches = unlabelled(original, data.train, config.reconstruct.samples, context.seed)
+    names = zero_weights(pruned, settings, batches, ridge=ridge, seed=context.seed, progress=context.progress)
+    validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
+    rows = refit(original, pruned, batches, ridge=ridge, seed=context.seed, progress=context.progress)
+    validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
+    values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
+    context.progress.note(f"zeroed weights in {len(names)} layers; validation {task.metric}: {values}")
+    return with_model(artifact, pruned, context).with_(
+        zeros=check(pruned, names, settings), zeroed={"validation": validation, "refitted": refitted_facts(rows)}
+    )
+
+
+def unlabelled(model: tf_keras.Model, split: Split, samples: int, seed: int) -> list[list[np.ndarray]]:
+    """Some samples of a split without their labels, per batch the inputs in the order of the model."""
+    from edgeprune.calibration import representative_indices
+    from edgeprune.reconstruction.forward import in_order
+
+    chosen = split.subset(representative_indices(split, samples, "stratified", seed))
+    return [in_order(model, x) for x, *_ in chosen.batches(min(_BATCH, -(-chosen.size // 2)))]
+
+
+def refitted_facts(rows: Iterable[Refitted]) -> list[RefittedLayer]:
+    """What the report says about each layer."""
+    return [{"layer": row.layer, "before": row.before, "after": row.after, "reason": row.reason} for row in rows]
