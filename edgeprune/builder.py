@@ -22,7 +22,7 @@ from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe, TaskConfig
-from edgeprune.recipe.load import resolve_recipe
+from edgeprune.recipe.load import Recipes, resolve_recipes
 from edgeprune.selection import Limits, MaxDrop
 from edgeprune.target import Target, load_target
 
@@ -47,7 +47,7 @@ def build(
     *,
     target: str | Path | Target = "rpi4",
     data: DataSource | None = None,
-    recipe: str | Path | Recipe | None = None,
+    recipe: Recipes = None,
     out: str | Path | None = None,
     limits: Limits | None = None,
     seed: int = 0,
@@ -72,7 +72,8 @@ def build(
         data: the samples, each of the shape of the model's input without the batch: a folder of class folders, an .npz,
             ``module:function``, a function, arrays, a dataset, or "demo"; see
             :func:`edgeprune.data.load.load_data`. None: the demo's, for the demo only.
-        recipe: name, TOML file or object; None: ``edgeprune.toml`` in the working folder, else ``magnitude-int8``.
+        recipe: name, TOML file or object, or several of them; None: ``edgeprune.toml`` in the working folder, else
+            ``magnitude-int8`` and ``filters-int8``.
         out: the run folder; None: ``runs/MODEL-TARGET``.
         limits: the gates, in points, bytes and milliseconds; one that is not met raises nothing: see ``report.gates``.
         seed: every random choice derives from it.
@@ -104,7 +105,7 @@ def build(
         OutputError: the run folder cannot be written to.
     """
     chosen = target if isinstance(target, Target) else load_target(target)
-    resolved = _with_verify(resolve_recipe(recipe), verify)
+    resolved = _with_verify(resolve_recipes(recipe), verify)
     source = _source(model)
     if model is None:
         data = DEMO
@@ -137,16 +138,19 @@ def default_folder(model: str | Path | tf_keras.Model | keras.Model | None, targ
     return Path("runs") / f"{_name(_source(model))}-{chosen.name}"
 
 
-def _with_verify(recipe: Recipe, verify: bool | None) -> Recipe:
+def _with_verify(recipes: tuple[Recipe, ...], verify: bool | None) -> tuple[Recipe, ...]:
     if verify is None:
-        return recipe
-    if recipe.filters is None:
+        return recipes
+    if not any(recipe.filters for recipe in recipes):
         raise UsageError(
             "--verify and --no-verify are about removed filters, and the recipe removes none.",
             expected="a recipe with [filters].",
             fix="leave the option out.",
         )
-    return recipe.model_copy(update={"filters": recipe.filters.model_copy(update={"verify": verify})})
+    return tuple(
+        recipe.model_copy(update={"filters": recipe.filters and recipe.filters.model_copy(update={"verify": verify})})
+        for recipe in recipes
+    )
 
 
 def _build(
@@ -168,7 +172,7 @@ def _build(
     with data_errors():
         context, source = _with_data(context, run, data, limits, input_shape)
         on_device = context.connection is not None
-        plan = planning.make_plan(context.recipe, context.target, on_device=on_device, source=source)
+        plan = planning.make_plan(context.recipes, context.target, on_device=on_device, source=source)
         run.execute(plan.steps, context)
     missing = {variant.name: error for variant in plan.variants if (error := run.failed.get(variant.last))}
     plan = plan.without(run.failed)
@@ -221,7 +225,7 @@ def _name(source: Source) -> str:
 
 def _context(
     source: Source,
-    recipe: Recipe,
+    recipes: tuple[Recipe, ...],
     target: Target,
     seed: int,
     deterministic: bool,
@@ -247,10 +251,10 @@ def _context(
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
         "input_shape": None,  # once the data is known, of a model that leaves it open
-        "task": recipe.task.model_dump(mode="json"),  # with the user's code once the data is known
+        "task": recipes[0].task.model_dump(mode="json"),  # with the user's code once the data is known
     }
     connection = Connection(where) if where else None
-    return BuildContext(source, recipe, target, seed, deterministic, trust, inputs, progress, connection)
+    return BuildContext(source, recipes, target, seed, deterministic, trust, inputs, progress, connection)
 
 
 def _with_data(
@@ -279,7 +283,8 @@ def _with_data(
         run.execute([planning.sizes_step()], context)
         model = context.load(run.artifacts[start])
     require_finite(model)
-    if said := preflight(model, context.recipe.quantize.modes):
+    modes = tuple(dict.fromkeys(mode for recipe in context.recipes for mode in recipe.quantize.modes))
+    if said := preflight(model, modes):
         context.progress.note(said)
     compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
@@ -290,11 +295,13 @@ def _with_data(
         Compiled.from_json(compiled) if compiled else None,
         {**in_memory, **context.trust.custom_objects},
     )
-    check_limits(task, limits, context.recipe)
+    for recipe in context.recipes:
+        check_limits(task, limits, recipe)
     # With what the model was compiled for in it, the recipe also measures the files, which do not know that.
-    recipe = context.recipe.model_copy(update={"task": stated(task, context.recipe.task)})
-    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(recipe.task, context.trust)}
-    return dataclasses.replace(context, recipe=recipe, inputs=inputs, data=task.prepare(data), task=task), start
+    full = stated(task, context.recipe.task)
+    recipes = tuple(recipe.model_copy(update={"task": full}) for recipe in context.recipes)
+    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(full, context.trust)}
+    return dataclasses.replace(context, recipes=recipes, inputs=inputs, data=task.prepare(data), task=task), start
 
 
 def task_inputs(config: TaskConfig, trust: Trust) -> JsonObject:
@@ -355,7 +362,11 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
     data, _ = context.required()
     if data.class_names:
         write_bytes(folder / "labels.txt", ("\n".join(data.class_names) + "\n").encode())
-    write_bytes(folder / "recipe.toml", context.recipe.to_toml().encode())
+    for stale in folder.glob("recipe*.toml"):
+        stale.unlink()
+    for recipe in context.recipes:
+        own = "recipe.toml" if len(context.recipes) == 1 else f"recipe-{recipe.name}.toml"
+        write_bytes(folder / own, recipe.to_toml().encode())
     return files
 
 

@@ -70,7 +70,7 @@ class BuildContext:
 
     Attributes:
         source: the model as the user gave it: a path or a model object; ``None`` for the demo.
-        recipe, target: as resolved.
+        recipes, target: as resolved; all recipes have the same data and task.
         seed: every random choice derives from it.
         deterministic: same seed, same machine, same bytes.
         trust: what of the user's code may run.
@@ -80,7 +80,7 @@ class BuildContext:
     """
 
     source: Any
-    recipe: Recipe
+    recipes: tuple[Recipe, ...]
     target: Target
     seed: int
     deterministic: bool
@@ -90,6 +90,11 @@ class BuildContext:
     connection: Connection | None = None
     data: Data | None = None
     task: Task | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The first of the recipes, for what they have in common."""
+        return self.recipes[0]
 
     @property
     def versions(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Recipe × target → the steps of a build, as a tree.
+"""Recipes × target → the steps of a build, as a tree.
 
 The order of methods is fixed here: a recipe says which, never in what order.
 """
@@ -6,7 +6,7 @@ The order of methods is fixed here: a recipe says which, never in what order.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 from edgeprune import stages
@@ -116,18 +116,44 @@ def sizes_step() -> Step:
     return Step(SIZED, stages.fix_sizes, after=MODEL)
 
 
-def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False, source: str = MODEL) -> Plan:
-    """All steps of a build from ``source`` on; with those that measure on a device if there is one."""
-    steps = [Step(BASELINE, stages.baseline, after=source)]
-    variants = []
-    for mode in dict.fromkeys((REFERENCE, *recipe.quantize.modes)):
+def make_plan(recipes: Sequence[Recipe], target: Target, *, on_device: bool = False, source: str = MODEL) -> Plan:
+    """All steps of a build from ``source`` on; with those that measure on a device if there is one.
+
+    What several recipes have in common is there once. Formats of the unpruned model are as the first recipe says that
+    has them. A recipe whose steps have the names of another one's, and do something else, has its own name before
+    them.
+    """
+    steps: dict[str, Step] = {BASELINE: Step(BASELINE, stages.baseline, after=source)}
+    variants: dict[str, Variant] = {}
+    for mode in dict.fromkeys((REFERENCE, *(mode for recipe in recipes for mode in recipe.quantize.modes))):
+        recipe = next((recipe for recipe in recipes if mode in recipe.quantize.modes), recipes[0])
         config = _convert_config(recipe, target, mode)
         made = _variant_steps(mode, BASELINE, config, target, _rounding(recipe, mode), optional=mode != REFERENCE)
-        variants.append(Variant(mode, made[-1].name, BASELINE))
-        steps += [step for step in made if step not in steps]
+        variants[mode] = Variant(mode, made[-1].name, BASELINE)
+        steps |= {step.name: step for step in made}
+    for recipe in recipes:
+        own, ends = _changed(recipe, target, source)
+        if any(steps.get(step.name, step) != step for step in own):
+            own, ends = _changed(recipe, target, source, prefix=recipe.name)
+        steps |= {step.name: step for step in own}
+        variants |= {variant.name: variant for variant in ends}
+    found = tuple(variants.values())
+    if not on_device:
+        return Plan(tuple(steps.values()), found, source=source)
+    measuring = tuple(Step(f"{v.name}.on_device", stages.measure_on_device, after=v.last) for v in found)
+    measured = (dataclasses.replace(v, on_device=step.name) for v, step in zip(found, measuring, strict=True))
+    return Plan(tuple(steps.values()), tuple(measured), measuring, source)
+
+
+def _changed(
+    recipe: Recipe, target: Target, source: str, prefix: str | None = None
+) -> tuple[list[Step], list[Variant]]:
+    """The steps and variants of what a recipe makes of the model; none if it changes nothing."""
+    steps: list[Step] = []
+    variants = []
     for rate in recipe.rates or (None,):
-        for chain in _chains(recipe if rate is None else recipe.at_rate(rate), target, rate, source):
-            steps += [step for step in chain.steps if step not in steps]
+        for chain in _chains(recipe if rate is None else recipe.at_rate(rate), target, rate, source, prefix):
+            steps += chain.steps
             for mode in recipe.quantize.modes:
                 if recipe.qat and mode != "int8":
                     continue  # the model carries the rounding of int8
@@ -138,19 +164,14 @@ def make_plan(recipe: Recipe, target: Target, *, on_device: bool = False, source
                 made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target, rounding)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
                 control_of = f"{chain.treated.name}-{ending}" if chain.treated else None
-                name = f"{chain.last}-{ending}"
-                variants.append(Variant(name, made[-1].name, chain.last, series, rate, control_of))
-                steps += [step for step in made if step not in steps]
-    if not on_device:
-        return Plan(tuple(steps), tuple(variants), source=source)
-    measuring = tuple(Step(f"{v.name}.on_device", stages.measure_on_device, after=v.last) for v in variants)
-    measured = (dataclasses.replace(v, on_device=step.name) for v, step in zip(variants, measuring, strict=True))
-    return Plan(tuple(steps), tuple(measured), measuring, source)
+                variants.append(Variant(f"{chain.last}-{ending}", made[-1].name, chain.last, series, rate, control_of))
+                steps += made
+    return steps, variants
 
 
-def _chains(recipe: Recipe, target: Target, rate: float | None, source: str) -> list[_Chain]:
+def _chains(recipe: Recipe, target: Target, rate: float | None, source: str, prefix: str | None) -> list[_Chain]:
     """The chains from the model to the changed ones; none if the recipe changes nothing."""
-    chains = [_Chain(source, rate=rate)]
+    chains = [_Chain(source, methods=(prefix,) if prefix else (), rate=rate)]
     for method in METHODS:
         chains = [after for chain in chains for after in method(recipe, target, chain)]
     return [chain for chain in chains if chain.steps]

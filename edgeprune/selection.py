@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from edgeprune.errors import UsageError
@@ -128,10 +129,10 @@ class Limits:
 def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[str, str]:
     """The picks, by name of variant.
 
-    quality: best on validation. compact: fewest bytes after gzip. balanced: the most compact one that is within the
-    gates and loses no more points on validation than allowed, of those that were not measured slower than the baseline
-    (:func:`slowdown`) if that leaves any; quality if none is within. Controls are there to be compared with, and never
-    picked.
+    quality: best on validation. compact: fewest bytes after gzip. balanced: of the variants within the gates that lose
+    no more points on validation than allowed, and of these of those that were not measured slower than the baseline
+    (:func:`slowdown`) if that leaves any, the fastest on the target (:func:`target_times`); of those that are as fast,
+    the most compact. quality if none is within. Controls are there to be compared with, and never picked.
     """
     variants = [v for v in variants if not v.get("control_of")]
     sign = 1 if metric.higher_is_better else -1
@@ -153,8 +154,11 @@ def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[st
         and (limits.max_size is None or within(v["bytes"], limits.max_size))
         and (limits.max_latency is None or within(latency_ms(v), limits.max_latency))
     ]
-    fast = [v for v in fitting if slowdown(v, reference) is None]
-    balanced = min(fast or fitting, key=size) if fitting else quality
+    left = [v for v in fitting if slowdown(v, reference) is None] or fitting
+    if times := target_times(left):
+        fastest = min(times.ms.values())
+        left = [v for v in left if times.ms[v["name"]] <= SLOWER_ON_TARGET * fastest]
+    balanced = min(left, key=size) if left else quality
     return {"quality": quality["name"], "balanced": balanced["name"], "compact": min(variants, key=size)["name"]}
 
 
@@ -187,6 +191,26 @@ def slowdown(variant: Measurable, baseline: Measurable) -> Slowdown | None:
         if entry["median_ms"] > max(least * other["median_ms"], other.get("p95_ms") or 0):
             return Slowdown(entry["median_ms"] / other["median_ms"], str(entry.get("device", "this machine")))
         return None
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetTimes:
+    """Milliseconds on the target by name of variant, all of one kind: measured there, or estimated for it."""
+
+    ms: dict[str, float]
+    measured: bool
+
+
+def target_times(variants: Sequence[Measurable]) -> TargetTimes | None:
+    """The times of variants on the target that can be compared; None where some have no such figure."""
+    measured = {
+        v["name"]: entry["median_ms"] for v in variants for entry in v["latency"]["measured"] if entry.get("target")
+    }
+    estimated = {v["name"]: known["median_ms"] for v in variants if (known := v["latency"].get("estimated"))}
+    for times, is_measured in ((measured, True), (estimated, False)):
+        if variants and len(times) == len(variants):
+            return TargetTimes(times, is_measured)
     return None
 
 

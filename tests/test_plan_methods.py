@@ -24,7 +24,7 @@ LAYERS, SPARSIFY, FILTERS = {"layers": {"remove": 1}}, {"sparsify": {"bn_l1": 0.
 )
 def test_methods_chain_in_their_order(table, steps):
     """Each step continues from the one before, whatever the order in the recipe."""
-    plan = make_plan(parse_recipe(table, "mine.toml"), load_target("rpi4"))
+    plan = make_plan([parse_recipe(table, "mine.toml")], load_target("rpi4"))
     pruning = [step for step in plan.steps if step.name.split(".")[0] in {name.split(".")[0] for name in steps}]
     assert [step.name for step in pruning] == steps
     assert [step.after for step in pruning] == ["model", *steps[:-1]]
@@ -54,3 +54,36 @@ def test_rates_of_layers_hold_after_all_steps(steps):
     for number in range(1, steps + 1):
         kept *= 1 - _step_rate(FiltersStageConfig(filters=filters, number=number, multiple=1), 0.5)
     assert kept == pytest.approx(0.5)
+
+
+def plan_of(*tables):
+    return make_plan([parse_recipe(table, f"{name}.toml") for name, table in tables], load_target("rpi4"))
+
+
+def test_what_several_recipes_have_in_common_is_done_once():
+    """Two recipes that remove the same filters share the step; the formats of the unpruned model are there once."""
+    int8 = {"quantize": {"modes": ["float32", "int8"]}}
+    plan = plan_of(("one", FILTERS | int8), ("two", FILTERS | int8 | {"qat": {}}), ("three", int8))
+    names = [step.name for step in plan.steps]
+    assert len(names) == len(set(names))
+    assert names.count("filters") == names.count("baseline.round8") == names.count("filters.round8") == 1
+    assert [variant.name for variant in plan.variants] == [
+        "float32", "int8", "filters-float32", "filters-int8", "filters-qat-int8",
+    ]  # fmt: skip
+
+
+def test_recipes_whose_steps_differ_are_told_apart_by_their_names():
+    """The second recipe that removes filters, and removes others, has its name before its steps and variants."""
+    plan = plan_of(("one", FILTERS), ("two", {"filters": {"rate": 0.25}}))
+    assert [variant.name for variant in plan.variants] == ["float32", "filters-float32", "two-filters-float32"]
+    last = {step.name: step for step in plan.steps}
+    assert last["two-filters.remove1"].config.filters.rate == 0.25
+    assert last["filters.remove1"].config.filters.rate == 0.5
+
+
+def test_zeros_without_training_take_one_step():
+    """With epochs, the zeros are trained around; without, nothing is trained."""
+    zeros = {"weights": {"criterion": "reconstruct"}}
+    assert [s.name for s in plan_of(("x", zeros | {"finetune": {"epochs": 0}})).steps][-5] == "reconstruct"
+    names = [step.name for step in plan_of(("x", zeros)).steps]
+    assert names.index("reconstruct.zero") + 1 == names.index("reconstruct")

@@ -15,7 +15,7 @@ MODES = {"modes": ["float32", "int8"]}
 
 
 def _plan(**table):
-    return make_plan(parse_recipe({"rates": [0.3, 0.5], "quantize": MODES, **table}, "x.toml"), load_target("rpi4"))
+    return make_plan([parse_recipe({"rates": [0.3, 0.5], "quantize": MODES, **table}, "x.toml")], load_target("rpi4"))
 
 
 @pytest.mark.parametrize(

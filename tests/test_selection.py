@@ -6,7 +6,17 @@ import pytest
 
 from edgeprune.errors import UsageError
 from edgeprune.report.schema import Metric
-from edgeprune.selection import Limits, MaxDrop, Slowdown, check_gates, choose, drop_points, slowdown, within
+from edgeprune.selection import (
+    Limits,
+    MaxDrop,
+    Slowdown,
+    check_gates,
+    choose,
+    drop_points,
+    slowdown,
+    target_times,
+    within,
+)
 
 ACCURACY = Metric(name="accuracy", higher_is_better=True, points=100)
 ERROR = Metric(name="mae", higher_is_better=False, points=1)
@@ -181,3 +191,31 @@ def test_the_target_decides_where_it_was_measured():
     for row, ms in zip(rows, (5.0, 2.0), strict=True):
         row["latency"]["measured"].append({"device": "board", "target": "rpi4", "median_ms": ms, "p95_ms": ms})
     assert slowdown(rows[1], rows[0]) is None
+
+
+def estimated(name, gzip_bytes, ms, baseline=False):
+    row = variant(name, 0.90, gzip_bytes, baseline=baseline)
+    row["latency"]["estimated"] = {"median_ms": ms}
+    return row
+
+
+def test_the_fastest_on_the_target_is_picked_and_the_smallest_of_those_as_fast():
+    """Zeros make a smaller file of the same speed; fewer filters are faster, and beat it."""
+    rows = [estimated("float32", 1000, 3.0, baseline=True), estimated("int8", 300, 1.0), estimated("zeros", 200, 1.05)]
+    assert choose(rows, Limits(), ACCURACY)["balanced"] == "zeros"
+    rows.append(estimated("filters", 250, 0.6))
+    assert choose(rows, Limits(), ACCURACY)["balanced"] == "filters"
+    assert choose(rows, Limits(max_size=450), ACCURACY)["balanced"] == "zeros"
+
+
+def test_times_are_compared_if_all_are_of_one_kind():
+    """What was measured on the target counts before estimates, and neither where one variant has no such figure."""
+    rows = [estimated("float32", 1000, 3.0, baseline=True), estimated("int8", 300, 1.0), estimated("zeros", 200, 1.0)]
+    for row, ms in zip(rows, (5.0, 1.0, 2.0), strict=True):
+        row["latency"]["measured"].append({"device": "board", "target": "rpi4", "median_ms": ms})
+    assert choose(rows, Limits(), ACCURACY)["balanced"] == "int8"
+    assert target_times(rows).measured
+    del rows[0]["latency"]["measured"][1]
+    assert choose(rows, Limits(), ACCURACY)["balanced"] == "zeros"
+    del rows[0]["latency"]["estimated"]
+    assert target_times(rows) is None

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
 @click.option("--data", help="Folder of class folders, .npz, module:function, file.py:function, or demo.")
-@click.option("--recipe", help="A built-in recipe or a TOML file.  [default: ./edgeprune.toml, else magnitude-int8]")
+@click.option(
+    "--recipe",
+    multiple=True,
+    help="A built-in recipe or a TOML file; may be given again, for the variants of several in one build.  "
+    "[default: ./edgeprune.toml, else magnitude-int8 and filters-int8]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/MODEL-TARGET]")
 @click.option(
     "--max-drop",
@@ -71,10 +76,12 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
     there = {name: options.pop(name) for name in ("python", "benchmark_binary")}
     if device := options.pop("device"):
         options["device"] = OnDevice(device, **there)  # type: ignore[arg-type]
+    recipe = options.pop("recipe") or None
     with TerminalProgress() as progress:
         report = build_model(
             model,
             target=target,
+            recipe=recipe,  # type: ignore[arg-type]
             out=out,
             limits=limits,
             progress=progress,

@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pydantic
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe.config import Config, Recipe
 
+# One recipe of a build, or several: names, files or objects.
+Recipes: TypeAlias = str | Path | Recipe | Sequence[str | Path | Recipe] | None
+
 # What people may look for → how it is called here.
 RENAMED = {"magnitude": "weights"}
-DEFAULT_RECIPE = "magnitude-int8"
+DEFAULT_RECIPES = ("magnitude-int8", "filters-int8")
 WORKING_RECIPE = Path("edgeprune.toml")
 
 
@@ -27,12 +30,41 @@ def builtin_names() -> list[str]:
 
 
 def resolve_recipe(recipe: str | Path | Recipe | None) -> Recipe:
-    """The recipe itself, by name or file, or the one that applies where none is named."""
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe is None:
-        return load_recipe(WORKING_RECIPE if WORKING_RECIPE.is_file() else DEFAULT_RECIPE)
-    return load_recipe(recipe)
+    """The recipe itself, by name or file, or the first of those that apply where none is named."""
+    return resolve_recipes(recipe)[0]
+
+
+def resolve_recipes(recipes: Recipes) -> tuple[Recipe, ...]:
+    """The recipes of one build, each once: given themselves, by name or file; or those that apply where none is named.
+
+    Raises:
+        RecipeError: one cannot be read; two have one name, or say different things of data or task.
+    """
+    if recipes is None:
+        recipes = [WORKING_RECIPE] if WORKING_RECIPE.is_file() else DEFAULT_RECIPES
+    elif isinstance(recipes, str | Path | Recipe):
+        recipes = [recipes]
+    found: dict[str, Recipe] = {}
+    for given in recipes:
+        recipe = given if isinstance(given, Recipe) else load_recipe(given)
+        if found.setdefault(recipe.name, recipe) != recipe:
+            raise RecipeError(
+                f"Two recipes of one build have the name {recipe.name!r}, and differ.",
+                expected="a name of its own for each: it stands in the names of files.",
+                fix='write name = "…" at the top of one of them.',
+            )
+    if not found:
+        raise RecipeError("No recipe was given: the list of recipes is empty.", expected="at least one.")
+    first, *others = found.values()
+    for other in others:
+        for section in ("data", "task"):
+            if getattr(other, section) != getattr(first, section):
+                raise RecipeError(
+                    f"The recipes {first.name!r} and {other.name!r} say different things in [{section}].",
+                    expected="one reading of the data for one build, or its figures could not be compared.",
+                    fix=f"give both the same [{section}], or build them one after the other.",
+                )
+    return tuple(found.values())
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

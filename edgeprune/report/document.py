@@ -60,7 +60,7 @@ def assemble(
         "command": command,
         "seed": context.seed,
         "deterministic": context.deterministic,
-        "recipe": context.recipe.name,
+        "recipe": " + ".join(recipe.name for recipe in context.recipes),
         "model": {
             "name": name,
             "source": str(context.source or "demo"),

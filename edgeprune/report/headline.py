@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 from edgeprune.report import format as fmt
 from edgeprune.report.schema import Report, Variant
 from edgeprune.report.variants import Setup
-from edgeprune.selection import DEFAULT_MAX_DROP, MaxDrop, slowdown
+from edgeprune.selection import DEFAULT_MAX_DROP, MaxDrop, slowdown, target_times
 
 ROLES = {
     "quality": "best on validation data",
-    "balanced": "smallest after compression among those within the limits",
+    "balanced": "fastest on the target among those within the limits, and the smallest of those as fast",
     "compact": "smallest after compression",
 }
 
@@ -37,9 +37,11 @@ def built(report: Report) -> str:
     made = "one variant" if number == 1 else f"{number} variants"
     names = [entry.name for entry in report.missing]
     lost = f" {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing: see the warnings." if names else ""
+    recipes = report.recipe.split(" + ")
+    word = "recipe" if len(recipes) == 1 else "recipes"
     return (
-        f"edgeprune built {made} of {report.model.name} for {report.target.name}, with the recipe {report.recipe}, "
-        f"and measured each file.{lost}"
+        f"edgeprune built {made} of {report.model.name} for {report.target.name}, with the {word} "
+        f"{' and '.join(recipes)}, and measured each file.{lost}"
     )
 
 
@@ -86,9 +88,13 @@ def _reason(report: Report) -> str:
     if base and any(slowdown(v, base) for v in report.variants) and not slowdown(report.picked, base):
         clauses.append(f"were not measured slower than {base.name}")
     kept = "".join(f" and {clause}" for clause in clauses)
+    smallest = "the smallest after compression (gzip)"
+    times = target_times(report.variants)
+    source = "measured" if times and times.measured else "estimated"
+    best = f"the fastest on the target, as {source}, or as good as that, and of those {smallest}" if times else smallest
     return (
         f"Of the variants that lose at most {allowed.words(report.metric)} of {metric} on validation data{kept}, "
-        "it is the smallest after compression (gzip)."
+        f"it is {best}."
     )
 
 

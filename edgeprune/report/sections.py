@@ -355,7 +355,7 @@ def facts(report: Report) -> Blocks:
         ("Target", Cell(report.target.name)),
         ("Data", Cell(f"{data.source}: {counts} samples")),
         *(("Task", Cell(_task(output, len(report.task) > 1))) for output in report.task),
-        ("Recipe", Cell(f"{report.recipe}; every setting is in recipe.toml")),
+        ("Recipe", Cell(f"{report.recipe}; every setting is in recipe*.toml")),
         *(
             (f"Pick, {role}", Cell(f"{getattr(report.picks, role) or '–'} ({words})"))
             for role, words in headline.ROLES.items()

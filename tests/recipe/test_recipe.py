@@ -10,7 +10,7 @@ import pytest
 from edgeprune.errors import RecipeError
 from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS
 from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe
-from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe
+from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe, resolve_recipes
 
 
 @pytest.mark.parametrize("name", builtin_names())
@@ -103,11 +103,26 @@ def _template():
     return importlib.resources.files("edgeprune.recipe").joinpath("template.toml.txt").read_text()
 
 
-def test_the_template_is_what_a_build_does_without_a_recipe():
-    """`edgeprune init` changes nothing until its user does."""
+def test_the_template_is_the_first_of_what_a_build_does_without_a_recipe():
+    """`edgeprune init` starts from pruning by magnitude; a build without a recipe removes filters beside it."""
+    assert [recipe.name for recipe in resolve_recipes(None)] == ["magnitude-int8", "filters-int8"]
     named = {"name": "x", "description": ""}
     written = parse_recipe(tomllib.loads(_template()), "edgeprune.toml").model_copy(update=named)
     assert written == load_recipe("magnitude-int8").model_copy(update=named)
+
+
+def test_recipes_of_one_build_are_each_there_once_and_read_the_data_alike(tmp_path):
+    """A name stands for one recipe, and figures of one build are about the same data."""
+    assert [recipe.name for recipe in resolve_recipes(["int8", "filters", "int8"])] == ["int8", "filters"]
+    same = Recipe(name="int8")
+    with pytest.raises(RecipeError, match="have the name 'int8'"):
+        resolve_recipes(["int8", same])
+    path = tmp_path / "mine.toml"
+    path.write_text("[data]\nscale = 2.0\n")
+    with pytest.raises(RecipeError, match=r"'int8' and 'mine' say different things in \[data\]"):
+        resolve_recipes(["int8", path])
+    with pytest.raises(RecipeError, match="empty"):
+        resolve_recipes([])
 
 
 def test_the_template_names_every_key_with_its_value():
