@@ -9,14 +9,13 @@ import numpy as np
 
 from edgeprune.models.graph import CallKey, View, flat, is_symbolic
 from edgeprune.models.types import Layer, Node
+from edgeprune.reconstruction.linear import Values
 
 if TYPE_CHECKING:
     import tf_keras
 
 # What the tensors of the samples that are run at once may fill.
 BATCH_BYTES = 128_000_000
-
-Values = dict[int, Any]  # id of a tensor of the model → its value for one batch
 
 
 class Forward:

@@ -10,16 +10,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.models.types import Layer, Variable
+from edgeprune.models.types import Layer, Node, Variable
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 Index = np.ndarray | None  # numbers of positions, int [rows]; None: all of them
+Values = dict[int, Any]  # id of a tensor of the model → its value for one batch
+
+
+def _first_input(node: Node, values: Values) -> tf.Tensor:
+    return values[id(node.keras_inputs[0])]
+
+
+def _same(channels: np.ndarray) -> np.ndarray:
+    return channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Product:
         order: transposition of the weight that brings the parts first, then the terms, the columns last.
         parts: number of parts.
         columns: number of columns in a part.
+        inner: what the product makes stays inside of the layer.
+        read: from a call of the layer, and the values of what it reads, to what is multiplied.
+        kept_columns: from the output channels of the layer that are kept, int, to the columns that are.
     """
 
     weight: Variable
@@ -45,6 +57,14 @@ class Product:
     order: tuple[int, ...]
     parts: int
     columns: int
+    inner: bool = False
+    read: Callable[[Node, Values], tf.Tensor] = _first_input
+    kept_columns: Callable[[np.ndarray], np.ndarray] = _same
+
+    def given(self, x: tf.Tensor, index: Index) -> np.ndarray:
+        """The product of what is read, with the bias: float [parts, rows, columns]."""
+        made = self.rows(x, index).numpy() @ self.matrix
+        return made if self.bias is None else made + self.bias.numpy().reshape(self.parts, 1, self.columns)
 
     @property
     def matrix(self) -> np.ndarray:
@@ -76,9 +96,17 @@ class Product:
 
 
 def product_of(layer: Layer) -> Product | None:
-    """The product in a layer of exactly a class of the table; None for others."""
+    """The product whose output is that of the layer, but for its activation; None where it is not in the table."""
     make = _TABLE.get(type(layer).__name__)
     return make(layer) if make and layer.built else None
+
+
+def products_of(layer: Layer) -> tuple[Product, ...]:
+    """The products in a layer, in the order in which each is the input of those behind it."""
+    if own := product_of(layer):
+        return (own,)
+    make = _INNER.get(type(layer).__name__)
+    return make(layer) if make and layer.built else ()
 
 
 def _positions(x: tf.Tensor, index: Index) -> tf.Tensor:
@@ -95,6 +123,100 @@ def _flat(x: tf.Tensor, index: Index) -> tf.Tensor:
 
 def _dense(layer: Layer) -> Product:
     return Product(layer.kernel, layer.bias, _flat, _flat, (0, 1), 1, layer.units)
+
+
+def _einsum(layer: Layer) -> Product | None:
+    """Of equations that sum over letters of both sides, and add the others of the kernel: ``abc,cde->abde``."""
+    if "." in layer.equation:
+        return None
+    left, output = layer.equation.replace(" ", "").split("->")
+    inputs, kernel = left.split(",")
+    summed = [letter for letter in kernel if letter not in output]
+    new = [letter for letter in kernel if letter in output]
+    if any(letter in inputs for letter in new) or not set(summed) <= set(inputs) or not new:
+        return None
+    stay = [letter for letter in inputs if letter not in summed]
+    columns = int(np.prod([layer.kernel.shape[kernel.index(letter)] for letter in new]))
+    if layer.bias is not None and int(np.prod(layer.bias.shape)) != columns:
+        return None
+
+    def matrix_of(value: tf.Tensor, letters: str, last: list[str], index: Index) -> tf.Tensor:
+        import tensorflow as tf
+
+        turned = tf.transpose(value, [letters.index(letter) for letter in (*stay, *last)])
+        return _flat(tf.reshape(turned, [-1, int(np.prod(turned.shape[len(stay) :]))]), index)
+
+    return Product(
+        layer.kernel,
+        layer.bias,
+        lambda x, index: matrix_of(x, inputs, summed, index),
+        lambda y, index: matrix_of(y, output, new, index),
+        tuple(kernel.index(letter) for letter in (*summed, *new)),
+        1,
+        columns,
+    )
+
+
+def _recurrent(layer: Layer) -> tuple[Product, ...]:
+    """The input kernel, whose columns are those of all gates; a bias of two rows has those of the recurrent kernel,
+    too, and stays."""
+    cell = layer.cell
+    units, gates = cell.units, cell.kernel.shape[1] // cell.units
+    bias = cell.bias if cell.use_bias and len(cell.bias.shape) == 1 else None
+
+    def kept_columns(kept: np.ndarray) -> np.ndarray:
+        return (np.arange(gates)[:, None] * units + kept).reshape(-1)
+
+    order, columns = (0, 1), units * gates
+    return (Product(cell.kernel, bias, _flat, _flat, order, 1, columns, inner=True, kept_columns=kept_columns),)
+
+
+def _attention(layer: Layer) -> tuple[Product, ...]:
+    """The projections of query, key and value, and then the one of what attention gives."""
+
+    def of(projection: Layer, read: Callable[[Node, Values], tf.Tensor]) -> Product | None:
+        product = _einsum(projection)
+        return product and dataclasses.replace(product, inner=True, read=read)
+
+    def input_of(name: str) -> Callable[[Node, Values], tf.Tensor]:
+        return lambda node, values: values[id(_attended(node)[name])]
+
+    def attended(node: Node, values: Values) -> tf.Tensor:
+        query, key, value = (
+            project(values[id(_attended(node)[name])])
+            for name, project in (
+                ("query", layer._query_dense), ("key", layer._key_dense), ("value", layer._value_dense)
+            )
+        )  # fmt: skip
+        mask = _argument(node, "attention_mask", 3)
+        mask = values.get(id(mask), mask)
+        causal = bool(_argument(node, "use_causal_mask", 6))
+        mask = layer._compute_attention_mask(
+            *(values[id(_attended(node)[name])] for name in ("query", "value")),
+            key=values[id(_attended(node)["key"])],
+            attention_mask=mask,
+            use_causal_mask=causal,
+        )
+        return layer._compute_attention(query, key, value, mask, training=False)[0]
+
+    found = (
+        of(layer._query_dense, input_of("query")),
+        of(layer._key_dense, input_of("key")),
+        of(layer._value_dense, input_of("value")),
+        of(layer._output_dense, attended),
+    )
+    return tuple(product for product in found if product is not None)
+
+
+def _argument(node: Node, name: str, place: int) -> Any:
+    given = node.call_args
+    return given[place] if len(given) > place else node.call_kwargs.get(name)
+
+
+def _attended(node: Node) -> dict[str, Any]:
+    """The tensors that a call of attention reads; keys are values where none are given."""
+    query, value, key = (_argument(node, name, place) for place, name in enumerate(("query", "value", "key")))
+    return {"query": query, "value": value, "key": value if key is None else key}
 
 
 def _convolution(layer: Layer) -> Product:
@@ -229,8 +351,9 @@ def _transposed_taps(layer: Layer, x: tf.Tensor, index: Index) -> tf.Tensor:
     return tf.stack(slices, 1)
 
 
-_TABLE: dict[str, Callable[[Layer], Product]] = {
+_TABLE: dict[str, Callable[[Layer], Product | None]] = {
     "Dense": _dense,
+    "EinsumDense": _einsum,
     "Conv1D": _convolution,
     "Conv2D": _convolution,
     "Conv3D": _convolution,
@@ -241,4 +364,11 @@ _TABLE: dict[str, Callable[[Layer], Product]] = {
     "Conv1DTranspose": _transposed,
     "Conv2DTranspose": _transposed,
     "Conv3DTranspose": _transposed,
+}
+# Layers with products inside, which are refitted, and neither zeroed nor rounded by their moments.
+_INNER: dict[str, Callable[[Layer], tuple[Product, ...]]] = {
+    "GRU": _recurrent,
+    "LSTM": _recurrent,
+    "MultiHeadAttention": _attention,
+    "SimpleRNN": _recurrent,
 }

@@ -18,7 +18,7 @@ from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_
 from edgeprune.models.types import Layer, Node, Variable
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces
-from edgeprune.reconstruction.linear import Product, product_of
+from edgeprune.reconstruction.linear import Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 
 if TYPE_CHECKING:
@@ -127,37 +127,49 @@ class _Refitting:
         self.current: Sequence[CallKey] = ()
         self.exact = {id(tensor) for tensor in changed.inputs}
         self.found: list[Refitted] = []
-        self.products: dict[CallKey, Product] = {}
+        # Layer → its products that are still to be refitted, in order.
+        self.pending: dict[str, list[Product]] = {}
+        self.calls: dict[str, list[CallKey]] = {}
         for key, node in self.changed.view.calls.items():
-            product, times = product_of(node.layer), len(self.changed.view.uses(node.layer))
-            if product is not None and times == 1:
-                self.products[key] = product
-            elif key[1] == 0 and any(len(weight.shape) > 1 for weight in node.layer.weights):
-                kind = type(node.layer).__name__
-                why = f"it is called {times} times" if product else f"{kind} is not a plain product of its weights"
-                self.found.append(Refitted(node.layer.name, reason=why))
+            self.calls.setdefault(key[0], []).append(key)
+            if key[1] == 0 and any(len(weight.shape) > 1 for weight in node.layer.weights):
+                if products := products_of(node.layer):
+                    self.pending[key[0]] = list(products)
+                else:
+                    self._leave(key[0], f"{type(node.layer).__name__} is not a plain product of its weights")
+
+    def _leave(self, layer: str, reason: str) -> None:
+        self.pending.pop(layer, None)
+        self.found.append(Refitted(layer, reason=reason))
 
     def run(self, progress: Progress) -> list[Refitted]:
         waiting = [key for key in self.changed.view.calls if key not in self.changed.done]
-        fitted: set[CallKey] = set()
-        progress.begin("refitting layers", len(self.products))
+        progress.begin("refitting layers", len(self.pending))
         while waiting:
-            keys = self._ready(waiting, fitted)
+            keys = self._ready(waiting)
             waiting = [key for key in waiting if key not in keys]
-            calls = self.changed.view.calls
-            due = [key for key in waiting if key in self.products and self.changed.has(calls[key], keys)]
+            due = [layer for layer in self.pending if all(self._is_there(key, keys) for key in self.calls[layer])]
+            if not keys and not due:  # a call of a layer waits for another of the same layer, directly or not
+                self._leave(next(key[0] for key in waiting if key[0] in self.pending), "one of its calls reads another")
+                continue
             self._pass(keys, due)
-            fitted.update(due)
-            progress.advance(len(due))
+            for layer in due:
+                self.pending[layer].pop(0)
+                if not self.pending[layer]:
+                    del self.pending[layer]
+                    progress.advance(1)
         progress.end()
         return self.found
 
-    def _ready(self, waiting: Sequence[CallKey], fitted: set[CallKey]) -> list[CallKey]:
+    def _is_there(self, key: CallKey, keys: Sequence[CallKey]) -> bool:
+        return self.changed.has(self.changed.view.calls[key], keys)
+
+    def _ready(self, waiting: Sequence[CallKey]) -> list[CallKey]:
         """The calls that need no layer that is still to be refitted."""
         keys: list[CallKey] = []
         for key in waiting:
             node = self.changed.view.calls[key]
-            if (key not in self.products or key in fitted) and self.changed.has(node, keys):
+            if key[0] not in self.pending and self.changed.has(node, keys):
                 keys.append(key)
                 if self._is_exact(key):
                     self.exact |= set(map(id, flat(node.outputs)))
@@ -171,57 +183,73 @@ class _Refitting:
             for ours, other in zip(node.layer.weights, theirs.layer.weights, strict=True)
         )
 
-    def _pass(self, keys: Sequence[CallKey], due: Sequence[CallKey]) -> None:
-        """One pass over the batches: ``keys`` are called, and the layers of ``due`` refitted to what they read."""
+    def _pass(self, keys: Sequence[CallKey], due: Sequence[str]) -> None:
+        """One pass over the batches: ``keys`` are called, and a product of the layers ``due`` refitted to its input."""
         self.current = keys
-        fits = [_LayerFit(self, key) for key in due]
-        fits = [each for each in fits if not each.is_exact]
+        fits = [_Fit(self, layer) for layer in due]
         for batch in range(self.count):
             ours, theirs = self.changed.run(keys, batch), self.original.run(keys, batch)
             for each in fits:
-                each.add(ours, theirs, batch)
+                if not each.is_exact:
+                    each.add(ours, theirs, batch)
             self.changed.keep(keys, batch, ours)
             self.original.keep(keys, batch, theirs)
         for forward in (self.changed, self.original):
             forward.done.update(keys)
-        exact = [key[0] for key in due if key[0] not in {each.node.layer.name for each in fits}]
-        self.found += [*map(Refitted, exact), *(each.solve() for each in fits)]
+        self.found += [Refitted(each.layer) if each.is_exact else each.solve() for each in fits]
 
 
-class _LayerFit:
-    """The refit of one layer, from the first batch to the last."""
+class _Fit:
+    """The refit of one product of a layer, from the first batch to the last."""
 
-    def __init__(self, whole: _Refitting, key: CallKey):
-        self.whole, self.product = whole, whole.products[key]
-        self.node, self.theirs = whole.changed.view.calls[key], whole.original.view.calls[key]
-        self.kept = whole.kept.get(key[0])
-        self.levels = whole.levels.get(key[0])
+    def __init__(self, whole: _Refitting, layer: str):
+        self.whole, self.layer, self.product = whole, layer, whole.pending[layer][0]
+        view = whole.changed.view
+        self.nodes = [(view.calls[key], whole.original.view.calls[key]) for key in whole.calls[layer]]
+        node, their_node = self.nodes[0]
+        place = len(products_of(node.layer)) - len(whole.pending[layer])
+        self.theirs = products_of(their_node.layer)[place]
+        self.kept = whole.kept.get(layer)
+        self.levels = None if self.product.inner else whole.levels.get(layer)
         self.halves = [Moments(*self.product.matrix.shape) for _ in range(2)]
-        self.sum = _Sum.behind(whole, self.node)
+        self.is_alone = len(self.nodes) == 1 and not self.product.inner
+        self.sum = _Sum.behind(whole, node) if self.is_alone else None
+        self.is_exact = self._is_exact()
 
-    @property
-    def is_exact(self) -> bool:
+    def _is_exact(self) -> bool:
         """Whether the layer gives what the original one gives, with fewer outputs perhaps, as it is."""
-        if self.levels or self.sum or not all(id(tensor) in self.whole.exact for tensor in self.node.keras_inputs):
+        if self.levels or self.sum:
             return False
-        theirs = product_of(self.theirs.layer)
-        assert theirs is not None
-        ours, others = self.product.matrix, theirs.matrix
+        if not all(id(tensor) in self.whole.exact for node, _ in self.nodes for tensor in node.keras_inputs):
+            return False
+        ours, others = self.product.matrix, self.theirs.matrix
         if self.kept is not None and others.shape[0] == 1:
-            others = others[:, :, self.kept]
+            others = others[:, :, self.theirs.kept_columns(self.kept)]
         return ours.shape == others.shape and np.array_equal(ours, others)
 
     def add(self, ours: Values, theirs: Values, batch: int) -> None:
         """Count what the layer reads and should give in one batch."""
-        (read,) = self.node.keras_inputs
-        wanted = call(self.theirs, theirs, linear=True).numpy()
+        moments = self.halves[batch % 2]
+        for node, their_node in self.nodes:
+            read, their_read = self.product.read(node, ours), self.theirs.read(their_node, theirs)
+            wanted = None if self.product.inner else self._wanted(their_node, ours, theirs)
+            size = self.product.parts * self.product.columns
+            positions = int(np.prod(read.shape[:-1])) if wanted is None else wanted.size // size
+            count = self.whole.count * len(self.nodes)
+            index = sample(positions, moments.inputs.shape[1], count, self.whole.generator)
+            if wanted is None:
+                targets = self.theirs.given(their_read, index)
+                if self.kept is not None and targets.shape[-1] != self.product.columns:
+                    targets = targets[..., self.theirs.kept_columns(self.kept)]
+            else:
+                targets = self.product.outputs(wanted, index).numpy()
+            moments.add(self.product.rows(read, index).numpy(), targets)
+
+    def _wanted(self, node: Node, ours: Values, theirs: Values) -> np.ndarray:
+        wanted: np.ndarray = call(node, theirs, linear=True).numpy()
         if self.kept is not None:
             wanted = wanted[..., self.kept]
-        if self.sum is not None:
-            wanted = wanted + self.sum.lost(ours, theirs, self.kept)
-        moments = self.halves[batch % 2]
-        index = sample(int(np.prod(wanted.shape[:-1])), moments.inputs.shape[1], self.whole.count, self.whole.generator)
-        moments.add(self.product.rows(ours[id(read)], index).numpy(), self.product.outputs(wanted, index).numpy())
+        return wanted if self.sum is None else wanted + self.sum.lost(ours, theirs, self.kept)
 
     def solve(self) -> Refitted:
         """Set the weights, and where the constant goes."""
@@ -235,18 +263,19 @@ class _LayerFit:
         self.product.assign(found.matrix)
         constant = found.constant.reshape(-1)
         if bias is not None:
-            bias.assign(constant.astype(bias.dtype.as_numpy_dtype))
+            bias.assign(constant.reshape(tuple(bias.shape)).astype(bias.dtype.as_numpy_dtype))
         elif norms:
             mean = norms[1].moving_mean.numpy()
             mean = mean if self.kept is None else mean[self.kept]
             norms[0].moving_mean.assign(mean - constant.astype(mean.dtype))
-        return Refitted(self.node.layer.name, found.before, found.after, moments.rows)
+        return Refitted(self.layer, found.before, found.after, moments.rows)
 
     def _norms(self) -> tuple[Layer, Layer] | None:
         """The batch normalization behind the layer, here and in the original model; None: nothing takes a constant."""
-        if activation_name(self.node.layer) != "linear":
+        node, _ = self.nodes[0]
+        if not self.is_alone or activation_name(node.layer) != "linear":
             return None
-        reader = _only_reader(self.whole.changed.view, self.node)
+        reader = _only_reader(self.whole.changed.view, node)
         if reader is None or type(reader.layer).__name__ != "BatchNormalization":
             return None
         return reader.layer, self.whole.original.view.calls[self.whole.changed.key(reader)].layer

@@ -14,8 +14,8 @@ import scipy.linalg
 
 Array: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
-# Of the largest weight of a column, what the end of the grid may be.
-_SHRINKS = np.linspace(1, 0.4, 61)
+# Of the largest weight of a column, the ends of the grids that are tried.
+_SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 # Terms whose errors are handed on to those behind them together.
 _BLOCK = 64
 
@@ -35,11 +35,24 @@ def round_weights(loaded: Array, matrix: Array, levels: int, mask: np.ndarray | 
     Returns:
         Whole multiples of the scale of each column, [terms, columns].
     """
+    columns = matrix.shape[1]
     kept = np.ones(matrix.shape, bool) if mask is None else mask
-    diagonal = np.diag(loaded)
-    scale = best_scales(matrix, diagonal, levels)
     largest = np.abs(matrix).argmax(0)
-    order = np.argsort(-diagonal, kind="stable")
+    ends = np.abs(matrix[largest, np.arange(columns)])
+    scales = np.outer(_SHRINKS, np.where(ends == 0, levels, ends) / levels)
+    # All grids at once, as so many more columns.
+    wanted, kept = (np.tile(each, (1, len(_SHRINKS))) for each in (matrix, kept))
+    found = _round_columns(loaded, wanted, kept, scales.reshape(-1), np.tile(largest, len(_SHRINKS)), levels)
+    change = found - wanted
+    errors = (change * (loaded @ change)).sum(0).reshape(len(_SHRINKS), columns)
+    return found[:, errors.argmin(0) * columns + np.arange(columns)]
+
+
+def _round_columns(
+    loaded: Array, matrix: Array, kept: np.ndarray, scale: Array, largest: np.ndarray, levels: int
+) -> Array:
+    """Round columns to multiples of their scales; the term ``largest`` of each goes to the end of the grid."""
+    order = np.argsort(-np.diag(loaded), kind="stable")
     factor = _inverse_factor(loaded[np.ix_(order, order)])
     left, kept = matrix[order], kept[order]
     pinned = np.argsort(order)[largest]
@@ -68,24 +81,6 @@ def nearest(matrix: Array, levels: int) -> Array:
     step = np.abs(matrix).max(1, keepdims=True) / levels
     step = np.where(step == 0, 1, step)
     return np.round(matrix / step) * step
-
-
-def best_scales(matrix: Array, importance: Array, levels: int) -> Array:
-    """Per column, the step whose grid has the smallest squared error; [columns], one where a column is zero.
-
-    Args:
-        matrix: [terms, columns].
-        importance: of the squared error of each term, [terms].
-        levels: largest integer of the grid.
-    """
-    largest = np.abs(matrix).max(0)
-    largest = np.where(largest == 0, levels, largest)
-    errors = []
-    for shrink in _SHRINKS:
-        scale = shrink * largest / levels
-        rounded = np.clip(np.round(matrix / scale), -levels, levels) * scale
-        errors.append(importance @ np.square(matrix - rounded))
-    return _SHRINKS[np.argmin(errors, axis=0)] * largest / levels
 
 
 def _inverse_factor(loaded: Array) -> Array:

@@ -10,6 +10,11 @@ from edgeprune.reconstruction.linear import product_of
 LAYERS = {
     "Dense(5)": (4,),
     "Dense(5, use_bias=False) ": (3, 4),
+    "EinsumDense('ab,bc->ac', 5, bias_axes='c')": (4,),
+    "EinsumDense('abc,cd->abd', (None, 5), bias_axes='d', activation='relu')": (3, 4),
+    "EinsumDense('abc,cde->abde', (None, 2, 3), bias_axes='de')": (3, 4),
+    "EinsumDense('abcd,cde->abe', (None, 6))": (5, 2, 3),
+    "EinsumDense('abc,bd->acd', (3, 6))": (5, 3),
     "Conv1D(4, 3)": (9, 3),
     "Conv1D(4, 3, padding='causal', dilation_rate=2)": (9, 3),
     "Conv1D(4, 3, padding='same', strides=2)": (8, 3),
@@ -80,3 +85,14 @@ def test_a_subclass_is_no_known_product():
     layer.build((None, 2))
     assert product_of(layer) is None
     assert product_of(tf_keras.layers.ReLU()) is None
+
+
+@pytest.mark.parametrize(
+    "equation", ["abc,abd->acd", "ab...,bc->ac...", "abc,bcd->abcd"], ids=["per sample", "open", "per position"]
+)
+def test_other_equations_are_no_products(equation):
+    """Where a letter of the kernel is one of positions, or letters are left open, there is no one matrix."""
+    layer = tf_keras.layers.EinsumDense("abc,cd->abd", (None, 5))
+    layer(np.zeros((2, 3, 4), "float32"))
+    layer.equation = equation
+    assert product_of(layer) is None
