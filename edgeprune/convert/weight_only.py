@@ -10,8 +10,9 @@ import io
 from edgeprune.errors import MissingError
 
 PACKAGE = "ai-edge-quantizer"
-# The names of the quantizer's recipes, which quantize per channel.
-_RECIPES = {"int8-weights": "weight_only_wi8_afp32", "int4-weights": "weight_only_wi4_afp32"}
+_BITS = {"int8-weights": 8, "int4-weights": 4}
+# Few weights, which four bits ruin.
+_EIGHT_BITS_AT_LEAST = "DEPTHWISE_CONV_2D"
 
 
 def quantizer_version() -> str | None:
@@ -39,9 +40,12 @@ def quantize_weights(content: bytes, mode: str) -> bytes:
         raise MissingError(
             f"The format {mode} needs {PACKAGE}, which is not installed.", fix="pip install 'edgeprune[weight-only]'"
         )
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
+    bits, operations, manager = _BITS[mode], qtyping.TFLOperationName, recipe_manager.RecipeManager()
+    manager.add_weight_only_config(".*", operations.ALL_SUPPORTED, num_bits=bits)  # a scale per channel
+    manager.add_weight_only_config(".*", operations[_EIGHT_BITS_AT_LEAST], num_bits=max(bits, 8))
     worker = quantizer.Quantizer(content)
-    worker.load_quantization_recipe(getattr(recipe, _RECIPES[mode])())
+    worker.load_quantization_recipe(manager.get_quantization_recipe())
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a summary of sizes
         return bytes(worker.quantize().quantized_model)
