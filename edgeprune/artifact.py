@@ -82,6 +82,7 @@ class RefittedLayer(TypedDict):
     layer: str
     before: float | None
     after: float | None
+    seconds: float
     reason: str | None
 
 

@@ -1,4 +1,4 @@
-"""The recipes `gradual` and `lottery` on the demo, with few epochs: what they promise is in the files."""
+"""Recipes that zero weights on the demo, with few epochs: what they promise is in the files."""
 
 import json
 import subprocess
@@ -6,15 +6,23 @@ import sys
 
 import pytest
 
-EPOCHS = {"gradual": "[finetune]\nepochs = 2\n", "lottery": "[lottery]\nepochs = 2\nrounds = 2\n"}
-VARIANTS = {"gradual": ["magnitude-regrow"], "lottery": ["lottery", "lottery-control"]}
+CHANGES = {
+    "gradual": "[finetune]\nepochs = 2\n",
+    "lottery": "[lottery]\nepochs = 2\nrounds = 2\n",
+    "oneshot-sparse": '[quantize]\nmodes = ["float32"]\n[weights]\nsparsity = 0.8\n[finetune]\nepochs = 1\n',
+}
+VARIANTS = {
+    "gradual": ["magnitude-regrow"],
+    "lottery": ["lottery", "lottery-control"],
+    "oneshot-sparse": ["reconstruct"],
+}
 
 
-@pytest.mark.parametrize("recipe", ["gradual", pytest.param("lottery", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recipe", ["gradual", "oneshot-sparse", pytest.param("lottery", marks=pytest.mark.slow)])
 def test_the_recipe_builds_sparse_files(tmp_path, begin_demo, recipe):
     """Every variant of the recipe is in the report, with four fifths of its prunable weights zero."""
     begin_demo(tmp_path / "run")
-    (tmp_path / "edgeprune.toml").write_text(f'extends = ["{recipe}"]\n{EPOCHS[recipe]}')
+    (tmp_path / "edgeprune.toml").write_text(f'extends = ["{recipe}"]\n{CHANGES[recipe]}')
     command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -31,3 +39,8 @@ def test_the_recipe_builds_sparse_files(tmp_path, begin_demo, recipe):
         assert not any("control" in name for name in report["picks"].values())
         assert {entry["name"]: entry["lottery"]["round"] for entry in report["pruning"]}["lottery"] == 2
         assert "the control trains other random weights" in (tmp_path / "run" / "report.md").read_text()
+    if recipe == "oneshot-sparse":  # zeros first, then training around them
+        facts = json.loads((tmp_path / "run" / "stages" / "reconstruct.zero" / "artifact.json").read_text())["facts"]
+        assert facts["zeroed"]["validation"]["reconstructed"] > facts["zeroed"]["validation"]["pruned"]
+        assert sum(row["zeros"] for row in facts["zeros"]) == zeros
+        assert all(row["seconds"] > 0 for row in facts["zeroed"]["refitted"] if row["after"] is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +54,7 @@ def round_by_moments(
     *,
     ridge: float,
     seed: int = 0,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> RoundedModel:
     """Round weights so that each layer gives what it gave before; each output channel has a scale of its own.
@@ -64,6 +66,7 @@ def round_by_moments(
         levels: largest integer: 127 for eight bits, 7 for four.
         ridge: see :func:`edgeprune.reconstruction.moments.fit`.
         seed: of the rows that are looked at.
+        folder: where layers that are done are kept until the end; None: nowhere.
         progress: is told of each layer.
     """
     products: dict[str, Product] = {}
@@ -76,7 +79,7 @@ def round_by_moments(
         own = product_of(plain.get_layer(name))
         assert own is not None
         own.assign(nearest(own.matrix, limit))
-    rows = refit(model, fitted, fitting, ridge=ridge, levels=limits, seed=seed, progress=progress)
+    rows = refit(model, fitted, fitting, ridge=ridge, levels=limits, seed=seed, folder=folder, progress=progress)
     to_nearest, by_moments = (_difference(model, other, judging) for other in (plain, fitted))
     used = by_moments < to_nearest
     names = tuple(row.layer for row in rows if row.reason is None)

@@ -9,7 +9,11 @@ branches lost.
 from __future__ import annotations
 
 import dataclasses
+import logging
+import shutil
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +22,14 @@ from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_
 from edgeprune.models.types import Layer, Node, Variable
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces
+from edgeprune.reconstruction.journal import Journal, key_of
 from edgeprune.reconstruction.linear import Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 
 if TYPE_CHECKING:
     import tf_keras
+
+_log = logging.getLogger(__name__)
 
 RIDGE = 1e-4
 # What the tensors that are kept for all samples may fill.
@@ -40,6 +47,7 @@ class Refitted:
         before, after: its mean square error relative to its targets' variance, as it was and refitted; None where it
             was not refitted.
         rows: that it was fitted to.
+        seconds: that its moments and its solution took.
         reason: why it stayed as it was; None where it was refitted, or had nothing to make up for.
     """
 
@@ -47,6 +55,7 @@ class Refitted:
     before: float | None = None
     after: float | None = None
     rows: int = 0
+    seconds: float = 0.0
     reason: str | None = None
 
 
@@ -59,6 +68,7 @@ def refit(
     ridge: float = RIDGE,
     levels: Mapping[str, int] | None = None,
     seed: int = 0,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Refitted]:
     """Refit the layers of ``changed``, in place. Weights that are zero stay zero.
@@ -75,17 +85,26 @@ def refit(
         levels: layer → largest integer that its weights are rounded to, with a scale per output channel
             (:func:`edgeprune.reconstruction.rounding.round_weights`); layers that are not in it are not rounded.
         seed: of the rows that are looked at, where there are more than enough.
+        folder: where solved layers are kept until the end, for an interrupted refit to go on from; None: nowhere.
         progress: is told of each layer.
 
     Returns:
-        One entry per layer with a matrix of weights, in the order in which they were done.
+        One entry per product of weights in a layer, in the order in which they were done.
+
+    Raises:
+        OutputError: the folder cannot be written to.
     """
     progress = progress or Progress()
     fitting = _fitting(original, changed, batches)
     samples = [sum(len(batch[0]) for batch in some) for some in (fitting, batches)]
     if samples[0] < samples[1]:
         progress.note(f"refits to {samples[0]:,} of {samples[1]:,} samples: more would not fit into memory")
-    return _Refitting(original, changed, fitting, kept or {}, ridge, levels or {}, seed).run(progress)
+    settings = (ridge, sorted((levels or {}).items()), seed, samples[0])
+    journal = Journal.open(folder, key_of(changed, kept or {}, settings)) if folder else None
+    found = _Refitting(original, changed, fitting, kept or {}, ridge, levels or {}, seed, journal).run(progress)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
 def _fitting(
@@ -119,10 +138,11 @@ class _Refitting:
         ridge: float,
         levels: Mapping[str, int],
         seed: int,
+        journal: Journal | None,
     ):
         self.original, self.changed = Forward(original, batches), Forward(changed, batches)
-        self.kept, self.ridge, self.levels = kept, ridge, levels
-        self.generator = np.random.default_rng(seed)
+        self.kept, self.ridge, self.levels, self.journal = kept, ridge, levels, journal
+        self.seed = seed
         self.count = len(batches)
         self.current: Sequence[CallKey] = ()
         self.exact = {id(tensor) for tensor in changed.inputs}
@@ -186,11 +206,11 @@ class _Refitting:
     def _pass(self, keys: Sequence[CallKey], due: Sequence[str]) -> None:
         """One pass over the batches: ``keys`` are called, and a product of the layers ``due`` refitted to its input."""
         self.current = keys
-        fits = [_Fit(self, layer) for layer in due]
+        fits = [_Fit(self, layer, len(self.found) + place) for place, layer in enumerate(due)]
         for batch in range(self.count):
             ours, theirs = self.changed.run(keys, batch), self.original.run(keys, batch)
             for each in fits:
-                if not each.is_exact:
+                if not each.is_exact and each.solved is None:
                     each.add(ours, theirs, batch)
             self.changed.keep(keys, batch, ours)
             self.original.keep(keys, batch, theirs)
@@ -202,8 +222,11 @@ class _Refitting:
 class _Fit:
     """The refit of one product of a layer, from the first batch to the last."""
 
-    def __init__(self, whole: _Refitting, layer: str):
-        self.whole, self.layer, self.product = whole, layer, whole.pending[layer][0]
+    def __init__(self, whole: _Refitting, layer: str, number: int):
+        self.whole, self.layer, self.product, self.number = whole, layer, whole.pending[layer][0], number
+        self.solved = whole.journal.load(number) if whole.journal else None
+        self.generator = np.random.default_rng([whole.seed, number])  # the same rows after an interruption
+        self.seconds = 0.0
         view = whole.changed.view
         self.nodes = [(view.calls[key], whole.original.view.calls[key]) for key in whole.calls[layer]]
         node, their_node = self.nodes[0]
@@ -229,6 +252,7 @@ class _Fit:
 
     def add(self, ours: Values, theirs: Values, batch: int) -> None:
         """Count what the layer reads and should give in one batch."""
+        started = time.monotonic()
         moments = self.halves[batch % 2]
         for node, their_node in self.nodes:
             read, their_read = self.product.read(node, ours), self.theirs.read(their_node, theirs)
@@ -236,7 +260,7 @@ class _Fit:
             size = self.product.parts * self.product.columns
             positions = int(np.prod(read.shape[:-1])) if wanted is None else wanted.size // size
             count = self.whole.count * len(self.nodes)
-            index = sample(positions, moments.inputs.shape[1], count, self.whole.generator)
+            index = sample(positions, moments.inputs.shape[1], count, self.generator)
             if wanted is None:
                 targets = self.theirs.given(their_read, index)
                 if self.kept is not None and targets.shape[-1] != self.product.columns:
@@ -244,6 +268,7 @@ class _Fit:
             else:
                 targets = self.product.outputs(wanted, index).numpy()
             moments.add(self.product.rows(read, index).numpy(), targets)
+        self.seconds += time.monotonic() - started
 
     def _wanted(self, node: Node, ours: Values, theirs: Values) -> np.ndarray:
         wanted: np.ndarray = call(node, theirs, linear=True).numpy()
@@ -253,8 +278,16 @@ class _Fit:
 
     def solve(self) -> Refitted:
         """Set the weights, and where the constant goes."""
+        started = time.monotonic()
         start, bias = self.product.matrix, self.product.bias
         norms = None if bias is not None else self._norms()
+        constant_in = bias if bias is not None else norms[0].moving_mean if norms else None
+        if self.solved is not None:
+            self.product.weight.assign(self.solved["weight"])
+            if constant_in is not None:
+                constant_in.assign(self.solved["constant"])
+            before, after, rows, seconds = self.solved["facts"].tolist()
+            return Refitted(self.layer, before, after, int(rows), seconds)
         intercept = bool(bias is not None or norms)
         mask = None if start.all() else start != 0
         ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
@@ -268,7 +301,13 @@ class _Fit:
             mean = norms[1].moving_mean.numpy()
             mean = mean if self.kept is None else mean[self.kept]
             norms[0].moving_mean.assign(mean - constant.astype(mean.dtype))
-        return Refitted(self.layer, found.before, found.after, moments.rows)
+        self.seconds += time.monotonic() - started
+        _log.debug("refitted %s in %.2f s: error %.3g to %.3g", self.layer, self.seconds, found.before, found.after)
+        if self.whole.journal:
+            arrays = {} if constant_in is None else {"constant": constant_in.numpy()}
+            facts = np.array([found.before, found.after, moments.rows, self.seconds])
+            self.whole.journal.save(self.number, {"weight": self.product.weight.numpy(), "facts": facts, **arrays})
+        return Refitted(self.layer, found.before, found.after, moments.rows, self.seconds)
 
     def _norms(self) -> tuple[Layer, Layer] | None:
         """The batch normalization behind the layer, here and in the original model; None: nothing takes a constant."""

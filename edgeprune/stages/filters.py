@@ -9,7 +9,7 @@ from edgeprune.artifact import Artifact, ModelFacts, RefittedLayer, RemovedChann
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config, FiltersConfig, ReconstructConfig
-from edgeprune.stages.reconstruction import refitted_facts, unlabelled
+from edgeprune.stages.reconstruction import REFIT, refitted_facts, unlabelled
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         batches = unlabelled(graph.model, data.train, config.reconstruct.samples, context.seed)
         rows = refit(
             graph.model, pruned, batches, kept_outputs(graph, keep),
-            ridge=config.reconstruct.ridge, seed=context.seed, progress=context.progress,
+            ridge=config.reconstruct.ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
         )  # fmt: skip
         refitted = refitted_facts(rows)
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgeprune.reconstruction.refit import Refitted
 
 _BATCH = 64
+# Where a stage keeps the layers that an interrupted refit has solved.
+REFIT = "refit"
 
 
 class ZeroStageConfig(Config):
@@ -45,7 +47,10 @@ def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artif
     batches = unlabelled(original, data.train, config.reconstruct.samples, context.seed)
     names = zero_weights(pruned, settings, batches, ridge=ridge, seed=context.seed, progress=context.progress)
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
-    rows = refit(original, pruned, batches, ridge=ridge, seed=context.seed, progress=context.progress)
+    rows = refit(
+        original, pruned, batches,
+        ridge=ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
+    )  # fmt: skip
     validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
     values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
     context.progress.note(f"zeroed weights in {len(names)} layers; validation {task.metric}: {values}")
@@ -65,4 +70,7 @@ def unlabelled(model: tf_keras.Model, split: Split, samples: int, seed: int) -> 
 
 def refitted_facts(rows: Iterable[Refitted]) -> list[RefittedLayer]:
     """What the report says about each layer."""
-    return [{"layer": row.layer, "before": row.before, "after": row.after, "reason": row.reason} for row in rows]
+    return [
+        {"layer": row.layer, "before": row.before, "after": row.after, "seconds": row.seconds, "reason": row.reason}
+        for row in rows
+    ]

@@ -8,7 +8,7 @@ from edgeprune.artifact import Artifact, PreparedFacts
 from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import Config
-from edgeprune.stages.reconstruction import unlabelled
+from edgeprune.stages.reconstruction import REFIT, unlabelled
 from edgeprune.stages.saving import ROUNDED
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ def round_weights(artifact: Artifact, config: RoundStageConfig, context: Context
         fitting = unlabelled(model, data.train, config.samples, context.seed)
         judging = unlabelled(model, data.validation, config.samples, context.seed)
         rounded = round_by_moments(
-            model, fitting, judging, config.levels, ridge=config.ridge, seed=context.seed, progress=context.progress
-        )
+            model, fitting, judging, config.levels,
+            ridge=config.ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
+        )  # fmt: skip
         facts["rounded"] = {
             "layers": len(rounded.layers),
             "nearest": rounded.nearest,

@@ -5,6 +5,9 @@ import pytest
 import tf_keras
 
 from edgeprune.models.rebuild import rebuild
+from edgeprune.progress import Progress
+from edgeprune.reconstruction import refit as refitting
+from edgeprune.reconstruction.moments import fit
 from edgeprune.reconstruction.refit import refit
 
 layers = tf_keras.layers
@@ -246,3 +249,56 @@ def test_a_layer_whose_calls_read_each_other_is_named_and_left():
     assert found["again"].reason == "one of its calls reads another"
     assert found["classes"].after < found["classes"].before
     np.testing.assert_array_equal(changed.get_layer("again").kernel.numpy(), model.get_layer("again").kernel.numpy())
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedAt(Progress):
+    """Ends the work once so many layers are refitted."""
+
+    def __init__(self, layers):
+        self.left = layers
+
+    def advance(self, units=1):
+        self.left -= units
+        if self.left <= 0:
+            raise Interrupted
+
+
+def test_an_interrupted_refit_goes_on_where_it_was(residual, tmp_path, monkeypatch):
+    """Layers that were solved are taken from the folder, and the outcome is that of a refit in one go."""
+    batches = batches_of(residual)
+
+    def pruned():
+        copy = copy_of(residual)
+        kernel = copy.get_layer("first").kernel
+        kernel.assign(kernel.numpy() * (np.random.default_rng(0).random(kernel.shape) > 0.5))
+        return copy
+
+    whole, stopped, again = pruned(), pruned(), pruned()
+    wanted = refit(residual, whole, batches)
+    with pytest.raises(Interrupted):
+        refit(residual, stopped, batches, folder=tmp_path / "refit", progress=InterruptedAt(2))
+    solved = []
+    monkeypatch.setattr(refitting, "fit", lambda *args, **options: solved.append(1) or fit(*args, **options))
+    found = refit(residual, again, batches, folder=tmp_path / "refit")
+    assert len(solved) == 2
+    assert [one.layer for one in found] == [one.layer for one in wanted]
+    for ours, theirs in zip(again.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not (tmp_path / "refit").exists()
+
+
+def test_solved_layers_of_another_refit_are_not_taken(residual, tmp_path):
+    """The folder belongs to the changed weights and the settings."""
+    copy = copy_of(residual)
+    kernel = copy.get_layer("first").kernel
+    kernel.assign(kernel.numpy() * (np.random.default_rng(0).random(kernel.shape) > 0.5))
+    zeros = kernel.numpy() == 0
+    with pytest.raises(Interrupted):
+        refit(residual, copy_of(residual), batches_of(residual), levels={"first": 7}, folder=tmp_path / "refit",
+              progress=InterruptedAt(1))  # fmt: skip
+    refit(residual, copy, batches_of(residual), folder=tmp_path / "refit")
+    assert not kernel.numpy()[zeros].any()
