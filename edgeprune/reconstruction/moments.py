@@ -70,6 +70,14 @@ class Moments:
             self.squares[part] += some.T @ some  # NumPy computes half of it (BLAS syrk)
             self.cross[part] += some.T @ wanted
 
+    def with_targets(self, x: np.ndarray, y: np.ndarray) -> Moments:
+        """The moments of the same rows x, all of them, with other targets."""
+        new = Moments(*self.cross.shape)
+        new.rows, new.inputs, new.squares = self.rows, self.inputs, self.squares
+        new.targets, new.energy = y.sum(1, dtype=np.float64), np.square(y).sum(1, dtype=np.float64)
+        new.cross = np.stack([some.T @ wanted for some, wanted in zip(x, y, strict=True)]).astype(np.float64)
+        return new
+
     def __add__(self, other: Moments) -> Moments:
         """The moments of the rows of both."""
         new = Moments(*self.cross.shape)

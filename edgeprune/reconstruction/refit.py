@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes
 from edgeprune.reconstruction.journal import Journal, key_of
 from edgeprune.reconstruction.linear import Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
+from edgeprune.reconstruction.rectified import Rectifier, Rows
 
 if TYPE_CHECKING:
     import tf_keras
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 RIDGE = 1e-4
 # What the tensors that are kept for all samples may fill.
 MEMORY_BYTES = 1_500_000_000
+# How often targets are set anew to what a rectifier lets through of the errors.
+SWEEPS = 3
 # A normalization that multiplies a channel by less than this share of its largest factor hides it.
 _HIDDEN = 1e-3
 
@@ -237,6 +240,7 @@ class _Fit:
         self.halves = [Moments(*self.product.matrix.shape) for _ in range(2)]
         self.is_alone = len(self.nodes) == 1 and not self.product.inner
         self.sum = _Sum.behind(whole, node) if self.is_alone else None
+        self.rows = self._rectified() if self.is_alone else None
         self.is_exact = self._is_exact()
 
     def _is_exact(self) -> bool:
@@ -256,7 +260,8 @@ class _Fit:
         moments = self.halves[batch % 2]
         for node, their_node in self.nodes:
             read, their_read = self.product.read(node, ours), self.theirs.read(their_node, theirs)
-            wanted = None if self.product.inner else self._wanted(their_node, ours, theirs)
+            linear = None if self.product.inner else call(their_node, theirs, linear=True)
+            wanted = None if linear is None else self._wanted(linear, ours, theirs)
             size = self.product.parts * self.product.columns
             positions = int(np.prod(read.shape[:-1])) if wanted is None else wanted.size // size
             count = self.whole.count * len(self.nodes)
@@ -267,14 +272,31 @@ class _Fit:
                     targets = targets[..., self.theirs.kept_columns(self.kept)]
             else:
                 targets = self.product.outputs(wanted, index).numpy()
-            moments.add(self.product.rows(read, index).numpy(), targets)
+            rows = self.product.rows(read, index).numpy()
+            moments.add(rows, targets)
+            if self.rows:
+                reached = self._of_kept(self.rows.rectifier.reached(their_node, linear, theirs))
+                self.rows.add(rows, targets, self.product.outputs(reached, index).numpy())
         self.seconds += time.monotonic() - started
 
-    def _wanted(self, node: Node, ours: Values, theirs: Values) -> np.ndarray:
-        wanted: np.ndarray = call(node, theirs, linear=True).numpy()
-        if self.kept is not None:
-            wanted = wanted[..., self.kept]
+    def _wanted(self, linear: Any, ours: Values, theirs: Values) -> np.ndarray:
+        wanted = self._of_kept(linear.numpy())
         return wanted if self.sum is None else wanted + self.sum.lost(ours, theirs, self.kept)
+
+    def _of_kept(self, values: np.ndarray) -> np.ndarray:
+        return values if self.kept is None else values[..., self.kept]
+
+    def _rectified(self) -> Rows | None:
+        """The rows to be kept, where a rectifier behind the layer cuts values off."""
+        _, node = self.nodes[0]
+        forward = self.whole.original
+        known = {*forward.done, *self.whole.current}
+        rectifier = Rectifier.behind(
+            forward.view, node, lambda tensor: forward.key(forward.view.maker(tensor)) in known, _factor
+        )
+        if rectifier is None or rectifier.slope.size != self.theirs.parts * self.theirs.columns:
+            return None
+        return Rows(dataclasses.replace(rectifier, slope=self._of_kept(rectifier.slope)))
 
     def solve(self) -> Refitted:
         """Set the weights, and where the constant goes."""
@@ -292,7 +314,12 @@ class _Fit:
         mask = None if start.all() else start != 0
         ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
         moments = self.halves[0] + self.halves[1]
+        if self.rows and self.rows.fits and ridge != np.inf:
+            for _ in range(SWEEPS):
+                found = fit(moments, start, ridge, intercept=intercept, mask=mask)
+                moments = moments.with_targets(*self.rows.targets(found.matrix, found.constant))
         found = fit(moments, start, ridge, intercept=intercept, mask=mask, levels=self.levels)
+        self.rows = None
         self.product.assign(found.matrix)
         constant = found.constant.reshape(-1)
         if bias is not None:
@@ -347,13 +374,10 @@ class _Sum:
         scale = np.ones(node.outputs.shape[-1], np.float32)
         reader = _only_reader(whole.changed.view, node)
         while reader is not None and not _is_sum(reader.layer):
-            if type(reader.layer).__name__ == "BatchNormalization":
-                scale = scale * _factors(reader.layer)
-            elif (
-                type(reader.layer).__name__ not in ("Activation", "Dropout")
-                or activation_name(reader.layer) != "linear"
-            ):
+            factor = _factor(reader)
+            if factor is None:
                 return None
+            scale = scale * factor
             node, reader = reader, _only_reader(whole.changed.view, reader)
         if reader is None:
             return None
@@ -380,6 +404,15 @@ class _Sum:
 
 def _is_sum(layer: Layer) -> bool:
     return type(layer).__name__ == "Add" or symbol_of(layer) in ("math.add", "__operators__.add")
+
+
+def _factor(node: Node) -> np.ndarray | None:
+    """By what a call multiplies each channel of a value that goes through it; None: it does something else with it."""
+    layer = node.layer
+    if type(layer).__name__ == "BatchNormalization":
+        return _factors(layer)
+    plain = type(layer).__name__ in ("Activation", "Dropout") and activation_name(layer) == "linear"
+    return np.ones(node.outputs.shape[-1], np.float32) if plain or _is_sum(layer) else None
 
 
 def _factors(norm: Layer) -> np.ndarray:

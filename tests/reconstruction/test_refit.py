@@ -7,7 +7,7 @@ import tf_keras
 from edgeprune.models.rebuild import rebuild
 from edgeprune.progress import Progress
 from edgeprune.reconstruction import refit as refitting
-from edgeprune.reconstruction.moments import fit
+from edgeprune.reconstruction.moments import choose_ridge
 from edgeprune.reconstruction.refit import refit
 
 layers = tf_keras.layers
@@ -282,7 +282,9 @@ def test_an_interrupted_refit_goes_on_where_it_was(residual, tmp_path, monkeypat
     with pytest.raises(Interrupted):
         refit(residual, stopped, batches, folder=tmp_path / "refit", progress=InterruptedAt(2))
     solved = []
-    monkeypatch.setattr(refitting, "fit", lambda *args, **options: solved.append(1) or fit(*args, **options))
+    monkeypatch.setattr(
+        refitting, "choose_ridge", lambda *args, **options: solved.append(1) or choose_ridge(*args, **options)
+    )
     found = refit(residual, again, batches, folder=tmp_path / "refit")
     assert len(solved) == 2
     assert [one.layer for one in found] == [one.layer for one in wanted]
@@ -302,3 +304,30 @@ def test_solved_layers_of_another_refit_are_not_taken(residual, tmp_path):
               progress=InterruptedAt(1))  # fmt: skip
     refit(residual, copy, batches_of(residual), folder=tmp_path / "refit")
     assert not kernel.numpy()[zeros].any()
+
+
+def test_what_a_rectifier_cuts_off_need_not_be_right():
+    """Behind a ReLU, the outputs are nearer than those of a fit to what it reads; the sum's ReLU counts, too."""
+    inputs = layers.Input((8, 8, 3))
+    x = shortcut = layers.Conv2D(12, 3, padding="same", activation="relu", name="first")(inputs)
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(12, 3, padding="same", use_bias=False, name="second")(x))
+    x = layers.Add()([layers.Conv2D(12, 1, name="third")(layers.ReLU(6.0)(x)), shortcut])
+    model = with_random_weights(tf_keras.Model(inputs, layers.Activation("relu")(x)))
+
+    def pruned():
+        copy, generator = copy_of(model), np.random.default_rng(3)
+        for layer in copy.layers:
+            for weight in layer.weights:
+                if "kernel" in weight.name:
+                    weight.assign(weight.numpy() * (generator.random(weight.shape) > 0.5))
+        return copy
+
+    batches, judging = batches_of(model), batches_of(model, seed=9)
+    errors = {}
+    for sweeps in (0, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(refitting, "SWEEPS", sweeps)
+            copy = pruned()
+            refit(model, copy, batches)
+            errors[sweeps] = error(copy, model, judging)
+    assert errors[3] < 0.97 * errors[0]
