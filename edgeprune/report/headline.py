@@ -88,13 +88,12 @@ def _reason(report: Report) -> str:
     if base and any(slowdown(v, base) for v in report.variants) and not slowdown(report.picked, base):
         clauses.append(f"were not measured slower than {base.name}")
     kept = "".join(f" and {clause}" for clause in clauses)
-    smallest = "the smallest after compression (gzip)"
     times = target_times(report.variants)
     source = "measured" if times and times.measured else "estimated"
-    best = f"the fastest on the target, as {source}, or as good as that, and of those {smallest}" if times else smallest
+    fast = f", and of those as fast on the target as the fastest ({source})" if times else ""
     return (
-        f"Of the variants that lose at most {allowed.words(report.metric)} of {metric} on validation data{kept}, "
-        f"it is {best}."
+        f"Of the variants that lose at most {allowed.words(report.metric)} of {metric} on validation data{kept}{fast}, "
+        "it is the smallest after compression (gzip)."
     )
 
 
