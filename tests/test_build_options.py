@@ -12,8 +12,10 @@ from edgeprune.recipe.load import load_recipe
 
 def test_verify_overrides_the_recipe():
     """The option decides where it is given, and the recipe where it is not."""
-    recipe = load_recipe("filters")
-    assert [_with_verify(recipe, given).filters.verify for given in (None, True, False)] == [True, True, False]
+    recipes = (load_recipe("filters"), load_recipe("int8"))
+    found = [_with_verify(recipes, given) for given in (None, True, False)]
+    assert [one.filters.verify for one, _ in found] == [True, True, False]
+    assert {other.filters for _, other in found} == {None}
 
 
 def test_verify_without_filters_is_an_error(tmp_path):

@@ -32,7 +32,7 @@ READERS = {
 @pytest.fixture(scope="module")
 def surroundings():
     recipe, target = load_recipe("int8"), load_target("rpi4")
-    return _context(None, recipe, target, 0, False, Trust(), Progress(), OnDevice("host"))
+    return _context(None, (recipe,), target, 0, False, Trust(), Progress(), OnDevice("host"))
 
 
 @pytest.mark.parametrize("name", READERS)
