@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune.models.graph import View, flat
 from edgeprune.reconstruction.forward import Values, apply_activation, bytes_per_sample, call, in_pieces
-from edgeprune.reconstruction.linear import product_of
+from edgeprune.reconstruction.linear import Product, product_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -36,7 +36,7 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
         seed: of the drawn answers.
 
     Returns:
-        Layer → float64 [channels of its output]: for one sample, summed over the positions of the output.
+        Layer → float64 [parts × columns of its product]: for one sample, summed over the positions of the output.
     """
     import tensorflow as tf
 
@@ -46,7 +46,7 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
     size = max(1, TAPE_BYTES // bytes_per_sample(model, all_at_once=True))
     for batch in in_pieces(batches, size):
         values: Values = {id(x): tf.convert_to_tensor(value) for x, value in zip(model.inputs, batch, strict=True)}
-        seen: list[tuple[str, tf.Tensor]] = []
+        seen: list[tuple[str, Product, tf.Tensor]] = []
         with tf.GradientTape() as tape:
             # Watched, so that gradients reach the layers even where all weights are frozen.
             for value in values.values():
@@ -55,21 +55,22 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
             for node in view.nodes:
                 if node.is_input:
                     continue
-                if product_of(node.layer) is None:
+                product = product_of(node.layer)
+                if product is None:
                     made = call(node, values)
                 else:
                     linear = call(node, values, linear=True)
                     tape.watch(linear)
-                    seen.append((node.layer.name, linear))
+                    seen.append((node.layer.name, product, linear))
                     made = apply_activation(node.layer, linear)
                 values |= {id(x): value for x, value in zip(flat(node.outputs), flat(made), strict=True)}
             loss = tf.add_n([_surprise(values[id(x)], generator) for x in model.outputs])
-        gradients = tape.gradient(loss, [linear for _, linear in seen])
+        gradients = tape.gradient(loss, [linear for *_, linear in seen])
         samples += len(batch[0])
-        for (name, linear), gradient in zip(seen, gradients, strict=True):
+        for (name, product, _), gradient in zip(seen, gradients, strict=True):
             if gradient is None:
                 continue
-            squared = np.square(np.asarray(gradient, np.float64)).reshape(-1, linear.shape[-1]).sum(0)
+            squared = np.square(np.asarray(product.outputs(gradient, None), np.float64)).sum(1).reshape(-1)
             totals[name] = totals.get(name, 0) + squared
     return {name: total / samples for name, total in totals.items()}
 

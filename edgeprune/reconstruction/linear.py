@@ -131,9 +131,10 @@ def _einsum(layer: Layer) -> Product | None:
         return None
     left, output = layer.equation.replace(" ", "").split("->")
     inputs, kernel = left.split(",")
-    summed = [letter for letter in kernel if letter not in output]
+    # In the order of the input, whose last axis is that of its channels.
+    summed = [letter for letter in inputs if letter in kernel and letter not in output]
     new = [letter for letter in kernel if letter in output]
-    if any(letter in inputs for letter in new) or not set(summed) <= set(inputs) or not new:
+    if any(letter in inputs for letter in new) or len(summed) + len(new) < len(kernel) or not new:
         return None
     stay = [letter for letter in inputs if letter not in summed]
     columns = int(np.prod([layer.kernel.shape[kernel.index(letter)] for letter in new]))

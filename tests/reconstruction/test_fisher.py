@@ -41,3 +41,16 @@ def test_any_other_output_counts_by_its_own_scale():
     metres = output_fisher(model, [[x]])
     model.get_layer("out").kernel.assign(model.get_layer("out").kernel * 1000)
     np.testing.assert_allclose(output_fisher(model, [[x]])["hidden"], metres["hidden"], rtol=1e-3)
+
+
+def test_outputs_of_several_axes_have_one_per_column():
+    """A projection to heads has as many as its matrix has columns, in their order."""
+    inputs = layers.Input((5, 4))
+    heads = layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", name="heads")(inputs)
+    model = tf_keras.Model(inputs, layers.Dense(3, "softmax", name="out")(layers.Flatten()(heads)))
+    kernel = model.get_layer("out").kernel
+    heard = np.tile(np.arange(6) != 4, 5)[:, None]
+    kernel.assign(np.where(heard, kernel, 0))
+    found = output_fisher(model, [[np.random.default_rng(0).normal(size=(50, 5, 4)).astype("float32")]])
+    assert found["heads"].shape == (6,)
+    assert np.flatnonzero(found["heads"] == 0).tolist() == [4]

@@ -14,6 +14,7 @@ LAYERS = {
     "EinsumDense('abc,cd->abd', (None, 5), bias_axes='d', activation='relu')": (3, 4),
     "EinsumDense('abc,cde->abde', (None, 2, 3), bias_axes='de')": (3, 4),
     "EinsumDense('abcd,cde->abe', (None, 6))": (5, 2, 3),
+    "EinsumDense('abcd,dce->abe', (None, 6))": (5, 2, 3),
     "EinsumDense('abc,bd->acd', (3, 6))": (5, 3),
     "Conv1D(4, 3)": (9, 3),
     "Conv1D(4, 3, padding='causal', dilation_rate=2)": (9, 3),

@@ -196,7 +196,15 @@ def attention():
     return tf_keras.Model([inputs, memory], layers.Dense(4, name="classes")(x))
 
 
+def einsum():
+    inputs = layers.Input((7, 5))
+    x = layers.Dense(6, name="first")(inputs)
+    x = layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", name="shared")(x)
+    return tf_keras.Model(inputs, layers.Dense(4, name="classes")(layers.Flatten()(x)))
+
+
 INSIDE = {
+    "einsum": einsum,
     "shared": shared,
     "lstm": lambda: recurrent("LSTM"),
     "gru": lambda: recurrent("GRU"),
