@@ -56,6 +56,11 @@ def resolve_recipes(recipes: Recipes) -> tuple[Recipe, ...]:
     if not found:
         raise RecipeError("No recipe was given: the list of recipes is empty.", expected="at least one.")
     first, *others = found.values()
+    if others and (name := next((name for name in found if set(name) & set("/\\")), None)):
+        raise RecipeError(
+            f"The recipe {name!r} is one of several in a build, and its name is no name of a file.",
+            expected="a name without slashes: each recipe is written out under its own.",
+        )
     for other in others:
         for section in ("data", "task"):
             if getattr(other, section) != getattr(first, section):

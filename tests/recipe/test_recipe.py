@@ -121,6 +121,8 @@ def test_recipes_of_one_build_are_each_there_once_and_read_the_data_alike(tmp_pa
     path.write_text("[data]\nscale = 2.0\n")
     with pytest.raises(RecipeError, match=r"'int8' and 'mine' say different things in \[data\]"):
         resolve_recipes(["int8", path])
+    with pytest.raises(RecipeError, match="no name of a file"):
+        resolve_recipes(["int8", Recipe(name="a/b")])
     with pytest.raises(RecipeError, match="empty"):
         resolve_recipes([])
 
