@@ -82,7 +82,7 @@ def round_by_moments(
     rows = refit(model, fitted, fitting, ridge=ridge, levels=limits, seed=seed, folder=folder, progress=progress)
     to_nearest, by_moments = (_difference(model, other, judging) for other in (plain, fitted))
     used = by_moments < to_nearest
-    names = tuple(row.layer for row in rows if row.reason is None)
+    names = tuple(row.layer for row in rows if row.reason is None and row.layer in limits)
     return RoundedModel(fitted if used else model, names, to_nearest, by_moments, used)
 
 

@@ -142,9 +142,9 @@ def fit(
     """
     squares, cross, energy = moments.centered(intercept)
     if ridge == np.inf:
-        matrix = start if levels is None else _rounded(_loaded(squares, DAMPING), start, levels, mask)
+        matrix = start if levels is None else _rounded(with_ridge(squares, DAMPING), start, levels, mask)
         return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
-    loaded = _loaded(squares, ridge)
+    loaded = with_ridge(squares, ridge)
     start = start if mask is None else start * mask
     wanted = cross - squares @ start
     if mask is None:
@@ -153,11 +153,12 @@ def fit(
         change = np.stack([_solve_masked(*row) for row in zip(loaded, wanted, mask, strict=True)])
     matrix = start + change
     if levels is not None:
-        matrix = _rounded(_loaded(squares, max(ridge, DAMPING)), matrix, levels, mask)
+        matrix = _rounded(with_ridge(squares, max(ridge, DAMPING)), matrix, levels, mask)
     return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
 
 
-def _loaded(squares: Array, ridge: float) -> Array:
+def with_ridge(squares: Array, ridge: float) -> Array:
+    """Moments [parts, terms, terms] with a ridge on their diagonal, in units of its mean; positive definite."""
     weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
     return squares + weight[:, None, None] * np.eye(squares.shape[1])
 

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.linalg
 
 from edgeprune.progress import Progress
+from edgeprune.reconstruction.moments import with_ridge
 
 Array: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 # From how much each weight counts (one array per layer, in its own layout) to which weights stay.
@@ -86,12 +87,9 @@ class _Problem:
 
     def __init__(self, layer: Layer, ridge: float):
         self.layer = layer
-        squares = layer.squares
-        weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
-        squares = squares + weight[:, None, None] * np.eye(squares.shape[1])
-        self.scale = np.sqrt(np.diagonal(squares, axis1=1, axis2=2))[:, :, None]
-        self.scale = self.scale * np.sqrt(layer.importance)[:, None]
+        squares = with_ridge(layer.squares, ridge)
         unit = np.sqrt(np.diagonal(squares, axis1=1, axis2=2))
+        self.scale = unit[:, :, None] * np.sqrt(layer.importance)[:, None]
         scaled = squares / (unit[:, :, None] * unit[:, None])
         pairs = [scipy.linalg.eigh(part, check_finite=False, driver="evd") for part in scaled]
         self.values = np.stack([pair[0] for pair in pairs])[:, :, None]

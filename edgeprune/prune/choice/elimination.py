@@ -19,6 +19,7 @@ from edgeprune.prune.channels.units import Vector
 from edgeprune.reconstruction.fisher import output_fisher
 from edgeprune.reconstruction.inputs import input_moments
 from edgeprune.reconstruction.linear import Product, product_of
+from edgeprune.reconstruction.moments import with_ridge
 from edgeprune.reconstruction.refit import RIDGE
 
 # A group of more channels loses several at once.
@@ -155,8 +156,7 @@ def consumers_of(
         squares, *_ = sums.centered(intercept=True)
         weight = np.sqrt(fisher[tap.layer]).reshape(tap.product.parts, 1, -1)
         units = tap.units.reshape(tap.product.parts, -1)
-        for part, square in enumerate(squares):
-            square[np.diag_indices_from(square)] += RIDGE * np.trace(square) / len(square) + 1e-30
+        for part, square in enumerate(with_ridge(squares, RIDGE)):
             terms = np.tile(units[part], len(square) // units.shape[1])
             found.append(Consumer(terms, np.linalg.inv(square), (tap.product.matrix * weight)[part]))
     return found
