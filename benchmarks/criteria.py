@@ -74,7 +74,6 @@ def _row(model, data, task, criterion, removed, steps) -> list[str]:
     from edgeprune.prune.choice.budget import Budget, Constraints
     from edgeprune.prune.choice.criteria import Evidence
     from edgeprune.prune.filters import choose
-    from edgeprune.prune.repair import kept_outputs
     from edgeprune.recipe.config import FinetuneConfig
     from edgeprune.reconstruction.forward import in_order
     from edgeprune.reconstruction.refit import refit
@@ -86,7 +85,7 @@ def _row(model, data, task, criterion, removed, steps) -> list[str]:
     keep = choose(graph, Budget(max_macs=1 - removed), criterion, "global", Constraints(min_channels=2), evidence)
     pruned = surgery.remove(graph, keep)
     row = [_percent(evaluate_keras, pruned, data, task)]
-    refit(model, pruned, [in_order(model, x) for x, *_ in seen.batches(64)], kept_outputs(graph, keep))
+    refit(model, pruned, [in_order(model, x) for x, *_ in seen.batches(64)], graph.kept_outputs(keep))
     row.append(_percent(evaluate_keras, pruned, data, task))
     compile_model(pruned, task, FinetuneConfig(), steps)
     pruned.fit(data.train.batches(64, shuffle_seed=1, repeat=True), steps_per_epoch=steps, epochs=1, verbose=0)

@@ -45,7 +45,7 @@ def _row(name, model, built) -> str:
     times.append(time.perf_counter())
     scores = CRITERIA["l2"].score(graph, Evidence())
     times.append(time.perf_counter())
-    keep = allocate(graph, scores, Budget(max_macs=0.5), "global", Constraints())
+    keep = allocate(graph, scores, Budget(max_macs=0.5), "global", Constraints()).keep
     times.append(time.perf_counter())
     remove(graph, keep)
     times.append(time.perf_counter())

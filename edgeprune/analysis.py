@@ -199,7 +199,7 @@ def _recommended(graph: Graph, curves: Curves, order: Orders, request: _Request)
     for name, units in order.items():
         scores[name][units] = np.arange(len(units))
     try:
-        keep = allocate(graph, scores, Budget(**request.budget), "sensitivity", constraints, curves=curves)
+        keep = allocate(graph, scores, Budget(**request.budget), "sensitivity", constraints, curves=curves).keep
     except RecipeError as error:  # the curves are worth having all the same
         return error
     return {group.name: float(1 - keep[group.units].mean()) for group in graph.groups}

@@ -15,6 +15,7 @@ from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice import allocation
+from edgeprune.prune.choice.allocation import Allocation
 from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores
 
@@ -101,7 +102,9 @@ def prune_filters(
     graph = analyse(load_model(model))
     from edgeprune.prune.channels import surgery  # has layers of its own, so it imports TensorFlow
 
-    keep = choose(graph, budget, criterion, allocation, constraints or Constraints(), evidence or Evidence(), curves)
+    keep = choose(
+        graph, budget, criterion, allocation, constraints or Constraints(), evidence or Evidence(), curves
+    ).keep
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if verify else None
     return Pruned(pruned, removed_channels(graph, keep), difference)
@@ -115,8 +118,8 @@ def choose(
     constraints: Constraints,
     evidence: Evidence,
     curves: MeasureCurves | None = None,
-) -> np.ndarray:
-    """The units that stay: bool [units of the graph]."""
+) -> Allocation:
+    """The units that stay, and how good that choice is."""
     refuse_idle(graph.view)
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
@@ -133,7 +136,7 @@ def choose(
         )
     scores = chosen.score(graph, evidence)
     measured = curves(graph, scores) if how == "sensitivity" and curves else None
-    return allocation.allocate(graph, scores, budget, how, constraints, chosen.in_loss, measured)
+    return allocation.allocate(graph, scores, budget, how, constraints, measured)
 
 
 def mask_filters(model: tf_keras.Model | keras.Model, removed: Mapping[str, Vector | Sequence[int]]) -> tf_keras.Model:

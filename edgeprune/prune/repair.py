@@ -13,7 +13,6 @@ from edgeprune.models.load import load_model
 from edgeprune.models.rebuild import rebuild
 from edgeprune.progress import Progress
 from edgeprune.prune.channels.analyse import analyse
-from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.filters import Pruned
 from edgeprune.reconstruction.refit import RIDGE, Refitted, refit
@@ -77,27 +76,13 @@ def reconstruct(
         keep = np.ones(len(graph.units), bool)
         for group in graph.groups:
             keep[group.units[changed.removed.get(group.name, [])]] = False
-        kept = kept_outputs(graph, keep)
+        kept = graph.kept_outputs(keep)
     _require_same_calls(whole, model, pruned=bool(kept))
     copy = rebuild(model)
     for ours, theirs in zip(copy.layers, model.layers, strict=True):
         ours.set_weights(theirs.get_weights())
     batches = _batches(whole, inputs, batch_size)
     return Reconstructed(copy, tuple(refit(whole, copy, batches, kept, ridge=ridge, seed=seed, progress=progress)))
-
-
-def kept_outputs(graph: Graph, keep: np.ndarray) -> dict[str, Vector]:
-    """Layer → int, the channels that stay of what it gives; layers that lose none are left out.
-
-    Args:
-        keep: bool [units of the graph].
-    """
-    found: dict[str, Vector] = {}
-    for node in graph.view.nodes:
-        axes = graph.axes.get(id(node.outputs))
-        if axes and axes[-1] is not None and not keep[axes[-1]].all():
-            found[node.layer.name] = np.flatnonzero(keep[axes[-1]])
-    return found
 
 
 def _require_same_calls(original: tf_keras.Model, changed: tf_keras.Model, *, pruned: bool) -> None:

@@ -8,7 +8,7 @@ itself predicts (Martens 2020, arXiv:1412.1193, section 5; for pruning Theis et 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -75,6 +75,39 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
     return {name: total / samples for name, total in totals.items()}
 
 
+def divergence(original: tf_keras.Model, changed: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> float:
+    """How far the answers of a changed model are from those of the original one, in nats per sample.
+
+    The Kullback-Leibler divergence where outputs are distributions or values between zero and one; of other outputs,
+    half of the square error relative to their own variance: what Fisher information approximates for small errors.
+    """
+    totals = np.zeros(len(original.outputs))
+    samples = 0
+    pairs = [[flat(model(list(batch), training=False)) for model in (original, changed)] for batch in batches]
+    for place in range(len(totals)):
+        p, q = (np.concatenate([np.asarray(pair[side][place], np.float64) for pair in pairs]) for side in (0, 1))
+        samples = len(p)
+        totals[place] = _divergence(p, q) if np.issubdtype(p.dtype, np.floating) else 0.0
+    return float(totals.sum()) / max(samples, 1)
+
+
+def _divergence(p: np.ndarray, q: np.ndarray) -> float:
+    kind = _kind(p)
+    if kind == "classes":
+        return float((p * np.log((p + 1e-7) / (q + 1e-7))).sum())
+    if kind == "chances":
+        return sum(float((a * np.log((a + 1e-7) / (b + 1e-7))).sum()) for a, b in ((p, q), (1 - p, 1 - q)))
+    return float(np.square(p - q).sum()) / (2 * max(float(p.var()), 1e-12))
+
+
+def _kind(values: np.ndarray) -> Literal["classes", "chances", "numbers"]:
+    """What outputs are: rows that are distributions, values between zero and one, or numbers."""
+    if not ((values >= 0) & (values <= 1)).all():
+        return "numbers"
+    rows = values.reshape(-1, values.shape[-1])
+    return "classes" if rows.shape[1] > 1 and np.abs(rows.sum(1) - 1).max() < _SUMS_TO_ONE else "chances"
+
+
 def _surprise(outputs: tf.Tensor, generator: np.random.Generator) -> tf.Tensor:
     """The negative log-likelihood, summed over samples, of answers drawn from what the outputs say.
 
@@ -86,13 +119,13 @@ def _surprise(outputs: tf.Tensor, generator: np.random.Generator) -> tf.Tensor:
     values = np.asarray(outputs, np.float64)
     if not np.issubdtype(outputs.dtype.as_numpy_dtype, np.floating):
         return tf.constant(0.0)
-    rows = values.reshape(-1, values.shape[-1])
-    inside = bool(((values >= 0) & (values <= 1)).all())
-    if inside and rows.shape[1] > 1 and np.abs(rows.sum(1) - 1).max() < _SUMS_TO_ONE:
+    kind = _kind(values)
+    if kind == "classes":
+        rows = values.reshape(-1, values.shape[-1])
         drawn = (rows.cumsum(1) > generator.random([len(rows), 1]) * rows.sum(1, keepdims=True)).argmax(1)
         flat_outputs = tf.reshape(outputs, rows.shape)
         return -tf.reduce_sum(tf.math.log(tf.gather(flat_outputs, drawn, batch_dims=1) + 1e-7))
-    if inside:
+    if kind == "chances":
         drawn = tf.constant(generator.random(values.shape) < values, outputs.dtype)
         return -tf.reduce_sum(drawn * tf.math.log(outputs + 1e-7) + (1 - drawn) * tf.math.log(1 - outputs + 1e-7))
     noise: Any = generator.normal(size=values.shape) / max(float(values.std()), 1e-12)

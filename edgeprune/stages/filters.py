@@ -39,7 +39,6 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.prune.choice.criteria import Evidence
     from edgeprune.prune.compensation import fold_means
     from edgeprune.prune.filters import choose, removed_channels
-    from edgeprune.prune.repair import kept_outputs
     from edgeprune.reconstruction.refit import refit
 
     data, task = context.required()
@@ -51,7 +50,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
-    keep = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves)
+    chosen = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves)
+    keep = chosen.keep
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if settings.verify else None
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
@@ -60,7 +60,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         fold_means(graph, keep, pruned, evidence)  # for the layers that cannot be refitted
         batches = unlabelled(graph.model, data.train, config.reconstruct.samples, context.seed)
         rows = refit(
-            graph.model, pruned, batches, kept_outputs(graph, keep),
+            graph.model, pruned, batches, graph.kept_outputs(keep),
             ridge=config.reconstruct.ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
         )  # fmt: skip
         refitted = refitted_facts(rows)

@@ -184,14 +184,6 @@ def _random_scores(graph):
     return {group.name: generator.normal(size=group.size) ** 2 for group in graph.groups}
 
 
-@pytest.mark.parametrize("seed", [2001, 2003])
-def test_exchanges_stay_within_the_tolerance(L, randomize, seed):
-    """A costly bundle does not go for cheap ones that are worth more, where less than the budget would be kept then."""
-    graph = analyse(randomize(random_model(L, seed)))
-    keep = allocate(graph, _random_scores(graph), Budget(max_macs=0.5), "global", Constraints(), in_loss=True)
-    assert abs(graph.count_macs(keep) / graph.totals["macs"] - 0.5) <= 0.02
-
-
 def _reachable(graph, scores, budget):
     """Whether one of many random numbers of the least important channels of each group meets the budget."""
     generator = np.random.default_rng(0)
@@ -203,7 +195,7 @@ def _reachable(graph, scores, budget):
             keep[group.units[least[: generator.integers(most + 1)]]] = False
         fractions = kept_fractions(graph, keep, budget)
         excess = max(fraction - budget.limits[what] for what, fraction in fractions.items())
-        if abs(excess) <= 0.02 and all(keep[vector].any() for vector in graph.nonempty):
+        if excess <= 0 and all(keep[vector].any() for vector in graph.nonempty):
             return True
     return False
 
@@ -211,19 +203,19 @@ def _reachable(graph, scores, budget):
 def _check_budgets(graph):
     scores = _random_scores(graph)
     for limits in ({"max_macs": 0.3}, {"max_macs": 0.5}, {"max_params": 0.7}, {"max_params": 0.5, "max_macs": 0.6}):
-        for how, in_loss in (("global", True), ("global", False), ("uniform", False)):
+        for how in ("global", "uniform"):
             budget = Budget(**limits)
             with contextlib.suppress(RecipeError):
-                keep = allocate(graph, scores, budget, how, Constraints(), in_loss)
+                keep = allocate(graph, scores, budget, how, Constraints()).keep
                 excess = max(part - budget.limits[what] for what, part in kept_fractions(graph, keep, budget).items())
-                assert abs(excess) <= 0.02, f"{how}, {budget}: {excess:+.1%}"
+                assert excess <= 1e-9, f"{how}, {budget}: {excess:+.1%}"
                 continue
             assert not _reachable(graph, scores, budget), f"{how}, {budget} is refused"
 
 
 @pytest.mark.parametrize("seed", [2000, 2003, 2011])
 def test_budgets_are_met_where_they_can_be(L, randomize, seed):
-    """A budget is met within two points, and refused only where no random choice of channels meets it either."""
+    """A budget is kept, and refused only where no random choice of channels keeps it either."""
     _check_budgets(analyse(randomize(random_model(L, seed))))
 
 

@@ -22,7 +22,7 @@ def model(randomize):
 
 @pytest.fixture
 def images():
-    return np.random.default_rng(3).normal(size=(300, 8, 8, 3)).astype("float32")
+    return np.random.default_rng(3).normal(size=(1700, 8, 8, 3)).astype("float32")
 
 
 def _distance(model, other, x):
@@ -45,12 +45,12 @@ def test_a_pruned_model_is_repaired_without_labels(model, images):
 
 def test_channels_chosen_for_the_repair_are_repaired_better(model, images):
     """At the same budget, channels chosen knowing that they will be repaired leave less error than those by norm."""
-    evidence = edgeprune.Evidence(lambda: [(images[start : start + 50],) for start in range(0, 200, 50)])
+    evidence = edgeprune.Evidence(lambda: [(images[start : start + 50],) for start in range(0, 1600, 50)])
     errors = {}
     for criterion in ("l2", "reconstruct"):
         pruned = edgeprune.prune_filters(model, max_macs=0.5, criterion=criterion, evidence=evidence)
-        repaired = edgeprune.reconstruct(model, pruned, images[:200]).model
-        errors[criterion] = _distance(repaired, model, images[200:])
+        repaired = edgeprune.reconstruct(model, pruned, images[:1600]).model
+        errors[criterion] = _distance(repaired, model, images[1600:])
     assert errors["reconstruct"] < errors["l2"]
 
 

@@ -166,6 +166,15 @@ class Graph:
         """Weights of the model if only the units in ``keep`` stay."""
         return round(self._total(self.params, keep))
 
+    def kept_outputs(self, keep: np.ndarray) -> dict[str, Vector]:
+        """Layer → int, the channels that stay of what it gives; layers that lose none are left out."""
+        found: dict[str, Vector] = {}
+        for node in self.view.nodes:
+            axes = self.axes.get(id(node.outputs))
+            if axes and axes[-1] is not None and not keep[axes[-1]].all():
+                found[node.layer.name] = np.flatnonzero(keep[axes[-1]])
+        return found
+
     @functools.cached_property
     def totals(self) -> dict[str, float]:
         """ "macs" and "params" of the whole model; to be asked for once the walk is over."""

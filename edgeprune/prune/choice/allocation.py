@@ -1,27 +1,59 @@
-"""How many channels each group loses: the beginning of one order of bundles over all groups, until a budget is met."""
+"""How many channels each group loses: the least loss under a budget, as a program that is solved."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.prune.channels.graph import Graph
-from edgeprune.prune.choice.budget import Budget, Constraints
-from edgeprune.prune.choice.bundles import Candidate, RemovalOrder, names_of
+from edgeprune.prune.choice.budget import Budget, Constraints, Resource
 from edgeprune.prune.choice.criteria import Scores
-from edgeprune.prune.choice.filling import counts_for_limits, counts_for_rate, exchange
-from edgeprune.prune.choice.orders import ORDERS, Ranking
+from edgeprune.prune.choice.ladders import Ladder, Widths, ladder, names_of
+from edgeprune.prune.choice.program import SECONDS, Infeasible, Limit, OutOfTime, Program, Solution, evaluate
 from edgeprune.recipe.patterns import check_patterns
 
 if TYPE_CHECKING:
     from edgeprune.prune.choice.sensitivity import Curves
 
-# How much parameters count beside MACs, in the cost of a channel, where both are limited.
-_BALANCES = tuple(number / 8 for number in range(9))
+# A limit that stays this much below what was asked for, in points of the whole, is worth finer multiples of channels.
+TOLERANCE_POINTS = 5.0
+# Widths of one group, and entries in all tables over several groups: of larger models, every so-many-th width is looked
+# at.
+_WIDTHS, _ENTRIES = 128, 60_000
+# What a program only approximates is looked at exactly afterwards, and its limit is lowered so many times.
+_TIGHTENED = 8
+# What all channels of a group are worth at least, beside the largest measured rise of the loss.
+_WORTH = 1e-2
+ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocation:
+    """What was chosen, and how good the choice is under the model of loss and cost.
+
+    Attributes:
+        keep: bool [units of the graph].
+        loss, bound: of the choice, and the least that any choice could have, to the gap of the solver.
+        seconds: of the search.
+        costs: by what is limited, what the choice comes to and what is allowed.
+        prices: by what is limited, how much the loss falls if one percent more is allowed.
+        multiple: the number of channels in a step, if the budget forbade the one that was asked for.
+        widths: the largest number of widths that a group was tried in, where not all of them were; else None.
+    """
+
+    keep: np.ndarray
+    loss: float
+    bound: float
+    seconds: float
+    costs: Mapping[str, tuple[float, float]]
+    prices: Mapping[str, float]
+    multiple: int
+    widths: int | None
 
 
 def allocate(
@@ -30,87 +62,223 @@ def allocate(
     budget: Budget,
     how: Literal["uniform", "global", "sensitivity"],
     constraints: Constraints,
-    in_loss: bool = False,
     curves: Curves | None = None,
-) -> np.ndarray:
+    resources: Sequence[Resource] = (),
+    seconds: float = SECONDS,
+) -> Allocation:
     """Choose the units that stay.
-
-    Units go in bundles, the least important of a group first; a bundle is as large as the channel multiple demands.
-    All bundles stand in one order, which is what ``how`` decides. Where both parameters and MACs are limited, several
-    weights of one against the other are tried (Lagrangian relaxation of a knapsack with two constraints, Fisher 1981,
-    doi:10.1287/mnsc.27.1.1), and the order that keeps the most importance is taken.
 
     Args:
         graph: what :func:`edgeprune.prune.channels.analyse.analyse` found; its groups are pruned.
         scores: importance of each unit: group → float [units of the group].
         budget: how much is to be kept, or how many filters go.
-        how: ``uniform``: every group loses the same fraction. ``global``: by importance across groups.
-            ``sensitivity``: by the rise of the measured loss per MAC (parameter, filter) saved.
-        constraints: what every layer keeps. The multiple of channels is halved until the budget can be met.
-        in_loss: scores are changes of the loss: ``global`` then goes by importance per share of the MACs (or
-            parameters, or both) that a bundle saves. A norm divided by a cost means nothing.
+        how: ``uniform``: every group loses the same fraction. ``global``: the least sum of scores is lost.
+            ``sensitivity``: the least sum of the measured rises of the loss.
+        constraints: what every layer keeps. The multiple of channels is halved until the budget can be met, and used.
         curves: what ``sensitivity`` goes by; every group that may lose channels has its curve.
-
-    Returns:
-        bool [units of the graph].
+        resources: what else is limited, beside the budget.
+        seconds: after which the search ends with what it has.
 
     Raises:
         RecipeError: the budget cannot be met; the message names the largest reachable reduction. Or there is no such
             allocation, or a pattern matches nothing.
     """
-    if how not in ORDERS:
-        raise RecipeError(f"There is no allocation {how!r}.", expected=f"one of: {', '.join(ORDERS)}.")
+    if how not in ("uniform", *_LOSSES):
+        raise RecipeError(f"There is no allocation {how!r}.", expected=f"one of: {', '.join(['uniform', *_LOSSES])}.")
     names = (name for group in graph.groups for name in names_of(group))
     given = {"protect": constraints.protect, "layer_rates": constraints.layer_rates}
     check_patterns("filters", given, names, "layer that makes channels")
     while True:
+        search = _Search(graph, scores, budget, how, constraints, curves, resources, seconds)
         try:
-            return _allocate(scores, how, constraints, Ranking(graph, budget, in_loss, curves))
+            found = search.solve()
         except RecipeError:
             if constraints.multiple == 1:
                 raise
-            # Few and narrow layers: what a multiple keeps out of reach is not worth missing the budget for.
-            constraints = dataclasses.replace(constraints, multiple=constraints.multiple // 2)
+        else:
+            if constraints.multiple == 1 or search.is_near(found):
+                return found
+        # Few and narrow layers: what a multiple keeps out of reach is not worth missing the budget for.
+        constraints = dataclasses.replace(constraints, multiple=constraints.multiple // 2)
 
 
-def _allocate(scores: Scores, how: str, constraints: Constraints, ranking: Ranking) -> np.ndarray:
-    """:func:`allocate` with the channel multiple of ``constraints`` as it is."""
-    graph, budget = ranking.graph, ranking.budget
-    by_loss = how == "global" and ranking.in_loss
-    candidates = [Candidate.of(graph, group, scores[group.name], constraints) for group in graph.groups]
+@dataclasses.dataclass
+class _Search:
+    """One allocation with the channel multiple of ``constraints`` as it is."""
 
-    def allocated(balance: float) -> np.ndarray:
-        key = ORDERS[how](dataclasses.replace(ranking, balance=balance))
-        bundles = [
-            (key(candidate, number), index)
-            for index, candidate in enumerate(candidates)
-            if candidate.rate is None
-            for number in range(1, candidate.most // candidate.step + 1)
-        ]
-        removal = RemovalOrder(graph, candidates, [index for _, index in sorted(bundles)], constraints.min_channels)
-        if budget.rate is not None:
-            return removal.keep(counts_for_rate(removal, budget.rate))
-        counts = counts_for_limits(removal, budget)
-        return removal.keep(exchange(removal, budget, counts) if by_loss else counts)
+    graph: Graph
+    scores: Scores
+    budget: Budget
+    how: str
+    constraints: Constraints
+    curves: Curves | None
+    others: Sequence[Resource]
+    seconds: float
+    whole: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by what is limited, of the unpruned model
 
-    if by_loss and len(budget.limits) > 1:
-        return _most_important(graph, scores, allocated)
-    return allocated(0.5)
+    def solve(self) -> Allocation:
+        full = [self._ladder(number) for number in range(len(self.graph.groups))]
+        if all(len(one.gone) == 1 and not one.gone.any() for one in full):
+            raise _nothing_to_remove(full)
+        resources = [*self.budget.resources(self.graph, full), *self.others]
+        self.whole = {resource.name: resource.whole for resource in resources}
+        most = _WIDTHS
+        while True:
+            widths = Widths(self.graph, [one.thinned(most) for one in full])
+            costs = [resource.tables(widths) for resource in resources]
+            entries = sum(np.size(table) for key, table in _joint(costs).items())
+            if entries <= _ENTRIES or most <= 4:
+                break
+            most = max(4, min(int(most * math.sqrt(_ENTRIES / entries)), most - 1))
+        thinned = max(map(len, (one.gone for one in widths.ladders))) if self._is_thinned(full, widths) else None
+        limits = [resource.most for resource in resources]
+        spent = 0.0
+        for _ in range(_TIGHTENED):
+            program = Program(
+                widths.sizes,
+                self._loss(widths),
+                [
+                    Limit(resource.name, cost, limit)
+                    for resource, cost, limit in zip(resources, costs, limits, strict=True)
+                ],
+                widths.totals,
+            )
+            options, solution = self._options(widths, program, resources)
+            spent += solution.seconds
+            keep = widths.keep(options)
+            exact = [resource.exact(keep) for resource in resources]
+            over = [value > resource.most * (1 + 1e-9) for value, resource in zip(exact, resources, strict=True)]
+            if not any(over):
+                break
+            limits = [
+                limit * min(resource.most / value, 1 - 1e-6) if exceeded else limit
+                for limit, resource, value, exceeded in zip(limits, resources, exact, over, strict=True)
+            ]
+        else:
+            raise OutOfTime
+        return Allocation(
+            keep, solution.loss, solution.bound, spent,
+            {resource.name: (value, resource.most) for resource, value in zip(resources, exact, strict=True)},
+            solution.prices, self.constraints.multiple, thinned,
+        )  # fmt: skip
 
+    def is_near(self, found: Allocation) -> bool:
+        """Whether a limit is used but for the tolerance."""
+        spare = [(most - value) / self.whole[name] for name, (value, most) in found.costs.items()]
+        return self.budget.rate is not None or min(spare) <= TOLERANCE_POINTS / 100
 
-def _most_important(graph: Graph, scores: Scores, allocated: Callable[[float], np.ndarray]) -> np.ndarray:
-    """Of the allocations for each balance, the one that keeps the largest sum of scores.
+    def _ladder(self, number: int) -> Ladder:
+        group = self.graph.groups[number]
+        order = group.free[np.argsort(self.scores[group.name][group.free], kind="stable")]
+        return ladder(self.graph, group, order, self.constraints)
 
-    Raises:
-        RecipeError: there is none for any balance.
-    """
-    allocations: list[np.ndarray] = []
-    refusals: list[RecipeError] = []
-    for balance in _BALANCES:
+    def _is_thinned(self, full: Sequence[Ladder], widths: Widths) -> bool:
+        return any(len(a.gone) > len(b.gone) for a, b in zip(full, widths.ladders, strict=True))
+
+    def _loss(self, widths: Widths) -> dict[tuple[int, ...], np.ndarray]:
+        loss = _LOSSES.get(self.how, _lost_scores)
+        return {(axis,): loss(one, self.scores, self.curves) for axis, one in enumerate(widths.ladders)}
+
+    def _options(self, widths: Widths, program: Program, resources: Sequence[Resource]) -> tuple[np.ndarray, Solution]:
+        rungs = _rungs(widths.ladders) if self.how == "uniform" else None
         try:
-            allocations.append(allocated(balance))
-        except RecipeError as error:
-            refusals.append(error)
-    if not allocations:
-        raise refusals[0]
-    return max(allocations, key=lambda keep: sum(float(scores[g.name][keep[g.units]].sum()) for g in graph.groups))
+            if rungs is None:
+                solution = program.solve(self.seconds)
+                return solution.options, solution
+            solution = _tied(program, rungs).solve(self.seconds)
+            return rungs[int(solution.options[0])], solution
+        except Infeasible as error:
+            raise _unreachable(error, resources, self.budget) from None
+        except OutOfTime:
+            raise RecipeError(
+                f"No choice of channels was found in {self.seconds:.0f} seconds.",
+                fix="limit fewer things at once, or use a coarser channel multiple (round_to).",
+            ) from None
+
+
+def _joint(costs: Sequence[Sequence[Mapping[tuple[int, ...], np.ndarray]]]) -> dict[tuple[int, ...], np.ndarray]:
+    return {key: table for cost in costs for tables in cost for key, table in tables.items() if len(key) > 1}
+
+
+def _lost_scores(one: Ladder, scores: Scores, curves: Curves | None) -> np.ndarray:
+    """Of each width, the sum of the scores of what goes."""
+    return ~one.kept @ scores[one.group.name]
+
+
+def _measured_rises(one: Ladder, scores: Scores, curves: Curves | None) -> np.ndarray:
+    """Of each width, the rise of the measured loss, straight between the points; past the last, it goes on as before.
+
+    Where it does not rise, a channel is worth a little all the same.
+    """
+    assert curves is not None
+    if len(one.gone) == 1:
+        return np.zeros(1)
+    rates, rises = curves.loss_rise(one.group)
+    rate = 1 - one.kept.mean(1)
+    slope = (rises[-1] - rises[-2]) / (rates[-1] - rates[-2]) if len(rates) > 1 else 0.0
+    worth = _WORTH * max(float(rises[-1]), 1e-6) * rate
+    return np.interp(rate, rates, rises) + slope * np.maximum(rate - rates[-1], 0.0) + worth
+
+
+# Allocation → the loss of each width of a group: what is least in the sum over all groups.
+_LOSSES: dict[str, Callable[[Ladder, Scores, Curves | None], np.ndarray]] = {
+    "global": _lost_scores,
+    "sensitivity": _measured_rises,
+}
+
+
+def _rungs(ladders: Sequence[Ladder]) -> np.ndarray:
+    """Options of all ladders, rung after rung down: int [rungs, ladders].
+
+    Each rung narrows one group by one step, the one that then has lost the least fraction, counted at half of the step,
+    so that a rate is rounded for all at once.
+    """
+    steps = sorted(
+        ((one.gone[option - 1] + one.gone[option]) / 2 / one.group.size, index)
+        for index, one in enumerate(ladders)
+        for option in range(1, len(one.gone))
+    )
+    taken = np.zeros((len(steps) + 1, len(ladders)), int)
+    for rung, (_, index) in enumerate(steps):
+        taken[rung + 1 :, index] += 1
+    return taken
+
+
+def _tied(program: Program, rungs: np.ndarray) -> Program:
+    """The program in which all groups go down together: its only axis are the rungs, and the highest is best."""
+
+    def along(tables: Mapping[tuple[int, ...], np.ndarray]) -> dict[tuple[int, ...], np.ndarray]:
+        return {(0,): np.array([evaluate(tables, program.sizes, options, program.totals) for options in rungs])}
+
+    limits = [Limit(limit.name, tuple(along(cost) for cost in limit.costs), limit.most) for limit in program.limits]
+    return Program([len(rungs)], {(0,): np.arange(len(rungs), dtype=float)}, limits)
+
+
+def _nothing_to_remove(ladders: Sequence[Ladder]) -> RecipeError:
+    reasons = [f"{one.group.name}: {one.group.frozen or 'protected, or at its minimum'}" for one in ladders]
+    return RecipeError(
+        f"There are no filters to remove. {'; '.join(reasons[:5])}{'; …' if len(reasons) > 5 else '.'}",
+        expected="a group of channels that is not frozen; `edgeprune inspect MODEL` lists them.",
+        fix="protect fewer layers, lower min_channels, or prune weights ([weights]) instead.",
+    )
+
+
+def _unreachable(error: Infeasible, resources: Sequence[Resource], budget: Budget) -> RecipeError:
+    by_name = {resource.name: resource for resource in resources}
+    in_the_way = [name for name, least in error.least.items() if least > by_name[name].most * (1 + 1e-9)]
+    asked = " and ".join(resource.told(resource.most) for resource in resources)
+    if budget.rate is not None and len(resources) == 1:
+        (resource,) = resources
+        return RecipeError(
+            f"Removing {budget.rate:.1%} of the filters cannot be reached: the largest reachable reduction removes "
+            f"{1 - error.least[resource.name] / resource.whole:.1%} of them.",
+            fix=ASK_FOR_LESS,
+        )
+    each = "; ".join(f"the least for {name} is {by_name[name].told(error.least[name])}" for name in in_the_way)
+    together = " and ".join(by_name[name].told(value) for name, value in error.nearest.items())
+    can = " and ".join(by_name[name].line(value) for name, value in error.nearest.items())
+    why = each or "each limit can be kept alone, not all together"
+    return RecipeError(
+        f"Keeping {asked} cannot be reached: {why}. The nearest that can be had leaves {together}.",
+        fix=f"ask for what was found, {can}" + ASK_FOR_LESS.removeprefix("ask for less"),
+    )

@@ -4,14 +4,52 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.prune.channels.graph import Graph, Group
 
-# A budget counts as met within this many points of the whole.
-TOLERANCE_POINTS = 2.0
+if TYPE_CHECKING:
+    from edgeprune.prune.choice.ladders import Ladder, Widths
+    from edgeprune.prune.choice.program import Tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Resource:
+    """Something of which at most so much may be used.
+
+    Attributes:
+        name: in the report, such as "macs".
+        key: of the recipe that limits it, such as "max_macs"; "": it is not limited as a maximum.
+        words: what a share of it is a share of, such as "MACs".
+        most: what may be used.
+        whole: what the unpruned model uses, in the same unit.
+        tables: what it comes to, for a program; where several are given, the largest of them.
+        exact: what it comes to if only the units stay that are given: bool [units] → the same unit.
+        unit: of an amount that is told as such, such as "ms"; "": it is told as a share of the whole.
+    """
+
+    name: str
+    key: str
+    words: str
+    most: float
+    whole: float
+    tables: Callable[[Widths], tuple[Tables, ...]]
+    exact: Callable[[np.ndarray], float]
+    unit: str = ""
+
+    def told(self, amount: float) -> str:
+        """An amount in words."""
+        return f"{amount:,.4g} {self.unit}" if self.unit else f"{amount / self.whole:.1%} of the {self.words}"
+
+    def line(self, amount: float) -> str:
+        """The line of a recipe that allows an amount."""
+        # Rounded up, so that the amount itself is allowed.
+        if self.unit:
+            return f"{self.key} = {math.ceil(amount * 1e3) / 1e3:g}"
+        return f'{self.key} = "{math.ceil(amount / self.whole * 1e3) / 10:.1f}%"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +68,36 @@ class Budget:
         """Fraction that may stay, by what is counted: "params", "macs"."""
         given = {"params": self.max_params, "macs": self.max_macs}
         return {what: limit for what, limit in given.items() if limit is not None}
+
+    def resources(self, graph: Graph, ladders: Sequence[Ladder]) -> list[Resource]:
+        """What it limits; ``ladders``: one per group, with the widths that it may have."""
+        found = [_counted(graph, what, limit) for what, limit in self.limits.items()]
+        return found if self.rate is None else [_filters(ladders, self.rate), *found]
+
+
+def _counted(graph: Graph, what: str, limit: float) -> Resource:
+    terms, counted, words = {
+        "params": (graph.params, graph.count_params, "parameters"),
+        "macs": (graph.macs, graph.count_macs, "MACs"),
+    }[what]
+    whole = graph.totals[what]
+    return Resource(what, f"max_{what}", words, limit * whole, whole, lambda widths: (widths.sum_of(terms),), counted)
+
+
+def _filters(ladders: Sequence[Ladder], rate: float) -> Resource:
+    """The channels of all groups that have a choice."""
+    chosen = [axis for axis, one in enumerate(ladders) if len(one.gone) > 1]
+    whole = sum(ladders[axis].group.size for axis in chosen)
+    # A rate is met by the nearest number of filters: half of the smallest step may be missing.
+    half = min((int(np.diff(ladders[axis].gone).min()) for axis in chosen), default=0) / 2
+
+    def exact(keep: np.ndarray) -> float:
+        return float(sum(np.count_nonzero(keep[ladders[axis].group.units]) for axis in chosen))
+
+    def tables(widths: Widths) -> tuple[Tables, ...]:
+        return ({(axis,): widths.ladders[axis].kept.sum(1).astype(float) for axis in chosen},)
+
+    return Resource("filters", "", "filters", (1 - rate) * whole + half, whole, tables, exact)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +124,6 @@ def kept_fractions(graph: Graph, keep: np.ndarray, budget: Budget) -> dict[str, 
     """The fraction that stays of everything that the budget limits."""
     counts = {"params": graph.count_params, "macs": graph.count_macs}
     return {what: counts[what](keep) / graph.totals[what] for what in budget.limits}
-
-
-def unit_costs(graph: Graph, groups: Sequence[Group], budget: Budget, balance: float = 0.5) -> dict[str, float]:
-    """The share of the model that removing one unit of each group saves: of its MACs, of its parameters, or of both, as
-    the budget limits them; ``balance``: the weight of parameters against MACs then, in [0, 1]."""
-    weights = {"params": balance, "macs": 1 - balance} if len(budget.limits) > 1 else {}
-    costs = dict.fromkeys((group.name for group in groups), 0.0)
-    for what in budget.limits or ("macs",):
-        for name, saved in unit_savings(graph, groups, what).items():
-            costs[name] += weights.get(what, 1.0) * saved / graph.totals[what]
-    return costs
 
 
 def unit_savings(graph: Graph, groups: Sequence[Group], what: str) -> dict[str, float]:

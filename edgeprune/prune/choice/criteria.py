@@ -47,21 +47,20 @@ Score = Callable[[Graph, Evidence], Scores]
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """A way to score; ``needs_data``: from training batches; ``in_loss``: scores are changes of the loss."""
+    """A way to score; ``needs_data``: from training batches."""
 
     score: Score
     needs_data: bool
-    in_loss: bool
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, needs_data: bool = False, in_loss: bool = False) -> Callable[[Score], Score]:
+def criterion(name: str, needs_data: bool = False) -> Callable[[Score], Score]:
     """Enter a function ``(graph, evidence) -> scores`` into the table."""
 
     def enter(score: Score) -> Score:
-        CRITERIA[name] = Criterion(score, needs_data, in_loss)
+        CRITERIA[name] = Criterion(score, needs_data)
         return score
 
     return enter
@@ -115,7 +114,7 @@ def random(graph: Graph, evidence: Evidence) -> Scores:
     return {group.name: generator.random(group.size) for group in graph.groups}
 
 
-@criterion("taylor", needs_data=True, in_loss=True)
+@criterion("taylor", needs_data=True)
 def taylor(graph: Graph, evidence: Evidence) -> Scores:
     """Magnitude of the first-order change of the loss when a channel is removed.
 
@@ -126,7 +125,7 @@ def taylor(graph: Graph, evidence: Evidence) -> Scores:
     return _gate_gradients(graph, evidence, lambda per_batch: np.abs(per_batch.mean(0)))
 
 
-@criterion("fisher", needs_data=True, in_loss=True)
+@criterion("fisher", needs_data=True)
 def fisher(graph: Graph, evidence: Evidence) -> Scores:
     """Mean square of that change over small batches: the diagonal of the Hessian of the loss in a channel's gate.
 
@@ -158,13 +157,14 @@ def reconstruction(graph: Graph, evidence: Evidence) -> Scores:
     return _by_inputs(graph, evidence, lambda moments, weights: _share(moments.variance * weights))
 
 
-@criterion("reconstruct", needs_data=True, in_loss=True)
+@criterion("reconstruct", needs_data=True)
 def reconstruct(graph: Graph, evidence: Evidence) -> Scores:
     """Rise of the loss when a channel goes and its consumers are refitted, one channel after the other.
 
     The steps of :mod:`edgeprune.prune.choice.elimination`, which needs no labels. A step counts no less than the one
     before it, so that the order stays.
     """
+    from edgeprune.prune.choice.effects import with_effects
     from edgeprune.prune.choice.elimination import eliminations
     from edgeprune.reconstruction.forward import in_order
 
@@ -172,7 +172,8 @@ def reconstruct(graph: Graph, evidence: Evidence) -> Scores:
     batches = [in_order(graph.model, x) for x, *_ in evidence.batches()]
     scores, read = np.zeros(len(graph.units)), np.zeros(len(graph.units), bool)
     groups = {group.name: group for group in graph.groups}
-    for name, found in eliminations(graph, batches, evidence.seed).items():
+    eliminated = with_effects(graph, eliminations(graph, batches, evidence.seed), batches, evidence.seed)
+    for name, found in eliminated.items():
         units = groups[name].units[found.order]
         steps = np.maximum.accumulate(np.maximum(np.diff(found.errors), 1e-12))
         scores[units] = steps * (1 + 1e-9 * np.arange(len(steps)))

@@ -10,7 +10,6 @@ from edgeprune.errors import RecipeError
 from edgeprune.models.count import count
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
-from edgeprune.prune.choice import allocation
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence
@@ -32,40 +31,39 @@ def graph(L, randomize):
 def _allocate(graph, how="global", constraints=None, criterion="l2", **budget):
     chosen = CRITERIA[criterion]
     scores = chosen.score(graph, Evidence())
-    return allocate(graph, scores, Budget(**budget), how, constraints or Constraints(), chosen.in_loss)
+    return allocate(graph, scores, Budget(**budget), how, constraints or Constraints()).keep
 
 
 def _kept(graph, keep):
     return {group.name: int(keep[group.units].sum()) for group in graph.groups}
 
 
-@pytest.mark.parametrize("how", ["uniform", "global"])
+@pytest.mark.parametrize(("how", "below"), [("uniform", 0.05), ("global", 0.03)])
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize("kind", ["max_macs", "max_params"])
-def test_budgets_are_met(graph, how, fraction, kind):
-    """The pruned model's own count is within two points of the budget, and equals what the graph predicted."""
+def test_budgets_are_met(graph, how, below, fraction, kind):
+    """The pruned model's own count is at most the budget, not far below, and equals what the graph predicted."""
     keep = _allocate(graph, how, **{kind: fraction})
     before, after = count(graph.model), count(surgery.remove(graph, keep))
     assert (graph.count_macs(keep), graph.count_params(keep)) == (after.macs, after.params)
     share = after.macs / before.macs if kind == "max_macs" else after.params / before.params
-    assert abs(share - fraction) <= 0.02
+    assert fraction - below <= share <= fraction
 
 
 @pytest.mark.parametrize("how", ["uniform", "global"])
 @pytest.mark.parametrize("limits", [(0.5, 0.6), (0.5, 0.3), (0.3, 0.9), (0.9, 0.3)])
 def test_two_budgets_are_met_together(graph, how, limits):
-    """Neither parameters nor MACs exceed their limit, and one of them is within two points of it."""
+    """Neither parameters nor MACs exceed their limit, and one of them is near to it."""
     keep = _allocate(graph, how, max_params=limits[0], max_macs=limits[1])
     before, after = count(graph.model), count(surgery.remove(graph, keep))
     excess = after.params / before.params - limits[0], after.macs / before.macs - limits[1]
-    assert -0.02 <= max(excess) <= 0
+    assert -0.05 <= max(excess) <= 0
 
 
-@pytest.mark.parametrize("how", ["uniform", "global"])
 @pytest.mark.parametrize("limits", [{"max_macs": 0.5}, {"max_params": 0.3}, {"max_params": 0.5, "max_macs": 0.65}])
-def test_no_room_is_left(graph, how, limits):
+def test_no_room_is_left(graph, limits):
     """No group could keep one channel more without a limit being passed."""
-    keep = _allocate(graph, how, **limits)
+    keep = _allocate(graph, **limits)
     before = {"max_macs": graph.count_macs, "max_params": graph.count_params}
 
     def fits(keep):
@@ -78,37 +76,19 @@ def test_no_room_is_left(graph, how, limits):
             assert not fits(more), group.name
 
 
-@pytest.mark.parametrize("limits", [(0.5, 0.6), (0.5, 0.3), (0.3, 0.5)])
-def test_two_limits_are_weighed_so_that_the_most_importance_stays(graph, monkeypatch, limits):
-    """Under both limits at once, at least as much importance stays as with both costs counted alike."""
-    generator = np.random.default_rng(0)
-    scores = {group.name: generator.random(group.size) for group in graph.groups}
-    budget = Budget(max_params=limits[0], max_macs=limits[1])
-
-    def kept():
-        keep = allocate(graph, scores, budget, "global", Constraints(), in_loss=True)
-        share = graph.count_params(keep) / graph.count_params(np.ones_like(keep))
-        assert share <= limits[0]
-        return sum(scores[group.name][keep[group.units]].sum() for group in graph.groups)
-
-    weighed = kept()
-    monkeypatch.setattr(allocation, "_BALANCES", (0.5,))
-    assert weighed >= kept()
-
-
 @pytest.mark.parametrize("fraction", [0.3, 0.4, 0.5, 0.6, 0.7])
 @pytest.mark.parametrize("kind", ["max_macs", "max_params"])
-def test_a_limit_is_not_passed_where_it_can_be_met_from_below(graph, kind, fraction):
-    """With coarse multiples, what is a little below the limit is preferred to what is a little above and nearer."""
+def test_coarse_multiples_keep_the_limit(graph, kind, fraction):
+    """With coarse multiples, a limit is not passed, and nearly used."""
     keep = _allocate(graph, "global", Constraints(multiple=4), **{kind: fraction})
     total = {"max_macs": graph.count_macs, "max_params": graph.count_params}[kind]
-    assert fraction - 0.02 <= total(keep) / total(np.ones_like(keep)) <= fraction
+    assert fraction - 0.05 <= total(keep) / total(np.ones_like(keep)) <= fraction
 
 
 @pytest.mark.parametrize("limits", [{"max_macs": 0.5}, {"max_params": 0.5}, {"max_params": 0.5, "max_macs": 0.6}])
 @pytest.mark.parametrize("seed", range(4))
-def test_coarse_bundles_keep_nearly_the_most_importance(graph, limits, seed):
-    """With multiples of 8, as much importance stays as in the best of all that meet the budget, but for 2 %."""
+def test_the_most_importance_stays(graph, limits, seed):
+    """With multiples of 8, as much importance stays as in the best of all choices that meet the budget."""
     generator = np.random.default_rng(seed)
     scores = {group.name: np.sort(generator.random(group.size))[::-1] for group in graph.groups}
     totals = {"max_macs": graph.count_macs, "max_params": graph.count_params}
@@ -121,12 +101,13 @@ def test_coarse_bundles_keep_nearly_the_most_importance(graph, limits, seed):
             keep = np.ones(len(graph.units), bool)
             for group, size in zip(graph.groups, sizes, strict=False):
                 keep[group.units[size:]] = False
-            excess = (totals[what](keep) / totals[what](np.ones_like(keep)) - limit for what, limit in limits.items())
-            if -0.02 <= max(excess) <= 0:
+            if all(totals[what](keep) <= limit * totals[what](np.ones_like(keep)) for what, limit in limits.items()):
                 yield kept(keep)
 
-    keep = allocate(graph, scores, Budget(**limits), "global", Constraints(multiple=8), in_loss=True)
-    assert kept(keep) >= 0.98 * max(possible())
+    found = allocate(graph, scores, Budget(**limits), "global", Constraints(multiple=8))
+    assert found.multiple == 8
+    assert kept(found.keep) == pytest.approx(max(possible()))
+    assert found.bound <= found.loss == pytest.approx(kept(np.ones_like(found.keep)) - kept(found.keep))
 
 
 def test_uniform_removes_the_same_fraction_everywhere(graph):
@@ -213,7 +194,7 @@ def test_min_channels_stay_in_every_layer_of_a_group(L, randomize):
     parts = L.Concatenate()([L.Conv2D(4, 1, name="a")(i), L.Conv2D(12, 1, name="b")(i)])
     graph = analyse(randomize(tf_keras.Model(i, L.head(L.Add()([parts, L.Conv2D(16, 1, name="c")(i)])))))
     scores = {group.name: np.arange(group.size, dtype=float) for group in graph.groups}
-    keep = allocate(graph, scores, Budget(rate=0.5), "uniform", Constraints(min_channels=3))
+    keep = allocate(graph, scores, Budget(rate=0.5), "uniform", Constraints(min_channels=3)).keep
     kept = {label: keep[vector].tolist() for label, _, vector in graph.producers}
     assert kept["a"] == [False, True, True, True]
     assert sum(kept["b"]) == 5  # makes up for it
@@ -251,25 +232,11 @@ def test_a_multiple_gives_way_to_the_budget(L, randomize):
 def test_unreachable_budgets_name_the_largest_reduction(graph):
     """An impossible budget is an error that says how far one can go; going there then works."""
     constraints = Constraints(protect=("a", "d"), max_rate=0.5)
-    with pytest.raises(RecipeError, match=r"largest reachable reduction leaves (\d+\.\d)%") as caught:
+    with pytest.raises(RecipeError, match=r"the least for macs is (\d+\.\d)%") as caught:
         _allocate(graph, "global", constraints, max_macs=0.05)
-    least = float(str(caught.value).split("leaves ")[1].split("%")[0]) / 100
-    keep = _allocate(graph, "global", constraints, max_macs=least)
-    assert _kept(graph, keep) == {"a": 16, "b": 32, "d": 24, "head": 10}
-
-
-def test_an_unreachable_budget_comes_with_one_that_works(L, randomize):
-    """Between coarse steps, the advice is the budget that was found; as it is written, it is met."""
-    import tf_keras
-
-    i = tf_keras.Input([6, 2])
-    x = L.Dense(3)(L.Bidirectional(L.LSTM(3, name="cell"), name="both")(i))
-    graph = analyse(randomize(tf_keras.Model(i, x)))
-    with pytest.raises(RecipeError, match="ask for what was found") as caught:
-        _allocate(graph, "global", Constraints(), max_macs=0.9)
     advised = float(re.search(r'max_macs = "([\d.]+)%"', caught.value.fix)[1]) / 100
-    keep = _allocate(graph, "global", Constraints(), max_macs=advised)
-    assert graph.count_macs(keep) / graph.count_macs(np.ones_like(keep)) == pytest.approx(advised, abs=0.02)
+    keep = _allocate(graph, "global", constraints, max_macs=advised)
+    assert _kept(graph, keep) == {"a": 16, "b": 32, "d": 24, "head": 10}
 
 
 def test_something_of_every_part_stays(L, randomize):

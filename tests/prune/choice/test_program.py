@@ -1,0 +1,89 @@
+"""Allocations as integer programs: the least loss under every limit, as trying everything finds it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from edgeprune.prune.choice.program import Infeasible, Limit, Program, Total, evaluate
+
+
+def _random_program(seed):
+    """Two to four axes, tables over one and two of them, one or two limits, of which some are maxima of two costs."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(2, 6, random.integers(2, 5)).tolist()
+    pairs = list(itertools.combinations(range(len(sizes)), 2))
+
+    def cost():
+        tables = {(): np.array(random.random())}
+        for axis, size in enumerate(sizes):
+            tables[axis,] = np.sort(random.random(size))[::-1]
+        for index in random.permutation(len(pairs))[: random.integers(len(pairs) + 1)]:
+            tables[pairs[index]] = random.random([sizes[axis] for axis in pairs[index]])
+        return tables
+
+    limits = [
+        Limit(name, tuple(cost() for _ in range(random.integers(1, 3))), float(random.uniform(0.6, 2.5)))
+        for name in ("a", "b")[: random.integers(1, 3)]
+    ]
+    return Program(sizes, {(axis,): np.sort(random.random(size)) for axis, size in enumerate(sizes)}, limits)
+
+
+def _tried(program):
+    """Every choice, its loss, and its share of every limit."""
+    for options in itertools.product(*map(range, program.sizes)):
+        chosen = np.array(options)
+        shares = [
+            max(evaluate(cost, program.sizes, chosen, program.totals) for cost in limit.costs) / limit.most
+            for limit in program.limits
+        ]
+        yield evaluate(program.loss, program.sizes, chosen, program.totals), shares
+
+
+@pytest.mark.parametrize("start", range(0, 200, 50))
+def test_the_choice_is_the_best_of_all(start):
+    """On two hundred random programs, the loss is that of the best choice, and what cannot be had is refused."""
+    solved = 0
+    for seed in range(start, start + 50):
+        program = _random_program(seed)
+        tried = list(_tried(program))
+        best = min((loss for loss, shares in tried if max(shares) <= 1), default=None)
+        if best is None:
+            with pytest.raises(Infeasible) as caught:
+                program.solve(gap=0)
+            share = max(caught.value.nearest[limit.name] / limit.most for limit in program.limits)
+            assert share == pytest.approx(min(max(shares) for _, shares in tried), rel=2e-3), seed
+            continue
+        solution = program.solve(gap=0)
+        solved += 1
+        assert solution.loss == pytest.approx(best, abs=1e-6), seed
+        assert solution.bound <= solution.loss
+        assert solution.gap <= 1e-6
+    assert 10 < solved < 50
+
+
+def test_a_total_is_exact_where_costs_are_linear_in_it():
+    """A sum of five axes times a sixth costs, over one axis for the sum, what a table over all six says."""
+    random = np.random.default_rng(0)
+    parts = {(axis,): np.arange(1.0, 5.0)[::-1] for axis in range(5)}
+    total = Total(parts, np.array([5.0, 20.0]))
+    times = np.array([3.0, 2.0, 1.0])
+    loss = {(axis,): np.sort(random.random(size)) for axis, size in enumerate([4] * 5 + [3])}
+    cost = {(5, 6): np.outer(times, total.points)}
+    program = Program([4] * 5 + [3], loss, [Limit("a", (cost,), 22.0)], [total])
+    best = min(
+        sum(loss[axis,][option] for axis, option in enumerate(options))
+        for options in itertools.product(*map(range, program.sizes))
+        if sum(parts[axis,][options[axis]] for axis in range(5)) * times[options[5]] <= 22.0
+    )
+    assert program.solve(gap=0).loss == pytest.approx(best, abs=1e-6)
+
+
+def test_prices_tell_what_a_limit_costs():
+    """The price of a limit that binds is the slope of the loss, that of one that does not bind is nothing."""
+    loss = {(0,): 10 - np.linspace(10, 0, 101)}
+    cost = {(0,): np.linspace(100, 0, 101)}
+    program = Program([101], loss, [Limit("tight", (cost,), 50.0), Limit("loose", (cost,), 90.0)])
+    prices = program.solve().prices
+    assert prices["tight"] == pytest.approx(0.05)
+    assert prices["loose"] == pytest.approx(0.0)
