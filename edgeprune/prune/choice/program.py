@@ -27,8 +27,7 @@ Tables = Mapping[tuple[int, ...], np.ndarray]
 
 GAP = 1e-4  # relative; a solution this near to the bound ends the search
 SECONDS = 60.0
-# Variables are 0 or 1, and limits are 1, up to this.
-_FEASIBLE = 1e-6
+_LARGEST_LOSS = 1e4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +127,8 @@ class Program:
         started = time.monotonic()
         linear = _Linear(self)
         loss, constant = linear.row(self.loss)
-        scale = float(np.abs(loss).max(initial=0.0)) or 1.0
+        # The solver also stops at an absolute gap of a millionth, which must be small beside the loss of a choice.
+        scale = (float(np.abs(loss).max(initial=0.0)) or 1.0) / _LARGEST_LOSS
         rows = [linear.limited(limit) for limit in self.limits]
         found = linear.minimise(loss / scale, rows, seconds, gap)
         if found.status == 2:

@@ -23,7 +23,7 @@ def _random_program(seed):
         return tables
 
     limits = [
-        Limit(name, tuple(cost() for _ in range(random.integers(1, 3))), float(random.uniform(0.6, 2.5)))
+        Limit(name, tuple(cost() for _ in range(random.integers(1, 3))), float(random.uniform(0.8, 3.0)))
         for name in ("a", "b")[: random.integers(1, 3)]
     ]
     return Program(sizes, {(axis,): np.sort(random.random(size)) for axis, size in enumerate(sizes)}, limits)
