@@ -40,6 +40,27 @@ def amounts(graph: Subgraph, on_chip: Collection[int], cache_bytes: int | None =
     return by_index
 
 
+def streamed_shares(graph: Subgraph, on_chip: Collection[int], cache_bytes: int | None = None) -> dict[int, float]:
+    """Of each operator on the chip, the bytes of parameters that come over the link, per byte of its constants."""
+    streamed = parameters(graph, on_chip, cache_bytes).streamed
+    return {
+        operator.index: streamed[operator.index] / max(_constant_bytes(graph, operator), 1)
+        for operator in graph.operators
+        if operator.index in streamed
+    }
+
+
+def operator_amounts(graph: Subgraph, operator: Operator, streamed_share: float) -> dict[str, float]:
+    """The amounts of work of one operator on the chip; ``streamed_share``: see :func:`streamed_shares`."""
+    if operator.name in FREE:
+        return {}
+    return _amounts(graph, operator, round(streamed_share * _constant_bytes(graph, operator)))
+
+
+def _constant_bytes(graph: Subgraph, operator: Operator) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(graph, operator) if tensor.constant)
+
+
 def _amounts(graph: Subgraph, operator: Operator, streamed_bytes: int) -> dict[str, float]:
     data, output, kernel = graph.input(operator, 0), graph.output(operator), graph.input(operator, 1)
     activations = [t for t in _tensors(graph, operator) if not t.constant]

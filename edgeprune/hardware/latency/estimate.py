@@ -7,14 +7,15 @@ doi:10.1145/1465482.1465560).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgeprune.errors import UsageError
 from edgeprune.hardware.delegates import XNNPACK
 from edgeprune.hardware.latency import edgetpu_features
 from edgeprune.hardware.latency.features import (
+    LATER_START,
     MANY_SMALL,
     PARALLEL,
     UNMEASURED,
@@ -22,12 +23,14 @@ from edgeprune.hardware.latency.features import (
     Work,
     caches_of,
     small_operators,
+    weights_miss,
+    work,
     works,
 )
 from edgeprune.hardware.placement import place
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
 from edgeprune.target import CpuLatency, Target
-from edgeprune.tflite.graph import Subgraph
+from edgeprune.tflite.graph import Operator, Subgraph
 
 KernelSet = Literal["builtin", "xnnpack", "edgetpu"]
 # How far the time of operators of a kind that was never measured may be off, beyond the range of the others.
@@ -124,6 +127,69 @@ def predict(
     return Prediction(estimate, tuple(1e3 * seconds.get(operator.index, 0.0) for operator in graph.operators))
 
 
+def clock(
+    graph: Subgraph,
+    target: Target,
+    kernels: KernelSet | None = None,
+    threads: int | None = None,
+) -> Callable[[Subgraph, Operator], float]:
+    """A function for the milliseconds of single operators, as :func:`predict` counts them in a graph.
+
+    Args:
+        graph, target, kernels, threads: as for :func:`predict`; the target has coefficients.
+
+    Returns:
+        From a graph with one of the operators, under its own index and perhaps with other sizes, and that operator, to
+        its time. What depends on the whole graph, such as how full caches are, is as in ``graph``.
+    """
+    assert target.latency is not None
+    chosen = kernels or target.latency.kernels
+    used = _threads(target, threads)
+    if chosen == "edgetpu":
+        return _edgetpu_clock(graph, target, used)
+    return _cpu_clock(graph, target, chosen, used)
+
+
+def _cpu_clock(
+    graph: Subgraph, target: Target, chosen: CpuKernelSet, threads: int
+) -> Callable[[Subgraph, Operator], float]:
+    assert target.latency is not None
+    caches = caches_of(target)
+    miss = weights_miss(graph, caches)
+    later = set(small_operators(graph)[MANY_SMALL:])
+    left: set[int] = set()
+    if chosen == "xnnpack" and target.latency.builtin:
+        left = {op.index for op in place(XNNPACK, graph)[0] if not op.on_accelerator}
+
+    def milliseconds(small: Subgraph, operator: Operator) -> float:
+        kernels: CpuKernelSet = "builtin" if operator.index in left else chosen
+        counted = work(small, operator, kernels, caches, miss)
+        if operator.index in later:
+            counted = replace(counted, amounts={**counted.amounts, "operators": LATER_START})
+        assert target.latency is not None
+        return 1e3 * _work_seconds(counted, getattr(target.latency, kernels), PARALLEL[kernels], threads)
+
+    return milliseconds
+
+
+def _edgetpu_clock(graph: Subgraph, target: Target, threads: int) -> Callable[[Subgraph, Operator], float]:
+    assert target.latency is not None
+    assert target.latency.edgetpu is not None
+    seconds_per = target.latency.edgetpu.seconds_per
+    on_chip = edgetpu_features.all_integer(graph)
+    cache_bytes = target.accelerator.parameter_cache_bytes if target.accelerator else None
+    streamed = edgetpu_features.streamed_shares(graph, on_chip, cache_bytes)
+    on_host = _cpu_clock(graph, target, "builtin", threads) if target.latency.builtin else None
+
+    def milliseconds(small: Subgraph, operator: Operator) -> float:
+        if operator.index not in on_chip:
+            return on_host(small, operator) if on_host else 0.0
+        amounts = edgetpu_features.operator_amounts(small, operator, streamed.get(operator.index, 0.0))
+        return 1e3 * sum(amount * getattr(seconds_per, term) for term, amount in amounts.items())
+
+    return milliseconds
+
+
 def of_compiler(performance: Mapping[str, Any], source: str, target: Target) -> Estimate | None:
     """The estimate of the target's compiler; None when the compiler gives no time.
 
@@ -190,8 +256,8 @@ def _on_cpu(graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int
     table: CpuLatency = getattr(target.latency, kernels)
     sparse = sparse_operators(graph, target.runtime) if kernels == "xnnpack" else {}
     seconds = {
-        work.index: _work_seconds(work, table, PARALLEL[kernels], threads)
-        for work in works(graph, kernels, caches_of(target), sparse)
+        each.index: _work_seconds(each, table, PARALLEL[kernels], threads)
+        for each in works(graph, kernels, caches_of(target), sparse)
     }
     if kernels == "xnnpack" and target.latency.builtin:
         left = [op.index for op in place(XNNPACK, graph)[0] if not op.on_accelerator]
@@ -200,12 +266,12 @@ def _on_cpu(graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int
     return seconds
 
 
-def _work_seconds(work: Work, table: CpuLatency, parallel: frozenset[str], threads: int) -> float:
-    seconds_per = getattr(table.seconds_per, work.dtype)
+def _work_seconds(counted: Work, table: CpuLatency, parallel: frozenset[str], threads: int) -> float:
+    seconds_per = getattr(table.seconds_per, counted.dtype)
     share = table.serial_fraction + (1 - table.serial_fraction) / threads
     return sum(
         amount * getattr(seconds_per, term) * (share if term in parallel else 1.0)
-        for term, amount in work.amounts.items()
+        for term, amount in counted.amounts.items()
     )
 
 

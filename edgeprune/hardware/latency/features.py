@@ -130,12 +130,16 @@ def works(
         caches: of the processor.
         sparse: index of each operator that runs with sparse kernels → the fraction of its weights that is not zero.
     """
-    weights = sum(tensor.nbytes for tensor in graph.tensors if tensor.constant)
-    miss = _miss(weights, caches.last_bytes)
-    counted = [_work(graph, operator, kernels, caches, miss) for operator in graph.operators]
+    miss = weights_miss(graph, caches)
+    counted = [work(graph, operator, kernels, caches, miss) for operator in graph.operators]
     for index in small_operators(graph)[MANY_SMALL:]:
         counted[index] = replace(counted[index], amounts={**counted[index].amounts, "operators": LATER_START})
-    return [_sparse(work, sparse[work.index]) if work.index in sparse else work for work in counted]
+    return [_sparse(each, sparse[each.index]) if each.index in sparse else each for each in counted]
+
+
+def weights_miss(graph: Subgraph, caches: Caches) -> float:
+    """Fraction of all weights that is no longer in the last cache when the next inference begins, in [0, 1)."""
+    return _miss(sum(tensor.nbytes for tensor in graph.tensors if tensor.constant), caches.last_bytes)
 
 
 def small_operators(graph: Subgraph) -> list[int]:
@@ -157,14 +161,15 @@ def _sparse(work: Work, density: float) -> Work:
     return replace(work, amounts={**work.amounts, **cheaper})
 
 
-def _work(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, weights_miss: float) -> Work:
+def work(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, miss: float) -> Work:
+    """The amounts of work of one operator; ``miss``: see :func:`weights_miss`."""
     dtype, kind = _dtype(graph, operator), KINDS.get(operator.name, _DEFAULT_KIND)
     if operator.name in FREE or _unpacks(graph, operator):
         return Work(operator.index, operator.name, "free", dtype, {})
     amounts = dict(_KIND_AMOUNTS[kind](graph, operator, kernels, caches, dtype))
     moved = _activation_bytes(graph, operator)
     weights = _weight_bytes(graph, operator)
-    amounts["memory_bytes"] = moved * _miss(moved + weights, caches.last_bytes) + weights * weights_miss
+    amounts["memory_bytes"] = moved * _miss(moved + weights, caches.last_bytes) + weights * miss
     amounts["operators"] = 1.0
     return Work(operator.index, operator.name, kind, dtype, amounts)
 

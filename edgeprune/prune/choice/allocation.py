@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 TOLERANCE_POINTS = 5.0
 # Widths of one group, and entries in all tables over several groups: of larger models, every so-many-th width is looked
 # at.
-_WIDTHS, _ENTRIES = 128, 60_000
-# What a program only approximates is looked at exactly afterwards, and its limit is lowered so many times.
-_TIGHTENED = 8
+_WIDTHS, _ENTRIES = 128, 16_000
+# What a program only approximates is counted exactly afterwards; its limit is corrected until it is this near, so many
+# times at most.
+_CLOSE, _CORRECTED = 2e-3, 6
 # What all channels of a group are worth at least, beside the largest measured rise of the loss.
 _WORTH = 1e-2
 ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
@@ -122,45 +123,53 @@ class _Search:
             raise _nothing_to_remove(full)
         resources = [*self.budget.resources(self.graph, full), *self.others]
         self.whole = {resource.name: resource.whole for resource in resources}
-        most = _WIDTHS
-        while True:
-            widths = Widths(self.graph, [one.thinned(most) for one in full])
-            costs = [resource.tables(widths) for resource in resources]
-            entries = sum(np.size(table) for key, table in _joint(costs).items())
-            if entries <= _ENTRIES or most <= 4:
-                break
-            most = max(4, min(int(most * math.sqrt(_ENTRIES / entries)), most - 1))
+        widths = self._widths(full)
+        costs = [resource.tables(widths) for resource in resources]
         thinned = max(map(len, (one.gone for one in widths.ladders))) if self._is_thinned(full, widths) else None
         limits = [resource.most for resource in resources]
-        spent = 0.0
-        for _ in range(_TIGHTENED):
-            program = Program(
-                widths.sizes,
-                self._loss(widths),
-                [
-                    Limit(resource.name, cost, limit)
-                    for resource, cost, limit in zip(resources, costs, limits, strict=True)
-                ],
-                widths.totals,
-            )
+        spent, best = 0.0, None
+        for _ in range(_CORRECTED):
+            stated = [
+                Limit(resource.name, cost, limit)
+                for resource, cost, limit in zip(resources, costs, limits, strict=True)
+            ]
+            program = Program(widths.sizes, self._loss(widths), stated, widths.totals)
             options, solution = self._options(widths, program, resources)
             spent += solution.seconds
             keep = widths.keep(options)
             exact = [resource.exact(keep) for resource in resources]
-            over = [value > resource.most * (1 + 1e-9) for value, resource in zip(exact, resources, strict=True)]
-            if not any(over):
-                break
-            limits = [
-                limit * min(resource.most / value, 1 - 1e-6) if exceeded else limit
-                for limit, resource, value, exceeded in zip(limits, resources, exact, over, strict=True)
+            is_kept = all(value <= resource.most * (1 + 1e-9) for value, resource in zip(exact, resources, strict=True))
+            if is_kept and (best is None or solution.loss < best[0].loss):
+                best = solution, keep, exact
+            counted = [program.cost(limit, options) for limit in program.limits]
+            corrected = [
+                resource.most * min(max(own / value, 0.2), 5.0) if value else resource.most
+                for resource, own, value in zip(resources, counted, exact, strict=True)
             ]
-        else:
-            raise OutOfTime
+            is_tight = [own >= limit * (1 - _CLOSE) for own, limit in zip(counted, limits, strict=True)]
+            near = np.isclose(corrected, limits, rtol=_CLOSE)
+            if is_kept and all(close or not tight for close, tight in zip(near, is_tight, strict=True)):
+                break
+            limits = [limit * (1 if is_kept else 1 - _CLOSE) for limit in corrected]
+        if best is None:
+            raise _not_found(self.seconds)
+        solution, keep, exact = best
         return Allocation(
             keep, solution.loss, solution.bound, spent,
             {resource.name: (value, resource.most) for resource, value in zip(resources, exact, strict=True)},
             solution.prices, self.constraints.multiple, thinned,
         )  # fmt: skip
+
+    def _widths(self, full: Sequence[Ladder]) -> Widths:
+        """As many widths of each group as the tables over pairs of them leave room for."""
+        most = _WIDTHS
+        while True:
+            widths = Widths(self.graph, [one.thinned(most) for one in full])
+            pairs = widths.sum_of(self.graph.macs)
+            entries = sum(np.size(table) for key, table in pairs.items() if len(key) > 1)
+            if entries <= _ENTRIES or most <= 4:
+                return Widths(self.graph, widths.ladders)
+            most = max(4, min(int(most * math.sqrt(_ENTRIES / entries)), most - 1))
 
     def is_near(self, found: Allocation) -> bool:
         """Whether a limit is used but for the tolerance."""
@@ -190,14 +199,7 @@ class _Search:
         except Infeasible as error:
             raise _unreachable(error, resources, self.budget) from None
         except OutOfTime:
-            raise RecipeError(
-                f"No choice of channels was found in {self.seconds:.0f} seconds.",
-                fix="limit fewer things at once, or use a coarser channel multiple (round_to).",
-            ) from None
-
-
-def _joint(costs: Sequence[Sequence[Mapping[tuple[int, ...], np.ndarray]]]) -> dict[tuple[int, ...], np.ndarray]:
-    return {key: table for cost in costs for tables in cost for key, table in tables.items() if len(key) > 1}
+            raise _not_found(self.seconds) from None
 
 
 def _lost_scores(one: Ladder, scores: Scores, curves: Curves | None) -> np.ndarray:
@@ -260,6 +262,13 @@ def _nothing_to_remove(ladders: Sequence[Ladder]) -> RecipeError:
         f"There are no filters to remove. {'; '.join(reasons[:5])}{'; …' if len(reasons) > 5 else '.'}",
         expected="a group of channels that is not frozen; `edgeprune inspect MODEL` lists them.",
         fix="protect fewer layers, lower min_channels, or prune weights ([weights]) instead.",
+    )
+
+
+def _not_found(seconds: float) -> RecipeError:
+    return RecipeError(
+        f"No choice of channels that keeps all limits was found in {seconds:.0f} seconds.",
+        fix="limit fewer things at once, or use a coarser channel multiple (round_to).",
     )
 
 

@@ -136,13 +136,17 @@ class Widths:
             known = self._known[vector.tobytes()] = tables
         return known
 
-    def axis(self, vector: Vector) -> Tables:
-        """The same over one axis: that of its ladder, or a total of several."""
+    def axis(self, vector: Vector, points: int = 2) -> Tables:
+        """The same over one axis: that of its ladder, or a total of several.
+
+        Args:
+            points: in which a total is looked at; two are exact where what it is multiplied by does not depend on it.
+        """
         tables = self.count(vector)
-        keys = [key for key in tables if key]
-        if len(keys) <= 1:
+        if len([key for key in tables if key]) <= 1:
             return tables
-        return {(self._total(tables),): self._points(tables)}
+        index = self._total(tables, points)
+        return {(index,): self.totals[index - len(self.sizes)].points}
 
     def sum_of(self, terms: Iterable[Term]) -> Tables:
         """The sum of terms, such as the MACs of a model."""
@@ -155,16 +159,13 @@ class Widths:
                 summed[key] = summed.get(key, 0.0) + term.coefficient * values
         return summed
 
-    def _points(self, tables: Tables) -> np.ndarray:
-        """The least and the largest of a sum: what a linear function needs."""
-        least = sum(float(np.min(values)) for values in tables.values())
-        return np.array([least, sum(float(np.max(values)) for values in tables.values())])
-
-    def _total(self, tables: Tables) -> int:
+    def _total(self, tables: Tables, points: int) -> int:
+        least, largest = (sum(float(of(values)) for values in tables.values()) for of in (np.min, np.max))
+        spread = np.unique(np.round(np.linspace(least, largest, points)))
         for index, total in enumerate(self.totals):
-            if total.tables is tables:
+            if total.tables is tables and np.array_equal(total.points, spread):
                 return len(self.sizes) + index
-        self.totals.append(Total(tables, self._points(tables)))
+        self.totals.append(Total(tables, spread))
         return len(self.sizes) + len(self.totals) - 1
 
 

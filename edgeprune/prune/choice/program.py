@@ -141,23 +141,19 @@ class Program:
         prices = linear.prices(loss, rows, [limit.name for limit in self.limits])
         return Solution(options, value, min(bound, value), time.monotonic() - started, prices)
 
-    def least(self, name: str, seconds: float = SECONDS) -> float:
-        """The least that a limited cost can be, whatever the loss and the other limits."""
-        linear = _Linear(self)
-        return self._least(linear, next(limit for limit in self.limits if limit.name == name), seconds)[1]
+    def cost(self, limit: Limit, options: np.ndarray) -> float:
+        """What a choice comes to of something limited."""
+        return max(evaluate(tables, self.sizes, options, self.totals) for tables in limit.costs)
 
     def _least(self, linear: _Linear, limit: Limit, seconds: float) -> tuple[np.ndarray, float]:
         found = linear.stretch([linear.limited(limit)], seconds)
         options = linear.options(found.x)
-        return options, max(evaluate(cost, self.sizes, options, self.totals) for cost in limit.costs)
+        return options, self.cost(limit, options)
 
     def _infeasible(self, linear: _Linear, seconds: float) -> Infeasible:
         found = linear.stretch([linear.limited(limit) for limit in self.limits], seconds)
         options = linear.options(found.x)
-        nearest = {
-            limit.name: max(evaluate(cost, self.sizes, options, self.totals) for cost in limit.costs)
-            for limit in self.limits
-        }
+        nearest = {limit.name: self.cost(limit, options) for limit in self.limits}
         least = {limit.name: self._least(linear, limit, seconds)[1] for limit in self.limits}
         return Infeasible(nearest, least, options)
 

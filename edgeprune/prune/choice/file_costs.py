@@ -1,0 +1,175 @@
+"""What a file costs on a board, as a function of the channels that stay: milliseconds, memory and bytes.
+
+Milliseconds are those of the model of latency that profiles a file, operator by operator, at every pair of widths. What
+depends on the whole file (caches, gaps between tensors in memory) is left to the exact count of a choice, after which
+:func:`edgeprune.prune.choice.allocation.allocate` corrects the limit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from edgeprune.hardware.latency.estimate import KernelSet, clock, predict
+from edgeprune.prune.choice.budget import Resource
+from edgeprune.prune.choice.file_shapes import FileShapes
+from edgeprune.prune.choice.ladders import Widths, product
+from edgeprune.prune.choice.program import Tables
+from edgeprune.target import Target
+from edgeprune.tflite.graph import Operator, Subgraph, Tensor
+from edgeprune.tflite.memory import plan
+
+# A sum of many widths is looked at in so many points.
+_POINTS = 9
+# Of one channel's scale and zero point, where each has its own.
+_QUANTIZATION_BYTES = 12
+
+Exact = Callable[[Subgraph], float]
+
+
+def latency(
+    shapes: FileShapes, target: Target, most: float, kernels: KernelSet | None = None, threads: int | None = None
+) -> Resource:
+    """At most so many milliseconds on a target that has coefficients of latency."""
+
+    def exact(graph: Subgraph) -> float:
+        predicted = predict(graph, target, kernels, threads)
+        assert predicted is not None
+        return predicted.estimate.median_ms
+
+    milliseconds = clock(shapes.base, target, kernels, threads)
+
+    def tables(widths: Widths) -> tuple[Tables, ...]:
+        summed: dict[tuple[int, ...], np.ndarray] = {}
+        for operator in shapes.base.operators:
+            key, values = _of_operator(shapes, widths, operator, milliseconds)
+            summed[key] = summed.get(key, 0.0) + values
+        return (summed,)
+
+    return _resource(shapes, "latency", "milliseconds", most, tables, exact, "ms")
+
+
+def memory(shapes: FileShapes, most: float) -> Resource:
+    """At most so many bytes of the arena: the peak over the operators, and the plan of the interpreter afterwards."""
+
+    def exact(graph: Subgraph) -> float:
+        return float(plan(graph).arena_bytes)
+
+    planned = plan(shapes.base)
+    alive = {
+        frozenset(block.tensor for block in planned.allocations if block.first <= operator.index <= block.last)
+        for operator in shapes.base.operators
+    }
+    largest = [some for some in alive if not any(some < other for other in alive)]
+
+    def tables(widths: Widths) -> tuple[Tables, ...]:
+        each = {tensor.index: _bytes(shapes, widths, tensor) for tensor in shapes.base.tensors}
+        return tuple(_sum(each[index] for index in some if index >= 0) for some in largest)
+
+    return _resource(shapes, "memory", "arena", most, tables, exact, "bytes")
+
+
+def size(shapes: FileShapes, file_bytes: int, most: float) -> Resource:
+    """At most so many bytes of the file, of which there are ``file_bytes`` if all channels stay."""
+    constants = [tensor for tensor in shapes.base.tensors if tensor.constant and tensor.index in shapes.dimensions]
+    rest = file_bytes - _stored_bytes(constants)
+
+    def exact(graph: Subgraph) -> float:
+        return float(rest + _stored_bytes([graph.tensors[tensor.index] for tensor in constants]))
+
+    def tables(widths: Widths) -> tuple[Tables, ...]:
+        parts = [_bytes(shapes, widths, tensor) for tensor in constants]
+        scales = [
+            product([widths.axis(one.vector), {(): np.array(float(one.times * _QUANTIZATION_BYTES))}])
+            for tensor in constants
+            for one in shapes.dimensions[tensor.index]
+            if _has_scales(tensor) and tensor.quantization and one.axis == tensor.quantization.axis
+        ]
+        return (_sum([{(): np.array(float(rest))}, *parts, *scales]),)
+
+    return _resource(shapes, "size", "file", most, tables, exact, "bytes")
+
+
+def _resource(
+    shapes: FileShapes,
+    name: str,
+    words: str,
+    most: float,
+    tables: Callable[[Widths], tuple[Tables, ...]],
+    exact: Exact,
+    unit: str,
+) -> Resource:
+    whole = exact(shapes.base)
+    return Resource(name, f"max_{name}", words, most, whole, tables, lambda keep: exact(shapes.at(keep)), unit)
+
+
+def _of_operator(
+    shapes: FileShapes, widths: Widths, operator: Operator, milliseconds: Callable[[Subgraph, Operator], float]
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """The time of an operator at all widths of what it reads and makes."""
+    used = sorted({index for index in (*operator.inputs, *operator.outputs) if index >= 0})
+    place = {index: number for number, index in enumerate(used)} | {-1: -1}
+    alone = dataclasses.replace(
+        operator,
+        inputs=tuple(place[index] for index in operator.inputs),
+        outputs=tuple(place[index] for index in operator.outputs),
+    )
+    tensors = [dataclasses.replace(shapes.base.tensors[index], index=place[index]) for index in used]
+    dimensions = [(place[index], one) for index in used for one in shapes.dimensions.get(index, ())]
+    counts = {one.vector.tobytes(): _points(widths, one.vector) for _, one in dimensions}
+    key = tuple(sorted({axis for axes, _ in counts.values() for axis in axes}))
+    lengths = {axis: len(values) for axes, values in counts.values() for axis in axes}
+    found = np.empty([lengths[axis] for axis in key])
+    for options in itertools.product(*(range(lengths[axis]) for axis in key)):
+        at = dict(zip(key, options, strict=True))
+        resized = list(tensors)
+        for number, one in dimensions:
+            axes, values = counts[one.vector.tobytes()]
+            shape = list(resized[number].shape)
+            shape[one.axis] = one.times * int(values[at[axes[0]]] if axes else values)
+            resized[number] = dataclasses.replace(resized[number], shape=tuple(shape))
+        found[options] = milliseconds(Subgraph("", tuple(resized), (alone,), (), ()), alone)
+    return key, found
+
+
+def _points(widths: Widths, vector: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """The axis that decides a count, if any does, and the count at each of its options."""
+    tables = widths.axis(vector, _POINTS)
+    keys = [key for key in tables if key]
+    constant = round(float(tables.get((), np.array(0.0))))
+    if not keys:
+        return (), np.array(constant)
+    return keys[0], np.round(tables[keys[0]]).astype(int) + constant
+
+
+def _bytes(shapes: FileShapes, widths: Widths, tensor: Tensor) -> Tables:
+    dimensions = shapes.dimensions.get(tensor.index, [])
+    constant = float(tensor.nbytes)
+    for one in dimensions:
+        constant = constant / tensor.shape[one.axis] * one.times
+    return product([{(): np.array(constant)}, *(widths.axis(one.vector) for one in dimensions)])
+
+
+def _sum(parts: Iterable[Tables]) -> Tables:
+    summed: dict[tuple[int, ...], np.ndarray] = {}
+    for tables in parts:
+        for key, values in tables.items():
+            summed[key] = summed.get(key, 0.0) + values
+    return summed
+
+
+def _stored_bytes(tensors: list[Tensor]) -> int:
+    scales = sum(
+        tensor.shape[tensor.quantization.axis] * _QUANTIZATION_BYTES
+        for tensor in tensors
+        if tensor.quantization and _has_scales(tensor)
+    )
+    return scales + sum(tensor.nbytes for tensor in tensors)
+
+
+def _has_scales(tensor: Tensor) -> bool:
+    """Whether each channel has a scale of its own."""
+    return tensor.quantization is not None and len(tensor.quantization.scale) > 1
