@@ -86,6 +86,29 @@ class RefittedLayer(TypedDict):
     reason: str | None
 
 
+class KeptLimit(TypedDict):
+    """Something limited: what the choice comes to, what is allowed, and the fall of the loss per percent more."""
+
+    name: str
+    value: float
+    most: float
+    price: float | None
+
+
+class AllocationFacts(TypedDict):
+    """How good a choice of channels is: its loss, the least possible, and the limits that it keeps.
+
+    ``multiple``: channels went in steps of this; ``widths``: the most widths that a group was tried in, if not in all.
+    """
+
+    loss: float
+    bound: float
+    seconds: float
+    limits: list[KeptLimit]
+    multiple: int
+    widths: int | None
+
+
 class FiltersFacts(TypedDict):
     """Stage ``filters``: ``validation`` has the metric after removing (``pruned``) and after ``reconstructed``."""
 
@@ -93,6 +116,7 @@ class FiltersFacts(TypedDict):
     oracle_difference: float | None
     validation: dict[str, float]
     refitted: list[RefittedLayer]
+    allocation: AllocationFacts
 
 
 class ZeroedFacts(TypedDict):

@@ -201,12 +201,23 @@ def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     chain = chain.method("filters", rated=True)
     for number in range(1, filters.steps + 1):
         config = stages.FiltersStageConfig(
-            filters=filters, reconstruct=recipe.reconstruct, number=number, multiple=multiple
+            filters=filters,
+            reconstruct=recipe.reconstruct,
+            number=number,
+            multiple=multiple,
+            file=quantization_plan(_limited(recipe), recipe, target) if filters.of_file else None,
         )
-        chain = chain.step(stages.filters, config, f".remove{number}")
+        remove = stages.filters_for_target if filters.of_file else stages.filters
+        chain = chain.step(remove, config, f".remove{number}")
         if number < filters.steps:
             chain = chain.step(stages.finetune, _training(recipe, epochs=filters.step_epochs), f".finetune{number}")
     return [chain.step(stages.finetune, _training(recipe))]
+
+
+def _limited(recipe: Recipe) -> Mode:
+    """The format of the file that limits of latency, memory and size are meant for."""
+    wanted: tuple[Mode, ...] = ("int8", "int16x8", "dynamic", "float16")
+    return next((mode for mode in wanted if mode in recipe.quantize.modes), "float32")
 
 
 def _weights(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:

@@ -16,7 +16,7 @@ from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice import allocation
 from edgeprune.prune.choice.allocation import Allocation
-from edgeprune.prune.choice.budget import Budget, Constraints
+from edgeprune.prune.choice.budget import Budget, Constraints, Resource
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def choose(
     constraints: Constraints,
     evidence: Evidence,
     curves: MeasureCurves | None = None,
+    resources: Sequence[Resource] = (),
 ) -> Allocation:
     """The units that stay, and how good that choice is."""
     refuse_idle(graph.view)
@@ -136,7 +137,7 @@ def choose(
         )
     scores = chosen.score(graph, evidence)
     measured = curves(graph, scores) if how == "sensitivity" and curves else None
-    return allocation.allocate(graph, scores, budget, how, constraints, measured)
+    return allocation.allocate(graph, scores, budget, how, constraints, measured, resources)
 
 
 def mask_filters(model: tf_keras.Model | keras.Model, removed: Mapping[str, Vector | Sequence[int]]) -> tf_keras.Model:

@@ -52,6 +52,8 @@ SPARSE_INFERENCE_ABOVE = 2 / 3
 _SHARE = r"^\s*\d+(\.\d*)?\s*%\s*$"
 # A share of a metric's value, such as "5%".
 DropShare = Annotated[str, pydantic.Field(pattern=_SHARE)]
+# An amount in its own unit, or "50%" of what the unpruned model takes.
+Amount = Annotated[float, pydantic.Field(gt=0)] | DropShare
 
 
 def _from_percent(value: Any) -> Any:
@@ -198,11 +200,15 @@ class LotteryConfig(Config):
 
 
 class FiltersConfig(Config):
-    """``[filters]``: remove whole filters and neurons. Budget: ``rate``, or ``max_params``, ``max_macs`` or both."""
+    """``[filters]``: remove whole filters and neurons. Budget: ``rate``, or one or several of the maxima."""
 
     rate: OpenFraction | None = None  # of the filters, removed
     max_params: OpenFraction | None = None  # of the unpruned model's, kept
     max_macs: OpenFraction | None = None
+    # Of the file that the recipe builds: milliseconds as estimated for the target, bytes of its arena, of the file.
+    max_latency: Amount | None = None
+    max_memory: Amount | None = None
+    max_size: Amount | None = None
     criterion: CriterionName = "taylor"
     allocation: Literal["uniform", "global", "sensitivity"] = "global"
     steps: Annotated[int, pydantic.Field(ge=1)] = 1  # 1: one shot; n: prune in n steps with fine-tuning in between
@@ -218,13 +224,22 @@ class FiltersConfig(Config):
     compensate: bool = True  # repair right after removal, as [reconstruct] says
     verify: bool = True  # compare with the masked original on random inputs
 
+    @property
+    def of_file(self) -> dict[str, float | str]:
+        """Limits of the file, by what is limited: "latency", "memory", "size"."""
+        given = {"latency": self.max_latency, "memory": self.max_memory, "size": self.max_size}
+        return {what: amount for what, amount in given.items() if amount is not None}
+
     @pydantic.model_validator(mode="after")
     def _has_budget(self) -> FiltersConfig:
-        given = [key for key in ("rate", "max_params", "max_macs") if getattr(self, key) is not None]
+        maxima = ("max_params", "max_macs", "max_latency", "max_memory", "max_size")
+        given = [key for key in ("rate", *maxima) if getattr(self, key) is not None]
         if not given or (self.rate is not None and len(given) > 1):
             raise ValueError(
-                f"needs rate, or max_params or max_macs or both of these, not {' and '.join(given) or 'none'}"
+                f"needs rate, or one or several of {', '.join(maxima)}, not {' and '.join(given) or 'none'}"
             )
+        if self.of_file and self.steps > 1:
+            raise ValueError(f"{given[-1]} goes with steps = 1: what a file costs after each of several is not known")
         return self
 
 
@@ -348,14 +363,19 @@ class ConversionConfig(Config):
     sparse_encoding: bool = False  # float32 files of pruned weights store them sparse where that is smaller
 
 
-def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float]:
+def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float | str]:
     """Removes ``rate`` of what the section limits: filters, parameters or MACs."""
-    at = {"rate": rate, "max_params": 1 - rate, "max_macs": 1 - rate}
+    share = f"{100 * (1 - rate):g}%"
+    at: dict[str, float | str] = {
+        "rate": rate,
+        **dict.fromkeys(("max_params", "max_macs"), 1 - rate),
+        **dict.fromkeys(("max_latency", "max_memory", "max_size"), share),
+    }
     return {key: value for key, value in at.items() if getattr(filters, key) is not None}
 
 
 # Section with a budget → what it is at a rate of ``Recipe.rates``.
-RATED: dict[str, Callable[[Any, float], dict[str, float]]] = {
+RATED: dict[str, Callable[[Any, float], Mapping[str, float | str]]] = {
     "filters": _filters_at,
     "weights": lambda weights, rate: {"sparsity": rate},
 }

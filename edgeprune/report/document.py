@@ -91,7 +91,7 @@ def assemble(
         "pruning": [
             {"name": name, **facts}
             for name in dict.fromkeys(variant.model for variant in plan.variants)
-            if (facts := {k: v for k, v in run.artifacts[name].facts.items() if k in ("layers", "sparsify", "lottery")})
+            if (facts := _pruning(run.artifacts[name].facts))
         ],
         "warnings": [
             *run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
@@ -100,6 +100,12 @@ def assemble(
         ],
         "environment": environment(),
     }
+
+
+def _pruning(facts: Facts) -> JsonObject:
+    """What the report says of the pruning of a model beside its figures."""
+    chosen = {"allocation": facts["filters"]["allocation"]} if "filters" in facts else {}
+    return {**{key: value for key, value in facts.items() if key in ("layers", "sparsify", "lottery")}, **chosen}
 
 
 def _on_host(facts: Facts) -> JsonObject:

@@ -492,6 +492,26 @@ class Lottery(Entry):
     kept: Number
 
 
+class KeptLimit(Entry):
+    """Something limited: what the choice comes to, what is allowed, and the fall of the loss per percent more."""
+
+    name: Text
+    value: Number
+    most: Number
+    price: Number | None
+
+
+class Allocation(Entry):
+    """How good a choice of channels is, under the model of loss and costs: no other has a loss below ``bound``."""
+
+    loss: Number
+    bound: Number
+    seconds: Number
+    limits: list[KeptLimit]
+    multiple: Count
+    widths: Count | None
+
+
 class Pruning(Entry):
     """What was done to one pruned model beside removing filters and weights; ``name``: of its last step."""
 
@@ -499,6 +519,7 @@ class Pruning(Entry):
     layers: LayerRemoval | None = None
     sparsify: Sparsifying | None = None
     lottery: Lottery | None = None
+    allocation: Allocation | None = None
 
 
 class Report(Entry):

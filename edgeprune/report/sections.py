@@ -25,7 +25,7 @@ from edgeprune.report.blocks import (
 from edgeprune.report.conversion import integers, parity
 from edgeprune.report.plots import Line, Point, curves, scatter
 from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
-from edgeprune.report.schema import Epoch, Gate, Report, TaskOutput, Training, Variant
+from edgeprune.report.schema import Allocation, Epoch, Gate, Report, TaskOutput, Training, Variant
 from edgeprune.report.variants import Setup, setups, variants_table
 
 Blocks = Sequence[Block]
@@ -228,8 +228,42 @@ def _path(variant: Variant) -> str:
     return f" Dense kernels are expected, because {'; '.join(path.reasons)}."
 
 
+# What is limited → its words and unit.
+_LIMITED = {
+    "filters": "Filters kept",
+    "macs": "Multiply-accumulates",
+    "params": "Parameters",
+    "latency": "Latency, estimated (ms)",
+    "memory": "Arena (bytes)",
+    "size": "File (bytes)",
+}
+
+
+def _allocation(name: str, one: Allocation) -> Table:
+    """How good a choice of channels is, and what each limit costs."""
+    gap = max(one.loss - one.bound, 0.0) / max(abs(one.loss), 1e-300)
+    found = "the best choice" if gap < 1e-6 else f"within {max(gap, 1e-4):.2%} of the best choice"
+    caption = (
+        f"{name}: channels chosen in {one.seconds:.1f} seconds, {found} under the model of loss and costs, in steps of "
+        f"{one.multiple}."
+    )
+    if one.widths:
+        caption += f" Of each layer, at most {one.widths} widths were looked at."
+    columns = [
+        Column("Limit", numeric=False), Column("Chosen"), Column("Allowed"),
+        Column("Price", "by how much the predicted loss falls if one percent more is allowed, in percent"),
+    ]  # fmt: skip
+    rows = [
+        [Cell(_LIMITED.get(limit.name, limit.name)), Cell(fmt.short(limit.value, 4), f"{limit.value:,}"),
+         Cell(fmt.short(limit.most, 4), f"{limit.most:,}"),
+         fmt.absent() if limit.price is None else Cell(f"{100 * limit.price / max(one.loss, 1e-300):.2f}")]
+        for limit in one.limits
+    ]  # fmt: skip
+    return Table(caption, columns, rows)
+
+
 def pruning(report: Report) -> Blocks:
-    """Removed blocks, penalties before and after, lottery tickets beside their controls."""
+    """Removed blocks, chosen channels, penalties before and after, lottery tickets beside their controls."""
     block_columns = [
         Column("Block", numeric=False, code=True), Column("Layers", numeric=False, code=True), Column("MACs"),
         Column("Score", "lowest goes first"), Column("Difference", "from the bypassed original, relative"),
@@ -257,6 +291,8 @@ def pruning(report: Report) -> Blocks:
             ]
             caption = f"{one.name}: penalties before and after {one.sparsify.epochs} epochs of training with them."
             tables.append(Table(caption, penalty_columns, rows))
+        if one.allocation:
+            tables.append(_allocation(one.name, one.allocation))
         if one.lottery and (rows := _tickets(report, one.name)):
             caption = (
                 f"{one.name}: the mask keeps {one.lottery.kept:.1%} of the weights, rounds: {one.lottery.round}; "

@@ -14,7 +14,7 @@ from edgeprune.stages.conversion import (
     convert_without_samples,
     narrow_and_convert,
 )
-from edgeprune.stages.filters import FiltersStageConfig, filters
+from edgeprune.stages.filters import FiltersStageConfig, filters, filters_for_target
 from edgeprune.stages.integer import MixedStageConfig, mix_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
@@ -52,6 +52,7 @@ __all__ = [
     "demo",
     "evaluate",
     "filters",
+    "filters_for_target",
     "finetune",
     "fix_sizes",
     "latency",

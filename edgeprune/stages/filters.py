@@ -5,18 +5,26 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgeprune.artifact import Artifact, ModelFacts, RefittedLayer, RemovedChannels
+import numpy as np
+
+from edgeprune.artifact import AllocationFacts, Artifact, ModelFacts, RefittedLayer, RemovedChannels
 from edgeprune.context import Context
+from edgeprune.errors import RecipeError
 from edgeprune.pipeline import stage
+from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Config, FiltersConfig, ReconstructConfig
 from edgeprune.stages.reconstruction import REFIT, refitted_facts, unlabelled
 from edgeprune.stages.saving import with_model
 
 if TYPE_CHECKING:
+    import tf_keras
+
     from edgeprune.prune.channels.graph import Graph
-    from edgeprune.prune.choice.budget import Budget
+    from edgeprune.prune.choice.allocation import Allocation
+    from edgeprune.prune.choice.budget import Budget, Resource
     from edgeprune.prune.choice.criteria import Scores
     from edgeprune.prune.choice.sensitivity import Curves
+    from edgeprune.tflite.graph import Subgraph
 
 
 class FiltersStageConfig(Config):
@@ -26,6 +34,7 @@ class FiltersStageConfig(Config):
     reconstruct: ReconstructConfig = ReconstructConfig()
     number: int
     multiple: int  # channels, with what the target wants already decided
+    file: QuantizationPlan | None = None  # of the file whose latency, memory and size are limited; None: they are not
 
 
 @stage("data", "task", "seed")
@@ -50,7 +59,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
-    chosen = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves)
+    resources = _of_file(graph, config, context) if config.file else ()
+    chosen = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves, resources)
     keep = chosen.keep
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if settings.verify else None
@@ -82,8 +92,70 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
             "oracle_difference": difference,
             "validation": validation,
             "refitted": refitted,
+            "allocation": _allocation_facts(chosen),
         }
     )
+
+
+@stage("data", "task", "seed", "target")
+def filters_for_target(artifact: Artifact, config: FiltersStageConfig, context: Context) -> Artifact:
+    """The same under limits of the file on the target."""
+    return filters.run(artifact, config, context)
+
+
+def _of_file(graph: Graph, config: FiltersStageConfig, context: Context) -> list[Resource]:
+    """What the recipe limits of the file that the model is converted to."""
+    from edgeprune.calibration import representative_dataset
+    from edgeprune.convert.converter import convert
+    from edgeprune.prune.choice import file_costs
+    from edgeprune.prune.choice.file_shapes import FileShapes
+    from edgeprune.tflite.flatbuffer import parse
+
+    data, _ = context.required()
+    plan = config.file
+    assert plan is not None
+    limits, target = config.filters.of_file, context.target
+    if "latency" in limits and target.latency is None:
+        raise RecipeError(
+            f"[filters] max_latency: the target {target.name} has no coefficients to estimate a latency by.",
+            fix="limit max_macs, max_memory or max_size instead, or measure files on the board and run `edgeprune "
+            "targets fit`.",
+        )
+    # One sample does: sizes do not depend on ranges.
+    samples = representative_dataset(data.train, np.arange(1)) if plan.needs_samples else None
+    context.progress.note("converts the model several times to see how the file follows its channels")
+    contents: list[bytes] = []
+
+    def file_of(model: tf_keras.Model) -> Subgraph:
+        contents.append(convert(model, plan, samples))
+        return parse(contents[-1]).subgraphs[0]
+
+    shapes = FileShapes.of(graph, file_of)
+    makers = {
+        "latency": lambda most: file_costs.latency(shapes, target, most),
+        "memory": lambda most: file_costs.memory(shapes, most),
+        "size": lambda most: file_costs.size(shapes, len(contents[0]), most),
+    }
+    found = []
+    for what, amount in limits.items():
+        whole = makers[what](1.0).whole
+        most = float(amount.strip()[:-1]) / 100 * whole if isinstance(amount, str) else amount
+        found.append(makers[what](most))
+    return found
+
+
+def _allocation_facts(chosen: Allocation) -> AllocationFacts:
+    return {
+        "loss": chosen.loss,
+        "bound": chosen.bound,
+        "seconds": chosen.seconds,
+        "limits": [
+            {"name": name, "value": value, "most": most, "price": chosen.prices.get(name)}
+            for name, (value, most) in chosen.costs.items()
+        ],
+        "multiple": chosen.multiple,
+        "widths": chosen.widths,
+    }
 
 
 def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Scores) -> Curves:

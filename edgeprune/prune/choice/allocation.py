@@ -285,7 +285,7 @@ def _unreachable(error: Infeasible, resources: Sequence[Resource], budget: Budge
         )
     each = "; ".join(f"the least for {name} is {by_name[name].told(error.least[name])}" for name in in_the_way)
     together = " and ".join(by_name[name].told(value) for name, value in error.nearest.items())
-    can = " and ".join(by_name[name].line(value) for name, value in error.nearest.items())
+    can = " and ".join(by_name[name].line(max(value, by_name[name].most)) for name, value in error.nearest.items())
     why = each or "each limit can be kept alone, not all together"
     return RecipeError(
         f"Keeping {asked} cannot be reached: {why}. The nearest that can be had leaves {together}.",

@@ -42,13 +42,15 @@ class Resource:
 
     def told(self, amount: float) -> str:
         """An amount in words."""
-        return f"{amount:,.4g} {self.unit}" if self.unit else f"{amount / self.whole:.1%} of the {self.words}"
+        if not self.unit:
+            return f"{amount / self.whole:.1%} of the {self.words}"
+        return f"{amount:,.4g} {self.unit}" if amount < 1e4 else f"{amount:,.0f} {self.unit}"
 
     def line(self, amount: float) -> str:
         """The line of a recipe that allows an amount."""
         # Rounded up, so that the amount itself is allowed.
         if self.unit:
-            return f"{self.key} = {math.ceil(amount * 1e3) / 1e3:g}"
+            return f"{self.key} = {math.ceil(amount * 1e3) / 1e3:.10g}"
         return f'{self.key} = "{math.ceil(amount / self.whole * 1e3) / 10:.1f}%"'
 
 

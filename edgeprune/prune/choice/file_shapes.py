@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.errors import ModelError
-from edgeprune.prune.channels.graph import Graph
+from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
-from edgeprune.prune.choice.ladders import Ladder
 from edgeprune.tflite.graph import Subgraph
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class FileShapes:
             self.dimensions.setdefault(one.tensor, []).append(one)
 
     @classmethod
-    def of(cls, graph: Graph, ladders: Sequence[Ladder], convert: Convert) -> FileShapes:
+    def of(cls, graph: Graph, convert: Convert) -> FileShapes:
         """Convert the model several times, and compare.
 
         Raises:
@@ -61,7 +60,7 @@ class FileShapes:
         """
         from edgeprune.prune.channels import surgery
 
-        keeps = _marks(graph, ladders)
+        keeps = _marks(graph)
         base, *others = [convert(graph.model), *(convert(surgery.remove(graph, keep)) for keep in keeps)]
         for other in others:
             _require_alike(base, other)
@@ -87,21 +86,21 @@ class FileShapes:
         return dataclasses.replace(self.base, tensors=tuple(tensors))
 
 
-def _marks(graph: Graph, ladders: Sequence[Ladder]) -> list[np.ndarray]:
+def _marks(graph: Graph) -> list[np.ndarray]:
     """Selections of units: groups of the same size lose different numbers of channels in at least one of them."""
-    alike: dict[tuple[int, int], list[Ladder]] = {}
-    for one in ladders:
-        most = min(len(one.order), one.group.size // 2)
+    alike: dict[tuple[int, int], list[Group]] = {}
+    for group in graph.groups:
+        most = min(len(group.free), group.size // 2)
         if most:
-            alike.setdefault((one.group.size, most), []).append(one)
-    digits = max((_digits(len(group), most) for (_, most), group in alike.items()), default=1)
+            alike.setdefault((group.size, most), []).append(group)
+    digits = max((_digits(len(groups), most) for (_, most), groups in alike.items()), default=1)
     keeps = [np.ones(len(graph.units), bool) for _ in range(digits)]
-    for (_, most), group in alike.items():
-        for number, one in enumerate(group):
+    for (_, most), groups in alike.items():
+        for number, group in enumerate(groups):
             rest = number
             for keep in keeps:
                 rest, digit = divmod(rest, most)
-                keep[one.group.units[one.order[: digit + 1]]] = False
+                keep[group.units[group.free[: digit + 1]]] = False
     for keep, (vector, least) in itertools.product(keeps, _least(graph)):
         missing = min(least, len(vector)) - int(keep[vector].sum())
         if missing > 0:
