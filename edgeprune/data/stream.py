@@ -147,7 +147,11 @@ def single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.
     if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(element)):
         raise DataError(f"The {where} dataset yields {element}.", expected="dense tensors.")
     check_weights(w, y, where)
-    shapes = [tensor.shape for tensor in spec.arrange(x, where)]
+    inputs = spec.arrange(x, where)
+    for i, (tensor, dtype) in enumerate(zip(inputs, spec.dtypes, strict=True)):
+        if tensor.dtype == tf.string != dtype:
+            raise spec.texts_given(i, where)
+    shapes = [tensor.shape for tensor in inputs]
     if any(shape.rank is None for shape in shapes):
         with data_errors():
             first = next(dataset.take(1).as_numpy_iterator(), None)
