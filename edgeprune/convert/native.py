@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.quantize.plan import QuantizationPlan
+from edgeprune.tflite.repair import repaired
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -98,7 +99,7 @@ def quantize(calibrated: bytes, plan: QuantizationPlan, verify: bool) -> bytes:
 
 def _bytes(make: Callable[[], Any]) -> bytes:
     try:
-        return bytes(make())
+        return repaired(bytes(make()))
     except Exception as error:  # they raise many types; all of them mean that there is no file
         raise Refused(str(error) or type(error).__name__, tuple(_operators(error))) from error
 

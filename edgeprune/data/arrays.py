@@ -125,6 +125,8 @@ def _by_output(values: Structure, samples: int, where: str) -> Structure:
 
 
 def _fit(array: np.ndarray, index: int, spec: InputSpec, where: str) -> np.ndarray:
+    if array.size and isinstance(array.flat[0], str | bytes):
+        raise spec.texts_given(index, where)
     if array.dtype.kind not in "biuf" or array.ndim < 1:
         raise DataError(
             f"The inputs x of the {where} data are of type {array.dtype} and shape {array.shape}.",

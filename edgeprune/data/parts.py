@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeprune.data.npz import EXPECTED, Samples, named_splits
 from edgeprune.data.spec import InputSpec
+from edgeprune.data.survey import check_whole
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure
 
@@ -93,6 +94,7 @@ def _part(value: object, spec: InputSpec, name: str) -> Part:
 
 
 def _checked(samples: Samples, name: str) -> Samples:
+    check_whole(samples, f"the {name}")
     for leaf in (leaf for values in (samples.x, samples.y, samples.w) for leaf in _flat(values)):
         if not (_is_array(leaf) or isinstance(leaf, (list, int, float, str))):
             raise _refusal(leaf, name)

@@ -27,12 +27,14 @@ class InputSpec:
         names: one name per input; by default ``input_0``, ``input_1``, ...
         dtypes: one NumPy dtype name per input; by default all ``float32``.
         front: the part of the model before these inputs that stays on the host, and makes them of texts.
+        text_fix: what to do about texts in the data, where that part is not at hand.
     """
 
     shapes: tuple[Shape, ...]
     names: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     front: Front | None = dataclasses.field(default=None, repr=False, compare=False)
+    text_fix: str | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shapes = tuple(tuple(shape) for shape in self.shapes)
@@ -81,6 +83,15 @@ class InputSpec:
             expected=f"x for: {takes}.",
             fix="give x as one array for one input, else as a tuple of its own in this order, ((a, b), y), or a dict "
             "with these names.",
+        )
+
+    def texts_given(self, index: int, where: str) -> DataError:
+        """The error for texts where input ``index`` takes numbers."""
+        return DataError(
+            f"The inputs x of the {where} data are texts, and {self.names[index]!r} takes numbers of shape "
+            f"{self.shapes[index]}.",
+            expected="the numbers that the words have.",
+            fix=self.text_fix,
         )
 
     def check_shape(self, index: int, shape: Shape, where: str) -> None:

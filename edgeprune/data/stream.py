@@ -11,9 +11,10 @@ import numpy as np
 
 from edgeprune.data.arrays import hash_arrays
 from edgeprune.data.guard import data_errors
+from edgeprune.data.npz import Samples
 from edgeprune.data.sizes import varied
 from edgeprune.data.spec import InputSpec, Shape
-from edgeprune.data.survey import Survey, check_weights
+from edgeprune.data.survey import Survey, check_weights, check_whole
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure, Value
 
@@ -141,11 +142,16 @@ def single_samples(dataset: tf.data.Dataset, spec: InputSpec, where: str) -> tf.
             f"The {where} dataset yields {element}.",
             expected="(x, y), (x, y, w) with sample weights, or x alone; several inputs as a tuple or dict in x.",
         )
+    x, y, w = triple(element)
+    check_whole(Samples(x, y, w), f"the {where} dataset")
     if not all(isinstance(leaf, tf.TensorSpec) for leaf in tf.nest.flatten(element)):
         raise DataError(f"The {where} dataset yields {element}.", expected="dense tensors.")
-    x, y, w = triple(element)
     check_weights(w, y, where)
-    shapes = [tensor.shape for tensor in spec.arrange(x, where)]
+    inputs = spec.arrange(x, where)
+    for i, (tensor, dtype) in enumerate(zip(inputs, spec.dtypes, strict=True)):
+        if tensor.dtype == tf.string != dtype:
+            raise spec.texts_given(i, where)
+    shapes = [tensor.shape for tensor in inputs]
     if any(shape.rank is None for shape in shapes):
         with data_errors():
             first = next(dataset.take(1).as_numpy_iterator(), None)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeprune.data.labels import as_classes, leaf_classes, leaves
+from edgeprune.data.npz import Samples
 from edgeprune.data.spec import InputSpec
 from edgeprune.data.targets import merge_targets, target_facts
 from edgeprune.errors import DataError
@@ -16,6 +17,12 @@ NAMES_SHOWN = 10
 
 # What a message calls the parts of a sample, and the fix of values that are not finite.
 PARTS = {"x": "inputs x", "y": "labels y", "w": "sample weights w"}
+# What to give in the place of None.
+_WHOLE = {
+    "x": "give an array for every input of the model.",
+    "y": 'give labels by name, without the outputs that have none: {"OUTPUT": y}.',
+    "w": "give weights of 1 where there are none: np.ones(len(x)).",
+}
 
 
 class Survey:
@@ -187,3 +194,44 @@ def _outline(structure: Structure) -> str:
     if isinstance(structure, Mapping):
         return f"named {', '.join(map(str, structure))}"
     return f"of {len(structure)} arrays" if isinstance(structure, tuple) else "in one array"
+
+
+def check_whole(samples: Samples, of: str) -> None:
+    """Raise DataError if there is None among the arrays of several inputs, labels or weights.
+
+    Args:
+        samples: arrays, or their types in a dataset.
+        of: names the data in errors, for example ``"the train dataset"``.
+    """
+    for part, what in PARTS.items():
+        values = getattr(samples, part)
+        items = list(values.values()) if isinstance(values, Mapping) else values
+        if not isinstance(items, tuple | list) or (isinstance(items, list) and not any(map(_is_array, items))):
+            continue
+        missing = [_is_none(item) for item in items]
+        if any(missing):
+            raise DataError(
+                f"The {what} of {of} are {_places(values)}.",
+                expected="an array in each of these places.",
+                fix=f"leave {part} out." if all(missing) and part != "x" else _WHOLE[part],
+            )
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "shape")
+
+
+def _is_none(value: object) -> bool:
+    """None, or what stands for it among the types of a dataset."""
+    return value is None or type(value).__name__ == "NoneTensorSpec"
+
+
+def _places(values: Structure) -> str:
+    """``(array, None)``, or ``{"a": array, "b": None}``."""
+    if isinstance(values, Mapping):
+        return "{" + ", ".join(f'"{name}": {_place(value)}' for name, value in values.items()) + "}"
+    return f"({', '.join(map(_place, values))})"
+
+
+def _place(value: object) -> str:
+    return "None" if _is_none(value) else "array" if _is_array(value) else type(value).__name__

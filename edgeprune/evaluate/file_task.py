@@ -52,7 +52,18 @@ class File:
         from edgeprune.data import InputSpec
 
         ports = self.interface.inputs
-        return InputSpec(tuple(p.tensor.shape[1:] for p in ports), tuple(p.names[0] for p in ports))
+        shapes, names = (p.tensor.shape[1:] for p in ports), (p.names[0] for p in ports)
+        return InputSpec(tuple(shapes), tuple(names), text_fix=self._text_fix())
+
+    def _text_fix(self) -> str:
+        """The layers that look words up are not in the file; a build puts a script beside it that does what they do."""
+        scripts = sorted(self.path.parent.glob("run_*.py"))
+        name = next((path.stem for path in scripts if b"def on_host" in path.read_bytes()), "run_NAME")
+        return (
+            f"the layers that look words up are not in {self.path.name}; {name}.py, which the build puts beside its "
+            f"file, does what they do. In a data function beside it: from {name} import on_host; "
+            "x = np.stack([on_host([[text]])[0] for text in texts])."
+        )
 
 
 class Agreement(TypedDict):

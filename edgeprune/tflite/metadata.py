@@ -220,14 +220,8 @@ def describe(
 def _as_in_file(
     infos: tuple[TensorInfo, ...], named: Mapping[str, int], order: Sequence[int]
 ) -> tuple[TensorInfo, ...]:
-    """In the file's order, which is how readers of metadata match them: they do not use the names in signatures.
-
-    Where an input is an output, too, the converter's signature names a tensor that is none of the inputs: it gets the
-    place that is left.
-    """
-    places = {info.name: order.index(named[info.name]) for info in infos if named[info.name] in order}
-    left = iter(sorted({*range(len(order))} - {*places.values()}))
-    return tuple(sorted(infos, key=lambda info: places[info.name] if info.name in places else next(left)))
+    """In the file's order, which is how readers of metadata match them: they do not use the names in signatures."""
+    return tuple(sorted(infos, key=lambda info: order.index(named[info.name])))
 
 
 def _input(name: str, tensor: tf.Tensor, preprocessing: Mapping[str, Any]) -> TensorInfo:

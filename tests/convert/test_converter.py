@@ -17,6 +17,7 @@ from edgeprune.recipe.config import TaskConfig
 from edgeprune.runtime.interpreter import find_runtime
 from edgeprune.runtime.session import Session
 from edgeprune.tasks.resolve import resolve_task
+from edgeprune.tflite.flatbuffer import parse
 
 # mode, io → smallest agreement of the classes with the Keras model on the 500 test digits
 FORMATS = {
@@ -104,6 +105,29 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path):
     session = Session(path, model.input_names, model.output_names, runtime=find_runtime())
     for found, expected in zip(session.run(batch), model(batch), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("io", ["float", "int8", "uint8"])
+def test_the_signature_names_the_inputs_of_the_graph(tmp_path, io):
+    """Where inputs are outputs, too, each name in the signature leads to the input of that name, which takes values."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    b, a = layers.Input([4], name="b"), layers.Input([6], name="a")
+    model = tf_keras.Model([b, a], [b, layers.Dense(3, name="made")(layers.Concatenate()([a, b])), a])
+    rng = np.random.default_rng(0)
+    batch = [rng.random((5, size), np.float32) for size in (4, 6)]
+    samples = [[x[i : i + 1] for x in batch] for i in range(5)]
+    content = convert(model, QuantizationPlan("int8", io, needs_samples=True), lambda: iter(samples))
+    file = parse(content)
+    (signature,), graph = file.signatures, file.subgraphs[0]
+    assert {graph.tensors[signature.inputs[name]].shape for name in "ba"} == {(1, 4), (1, 6)}
+    assert sorted(signature.inputs.values()) == sorted(graph.inputs)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    session = Session(path, model.input_names, model.output_names, runtime=find_runtime())
+    for found, expected in zip(session.run(batch), model(batch), strict=True):
+        np.testing.assert_allclose(found, expected, atol=0.05)
 
 
 def small_model(operation, shape=(4, 4)):

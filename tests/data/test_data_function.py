@@ -169,6 +169,31 @@ CODE_ERRORS = {
         "splits, or inputs, labels and weights",
     ),
     "lists of other lengths": ("def load():\n    return [[1, 2], [3]], [0, 1]", "lists whose items differ in length"),
+    "labels of one output of three": (
+        "import numpy as np\ndef load(): return np.ones((9, 2)), (np.ones(9), None, None)",
+        r'labels y of the data of .*load are \(array, None, None\)(.|\n)*{"OUTPUT": y}',
+    ),
+    "labels by name, without an array": (
+        "import numpy as np\ndef load(): return np.ones((9, 2)), {'a': np.ones(9), 'b': None}",
+        r'labels y of the data of .* are {"a": array, "b": None}(.|\n)*{"OUTPUT": y}',
+    ),
+    "a list of labels, without an array": (
+        "import numpy as np\ndef load(): return np.ones((9, 2)), [np.ones(9), None]",
+        r"labels y of the data of .* are \(array, None\)",
+    ),
+    "a dataset with labels of one output of two": (
+        "import tensorflow as tf\n"
+        "def load(): return tf.data.Dataset.from_tensors(tf.ones(2)).map(lambda x: (x, (tf.ones(1), None)))",
+        r'labels y of the whole dataset are \(array, None\)(.|\n)*{"OUTPUT": y}',
+    ),
+    "weights of one output of two": (
+        "import numpy as np\ndef load(): return np.ones((9, 2)), (np.ones(9),) * 2, (np.ones(9), None)",
+        r"sample weights w of the data of .* are \(array, None\)(.|\n)*np\.ones",
+    ),
+    "labels of no output": (
+        "import numpy as np\ndef load(): return np.ones((9, 2)), (None, None)",
+        r"labels y of the data of .* are \(None, None\)(.|\n)*leave y out",
+    ),
     "number of parts": ("def load():\n    return 1, 2, 3, 4", "of type tuple of 4"),
     "keys": ("def load():\n    return {'train': 1, 'tets': 2}", "have the keys train, tets"),
     "part": ("def load():\n    return {'train': 1, 'test': 2}", "train data of .* are of type int"),

@@ -1,5 +1,6 @@
 """Snippets: the Python ones run on the artifact and find what edgeprune finds; the Kotlin one has the right numbers."""
 
+import re
 import subprocess
 import sys
 
@@ -62,12 +63,46 @@ def test_the_python_snippet_computes_what_edgeprune_computes(tiny_model, folder,
     assert rows[0][1] == LABELS[int(expected.argmax())]
 
 
+@pytest.mark.parametrize("script", CASES)
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ("missing.npy", "There is no file missing.npy."),
+        (".", "There is no file ."),
+        ("small.npy", "small.npy is no sample for .*cannot reshape"),
+        ("text.png", "text.png is no sample for .*cannot identify"),
+        ("other.npz", "other.npz is no sample for .*not a file"),
+    ],
+)
+def test_what_is_no_sample_is_one_line(folder, tmp_path, script, sample, message):
+    """A sample that is missing, or is none of this model, ends the Python snippets with one line on standard error that
+    names it, nothing on standard output, and exit code 2."""
+    np.save(tmp_path / "small.npy", np.zeros((3, 3), np.uint8))
+    np.savez(tmp_path / "other.npz", nobody=np.zeros((16, 16, 1)))
+    (tmp_path / "text.png").write_text("no image")
+    command = [sys.executable, folder / script, sample, *CASES[script][1]]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert re.fullmatch(f"({message}).*\n", found.stderr), found.stderr
+
+
+def test_a_missing_model_is_one_line(folder, tmp_path):
+    """So does a snippet whose .tflite is not beside it."""
+    for script, (_, options) in CASES.items():
+        (tmp_path / script).write_bytes((folder / script).read_bytes())
+        command = [sys.executable, script, folder / "sample.npy", *options]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        assert found.returncode == 2
+        assert re.fullmatch(r"There is no file .*\.tflite\.\n", found.stderr), found.stderr
+
+
 def test_the_coral_snippet_asks_for_the_edge_tpu_library_unless_told_otherwise(folder):
     """Without --cpu it loads the delegate, which is not on this machine."""
     command = [sys.executable, "run_small_uint8_coral.py", "sample.npy"]
     found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
-    assert found.returncode != 0
-    assert "libedgetpu" in found.stderr
+    assert found.returncode == 2
+    # Behind it, the package itself complains about the delegate that it could not make.
+    assert re.match(r"The Edge TPU's library cannot be loaded: .*libedgetpu.*--cpu.*\n", found.stderr), found.stderr
 
 
 def test_the_kotlin_snippet_has_the_files_numbers(folder):

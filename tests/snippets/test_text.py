@@ -1,5 +1,6 @@
 """Snippets of models that look words up: what they compute of a text is what the whole Keras model does."""
 
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 from edgeprune.convert.converter import convert
+from edgeprune.errors import DataError
 from edgeprune.models.load import open_model
 from edgeprune.models.sizes import with_sizes
+from edgeprune.profiling.compare import compare
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.snippets import write_snippets
 from edgeprune.snippets.text import plain_rules
@@ -72,3 +75,26 @@ def test_the_snippet_answers_a_text_as_the_whole_model_does(name, tmp_path):
     assert found.returncode == 0, found.stderr
     expected = np.asarray(whole(tf.constant([["a FINE day, unknown"]])))[0]
     np.testing.assert_allclose(np.array(found.stdout.strip("[] \n").split(), float), expected, atol=1e-5)
+
+
+def test_texts_for_a_file_are_refused_with_the_line_that_makes_its_numbers(tmp_path, monkeypatch):
+    """A comparison of files on texts, in arrays or datasets, says that their lookups are not in them; what it says to
+    write gives the numbers that they take."""
+    import keras
+
+    opened = open_model(opened_model(keras, SETTINGS["int"][0]))
+    opened.front.save(tmp_path / "front.keras")
+    file = tmp_path / "words.tflite"
+    file.write_bytes(convert(opened.model, QuantizationPlan("float32", "float", False)))
+    names = opened.model.input_names, opened.model.output_names
+    write_snippets(file, load_target("rpi4"), PREPROCESSING, *names, None, tmp_path / "front.keras")
+    texts = np.tile(TEXTS, 5)
+    for data in (texts, {"x": texts[:, None].astype(object)}, tf.data.Dataset.from_tensor_slices(texts[:, None])):
+        with pytest.raises(DataError, match=r"are texts, and .* takes numbers of shape \(6,\)") as caught:
+            compare(file, file, data=data)
+    line = re.search(r"from run_words import on_host; .*\)", str(caught.value))[0]
+    monkeypatch.syspath_prepend(tmp_path)
+    made = {"np": np, "texts": texts}
+    exec(line, made)
+    np.testing.assert_array_equal(made["x"], opened.front.run_all([texts[:, None]])[0])
+    assert compare(file, file, data=made["x"])["accuracy"]["agreement"] == 1
