@@ -142,7 +142,7 @@ def write(
     from edgeprune.convert.findings import conversion_warnings, select_operators
 
     path = context.folder / "model.tflite"
-    described = _described(_with_interface(content, artifact, model), plan, context, model)
+    described = described_file(artifact, plan, context, model, content)
     write_bytes(path, described)
     if select := select_operators(content):  # said here, too: the build may end where the file is to be run
         context.progress.note(f"the file needs operators of full TensorFlow: {', '.join(select)}")
@@ -159,6 +159,13 @@ def write(
             "metadata_bytes": len(described) - len(content),
         },
     )
+
+
+def described_file(
+    artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, content: bytes
+) -> bytes:
+    """A converted file with its metadata, and with the names that its inputs and outputs have for the user."""
+    return _described(_with_interface(content, artifact, model), plan, context, model)
 
 
 def _with_interface(content: bytes, artifact: Artifact, model: tf_keras.Model) -> bytes:

@@ -13,6 +13,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Config, FiltersConfig, ReconstructConfig
+from edgeprune.stages.conversion import described_file
 from edgeprune.stages.reconstruction import REFIT, refitted_facts, unlabelled
 from edgeprune.stages.saving import with_model
 
@@ -59,7 +60,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
-    resources = _of_file(graph, config, context) if config.file else ()
+    resources = _of_file(graph, artifact, config, context) if config.file else ()
     chosen = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves, resources)
     keep = chosen.keep
     pruned = surgery.remove(graph, keep)
@@ -103,7 +104,7 @@ def filters_for_target(artifact: Artifact, config: FiltersStageConfig, context: 
     return filters.run(artifact, config, context)
 
 
-def _of_file(graph: Graph, config: FiltersStageConfig, context: Context) -> list[Resource]:
+def _of_file(graph: Graph, artifact: Artifact, config: FiltersStageConfig, context: Context) -> list[Resource]:
     """What the recipe limits of the file that the model is converted to."""
     from edgeprune.calibration import representative_dataset
     from edgeprune.convert.converter import convert
@@ -127,7 +128,7 @@ def _of_file(graph: Graph, config: FiltersStageConfig, context: Context) -> list
     contents: list[bytes] = []
 
     def file_of(model: tf_keras.Model) -> Subgraph:
-        contents.append(convert(model, plan, samples))
+        contents.append(described_file(artifact, plan, context, model, convert(model, plan, samples)))
         return parse(contents[-1]).subgraphs[0]
 
     shapes = FileShapes.of(graph, file_of)

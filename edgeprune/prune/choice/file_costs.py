@@ -24,6 +24,8 @@ from edgeprune.tflite.memory import plan
 
 # A sum of many widths is looked at in so many points.
 _POINTS = 9
+# By which the length of metadata and the alignment of buffers may differ.
+_SPARE_BYTES = 256
 # Of one channel's scale and zero point, where each has its own.
 _QUANTIZATION_BYTES = 12
 
@@ -75,7 +77,7 @@ def memory(shapes: FileShapes, most: float) -> Resource:
 def size(shapes: FileShapes, file_bytes: int, most: float) -> Resource:
     """At most so many bytes of the file, of which there are ``file_bytes`` if all channels stay."""
     constants = [tensor for tensor in shapes.base.tensors if tensor.constant and tensor.index in shapes.dimensions]
-    rest = file_bytes - _stored_bytes(constants)
+    rest = file_bytes - _stored_bytes(constants) + _SPARE_BYTES
 
     def exact(graph: Subgraph) -> float:
         return float(rest + _stored_bytes([graph.tensors[tensor.index] for tensor in constants]))
