@@ -27,7 +27,7 @@ TOLERANCE_POINTS = 5.0
 _WIDTHS, _ENTRIES = 128, 16_000
 # What a program only approximates is counted exactly afterwards; its limit is corrected until it is this near, so many
 # times at most.
-_CLOSE, _CORRECTED = 2e-3, 6
+_CLOSE, _LOWERED, _CORRECTED = 2e-3, 0.98, 10
 # What all channels of a group are worth at least, beside the largest measured rise of the loss.
 _WORTH = 1e-2
 ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
@@ -134,7 +134,12 @@ class _Search:
                 for resource, cost, limit in zip(resources, costs, limits, strict=True)
             ]
             program = Program(widths.sizes, self._loss(widths), stated, widths.totals)
-            options, solution = self._options(widths, program, resources)
+            try:
+                options, solution = self._options(widths, program, resources)
+            except RecipeError:
+                if best is None:
+                    raise
+                break  # the corrected limits were too low, those before were not
             spent += solution.seconds
             keep = widths.keep(options)
             exact = [resource.exact(keep) for resource in resources]
@@ -150,7 +155,13 @@ class _Search:
             near = np.isclose(corrected, limits, rtol=_CLOSE)
             if is_kept and all(close or not tight for close, tight in zip(near, is_tight, strict=True)):
                 break
-            limits = [limit * (1 if is_kept else 1 - _CLOSE) for limit in corrected]
+            # What is exceeded is lowered, by a little at least; if all is kept, what binds is raised.
+            limits = [
+                (min(new, limit * _LOWERED) if value > resource.most else new if is_kept and tight else limit)
+                for new, limit, value, resource, tight in zip(
+                    corrected, limits, exact, resources, is_tight, strict=True
+                )
+            ]
         if best is None:
             raise _not_found(self.seconds)
         solution, keep, exact = best

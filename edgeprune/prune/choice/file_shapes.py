@@ -1,14 +1,13 @@
 """How the sizes of a file's tensors follow the channels of the model that it is converted from.
 
-The converter folds, fuses and renames, so that what became of a channel is not read off names: the model is converted
-as it is and with channels missing, in numbers by which groups can be told apart, and every size that differs is a
-multiple of the only count of channels that differs in the same way.
+The converter folds, fuses and renames, so that what became of a channel is not read off names. The model is converted
+as it is and with channels missing, in numbers by which they can be told apart; every size that differs is a multiple of
+the only count of channels that differs in the same way.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,13 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.errors import ModelError
-from edgeprune.prune.channels.graph import Graph, Group
+from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.channels.units import Vector
 from edgeprune.tflite.graph import Subgraph
 
 if TYPE_CHECKING:
     import tf_keras
 
+# Conversions with channels missing, at most, and selections of which the best is taken for each.
+_MARKS, _DRAWN = 4, 32
 # From a model to the main subgraph of the file that it is converted to.
 Convert = Callable[["tf_keras.Model"], Subgraph]
 
@@ -60,12 +61,13 @@ class FileShapes:
         """
         from edgeprune.prune.channels import surgery
 
-        keeps = _marks(graph)
+        vectors = _vectors(graph)
+        keeps = _marks(graph, vectors)
         base, *others = [convert(graph.model), *(convert(surgery.remove(graph, keep)) for keep in keeps)]
         for other in others:
             _require_alike(base, other)
         counts = [np.ones(len(graph.units), bool), *keeps]
-        known = {tuple(len(vector[keep[vector]]) for keep in counts): vector for vector in reversed(_vectors(graph))}
+        known = {tuple(len(vector[keep[vector]]) for keep in counts): vector for vector in reversed(vectors)}
         found = []
         for tensor in base.tensors:
             shapes = [tensor.shape, *(other.tensors[tensor.index].shape for other in others)]
@@ -86,35 +88,42 @@ class FileShapes:
         return dataclasses.replace(self.base, tensors=tuple(tensors))
 
 
-def _marks(graph: Graph) -> list[np.ndarray]:
-    """Selections of units: groups of the same size lose different numbers of channels in at least one of them."""
-    alike: dict[tuple[int, int], list[Group]] = {}
+def _marks(graph: Graph, vectors: Sequence[Vector]) -> list[np.ndarray]:
+    """Selections of units under which every two vectors of one length have different counts in at least one of them.
+
+    Drawn at random, the best of several each time.
+    """
+    random = np.random.default_rng(0)
+    keeps: list[np.ndarray] = []
+    # What differs only in units that cannot go need not be told apart.
+    free = np.zeros(len(graph.units), int)
     for group in graph.groups:
-        most = min(len(group.free), group.size // 2)
-        if most:
-            alike.setdefault((group.size, most), []).append(group)
-    digits = max((_digits(len(groups), most) for (_, most), groups in alike.items()), default=1)
-    keeps = [np.ones(len(graph.units), bool) for _ in range(digits)]
-    for (_, most), groups in alike.items():
-        for number, group in enumerate(groups):
-            rest = number
-            for keep in keeps:
-                rest, digit = divmod(rest, most)
-                keep[group.units[group.free[: digit + 1]]] = False
-    for keep, (vector, least) in itertools.product(keeps, _least(graph)):
-        missing = min(least, len(vector)) - int(keep[vector].sum())
-        if missing > 0:
-            keep[vector[~keep[vector]][:missing]] = True
+        free[group.units[group.free]] = random.integers(1, 1 << 40, len(group.free))
+    apart, wanted = 0, _told_apart(vectors, [free])
+    while apart < wanted and len(keeps) < _MARKS:
+        drawn = [_drawn(graph, random) for _ in range(_DRAWN)]
+        best = max(drawn, key=lambda keep: _told_apart(vectors, [*keeps, keep]))
+        apart = _told_apart(vectors, [*keeps, best])
+        keeps.append(best)
     return keeps
 
 
-def _least(graph: Graph) -> list[tuple[Vector, int]]:
-    return [(vector, 1) for vector in (*graph.nonempty, *(vector for _, _, vector in graph.producers))]
+def _told_apart(vectors: Sequence[Vector], values: Sequence[np.ndarray]) -> int:
+    """How many vectors differ in their length or in a sum of the values of their units."""
+    return len({(len(vector), *(int(each[vector].sum()) for each in values)) for vector in vectors})
 
 
-def _digits(count: int, base: int) -> int:
-    """How many digits of a base number ``count`` things apart."""
-    return 1 if count <= 1 else count if base == 1 else math.ceil(math.log(count, base) - 1e-9)
+def _drawn(graph: Graph, random: np.random.Generator) -> np.ndarray:
+    """A selection of units: of every group, some are missing, but of no layer all."""
+    keep = np.ones(len(graph.units), bool)
+    for group in graph.groups:
+        most = min(len(group.free), group.size // 2)
+        if most:
+            keep[group.units[random.permutation(group.free)[: random.integers(1, most + 1)]]] = False
+    for vector in (*graph.nonempty, *(vector for _, _, vector in graph.producers)):
+        if len(vector) and not keep[vector].any():
+            keep[vector[0]] = True
+    return keep
 
 
 def _vectors(graph: Graph) -> list[Vector]:
