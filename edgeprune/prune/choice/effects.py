@@ -23,9 +23,9 @@ from edgeprune.reconstruction.moments import ROWS, ROWS_PER_TERM
 from edgeprune.reconstruction.refit import refit
 
 # Groups that are measured; the others, in the order of the model, lie between them.
-MEASURED = 8
+MEASURED = 6
 # Samples that the models are refitted to, and others that their outputs are compared on.
-_FITTED, _COMPARED = 512, 256
+_FITTED, _COMPARED = 256, 128
 _AT_ONCE = 32
 # Multiplications in all these refits, about a minute of two cores. In larger models fewer groups are measured, or none,
 # and all count as predicted.
