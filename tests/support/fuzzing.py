@@ -378,6 +378,7 @@ def outputs_of(path: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray] | N
             if tuple(details[index]["shape"][1:]) != value.shape[1:]:
                 return None
             interpreter.set_tensor(index, value[sample : sample + 1].astype(details[index]["dtype"]))
+        interpreter.reset_all_variables()  # a fused LSTM would begin where the last sample ended
         interpreter.invoke()
         results.append([interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()])
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
