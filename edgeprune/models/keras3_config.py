@@ -195,7 +195,7 @@ _ENCODINGS = {"one_hot": None, "multi_hot": "math.reduce_max", "count": "math.re
 
 
 def _encoded(layer: Operation, config: Config) -> Callable[[Emitter, Tensor], Structure]:
-    """Bins as vectors, by operations: tf_keras encodes one feature only, and counts with an operator of full TensorFlow."""
+    """Bins as vectors, by operations: tf_keras encodes one feature only, and counts with what TFLite lacks."""
     reduction, depth = _ENCODINGS[config["output_mode"]], len(layer.bin_boundaries) + 1
 
     def apply(emitter: Emitter, bins: Tensor) -> Structure:

@@ -202,9 +202,7 @@ def test_encoded_bins_are_operators_of_tflite(keras3):
     from edgeprune.quantize.plan import QuantizationPlan
 
     inputs = keras3.Input((4,))
-    bins = [
-        keras3.layers.Discretization([-1.0, 1.0], output_mode=m)(inputs) for m in ("one_hot", "multi_hot", "count")
-    ]
+    bins = [keras3.layers.Discretization([-1.0, 1.0], output_mode=m)(inputs) for m in ("one_hot", "multi_hot", "count")]
     assert convert(load_model(keras3.Model(inputs, bins)), QuantizationPlan("float32", "float", needs_samples=False))
 
 
