@@ -33,7 +33,6 @@ RUNS_PER_CHILD = 150
 LIMIT_S = 600
 SUBPROCESS = 0.02
 SAVED_MODEL = 0.35  # of the models of Keras 2: writing these takes long
-_HALF = ("float16", "mixed_float16", "mixed_bfloat16")
 
 
 # --- the child ---------------------------------------------------------------------------------------------------
@@ -157,7 +156,7 @@ class Fuzzer:
         print(f"# {number} {made.kind} {made.traits}", flush=True)
         endings = [".keras", ".h5", *([""] if made.kind == "tf_keras" and draw.random() < SAVED_MODEL else [])]
         paths = [path for path in (write(made, folder, ending) for ending in endings) if path]
-        save_truth(folder / "truth.npz", made.inputs, made.outputs, any(name in made.traits for name in _HALF))
+        save_truth(folder / "truth.npz", made.inputs, made.outputs, made.traits)
         task = {"target": draw.choice(TARGETS), "data": save_data(made, folder), "samples": str(folder / "truth.npz")}
         if not paths:
             print(f"{number}: Keras writes none of its formats", flush=True)

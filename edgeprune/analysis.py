@@ -143,9 +143,11 @@ def _open(
     from edgeprune.convert.recurrent import refuse_state
     from edgeprune.data import data_errors, load_data
     from edgeprune.data.sizes import settle
+    from edgeprune.models.finite import require_finite
     from edgeprune.models.sizes import with_sizes
     from edgeprune.tasks.resolve import resolve_task
 
+    require_finite(opened.model)
     spec, _ = settle(opened.model, input_shape, opened.front)
     with data_errors():
         data = load_data(source, recipe.data, spec, seed=seed)

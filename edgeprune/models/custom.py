@@ -75,8 +75,11 @@ def _packaged(config: ConfigValue, custom_objects: CustomObjects) -> Iterator[st
 
 
 def register_known_layers() -> CustomObjects:
-    """The layer classes that tf_keras.applications defines for itself, made loadable by name; again, where the program
-    has cleared what was registered."""
+    """The layer classes that tf_keras has and its reader does not know, made loadable by name; again, where the program
+    has cleared what was registered.
+
+    Those that tf_keras.applications defines for itself, and SpectralNormalization: of any file that holds one, tf_keras
+    says "'str' object is not callable"."""
     import_tf()
     import tf_keras
 
@@ -92,8 +95,9 @@ def register_known_layers() -> CustomObjects:
 def _known_layers() -> CustomObjects:
     from tf_keras.src.applications.convnext import LayerScale, StochasticDepth
     from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+    from tf_keras.src.layers import SpectralNormalization
 
-    return {layer.__name__: layer for layer in (LayerScale, StochasticDepth, CustomScaleLayer)}
+    return {layer.__name__: layer for layer in (LayerScale, StochasticDepth, CustomScaleLayer, SpectralNormalization)}
 
 
 def find_layer_class(name: str, custom_objects: CustomObjects) -> type | None:

@@ -23,9 +23,16 @@ def require_finite(model: tf_keras.Model) -> None:
             values = weight.numpy() if weight.dtype.is_floating else np.zeros(0)
             wrong = values.size - np.count_nonzero(np.isfinite(values))
             if wrong:
-                raise ModelError(
+                raise not_finite(
                     f"The layer {layer.name!r} of {model.name!r} has {wrong:,} of {values.size:,} numbers in "
-                    f"{weight.name!r} that are NaN or infinite.",
-                    expected="finite weights: with others, the model's answers mean nothing.",
-                    fix="take a checkpoint from before the training diverged, or train again at a lower learning rate.",
+                    f"{weight.name!r} that are NaN or infinite."
                 )
+
+
+def not_finite(what: str) -> ModelError:
+    """The error for a model of which something is no number, in these words."""
+    return ModelError(
+        what,
+        expected="finite weights: with others, the model's answers mean nothing.",
+        fix="take a checkpoint from before the training diverged, or train again at a lower learning rate.",
+    )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgeprune.models.compiled import compile_like
 from edgeprune.models.formats import subclassed
-from edgeprune.models.graph import flat, ordered_nodes
+from edgeprune.models.graph import flat, ordered_nodes, symbol_of
+from edgeprune.models.keras3_einsum import einsum
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.types import AnyModel, Layer, Operation, Structure, Tensor, Value
 from edgeprune.models.verify import check_same
@@ -131,7 +132,7 @@ def trace(model: tf_keras.Model, specs: Structure) -> tf_keras.Model:
 
 
 def flatten(model: tf_keras.Model) -> tf_keras.Model:
-    """The same functional model without models in it, and without wrappers of tfmot.
+    """The same functional model without models in it, without wrappers of training, and with what files keep.
 
     Layers keep their names where those are unique (see :class:`Names`), their weights, and whether they are trained: a
     frozen base stays frozen. Layers of a model that was called with ``training=False`` are called with it. A wrapped
@@ -141,22 +142,27 @@ def flatten(model: tf_keras.Model) -> tf_keras.Model:
         model: a functional tf_keras model, trained or not, compiled or not.
 
     Returns:
-        ``model`` itself if no layer of it is a model or wrapped; else a new model that shares nothing with it.
+        ``model`` itself if no layer of it is a model, wrapped or an einsum; else a new model that shares nothing with
+        it.
 
     Raises:
         ModelError: a model in it is Python code that cannot be followed.
     """
     dialect, wrapped = Keras2(), wrapper_kinds(model)
-    if not wrapped and not any(dialect.is_model(layer) or repeats_a_model(dialect, layer) for layer in model.layers):
+
+    def stays(layer: Layer) -> bool:
+        return not (dialect.is_model(layer) or repeats_a_model(dialect, layer) or symbol_of(layer) == "einsum")
+
+    if not wrapped and all(map(stays, model.layers)):
         return model
     opened = _opened(model, rounds=False)
     if has_rounding(model):
-        check_same(model, _opened(model, rounds=True), "the layers are taken out of tfmot's wrappers")
+        check_same(model, _opened(model, rounds=True), "the layers are taken out of their wrappers")
     else:
-        check_same(model, opened, "the models in it are opened" + (", tfmot's wrappers too" if wrapped else ""))
+        check_same(model, opened, "the models in it are opened" + (", wrappers too" if wrapped else ""))
     compile_like(opened, model)
     if wrapped:
-        _log.warning("The model holds tfmot's wrappers of %s: stripped%s.", " and ".join(wrapped), _left_out(wrapped))
+        _log.warning("The model holds wrappers of %s: stripped%s.", " and ".join(wrapped), _left_out(wrapped))
     return opened
 
 
@@ -189,6 +195,7 @@ _KEPT = {
     "pruning": "its weights are as the masks leave them",
     "clustering": "its weights are as they are shared",
     "quantization": "its layers are float again, without the rounding that they were trained with",
+    "spectral normalization": "its weights are as they were last normalized, and further training does not do it again",
 }
 
 
@@ -205,6 +212,9 @@ def _opened(model: tf_keras.Model, *, rounds: bool) -> tf_keras.Model:
         layer = call.operation
         if repeats_a_model(dialect, layer):
             return walk_steps(dialect, call, handle, names)
+        if symbol_of(layer) == "einsum":  # tf_keras writes such a call into files without its tensors
+            equation, *operands = call.args
+            return einsum(Emitter(names, names.of(layer)), layer, equation, operands)
         if is_rounder(layer):
             return rounded(call, argument_of(call.args, call.kwargs))
         if id(layer) not in made:

@@ -26,7 +26,7 @@ from edgeprune.models.keras3_check import Results, check
 from edgeprune.models.keras3_config import Made, copy_weights, make_layer, to_keras2, unknown_class
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.keras3_file import import_keras3, is_keras3
-from edgeprune.models.keras3_ops import ACTIVATIONS, translate_operation
+from edgeprune.models.keras3_ops import translate_operation
 from edgeprune.models.naming import scope_name
 from edgeprune.models.types import (
     AnyModel,
@@ -276,9 +276,9 @@ class _Translator:
             self.made[id(layer)] = (held, make_layer(held, name, self.direction), call.frozen)
         made = self.made[id(layer)][1]
         result = call.args[0] if made.layer is None else call_layer(made.layer, call)
-        if made.activation:
-            own_name = name if made.layer is None and is_new else self.names.unique(f"{name}_{made.activation}")
-            result = ACTIVATIONS[made.activation](Emitter(self.names, own_name), result)
+        if made.apply:
+            own_name = name if made.layer is None and is_new else self.names.unique(f"{name}_{made.end}")
+            result = made.apply(Emitter(self.names, own_name), result)
         return result
 
     def finish(self) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
 from edgeprune.errors import ModelError
 from edgeprune.models.custom import find_layer_class
+from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.keras3_ops import ACTIVATIONS
 from edgeprune.models.layer_config import Direction, construct, function_name, matching_weights, read_config
-from edgeprune.models.types import Config, CustomObjects, Layer, Operation
+from edgeprune.models.types import Config, CustomObjects, Layer, Operation, Structure, Tensor
 
+_log = logging.getLogger(__name__)
 # Functions of the same name, or the one given, that compute the same in Keras 2. Not hard_sigmoid: its slope differs.
 SAME_ACTIVATIONS = {
     **{name: name for name in ("linear", "relu", "sigmoid", "tanh", "softmax", "softplus", "softsign", "elu", "selu")},
@@ -39,11 +42,13 @@ class Made:
 
     Attributes:
         layer: ``None`` for a layer Activation whose function tf_keras does not have.
-        activation: the key in ``ACTIVATIONS`` of what is applied to the layer's output, if anything is.
+        end: the name of what is applied to the layer's output, if anything is.
+        apply: does it.
     """
 
     layer: Layer | None
-    activation: str | None = None
+    end: str | None = None
+    apply: Callable[[Emitter, Tensor], Structure] | None = None
 
 
 def to_keras2(custom_objects: CustomObjects) -> Direction:
@@ -75,12 +80,19 @@ def make_layer(layer: Operation, name: str, direction: Direction) -> Made:
     config = {**read_config(layer), "name": name, "dtype": _dtype(layer)}
     if class_name in _SPECIAL:
         config = _SPECIAL[class_name](layer, config)
+    if class_name == "GroupedQueryAttention" and direction.find(class_name) is None:
+        return Made(construct(direction, "MultiHeadAttention", type(layer), _with_all_heads(layer, config)))
+    if class_name == "Discretization" and config["output_mode"] in _ENCODINGS:
+        bins = construct(direction, class_name, type(layer), {**config, "output_mode": "int"})
+        return Made(bins, config["output_mode"], _encoded(layer, config))
     activation = function_name(config.get("activation"))
     if activation not in ACTIVATIONS or class_name not in _ACTIVATED_AT_THE_END:
         return Made(construct(direction, class_name, type(layer), config))
+    apply = ACTIVATIONS[activation]
     if class_name == "Activation":
-        return Made(None, activation)
-    return Made(construct(direction, class_name, type(layer), {**config, "activation": "linear"}), activation)
+        return Made(None, activation, apply)
+    plain = construct(direction, class_name, type(layer), {**config, "activation": "linear"})
+    return Made(plain, activation, apply)
 
 
 def copy_weights(old: Operation, new: Layer) -> None:
@@ -89,8 +101,10 @@ def copy_weights(old: Operation, new: Layer) -> None:
     Raises:
         ModelError: they do not correspond one to one.
     """
+    if type(old).__name__ == "GroupedQueryAttention" and type(new).__name__ == "MultiHeadAttention":
+        new.set_weights(_repeated_heads(old))
     # The statistics of Normalization are constants of the new layer.
-    if type(old).__name__ != "Normalization":
+    elif type(old).__name__ != "Normalization":
         new.set_weights(_with_lora_added(old, new, matching_weights(old, new)))
 
 
@@ -115,10 +129,10 @@ def _dtype(layer: Operation) -> str:
     return policy.name
 
 
-def unknown_class(name: str, class_name: str) -> ModelError:
-    """The error for a layer class that has no counterpart in tf_keras."""
+def unknown_class(name: str, class_name: str, option: str = "") -> ModelError:
+    """The error for a layer class that has no counterpart in tf_keras, or none with an option."""
     return ModelError(
-        f"The layer {name!r} is a {class_name}, which tf_keras does not have.",
+        f"The layer {name!r} is a {class_name}{option}, which tf_keras does not have.",
         expected="layers of keras.layers that Keras 2 has too; layers of yours that only call layers and keras.ops on "
         "one argument; or a class for tf_keras beside yours",
         fix=f"write {class_name} for tf_keras as well: a subclass of tf_keras.layers.Layer with the same arguments and "
@@ -171,7 +185,53 @@ def _lambda(layer: Operation, config: Config) -> Config:
     }
 
 
+def _discretization(layer: Operation, config: Config) -> Config:
+    """Bounds that were adapted are constants, too."""
+    return {**config, "bin_boundaries": list(layer.bin_boundaries), "num_bins": None}
+
+
+# How bins are encoded → what makes one row of the rows of all features; None: there is a row for each.
+_ENCODINGS = {"one_hot": None, "multi_hot": "math.reduce_max", "count": "math.reduce_sum"}
+
+
+def _encoded(layer: Operation, config: Config) -> Callable[[Emitter, Tensor], Structure]:
+    """Bins as vectors, by operations: tf_keras encodes one feature only, and counts with what TFLite lacks."""
+    reduction, depth = _ENCODINGS[config["output_mode"]], len(layer.bin_boundaries) + 1
+
+    def apply(emitter: Emitter, bins: Tensor) -> Structure:
+        if reduction is None and len(bins.shape) > 1 and bins.shape[-1] == 1:
+            bins = emitter.op("squeeze", bins, [-1], suffix="bins")
+        bins = emitter.cast(bins, "int32")
+        if reduction is None:
+            return emitter.op("one_hot", bins, depth, dtype=config["dtype"])
+        rows = emitter.op("one_hot", bins, depth, dtype=config["dtype"], suffix="rows")
+        return emitter.op(reduction, rows, 1)
+
+    return apply
+
+
+def _with_all_heads(layer: Operation, config: Config) -> Config:
+    """Grouped heads of keys and values as those of MultiHeadAttention: each stands there once for every query head."""
+    if layer.use_gate or layer.sliding_window:
+        raise unknown_class(config["name"], type(layer).__name__, " with a gate or a sliding window")
+    _log.warning(
+        "The layer %r becomes a MultiHeadAttention: its %d heads of keys and values are repeated for %d of queries.",
+        *(layer.name, layer.num_key_value_heads, layer.num_query_heads),
+    )
+    own = ("head_dim", "num_query_heads", "num_key_value_heads", "use_gate", "sliding_window")
+    kept = {key: value for key, value in config.items() if key not in own}
+    return {**kept, "num_heads": layer.num_query_heads, "key_dim": layer.head_dim}
+
+
+def _repeated_heads(layer: Operation) -> list[np.ndarray]:
+    """The weights for a MultiHeadAttention: kernels [features, heads, sizes] and biases [heads, sizes]."""
+    parts = ((layer._query_dense, 1), (layer._key_dense, layer.num_repeats), (layer._value_dense, layer.num_repeats))
+    inner = [np.repeat(np.asarray(weight), times, axis=-2) for part, times in parts for weight in part.weights]
+    return [*inner, *map(np.asarray, layer._output_dense.weights)]
+
+
 _SPECIAL: dict[str, Callable[[Operation, Config], Config]] = {
+    "Discretization": _discretization,
     "Normalization": _normalization,
     "Lambda": _lambda,
 }

@@ -1,4 +1,4 @@
-"""``keras.ops.einsum`` as transpositions, reshapes and one matrix product.
+"""``keras.ops.einsum`` and ``tf.einsum`` as transpositions, reshapes and one matrix product.
 
 tf_keras writes calls of ``tf.einsum`` into files without their tensors, and cannot read them back.
 """
@@ -15,11 +15,20 @@ from edgeprune.models.types import Arguments, Operation, Structure, Tensor
 @operation_rule("Einsum")
 def _einsum(emitter: Emitter, operation: Operation, arguments: Arguments, dtype: str) -> Structure:
     operands = [emitter.cast(operand, dtype) for operand in arguments["operands"]]
-    given, arrow, result = operation.subscripts.replace(" ", "").partition("->")
+    return einsum(emitter, operation, operation.subscripts, operands)
+
+
+def einsum(emitter: Emitter, operation: Operation, subscripts: str, operands: Sequence[Tensor]) -> Structure:
+    """The einsum of tensors of tf_keras by operations that a file keeps.
+
+    Raises:
+        ModelError: it is of another form, named after ``operation``.
+    """
+    given, arrow, result = subscripts.replace(" ", "").partition("->")
     terms = given.split(",")
     plain = all(len(set(term)) == len(term) == len(x.shape) for term, x in zip(terms, operands, strict=True))
     if not arrow or not 1 <= len(terms) <= 2 or not plain or not set(result) <= set(given):
-        raise unsupported(operation, f"einsum {operation.subscripts!r}, of one or two tensors without ... or diagonals")
+        raise unsupported(operation, f"einsum {subscripts!r}, of one or two tensors without ... or diagonals")
     tensors = [
         _summed(emitter, x, term, result + "".join(terms[:place] + terms[place + 1 :]))
         for place, (x, term) in enumerate(zip(operands, terms, strict=True))

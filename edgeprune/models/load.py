@@ -34,7 +34,7 @@ from edgeprune.models.naming import scope_name
 from edgeprune.models.noise import with_usable_noise
 from edgeprune.models.old_layers import explained, in_new_terms
 from edgeprune.models.precision import in_float32
-from edgeprune.models.reasons import not_rebuilt
+from edgeprune.models.reasons import not_rebuilt, refuse_lost_calls
 from edgeprune.models.safety import refuse_unsafe, refuse_vocabulary_files
 from edgeprune.models.stored_weights import load_keras_weights, load_saved_variables, turn_theano_kernels
 from edgeprune.models.types import AnyModel, CustomObjects
@@ -186,6 +186,7 @@ def _of_keras2_file(file: ModelFile, trust: bool, custom_objects: CustomObjects)
         if file.format == "saved_model":
             check_saved_model(file.path, trust=trust)
         refuse_foreign_code(file.path, file.config)
+        refuse_lost_calls(file.path, file.config)
         return _of_layers(_restore(file, trust), file.training, custom_objects)
 
 

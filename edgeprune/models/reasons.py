@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeprune.errors import ModelError
+from edgeprune.models.types import ConfigValue
 
 # What h5py, zipfile and zlib raise on bytes that are missing or damaged, beside their error classes.
 _DAMAGED = re.compile(
@@ -76,6 +77,31 @@ def not_rebuilt(path: Path, error: Exception, program: str, version: str, writte
         expected=f"a file that {program} {version} reads" + (f"; this one was written by {writer}" * bool(written_by)),
         fix=f"load it in Python with {writer}; if that works, save it again with model.save('NAME.keras').",
     )
+
+
+def refuse_lost_calls(path: Path, config: ConfigValue) -> None:
+    """Raise for the first call in a model's configuration whose tensors tf_keras did not write.
+
+    Raises:
+        ModelError: naming the operation.
+    """
+    if isinstance(config, list):
+        for item in config:
+            refuse_lost_calls(path, item)
+    if not isinstance(config, dict):
+        return
+    inner = config.get("config")
+    if config.get("class_name") == "TFOpLambda" and isinstance(inner, dict) and inner.get("function") == "einsum":
+        raise ModelError(
+            f"{path}: of the call of tf.einsum {inner.get('name')!r}, the file holds the equation only: tf_keras does "
+            "not write the tensors, and cannot read the file either.",
+            expected="calls that are whole",
+            fix="where the model is made, write tf.matmul for tf.einsum (tf.matmul(x, y, transpose_b=True) for "
+            '"bij,bkj->bik"), give it the weights (new.set_weights(old.get_weights())), and save it again; or give '
+            "edgeprune the model itself in Python: edgeprune.build(model, ...).",
+        )
+    for value in config.values():
+        refuse_lost_calls(path, value)
 
 
 def unknown_name(what: str, name: str, program: str) -> ModelError:

@@ -1,9 +1,10 @@
-"""Layers that tfmot has wrapped for training (tensorflow-model-optimization) → plain layers.
+"""Layers that are wrapped for training, by tfmot (tensorflow-model-optimization) or Keras → plain layers.
 
 A pruned layer gets its weights with the mask applied, a clustered one its shared weights, as
 ``tfmot.sparsity.keras.strip_pruning`` and ``strip_clustering`` make them, wherever the layer stands. A layer in
 quantization-aware training gives two: with the rounding that it has learned, of kernels and of activations (by
 operations), or in float. What is rounded is compared with tfmot's; what is not is the same without the operations.
+A layer in Keras' SpectralNormalization gets its weights as they are: they are normalized in training only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.models.finite import not_finite
 from edgeprune.models.graph import activation_name
 from edgeprune.models.rebuild import config_of, copy_trainable, make_like
 from edgeprune.models.types import ConfigValue, CustomObjects, Layer, Structure, Tensor, Value
@@ -26,7 +28,8 @@ _PRUNED = {"PruneLowMagnitude"}
 _CLUSTERED = {"ClusterWeights", "ClusterWeightsRNN", "ClusterWeightsMHA"}
 _QUANTIZED = {"QuantizeWrapper", "QuantizeWrapperV2"}
 _ROUNDED = {*_QUANTIZED, "QuantizeLayer"}
-_WRAPPERS = {*_PRUNED, *_CLUSTERED, *_QUANTIZED, "QuantizeAnnotate"}
+_OF_KERAS = {"SpectralNormalization"}
+_WRAPPERS = {*_PRUNED, *_CLUSTERED, *_QUANTIZED, "QuantizeAnnotate", *_OF_KERAS}
 _ALL = _WRAPPERS | _ROUNDED
 # Makes an operation: (symbol, arguments) -> outputs.
 MakeOperation = Callable[..., Structure]
@@ -35,7 +38,7 @@ MakeOperation = Callable[..., Structure]
 @contextlib.contextmanager
 def wrapper_classes(config: ConfigValue) -> Iterator[None]:
     """While a configuration that names tfmot's classes is read, they are known; tfmot is imported for those only."""
-    if not any(f'"{name}"' in json.dumps(config) for name in _ALL):
+    if not any(f'"{name}"' in json.dumps(config) for name in _ALL - _OF_KERAS):
         yield
         return
     import tensorflow_model_optimization as tfmot
@@ -69,44 +72,46 @@ def _sparsity_classes() -> CustomObjects:
 
 
 def wrapper_kinds(model: tf_keras.Model) -> list[str]:
-    """The kinds of tfmot's wrappers in a model, models in it included."""
-    parts = [layer for layer in model._flatten_layers() if _is_of_tfmot(layer)]
+    """The kinds of wrappers in a model, models in it included."""
+    parts = [layer for layer in model._flatten_layers() if _is_for_training(layer)]
     kinds = {
         "pruning": _PRUNED,
         "clustering": _CLUSTERED,
         "quantization": _ROUNDED,
         "annotation for quantization": {"QuantizeAnnotate"},
+        "spectral normalization": _OF_KERAS,
     }
     return [kind for kind, names in kinds.items() if any(type(part).__name__ in names for part in parts)]
 
 
 def has_rounding(model: tf_keras.Model) -> bool:
     """Whether layers of a model round their kernels or activations."""
-    return any(_is_of_tfmot(part) and type(part).__name__ in _ROUNDED for part in model._flatten_layers())
+    return any(_is_for_training(part) and type(part).__name__ in _ROUNDED for part in model._flatten_layers())
 
 
-def _is_of_tfmot(layer: Layer) -> bool:
-    return type(layer).__name__ in _ALL and type(layer).__module__.startswith("tensorflow_model_optimization.")
+def _is_for_training(layer: Layer) -> bool:
+    name, package = type(layer).__name__, type(layer).__module__.partition(".")[0]
+    return name in _ALL and package == ("tf_keras" if name in _OF_KERAS else "tensorflow_model_optimization")
 
 
 def is_rounder(layer: Layer) -> bool:
     """Whether a layer does nothing but round what passes."""
-    return type(layer).__name__ == "QuantizeLayer" and _is_of_tfmot(layer)
+    return type(layer).__name__ == "QuantizeLayer" and _is_for_training(layer)
 
 
 def rounds_outputs(layer: Layer) -> bool:
     """Whether a layer may round what it gives."""
-    return type(layer).__name__ in _ROUNDED and _is_of_tfmot(layer)
+    return type(layer).__name__ in _ROUNDED and _is_for_training(layer)
 
 
 def is_wrapped(layer: Layer) -> bool:
-    """Whether a layer is, or holds, a wrapper of tfmot."""
-    return any(_is_of_tfmot(part) for part in layer._flatten_layers())
+    """Whether a layer is, or holds, a wrapper."""
+    return any(_is_for_training(part) for part in layer._flatten_layers())
 
 
 def plain_name(layer: Layer) -> str:
-    """The name that a layer had before it was wrapped."""
-    while _is_of_tfmot(layer) and type(layer).__name__ in _WRAPPERS:
+    """The name that a layer had before tfmot wrapped it; a wrapper of Keras is a layer of the user's with a name."""
+    while _is_for_training(layer) and type(layer).__name__ in _WRAPPERS - _OF_KERAS:
         layer = layer.layer
     return layer.name
 
@@ -114,7 +119,7 @@ def plain_name(layer: Layer) -> str:
 def plain_layer(layer: Layer, name: str, *, rounds: bool) -> Layer:
     """The layer without wrappers, not built; with ``rounds``, without the activation that is rounded before it."""
     inner = layer
-    while _is_of_tfmot(inner) and type(inner).__name__ in _WRAPPERS:
+    while _is_for_training(inner) and type(inner).__name__ in _WRAPPERS:
         inner = inner.layer
     config = _plain_config(config_of(inner))
     if rounds and _splits(layer):
@@ -145,7 +150,7 @@ def fill_plain(layer: Layer, new: Layer, *, rounds: bool) -> None:
         ValueError: they do not correspond.
     """
     inner, outer = layer, layer
-    while _is_of_tfmot(inner) and type(inner).__name__ in _WRAPPERS:
+    while _is_for_training(inner) and type(inner).__name__ in _WRAPPERS:
         inner, outer = inner.layer, inner
     new.trainable = layer.trainable
     if inner is not layer or not is_wrapped(layer):
@@ -205,7 +210,7 @@ def _leaf(weight: Any) -> str:
 
 def _splits(layer: Layer) -> bool:
     """Whether a quantized layer rounds what goes into its activation."""
-    if type(layer).__name__ not in _QUANTIZED or not _is_of_tfmot(layer):
+    if type(layer).__name__ not in _QUANTIZED or not _is_for_training(layer):
         return False
     return any(part._should_pre_quantize() for part in layer._quantize_activations)
 
@@ -235,6 +240,10 @@ def _rounded(tensor: Tensor, quantizer: Any, variables: dict[str, Value], operat
     if not variables:  # NoQuantizer
         return tensor
     low, high = (float(np.asarray(variables[name])) for name in ("min_var", "max_var"))
+    if not np.isfinite([low, high]).all():
+        raise not_finite(
+            f"The range {variables['min_var'].name!r}, by which quantization-aware training rounds, is NaN or infinite."
+        )
     return operation(
         "quantization.fake_quant_with_min_max_vars",
         *(tensor, low, high),

@@ -4,6 +4,7 @@ import pytest
 from edgeprune.checking.model import check
 from edgeprune.convert.converter import convert
 from edgeprune.errors import ModelError
+from edgeprune.models import load_model
 from edgeprune.models.finite import require_finite
 from edgeprune.quantize.plan import QuantizationPlan
 
@@ -26,3 +27,29 @@ def test_weights_that_are_no_numbers_are_refused(value):
     ):
         with pytest.raises(ModelError, match=r"'second' .* 1 of 6 numbers .* NaN or infinite"):
             refuses()
+
+
+def test_ranges_that_are_no_numbers_are_refused():
+    """A model whose quantization-aware training has learned a NaN as the end of a range is refused when it is opened,
+    by the range's name, though all weights are finite."""
+    import tensorflow_model_optimization as tfmot
+
+    layers = tf_keras.layers
+    model = tfmot.quantization.keras.quantize_model(
+        tf_keras.Sequential([tf_keras.Input((4,)), layers.Dense(3, name="first"), layers.Dense(2, name="second")])
+    )
+    broken = next(weight for weight in model.weights if "second" in weight.name and "max" in weight.name)
+    broken.assign(np.full(broken.shape, np.nan))
+    with pytest.raises(ModelError, match=r"second.* NaN or infinite"):
+        load_model(model)
+
+
+def test_a_sensitivity_analysis_refuses_them_first(tmp_path):
+    """Before any data is read."""
+    from edgeprune.analysis import analyse_sensitivity
+
+    model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3, name="first")])
+    model.layers[0].bias.assign([1.0, np.inf, 0.0])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ModelError, match=r"'first' .* 1 of 3 numbers"):
+        analyse_sensitivity(tmp_path / "model.keras", data="demo", out=tmp_path / "out")

@@ -143,6 +143,37 @@ def test_adapted_statistics_come_along(keras):
 
 
 @pytest.mark.slow
+def _with_einsum(keras):
+    import tensorflow as tf
+
+    inputs = keras.Input((5, 4))
+    x = keras.layers.Conv1D(6, 1, name="convolution")(inputs)
+    x = tf.einsum("bij,bkj->bik", x, inputs @ tf.ones((4, 6)))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+def test_an_einsum_of_tensorflow_is_kept_by_files(keras, tmp_path):
+    """A model with tf.einsum, whose tensors tf_keras does not write into files, becomes one that files keep whole."""
+    model = _with_einsum(keras)
+    flat = flatten(model)
+    flat.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
+    for same in (flat, keras.models.load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(same(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_file_without_the_tensors_of_an_einsum_is_refused(keras, tmp_path, name):
+    """tf_keras cannot read such a file either: the error says what is missing, and names the call."""
+    from edgeprune.errors import ModelError
+    from edgeprune.models import load_model
+
+    _with_einsum(keras).save(tmp_path / name)
+    with pytest.raises(ModelError, match=r"tf\.einsum 'tf\.einsum\w*', the file holds the equation only") as error:
+        load_model(tmp_path / name)
+    assert "tf.matmul" in error.value.fix
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_application_in_a_sequential_head(name, keras, calibrated):
     """Every family of tf_keras.applications opens inside a Sequential head; flatten itself compares the outputs."""

@@ -87,6 +87,18 @@ LAYERS = {
     "masking": (SEQUENCE, lambda L, x: L.LSTM(3)(L.Masking(0.0)(x))),
     "embedding": ((6,), lambda L, x: L.LSTM(4)(L.Embedding(10, 3, mask_zero=True)(x))),
     "bins": ((4,), lambda L, x: L.Discretization(bin_boundaries=[-1.0, 0.0, 1.0])(x)),
+    "encoded_bins": (
+        (4,),
+        lambda L, x: [
+            *(L.Discretization([-1.0, 0.0, 1.0], output_mode=m)(x) for m in ("one_hot", "multi_hot", "count")),
+            L.Discretization([-1.0, 0.0, 1.0], output_mode="one_hot")(x[:, :1]),
+        ],
+    ),
+    "grouped_heads": (
+        SEQUENCE,
+        lambda L, x: L.GroupQueryAttention(3, 6, 2)(L.GroupQueryAttention(4, 4, 1, use_bias=False)(x, x), x),
+    ),
+    "causal_grouped_heads": (SEQUENCE, lambda L, x: L.GroupQueryAttention(3, 4, 2)(x, x, use_causal_mask=True)),
 }
 # name: (shape of the input, (keras.ops, tensor) -> outputs)
 OPERATIONS = {
@@ -184,7 +196,20 @@ def test_translates_and_exports(kind, name, keras3, tmp_path):
     assert [layer.name for layer in again.layers] == [layer.name for layer in loaded.layers]
 
 
+def test_encoded_bins_are_operators_of_tflite(keras3):
+    """Bins as vectors need no operator of full TensorFlow, whichever the encoding."""
+    from edgeprune.convert.converter import convert
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    inputs = keras3.Input((4,))
+    bins = [keras3.layers.Discretization([-1.0, 1.0], output_mode=m)(inputs) for m in ("one_hot", "multi_hot", "count")]
+    assert convert(load_model(keras3.Model(inputs, bins)), QuantizationPlan("float32", "float", needs_samples=False))
+
+
 REFUSED = {
+    "GroupedQueryAttention with a gate": lambda keras3, x: keras3.layers.GroupQueryAttention(3, 4, 2, use_gate=True)(
+        x, x
+    ),
     "fmod": lambda keras3, x: keras3.ops.fmod(x, 0.7),
     "RMSNormalization": lambda keras3, x: keras3.layers.RMSNormalization()(x),
     "hard_sigmoid": lambda keras3, x: keras3.layers.LSTM(2, recurrent_activation="hard_sigmoid")(x),

@@ -1,4 +1,4 @@
-"""Models that still hold the wrappers of tfmot."""
+"""Models that still hold the wrappers of training."""
 
 import numpy as np
 import pytest
@@ -127,3 +127,21 @@ def test_a_model_trained_for_int8_keeps_its_rounding_beside_the_float_one(keras,
     save_model(opened.rounded, tmp_path / "rounded.keras")
     for rounded in (opened.rounded, reload_model(tmp_path / "rounded.keras")):
         np.testing.assert_allclose(outputs(rounded)[0], outputs(model)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["object", "keras", "h5", pytest.param("saved_model", marks=pytest.mark.slow)])
+def test_a_spectral_normalization_is_stripped(form, keras, write, outputs, tmp_path, caplog):
+    """A model with Keras' SpectralNormalization, which tf_keras itself cannot read from a file, opens in every format
+    as the layers in the wrappers, inside TimeDistributed too, and computes the same."""
+    layers = keras.layers
+    inputs = keras.Input((5, 6))
+    x = layers.TimeDistributed(layers.SpectralNormalization(layers.Dense(4, activation="relu")))(inputs)
+    model = keras.Model(inputs, layers.SpectralNormalization(layers.Conv1D(3, 2), name="outer")(x))
+    model(np.random.default_rng(0).normal(size=(2, 5, 6)).astype("float32"), training=True)
+    expected = outputs(model)
+    loaded = load_model(model if form == "object" else write(model, tmp_path, form))
+    assert [type(layer).__name__ for layer in loaded.layers] == ["InputLayer", "TimeDistributed", "Conv1D"]
+    assert type(loaded.layers[1].layer).__name__ == "Dense"
+    assert loaded.output_names == ["outer"]
+    np.testing.assert_allclose(outputs(loaded)[0], expected[0], rtol=1e-5, atol=1e-6)
+    assert "wrappers of spectral normalization: stripped" in caplog.text
