@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import time
 from collections.abc import Mapping, Sequence
 
@@ -22,12 +23,16 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse
 
+from edgeprune.chatter import without_lines
+
 # Axes → values [options of each]; (): a constant. What it stands for is the sum of all.
 Tables = Mapping[tuple[int, ...], np.ndarray]
 
 GAP = 1e-4  # relative; a solution this near to the bound ends the search
 SECONDS = 60.0
 _LARGEST_LOSS = 1e4
+# What HiGHS leaves on standard output, whatever it is told.
+_CHATTER = re.compile("Highs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,13 +269,14 @@ class _Linear:
         constraints = [scipy.optimize.LinearConstraint(equations, self.right, self.right)]
         constraints += [scipy.optimize.LinearConstraint(matrix, -np.inf, most) for matrix, most in rows]
         upper = np.concatenate([np.ones(self.count), np.full(free, np.inf)])
-        return scipy.optimize.milp(
-            loss,
-            integrality=integers,
-            bounds=scipy.optimize.Bounds(0, upper),
-            constraints=constraints,
-            options={"time_limit": seconds, "mip_rel_gap": gap},
-        )
+        with without_lines(_CHATTER, descriptor=1):
+            return scipy.optimize.milp(
+                loss,
+                integrality=integers,
+                bounds=scipy.optimize.Bounds(0, upper),
+                constraints=constraints,
+                options={"time_limit": seconds, "mip_rel_gap": gap},
+            )
 
     def stretch(
         self, rows: Sequence[tuple[scipy.sparse.csr_array, np.ndarray]], seconds: float
