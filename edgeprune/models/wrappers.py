@@ -196,6 +196,7 @@ def _quantized(wrapper: Layer, new: Layer, *, rounds: bool) -> list[np.ndarray]:
     """The weights of a layer in quantization-aware training, by name; with ``rounds``, kernels on their grid."""
     found = {_leaf(weight): np.asarray(weight) for weight in wrapper.layer.weights}
     for weight, quantizer, variables in wrapper._weight_vars:
+        _require_finite(variables)
         value = quantizer(weight, False, weights=variables) if rounds else weight
         found[_leaf(weight)] = np.asarray(value)
     missing = [weight.name for weight in new.weights if _leaf(weight) not in found]
@@ -239,14 +240,17 @@ def rounded_outputs(layer: Layer, outputs: Tensor, operation: MakeOperation, app
 def _rounded(tensor: Tensor, quantizer: Any, variables: dict[str, Value], operation: MakeOperation) -> Tensor:
     if not variables:  # NoQuantizer
         return tensor
+    _require_finite(variables)
     low, high = (float(np.asarray(variables[name])) for name in ("min_var", "max_var"))
-    if not np.isfinite([low, high]).all():
-        raise not_finite(
-            f"The range {variables['min_var'].name!r}, by which quantization-aware training rounds, is NaN or infinite."
-        )
     return operation(
         "quantization.fake_quant_with_min_max_vars",
         *(tensor, low, high),
         num_bits=quantizer.num_bits,
         narrow_range=quantizer.narrow_range,
     )
+
+
+def _require_finite(variables: dict[str, Value]) -> None:
+    for variable in variables.values():
+        if not np.isfinite(np.asarray(variable)).all():
+            raise not_finite(f"The range {variable.name!r}, learned in training for int8, is NaN or infinite.")

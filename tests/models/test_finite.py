@@ -40,7 +40,7 @@ def test_ranges_that_are_no_numbers_are_refused():
     )
     broken = next(weight for weight in model.weights if "second" in weight.name and "max" in weight.name)
     broken.assign(np.full(broken.shape, np.nan))
-    with pytest.raises(ModelError, match=r"second.* NaN or infinite"):
+    with pytest.raises(ModelError, match=r"second.* is NaN or infinite"):
         load_model(model)
 
 
