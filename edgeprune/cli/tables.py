@@ -103,7 +103,9 @@ def inspection_tables(inspection: JsonObject) -> Iterator[Table]:
         title=f"{len(inspection['groups'])} groups of channels that can only be removed together",
         caption="One channel removed from a group saves the parameters and MACs given, in all layers together.",
     )
-    for column in ("group", "channels", "prunable", "made by", "saves parameters", "saves MACs", "frozen because"):
+    costs = inspection.get("on_target")
+    saving = ("saves parameters", "saves MACs", *(("saves µs",) if costs else ()))
+    for column in ("group", "channels", "prunable", "made by", *saving, "frozen because"):
         groups.add_column(column, justify="right" if column.startswith(("channels", "prun", "saves")) else "left")
     for row in inspection["groups"]:
         made_by = ", ".join(row["layers"][:3]) + (
@@ -111,8 +113,29 @@ def inspection_tables(inspection: JsonObject) -> Iterator[Table]:
         )
         saves = [f"{row[f'saves_{what}_per_channel']:,.0f}" if row["prunable"] else "–" for what in ("params", "macs")]
         reasons = row["frozen"] or "; ".join(f"{number}: {reason}" for reason, number in row["reasons"].items())
+        if costs:
+            saved = costs["groups"].get(row["name"])
+            saves.append("–" if saved is None or not row["prunable"] else f"{1e3 * saved:.3g}")
         groups.add_row(row["name"], f"{row['size']:,}", f"{row['prunable']:,}", made_by, *saves, reasons)
     yield groups
+    if costs:
+        yield _budgets_table(costs)
+
+
+def _budgets_table(costs: JsonObject) -> Table:
+    """What is left under budgets of latency."""
+    table = Table(
+        title=f"{costs['target']}, {costs['mode']}: {costs['latency_ms']:.3g} ms as estimated; what less would leave",
+        caption="Lost: the share of the norms of the weights that goes; no data was looked at. Channels in multiples "
+        f"of {costs['multiple']} where that suffices. "
+        '`\\[filters] max_latency` takes the milliseconds, or a share such as "60%".',
+    )
+    for column in ("milliseconds", "of the latency", "of the MACs", "of the parameters", "lost"):
+        table.add_column(column, justify="right")
+    for row in costs["budgets"]:
+        shares = [f"{100 * row[what]:.1f} %" for what in ("latency", "macs", "params", "lost")]
+        table.add_row(f"{row['latency_ms']:.3g}", *shares)
+    return table
 
 
 def sensitivity_table(document: JsonObject) -> Table:

@@ -1,0 +1,61 @@
+"""What channels cost on a board, from the command line and in Python."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tf_keras
+
+from edgeprune.errors import RecipeError
+from edgeprune.target import load_target
+from edgeprune.tradeoff import channel_costs
+
+layers = tf_keras.layers
+
+
+@pytest.fixture(scope="module")
+def model():
+    inputs = layers.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(32, 3, padding="same", activation="relu", name="wide")(inputs)
+    x = layers.Conv2D(16, 3, strides=4, activation="relu", name="late")(x)
+    return tf_keras.Model(inputs, layers.Dense(4, name="out")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("mode", ["int8", "float32"])
+def test_channels_that_cost_more_save_more(model, mode):
+    """A channel of a large feature map saves more than one of a small map; less latency leaves less of the weights."""
+    found = channel_costs(model, load_target("rpi4"), mode)
+    assert found["groups"]["wide"] > found["groups"]["late"] > 0
+    assert len(found["budgets"]) > 3
+    for row in found["budgets"]:
+        assert row["latency"] <= row["asked"]
+        assert row["latency_ms"] == pytest.approx(row["latency"] * found["latency_ms"])
+    losses = [row["lost"] for row in found["budgets"]]
+    assert losses == sorted(losses)
+
+
+def test_a_target_without_coefficients_is_refused(model):
+    """There is nothing to estimate by, and the message says what gives it."""
+    target = load_target("rpi4").model_copy(update={"latency": None})
+    with pytest.raises(RecipeError, match="no coefficients to estimate a latency"):
+        channel_costs(model, target, "int8")
+
+
+def test_inspect_shows_them(model, tmp_path):
+    """As a column and a table, or in the document; without a target they are not there."""
+    model.save(tmp_path / "model.keras")
+    printed = _run(["inspect", "model.keras", "--target", "rpi4"], tmp_path)
+    assert "saves µs" in printed
+    assert "[filters] max_latency" in printed
+    assert "on_target" not in json.loads(_run(["inspect", "model.keras", "--json"], tmp_path))
+    document = json.loads(_run(["inspect", "model.keras", "--json", "--target", "rpi4", "--mode", "float32"], tmp_path))
+    assert document["on_target"]["mode"] == "float32"
+
+
+def _run(words, folder):
+    command = [sys.executable, "-m", "edgeprune", *words]
+    environment = {**os.environ, "COLUMNS": "180"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
