@@ -31,8 +31,8 @@ def batches():
 
 
 def test_errors_are_weighed_by_what_the_outputs_differ_by(graph, batches):
-    """At half of the channels, the error is the geometric mean of the predicted one and of the divergence of the outputs
-    of the refitted model; the order and the shape of the curve stay."""
+    """At half of the channels, the error is the geometric mean of the predicted one and of what the refitted model's
+    outputs differ by; the order and the shape of the curve stay."""
     found = eliminations(graph, batches)
     weighed = with_effects(graph, found, batches)
     for group in graph.groups:
