@@ -5,8 +5,8 @@ at many positions add up. Both depend on where in the model a group is, and hard
 ResNet8, what a group costs and what is predicted have one ratio at all widths, within a quarter, and from group to
 group it lies between 0.7 and 1.9. So it is measured at one width of a group: half of the channels go, everything behind
 is refitted, and the outputs are compared. Measured so, each group has the others whole behind it to make up for what it
-lost; in the end they are pruned, too. What counts is therefore the geometric mean of predicted and measured: by what was
-measured alone, one of two MobileNets lost half of its stem, which all layers behind had made up for.
+lost; in the end they are pruned, too. What counts is therefore the geometric mean of predicted and measured: by what
+was measured alone, one of two MobileNets lost half of its stem, which all layers behind had made up for.
 """
 
 from __future__ import annotations
