@@ -56,6 +56,7 @@ def row(name: str, options: Any) -> str:
     from edgeprune.prune.choice.allocation import allocate
     from edgeprune.prune.choice.budget import Budget, Constraints
     from edgeprune.prune.choice.criteria import CRITERIA, Evidence
+    from edgeprune.prune.choice.program import relative_gap
 
     model = load_model(getattr(tf_keras.applications, name)(weights=None))
     graph = analyse(model)
@@ -72,7 +73,7 @@ def row(name: str, options: Any) -> str:
         found = allocate(graph, scores, Budget(max_macs=0.5), "global", constraints)
     seconds = time.monotonic() - started
     ((value, most),) = found.costs.values()
-    gap = max(found.loss - found.bound, 0.0) / found.loss
+    gap = relative_gap(found.loss, found.bound)
     widths = found.widths or max(len(group.free) for group in graph.groups) // found.multiple
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
@@ -82,25 +83,13 @@ def row(name: str, options: Any) -> str:
 
 
 def half_of_latency(graph: Any, options: Any) -> Any:
-    import numpy as np
-
-    from edgeprune.convert.converter import convert
     from edgeprune.prune.choice import file_costs
     from edgeprune.prune.choice.file_shapes import FileShapes
-    from edgeprune.quantize.plan import QuantizationPlan
     from edgeprune.target import load_target
-    from edgeprune.tflite.flatbuffer import parse
+    from edgeprune.tradeoff import file_of
 
-    plan = QuantizationPlan(options.mode, "float", options.mode == "int8")
-
-    def samples() -> Any:
-        yield [np.zeros([1, *tensor.shape[1:]], np.float32) for tensor in graph.model.inputs]
-
-    def file_of(model: Any) -> Any:
-        return parse(convert(model, plan, samples if plan.needs_samples else None)).subgraphs[0]
-
-    shapes, target = FileShapes.of(graph, file_of), load_target(options.target)
-    return file_costs.latency(shapes, target, 0.5 * file_costs.latency(shapes, target, 1.0).whole)
+    shapes = FileShapes.of(graph, lambda model: file_of(model, options.mode))
+    return file_costs.latency(shapes, load_target(options.target)).limited("50%")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from edgeprune.prune.channels.graph import Graph
     from edgeprune.prune.choice.budget import Resource
-    from edgeprune.prune.choice.file_shapes import FileShapes
     from edgeprune.tflite.graph import Subgraph
 
 # Shares of the unpruned model's latency that are asked for.
@@ -53,20 +52,21 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
             fix="measure files on the board and run `edgeprune targets fit`, or take another target.",
         )
     graph = analyse(model)
-    shapes = FileShapes.of(graph, lambda changed: _file_of(changed, mode))
-    whole = file_costs.latency(shapes, target, 1.0)
+    shapes = FileShapes.of(graph, lambda changed: file_of(changed, mode))
+    latency = file_costs.latency(shapes, target)
     multiple = int(target.channel_multiple.get(mode, 1))
     return {
         "target": target.name,
         "mode": mode,
-        "latency_ms": whole.whole,
+        "latency_ms": latency.whole,
         "multiple": multiple,
-        "groups": _per_channel(graph, whole, multiple),
-        "budgets": _undominated(list(_budgets(graph, shapes, target, multiple))),
+        "groups": _per_channel(graph, latency, multiple),
+        "budgets": _undominated(list(_budgets(graph, latency, multiple))),
     }
 
 
-def _file_of(model: tf_keras.Model, mode: Literal["float32", "int8"]) -> Subgraph:
+def file_of(model: tf_keras.Model, mode: Literal["float32", "int8"]) -> Subgraph:
+    """The main subgraph of the file that a model is converted to; the ranges of int8 mean nothing in it."""
     from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
     from edgeprune.tflite.flatbuffer import parse
@@ -103,30 +103,28 @@ def _undominated(rows: list[JsonObject]) -> list[JsonObject]:
     ]
 
 
-def _budgets(graph: Graph, shapes: FileShapes, target: Target, multiple: int) -> Iterator[JsonObject]:
-    from edgeprune.prune.choice import file_costs
+def _budgets(graph: Graph, latency: Resource, multiple: int) -> Iterator[JsonObject]:
     from edgeprune.prune.choice.allocation import allocate
     from edgeprune.prune.choice.budget import Budget, Constraints
     from edgeprune.prune.choice.criteria import CRITERIA, Evidence
+    from edgeprune.prune.choice.program import relative_gap
 
     scores = CRITERIA["l2"].score(graph, Evidence())
-    whole = file_costs.latency(shapes, target, 1.0).whole
     everything = sum(float(values.sum()) for values in scores.values())
+    constraints = Constraints(min_channels=2, multiple=multiple)
     for share in BUDGETS:
-        limited = file_costs.latency(shapes, target, share * whole)
+        limited = latency.limited(share * latency.whole)
         try:
-            found = allocate(
-                graph, scores, Budget(), "global", Constraints(min_channels=2, multiple=multiple), resources=[limited]
-            )
+            found = allocate(graph, scores, Budget(), "global", constraints, resources=[limited])
         except RecipeError:  # those below cannot be met either
             return
         milliseconds, _ = found.costs["latency"]
         yield {
             "asked": share,
             "latency_ms": milliseconds,
-            "latency": milliseconds / whole,
+            "latency": milliseconds / latency.whole,
             "macs": graph.count_macs(found.keep) / graph.totals["macs"],
             "params": graph.count_params(found.keep) / graph.totals["params"],
             "lost": found.loss / everything,
-            "gap": max(found.loss - found.bound, 0.0) / max(found.loss, 1e-300),
+            "gap": relative_gap(found.loss, found.bound),
         }

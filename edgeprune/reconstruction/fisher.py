@@ -81,14 +81,13 @@ def divergence(original: tf_keras.Model, changed: tf_keras.Model, batches: Seque
     The Kullback-Leibler divergence where outputs are distributions or values between zero and one; of other outputs,
     half of the square error relative to their own variance: what Fisher information approximates for small errors.
     """
-    totals = np.zeros(len(original.outputs))
-    samples = 0
     pairs = [[flat(model(list(batch), training=False)) for model in (original, changed)] for batch in batches]
-    for place in range(len(totals)):
-        p, q = (np.concatenate([np.asarray(pair[side][place], np.float64) for pair in pairs]) for side in (0, 1))
-        samples = len(p)
-        totals[place] = _divergence(p, q) if np.issubdtype(p.dtype, np.floating) else 0.0
-    return float(totals.sum()) / max(samples, 1)
+    found = 0.0
+    for place, tensor in enumerate(original.outputs):
+        if tensor.dtype.is_floating:
+            p, q = (np.concatenate([np.asarray(pair[side][place], np.float64) for pair in pairs]) for side in (0, 1))
+            found += _divergence(p, q) / len(p)
+    return found
 
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> float:

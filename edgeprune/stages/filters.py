@@ -68,6 +68,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
     refitted: list[RefittedLayer] = []
     if settings.compensate:
+        before = pruned.get_weights()
         fold_means(graph, keep, pruned, evidence)  # for the layers that cannot be refitted
         batches = unlabelled(graph.model, data.train, config.reconstruct.samples, context.seed)
         rows = refit(
@@ -76,6 +77,11 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         )  # fmt: skip
         refitted = refitted_facts(rows)
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
+        if task.better(validation["pruned"], validation["reconstructed"]):
+            # What went was not missed, and a fit to few samples has only made the others worse.
+            context.progress.note("the repair is left out: without it, validation is better")
+            pruned.set_weights(before)
+            refitted, validation["reconstructed"] = [], validation["pruned"]
     removed = removed_channels(graph, keep)
     groups: list[RemovedChannels] = [
         {
@@ -133,16 +139,11 @@ def _of_file(graph: Graph, artifact: Artifact, config: FiltersStageConfig, conte
 
     shapes = FileShapes.of(graph, file_of)
     makers = {
-        "latency": lambda most: file_costs.latency(shapes, target, most),
-        "memory": lambda most: file_costs.memory(shapes, most),
-        "size": lambda most: file_costs.size(shapes, len(contents[0]), most),
+        "latency": lambda: file_costs.latency(shapes, target),
+        "memory": lambda: file_costs.memory(shapes),
+        "size": lambda: file_costs.size(shapes, len(contents[0])),
     }
-    found = []
-    for what, amount in limits.items():
-        whole = makers[what](1.0).whole
-        most = float(amount.strip()[:-1]) / 100 * whole if isinstance(amount, str) else amount
-        found.append(makers[what](most))
-    return found
+    return [makers[what]().limited(amount) for what, amount in limits.items()]
 
 
 def _allocation_facts(chosen: Allocation) -> AllocationFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeprune.errors import RecipeError
-from edgeprune.prune.channels.graph import Graph
+from edgeprune.prune.channels.graph import Graph, Group
+from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice.budget import Budget, Constraints, Resource
 from edgeprune.prune.choice.criteria import Scores
 from edgeprune.prune.choice.ladders import Ladder, Widths, ladder, names_of
@@ -43,7 +45,7 @@ class Allocation:
         seconds: of the search.
         costs: by what is limited, what the choice comes to and what is allowed.
         prices: by what is limited, how much the loss falls if one percent more is allowed.
-        multiple: the number of channels in a step, if the budget forbade the one that was asked for.
+        multiple: the number of channels in a step; less than was asked for where the budget forbade that.
         widths: the largest number of widths that a group was tried in, where not all of them were; else None.
     """
 
@@ -115,67 +117,65 @@ class _Search:
     curves: Curves | None
     others: Sequence[Resource]
     seconds: float
-    whole: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by what is limited, of the unpruned model
+
+    @functools.cached_property
+    def full(self) -> list[Ladder]:
+        """Of every group, all widths that the constraints allow."""
+        return [
+            ladder(self.graph, group, _by_score(group, self.scores), self.constraints) for group in self.graph.groups
+        ]
+
+    @functools.cached_property
+    def resources(self) -> list[Resource]:
+        return [*self.budget.resources(self.graph, self.full), *self.others]
 
     def solve(self) -> Allocation:
-        full = [self._ladder(number) for number in range(len(self.graph.groups))]
-        if all(len(one.gone) == 1 and not one.gone.any() for one in full):
-            raise _nothing_to_remove(full)
-        resources = [*self.budget.resources(self.graph, full), *self.others]
-        self.whole = {resource.name: resource.whole for resource in resources}
-        widths = self._widths(full)
-        costs = [resource.tables(widths) for resource in resources]
-        thinned = max(map(len, (one.gone for one in widths.ladders))) if self._is_thinned(full, widths) else None
-        limits = [resource.most for resource in resources]
-        spent, best = 0.0, None
+        """The best choice; where a program only approximates what is limited, of the best choices under several
+        limits in its place."""
+        if all(len(one.gone) == 1 and not one.gone.any() for one in self.full):
+            raise _nothing_to_remove(self.full)
+        widths = self._widths()
+        costs = [resource.tables(widths) for resource in self.resources]
+        limits = [resource.most for resource in self.resources]
+        spent, bound, best = 0.0, math.inf, None
         for _ in range(_CORRECTED):
             stated = [
-                Limit(resource.name, cost, limit)
-                for resource, cost, limit in zip(resources, costs, limits, strict=True)
+                Limit(one.name, cost, most) for one, cost, most in zip(self.resources, costs, limits, strict=True)
             ]
             program = Program(widths.sizes, self._loss(widths), stated, widths.totals)
             try:
-                options, solution = self._options(widths, program, resources)
+                options, solution = self._options(widths, program)
             except RecipeError:
                 if best is None:
                     raise
                 break  # the corrected limits were too low, those before were not
             spent += solution.seconds
+            bound = min(bound, solution.bound)  # that of a limit that was lowered does not hold for the limit itself
             keep = widths.keep(options)
-            exact = [resource.exact(keep) for resource in resources]
-            is_kept = all(value <= resource.most * (1 + 1e-9) for value, resource in zip(exact, resources, strict=True))
+            uses = [
+                _Use(one.most, limit.most, program.cost(limit, options), one.exact(keep))
+                for one, limit in zip(self.resources, stated, strict=True)
+            ]
+            is_kept = all(use.is_kept for use in uses)
             if is_kept and (best is None or solution.loss < best[0].loss):
-                best = solution, keep, exact
-            counted = [program.cost(limit, options) for limit in program.limits]
-            corrected = [
-                resource.most * min(max(own / value, 0.2), 5.0) if value else resource.most
-                for resource, own, value in zip(resources, counted, exact, strict=True)
-            ]
-            is_tight = [own >= limit * (1 - _CLOSE) for own, limit in zip(counted, limits, strict=True)]
-            near = np.isclose(corrected, limits, rtol=_CLOSE)
-            if is_kept and all(close or not tight for close, tight in zip(near, is_tight, strict=True)):
+                best = solution, keep, uses
+            if is_kept and all(use.is_settled for use in uses):
                 break
-            # What is exceeded is lowered, by a little at least; if all is kept, what binds is raised.
-            limits = [
-                (min(new, limit * _LOWERED) if value > resource.most else new if is_kept and tight else limit)
-                for new, limit, value, resource, tight in zip(
-                    corrected, limits, exact, resources, is_tight, strict=True
-                )
-            ]
+            limits = [use.next_limit(is_kept) for use in uses]
         if best is None:
             raise _not_found(self.seconds)
-        solution, keep, exact = best
+        solution, keep, uses = best
         return Allocation(
-            keep, solution.loss, solution.bound, spent,
-            {resource.name: (value, resource.most) for resource, value in zip(resources, exact, strict=True)},
-            solution.prices, self.constraints.multiple, thinned,
+            keep, solution.loss, bound, spent,
+            {one.name: (use.exact, one.most) for one, use in zip(self.resources, uses, strict=True)},
+            solution.prices, self.constraints.multiple, self._most_widths(widths),
         )  # fmt: skip
 
-    def _widths(self, full: Sequence[Ladder]) -> Widths:
+    def _widths(self) -> Widths:
         """As many widths of each group as the tables over pairs of them leave room for."""
         most = _WIDTHS
         while True:
-            widths = Widths(self.graph, [one.thinned(most) for one in full])
+            widths = Widths(self.graph, [one.thinned(most) for one in self.full])
             pairs = widths.sum_of(self.graph.macs)
             entries = sum(np.size(table) for key, table in pairs.items() if len(key) > 1)
             if entries <= _ENTRIES or most <= 4:
@@ -184,22 +184,19 @@ class _Search:
 
     def is_near(self, found: Allocation) -> bool:
         """Whether a limit is used but for the tolerance."""
-        spare = [(most - value) / self.whole[name] for name, (value, most) in found.costs.items()]
+        spare = [(one.most - found.costs[one.name][0]) / one.whole for one in self.resources]
         return self.budget.rate is not None or min(spare) <= TOLERANCE_POINTS / 100
 
-    def _ladder(self, number: int) -> Ladder:
-        group = self.graph.groups[number]
-        order = group.free[np.argsort(self.scores[group.name][group.free], kind="stable")]
-        return ladder(self.graph, group, order, self.constraints)
-
-    def _is_thinned(self, full: Sequence[Ladder], widths: Widths) -> bool:
-        return any(len(a.gone) > len(b.gone) for a, b in zip(full, widths.ladders, strict=True))
+    def _most_widths(self, widths: Widths) -> int | None:
+        """The largest number of widths of a group, where not all of them are looked at."""
+        is_thinned = any(len(a.gone) > len(b.gone) for a, b in zip(self.full, widths.ladders, strict=True))
+        return max(widths.sizes) if is_thinned else None
 
     def _loss(self, widths: Widths) -> dict[tuple[int, ...], np.ndarray]:
         loss = _LOSSES.get(self.how, _lost_scores)
         return {(axis,): loss(one, self.scores, self.curves) for axis, one in enumerate(widths.ladders)}
 
-    def _options(self, widths: Widths, program: Program, resources: Sequence[Resource]) -> tuple[np.ndarray, Solution]:
+    def _options(self, widths: Widths, program: Program) -> tuple[np.ndarray, Solution]:
         rungs = _rungs(widths.ladders) if self.how == "uniform" else None
         try:
             if rungs is None:
@@ -208,9 +205,54 @@ class _Search:
             solution = _tied(program, rungs).solve(self.seconds)
             return rungs[int(solution.options[0])], solution
         except Infeasible as error:
-            raise _unreachable(error, resources, self.budget) from None
+            raise _unreachable(error, self.resources, self.budget) from None
         except OutOfTime:
             raise _not_found(self.seconds) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Use:
+    """How much of something limited a choice uses.
+
+    Attributes:
+        most: what may be used.
+        limit: what stood for it in the program.
+        counted, exact: what is used, as the program counts it, and as it is.
+    """
+
+    most: float
+    limit: float
+    counted: float
+    exact: float
+
+    @property
+    def is_kept(self) -> bool:
+        return self.exact <= self.most * (1 + 1e-9)
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the limit in the program is used up."""
+        return self.counted >= self.limit * (1 - _CLOSE)
+
+    @property
+    def corrected(self) -> float:
+        """The limit that would have let this choice use what may be used."""
+        return self.most * min(max(self.counted / self.exact, 0.2), 5.0) if self.exact else self.most
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.is_tight or math.isclose(self.corrected, self.limit, rel_tol=_CLOSE)
+
+    def next_limit(self, all_kept: bool) -> float:
+        """What is exceeded is lowered, by a little at least; if all is kept, what binds is raised."""
+        if not self.is_kept:
+            return min(self.corrected, self.limit * _LOWERED)
+        return self.corrected if all_kept and self.is_tight else self.limit
+
+
+def _by_score(group: Group, scores: Scores) -> Vector:
+    """The units of a group that may go, the least important first."""
+    return group.free[np.argsort(scores[group.name][group.free], kind="stable")]
 
 
 def _lost_scores(one: Ladder, scores: Scores, curves: Curves | None) -> np.ndarray:

@@ -1,12 +1,12 @@
 """How much of a predicted error reaches the answers, once all that is behind it is refitted, too.
 
 The error of a group's consumers says what they lack, not how much of it the layers behind make up for, nor how errors
-at many positions add up. Both depend on where in the model a group is, and hardly on how many of its channels go: on
-ResNet8, what a group costs and what is predicted have one ratio at all widths, within a quarter, and from group to
-group it lies between 0.7 and 1.9. So it is measured at one width of a group: half of the channels go, everything behind
+at many positions add up. Both depend on where in the model a group is more than on how many of its channels go: on
+ResNet8, the ratio of what a group costs to what is predicted differs by a quarter between its widths, and lies between
+0.7 and 2.1 over all groups. So it is measured at one width of a group: half of the channels go, everything behind
 is refitted, and the outputs are compared. Measured so, each group has the others whole behind it to make up for what it
 lost; in the end they are pruned, too. What counts is therefore the geometric mean of predicted and measured: by what
-was measured alone, one of two MobileNets lost half of its stem, which all layers behind had made up for.
+was measured alone, a MobileNet lost half of its stem on one of two halves of its images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MEASURED_SHARE = 0.5
 # Samples that the models are refitted to, and others that their outputs are compared on.
 _FITTED, _COMPARED = 512, 512
 _AT_ONCE = 32
-# Multiplications in all these refits, about a minute of two cores. In larger models fewer groups are measured, or none,
+# Multiplications in all these refits. In larger models fewer groups are measured, or none,
 # and all count as predicted.
 _WORK = 1e12
 

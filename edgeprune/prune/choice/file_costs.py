@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from edgeprune.hardware.latency.estimate import KernelSet, clock, predict
 from edgeprune.prune.choice.budget import Resource
 from edgeprune.prune.choice.file_shapes import FileShapes
 from edgeprune.prune.choice.ladders import Widths, product
-from edgeprune.prune.choice.program import Tables
+from edgeprune.prune.choice.program import Tables, summed
 from edgeprune.target import Target
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.memory import plan
@@ -33,9 +33,9 @@ Exact = Callable[[Subgraph], float]
 
 
 def latency(
-    shapes: FileShapes, target: Target, most: float, kernels: KernelSet | None = None, threads: int | None = None
+    shapes: FileShapes, target: Target, kernels: KernelSet | None = None, threads: int | None = None
 ) -> Resource:
-    """At most so many milliseconds on a target that has coefficients of latency."""
+    """The milliseconds on a target that has coefficients of latency."""
 
     def exact(graph: Subgraph) -> float:
         predicted = predict(graph, target, kernels, threads)
@@ -45,17 +45,13 @@ def latency(
     milliseconds = clock(shapes.base, target, kernels, threads)
 
     def tables(widths: Widths) -> tuple[Tables, ...]:
-        summed: dict[tuple[int, ...], np.ndarray] = {}
-        for operator in shapes.base.operators:
-            key, values = _of_operator(shapes, widths, operator, milliseconds)
-            summed[key] = summed.get(key, 0.0) + values
-        return (summed,)
+        return (summed(_of_operator(shapes, widths, each, milliseconds) for each in shapes.base.operators),)
 
-    return _resource(shapes, "latency", "milliseconds", most, tables, exact, "ms")
+    return _resource(shapes, "latency", "milliseconds", tables, exact, "ms")
 
 
-def memory(shapes: FileShapes, most: float) -> Resource:
-    """At most so many bytes of the arena: the peak over the operators, and the plan of the interpreter afterwards."""
+def memory(shapes: FileShapes) -> Resource:
+    """The bytes of the arena: the peak over the operators, and the plan of the interpreter afterwards."""
 
     def exact(graph: Subgraph) -> float:
         return float(plan(graph).arena_bytes)
@@ -69,13 +65,13 @@ def memory(shapes: FileShapes, most: float) -> Resource:
 
     def tables(widths: Widths) -> tuple[Tables, ...]:
         each = {tensor.index: _bytes(shapes, widths, tensor) for tensor in shapes.base.tensors}
-        return tuple(_sum(each[index] for index in some if index >= 0) for some in largest)
+        return tuple(summed(each[index] for index in some if index >= 0) for some in largest)
 
-    return _resource(shapes, "memory", "arena", most, tables, exact, "bytes")
+    return _resource(shapes, "memory", "arena", tables, exact, "bytes")
 
 
-def size(shapes: FileShapes, file_bytes: int, most: float) -> Resource:
-    """At most so many bytes of the file, of which there are ``file_bytes`` if all channels stay."""
+def size(shapes: FileShapes, file_bytes: int) -> Resource:
+    """The bytes of the file, of which there are ``file_bytes`` if all channels stay."""
     constants = [tensor for tensor in shapes.base.tensors if tensor.constant and tensor.index in shapes.dimensions]
     rest = file_bytes - _stored_bytes(constants) + _SPARE_BYTES
 
@@ -90,27 +86,27 @@ def size(shapes: FileShapes, file_bytes: int, most: float) -> Resource:
             for one in shapes.dimensions[tensor.index]
             if _has_scales(tensor) and tensor.quantization and one.axis == tensor.quantization.axis
         ]
-        return (_sum([{(): np.array(float(rest))}, *parts, *scales]),)
+        return (summed([{(): np.array(float(rest))}, *parts, *scales]),)
 
-    return _resource(shapes, "size", "file", most, tables, exact, "bytes")
+    return _resource(shapes, "size", "file", tables, exact, "bytes")
 
 
 def _resource(
     shapes: FileShapes,
     name: str,
     words: str,
-    most: float,
     tables: Callable[[Widths], tuple[Tables, ...]],
     exact: Exact,
     unit: str,
 ) -> Resource:
+    """All of it may be used, until :meth:`Resource.limited` says how much."""
     whole = exact(shapes.base)
-    return Resource(name, f"max_{name}", words, most, whole, tables, lambda keep: exact(shapes.at(keep)), unit)
+    return Resource(name, f"max_{name}", words, whole, whole, tables, lambda keep: exact(shapes.at(keep)), unit)
 
 
 def _of_operator(
     shapes: FileShapes, widths: Widths, operator: Operator, milliseconds: Callable[[Subgraph, Operator], float]
-) -> tuple[tuple[int, ...], np.ndarray]:
+) -> Tables:
     """The time of an operator at all widths of what it reads and makes."""
     used = sorted({index for index in (*operator.inputs, *operator.outputs) if index >= 0})
     place = {index: number for number, index in enumerate(used)} | {-1: -1}
@@ -134,7 +130,7 @@ def _of_operator(
             shape[one.axis] = one.times * int(values[at[axes[0]]] if axes else values)
             resized[number] = dataclasses.replace(resized[number], shape=tuple(shape))
         found[options] = milliseconds(Subgraph("", tuple(resized), (alone,), (), ()), alone)
-    return key, found
+    return {key: found}
 
 
 def _points(widths: Widths, vector: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
@@ -153,14 +149,6 @@ def _bytes(shapes: FileShapes, widths: Widths, tensor: Tensor) -> Tables:
     for one in dimensions:
         constant = constant / tensor.shape[one.axis] * one.times
     return product([{(): np.array(constant)}, *(widths.axis(one.vector) for one in dimensions)])
-
-
-def _sum(parts: Iterable[Tables]) -> Tables:
-    summed: dict[tuple[int, ...], np.ndarray] = {}
-    for tables in parts:
-        for key, values in tables.items():
-            summed[key] = summed.get(key, 0.0) + values
-    return summed
 
 
 def _stored_bytes(tensors: list[Tensor]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +12,7 @@ import numpy as np
 from edgeprune.prune.channels.graph import Graph, Group, Term
 from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice.budget import Constraints
-from edgeprune.prune.choice.program import Tables, Total
+from edgeprune.prune.choice.program import Tables, Total, summed
 from edgeprune.recipe.patterns import matches, value_of
 
 # A count that more axes than this decide is an axis of its own, see :class:`edgeprune.prune.choice.program.Total`.
@@ -150,14 +151,13 @@ class Widths:
 
     def sum_of(self, terms: Iterable[Term]) -> Tables:
         """The sum of terms, such as the MACs of a model."""
-        summed: dict[tuple[int, ...], np.ndarray] = {}
-        for term in terms:
-            counts = [self.count(vector) for vector in term.vectors]
-            if len({axis for count in counts for key in count for axis in key}) > _AXES_OF_A_COUNT:
-                counts = [self.axis(vector) for vector in term.vectors]
-            for key, values in product(counts).items():
-                summed[key] = summed.get(key, 0.0) + term.coefficient * values
-        return summed
+        return summed(map(self._of_term, terms))
+
+    def _of_term(self, term: Term) -> Tables:
+        counts = [self.count(vector) for vector in term.vectors]
+        if len({axis for count in counts for key in count for axis in key}) > _AXES_OF_A_COUNT:
+            counts = [self.axis(vector) for vector in term.vectors]
+        return product([{(): np.array(term.coefficient)}, *counts])
 
     def _total(self, tables: Tables, points: int) -> int:
         least, largest = (sum(float(of(values)) for values in tables.values()) for of in (np.min, np.max))
@@ -171,16 +171,16 @@ class Widths:
 
 def product(factors: Sequence[Tables]) -> Tables:
     """The product of sums of tables, as a sum of tables."""
-    done: dict[tuple[int, ...], np.ndarray] = {(): np.array(1.0)}
-    for factor in factors:
-        multiplied: dict[tuple[int, ...], np.ndarray] = {}
-        for one, a in done.items():
-            for other, b in factor.items():
-                key = tuple(sorted({*one, *other}))
-                values = _spread(a, one, key) * _spread(b, other, key)
-                multiplied[key] = multiplied.get(key, 0.0) + values
-        done = multiplied
-    return done
+    return functools.reduce(_times, factors, {(): np.array(1.0)})
+
+
+def _times(one: Tables, other: Tables) -> Tables:
+    return summed(
+        {key: _spread(a, ours, key) * _spread(b, theirs, key)}
+        for ours, a in one.items()
+        for theirs, b in other.items()
+        for key in [tuple(sorted({*ours, *theirs}))]
+    )
 
 
 def _spread(values: np.ndarray, axes: tuple[int, ...], key: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,7 @@ import dataclasses
 import itertools
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import scipy.optimize
@@ -30,6 +30,7 @@ Tables = Mapping[tuple[int, ...], np.ndarray]
 
 GAP = 1e-4  # relative; a solution this near to the bound ends the search
 SECONDS = 60.0
+# What the largest loss of a table is scaled to for the solver.
 _LARGEST_LOSS = 1e4
 # What HiGHS leaves on standard output, whatever it is told.
 _CHATTER = re.compile("Highs")
@@ -85,7 +86,12 @@ class Solution:
     @property
     def gap(self) -> float:
         """How far the loss may be from the best, as a fraction of it."""
-        return max(self.loss - self.bound, 0.0) / max(abs(self.loss), 1e-300)
+        return relative_gap(self.loss, self.bound)
+
+
+def relative_gap(loss: float, bound: float) -> float:
+    """How far a loss is above its bound, as a fraction of it."""
+    return max(loss - bound, 0.0) / max(abs(loss), 1e-300)
 
 
 class Infeasible(Exception):
@@ -94,12 +100,11 @@ class Infeasible(Exception):
     Attributes:
         nearest: by limit, what the choice that exceeds them least, relative to each, comes to.
         least: by limit, the least that any choice comes to.
-        options: that choice.
     """
 
-    def __init__(self, nearest: Mapping[str, float], least: Mapping[str, float], options: np.ndarray):
+    def __init__(self, nearest: Mapping[str, float], least: Mapping[str, float]):
         super().__init__("no choice keeps all limits")
-        self.nearest, self.least, self.options = nearest, least, options
+        self.nearest, self.least = nearest, least
 
 
 class OutOfTime(Exception):
@@ -150,33 +155,39 @@ class Program:
         """What a choice comes to of something limited."""
         return max(evaluate(tables, self.sizes, options, self.totals) for tables in limit.costs)
 
-    def _least(self, linear: _Linear, limit: Limit, seconds: float) -> tuple[np.ndarray, float]:
-        found = linear.stretch([linear.limited(limit)], seconds)
-        options = linear.options(found.x)
-        return options, self.cost(limit, options)
-
     def _infeasible(self, linear: _Linear, seconds: float) -> Infeasible:
-        found = linear.stretch([linear.limited(limit) for limit in self.limits], seconds)
-        options = linear.options(found.x)
-        nearest = {limit.name: self.cost(limit, options) for limit in self.limits}
-        least = {limit.name: self._least(linear, limit, seconds)[1] for limit in self.limits}
-        return Infeasible(nearest, least, options)
+        def stretched(limits: Sequence[Limit]) -> dict[str, float]:
+            found = linear.stretch([linear.limited(limit) for limit in limits], seconds)
+            options = linear.options(found.x)
+            return {limit.name: self.cost(limit, options) for limit in limits}
+
+        least = {limit.name: stretched([limit])[limit.name] for limit in self.limits}
+        return Infeasible(stretched(self.limits), least)
+
+
+def summed(parts: Iterable[Tables]) -> dict[tuple[int, ...], np.ndarray]:
+    """Sums of tables added up: one table for the same axes."""
+    found: dict[tuple[int, ...], np.ndarray] = {}
+    for tables in parts:
+        for axes, values in tables.items():
+            found[axes] = found.get(axes, 0.0) + values
+    return found
 
 
 def evaluate(tables: Tables, sizes: Sequence[int], options: np.ndarray, totals: Sequence[Total] = ()) -> float:
     """What a choice comes to; tables over a total are interpolated at what the choice adds up to."""
     weights: list[tuple[np.ndarray, np.ndarray]] = [(np.array([option]), np.ones(1)) for option in options.tolist()]
     for total in totals:
-        value = sum(float(part[tuple(options[list(axes)])]) for axes, part in total.tables.items())
-        weights.append(_between(total.points, value))
-    summed = 0.0
+        number = sum(float(part[tuple(options[list(axes)])]) for axes, part in total.tables.items())
+        weights.append(_between(total.points, number))
+    value = 0.0
     for axes, values in tables.items():
         part = values
         for axis in axes:  # the first axis goes each time
             indices, shares = weights[axis]
             part = np.tensordot(shares, part[indices], 1)
-        summed += float(part)
-    return summed
+        value += float(part)
+    return value
 
 
 def _between(points: np.ndarray, value: float) -> tuple[np.ndarray, np.ndarray]:

@@ -81,7 +81,7 @@ def test_milliseconds_are_those_of_the_profile(shapes, graph, target, kernels):
     whole = predict(shapes.base, board, kernels).estimate.median_ms
     least = predict(shapes.at(_narrowest(graph)), board, kernels).estimate.median_ms
     limit = (whole + least) / 2
-    found = _chosen(shapes, file_costs.latency(shapes, board, limit, kernels))
+    found = _chosen(shapes, file_costs.latency(shapes, board, kernels).limited(limit))
     value, most = found.costs["latency"]
     assert 0.93 * limit <= value <= most == limit
     file = parse(shapes.made(surgery.remove(graph, found.keep))).subgraphs[0]
@@ -99,7 +99,7 @@ def test_memory_and_size_are_those_of_the_file(shapes, graph):
     """Both limits hold on the file of the pruned model."""
     whole = len(shapes.made(graph.model))
     arena = plan(shapes.base).arena_bytes
-    resources = file_costs.memory(shapes, 0.8 * arena), file_costs.size(shapes, whole, 0.7 * whole)
+    resources = file_costs.memory(shapes).limited(0.8 * arena), file_costs.size(shapes, whole).limited(0.7 * whole)
     found = _chosen(shapes, *resources)
     content = shapes.made(surgery.remove(graph, found.keep))
     assert plan(parse(content).subgraphs[0]).arena_bytes == found.costs["memory"][0] <= 0.8 * arena
@@ -112,9 +112,9 @@ def test_a_limit_out_of_reach_names_what_is_in_the_way(shapes):
     board = load_target("rpi4")
     whole = predict(shapes.base, board).estimate.median_ms
     with pytest.raises(RecipeError, match=r"the least for latency is [\d.]+ ms") as caught:
-        _chosen(shapes, file_costs.latency(shapes, board, 0.01 * whole))
+        _chosen(shapes, file_costs.latency(shapes, board).limited(0.01 * whole))
     advised = float(caught.value.fix.split("max_latency = ")[1].split(",")[0])
-    found = _chosen(shapes, file_costs.latency(shapes, board, advised), multiple=1)
+    found = _chosen(shapes, file_costs.latency(shapes, board).limited(advised), multiple=1)
     assert found.costs["latency"][0] <= advised
 
 
