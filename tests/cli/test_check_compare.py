@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import run
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +25,6 @@ def files(tmp_path_factory):
         "keras": folder / "model.keras",
         **{mode: trial_subject(model, target, mode, folder).path for mode in ("float32", "int8")},
     }
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "edgeprune", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_check_of_a_file_as_json(files):

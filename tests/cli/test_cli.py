@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import run
 
 from edgeprune.cli import main
 
@@ -46,12 +47,20 @@ def test_cheap_commands_do_not_import_tensorflow(arguments):
 )
 def test_wrong_usage_is_exit_code_2_and_one_message(arguments, words, tmp_path):
     """The message names what was wrong; there is no traceback and nothing is left behind but the run folder."""
-    done = edgeprune(*arguments, cwd=tmp_path)
+    done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     for word in words:
         assert word in done.stderr
+
+
+def test_a_process_ends_as_the_command_does(tmp_path):
+    """Exit code and message of the command are those of the process."""
+    done = edgeprune("build", "--target", "rpi5000", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "rpi5000" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -87,7 +96,7 @@ def test_init_names_the_schema_of_recipes(tmp_path):
     from edgeprune.recipe.load import load_recipe
     from edgeprune.schemas import schema_path
 
-    assert edgeprune("init", cwd=tmp_path).returncode == 0
+    assert run("init", cwd=tmp_path).returncode == 0
     path = tmp_path / "edgeprune.toml"
     directive, uri = path.read_text().splitlines()[0].split(" ", 1)
     assert directive == "#:schema"
@@ -98,18 +107,18 @@ def test_init_names_the_schema_of_recipes(tmp_path):
 
 def test_init_writes_a_recipe_once(tmp_path):
     """A file that is there is not replaced without --force."""
-    assert edgeprune("init", cwd=tmp_path).returncode == 0
+    assert run("init", cwd=tmp_path).returncode == 0
     (tmp_path / "edgeprune.toml").write_text("mine")
-    done = edgeprune("init", cwd=tmp_path)
+    done = run("init", cwd=tmp_path)
     assert done.returncode == 2
     assert (tmp_path / "edgeprune.toml").read_text() == "mine"
-    assert edgeprune("init", "--force", cwd=tmp_path).returncode == 0
+    assert run("init", "--force", cwd=tmp_path).returncode == 0
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path):
     """A file in the way of --out is exit code 3 with what to do."""
     (tmp_path / "file").write_text("")
-    done = edgeprune("build", "--target", "rpi4", "--out", "file/run", cwd=tmp_path)
+    done = run("build", "--target", "rpi4", "--out", "file/run", cwd=tmp_path)
     assert done.returncode == 3
     assert "--out" in done.stderr
     assert "Traceback" not in done.stderr
@@ -120,8 +129,7 @@ def test_targets_as_json():
     from edgeprune.target import load_target, target_names
 
     def document(*arguments):
-        done = subprocess.run([sys.executable, "-m", "edgeprune", "targets", *arguments, "--json"], capture_output=True)
-        return json.loads(done.stdout)
+        return json.loads(run("targets", *arguments, "--json").stdout)
 
     listed = {entry["name"]: entry for entry in document("list")}
     assert sorted(listed) == target_names()

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from commands import run
 
 from edgeprune.recipe.load import load_recipe
 
@@ -28,21 +29,22 @@ def model(tmp_path_factory):
     return folder / "tiny.keras"
 
 
-def _command(model, out, *more):
-    command = [sys.executable, "-m", "edgeprune", "sensitivity", str(model), "--data", "demo", "--criterion", "l2"]
-    return [*command, "--rates", RATES, "--samples", "100", "--out", str(out), *more]
+def _words(model, out, *more):
+    words = ["sensitivity", str(model), "--data", "demo", "--criterion", "l2"]
+    return [*words, "--rates", RATES, "--samples", "100", "--out", str(out), *more]
 
 
 def _run(model, out, *more):
-    return subprocess.run(_command(model, out, *more), capture_output=True, text=True, cwd=model.parent, timeout=300)
+    return run(*_words(model, out, *more), cwd=model.parent)
 
 
 @pytest.fixture(scope="module")
 def done(model):
-    """The folder of a run that was interrupted once, and what the interrupted and the second process said."""
+    """The folder of a run that was interrupted once, and what that process and a second command said."""
     out = model.parent / "run"
+    command = [sys.executable, "-m", "edgeprune", *_words(model, out)]
     with subprocess.Popen(
-        _command(model, out), cwd=model.parent, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_interrupts
+        command, cwd=model.parent, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_interrupts
     ) as process:
         deadline = time.monotonic() + 200
         while _lines(out) < 3 and process.poll() is None and time.monotonic() < deadline:

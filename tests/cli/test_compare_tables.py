@@ -1,11 +1,10 @@
 """What ``compare`` and ``bench`` print of metrics."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run
 from rich.console import Console
 from rich.table import Table
 from task_files import KINDS
@@ -87,15 +86,11 @@ def test_commands_measure_a_regression(tmp_path):
     np.savez(tmp_path / "data.npz", **arrays)
     np.savez(tmp_path / "odd.npz", **{**arrays, **{key: (v > 0) * 1 for key, v in arrays.items() if key[0] == "y"}})
 
-    def run(*words):
-        command = [sys.executable, "-m", "edgeprune", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-
-    done = run("compare", one.float32, one.int8, "--data", "data.npz")
+    done = run("compare", one.float32, one.int8, "--data", "data.npz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "mean_absolute_error" in done.stdout
-    done = run("bench", one.float32, "--device", "host", "--data", "data.npz")
+    done = run("bench", one.float32, "--device", "host", "--data", "data.npz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "mean_absolute_error on the device" in done.stdout
-    done = run("compare", one.float32, one.int8, "--data", "odd.npz")
+    done = run("compare", one.float32, one.int8, "--data", "odd.npz", cwd=tmp_path)
     assert (done.returncode, "kind =" in done.stderr, "Traceback" in done.stderr) == (2, True, False)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import run
 
 SCALE = """
 import tf_keras
@@ -34,8 +35,7 @@ def folder(tmp_path_factory):
 
 
 def _run(folder, command, *options):
-    command = [sys.executable, "-m", "edgeprune", command, "model.keras", "--json", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return run(command, "model.keras", "--json", *options, cwd=folder)
 
 
 def test_a_model_with_a_layer_of_the_users_own_is_read(folder):
