@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import filelock
@@ -31,18 +29,36 @@ def shared():
 
 
 @pytest.fixture(scope="session")
-def begin_demo(tmp_path_factory):
+def once(tmp_path_factory):
+    """A function that has a folder made once for all workers: ``once(name, make)``, where ``make`` fills the folder.
+
+    Whoever asks second waits, and gets the same files: nobody may change them.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(name, make):
+        folder, part = root / name, root / f"{name}.part"
+        with filelock.FileLock(root / f"{name}.lock"):
+            if not folder.exists():
+                shutil.rmtree(part, ignore_errors=True)  # of a worker that failed
+                part.mkdir()
+                make(part)
+                part.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def begin_demo(once):
     """A function that lets a build of the demo for rpi4 begin where its model is trained and measured.
 
     All workers share one such build; seed 0, not deterministic.
     """
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder = root / "demo-for-all"
-    with filelock.FileLock(root / "demo-for-all.lock"):
-        if not (folder / "report.json").exists():
-            command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--recipe", "int8"]
-            subprocess.run([*command, "--out", str(folder)], cwd=root, check=True, capture_output=True, timeout=600)
+    import edgeprune
+
+    folder = once("demo-for-all", lambda part: edgeprune.build(None, target="rpi4", recipe="int8", out=part))
 
     def begin(out):
         shutil.copytree(folder / "stages", Path(out) / "stages")

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import run
 
 RECIPE = """
 extends = ["filters-int8"]
@@ -26,19 +27,7 @@ def built(tmp_path_factory, begin_demo):
     folder = tmp_path_factory.mktemp("filters")
     begin_demo(folder / "run")
     (folder / "edgeprune.toml").write_text(RECIPE)
-    command = [
-        sys.executable,
-        "-m",
-        "edgeprune",
-        "build",
-        "--target",
-        "rpi4",
-        "--json",
-        "--out",
-        "run",
-        "--export-keras3",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    done = run("build", "--target", "rpi4", "--json", "--out", "run", "--export-keras3", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
 
@@ -96,13 +85,12 @@ def test_the_pruned_model_is_there_for_keras_3(built):
 
 def test_inspect_shows_what_can_be_pruned(built):
     """Groups with sizes and savings, the frozen one with its reason."""
-    command = [sys.executable, "-m", "edgeprune", "inspect", str(built[0] / "models" / "demo-baseline.keras")]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
-    found = json.loads(done.stdout)
+    command = ["inspect", built[0] / "models" / "demo-baseline.keras"]
+    found = json.loads(run(*command, "--json").stdout)
     assert sum(layer["macs"] for layer in found["layers"]) == found["macs"]
     frozen = [group for group in found["groups"] if group["frozen"]]
     free = [group for group in found["groups"] if not group["frozen"]]
     assert len(frozen) == 1
     assert free
     assert all(group["saves_macs_per_channel"] > 0 for group in free)
-    assert "made by" in subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert "made by" in run(*command).stdout

@@ -22,9 +22,10 @@ RECIPES = {
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory, begin_demo):
     """The run folder of one build of all formats at once; the recipes' own modes are a part of these."""
     folder = tmp_path_factory.mktemp("formats")
+    begin_demo(folder)
     table = {
         "extends": list(RECIPES),
         "quantize": {"modes": ["float32", "float16", "dynamic", "int8", "int16x8", "mixed"], "io": "uint8"},

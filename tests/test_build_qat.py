@@ -1,6 +1,7 @@
 """Builds with quantization-aware training and clustering; zeros and clusters are counted in the files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ RECIPES = {
     "filters-qat": ["filters-qat-int8"],
     "compact": ["filters-qat-int8"],
 }
+# Recipe → the one whose first stages are its own, too; of the others, those of int8 are.
+SHARES = {"pcqat": "pqat", "compact": "filters-qat"}
 CLUSTERS = 8
 FILTERS = ("filters-qat", "compact")
 
@@ -33,16 +36,23 @@ def model_file(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def builds(model_file, tmp_path_factory):
-    """Run folder and report by recipe; each is built when it is first asked for."""
+    """Run folder and report by recipe; each is built when it is first asked for, from what it shares with another."""
     done = {}
 
     def build(name):
         if name not in done:
             folder = tmp_path_factory.mktemp(name)
+            if name != "int8":
+                begin(folder, builds=build, name=SHARES.get(name, "int8"))
             done[name] = folder, edgeprune.build(model_file, data="demo", recipe=recipe(name), out=folder)
         return done[name]
 
     return build
+
+
+def begin(folder, builds, name="int8"):
+    """Let a build in ``folder`` reuse the stages that it has in common with the recipe of this name."""
+    shutil.copytree(builds(name)[0] / "stages", folder / "stages")
 
 
 def recipe(name, **changes):
@@ -59,6 +69,10 @@ def recipe(name, **changes):
     return parse_recipe(table, f"{name}.toml")
 
 
+def named(names):
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "compact" else name for name in names]
+
+
 def rows(report):
     return {row["name"]: row for row in report["variants"]}
 
@@ -67,7 +81,8 @@ def stored_kernels(folder, report, name):
     return kernels(read(folder / rows(report)[name]["file"]))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# compact is filters-qat with a teacher: test_distillation_reuse_and_keras_3_work.
+@pytest.mark.parametrize("name", named(RECIPES))
 def test_every_recipe_runs_and_stays_accurate(builds, name):
     """The variants are named after the chain, are within ten points of float, and near their Keras model."""
     _, report = builds(name)
@@ -134,11 +149,12 @@ def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):
     np.testing.assert_allclose(kernel / scale, np.round(kernel / scale), atol=1e-3)
 
 
-def test_any_calibration_goes_with_training(model_file, tmp_path):
+def test_any_calibration_goes_with_training(model_file, builds, tmp_path):
     """The samples of the first ranges are in the manifest; the file has the ranges that training left."""
     from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
 
+    begin(tmp_path, builds)
     calibration = {"samples": "auto", "strategy": "coverage", "range": "percentile", "percentile": 95}
     report = edgeprune.build(
         model_file, data="demo", recipe=recipe("qat", calibration=calibration, qat={"epochs": 0}), out=tmp_path
@@ -156,8 +172,9 @@ def activation_scales(graph):
     return {t.name: t.quantization.scale for t in graph.tensors if t.quantization and not t.constant}
 
 
-def test_distillation_reuse_and_keras_3_work(model_file, tmp_path):
+def test_distillation_reuse_and_keras_3_work(model_file, builds, tmp_path):
     """With [distill] the training runs, a second build reuses it, and Keras 3 computes what the trained model does."""
+    begin(tmp_path, builds)
     taught = recipe("qat", distill={})
     first = edgeprune.build(model_file, data="demo", recipe=taught, out=tmp_path, export_keras3=True)
     assert (tmp_path / "models" / "tiny-qat.keras3.keras").is_file()  # written only if its outputs are the same
@@ -172,7 +189,7 @@ def test_a_model_without_use_for_it_falls_back_and_says_why(tmp_path):
 
     layers = tf_keras.layers
     inputs = layers.Input([16, 16, 1])
-    x = layers.LSTM(8, unroll=True)(layers.Reshape([16, 16])(inputs))
+    x = layers.LSTM(8, unroll=True)(layers.Reshape([4, 64])(inputs))
     model = tf_keras.Model(inputs, layers.Dense(10, activation="softmax")(x), name="recurrent")
     report = edgeprune.build(model, data="demo", recipe=recipe("qat"), out=tmp_path)
     (warning,) = rows(report)["qat-int8"]["warnings"][:1]

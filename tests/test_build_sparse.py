@@ -1,11 +1,10 @@
 """`edgeprune build --recipe sparse` on the demo: stored sparse, smaller, verified; refused where it cannot be."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run
 
 from edgeprune.errors import RecipeError, VerificationError
 from edgeprune.recipe.config import WeightsConfig
@@ -14,15 +13,15 @@ from edgeprune.stages.sparse import check_sparse, choose_layers
 
 
 def build(folder, *options):
-    command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    return run("build", "--target", "rpi4", "--json", *options, cwd=folder)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, begin_demo):
     folder = tmp_path_factory.mktemp("sparse")
     begin_demo(folder / "run")
-    done = build(folder, "--recipe", "sparse", "--out", "run")
+    (folder / "edgeprune.toml").write_text('extends = ["sparse"]\n[finetune]\nepochs = 4\n')
+    done = build(folder, "--out", "run")
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
 
@@ -65,8 +64,7 @@ def test_what_was_rewritten_is_kept(built):
 def test_check_says_that_the_path_is_on(built):
     """The same verdict from the command that users ask."""
     file = next((built[0] / "variants").glob("*-sparse.tflite"))
-    command = [sys.executable, "-m", "edgeprune", "check", str(file), "--target", "rpi4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = run("check", file, "--target", "rpi4")
     assert "Sparse inference will be on" in done.stdout
 
 

@@ -1,10 +1,9 @@
 """Recipes that zero weights on the demo, with few epochs: what they promise is in the files."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from commands import run
 
 CHANGES = {
     "gradual": "[finetune]\nepochs = 2\n",
@@ -23,8 +22,7 @@ def test_the_recipe_builds_sparse_files(tmp_path, begin_demo, recipe):
     """Every variant of the recipe is in the report, with four fifths of its prunable weights zero."""
     begin_demo(tmp_path / "run")
     (tmp_path / "edgeprune.toml").write_text(f'extends = ["{recipe}"]\n{CHANGES[recipe]}')
-    command = [sys.executable, "-m", "edgeprune", "build", "--target", "rpi4", "--json", "--out", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    done = run("build", "--target", "rpi4", "--json", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     rows = {row["name"]: row for row in report["variants"]}

@@ -14,7 +14,10 @@ ROOT = Path(edgeprune.__file__).parent
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A copy of the package, and a function that gives the hashes of two stage modules in it."""
+    """A copy of the package, and a function that gives the hashes of two stage modules before and now.
+
+    Before: when it was called last; tests change files after that only.
+    """
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(ROOT, folder / "edgeprune", ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -28,7 +31,13 @@ def copy(tmp_path_factory):
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.split()
 
-    return folder / "edgeprune", hashes
+    last = [hashes()]
+
+    def before_and_now():
+        last.append(hashes())
+        return last[-2:]
+
+    return folder / "edgeprune", before_and_now
 
 
 @pytest.mark.parametrize(
@@ -48,11 +57,10 @@ def copy(tmp_path_factory):
 )
 def test_a_change_reaches_the_stages_that_run_it(copy, changed, whose):
     """A changed file changes the hash of exactly the stages whose code reaches it."""
-    folder, hashes = copy
-    before = hashes()
+    folder, before_and_now = copy
     with (folder / changed).open("a") as file:
         file.write("# changed\n")
-    after = hashes()
+    before, after = before_and_now()
     assert {name for name, a, b in zip(("conversion", "layers"), before, after, strict=True) if a != b} == whose
 
 

@@ -1,10 +1,9 @@
 """`edgeprune check` on sparse inference: before any training, what is in the way, layer by layer."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from commands import run
 
 from edgeprune.checking.sparse import sparse_inference
 from edgeprune.target import load_target
@@ -53,8 +52,7 @@ def test_json_and_text_from_the_command_line(tmp_path):
     from edgeprune.data import demo_model
 
     demo_model().save(tmp_path / "demo.keras")
-    command = [sys.executable, "-m", "edgeprune", "check", str(tmp_path / "demo.keras"), "--target", "rpi4"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=200)
+    done = run("check", tmp_path / "demo.keras", "--target", "rpi4", "--json")
     assert done.returncode == 0, done.stderr
     found = [row for row in json.loads(done.stdout)["findings"] if row["checker"] == "sparse inference"]
     assert found[0]["what"].startswith("Sparse inference is possible")

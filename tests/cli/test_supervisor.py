@@ -37,7 +37,7 @@ def model(tmp_path_factory):
 
 def build(folder, model, what, when="True", start=subprocess.run, **options):
     (folder / "own.py").write_text(FUNCTION.format(what=what, when=when))
-    command = [*EDGEPRUNE, "build", model, "--target", "rpi4", "--data", "own.py:data", "--recipe", "int8"]
+    command = [*EDGEPRUNE, "build", model, "--target", "rpi4", "--data", "own.py:data", "--recipe", "float"]
     return start(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
@@ -73,7 +73,7 @@ def test_a_stage_that_never_ended_is_recognised(tmp_path, model):
         "from edgeprune.progress import Progress\n"
         "class Kill(Progress):\n"
         "    def begin(self, what, total): os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"edgeprune.build({str(model)!r}, target='rpi4', data='own.py:data', recipe='int8', out='runs/one-rpi4', "
+        f"edgeprune.build({str(model)!r}, target='rpi4', data='own.py:data', recipe='float', out='runs/one-rpi4', "
         "progress=Kill())"
     )
     (tmp_path / "own.py").write_text(FUNCTION.format(what="pass", when="False"))

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from commands import run
 from tiny_files import Given, tflite_of
 
 from edgeprune.devices.bench import bench
@@ -24,9 +24,8 @@ from edgeprune.tflite.prefixes import prefixes
 FIGURES = {"median_ms", "p95_ms", "init_ms", "first_ms", "runs", "threads", "runtime", "kernels", "device", "sha256"}
 
 
-def command(*arguments, cwd, **options):
-    words = [sys.executable, "-m", "edgeprune", "bench", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, timeout=300, **options)
+def command(*arguments, cwd):
+    return run("bench", *arguments, cwd=cwd)
 
 
 def rows(folder):
@@ -36,7 +35,9 @@ def rows(folder):
 
 def test_on_the_host(tiny_files, tmp_path):
     """--json prints one document with the figures and nothing else, and a row is added to measurements.csv."""
-    done = command(tiny_files["int8"], "--device", "host", "--target", "rpi4", "--json", cwd=tmp_path)
+    words = ["bench", tiny_files["int8"], "--device", "host", "--target", "rpi4", "--json"]
+    process = [sys.executable, "-m", "edgeprune", *map(str, words)]
+    done = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     (result,) = found["results"]
@@ -89,17 +90,16 @@ def test_rows_are_what_a_fit_reads(tiny_files, tmp_path):
     shorter.write_bytes(list(prefixes(tiny_files["float32"].read_bytes()))[2])
     done = command(*tiny_files.values(), shorter, "--device", "host", "--target", "rpi4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    words = [sys.executable, "-m", "edgeprune", "targets", "fit", "mine", "--from", "measurements.csv"]
-    fitted = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    fitted = run("targets", "fit", "mine", "--from", "measurements.csv", cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
     assert "xnnpack: 3 measurements" in fitted.stdout
     assert load_target(str(tmp_path / "mine.toml")).name == "mine"
 
 
-def test_no_board_in_the_cache(tiny_files, tmp_path):
+def test_no_board_in_the_cache(tiny_files, tmp_path, monkeypatch):
     """The emulator without its setup ends with 3 and names the command."""
-    environment = {**os.environ, "EDGEPRUNE_CACHE": str(tmp_path / "empty")}
-    done = command(tiny_files["int8"], "--device", "emulator", cwd=tmp_path, env=environment)
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "empty"))
+    done = command(tiny_files["int8"], "--device", "emulator", cwd=tmp_path)
     assert done.returncode == 3
     assert "edgeprune emulator setup" in done.stderr or "apt install" in done.stderr
 

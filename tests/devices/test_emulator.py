@@ -137,13 +137,14 @@ def _images(archive):
     from PIL import Image
 
     with tarfile.open(archive) as tar:
-        # In the order of the archive: going back in it would decompress it from the start.
-        members = [one for one in tar.getmembers() if "/test/" in one.name and one.name.endswith(".jpg")]
-        chosen = sorted(random.Random(0).sample(members, IMAGES), key=lambda one: one.offset)
-        classes = sorted({Path(one.name).parent.name for one in members})
-        pixels = [np.asarray(Image.open(io.BytesIO(tar.extractfile(one).read())), np.float32) for one in chosen]
+        # Read on the way: going back would decompress the archive from the start.
+        wanted = (one for one in tar if "/test/" in one.name and one.name.endswith(".jpg"))
+        members = [(one.offset, one.name, tar.extractfile(one).read()) for one in wanted]
+    chosen = sorted(random.Random(0).sample(members, IMAGES))
+    classes = sorted({Path(name).parent.name for _, name, _ in members})
+    pixels = [np.asarray(Image.open(io.BytesIO(content)), np.float32) for _, _, content in chosen]
     order = np.random.default_rng(0).permutation(IMAGES)
-    labels = np.array([classes.index(Path(one.name).parent.name) for one in chosen])
+    labels = np.array([classes.index(Path(name).parent.name) for _, name, _ in chosen])
     return np.stack(pixels)[order], labels[order]
 
 

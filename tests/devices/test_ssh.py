@@ -66,13 +66,13 @@ def test_exit_codes_and_streams(sshd):
             assert done.stderr.startswith("err")
 
 
-@pytest.mark.parametrize("word", ["A=B", "if", "!", "eval", ".", "command", "a b", "$(id)", "~"])
-def test_the_first_word_is_a_program(sshd, word):
+def test_the_first_word_is_a_program(sshd):
     """What the shell would take for an assignment or a word of its own is a program that is not there."""
     with open_device(sshd.address) as device:
-        done = device.run([word, "touch", "tricked"], timeout_s=30)
-        assert done.code in (126, 127)
-        assert device.run(["ls"], timeout_s=30).stdout == b""
+        for word in ("A=B", "if", "!", "eval", ".", "command", "a b", "$(id)", "~"):
+            done = device.run([word, "touch", "tricked"], timeout_s=30)
+            assert done.code in (126, 127), word
+            assert device.run(["ls"], timeout_s=30).stdout == b"", word
         with pytest.raises(UsageError, match="not a program"):
             device.run(["-a", "x", "touch"], timeout_s=30)
 

@@ -83,6 +83,10 @@ ONLY_PRUNED = (
     "ResNetV2", "VGG", "Xception",
 )  # fmt: skip
 
+# Built of the same blocks as another family: branches that are concatenated as in DenseNet, inverted residuals with
+# and without squeeze and excitation as in EfficientNet, separable convolutions as in NASNet, groups as in RegNetY.
+LIKE_ANOTHER = ("EfficientNetV2", "Inception", "MobileNetV2", "MobileNetV3", "RegNetX", "Xception")
+
 
 def _cases():
     for family, members in NAMES.items():
@@ -102,7 +106,9 @@ def _build(version, family, name, classes=10):
     return load_model(make(weights=None, input_shape=(size, size, 3), classes=classes, **linear))
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in LIKE_ANOTHER else ()) for name in SMALL]
+)
 def test_every_family_in_small(family, randomize, train_step, tflite_outputs):
     """Half of the MACs (ConvNeXt, much of which is frozen: 30 %) removed: exact, nothing frozen without need."""
     import tf_keras

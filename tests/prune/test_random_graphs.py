@@ -10,8 +10,8 @@ from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints, kept_fractions
 
-GRAPHS = 80
-LONG = 1120
+GRAPHS = 40
+LONG = 1160
 
 BLOCKS = []
 
@@ -173,10 +173,10 @@ def test_random_graphs(L, check, start):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(GRAPHS, GRAPHS + LONG, 80))
+@pytest.mark.parametrize("start", range(GRAPHS, GRAPHS + LONG, 40))
 def test_more_random_graphs(L, check, start):
-    """Eighty more random graphs hold both oracles."""
-    _check_range(L, check, range(start, start + 80))
+    """Forty more random graphs hold both oracles."""
+    _check_range(L, check, range(start, start + 40))
 
 
 def _random_scores(graph):

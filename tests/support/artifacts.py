@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 SHARED = Path(__file__).parents[2].parent / "shared"
+FORMATS = ("float32", "float16", "dynamic", "int8", "int8-io", "sparse", "lstm")
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +37,16 @@ def _sparse(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def artifacts(keras_model, tmp_path_factory) -> dict[str, Path]:
+def artifacts(request, once) -> dict[str, Path]:
     """Number format to file: float32, float16, dynamic, int8, int8-io, sparse (float32), lstm (float32)."""
+    folder = once("artifacts", lambda part: _write_artifacts(request.getfixturevalue("keras_model"), part))
+    return {name: folder / f"{name}.tflite" for name in FORMATS}
+
+
+def _write_artifacts(keras_model, folder: Path) -> None:
     import tensorflow as tf
     import tf_keras
 
-    folder = tmp_path_factory.mktemp("artifacts")
     sequence = tf_keras.layers.Input((5, 6), batch_size=1)
     lstm = tf_keras.Model(sequence, tf_keras.layers.LSTM(12)(sequence))
     contents = {
@@ -55,7 +60,6 @@ def artifacts(keras_model, tmp_path_factory) -> dict[str, Path]:
     }
     for name, content in contents.items():
         (folder / f"{name}.tflite").write_bytes(content)
-    return {name: folder / f"{name}.tflite" for name in contents}
 
 
 def _convert(model, optimizations=(), types=(), samples=False, io=None) -> bytes:
@@ -85,8 +89,13 @@ def shared_models() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_files(tmp_path_factory) -> dict[str, Path]:
+def tiny_files(once) -> dict[str, Path]:
     """'float32' and 'int8' (with int8 inputs and outputs) of a small convolutional network for 8x8x3 images."""
+    folder = once("tiny-files", _write_tiny_files)
+    return {name: folder / f"{name}.tflite" for name in ("float32", "int8")}
+
+
+def _write_tiny_files(folder: Path) -> None:
     tf = pytest.importorskip("tensorflow")
     tf_keras = pytest.importorskip("tf_keras")
     tf_keras.utils.set_random_seed(1)
@@ -95,7 +104,6 @@ def tiny_files(tmp_path_factory) -> dict[str, Path]:
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
     x = layers.GlobalAveragePooling2D()(layers.DepthwiseConv2D(3)(x))
     model = tf_keras.Model(image, layers.Dense(4, activation="softmax")(x))
-    folder = tmp_path_factory.mktemp("tiny")
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     (folder / "float32.tflite").write_bytes(converter.convert())
     generator = np.random.default_rng(0)
@@ -104,4 +112,3 @@ def tiny_files(tmp_path_factory) -> dict[str, Path]:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     (folder / "int8.tflite").write_bytes(converter.convert())
-    return {name: folder / f"{name}.tflite" for name in ("float32", "int8")}
