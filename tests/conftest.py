@@ -10,6 +10,16 @@ import pytest
 pytest_plugins = ["artifacts"]  # tests/support
 
 SHARED = Path(__file__).parents[2] / "shared"
+# Files of few tests that take minutes: first, so that no worker is left alone with one in the end.
+LONG = ("test_build", "test_emulator.py")
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # xdist would begin with the files of most tests, which are short
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.path.name.startswith(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)
