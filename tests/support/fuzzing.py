@@ -75,7 +75,7 @@ def run_command(arguments: Sequence[str]) -> Outcome:
     sys.argv = ["edgeprune", *arguments]
     out, err = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _as_found():
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), as_found():
             code = cli._run(arguments[0], False)
     except BaseException:
         return Outcome(None, out.getvalue(), err.getvalue() + traceback.format_exc())
@@ -85,7 +85,7 @@ def run_command(arguments: Sequence[str]) -> Outcome:
 
 
 @contextlib.contextmanager
-def _as_found():
+def as_found():
     """A fresh process has no classes registered and no layers counted."""
     import keras
     import tf_keras
@@ -310,7 +310,7 @@ def do(order: dict[str, Any]) -> Any:
         half, rounds = bool(held["half"]), bool(held["rounds"])
     if order["do"] == "compare file" and rounds:
         return None  # the float file is without the rounding that Keras computed
-    with contextlib.redirect_stderr(io.StringIO()), _as_found():
+    with contextlib.redirect_stderr(io.StringIO()), as_found():
         compare = _compare_model if order["do"] == "compare model" else _compare_file
         try:
             return compare(order, inputs, expected, half)
