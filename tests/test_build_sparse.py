@@ -20,8 +20,7 @@ def build(folder, *options):
 def built(tmp_path_factory, begin_demo):
     folder = tmp_path_factory.mktemp("sparse")
     begin_demo(folder / "run")
-    (folder / "edgeprune.toml").write_text('extends = ["sparse"]\n[finetune]\nepochs = 4\n')
-    done = build(folder, "--out", "run")
+    done = build(folder, "--recipe", "sparse", "--out", "run")
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
 
