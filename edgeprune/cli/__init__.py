@@ -86,8 +86,10 @@ def main() -> None:
 
 
 def _run(command: str, debug: bool) -> int:
+    from edgeprune.cli import interrupts
     from edgeprune.errors import EdgepruneError
 
+    interrupts.remember()
     try:
         with _log_shown() if debug else contextlib.nullcontext():
             code = edgeprune.main(standalone_mode=False)

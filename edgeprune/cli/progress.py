@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from edgeprune.cli.interrupts import raise_lost
 from edgeprune.cli.supervisor import doing
 from edgeprune.progress import Progress
 
@@ -37,15 +38,18 @@ class TerminalProgress(Progress):
         self._bar.stop()
 
     def stage(self, number: int, total: int, name: str, reused: bool) -> None:
+        raise_lost()
         doing(f"the stage {name!r}")
         done = " (reused)" if reused else ""
         self._console.print(f"[{number}/{total}] {name}{done}", markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int | None) -> None:
+        raise_lost()
         self.end()
         self._task = self._bar.add_task(what, total=total)
 
     def advance(self, units: int = 1) -> None:
+        raise_lost()
         if self._task is not None:
             self._bar.advance(self._task, units)  # type: ignore[arg-type]
 
