@@ -49,6 +49,9 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], Refusal], ...] = (
     (re.compile(r"Quantization to 16x8-bit not yet supported for op: '?(\w+)"), FORMAT),
     (re.compile(r"Quantization not yet supported for op: '?(\w+)"), FORMAT),
 )
+# The quantizer to 16 bits wants a range of whole numbers, too, where they are compared or computed with: of ids that
+# are masked, for one. A calibration gives none.
+_NO_RANGE = re.compile(r"Max and min for dynamic tensors should be recorded during calibration: .*tensor (\S+?):\d+")
 # The converter's compiler names the places in the graph before it says what is wrong there.
 _PLACED = re.compile(r"loc\((?P<places>.*)\): (?P<reason>.*)")
 
@@ -68,6 +71,14 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
     for pattern, refusal in _BY_MESSAGE:
         if match := pattern.search(text):
             return _refused(model, mode, match.group(1), (), refusal)
+    if match := _NO_RANGE.search(text):
+        name = match.group(1).removeprefix("serving_default_")
+        return ConversionError(
+            f"{model.name!r} cannot be converted as {mode}: the quantizer computes with the whole numbers in {name!r}, "
+            "for which there is no range.",
+            expected="whole numbers that are only looked up, as by an Embedding without a mask.",
+            fix=FORMAT.fix,
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (lines[0] if lines else type(error).__name__).rstrip(".")
     fix = UNKNOWN

@@ -18,15 +18,22 @@ def require_finite(model: tf_keras.Model) -> None:
     Raises:
         ModelError: one is NaN or infinite.
     """
+    if found := first_not_finite(model):
+        raise not_finite(found)
+
+
+def first_not_finite(model: tf_keras.Model) -> str | None:
+    """A sentence on the first weight that is not finite, or None: all are."""
     for layer in model.layers:
         for weight in layer.weights:
             values = weight.numpy() if weight.dtype.is_floating else np.zeros(0)
             wrong = values.size - np.count_nonzero(np.isfinite(values))
             if wrong:
-                raise not_finite(
+                return (
                     f"The layer {layer.name!r} of {model.name!r} has {wrong:,} of {values.size:,} numbers in "
                     f"{weight.name!r} that are NaN or infinite."
                 )
+    return None
 
 
 def not_finite(what: str) -> ModelError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.files import JsonObject
 from edgeprune.models.count import count
+from edgeprune.models.finite import first_not_finite
 from edgeprune.models.shapes import shapes_with_batch
 from edgeprune.models.sizes import for_a_look
 from edgeprune.prune.channels.analyse import analyse
@@ -23,15 +24,16 @@ def inspect_model(model: tf_keras.Model) -> JsonObject:
     """Layers with parameters and MACs, and groups with size, layers, reasons of what is frozen, saving per channel.
 
     ``uncounted``: layers whose MACs no rule knows; they count 0. ``note``: for which sizes the figures are, where the
-    model leaves its inputs' open; else None.
+    model leaves its inputs' open, and which weights are no numbers; None where there is nothing to say.
     """
-    model, note = for_a_look(model)
+    model, sizes = for_a_look(model)
+    notes = [said for said in (sizes, first_not_finite(model)) if said]
     graph, counts = analyse(model), count(model)
     saved = {what: unit_savings(graph, graph.groups, what) for what in ("params", "macs")}
     return {
         "name": model.name,
         "input_shape": shapes_with_batch(model.inputs),
-        "note": note,
+        "note": "\n".join(notes) or None,
         "params": counts.params,
         "macs": counts.macs,
         "uncounted": list(counts.uncounted),

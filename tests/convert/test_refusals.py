@@ -1,9 +1,13 @@
 """What the converter says when it refuses a model, in terms of its layers."""
 
+import numpy as np
 import pytest
 import tf_keras
 
+from edgeprune.convert.converter import convert
 from edgeprune.convert.refusals import translate
+from edgeprune.errors import ConversionError
+from edgeprune.quantize.plan import QuantizationPlan
 
 _SAID = (
     '<unknown>:0: error: loc(fused[callsite(fused["AddV2:", "model/x/y/add@__inference_serve_1"] at fused["Call:", '
@@ -22,3 +26,14 @@ def test_the_layers_of_a_refusal_are_named(other):
     assert "'tfl.add' op failed to verify" in error.what
     assert "loc(" not in error.what
     assert error.fix.endswith(": " + ", ".join(map(repr, named)) + ".")
+
+
+def test_masked_ids_in_16_bits_are_refused_with_another_format():
+    """The ids that a mask compares have no range, which 16 bits ask for: the way out is another format."""
+    layers = tf_keras.layers
+    ids = tf_keras.Input((6,), dtype="int32", name="ids")
+    model = tf_keras.Model(ids, layers.LSTM(4)(layers.Embedding(9, 4, mask_zero=True)(ids)))
+    samples = [[np.full((1, 6), row, np.int32)] for row in range(9)]
+    with pytest.raises(ConversionError, match="whole numbers in 'ids'") as refused:
+        convert(model, QuantizationPlan("int16x8", "float", True), lambda: iter(samples))
+    assert "dynamic" in refused.value.fix

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 from rich.console import Console
 
 from edgeprune.cli.tables import inspection_tables
@@ -45,3 +46,15 @@ def test_uncounted_layers_are_marked(L):
     printed = _printed(found)
     assert "missing in the sum" in printed
     assert next(line for line in printed.splitlines() if " own " in line).rstrip(" │┃").endswith("?")
+
+
+def test_weights_that_are_no_numbers_are_said(L):
+    """A NaN among the weights is in the note, so that no figure is read as one about a working model."""
+    import tf_keras
+
+    i = L.image()
+    model = tf_keras.Model(i, L.Conv2D(1, 1, name="head")(i))
+    kernel, *rest = model.get_layer("head").get_weights()
+    model.get_layer("head").set_weights([kernel * np.nan, *rest])
+    assert "'head'" in inspect_model(model)["note"]
+    assert "NaN or infinite" in inspect_model(model)["note"]
