@@ -98,7 +98,8 @@ class KeptLimit(TypedDict):
 class AllocationFacts(TypedDict):
     """How good a choice of channels is: its loss, the least possible, and the limits that it keeps.
 
-    ``multiple``: channels went in steps of this; ``widths``: the most widths that a group was tried in, if not in all.
+    ``multiple``: channels went in steps of this; ``widths``: the most widths that a group was tried in, if not in all;
+    ``blocks``: residual blocks that went as a whole.
     """
 
     loss: float
@@ -107,6 +108,7 @@ class AllocationFacts(TypedDict):
     limits: list[KeptLimit]
     multiple: int
     widths: int | None
+    blocks: list[str]
 
 
 class FiltersFacts(TypedDict):

@@ -17,7 +17,7 @@ from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice import allocation
 from edgeprune.prune.choice.allocation import Allocation
 from edgeprune.prune.choice.budget import Budget, Constraints, Resource
-from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores
+from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores, scores_of_blocks
 
 if TYPE_CHECKING:
     import keras
@@ -136,6 +136,7 @@ def choose(
             fix="pass curves, or use the allocation 'global'.",
         )
     scores = chosen.score(graph, evidence)
+    scores = {**scores, **scores_of_blocks(graph, scores)}
     measured = curves(graph, scores) if how == "sensitivity" and curves else None
     return allocation.allocate(graph, scores, budget, how, constraints, measured, resources)
 

@@ -221,6 +221,7 @@ class FiltersConfig(Config):
     round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
     protect: tuple[str, ...] = ()  # layers that keep their filters; names, shell patterns
     layer_rates: dict[str, Annotated[float, pydantic.Field(ge=0, lt=1)]] = {}  # layer pattern → its own rate
+    blocks: bool = False  # residual blocks may go as a whole, too, where that costs less than channels
     compensate: bool = True  # repair right after removal, as [reconstruct] says
     verify: bool = True  # compare with the masked original on random inputs
 
@@ -238,6 +239,8 @@ class FiltersConfig(Config):
             raise ValueError(
                 f"needs rate, or one or several of {', '.join(maxima)}, not {' and '.join(given) or 'none'}"
             )
+        if self.blocks and (self.allocation != "global" or self.rate is not None):
+            raise ValueError("blocks = true goes with allocation = 'global' and maxima, which can be compared with it")
         if self.of_file and self.steps > 1:
             raise ValueError(f"{given[-1]} goes with steps = 1: what a file costs after each of several is not known")
         return self

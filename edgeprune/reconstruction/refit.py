@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_of
-from edgeprune.models.types import Layer, Node, Variable
+from edgeprune.models.types import Layer, Node, Tensor, Variable
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces
 from edgeprune.reconstruction.journal import Journal, key_of
@@ -81,7 +81,7 @@ def refit(
 
     Args:
         original: flat functional tf_keras model.
-        changed: the same calls, with fewer channels or other weights.
+        changed: the same calls, with fewer channels or other weights; residual blocks may be missing.
         batches: per batch the inputs, in the models' order; no labels.
         kept: layer → int, which channels of its output are left; layers that are not in it kept all.
         ridge: see :func:`edgeprune.reconstruction.moments.fit`.
@@ -144,6 +144,7 @@ class _Refitting:
         journal: Journal | None,
     ):
         self.original, self.changed = Forward(original, batches), Forward(changed, batches)
+        self._both = self.changed, self.original
         self.kept, self.ridge, self.levels, self.journal = kept, ridge, levels, journal
         self.seed = seed
         self.count = len(batches)
@@ -201,24 +202,42 @@ class _Refitting:
     def _is_exact(self, key: CallKey) -> bool:
         """Whether a call gives the same in both models: inputs and weights are the same, and no channel is gone."""
         node, theirs = self.changed.view.calls[key], self.original.view.calls[key]
-        return all(id(tensor) in self.exact for tensor in node.keras_inputs) and all(
+        return self.reads_the_same(node, theirs) and all(
             ours.shape == other.shape and np.array_equal(ours.numpy(), other.numpy())
             for ours, other in zip(node.layer.weights, theirs.layer.weights, strict=True)
         )
 
+    def _with_missing(self, keys: Sequence[CallKey]) -> list[CallKey]:
+        """These calls, and those of missing blocks that can be made in the original model by then, in its order."""
+        found: list[CallKey] = []
+        for key, node in self.original.view.calls.items():
+            is_missing = key not in self.changed.view.calls and key not in self.original.done
+            if key in keys or (is_missing and self.original.has(node, found)):
+                found.append(key)
+        return found
+
+    def reads_the_same(self, node: Node, theirs: Node) -> bool:
+        """Whether a call has the same inputs in both models."""
+        return all(map(self.is_the_same, node.keras_inputs, theirs.keras_inputs))
+
+    def is_the_same(self, ours: Tensor, theirs: Tensor) -> bool:
+        """Whether two tensors have the same values. Where a block is gone, what went into it stands in for its end."""
+        makers = (forward.key(forward.view.maker(x)) for forward, x in zip(self._both, (ours, theirs), strict=True))
+        return id(ours) in self.exact and len(set(makers)) == 1
+
     def _pass(self, keys: Sequence[CallKey], due: Sequence[str]) -> None:
         """One pass over the batches: ``keys`` are called, and a product of the layers ``due`` refitted to its input."""
-        self.current = keys
+        self.current, their_keys = keys, self._with_missing(keys)
         fits = [_Fit(self, layer, len(self.found) + place) for place, layer in enumerate(due)]
         for batch in range(self.count):
-            ours, theirs = self.changed.run(keys, batch), self.original.run(keys, batch)
+            ours, theirs = self.changed.run(keys, batch), self.original.run(their_keys, batch)
             for each in fits:
                 if not each.is_exact and each.solved is None:
                     each.add(ours, theirs, batch)
             self.changed.keep(keys, batch, ours)
-            self.original.keep(keys, batch, theirs)
-        for forward in (self.changed, self.original):
-            forward.done.update(keys)
+            self.original.keep(their_keys, batch, theirs)
+        self.changed.done.update(keys)
+        self.original.done.update(their_keys)
         self.found += [Refitted(each.layer) if each.is_exact else each.solve() for each in fits]
 
 
@@ -247,7 +266,7 @@ class _Fit:
         """Whether the layer gives what the original one gives, with fewer outputs perhaps, as it is."""
         if self.levels or self.sum:
             return False
-        if not all(id(tensor) in self.whole.exact for node, _ in self.nodes for tensor in node.keras_inputs):
+        if not all(self.whole.reads_the_same(node, theirs) for node, theirs in self.nodes):
             return False
         ours, others = self.product.matrix, self.theirs.matrix
         if self.kept is not None and others.shape[0] == 1:
@@ -390,7 +409,7 @@ class _Sum:
             and whole.changed.key(whole.changed.view.maker(ours)) in there
             for ours, _ in others
         )
-        if not known or not others or all(id(ours) in whole.exact for ours, _ in others):
+        if not known or not others or all(whole.is_the_same(ours, other) for ours, other in others):
             return None
         return cls(tuple(id(ours) for ours, _ in others), tuple(id(other) for _, other in others), scale)
 

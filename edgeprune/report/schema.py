@@ -502,7 +502,10 @@ class KeptLimit(Entry):
 
 
 class Allocation(Entry):
-    """How good a choice of channels is, under the model of loss and costs: no other has a loss below ``bound``."""
+    """How good a choice of channels is, under the model of loss and costs: no other has a loss below ``bound``.
+
+    ``blocks``: residual blocks that went as a whole.
+    """
 
     loss: Number
     bound: Number
@@ -510,6 +513,7 @@ class Allocation(Entry):
     limits: list[KeptLimit]
     multiple: Count
     widths: Count | None
+    blocks: list[Text] = []
 
 
 class Pruning(Entry):

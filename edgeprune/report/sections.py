@@ -249,6 +249,8 @@ def _allocation(name: str, one: Allocation) -> Table:
     )
     if one.widths:
         caption += f" Of each layer, at most {one.widths} widths were looked at."
+    if one.blocks:
+        caption += f" Whole blocks went: {', '.join(one.blocks)}."
     columns = [
         Column("Limit", numeric=False), Column("Chosen"), Column("Allowed"),
         Column("Price", "by how much the predicted loss falls if one percent more is allowed, in percent"),

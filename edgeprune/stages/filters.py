@@ -45,6 +45,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.prune.channels import surgery
     from edgeprune.prune.channels.analyse import analyse
+    from edgeprune.prune.channels.block_units import gone_blocks, with_blocks, without_blocks
+    from edgeprune.prune.channels.blocks import verify as verify_blocks
     from edgeprune.prune.choice.budget import Constraints
     from edgeprune.prune.choice.criteria import Evidence
     from edgeprune.prune.compensation import fold_means
@@ -55,14 +57,19 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     settings, original = config.filters, artifact.facts["original"]
     indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
     evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
-    graph = analyse(context.load(artifact))
+    whole = analyse(context.load(artifact))
+    if settings.blocks:
+        whole = with_blocks(whole, settings.protect)
     rates = {pattern: _step_rate(config, rate) for pattern, rate in settings.layer_rates.items()}
     constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
-    resources = _of_file(graph, artifact, config, context) if config.file else ()
-    chosen = choose(graph, budget, settings.criterion, settings.allocation, constraints, evidence, curves, resources)
-    keep = chosen.keep
+    resources = _of_file(whole, artifact, config, context) if config.file else ()
+    chosen = choose(whole, budget, settings.criterion, settings.allocation, constraints, evidence, curves, resources)
+    blocks = gone_blocks(whole, chosen.keep)
+    graph, keep = without_blocks(whole, chosen.keep) if blocks else (whole, chosen.keep)
+    if blocks and settings.verify:
+        verify_blocks(graph.model, whole.model, blocks)
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if settings.verify else None
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
@@ -72,7 +79,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         fold_means(graph, keep, pruned, evidence)  # for the layers that cannot be refitted
         batches = unlabelled(graph.model, data.train, config.reconstruct.samples, context.seed)
         rows = refit(
-            graph.model, pruned, batches, graph.kept_outputs(keep),
+            whole.model, pruned, batches, graph.kept_outputs(keep),
             ridge=config.reconstruct.ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
         )  # fmt: skip
         refitted = refitted_facts(rows)
@@ -91,15 +98,17 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
             "frozen": group.frozen,
         }
         for group in graph.groups
+        if not group.block
     ]
-    context.progress.note(_filters_line(groups, validation, task.metric))
+    names = [block.name for block in blocks]
+    context.progress.note(_filters_line(groups, names, validation, task.metric))
     return with_model(artifact, pruned, context).with_(
         filters={
             "groups": groups,
             "oracle_difference": difference,
             "validation": validation,
             "refitted": refitted,
-            "allocation": _allocation_facts(chosen),
+            "allocation": _allocation_facts(chosen, names),
         }
     )
 
@@ -146,7 +155,7 @@ def _of_file(graph: Graph, artifact: Artifact, config: FiltersStageConfig, conte
     return [makers[what]().limited(amount) for what, amount in limits.items()]
 
 
-def _allocation_facts(chosen: Allocation) -> AllocationFacts:
+def _allocation_facts(chosen: Allocation, blocks: list[str]) -> AllocationFacts:
     return {
         "loss": chosen.loss,
         "bound": chosen.bound,
@@ -157,6 +166,7 @@ def _allocation_facts(chosen: Allocation) -> AllocationFacts:
         ],
         "multiple": chosen.multiple,
         "widths": chosen.widths,
+        "blocks": blocks,
     }
 
 
@@ -209,7 +219,8 @@ def _kept(config: FiltersStageConfig, kept: float, number: int) -> float:
     return 1 - (1 - kept) * curve.fraction(number / settings.steps) if number else 1.0
 
 
-def _filters_line(rows: list[RemovedChannels], validation: dict[str, float], metric: str) -> str:
+def _filters_line(rows: list[RemovedChannels], blocks: list[str], validation: dict[str, float], metric: str) -> str:
     removed, channels = sum(row["removed"] for row in rows), sum(row["channels"] for row in rows)
     values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
-    return f"removed {removed} of {channels} filters and neurons; validation {metric}: {values}"
+    whole = f", and the blocks {', '.join(blocks)}" if blocks else ""
+    return f"removed {removed} of {channels} filters and neurons{whole}; validation {metric}: {values}"

@@ -6,6 +6,7 @@ import tf_keras
 
 from edgeprune.models.rebuild import rebuild
 from edgeprune.progress import Progress
+from edgeprune.prune.channels.blocks import bypass, find_blocks
 from edgeprune.reconstruction import refit as refitting
 from edgeprune.reconstruction.moments import choose_ridge
 from edgeprune.reconstruction.refit import refit
@@ -79,6 +80,18 @@ def test_zeroed_weights_are_made_up_for(residual):
     for name, zero in zeros.items():
         assert not zeroed.get_layer(name).kernel.numpy()[zero].any()
         assert zeroed.get_layer(name).kernel.numpy()[~zero].all()
+
+
+def test_what_a_missing_block_did_is_made_up_for_behind_it(residual):
+    """Without a residual block, the layers behind it are refitted: what stands in for it is not the same."""
+    blocks = [block for block in find_blocks(residual) if block.kind == "residual"]
+    shorter = bypass(residual, blocks)
+    batches = batches_of(residual)
+    before = error(shorter, residual, batches_of(residual, seed=2))
+    found = {one.layer: one for one in refit(residual, shorter, batches)}
+    assert found.keys() == {"first", "classes"}
+    assert found["classes"].after < found["classes"].before
+    assert error(shorter, residual, batches_of(residual, seed=2)) < 0.8 * before
 
 
 def test_a_linear_model_is_refitted_to_its_optimum():

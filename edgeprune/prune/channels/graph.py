@@ -93,12 +93,15 @@ class Group:
         units: representatives of its units, in the order of that layer's channels.
         members: every weight axis that shrinks when units are removed.
         reasons: why a unit is frozen, by its number; units that are not in it can be removed.
+        block: the layers that vanish with its one unit, if that is a block
+            (:mod:`edgeprune.prune.channels.block_units`).
     """
 
     name: str
     units: Vector
     members: tuple[Member, ...]
     reasons: dict[int, str]
+    block: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -88,6 +88,10 @@ def allocate(
     """
     if how not in ("uniform", *_LOSSES):
         raise RecipeError(f"There is no allocation {how!r}.", expected=f"one of: {', '.join(['uniform', *_LOSSES])}.")
+    if how != "global" and any(group.block for group in graph.groups):
+        raise RecipeError(
+            f"Blocks cannot go with the allocation {how!r}, which knows channels only.", fix='take "global".'
+        )
     names = (name for group in graph.groups for name in names_of(group))
     given = {"protect": constraints.protect, "layer_rates": constraints.layer_rates}
     check_patterns("filters", given, names, "layer that makes channels")

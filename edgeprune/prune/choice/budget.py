@@ -93,7 +93,7 @@ def _counted(graph: Graph, what: str, limit: float) -> Resource:
 
 def _filters(ladders: Sequence[Ladder], rate: float) -> Resource:
     """The channels of all groups that have a choice."""
-    chosen = [axis for axis, one in enumerate(ladders) if len(one.gone) > 1]
+    chosen = [axis for axis, one in enumerate(ladders) if len(one.gone) > 1 and not one.group.block]
     whole = sum(ladders[axis].group.size for axis in chosen)
     # A rate is met by the nearest number of filters: half of the smallest step may be missing.
     half = min((int(np.diff(ladders[axis].gone).min()) for axis in chosen), default=0) / 2

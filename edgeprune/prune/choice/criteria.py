@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.models.types import Layer, Tensor, Variable
+from edgeprune.prune.channels.block_units import inside
 from edgeprune.prune.channels.graph import Binding, Graph
 
 if TYPE_CHECKING:
@@ -244,6 +245,16 @@ def _with_unread(graph: Graph, scores: np.ndarray, read: np.ndarray) -> Scores:
     free = [unit for group in graph.groups if not group.frozen for unit in group.units.tolist() if read[unit]]
     scale = float(scores[free].mean()) if free else 1.0
     return _for_groups(graph, np.where(read, scores, scale * _by_unit(graph, _norm)))
+
+
+def scores_of_blocks(graph: Graph, scores: Scores) -> Scores:
+    """What the blocks of a graph are worth, [1] each: all channels of a group inside of it, of the group that is worth
+    most. A block does nothing without them but for a constant."""
+    return {
+        group.name: np.array([max(float(scores[inner.name].sum()) for inner in inside(graph, group.block))])
+        for group in graph.groups
+        if group.block
+    }
 
 
 def _for_groups(graph: Graph, by_unit: np.ndarray) -> Scores:

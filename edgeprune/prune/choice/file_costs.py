@@ -45,7 +45,8 @@ def latency(
     milliseconds = clock(shapes.base, target, kernels, threads)
 
     def tables(widths: Widths) -> tuple[Tables, ...]:
-        return (summed(_of_operator(shapes, widths, each, milliseconds) for each in shapes.base.operators),)
+        each = {one.index: _of_operator(shapes, widths, one, milliseconds) for one in shapes.base.operators}
+        return (summed(product([cost, _there(widths, shapes.blocks.get(index))]) for index, cost in each.items()),)
 
     return _resource(shapes, "latency", "milliseconds", tables, exact, "ms")
 
@@ -72,20 +73,15 @@ def memory(shapes: FileShapes) -> Resource:
 
 def size(shapes: FileShapes, file_bytes: int) -> Resource:
     """The bytes of the file, of which there are ``file_bytes`` if all channels stay."""
-    constants = [tensor for tensor in shapes.base.tensors if tensor.constant and tensor.index in shapes.dimensions]
-    rest = file_bytes - _stored_bytes(constants) + _SPARE_BYTES
+    rest = file_bytes - _stored_bytes(shapes.base) + _SPARE_BYTES
 
     def exact(graph: Subgraph) -> float:
-        return float(rest + _stored_bytes([graph.tensors[tensor.index] for tensor in constants]))
+        return float(rest + _stored_bytes(graph))
 
     def tables(widths: Widths) -> tuple[Tables, ...]:
+        constants = [tensor for tensor in shapes.base.tensors if tensor.constant]
         parts = [_bytes(shapes, widths, tensor) for tensor in constants]
-        scales = [
-            product([widths.axis(one.vector), {(): np.array(float(one.times * _QUANTIZATION_BYTES))}])
-            for tensor in constants
-            for one in shapes.dimensions[tensor.index]
-            if _has_scales(tensor) and tensor.quantization and one.axis == tensor.quantization.axis
-        ]
+        scales = [_scale_bytes(shapes, widths, tensor) for tensor in constants if _has_scales(tensor)]
         return (summed([{(): np.array(float(rest))}, *parts, *scales]),)
 
     return _resource(shapes, "size", "file", tables, exact, "bytes")
@@ -148,16 +144,34 @@ def _bytes(shapes: FileShapes, widths: Widths, tensor: Tensor) -> Tables:
     constant = float(tensor.nbytes)
     for one in dimensions:
         constant = constant / tensor.shape[one.axis] * one.times
-    return product([{(): np.array(constant)}, *(widths.axis(one.vector) for one in dimensions)])
+    counts = (widths.axis(one.vector) for one in dimensions)
+    return product([{(): np.array(constant)}, *counts, _there(widths, shapes.of_tensor(tensor.index))])
 
 
-def _stored_bytes(tensors: list[Tensor]) -> int:
+def _there(widths: Widths, block: np.ndarray | None) -> Tables:
+    """1 where the block is there that something belongs to, else 0."""
+    return {(): np.array(1.0)} if block is None else widths.count(block)
+
+
+def _scale_bytes(shapes: FileShapes, widths: Widths, tensor: Tensor) -> Tables:
+    assert tensor.quantization is not None
+    axis = tensor.quantization.axis
+    counts = [one for one in shapes.dimensions.get(tensor.index, ()) if one.axis == axis]
+    times = counts[0].times if counts else tensor.shape[axis]
+    follows = [widths.axis(one.vector) for one in counts]
+    return product(
+        [{(): np.array(float(times * _QUANTIZATION_BYTES))}, *follows, _there(widths, shapes.of_tensor(tensor.index))]
+    )
+
+
+def _stored_bytes(graph: Subgraph) -> int:
+    constants = [tensor for tensor in graph.tensors if tensor.constant]
     scales = sum(
         tensor.shape[tensor.quantization.axis] * _QUANTIZATION_BYTES
-        for tensor in tensors
+        for tensor in constants
         if tensor.quantization and _has_scales(tensor)
     )
-    return scales + sum(tensor.nbytes for tensor in tensors)
+    return scales + sum(tensor.nbytes for tensor in constants)
 
 
 def _has_scales(tensor: Tensor) -> bool:

@@ -2,12 +2,15 @@
 
 The converter folds, fuses and renames, so that what became of a channel is not read off names. The model is converted
 as it is and with channels missing, in numbers by which they can be told apart; every size that differs is a multiple of
-the only count of channels that differs in the same way.
+the only count of channels that differs in the same way. Which operators a residual block becomes shows in the file of
+the model without it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -15,9 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.errors import ModelError
-from edgeprune.prune.channels.graph import Graph
+from edgeprune.prune.channels.block_units import without_blocks
+from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
-from edgeprune.tflite.graph import Subgraph
+from edgeprune.tflite.graph import Operator, Subgraph
 
 if TYPE_CHECKING:
     import tf_keras
@@ -44,10 +48,13 @@ class FileShapes:
     Attributes:
         base: of the model as it is.
         dimensions: by tensor.
+        blocks: by operator, the unit of the block that it vanishes with, [1].
     """
 
-    def __init__(self, graph: Graph, base: Subgraph, dimensions: Sequence[Dimension]):
-        self.graph, self.base = graph, base
+    def __init__(self, graph: Graph, convert: Convert, base: Subgraph, dimensions: Sequence[Dimension]):
+        self.graph, self.base, self._convert = graph, base, convert
+        self.blocks: dict[int, Vector] = {}
+        self._shorter: dict[tuple[str, ...], FileShapes] = {}
         self.dimensions: dict[int, list[Dimension]] = {}
         for one in dimensions:
             self.dimensions.setdefault(one.tensor, []).append(one)
@@ -75,10 +82,35 @@ class FileShapes:
                 if len(set(sizes)) > 1:
                     vector, times = _follows(sizes, known, tensor.name)
                     found.append(Dimension(tensor.index, axis, vector, times))
-        return cls(graph, base, found)
+        file = cls(graph, convert, base, found)
+        file.blocks = {
+            operator.index: group.units
+            for group in graph.groups
+            if group.block
+            for operator in _missing(base, file._without([group]).base)
+        }
+        return file
+
+    def of_tensor(self, index: int) -> Vector | None:
+        """The unit of the block that a tensor vanishes with, [1]; None: it stays."""
+        nearby = [each for each in self.base.operators if index in (*each.inputs, *each.outputs)]
+        units = [self.blocks.get(each.index) for each in nearby]
+        return units[0] if units and all(unit is not None and unit is units[0] for unit in units) else None
+
+    def _without(self, blocks: Sequence[Group]) -> FileShapes:
+        """The file of the model without some blocks."""
+        names = tuple(group.name for group in blocks)
+        if names not in self._shorter:
+            keep = np.ones(len(self.graph.units), bool)
+            keep[[group.units[0] for group in blocks]] = False
+            self._shorter[names] = FileShapes.of(without_blocks(self.graph, keep)[0], self._convert)
+        return self._shorter[names]
 
     def at(self, keep: np.ndarray) -> Subgraph:
         """The file with the sizes that it has if only some units stay: bool [units]. Constants keep their bytes."""
+        gone = [group for group in self.graph.groups if group.block and not keep[group.units[0]]]
+        if gone:
+            return self._without(gone).at(without_blocks(self.graph, keep)[1])
         tensors = list(self.base.tensors)
         for index, dimensions in self.dimensions.items():
             shape = list(tensors[index].shape)
@@ -153,6 +185,22 @@ def _follows(sizes: tuple[int, ...], known: dict[tuple[int, ...], Vector], name:
 def _divisors(number: int) -> set[int]:
     small = [part for part in range(1, math.isqrt(number) + 1) if number % part == 0]
     return {*small, *(number // part for part in small)}
+
+
+def _missing(base: Subgraph, shorter: Subgraph) -> list[Operator]:
+    """The operators that a shorter file has not; what it has in their place is left to the count of a choice."""
+    ours, theirs = ([_signature(graph, operator) for operator in graph.operators] for graph in (base, shorter))
+    missing = set(range(len(ours)))
+    for match in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
+        missing -= set(range(match.a, match.a + match.size))
+    return [base.operators[number] for number in sorted(missing)]
+
+
+def _signature(graph: Subgraph, operator: Operator) -> tuple[object, ...]:
+    """By what an operator is known in another file: its name, what it makes, and its kernel."""
+    inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
+    kernels = [hashlib.sha256(each.stored).digest() for each in inputs if each.constant and len(each.shape) > 1]
+    return operator.name, *(graph.tensors[index].shape for index in operator.outputs if index >= 0), *kernels
 
 
 def _require_alike(base: Subgraph, other: Subgraph) -> None:

@@ -52,6 +52,8 @@ def ladder(graph: Graph, group: Group, order: Vector, constraints: Constraints) 
     if matches(names_of(group), constraints.protect):
         order = order[:0]
     most = max(min(len(order), group.size - constraints.min_channels, int(group.size * constraints.max_rate)), 0)
+    if group.block:
+        most = len(order)
     step = _step(graph, group, constraints.multiple)
     # The first bundle also takes what does not fill one.
     gone = np.unique([0, *(count for count in range(group.size % step or step, most + 1, step))])

@@ -10,9 +10,10 @@ from edgeprune.errors import RecipeError
 from edgeprune.models.count import count
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
+from edgeprune.prune.channels.block_units import with_blocks
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints
-from edgeprune.prune.choice.criteria import CRITERIA, Evidence
+from edgeprune.prune.choice.criteria import CRITERIA, Evidence, scores_of_blocks
 
 
 @pytest.fixture
@@ -254,3 +255,53 @@ def test_something_of_every_part_stays(L, randomize):
     group = next(group for group in graph.groups if group.name == "a")
     assert keep[group.units[:2]].sum() == 1
     surgery.verify(surgery.remove(graph, keep), surgery.mask(graph, keep))
+
+
+def _with_residual_blocks(L, generator):
+    """A random model: a stem, two residual blocks of one or two inner convolutions, and a head."""
+    import tf_keras
+
+    i = L.image(size=8)
+    x = L.Conv2D(4, 3, padding="same", name="stem")(i)
+    for name in "pq":
+        y = x
+        for number in range(generator.integers(1, 3)):
+            y = L.Conv2D(int(generator.integers(3, 6)), 3, padding="same", name=f"{name}{number}")(y)
+        x = L.Add(name=name)([x, L.Conv2D(4, 1, name=f"{name}_end")(y)])
+    return tf_keras.Model(i, L.Dense(2, name="head")(L.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_blocks_and_channels_go_as_in_the_best_of_all_choices(L, seed):
+    """Trying every width of every group, with and without each block, finds nothing better under two limits."""
+    generator = np.random.default_rng(seed)
+    graph = with_blocks(analyse(_with_residual_blocks(L, generator)))
+    scores = {
+        group.name: np.sort(generator.random(group.size) * generator.uniform(0.2, 2))[::-1]
+        for group in graph.groups
+        if not group.block
+    }
+    scores |= scores_of_blocks(graph, scores)
+    limits = {"max_macs": generator.uniform(0.25, 0.8), "max_params": generator.uniform(0.3, 0.8)}
+    totals = {"max_macs": graph.count_macs, "max_params": graph.count_params}
+
+    def possible():
+        everything = np.ones(len(graph.units), bool)
+        sizes = [[0, 1] if group.block else range(1, group.size + 1) for group in graph.groups if not group.frozen]
+        for widths in itertools.product(*sizes):
+            keep = everything.copy()
+            for group, width in zip([group for group in graph.groups if not group.frozen], widths, strict=True):
+                keep[group.units[width:]] = False
+            if all(totals[what](keep) <= limit * totals[what](everything) for what, limit in limits.items()):
+                yield sum(scores[group.name][~keep[group.units]].sum() for group in graph.groups)
+
+    found = allocate(graph, scores, Budget(**limits), "global", Constraints(max_rate=0.99))
+    assert found.loss == pytest.approx(min(possible()))
+
+
+def test_blocks_go_with_the_least_loss_only(L):
+    """Other allocations know nothing of what a block is worth."""
+    graph = with_blocks(analyse(_with_residual_blocks(L, np.random.default_rng(0))))
+    scores = {group.name: np.ones(group.size) for group in graph.groups}
+    with pytest.raises(RecipeError, match="Blocks cannot go with the allocation 'uniform'"):
+        allocate(graph, scores, Budget(max_macs=0.5), "uniform", Constraints())

@@ -8,6 +8,7 @@ from edgeprune.errors import ModelError, RecipeError
 from edgeprune.hardware.latency.estimate import predict
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
+from edgeprune.prune.channels.block_units import gone_blocks, with_blocks, without_blocks
 from edgeprune.prune.choice import file_costs
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints
@@ -26,7 +27,7 @@ def graph(L, randomize):
     i = L.image(size=16)
     x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, strides=2, padding="same", name="stem")(i)))
     y = L.Conv2D(16, 3, padding="same", name="last")(L.Conv2D(32, 1, activation="relu", name="inner")(x))
-    x = L.Add()([x, y])
+    x = L.Add(name="sum")([x, y])
     x = L.Concatenate()([L.Conv2D(16, 1, name="left")(x), L.DepthwiseConv2D(3, padding="same")(x)])
     gate = L.Conv2D(32, 1, activation="sigmoid", name="gate")(L.GlobalAveragePooling2D(keepdims=True)(x))
     x = L.Multiply()([x, gate])
@@ -86,6 +87,35 @@ def test_milliseconds_are_those_of_the_profile(shapes, graph, target, kernels):
     assert 0.93 * limit <= value <= most == limit
     file = parse(shapes.made(surgery.remove(graph, found.keep))).subgraphs[0]
     assert predict(file, board, kernels).estimate.median_ms == pytest.approx(value, rel=1e-9)
+
+
+def test_without_a_block_the_file_is_that_of_the_shorter_model(shapes, graph):
+    """Where blocks may go, one that is worth little goes, and all limits hold on the file of the model without it."""
+    board = load_target("rpi4")
+    longer = with_blocks(graph)
+    assert [group.block for group in longer.groups if group.block] == [("inner", "last", "sum")]
+    file = FileShapes.of(longer, lambda model: parse(shapes.made(model)).subgraphs[0])
+    whole = len(shapes.made(graph.model))
+    scores = _scores(longer) | {"sum": np.array([0.01])}
+    limits = [
+        file_costs.latency(file, board).limited("85%"),
+        file_costs.memory(file).limited("95%"),
+        file_costs.size(file, whole).limited("95%"),
+    ]
+    found = allocate(longer, scores, Budget(), "global", Constraints(multiple=4), resources=limits)
+    assert [block.name for block in gone_blocks(longer, found.keep)] == ["sum"]
+    shorter, keep = without_blocks(longer, found.keep)
+    content = shapes.made(surgery.remove(shorter, keep))
+    built = parse(content).subgraphs[0]
+    for name, value in (
+        ("latency", predict(built, board).estimate.median_ms),
+        ("memory", plan(built).arena_bytes),
+        ("size", len(content)),
+    ):
+        chosen, most = found.costs[name]
+        assert value <= most
+        # Of the file, what describes the operators that are gone is missing, too.
+        assert 0 <= chosen - value <= 2048 if name == "size" else value == pytest.approx(chosen, rel=1e-9)
 
 
 def _narrowest(graph):
