@@ -1,6 +1,7 @@
 """The digits and their model."""
 
 import numpy as np
+import pytest
 
 from edgeprune.data import InputSpec, demo_model, load_data, train_demo_model
 from edgeprune.data.demo import _enlarge
@@ -62,6 +63,7 @@ def test_trained_model_knows_digits():
     assert 15_000 < model.count_params() < 25_000
 
 
+@pytest.mark.slow  # of builds, tests/test_build.py shows the same
 def test_deterministic_training_repeats_byte_for_byte():
     """With ``deterministic`` two trainings end with the same weights (in a process of its own: the mode stays on)."""
     import subprocess

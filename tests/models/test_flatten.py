@@ -50,6 +50,8 @@ NAMES = [
     "VGG19",
     "Xception",
 ]
+# One of each kind that is small; the others are for the long run.
+SMALL = {"EfficientNetB0", "MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50V2"}
 SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "NASNetMobile": 224}
 
 
@@ -174,7 +176,9 @@ def test_a_file_without_the_tensors_of_an_einsum_is_refused(keras, tmp_path, nam
     assert "tf.matmul" in error.value.fix
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_every_application_in_a_sequential_head(name, keras, calibrated):
     """Every family of tf_keras.applications opens inside a Sequential head; flatten itself compares the outputs."""
     size = SIZES.get(name, 32)

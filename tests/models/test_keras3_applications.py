@@ -65,7 +65,7 @@ def _trained(model):
     ("name", "arguments"),
     [
         ("MobileNet", {"alpha": 0.25}),
-        ("MobileNetV3Small", {"minimalistic": True}),
+        pytest.param("MobileNetV3Small", {"minimalistic": True}, marks=pytest.mark.slow),
         ("MobileNetV3Small", {}),
     ],
 )

@@ -56,14 +56,15 @@ def test_an_input_that_is_an_output_is_described():
 
     layers = tf_keras.layers
     inputs = layers.Input([4], name="given")
-    model = tf_keras.Model(inputs, [layers.Dense(3, name="made")(inputs), layers.Activation("linear")(inputs)])
+    passed = layers.Activation("linear", name="passed")(inputs)
+    model = tf_keras.Model(inputs, [layers.Dense(3, name="made")(inputs), passed])
     samples = [[np.random.default_rng(0).random([1, 4], np.float32)]] * 4
     preprocessing = {"scale": 1.0, "mean": [0.0], "std": [1.0], "color": None}
     for io in ("float", "int8", "uint8"):
         file = parse(convert(model, QuantizationPlan("int8", io, needs_samples=True), lambda: iter(samples)))
         info = describe(model, file, preprocessing, description="two", version="1", classes=None)
         assert [one.name for one in info.inputs] == ["given"]
-        assert sorted(one.name for one in info.outputs) == ["activation", "made"]
+        assert sorted(one.name for one in info.outputs) == ["made", "passed"]
 
 
 def test_the_model_itself_is_unchanged(content, described):
