@@ -95,11 +95,40 @@ class KeptLimit(TypedDict):
     price: float | None
 
 
+class WidthStep(TypedDict):
+    """From one width of a group to the next narrower; ``worth``: what is ``saved``, by limit, at the limits' prices."""
+
+    channels: int
+    loss: float
+    saved: dict[str, float]
+    worth: float | None
+
+
+class WidthPoint(TypedDict):
+    """The predicted loss at one width."""
+
+    channels: int
+    loss: float
+
+
+class WidthReason(TypedDict):
+    """Why a group got its width: the ``last`` step that was taken, the ``next`` that was not, and the losses around."""
+
+    name: str
+    channels: int
+    kept: int
+    loss: float
+    last: WidthStep | None
+    next: WidthStep | None
+    curve: list[WidthPoint]
+
+
 class AllocationFacts(TypedDict):
     """How good a choice of channels is: its loss, the least possible, and the limits that it keeps.
 
     ``multiple``: channels went in steps of this; ``widths``: the most widths that a group was tried in, if not in all;
     ``blocks``: residual blocks that went as a whole.
+    ``reasons``: of the groups that had a choice.
     """
 
     loss: float
@@ -109,6 +138,7 @@ class AllocationFacts(TypedDict):
     multiple: int
     widths: int | None
     blocks: list[str]
+    reasons: list[WidthReason]
 
 
 class FiltersFacts(TypedDict):

@@ -94,3 +94,14 @@ def test_inspect_shows_what_can_be_pruned(built):
     assert free
     assert all(group["saves_macs_per_channel"] > 0 for group in free)
     assert "made by" in run(*command).stdout
+
+
+def test_the_report_says_why_every_group_got_its_width(built):
+    """Of the last step: the groups that had a choice, whose losses add up to that of the choice."""
+    (pruned,) = json.loads((built[0] / "report.json").read_text())["pruning"]
+    facts = json.loads((built[0] / "stages" / "filters.remove2" / "artifact.json").read_text())["facts"]["filters"]
+    kept = {row["name"]: row["channels"] - row["removed"] for row in facts["groups"] if not row["frozen"]}
+    reasons = pruned["allocation"]["reasons"]
+    assert {row["name"]: row["kept"] for row in reasons} == kept
+    assert sum(row["loss"] for row in reasons) == pytest.approx(pruned["allocation"]["loss"])
+    assert "What was removed, and why" in (built[0] / "report.html").read_text()

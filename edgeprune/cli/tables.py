@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +12,8 @@ from rich.text import Text
 from edgeprune.files import JsonObject
 from edgeprune.report.format import short
 from edgeprune.selection import within
+
+_BAR = 24  # characters at most
 
 
 def profile_table(profile: JsonObject) -> Table:
@@ -130,11 +133,14 @@ def _budgets_table(costs: JsonObject) -> Table:
         f"of {costs['multiple']} where that suffices. "
         '`\\[filters] max_latency` takes the milliseconds, or a share such as "60%".',
     )
-    for column in ("milliseconds", "of the latency", "of the MACs", "of the parameters", "lost"):
+    for column in ("ms", "of latency", "MACs", "parameters", "lost"):
         table.add_column(column, justify="right")
+    table.add_column("", max_width=_BAR)
+    most = max((row["lost"] for row in costs["budgets"]), default=0.0)
     for row in costs["budgets"]:
         shares = [f"{100 * row[what]:.1f} %" for what in ("latency", "macs", "params", "lost")]
-        table.add_row(f"{row['latency_ms']:.3g}", *shares)
+        # Budgets are evenly spaced, so that the bars are a plot of loss against latency.
+        table.add_row(f"{row['latency_ms']:.3g}", *shares, Bar(most, 0, row["lost"]))
     return table
 
 

@@ -188,6 +188,24 @@ def styled(axes: Axes) -> Axes:
     return axes
 
 
+def small_plots(
+    figure: Figure, titles: Sequence[str], per_row: int, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
+    """A small plot per title, in rows; all may have the same scale along an axis."""
+    rows, columns = math.ceil(len(titles) / per_row), min(len(titles), per_row)
+    places = list(figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
+    for axes in places[len(titles) :]:
+        axes.set_visible(False)
+    for axes, title in zip(places, titles, strict=False):
+        styled(axes).set_title(title, fontsize=8, loc="left", parse_math=False)
+    return places[: len(titles)]
+
+
+def shortened(name: str, length: int = 26) -> str:
+    """A long name keeps its end, which tells layers apart."""
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
 def to_svg(figure: Figure, prefix: str) -> str:
     """The figure as an ``<svg>`` element; ``prefix`` begins its ids."""
     buffer = io.StringIO()

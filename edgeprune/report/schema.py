@@ -501,6 +501,34 @@ class KeptLimit(Entry):
     price: Number | None
 
 
+class WidthStep(Entry):
+    """From one width of a group to the next narrower; ``worth``: what is ``saved``, by limit, at the limits' prices."""
+
+    channels: Count
+    loss: Number
+    saved: dict[Text, Number]
+    worth: Number | None
+
+
+class WidthPoint(Entry):
+    """The predicted loss at one width."""
+
+    channels: Count
+    loss: Number
+
+
+class WidthReason(Entry):
+    """Why a group got its width: the ``last`` step that was taken, the ``next`` that was not, and the losses around."""
+
+    name: Text
+    channels: Count
+    kept: Count
+    loss: Number
+    last: WidthStep | None
+    next: WidthStep | None
+    curve: list[WidthPoint]
+
+
 class Allocation(Entry):
     """How good a choice of channels is, under the model of loss and costs: no other has a loss below ``bound``.
 
@@ -514,6 +542,7 @@ class Allocation(Entry):
     multiple: Count
     widths: Count | None
     blocks: list[Text] = []
+    reasons: list[WidthReason] = []  # of the groups that had a choice
 
 
 class Pruning(Entry):

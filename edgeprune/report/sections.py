@@ -9,6 +9,7 @@ from functools import partial
 
 from edgeprune.report import format as fmt
 from edgeprune.report import headline
+from edgeprune.report.allocation import allocation
 from edgeprune.report.answers import answers, figures_by_output
 from edgeprune.report.blocks import (
     Block,
@@ -25,7 +26,7 @@ from edgeprune.report.blocks import (
 from edgeprune.report.conversion import integers, parity
 from edgeprune.report.plots import Line, Point, curves, scatter
 from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
-from edgeprune.report.schema import Allocation, Epoch, Gate, Report, TaskOutput, Training, Variant
+from edgeprune.report.schema import Epoch, Gate, Report, TaskOutput, Training, Variant
 from edgeprune.report.variants import Setup, setups, variants_table
 
 Blocks = Sequence[Block]
@@ -228,42 +229,6 @@ def _path(variant: Variant) -> str:
     return f" Dense kernels are expected, because {'; '.join(path.reasons)}."
 
 
-# What is limited → its words and unit.
-_LIMITED = {
-    "filters": "Filters kept",
-    "macs": "Multiply-accumulates",
-    "params": "Parameters",
-    "latency": "Latency, estimated (ms)",
-    "memory": "Arena (bytes)",
-    "size": "File (bytes)",
-}
-
-
-def _allocation(name: str, one: Allocation) -> Table:
-    """How good a choice of channels is, and what each limit costs."""
-    gap = max(one.loss - one.bound, 0.0) / max(abs(one.loss), 1e-300)
-    found = "the best choice" if gap < 1e-6 else f"within {max(gap, 1e-4):.2%} of the best choice"
-    caption = (
-        f"{name}: channels chosen in {one.seconds:.1f} seconds, {found} under the model of loss and costs, in steps of "
-        f"{one.multiple}."
-    )
-    if one.widths:
-        caption += f" Of each layer, at most {one.widths} widths were looked at."
-    if one.blocks:
-        caption += f" Whole blocks went: {', '.join(one.blocks)}."
-    columns = [
-        Column("Limit", numeric=False), Column("Chosen"), Column("Allowed"),
-        Column("Price", "by how much the predicted loss falls if one percent more is allowed, in percent"),
-    ]  # fmt: skip
-    rows = [
-        [Cell(_LIMITED.get(limit.name, limit.name)), Cell(fmt.short(limit.value, 4), f"{limit.value:,}"),
-         Cell(fmt.short(limit.most, 4), f"{limit.most:,}"),
-         fmt.absent() if limit.price is None else Cell(f"{100 * limit.price / max(one.loss, 1e-300):.2f}")]
-        for limit in one.limits
-    ]  # fmt: skip
-    return Table(caption, columns, rows)
-
-
 def pruning(report: Report) -> Blocks:
     """Removed blocks, chosen channels, penalties before and after, lottery tickets beside their controls."""
     block_columns = [
@@ -277,31 +242,31 @@ def pruning(report: Report) -> Blocks:
         Column("Variant", numeric=False, code=True), Column("Ticket", "early weights"),
         Column("Control", "other weights"), Column("Difference", "points"),
     ]  # fmt: skip
-    tables = []
-    for one in report.pruning:
+    blocks: list[Block] = []
+    for number, one in enumerate(report.pruning, 1):
         if one.layers:
             rows = [
                 [Cell(b.name), Cell(", ".join(b.layers)), Cell(fmt.scaled(b.macs), f"{b.macs:,}"),
                  Cell(fmt.short(b.score, 4)), Cell(f"{b.oracle_difference:.1e}")]
                 for b in one.layers.removed
             ]  # fmt: skip
-            tables.append(Table(f"{one.name}: blocks removed, by {one.layers.criterion}.", block_columns, rows))
+            blocks.append(Table(f"{one.name}: blocks removed, by {one.layers.criterion}.", block_columns, rows))
         if one.sparsify:
             rows = [
                 [Cell(p.name), Cell(fmt.short(p.weight, 4)), Cell(fmt.short(p.before, 4)), Cell(fmt.short(p.after, 4))]
                 for p in one.sparsify.penalties
             ]
             caption = f"{one.name}: penalties before and after {one.sparsify.epochs} epochs of training with them."
-            tables.append(Table(caption, penalty_columns, rows))
+            blocks.append(Table(caption, penalty_columns, rows))
         if one.allocation:
-            tables.append(_allocation(one.name, one.allocation))
+            blocks += allocation(one.name, one.allocation, f"widths{number}")
         if one.lottery and (rows := _tickets(report, one.name)):
             caption = (
                 f"{one.name}: the mask keeps {one.lottery.kept:.1%} of the weights, rounds: {one.lottery.round}; "
                 "the control trains other random weights under it."
             )
-            tables.append(Table(caption, ticket_columns, rows))
-    return tables
+            blocks.append(Table(caption, ticket_columns, rows))
+    return blocks
 
 
 def _tickets(report: Report, model: str) -> list[list[Cell]]:
@@ -446,7 +411,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("answers", "Where answers differ", answers),
     Section("operators", "The pick by operator", on_target, in_markdown=False),
     Section("training", "Training", training),
-    Section("pruning", "Removed blocks, penalties, tickets", pruning),
+    Section("pruning", "What was removed, and why", pruning),
     Section("parity", "Parity with the Keras model", parity),
     Section("integers", "Mixed precision, equalization, bias correction", integers),
     Section("layers", "Sparsity by layer", layers, in_markdown=False),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.files import atomic_path, write_bytes
 from edgeprune.report.blocks import Cell, Column, Figure, Figures, Table
 from edgeprune.report.format import metric_word, short
-from edgeprune.report.plots import COLORS, drawing, styled, to_svg
+from edgeprune.report.plots import COLORS, drawing, shortened, small_plots, to_svg
 from edgeprune.report.schema import Metric
 from edgeprune.selection import within
 
@@ -116,30 +115,23 @@ def panels(document: Document, colors: Mapping[str, str]) -> Any:
         rows = math.ceil(len(groups) / _PER_ROW)
         columns = min(len(groups), _PER_ROW)
         with drawing(_PANEL_WIDTH * max(columns, 2), _PANEL_HEIGHT * rows + 0.5, colors) as figure:
-            _fill(figure, rows, columns, groups, document, colors)
+            _fill(figure, groups, document, colors)
             yield figure
 
     return draw()
 
 
-def _fill(
-    figure: Drawing, rows: int, columns: int, groups: Sequence[Document], document: Document, colors: Mapping[str, str]
-) -> None:
+def _fill(figure: Drawing, groups: Sequence[Document], document: Document, colors: Mapping[str, str]) -> None:
     lines = [_line(group) for group in groups]
-    places = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for axes, group, own in itertools.zip_longest(places, groups, lines):
-        if group is None:
-            axes.set_visible(False)
-            continue
-        styled(axes)
+    titles = [f"{shortened(group['name'])} ({group['channels']})" for group in groups]
+    places = small_plots(figure, titles, _PER_ROW, sharex=True, sharey=True)
+    for axes, group, own in zip(places, groups, lines, strict=True):
         for line in lines:
             axes.plot(*line, color=colors["point"], linewidth=0.6, alpha=0.6, zorder=1)
         axes.axhline(document["allowed_drop"], color=colors["muted"], linewidth=0.8, linestyle=(0, (3, 2)), zorder=2)
         if group["recommended_rate"] is not None:
             axes.axvline(100 * group["recommended_rate"], color=colors["baseline"], linewidth=1.2, zorder=2)
         axes.plot(*own, color=colors["accent"], linewidth=1.6, marker="o", markersize=3, zorder=3)
-        title = f"{_shortened(group['name'])} ({group['channels']})"
-        axes.set_title(title, fontsize=8, loc="left", parse_math=False)
         axes.set_xlim(0, 100)
         axes.tick_params(labelbottom=True)
     _scale(next(iter(figure.axes)), lines, document)
@@ -169,11 +161,6 @@ def _svg(document: Document) -> str:
 
 def _measured(document: Document) -> list[Document]:
     return [group for group in document["groups"] if group["points"]]
-
-
-def _shortened(name: str, length: int = 26) -> str:
-    """A long name keeps its end, which tells layers apart."""
-    return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
 def _unit(document: Document) -> str:

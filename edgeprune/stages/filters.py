@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.artifact import AllocationFacts, Artifact, ModelFacts, RefittedLayer, RemovedChannels
+from edgeprune.artifact import (
+    AllocationFacts,
+    Artifact,
+    ModelFacts,
+    RefittedLayer,
+    RemovedChannels,
+    WidthReason,
+    WidthStep,
+)
 from edgeprune.context import Context
 from edgeprune.errors import RecipeError
 from edgeprune.pipeline import stage
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from edgeprune.prune.choice.allocation import Allocation
     from edgeprune.prune.choice.budget import Budget, Resource
     from edgeprune.prune.choice.criteria import Scores
+    from edgeprune.prune.choice.reasons import Reason, Step
     from edgeprune.prune.choice.sensitivity import Curves
     from edgeprune.tflite.graph import Subgraph
 
@@ -167,7 +176,26 @@ def _allocation_facts(chosen: Allocation, blocks: list[str]) -> AllocationFacts:
         "multiple": chosen.multiple,
         "widths": chosen.widths,
         "blocks": blocks,
+        "reasons": [_reason_facts(one) for one in chosen.reasons],
     }
+
+
+def _reason_facts(one: Reason) -> WidthReason:
+    return {
+        "name": one.name,
+        "channels": one.channels,
+        "kept": one.kept,
+        "loss": one.loss,
+        "last": _step_facts(one.last),
+        "next": _step_facts(one.next),
+        "curve": [{"channels": channels, "loss": loss} for channels, loss in one.curve.items()],
+    }
+
+
+def _step_facts(step: Step | None) -> WidthStep | None:
+    if step is None:
+        return None
+    return {"channels": step.channels, "loss": step.loss, "saved": dict(step.saved), "worth": step.worth}
 
 
 def _measure(settings: FiltersConfig, context: Context, graph: Graph, scores: Scores) -> Curves:

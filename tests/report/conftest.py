@@ -148,6 +148,33 @@ def digits(folder):
     return report
 
 
+def explained():
+    """Channels chosen under two limits, one of which binds: a group in the middle, one whole, one at its narrowest."""
+    report = sample()
+
+    def step(loss, ms, worth):
+        return {"channels": 8, "loss": loss, "saved": {"macs": 1e6 * ms, "latency": ms}, "worth": worth}
+
+    def reason(name, channels, kept, losses, last, following):
+        curve = [{"channels": channels - 8 * number, "loss": loss} for number, loss in enumerate(losses)]
+        loss = next(point["loss"] for point in curve if point["channels"] == kept)
+        steps = {"last": last, "next": following}
+        return {"name": name, "channels": channels, "kept": kept, "loss": loss, **steps, "curve": curve}
+
+    reasons = [
+        reason("stem", 16, 16, [0.0, 9.0], None, step(9.0, 0.02, 1.0)),
+        reason("block", 32, 16, [0.0, 1.0, 3.0, 8.0], step(2.0, 0.05, 2.5), step(5.0, 0.05, 2.5)),
+        reason("late", 24, 8, [0.0, 0.4, 1.0], step(0.6, 0.2, 10.0), None),
+    ]
+    limits = [
+        {"name": "latency", "value": 0.9, "most": 1.0, "price": 0.5},
+        {"name": "macs", "value": 1.5e6, "most": 2e6, "price": 0.0},
+    ]
+    chosen = {"loss": 4.0, "bound": 4.0, "seconds": 0.5, "multiple": 8, "widths": None}
+    report["pruning"] = [{"name": "filters", "allocation": {**chosen, "limits": limits, "reasons": reasons}}]
+    return report
+
+
 def differing():
     """A table classified into three classes without names, one of which is never answered."""
     rng = np.random.default_rng(1)
@@ -189,6 +216,7 @@ VARIATIONS = {
         crowded,
         estimated,
         quantized,
+        explained,
         differing,
         residuals,
         masks,

@@ -1,6 +1,6 @@
 """Which units are removed under a budget: importance, order, and how far the order is followed.
 
-A criterion is a function under ``@criterion`` in ``criteria.py``; an allocation is named after its removal order, an
-entry of ``ORDERS`` in ``orders.py``. ``bundles.py`` cuts groups into bundles, ``allocation.py`` chooses the units that
-stay, ``filling.py`` searches for the counts that meet the budget, and ``sensitivity.py`` measures losses to go by.
+A criterion is a function under ``@criterion`` in ``criteria.py``. ``ladders.py`` has the widths that a group may have,
+``budget.py`` and ``file_costs.py`` what is limited, ``allocation.py`` chooses the units that stay by solving a
+``program.py``, ``reasons.py`` says why, and ``sensitivity.py`` measures losses to go by.
 """

@@ -17,6 +17,7 @@ from edgeprune.prune.choice.budget import Budget, Constraints, Resource
 from edgeprune.prune.choice.criteria import Scores
 from edgeprune.prune.choice.ladders import Ladder, Widths, ladder, names_of
 from edgeprune.prune.choice.program import SECONDS, Infeasible, Limit, OutOfTime, Program, Solution, evaluate
+from edgeprune.prune.choice.reasons import Reason, reasons
 from edgeprune.recipe.patterns import check_patterns
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Allocation:
         prices: by what is limited, how much the loss falls if one percent more is allowed.
         multiple: the number of channels in a step; less than was asked for where the budget forbade that.
         widths: the largest number of widths that a group was tried in, where not all of them were; else None.
+        reasons: of every group that had a choice, why it got its width; none where all lose the same fraction.
     """
 
     keep: np.ndarray
@@ -57,6 +59,7 @@ class Allocation:
     prices: Mapping[str, float]
     multiple: int
     widths: int | None
+    reasons: tuple[Reason, ...] = ()
 
 
 def allocate(
@@ -162,17 +165,18 @@ class _Search:
             ]
             is_kept = all(use.is_kept for use in uses)
             if is_kept and (best is None or solution.loss < best[0].loss):
-                best = solution, keep, uses
+                best = solution, keep, uses, (program, options)
             if is_kept and all(use.is_settled for use in uses):
                 break
             limits = [use.next_limit(is_kept) for use in uses]
         if best is None:
             raise _not_found(self.seconds)
-        solution, keep, uses = best
+        solution, keep, uses, solved = best
         return Allocation(
             keep, solution.loss, bound, spent,
             {one.name: (use.exact, one.most) for one, use in zip(self.resources, uses, strict=True)},
             solution.prices, self.constraints.multiple, self._most_widths(widths),
+            () if self.how == "uniform" else reasons(widths, *solved, solution.prices, [use.ratio for use in uses]),
         )  # fmt: skip
 
     def _widths(self) -> Widths:
@@ -228,6 +232,11 @@ class _Use:
     limit: float
     counted: float
     exact: float
+
+    @property
+    def ratio(self) -> float:
+        """What is used, as a multiple of what the program counts."""
+        return self.exact / self.counted if self.counted else 1.0
 
     @property
     def is_kept(self) -> bool:

@@ -1,0 +1,121 @@
+"""Is half of the latency that is asked for half of the latency that is had?
+
+    python benchmarks/latency_budget.py MODEL.h5 [MODEL.h5 ...] --cache FOLDER [--count]
+        [--pair TARGET/KERNELS ...] >> benchmarks/results/optimum.md
+
+Each model loses channels by their norms, in multiples of the target's vector, until half of the estimated latency is
+left, by ``[filters] max_latency = "50%"``, as float32 and as int8 with ranges that mean nothing; the pruned model is
+converted, and its file estimated as ``edgeprune profile`` does. ``--count``: also count the instructions of one
+inference of both files on the emulated Cortex-A72 (``edgeprune emulator setup``). FOLDER keeps the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgeprune._tensorflow import import_tf
+
+PAIRS = ["rpi4/xnnpack", "rpi4/builtin", "pixel4/xnnpack", "coral-usb/edgetpu"]
+# Kernels → runtime and delegate of the emulated board that run them.
+RUNTIMES = {"xnnpack": ("ai-edge-litert", "default"), "builtin": ("tflite-runtime", "builtin")}
+SHARE = "50%"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--count", action="store_true")
+    parser.add_argument("--pair", action="append")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    shown = ["python", *(word if "/" not in word or word.count("/") == 1 else Path(word).name for word in sys.argv)]
+    print(f"\n`{shlex.join(shown)}`\n")
+    columns = ("model", "format", "board", "kernels", "MACs", "program (ms)", "file (ms)", "latency", "instructions")
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|", flush=True)
+    import_tf()
+    for path in options.models:
+        for mode in ("float32", "int8"):
+            for row in rows(path, mode, options):
+                print(f"| {' | '.join(row)} |", flush=True)
+
+
+def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
+    import numpy as np
+
+    from edgeprune import load_model
+    from edgeprune.errors import EdgepruneError
+    from edgeprune.hardware.latency.estimate import predict
+    from edgeprune.prune.channels import surgery
+    from edgeprune.prune.channels.analyse import analyse
+    from edgeprune.prune.choice import file_costs
+    from edgeprune.prune.choice.allocation import allocate
+    from edgeprune.prune.choice.budget import Budget, Constraints
+    from edgeprune.prune.choice.criteria import CRITERIA, Evidence
+    from edgeprune.prune.choice.file_shapes import FileShapes
+    from edgeprune.target import load_target
+    from edgeprune.tflite.flatbuffer import parse
+
+    graph = analyse(load_model(str(path)))
+    scores = CRITERIA["l2"].score(graph, Evidence())
+    shapes = FileShapes.of(graph, lambda model: parse(content_of(model, mode)).subgraphs[0])
+    whole = options.cache / f"{path.stem}-{mode}.tflite"
+    whole.write_bytes(content_of(graph.model, mode))
+    for pair in options.pair or PAIRS:
+        name, kernels = pair.split("/")
+        target = load_target(name)
+        constraints = Constraints(multiple=int(target.channel_multiple.get(mode, 1)), min_channels=2)
+        try:
+            limit = file_costs.latency(shapes, target, kernels).limited(SHARE)
+            found = allocate(graph, scores, Budget(), "global", constraints, resources=[limit])
+        except EdgepruneError as error:
+            yield [path.stem, mode, name, kernels, str(error).splitlines()[0], "", "", "", ""]
+            continue
+        file = options.cache / f"{path.stem}-{mode}-{name}-{kernels}.tflite"
+        file.write_bytes(content_of(surgery.remove(graph, found.keep), mode))
+        predicted = predict(parse(file.read_bytes()).subgraphs[0], target, kernels)
+        milliseconds, _ = found.costs["latency"]
+        macs = graph.count_macs(found.keep) / graph.count_macs(np.ones_like(found.keep))
+        counted = "–"
+        if options.count and name == "rpi4":
+            counted = f"{instructions(file, kernels) / instructions(whole, kernels):.3f}"
+        yield [
+            path.stem, mode, name, kernels, f"{macs:.1%}", f"{milliseconds:.4f}", f"{predicted.estimate.median_ms:.4f}",
+            f"{milliseconds / limit.whole:.3f}", counted,
+        ]  # fmt: skip
+
+
+def content_of(model: Any, mode: Any) -> bytes:
+    import numpy as np
+
+    from edgeprune.convert.converter import convert
+    from edgeprune.quantize.plan import QuantizationPlan
+
+    generator = np.random.default_rng(0)
+
+    def samples() -> Any:
+        yield [generator.random([1, *x.shape[1:]]).astype(x.dtype.as_numpy_dtype) for x in model.inputs]
+
+    is_int8 = mode == "int8"
+    return convert(model, QuantizationPlan(mode, mode if is_int8 else "float", is_int8), samples if is_int8 else None)
+
+
+def instructions(path: Path, kernels: str) -> int:
+    runtime, delegate = RUNTIMES[kernels]
+    command = [sys.executable, "-m", "edgeprune", "bench", str(path), "--device", "emulator", "--runtime", runtime]
+    command += ["--delegate", delegate, "--json", "--csv", str(path.parent / "bench.csv")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return int(json.loads(done.stdout)["results"][0]["instructions"])
+
+
+if __name__ == "__main__":
+    main()
