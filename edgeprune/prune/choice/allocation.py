@@ -144,7 +144,7 @@ class _Search:
         widths = self._widths()
         costs = [resource.tables(widths) for resource in self.resources]
         limits = [resource.most for resource in self.resources]
-        spent, bound, best = 0.0, math.inf, None
+        spent, bound, best, before = 0.0, math.inf, None, np.array([], int)
         for _ in range(_CORRECTED):
             stated = [
                 Limit(one.name, cost, most) for one, cost, most in zip(self.resources, costs, limits, strict=True)
@@ -166,7 +166,8 @@ class _Search:
             is_kept = all(use.is_kept for use in uses)
             if is_kept and (best is None or solution.loss < best[0].loss):
                 best = solution, keep, uses, (program, options)
-            if is_kept and all(use.is_settled for use in uses):
+            repeated, before = np.array_equal(options, before), options
+            if is_kept and (repeated or all(use.is_settled for use in uses)):
                 break
             limits = [use.next_limit(is_kept) for use in uses]
         if best is None:
@@ -243,24 +244,20 @@ class _Use:
         return self.exact <= self.most * (1 + 1e-9)
 
     @property
-    def is_tight(self) -> bool:
-        """Whether the limit in the program is used up."""
-        return self.counted >= self.limit * (1 - _CLOSE)
-
-    @property
     def corrected(self) -> float:
         """The limit that would have let this choice use what may be used."""
         return self.most * min(max(self.counted / self.exact, 0.2), 5.0) if self.exact else self.most
 
     @property
     def is_settled(self) -> bool:
-        return not self.is_tight or math.isclose(self.corrected, self.limit, rel_tol=_CLOSE)
+        """Whether a higher limit in the program would allow no more."""
+        return self.corrected <= self.limit * (1 + _CLOSE)
 
     def next_limit(self, all_kept: bool) -> float:
-        """What is exceeded is lowered, by a little at least; if all is kept, what binds is raised."""
+        """What is exceeded is lowered, by a little at least; if all is kept, what has room is raised."""
         if not self.is_kept:
             return min(self.corrected, self.limit * _LOWERED)
-        return self.corrected if all_kept and self.is_tight else self.limit
+        return max(self.corrected, self.limit) if all_kept else self.limit
 
 
 def _by_score(group: Group, scores: Scores) -> Vector:

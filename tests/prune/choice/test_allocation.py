@@ -1,5 +1,6 @@
 """How much every group loses: budgets, rates, multiples, protection."""
 
+import dataclasses
 import itertools
 import re
 
@@ -305,3 +306,19 @@ def test_blocks_go_with_the_least_loss_only(L):
     scores = {group.name: np.ones(group.size) for group in graph.groups}
     with pytest.raises(RecipeError, match="Blocks cannot go with the allocation 'uniform'"):
         allocate(graph, scores, Budget(max_macs=0.5), "uniform", Constraints())
+
+
+@pytest.mark.parametrize("factor", [0.4, 3.0])
+def test_tables_that_are_far_off_cost_no_budget(graph, factor):
+    """Where a program counts a multiple of what is used, the limit is kept, and used but for a step."""
+    scores = CRITERIA["l2"].score(graph, Evidence())
+    (macs,) = Budget(max_macs=0.5).resources(graph, [])
+
+    def tables(widths):
+        return tuple({key: factor * values for key, values in one.items()} for one in macs.tables(widths))
+
+    off = dataclasses.replace(macs, name="latency", tables=tables)
+    found = allocate(graph, scores, Budget(), "global", Constraints(multiple=8), resources=[off])
+    right = allocate(graph, scores, Budget(max_macs=0.5), "global", Constraints(multiple=8))
+    assert found.costs["latency"][0] <= off.most
+    assert found.loss <= 1.02 * right.loss
