@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tf_keras
 
@@ -34,6 +35,20 @@ def test_channels_that_cost_more_save_more(model, mode):
         assert row["latency_ms"] == pytest.approx(row["latency"] * found["latency_ms"])
     losses = [row["lost"] for row in found["budgets"]]
     assert losses == sorted(losses)
+
+
+def test_a_model_that_was_never_trained_is_shown():
+    """Biases and statistics are equal then, and the converter keeps equal ones once: no reason to fail."""
+    inputs = layers.Input((16, 16, 3))
+    x = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
+    for name in "ab":
+        y = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(16, 3, padding="same", use_bias=False)(x)))
+        x = layers.Add(name=name)([x, layers.Conv2D(16, 3, padding="same")(y)])
+    model = tf_keras.Model(inputs, layers.Dense(4, name="out")(layers.GlobalAveragePooling2D()(x)))
+    before = model.get_weights()
+    assert channel_costs(model, load_target("rpi4"), "int8")["budgets"]
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_target_without_coefficients_is_refused(model):

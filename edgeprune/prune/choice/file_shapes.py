@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.errors import ModelError
+from edgeprune.models.rebuild import copy_model
 from edgeprune.prune.channels.block_units import without_blocks
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
@@ -70,7 +71,8 @@ class FileShapes:
 
         vectors = _vectors(graph)
         keeps = _marks(graph, vectors)
-        base, *others = [convert(graph.model), *(convert(surgery.remove(graph, keep)) for keep in keeps)]
+        models = [copy_model(graph.model), *(surgery.remove(graph, keep) for keep in keeps)]
+        base, *others = [convert(_with_constants_apart(model)) for model in models]
         for other in others:
             _require_alike(base, other)
         counts = [np.ones(len(graph.units), bool), *keeps]
@@ -118,6 +120,19 @@ class FileShapes:
                 shape[one.axis] = one.times * self.graph.count(one.vector, keep)
             tensors[index] = dataclasses.replace(tensors[index], shape=tuple(shape))
         return dataclasses.replace(self.base, tensors=tuple(tensors))
+
+
+def _with_constants_apart(model: tf_keras.Model) -> tf_keras.Model:
+    """The model, changed so that no two of its vectors of one length are equal.
+
+    The converter keeps equal constants once, such as biases that are zero still; with channels missing, others are
+    equal, and the files would differ in more than sizes.
+    """
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        if len(weight.shape) == 1 and weight.dtype.is_floating:
+            weight.assign_add(random.uniform(1e-3, 1e-2, weight.shape).astype(weight.dtype.as_numpy_dtype))
+    return model
 
 
 def _marks(graph: Graph, vectors: Sequence[Vector]) -> list[np.ndarray]:
