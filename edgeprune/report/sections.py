@@ -228,7 +228,7 @@ def _path(variant: Variant) -> str:
     return f" Dense kernels are expected, because {'; '.join(path.reasons)}."
 
 
-# What is limited → its words and unit.
+# What is limited → its words and unit; limits of files may name a target behind it.
 _LIMITED = {
     "filters": "Filters kept",
     "macs": "Multiply-accumulates",
@@ -237,6 +237,12 @@ _LIMITED = {
     "memory": "Arena (bytes)",
     "size": "File (bytes)",
 }
+
+
+def _limited(name: str) -> str:
+    """A limit in words: "latency on coral" is "Latency, estimated (ms), on coral"."""
+    what, _, board = name.partition(" on ")
+    return f"{_LIMITED.get(what, what)}, on {board}" if board else _LIMITED.get(what, what)
 
 
 def _allocation(name: str, one: Allocation) -> Table:
@@ -254,7 +260,7 @@ def _allocation(name: str, one: Allocation) -> Table:
         Column("Price", "by how much the predicted loss falls if one percent more is allowed, in percent"),
     ]  # fmt: skip
     rows = [
-        [Cell(_LIMITED.get(limit.name, limit.name)), Cell(fmt.short(limit.value, 4), f"{limit.value:,}"),
+        [Cell(_limited(limit.name)), Cell(fmt.short(limit.value, 4), f"{limit.value:,}"),
          Cell(fmt.short(limit.most, 4), f"{limit.most:,}"),
          fmt.absent() if limit.price is None else Cell(f"{100 * limit.price / max(one.loss, 1e-300):.2f}")]
         for limit in one.limits
