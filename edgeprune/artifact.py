@@ -142,13 +142,17 @@ class AllocationFacts(TypedDict):
 
 
 class FiltersFacts(TypedDict):
-    """Stage ``filters``: ``validation`` has the metric after removing (``pruned``) and after ``reconstructed``."""
+    """Stage ``filters``: ``validation`` has the metric after removing (``pruned``) and after ``reconstructed``.
+
+    ``original_files``: by limit of a file, as in ``allocation``, what the file of the unpruned model comes to.
+    """
 
     groups: list[RemovedChannels]
     oracle_difference: float | None
     validation: dict[str, float]
     refitted: list[RefittedLayer]
     allocation: AllocationFacts
+    original_files: dict[str, float]
 
 
 class ZeroedFacts(TypedDict):

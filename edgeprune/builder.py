@@ -106,6 +106,8 @@ def build(
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipes(recipe), verify)
+    for one in resolved:
+        planning.file_limits(one, chosen)  # what cannot be limited is refused before anything is trained
     source = _source(model)
     if model is None:
         data = DEMO

@@ -6,15 +6,17 @@ The order of methods is fixed here: a recipe says which, never in what order.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Container, Sequence
 from typing import Any
 
 from edgeprune import stages
+from edgeprune.errors import RecipeError, TargetError
 from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, quantization_plan
 from edgeprune.recipe.config import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
-from edgeprune.target import Target
+from edgeprune.target import Target, load_target
 
 MODEL = "model"
 SIZED = "sized"
@@ -197,7 +199,8 @@ def _sparsify(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
 def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     if not recipe.filters:
         return [chain]
-    filters, multiple = recipe.filters, channel_multiple(recipe, target)
+    filters, limits = recipe.filters, file_limits(recipe, target)
+    multiple = math.lcm(*(channel_multiple(recipe, one) for one in (target, *(limit.target for limit in limits))))
     chain = chain.method("filters", rated=True)
     for number in range(1, filters.steps + 1):
         config = stages.FiltersStageConfig(
@@ -205,13 +208,51 @@ def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
             reconstruct=recipe.reconstruct,
             number=number,
             multiple=multiple,
-            file=quantization_plan(_limited(recipe), recipe, target) if filters.of_file else None,
+            files=limits,
         )
-        remove = stages.filters_for_target if filters.of_file else stages.filters
-        chain = chain.step(remove, config, f".remove{number}")
+        chain = chain.step(stages.filters, config, f".remove{number}")
         if number < filters.steps:
             chain = chain.step(stages.finetune, _training(recipe, epochs=filters.step_epochs), f".finetune{number}")
     return [chain.step(stages.finetune, _training(recipe))]
+
+
+def file_limits(recipe: Recipe, target: Target) -> tuple[stages.FileLimit, ...]:
+    """What ``[filters]`` limits of files: each limit with its target, and the file that a build for that makes.
+
+    Args:
+        target: of the build, for limits that name none.
+
+    Raises:
+        TargetError: there is no target of a name, or its file does not validate.
+        RecipeError: nothing is known about the speed of a target, or two targets are called the same.
+    """
+    found: dict[str, stages.FileLimit] = {}
+    for what, amounts in recipe.filters.of_file.items() if recipe.filters else ():
+        for name, most in amounts.items():
+            board = target if name is None else _named(name, f"max_{what}")
+            plan = quantization_plan(_limited(recipe), recipe, board)
+            limit = stages.FileLimit(what=what, most=most, target=board, named=name, plan=plan)
+            if what == "latency" and board.latency is None:
+                raise RecipeError(
+                    f"[filters] max_latency: the target {board.name} has no coefficients to estimate a latency by.",
+                    fix="limit max_macs, max_memory or max_size instead, or measure files on the board and run "
+                    "`edgeprune targets fit`.",
+                )
+            if found.setdefault(limit.name, limit) != limit:
+                raise RecipeError(
+                    f"[filters] max_{what} has two targets that are called {limit.board}, which reports could not tell "
+                    "apart.",
+                    fix="give the target of one of the files another name.",
+                )
+    return tuple(found.values())
+
+
+def _named(name: str, key: str) -> Target:
+    try:
+        return load_target(name)
+    except TargetError as error:
+        error.add_note(f"[filters] {key} of the recipe names it.")
+        raise
 
 
 def _limited(recipe: Recipe) -> Mode:

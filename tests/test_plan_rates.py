@@ -35,6 +35,15 @@ def test_filters_remove_the_rate_of_what_the_recipe_limits(limit, expected):
     assert plan.variants[0].series is None
 
 
+def test_limits_of_several_targets_all_take_the_share_that_the_rate_leaves():
+    """Each target of a table keeps its place, and so does the limit of the build's own."""
+    plan = _plan(filters={"max_latency": {"rpi4": 3.0, "coral": "99%"}, "max_size": 1000})
+    limits = {step.name: step.config.files for step in plan.steps if step.name.endswith(".remove1")}
+    for at, share in ((30, "70%"), (50, "50%")):
+        found = {limit.name: limit.most for limit in limits[f"filters{at}.remove1"]}
+        assert found == {"latency on rpi4": share, "latency on coral": share, "size": share}
+
+
 def test_weights_become_as_sparse_as_the_rate():
     """Chains part at the first section with a budget; all names are unique, and every step comes after its parent."""
     plan = _plan(weights={}, filters={"rate": 0.5, "steps": 2})

@@ -54,6 +54,15 @@ _SHARE = r"^\s*\d+(\.\d*)?\s*%\s*$"
 DropShare = Annotated[str, pydantic.Field(pattern=_SHARE)]
 # An amount in its own unit, or "50%" of what the unpruned model takes.
 Amount = Annotated[float, pydantic.Field(gt=0)] | DropShare
+# What is limited of a file.
+FileFigure = Literal["latency", "memory", "size"]
+# On the target of the build; or a table, by the name or the TOML file of each target.
+_ByTarget = Annotated[dict[str, Amount], pydantic.Field(min_length=1)]
+AmountByTarget = Annotated[
+    Annotated[Amount, pydantic.Tag("amount")] | Annotated[_ByTarget, pydantic.Tag("table")],
+    # Told apart first, so that a wrong value is explained as what it was meant to be.
+    pydantic.Discriminator(lambda value: "table" if isinstance(value, Mapping) else "amount"),
+]
 
 
 def _from_percent(value: Any) -> Any:
@@ -205,10 +214,11 @@ class FiltersConfig(Config):
     rate: OpenFraction | None = None  # of the filters, removed
     max_params: OpenFraction | None = None  # of the unpruned model's, kept
     max_macs: OpenFraction | None = None
-    # Of the file that the recipe builds: milliseconds as estimated for the target, bytes of its arena, of the file.
-    max_latency: Amount | None = None
-    max_memory: Amount | None = None
-    max_size: Amount | None = None
+    # Of the file that the recipe builds: milliseconds as estimated for the target, bytes of its arena, of the file. A
+    # table, such as { rpi4 = "50%", coral = 2.5 }, limits the files for several targets, all of them at once.
+    max_latency: AmountByTarget | None = None
+    max_memory: AmountByTarget | None = None
+    max_size: AmountByTarget | None = None
     criterion: CriterionName = "taylor"
     allocation: Literal["uniform", "global", "sensitivity"] = "global"
     steps: Annotated[int, pydantic.Field(ge=1)] = 1  # 1: one shot; n: prune in n steps with fine-tuning in between
@@ -226,10 +236,18 @@ class FiltersConfig(Config):
     verify: bool = True  # compare with the masked original on random inputs
 
     @property
-    def of_file(self) -> dict[str, float | str]:
-        """Limits of the file, by what is limited: "latency", "memory", "size"."""
-        given = {"latency": self.max_latency, "memory": self.max_memory, "size": self.max_size}
-        return {what: amount for what, amount in given.items() if amount is not None}
+    def of_file(self) -> dict[FileFigure, dict[str | None, float | str]]:
+        """Limits of files, by what is limited and by target as the recipe names it; None: the target of the build."""
+        given: dict[FileFigure, float | str | dict[str, float | str] | None] = {
+            "latency": self.max_latency,
+            "memory": self.max_memory,
+            "size": self.max_size,
+        }
+        return {
+            what: dict(amount.items()) if isinstance(amount, dict) else {None: amount}
+            for what, amount in given.items()
+            if amount is not None
+        }
 
     @pydantic.model_validator(mode="after")
     def _has_budget(self) -> FiltersConfig:
@@ -241,8 +259,6 @@ class FiltersConfig(Config):
             )
         if self.blocks and (self.allocation != "global" or self.rate is not None):
             raise ValueError("blocks = true goes with allocation = 'global' and maxima, which can be compared with it")
-        if self.of_file and self.steps > 1:
-            raise ValueError(f"{given[-1]} goes with steps = 1: what a file costs after each of several is not known")
         return self
 
 
@@ -366,19 +382,19 @@ class ConversionConfig(Config):
     sparse_encoding: bool = False  # float32 files of pruned weights store them sparse where that is smaller
 
 
-def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, float | str]:
-    """Removes ``rate`` of what the section limits: filters, parameters or MACs."""
+def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, Any]:
+    """Removes ``rate`` of what the section limits: filters, parameters, MACs, or what files come to on each target."""
     share = f"{100 * (1 - rate):g}%"
-    at: dict[str, float | str] = {
-        "rate": rate,
-        **dict.fromkeys(("max_params", "max_macs"), 1 - rate),
-        **dict.fromkeys(("max_latency", "max_memory", "max_size"), share),
+    shares = {key: 1 - rate for key in ("max_params", "max_macs") if getattr(filters, key) is not None}
+    of_file = {
+        f"max_{what}": share if None in amounts else dict.fromkeys(amounts, share)
+        for what, amounts in filters.of_file.items()
     }
-    return {key: value for key, value in at.items() if getattr(filters, key) is not None}
+    return {**({} if filters.rate is None else {"rate": rate}), **shares, **of_file}
 
 
 # Section with a budget → what it is at a rate of ``Recipe.rates``.
-RATED: dict[str, Callable[[Any, float], Mapping[str, float | str]]] = {
+RATED: dict[str, Callable[[Any, float], Mapping[str, Any]]] = {
     "filters": _filters_at,
     "weights": lambda weights, rate: {"sparsity": rate},
 }

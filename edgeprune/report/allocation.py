@@ -15,7 +15,7 @@ from edgeprune.report.schema import Allocation, WidthReason, WidthStep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What is limited → its words, and how an amount of it reads.
+# What is limited → its words, and how an amount of it reads; limits of files may name a target behind it.
 _LIMITED: dict[str, tuple[str, Callable[[float], str]]] = {
     "filters": ("Filters kept", lambda amount: f"{amount:,.0f}"),
     "macs": ("Multiply-accumulates", lambda amount: f"{fmt.scaled(amount)} MACs"),
@@ -54,7 +54,7 @@ def _limits(name: str, one: Allocation) -> Table:
     ]  # fmt: skip
     rows = [
         [
-            Cell(_LIMITED[limit.name][0] if limit.name in _LIMITED else limit.name),
+            Cell(_limited(limit.name)),
             *(Cell(_amount(limit.name, amount), f"{amount:,}") for amount in (limit.value, limit.most)),
             fmt.absent("not known") if limit.price is None else _loss(one, limit.price),
         ]
@@ -118,8 +118,16 @@ def _time(milliseconds: float) -> str:
     return fmt.milliseconds(milliseconds) if milliseconds >= 0.1 else f"{fmt.short(1e3 * milliseconds)} µs"
 
 
+def _limited(name: str) -> str:
+    """A limit in words: "latency on coral" is "Latency, estimated, on coral"."""
+    what, _, board = name.partition(" on ")
+    words = _LIMITED[what][0] if what in _LIMITED else what
+    return f"{words}, on {board}" if board else words
+
+
 def _amount(name: str, amount: float) -> str:
-    return _LIMITED[name][1](amount) if name in _LIMITED else fmt.short(amount, 4)
+    what = name.partition(" on ")[0]
+    return _LIMITED[what][1](amount) if what in _LIMITED else fmt.short(amount, 4)
 
 
 def _percent(one: Allocation, loss: float) -> float:

@@ -14,7 +14,7 @@ from edgeprune.stages.conversion import (
     convert_without_samples,
     narrow_and_convert,
 )
-from edgeprune.stages.filters import FiltersStageConfig, filters, filters_for_target
+from edgeprune.stages.filters import FileLimit, FiltersStageConfig, filters
 from edgeprune.stages.integer import MixedStageConfig, mix_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
@@ -32,6 +32,7 @@ __all__ = [
     "OPEN",
     "ClusterStageConfig",
     "ConvertConfig",
+    "FileLimit",
     "FiltersStageConfig",
     "LayersStageConfig",
     "LotteryStageConfig",
@@ -52,7 +53,6 @@ __all__ = [
     "demo",
     "evaluate",
     "filters",
-    "filters_for_target",
     "finetune",
     "fix_sizes",
     "latency",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,13 +20,13 @@ from edgeprune.artifact import (
     WidthStep,
 )
 from edgeprune.context import Context
-from edgeprune.errors import RecipeError
 from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import QuantizationPlan
-from edgeprune.recipe.config import Config, FiltersConfig, ReconstructConfig
+from edgeprune.recipe.config import Amount, Config, FileFigure, FiltersConfig, ReconstructConfig
 from edgeprune.stages.conversion import described_file
 from edgeprune.stages.reconstruction import REFIT, refitted_facts, unlabelled
 from edgeprune.stages.saving import with_model
+from edgeprune.target import Target
 
 if TYPE_CHECKING:
     import tf_keras
@@ -32,9 +35,46 @@ if TYPE_CHECKING:
     from edgeprune.prune.choice.allocation import Allocation
     from edgeprune.prune.choice.budget import Budget, Resource
     from edgeprune.prune.choice.criteria import Scores
+    from edgeprune.prune.choice.file_shapes import FileShapes
     from edgeprune.prune.choice.reasons import Reason, Step
     from edgeprune.prune.choice.sensitivity import Curves
     from edgeprune.tflite.graph import Subgraph
+
+
+class FileLimit(Config):
+    """What a file may come to on a target.
+
+    Attributes:
+        most: milliseconds or bytes, or a share of what the file of the unpruned model comes to.
+        named: what the recipe calls the target; None: it names none, and the target is that of the build.
+        plan: of the file that a build for the target makes.
+    """
+
+    what: FileFigure
+    most: Amount
+    target: Target
+    named: str | None
+    plan: QuantizationPlan
+
+    @property
+    def board(self) -> str:
+        """What to call the target: as the recipe does, but a file by what it says that it is called; else ""."""
+        if self.named is None:
+            return ""
+        return self.named if self.named in (self.target.name, *self.target.aliases) else self.target.name
+
+    @property
+    def name(self) -> str:
+        """In the report: "latency", "latency on coral"."""
+        return f"{self.what} on {self.board}" if self.named else self.what
+
+    @property
+    def key(self) -> str:
+        """Of the line of a recipe that sets it: "max_latency", "max_latency.coral"."""
+        if self.named is None:
+            return f"max_{self.what}"
+        is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", self.named)
+        return f"max_{self.what}.{self.named if is_bare else json.dumps(self.named, ensure_ascii=False)}"
 
 
 class FiltersStageConfig(Config):
@@ -43,8 +83,8 @@ class FiltersStageConfig(Config):
     filters: FiltersConfig
     reconstruct: ReconstructConfig = ReconstructConfig()
     number: int
-    multiple: int  # channels, with what the target wants already decided
-    file: QuantizationPlan | None = None  # of the file whose latency, memory and size are limited; None: they are not
+    multiple: int  # channels, with what the targets want already decided
+    files: tuple[FileLimit, ...] = ()
 
 
 @stage("data", "task", "seed")
@@ -73,7 +113,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
-    resources = _of_file(whole, artifact, config, context) if config.file else ()
+    resources, original_files = _of_files(whole, artifact, config, context)
     chosen = choose(whole, budget, settings.criterion, settings.allocation, constraints, evidence, curves, resources)
     blocks = gone_blocks(whole, chosen.keep)
     graph, keep = without_blocks(whole, chosen.keep) if blocks else (whole, chosen.keep)
@@ -118,50 +158,75 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
             "validation": validation,
             "refitted": refitted,
             "allocation": _allocation_facts(chosen, names),
+            "original_files": original_files,
         }
     )
 
 
-@stage("data", "task", "seed", "target")
-def filters_for_target(artifact: Artifact, config: FiltersStageConfig, context: Context) -> Artifact:
-    """The same under limits of the file on the target."""
-    return filters.run(artifact, config, context)
+def _of_files(
+    graph: Graph, artifact: Artifact, config: FiltersStageConfig, context: Context
+) -> tuple[list[Resource], dict[str, float]]:
+    """What this step limits of the files that the model is converted to; and what the unpruned model's come to.
 
-
-def _of_file(graph: Graph, artifact: Artifact, config: FiltersStageConfig, context: Context) -> list[Resource]:
-    """What the recipe limits of the file that the model is converted to."""
-    from edgeprune.calibration import representative_dataset
-    from edgeprune.convert.converter import convert
-    from edgeprune.prune.choice import file_costs
+    Returns:
+        A resource for each limit of ``config``; by its name, the milliseconds or bytes of the unpruned model.
+    """
     from edgeprune.prune.choice.file_shapes import FileShapes
-    from edgeprune.tflite.flatbuffer import parse
 
-    data, _ = context.required()
-    plan = config.file
-    assert plan is not None
-    limits, target = config.filters.of_file, context.target
-    if "latency" in limits and target.latency is None:
-        raise RecipeError(
-            f"[filters] max_latency: the target {target.name} has no coefficients to estimate a latency by.",
-            fix="limit max_macs, max_memory or max_size instead, or measure files on the board and run `edgeprune "
-            "targets fit`.",
-        )
-    # One sample does: sizes do not depend on ranges.
-    samples = representative_dataset(data.train, np.arange(1)) if plan.needs_samples else None
-    context.progress.note("converts the model several times to see how the file follows its channels")
-    contents: list[bytes] = []
+    files: dict[QuantizationPlan, _Files] = {}
+    followed: dict[QuantizationPlan, FileShapes] = {}
+    for plan in dict.fromkeys(limit.plan for limit in config.files):  # targets that take the same file share it
+        files[plan] = _Files(artifact, plan, context)
+        context.progress.note("converts the model several times to see how the file follows its channels")
+        followed[plan] = FileShapes.of(graph, files[plan])
+    found = {limit.name: _resource(limit, followed[limit.plan], files[limit.plan].sizes[0]) for limit in config.files}
+    if config.number > 1:
+        original = artifact.facts["filters"]["original_files"]
+    elif artifact.facts["original"] == artifact.facts["model"]:
+        original = {name: one.whole for name, one in found.items()}
+    else:  # layers went before
+        unpruned = context.load(artifact, "teacher")
+        fixed = {plan: FileShapes(graph, file, file(unpruned), ()) for plan, file in files.items()}
+        original = {
+            limit.name: _resource(limit, fixed[limit.plan], files[limit.plan].sizes[-1]).whole for limit in config.files
+        }
+    asked = [found[limit.name].limited(limit.most, of=original[limit.name]) for limit in config.files]
+    return [dataclasses.replace(one, most=_step_most(config, one.most, original[one.name])) for one in asked], original
 
-    def file_of(model: tf_keras.Model) -> Subgraph:
-        contents.append(described_file(artifact, plan, context, model, convert(model, plan, samples)))
-        return parse(contents[-1]).subgraphs[0]
 
-    shapes = FileShapes.of(graph, file_of)
-    makers = {
-        "latency": lambda: file_costs.latency(shapes, target),
+class _Files:
+    """Converts models as one plan says. ``sizes``: the bytes of each file that was made."""
+
+    def __init__(self, artifact: Artifact, plan: QuantizationPlan, context: Context):
+        from edgeprune.calibration import representative_dataset
+
+        data, _ = context.required()
+        self._artifact, self._plan, self._context = artifact, plan, context
+        # One sample does: sizes do not depend on ranges.
+        self._samples = representative_dataset(data.train, np.arange(1)) if plan.needs_samples else None
+        self.sizes: list[int] = []
+
+    def __call__(self, model: tf_keras.Model) -> Subgraph:
+        from edgeprune.convert.converter import convert
+        from edgeprune.tflite.flatbuffer import parse
+
+        converted = convert(model, self._plan, self._samples)
+        content = described_file(self._artifact, self._plan, self._context, model, converted)
+        self.sizes.append(len(content))
+        return parse(content).subgraphs[0]
+
+
+def _resource(limit: FileLimit, shapes: FileShapes, file_bytes: int) -> Resource:
+    """What is limited, of a file of so many bytes; all of it may be used."""
+    from edgeprune.prune.choice import file_costs
+
+    made = {
+        "latency": lambda: file_costs.latency(shapes, limit.target),
         "memory": lambda: file_costs.memory(shapes),
-        "size": lambda: file_costs.size(shapes, len(contents[0])),
-    }
-    return [makers[what]().limited(amount) for what, amount in limits.items()]
+        "size": lambda: file_costs.size(shapes, file_bytes),
+    }[limit.what]()
+    unit = f"{made.unit} on {limit.board}" if limit.named else made.unit
+    return dataclasses.replace(made, name=limit.name, key=limit.key, unit=unit)
 
 
 def _allocation_facts(chosen: Allocation, blocks: list[str]) -> AllocationFacts:
@@ -229,6 +294,13 @@ def _step_budget(config: FiltersStageConfig, original: ModelFacts, current: Mode
         limits["macs"] = _kept(config, settings.max_macs, config.number) * original["macs"] / current["macs"]
     # A limit that an earlier step already met binds no more.
     return Budget(**{f"max_{what}": limit for what, limit in limits.items() if limit < 1})
+
+
+def _step_most(config: FiltersStageConfig, most: float, original: float) -> float:
+    """What a file may come to after this step if it is to come to ``most`` in the end, and was at ``original``."""
+    if config.number == config.filters.steps or most >= original:
+        return most
+    return original * _kept(config, most / original, config.number)
 
 
 def _step_rate(config: FiltersStageConfig, rate: float) -> float:

@@ -32,6 +32,16 @@ def test_extends_merges_key_by_key():
     assert recipe.name == "mine"
 
 
+def test_limits_of_files_may_be_tables_by_target(tmp_path):
+    """They survive being written out, and stand beside limits of the build's own target; steps go with both."""
+    table = {"max_latency": {"rpi4": "50%", "boards/my board.toml": 2.5}, "max_size": 2e5, "steps": 3}
+    recipe = parse_recipe({"filters": table}, "mine.toml")
+    assert recipe.filters.of_file == {"latency": table["max_latency"], "size": {None: 2e5}}
+    path = tmp_path / "mine.toml"
+    path.write_text(recipe.to_toml())
+    assert load_recipe(path) == recipe
+
+
 def test_recipes_ask_for_as_many_zeros_as_sparse_kernels_need():
     """The recipe's bound for sparse inference is XNNPACK's, which recipes stand too far left to import."""
     assert SPARSE_INFERENCE_ABOVE == MIN_ZEROS
@@ -43,6 +53,8 @@ def test_recipes_ask_for_as_many_zeros_as_sparse_kernels_need():
         ({"weight": {}}, ["weight", "did you mean 'weights'"]),
         ({"magnitude": {}}, ["magnitude", "did you mean 'weights'"]),
         ({"lottery": {}}, ["[lottery] needs [weights]"]),
+        ({"filters": {"max_latency": {"rpi4": "much"}}}, ["filters.max_latency", "rpi4", "'much'", "valid number"]),
+        ({"filters": {"max_latency": {}}}, ["filters.max_latency", "at least 1 item"]),
         ({"lottery": {"rewind": 20}}, ["rewind (20) must be less than epochs (20)"]),
         ({"lottery": {}, "weights": {"sparse_inference": True, "sparsity": 0.8}}, ["one of them"]),
         ({"weights": {}, "finetune": {"epochs": 0}}, ["[finetune] epochs must be at least 1"]),

@@ -40,9 +40,10 @@ class Resource:
     exact: Callable[[np.ndarray], float]
     unit: str = ""
 
-    def limited(self, amount: float | str) -> Resource:
-        """Of which at most so much may be used: in its unit, or such as "50%" of the whole."""
-        most = float(amount.strip()[:-1]) / 100 * self.whole if isinstance(amount, str) else amount
+    def limited(self, amount: float | str, of: float | None = None) -> Resource:
+        """Of which at most so much may be used: in its unit, or such as "50%" of the whole or ``of`` an amount."""
+        whole = self.whole if of is None else of
+        most = float(amount.strip()[:-1]) / 100 * whole if isinstance(amount, str) else amount
         return dataclasses.replace(self, most=most)
 
     def told(self, amount: float) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgeprune.hardware.latency.estimate import KernelSet, clock, predict
+from edgeprune.hardware.latency.estimate import KernelSet, Prediction, clock, predict
 from edgeprune.prune.choice.budget import Resource
 from edgeprune.prune.choice.file_shapes import FileShapes
 from edgeprune.prune.choice.ladders import Widths, product
@@ -21,6 +21,7 @@ from edgeprune.prune.choice.program import Tables, summed
 from edgeprune.target import Target
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.memory import plan
+from edgeprune.tflite.scratch import scratch
 
 # A sum of many widths is looked at in so many points.
 _POINTS = 9
@@ -37,16 +38,25 @@ def latency(
 ) -> Resource:
     """The milliseconds on a target that has coefficients of latency."""
 
+    def predicted(graph: Subgraph) -> Prediction:
+        found = predict(graph, target, kernels, threads)
+        assert found is not None
+        return found
+
     def exact(graph: Subgraph) -> float:
-        predicted = predict(graph, target, kernels, threads)
-        assert predicted is not None
-        return predicted.estimate.median_ms
+        return predicted(graph).estimate.median_ms
 
     milliseconds = clock(shapes.base, target, kernels, threads)
 
     def tables(widths: Widths) -> tuple[Tables, ...]:
+        # Starting an accelerator and what goes over its link belong to no operator, and may be most of the time. What
+        # is left at the least widths is there at all.
+        narrowest = [0 if one.group.block else len(one.gone) - 1 for one in widths.ladders]
+        least = predicted(shapes.at(widths.keep(narrowest)))
+        rest = max(least.estimate.median_ms - sum(least.operator_ms), 0.0)
         each = {one.index: _of_operator(shapes, widths, one, milliseconds) for one in shapes.base.operators}
-        return (summed(product([cost, _there(widths, shapes.blocks.get(index))]) for index, cost in each.items()),)
+        costs = [product([cost, _there(widths, shapes.blocks.get(index))]) for index, cost in each.items()]
+        return (summed([{(): np.array(rest)}, *costs]),)
 
     return _resource(shapes, "latency", "milliseconds", tables, exact, "ms")
 
@@ -57,16 +67,33 @@ def memory(shapes: FileShapes) -> Resource:
     def exact(graph: Subgraph) -> float:
         return float(plan(graph).arena_bytes)
 
-    planned = plan(shapes.base)
+    blocks = plan(shapes.base).allocations
+    # By operator, the tensors that are alive while it runs; scratch memory is no tensor.
     alive = {
-        frozenset(block.tensor for block in planned.allocations if block.first <= operator.index <= block.last)
+        operator.index: frozenset(one.tensor for one in blocks if one.first <= operator.index <= one.last) - {-1}
         for operator in shapes.base.operators
     }
-    largest = [some for some in alive if not any(some < other for other in alive)]
+    working = {operator.index for operator in shapes.base.operators if scratch(shapes.base, operator).arena}
+
+    def is_covered(index: int) -> bool:
+        """Whether it takes no more than another operator, whatever the widths."""
+        some = alive[index]
+        return index not in working and any(
+            some < others or (some == others and (other in working or other < index)) for other, others in alive.items()
+        )
 
     def tables(widths: Widths) -> tuple[Tables, ...]:
         each = {tensor.index: _bytes(shapes, widths, tensor) for tensor in shapes.base.tensors}
-        return tuple(summed(each[index] for index in some if index >= 0) for some in largest)
+        return tuple(
+            summed(
+                [
+                    *(each[index] for index in alive[one.index]),
+                    product([_scratch_bytes(shapes, widths, one), _there(widths, shapes.blocks.get(one.index))]),
+                ]
+            )
+            for one in shapes.base.operators
+            if not is_covered(one.index)
+        )
 
     return _resource(shapes, "memory", "arena", tables, exact, "bytes")
 
@@ -101,9 +128,9 @@ def _resource(
 
 
 def _of_operator(
-    shapes: FileShapes, widths: Widths, operator: Operator, milliseconds: Callable[[Subgraph, Operator], float]
+    shapes: FileShapes, widths: Widths, operator: Operator, amount: Callable[[Subgraph, Operator], float]
 ) -> Tables:
-    """The time of an operator at all widths of what it reads and makes."""
+    """An amount, such as the time, of an operator at all widths of what it reads and makes."""
     used = sorted({index for index in (*operator.inputs, *operator.outputs) if index >= 0})
     place = {index: number for number, index in enumerate(used)} | {-1: -1}
     alone = dataclasses.replace(
@@ -125,8 +152,20 @@ def _of_operator(
             shape = list(resized[number].shape)
             shape[one.axis] = one.times * int(values[at[axes[0]]] if axes else values)
             resized[number] = dataclasses.replace(resized[number], shape=tuple(shape))
-        found[options] = milliseconds(Subgraph("", tuple(resized), (alone,), (), ()), alone)
+        found[options] = amount(Subgraph("", tuple(resized), (alone,), (), ()), alone)
+    # What does not depend on an axis needs no variables for it.
+    for place_of_axis in reversed(range(len(key))):
+        first = found.take([0], place_of_axis)
+        if np.array_equal(np.broadcast_to(first, found.shape), found):
+            found, key = first.squeeze(place_of_axis), key[:place_of_axis] + key[place_of_axis + 1 :]
     return {key: found}
+
+
+def _scratch_bytes(shapes: FileShapes, widths: Widths, operator: Operator) -> Tables:
+    """What its kernel allocates while an operator runs."""
+    if not scratch(shapes.base, operator).arena:
+        return {}
+    return _of_operator(shapes, widths, operator, lambda graph, one: float(sum(scratch(graph, one).arena)))
 
 
 def _points(widths: Widths, vector: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:

@@ -13,6 +13,8 @@ from edgeprune.prune.choice import file_costs
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.file_shapes import FileShapes
+from edgeprune.prune.choice.ladders import Widths, ladder
+from edgeprune.prune.choice.program import Limit, Program
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.target import load_target
 from edgeprune.tflite.flatbuffer import parse
@@ -77,8 +79,8 @@ def test_sizes_are_those_of_the_file(shapes, graph):
 def test_milliseconds_are_those_of_the_profile(shapes, graph, target, kernels):
     """The choice keeps the limit and nearly uses it, and the file of the pruned model is estimated at what it says."""
     board = load_target(target)
-    if kernels == "edgetpu" and any(tensor.dtype == "float32" and tensor.constant for tensor in shapes.base.tensors):
-        pytest.skip("the chip takes integers only")
+    if kernels == "edgetpu":
+        _require_integers(shapes)
     whole = predict(shapes.base, board, kernels).estimate.median_ms
     least = predict(shapes.at(_narrowest(graph)), board, kernels).estimate.median_ms
     limit = (whole + least) / 2
@@ -116,6 +118,34 @@ def test_without_a_block_the_file_is_that_of_the_shorter_model(shapes, graph):
         assert value <= most
         # Of the file, what describes the operators that are gone is missing, too.
         assert 0 <= chosen - value <= 2048 if name == "size" else value == pytest.approx(chosen, rel=1e-9)
+
+
+def test_what_belongs_to_no_operator_counts_in_the_program(shapes, graph):
+    """Most of a small file's time on a chip behind USB is that of reaching it, and the program counts it."""
+    _require_integers(shapes)
+    board = load_target("coral")
+    widths = Widths(graph, [ladder(graph, group, group.free, Constraints(min_channels=2)) for group in graph.groups])
+    resource = file_costs.latency(shapes, board)
+    (table,) = resource.tables(widths)
+    program = Program(widths.sizes, {}, [Limit("latency", (table,), resource.whole)], widths.totals)
+    for options in (np.zeros(len(widths.sizes), int), np.array(widths.sizes) - 1):
+        counted = program.cost(program.limits[0], options)
+        assert counted == pytest.approx(resource.exact(widths.keep(options)), rel=0.01)
+
+
+def test_scratch_memory_counts_in_the_program(shapes, graph):
+    """What the kernel of a convolution unrolls is most of the arena, and follows the channels that it reads."""
+    widths = Widths(graph, [ladder(graph, group, group.free, Constraints(min_channels=2)) for group in graph.groups])
+    resource = file_costs.memory(shapes)
+    program = Program(widths.sizes, {}, [Limit("memory", resource.tables(widths), resource.whole)], widths.totals)
+    for options in (np.zeros(len(widths.sizes), int), np.array(widths.sizes) // 2, np.array(widths.sizes) - 1):
+        peak = plan(shapes.at(widths.keep(options))).peak_bytes
+        assert program.cost(program.limits[0], options) == pytest.approx(peak, rel=0.02)
+
+
+def _require_integers(shapes):
+    if any(tensor.dtype == "float32" and tensor.constant for tensor in shapes.base.tensors):
+        pytest.skip("the chip takes integers only")
 
 
 def _narrowest(graph):
