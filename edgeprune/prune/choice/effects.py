@@ -4,9 +4,10 @@ The error of a group's consumers says what they lack, not how much of it the lay
 at many positions add up. Both depend on where in the model a group is more than on how many of its channels go: on
 ResNet8, the ratio of what a group costs to what is predicted differs by a quarter between its widths, and lies between
 0.7 and 2.1 over all groups. So it is measured at one width of a group: half of the channels go, everything behind
-is refitted, and the outputs are compared. Measured so, each group has the others whole behind it to make up for what it
-lost; in the end they are pruned, too. What counts is therefore the geometric mean of predicted and measured: by what
-was measured alone, a MobileNet lost half of its stem on one of two halves of its images.
+is refitted, and the outputs are compared, on enough samples: with 128, a ratio was off by half.
+
+Weighed so, the models that are left answer most like the original: less divergence on other samples than by predicted
+errors, or by the geometric mean of both, on ResNet8 with 70 % and half of its MACs and on a MobileNet with 85 %.
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ from edgeprune.reconstruction.refit import refit
 
 # Groups that are measured; the others, in the order of the model, lie between them.
 MEASURED = 6
-# How much, in the logarithm, what was measured counts beside what was predicted.
-_MEASURED_SHARE = 0.5
 # Samples that the models are refitted to, and others that their outputs are compared on.
 _FITTED, _COMPARED = 512, 512
 _AT_ONCE = 32
@@ -56,7 +55,7 @@ def with_effects(
     logs = [np.log(ratio) for ratio in ratios if ratio > 0]
     if not known:
         return dict(found)
-    factors = np.exp(_MEASURED_SHARE * np.interp(range(len(groups)), known, logs))
+    factors = np.exp(np.interp(range(len(groups)), known, logs))
     scaled = {group.name: factor for group, factor in zip(groups, factors, strict=True)}
     return {name: Elimination(each.order, each.errors * scaled.get(name, 1.0)) for name, each in found.items()}
 
