@@ -30,8 +30,9 @@ Tables = Mapping[tuple[int, ...], np.ndarray]
 
 GAP = 1e-4  # relative; a solution this near to the bound ends the search
 SECONDS = 60.0
-# What the largest loss of a table is scaled to for the solver.
-_LARGEST_LOSS = 1e4
+# What the largest loss of a table is scaled to for the solver, which stops at an absolute gap of a millionth, too. A
+# choice whose loss is below the second may be off by more than the relative gap.
+_LARGEST_LOSS, _SMALL_LOSS = 1e4, 1e-2
 # What HiGHS leaves on standard output, whatever it is told.
 _CHATTER = re.compile("Highs")
 
@@ -137,7 +138,6 @@ class Program:
         started = time.monotonic()
         linear = _Linear(self)
         loss, constant = linear.row(self.loss)
-        # The solver also stops at an absolute gap of a millionth, which must be small beside the loss of a choice.
         scale = (float(np.abs(loss).max(initial=0.0)) or 1.0) / _LARGEST_LOSS
         rows = [linear.limited(limit) for limit in self.limits]
         found = linear.minimise(loss / scale, rows, seconds, gap)
@@ -147,6 +147,11 @@ class Program:
             raise OutOfTime
         options = linear.options(found.x)
         value = evaluate(self.loss, self.sizes, options, self.totals)
+        if 0 < value < _SMALL_LOSS * scale and all(np.min(table) >= 0 for table in self.loss.values()):
+            # What costs more than this choice in all is in none that is better: it need not be told apart.
+            capped = {axes: np.minimum(table, 2 * value) for axes, table in self.loss.items()}
+            better = dataclasses.replace(self, loss=capped).solve(seconds, gap)
+            return dataclasses.replace(better, seconds=time.monotonic() - started)
         bound = (found.mip_dual_bound if found.mip_dual_bound is not None else found.fun) * scale + constant
         prices = linear.prices(loss, rows, [limit.name for limit in self.limits])
         return Solution(options, value, min(bound, value), time.monotonic() - started, prices)

@@ -62,6 +62,24 @@ def test_the_choice_is_the_best_of_all(start):
     assert 10 < solved < 50
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_options_that_nobody_would_take_cost_no_precision(seed):
+    """With one option of every axis far worse than all others, the choice is as good as with a moderate loss there."""
+    random = np.random.default_rng(seed)
+    sizes = [30] * 12
+    costs = {(axis,): np.linspace(random.uniform(1, 2), 0, 30) for axis in range(12)}
+    curves = {(axis,): np.cumsum(random.random(30) * np.linspace(0, 1, 30) ** 2) for axis in range(12)}
+    limits = [Limit("a", (costs,), 0.6 * sum(float(table[0]) for table in costs.values()))]
+
+    def solved(worst):
+        loss = {axes: np.append(curve[:-1], worst) for axes, curve in curves.items()}
+        return Program(sizes, loss, limits).solve()
+
+    expected, found = solved(100.0), solved(1e11)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    assert found.gap < 1e-3
+
+
 def test_a_total_is_exact_where_costs_are_linear_in_it():
     """A sum of five axes times a sixth costs, over one axis for the sum, what a table over all six says."""
     random = np.random.default_rng(0)
