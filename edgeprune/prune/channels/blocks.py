@@ -18,7 +18,6 @@ from edgeprune.models.count import count
 from edgeprune.models.graph import View, ordered_nodes, symbol_of
 from edgeprune.models.rebuild import copy_weights, rebuild
 from edgeprune.models.types import Layer, Node, Tensor
-from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import fixed_macs
 from edgeprune.recipe.patterns import check_patterns, matches
 
@@ -135,6 +134,8 @@ def verify(pruned: tf_keras.Model, model: tf_keras.Model, blocks: Sequence[Block
     Raises:
         VerificationError: it is more than rounding explains.
     """
+    from edgeprune.prune.channels import surgery  # has layers of its own, so it imports TensorFlow
+
     inputs = surgery.random_inputs(model, seed)
     return surgery.compare(run_bypassed(model, blocks, inputs), pruned(inputs, training=False), model, inputs)
 
