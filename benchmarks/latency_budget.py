@@ -35,8 +35,7 @@ def main() -> None:
     parser.add_argument("--pair", action="append")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    shown = ["python", *(word if "/" not in word or word.count("/") == 1 else Path(word).name for word in sys.argv)]
-    print(f"\n`{shlex.join(shown)}`\n")
+    print(f"\n`{shlex.join(['python', *sys.argv])}`\n")
     columns = ("model", "format", "board", "kernels", "MACs", "program (ms)", "file (ms)", "latency", "instructions")
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|", flush=True)
@@ -51,7 +50,7 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
     import numpy as np
 
     from edgeprune import load_model
-    from edgeprune.errors import EdgepruneError
+    from edgeprune.errors import RecipeError
     from edgeprune.hardware.latency.estimate import predict
     from edgeprune.prune.channels import surgery
     from edgeprune.prune.channels.analyse import analyse
@@ -62,12 +61,13 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
     from edgeprune.prune.choice.file_shapes import FileShapes
     from edgeprune.target import load_target
     from edgeprune.tflite.flatbuffer import parse
+    from edgeprune.tradeoff import converted
 
     graph = analyse(load_model(str(path)))
     scores = CRITERIA["l2"].score(graph, Evidence())
-    shapes = FileShapes.of(graph, lambda model: parse(content_of(model, mode)).subgraphs[0])
+    shapes = FileShapes.of(graph, lambda model: parse(converted(model, mode)).subgraphs[0])
     whole = options.cache / f"{path.stem}-{mode}.tflite"
-    whole.write_bytes(content_of(graph.model, mode))
+    whole.write_bytes(converted(graph.model, mode))
     for pair in options.pair or PAIRS:
         name, kernels = pair.split("/")
         target = load_target(name)
@@ -75,11 +75,11 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
         try:
             limit = file_costs.latency(shapes, target, kernels).limited(SHARE)
             found = allocate(graph, scores, Budget(), "global", constraints, resources=[limit])
-        except EdgepruneError as error:
-            yield [path.stem, mode, name, kernels, str(error).splitlines()[0], "", "", "", ""]
+        except RecipeError:
+            yield [path.stem, mode, name, kernels, "–", "–", "–", "out of reach", "–"]
             continue
         file = options.cache / f"{path.stem}-{mode}-{name}-{kernels}.tflite"
-        file.write_bytes(content_of(surgery.remove(graph, found.keep), mode))
+        file.write_bytes(converted(surgery.remove(graph, found.keep), mode))
         predicted = predict(parse(file.read_bytes()).subgraphs[0], target, kernels)
         milliseconds, _ = found.costs["latency"]
         macs = graph.count_macs(found.keep) / graph.count_macs(np.ones_like(found.keep))
@@ -90,21 +90,6 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
             path.stem, mode, name, kernels, f"{macs:.1%}", f"{milliseconds:.4f}", f"{predicted.estimate.median_ms:.4f}",
             f"{milliseconds / limit.whole:.3f}", counted,
         ]  # fmt: skip
-
-
-def content_of(model: Any, mode: Any) -> bytes:
-    import numpy as np
-
-    from edgeprune.convert.converter import convert
-    from edgeprune.quantize.plan import QuantizationPlan
-
-    generator = np.random.default_rng(0)
-
-    def samples() -> Any:
-        yield [generator.random([1, *x.shape[1:]]).astype(x.dtype.as_numpy_dtype) for x in model.inputs]
-
-    is_int8 = mode == "int8"
-    return convert(model, QuantizationPlan(mode, mode if is_int8 else "float", is_int8), samples if is_int8 else None)
 
 
 def instructions(path: Path, kernels: str) -> int:

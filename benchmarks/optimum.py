@@ -86,9 +86,10 @@ def half_of_latency(graph: Any, options: Any) -> Any:
     from edgeprune.prune.choice import file_costs
     from edgeprune.prune.choice.file_shapes import FileShapes
     from edgeprune.target import load_target
-    from edgeprune.tradeoff import file_of
+    from edgeprune.tflite.flatbuffer import parse
+    from edgeprune.tradeoff import converted
 
-    shapes = FileShapes.of(graph, lambda model: file_of(model, options.mode))
+    shapes = FileShapes.of(graph, lambda model: parse(converted(model, options.mode)).subgraphs[0])
     return file_costs.latency(shapes, load_target(options.target)).limited("50%")
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from edgeprune.prune.channels.graph import Graph
     from edgeprune.prune.choice.budget import Resource
-    from edgeprune.tflite.graph import Subgraph
 
 # Shares of the unpruned model's latency that are asked for.
 BUDGETS = tuple(number / 100 for number in range(95, 35, -5))
@@ -45,6 +44,7 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
     from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.choice import file_costs
     from edgeprune.prune.choice.file_shapes import FileShapes
+    from edgeprune.tflite.flatbuffer import parse
 
     if target.latency is None:
         raise RecipeError(
@@ -52,7 +52,7 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
             fix="measure files on the board and run `edgeprune targets fit`, or take another target.",
         )
     graph = analyse(model)
-    shapes = FileShapes.of(graph, lambda changed: file_of(changed, mode))
+    shapes = FileShapes.of(graph, lambda changed: parse(converted(changed, mode)).subgraphs[0])
     latency = file_costs.latency(shapes, target)
     multiple = int(target.channel_multiple.get(mode, 1))
     return {
@@ -65,11 +65,10 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
     }
 
 
-def file_of(model: tf_keras.Model, mode: Literal["float32", "int8"]) -> Subgraph:
-    """The main subgraph of the file that a model is converted to; the ranges of int8 mean nothing in it."""
+def converted(model: tf_keras.Model, mode: Literal["float32", "int8"]) -> bytes:
+    """The file that a model is converted to; the ranges of int8 mean nothing in it."""
     from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
-    from edgeprune.tflite.flatbuffer import parse
 
     plan = QuantizationPlan(mode, "float", needs_samples=mode == "int8")
     generator = np.random.default_rng(0)
@@ -79,7 +78,7 @@ def file_of(model: tf_keras.Model, mode: Literal["float32", "int8"]) -> Subgraph
             generator.random([1, *tensor.shape[1:]]).astype(tensor.dtype.as_numpy_dtype) for tensor in model.inputs
         ]
 
-    return parse(convert(model, plan, samples if plan.needs_samples else None)).subgraphs[0]
+    return convert(model, plan, samples if plan.needs_samples else None)
 
 
 def _per_channel(graph: Graph, latency: Resource, multiple: int) -> dict[str, float]:

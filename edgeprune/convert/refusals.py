@@ -71,8 +71,9 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
     for pattern, refusal in _BY_MESSAGE:
         if match := pattern.search(text):
             return _refused(model, mode, match.group(1), (), refusal)
-    if match := _NO_RANGE.search(text):
-        name = match.group(1).removeprefix("serving_default_")
+    match = _NO_RANGE.search(text)
+    name = match.group(1).removeprefix("serving_default_") if match else ""
+    if name in _of_whole_numbers(model):
         return ConversionError(
             f"{model.name!r} cannot be converted as {mode}: the quantizer computes with the whole numbers in {name!r}, "
             "for which there is no range.",
@@ -89,6 +90,12 @@ def translate(error: Exception, model: tf_keras.Model, mode: str) -> ConversionE
             reason += f" (in the layers: {listed})"
             fix = f"replace one of these layers, or give it other sizes: {listed}."
     return ConversionError(f"TensorFlow's converter refused {model.name!r} as {mode}: {reason}.", fix=fix)
+
+
+def _of_whole_numbers(model: tf_keras.Model) -> list[str]:
+    """The names of the inputs that take integers."""
+    named = zip(model.input_names, model.inputs, strict=True)
+    return [name for name, tensor in named if tensor.dtype.is_integer]
 
 
 # Formats that are offered where another is fatal, the smallest file first.

@@ -108,7 +108,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
     whole = analyse(context.load(artifact))
     if settings.blocks:
-        whole = with_blocks(whole, settings.protect)
+        whole = with_blocks(whole)
     rates = {pattern: _step_rate(config, rate) for pattern, rate in settings.layer_rates.items()}
     constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
@@ -116,7 +116,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     resources, original_files = _of_files(whole, artifact, config, context)
     chosen = choose(whole, budget, settings.criterion, settings.allocation, constraints, evidence, curves, resources)
     blocks = gone_blocks(whole, chosen.keep)
-    graph, keep = without_blocks(whole, chosen.keep) if blocks else (whole, chosen.keep)
+    graph, keep = without_blocks(whole, chosen.keep)
     if blocks and settings.verify:
         verify_blocks(graph.model, whole.model, blocks)
     pruned = surgery.remove(graph, keep)

@@ -37,3 +37,14 @@ def test_masked_ids_in_16_bits_are_refused_with_another_format():
     with pytest.raises(ConversionError, match="whole numbers in 'ids'") as refused:
         convert(model, QuantizationPlan("int16x8", "float", True), lambda: iter(samples))
     assert "dynamic" in refused.value.fix
+
+
+def test_only_inputs_of_whole_numbers_are_said_to_be():
+    """Where the tensor without a range is another, the converter's own words stand."""
+    values = tf_keras.Input((6,), name="values")
+    model = tf_keras.Model(values, tf_keras.layers.Dense(2)(values))
+    said = "Max and min for dynamic tensors should be recorded during calibration: Failed for tensor {}:0"
+    for name in ("serving_default_values", "model/dense/MatMul"):
+        error = translate(RuntimeError(said.format(name)), model, "int16x8")
+        assert "whole numbers" not in error.what
+        assert "should be recorded during calibration" in error.what

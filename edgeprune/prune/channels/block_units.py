@@ -15,19 +15,16 @@ import numpy as np
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.blocks import Block, bypass, find_blocks
 from edgeprune.prune.channels.graph import Graph, Group, Term
-from edgeprune.recipe.patterns import matches
 
 
-def with_blocks(graph: Graph, protect: Sequence[str] = ()) -> Graph:
+def with_blocks(graph: Graph) -> Graph:
     """The graph of the same model in which residual blocks may go, too: groups of one unit, behind those of channels.
 
-    Of blocks that share layers, the smallest may go. A block stays where a pattern protects it or one of its layers,
-    where a layer of it is called elsewhere, too, or where no group of channels lies inside: nothing says then what it
-    is worth.
+    Of blocks that share layers, the smallest may go. A block stays where a layer of it is called elsewhere, too, or
+    where no group of channels lies inside: nothing says then what it is worth.
 
     Args:
         graph: what :func:`edgeprune.prune.channels.analyse.analyse` found; it is not changed.
-        protect: shell patterns over the names of blocks and layers.
     """
     found = copy.copy(graph)
     found.__dict__.pop("totals", None)
@@ -35,7 +32,7 @@ def with_blocks(graph: Graph, protect: Sequence[str] = ()) -> Graph:
     owner: dict[str, np.ndarray] = {}
     for block in sorted(find_blocks(graph.model), key=lambda block: len(block.layers)):
         is_free = block.kind == "residual" and not owner.keys() & set(block.layers)
-        if is_free and _may_go(graph, block) and not matches((block.name, *block.layers), protect):
+        if is_free and _may_go(graph, block):
             unit = found.units.new(1)
             owner |= dict.fromkeys(block.layers, unit)
             found.groups = (*found.groups, Group(block.name, unit, (), {}, block.layers))
@@ -55,9 +52,12 @@ def gone_blocks(graph: Graph, keep: np.ndarray) -> list[Block]:
 
 
 def without_blocks(graph: Graph, keep: np.ndarray) -> tuple[Graph, np.ndarray]:
-    """The graph of the model without the blocks that go, and which of its units stay: bool [units]."""
+    """The graph of the model without the blocks that go, and which of its units stay: bool [units]. Both as given,
+    where none goes."""
     gone = gone_blocks(graph, keep)
-    shorter = analyse(bypass(graph.model, gone) if gone else graph.model)
+    if not gone:
+        return graph, keep
+    shorter = analyse(bypass(graph.model, gone))
     vectors = {(name, layer): vector for name, layer, vector in graph.producers}
     kept = np.ones(len(shorter.units), bool)
     for name, layer, vector in shorter.producers:

@@ -49,15 +49,15 @@ def ladder(graph: Graph, group: Group, order: Vector, constraints: Constraints) 
 
     A group with a rate of its own has the one width that is nearest to it.
     """
-    if matches(names_of(group), constraints.protect):
-        order = order[:0]
+    rate = value_of(names_of(group), constraints.layer_rates)
+    if matches(names_of(group), constraints.protect) or (group.block and rate is not None):
+        order = order[:0]  # a block with a layer that has a rate of its own stays for it
     most = max(min(len(order), group.size - constraints.min_channels, int(group.size * constraints.max_rate)), 0)
     if group.block:
         most = len(order)
     step = _step(graph, group, constraints.multiple)
     # The first bundle also takes what does not fill one.
     gone = np.unique([0, *(count for count in range(group.size % step or step, most + 1, step))])
-    rate = value_of(names_of(group), constraints.layer_rates)
     if rate is not None:
         gone = gone[[int(np.argmin(np.abs(gone - rate * group.size)))]]
     kept = np.ones((len(gone), group.size), bool)
@@ -100,7 +100,7 @@ def _step(graph: Graph, group: Group, multiple: int) -> int:
 
 def names_of(group: Group) -> tuple[str, ...]:
     """The names by which a pattern can select a group."""
-    return (group.name, *group.layers)
+    return (group.name, *group.layers, *group.block)
 
 
 class Widths:

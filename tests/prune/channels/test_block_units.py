@@ -49,12 +49,6 @@ def test_the_graph_itself_is_not_changed(model):
     )
 
 
-@pytest.mark.parametrize("pattern", ["a", "a1"])
-def test_a_pattern_protects_a_block(model, pattern):
-    """By its own name, or by that of a layer in it."""
-    assert [group.name for group in with_blocks(analyse(model), [pattern]).groups if group.block] == ["b"]
-
-
 @pytest.mark.parametrize("gone", [part for n in range(3) for part in itertools.combinations("ab", n)])
 def test_counts_are_those_of_the_model(graph, gone):
     """With any blocks and channels gone, the graph counts what the model then has, and the model equals its oracle."""

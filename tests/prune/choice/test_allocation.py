@@ -300,6 +300,23 @@ def test_blocks_and_channels_go_as_in_the_best_of_all_choices(L, seed):
     assert found.loss == pytest.approx(min(possible()))
 
 
+@pytest.mark.parametrize(
+    "kept", [{"protect": ("p",)}, {"protect": ("p0",)}, {"layer_rates": {"p0": 0.0}}, {"layer_rates": {"p0": 0.9}}]
+)
+def test_a_block_stays_where_it_or_a_layer_of_it_is_asked_for(L, kept):
+    """Protected by its own name or by that of a layer in it; and a layer with a rate of its own is there to have it."""
+    graph = with_blocks(analyse(_with_residual_blocks(L, np.random.default_rng(0))))
+    scores = {group.name: np.ones(group.size) for group in graph.groups}
+    scores |= {"p": np.array([1e-3]), "q": np.array([100.0])}
+    (block,) = (group for group in graph.groups if group.name == "p")
+    free, asked = (
+        allocate(graph, scores, Budget(max_macs=0.6), "global", constraints)
+        for constraints in (Constraints(), Constraints(**kept))
+    )
+    assert not free.keep[block.units[0]]
+    assert asked.keep[block.units[0]]
+
+
 def test_blocks_go_with_the_least_loss_only(L):
     """Other allocations know nothing of what a block is worth."""
     graph = with_blocks(analyse(_with_residual_blocks(L, np.random.default_rng(0))))
