@@ -24,7 +24,7 @@ from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Amount, Config, FileFigure, FiltersConfig, ReconstructConfig
 from edgeprune.stages.conversion import described_file
-from edgeprune.stages.reconstruction import REFIT, refitted_facts, unlabelled
+from edgeprune.stages.reconstruction import refitted, unlabelled
 from edgeprune.stages.saving import with_model
 from edgeprune.target import Target
 
@@ -100,7 +100,6 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.prune.choice.criteria import Evidence
     from edgeprune.prune.compensation import fold_means
     from edgeprune.prune.filters import choose, removed_channels
-    from edgeprune.reconstruction.refit import refit
 
     data, task = context.required()
     settings, original = config.filters, artifact.facts["original"]
@@ -122,22 +121,18 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     pruned = surgery.remove(graph, keep)
     difference = surgery.verify(pruned, surgery.mask(graph, keep)) if settings.verify else None
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
-    refitted: list[RefittedLayer] = []
+    rows: list[RefittedLayer] = []
     if settings.compensate:
         before = pruned.get_weights()
         fold_means(graph, keep, pruned, evidence)  # for the layers that cannot be refitted
-        batches = unlabelled(graph.model, data.train, config.reconstruct.samples, context.seed)
-        rows = refit(
-            whole.model, pruned, batches, graph.kept_outputs(keep),
-            ridge=config.reconstruct.ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
-        )  # fmt: skip
-        refitted = refitted_facts(rows)
+        batches = unlabelled(whole.model, data.train, config.reconstruct.samples, context.seed)
+        rows = refitted(whole.model, pruned, batches, config.reconstruct, context, graph.kept_outputs(keep))
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
         if task.better(validation["pruned"], validation["reconstructed"]):
             # What went was not missed, and a fit to few samples has only made the others worse.
             context.progress.note("the repair is left out: without it, validation is better")
             pruned.set_weights(before)
-            refitted, validation["reconstructed"] = [], validation["pruned"]
+            rows, validation["reconstructed"] = [], validation["pruned"]
     removed = removed_channels(graph, keep)
     groups: list[RemovedChannels] = [
         {
@@ -156,7 +151,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
             "groups": groups,
             "oracle_difference": difference,
             "validation": validation,
-            "refitted": refitted,
+            "refitted": rows,
             "allocation": _allocation_facts(chosen, names),
             "original_files": original_files,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data.split import Split
-    from edgeprune.reconstruction.refit import Refitted
 
 _BATCH = 64
 # Where a stage keeps the layers that an interrupted refit has solved.
@@ -39,7 +38,6 @@ def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artif
     from edgeprune.models.rebuild import copy_model
     from edgeprune.prune.weights.engines import check
     from edgeprune.prune.weights.oneshot import zero_weights
-    from edgeprune.reconstruction.refit import refit
 
     data, task = context.required()
     original, settings = context.load(artifact), for_sparse_inference(config.weights, artifact)
@@ -47,15 +45,12 @@ def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artif
     batches = unlabelled(original, data.train, config.reconstruct.samples, context.seed)
     names = zero_weights(pruned, settings, batches, ridge=ridge, seed=context.seed, progress=context.progress)
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
-    rows = refit(
-        original, pruned, batches,
-        ridge=ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
-    )  # fmt: skip
+    rows = refitted(original, pruned, batches, config.reconstruct, context)
     validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
     values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
     context.progress.note(f"zeroed weights in {len(names)} layers; validation {task.metric}: {values}")
     return with_model(artifact, pruned, context).with_(
-        zeros=check(pruned, names, settings), zeroed={"validation": validation, "refitted": refitted_facts(rows)}
+        zeros=check(pruned, names, settings), zeroed={"validation": validation, "refitted": rows}
     )
 
 
@@ -68,8 +63,26 @@ def unlabelled(model: tf_keras.Model, split: Split, samples: int, seed: int) -> 
     return [in_order(model, x) for x, *_ in chosen.batches(min(_BATCH, -(-chosen.size // 2)))]
 
 
-def refitted_facts(rows: Iterable[Refitted]) -> list[RefittedLayer]:
-    """What the report says about each layer."""
+def refitted(
+    original: tf_keras.Model,
+    changed: tf_keras.Model,
+    batches: Sequence[Sequence[np.ndarray]],
+    config: ReconstructConfig,
+    context: Context,
+    kept: Mapping[str, np.ndarray] | None = None,
+) -> list[RefittedLayer]:
+    """Refit ``changed`` in place, going on where an interrupted refit was; ``kept`` as in
+    :func:`edgeprune.reconstruction.refit.refit`.
+
+    Returns:
+        What the report says about each layer.
+    """
+    from edgeprune.reconstruction.refit import refit
+
+    rows = refit(
+        original, changed, batches, kept,
+        ridge=config.ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
+    )  # fmt: skip
     return [
         {"layer": row.layer, "before": row.before, "after": row.after, "seconds": row.seconds, "reason": row.reason}
         for row in rows
