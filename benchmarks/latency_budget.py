@@ -50,7 +50,7 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
     import numpy as np
 
     from edgeprune import load_model
-    from edgeprune.errors import RecipeError
+    from edgeprune.errors import ConversionError, RecipeError
     from edgeprune.hardware.latency.estimate import predict
     from edgeprune.prune.channels import surgery
     from edgeprune.prune.channels.analyse import analyse
@@ -75,11 +75,13 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
         try:
             limit = file_costs.latency(shapes, target, kernels).limited(SHARE)
             found = allocate(graph, scores, Budget(), "global", constraints, resources=[limit])
-        except RecipeError:
-            yield [path.stem, mode, name, kernels, "–", "–", "–", "out of reach", "–"]
+            content = converted(surgery.remove(graph, found.keep), mode)
+        except (RecipeError, ConversionError) as error:
+            why = "out of reach" if isinstance(error, RecipeError) else "refused by the runtime"
+            yield [path.stem, mode, name, kernels, "–", "–", "–", why, "–"]
             continue
         file = options.cache / f"{path.stem}-{mode}-{name}-{kernels}.tflite"
-        file.write_bytes(converted(surgery.remove(graph, found.keep), mode))
+        file.write_bytes(content)
         predicted = predict(parse(file.read_bytes()).subgraphs[0], target, kernels)
         milliseconds, _ = found.costs["latency"]
         macs = graph.count_macs(found.keep) / graph.count_macs(np.ones_like(found.keep))
