@@ -12,7 +12,7 @@ import contextvars
 import functools
 import json
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from edgeprune.errors import ModelError
 from edgeprune.models.types import AnyModel, ConfigValue
@@ -102,8 +102,7 @@ def _items(part: dict[str, ConfigValue] | list[ConfigValue]) -> Iterable[ConfigV
 
 
 def check_calls(config: ConfigValue, path: object) -> None:
-    """Raise where building a model would call more layers than any model has (models in models multiply), or wait for
-    a call that never comes.
+    """Raise where building a model would call more layers than any model has (models in models multiply).
 
     Raises:
         ModelError: as above.
@@ -112,9 +111,6 @@ def check_calls(config: ConfigValue, path: object) -> None:
     if calls > LAYER_CALLS:
         raise refused(path, f"calls layers {calls:,} times, where the largest models do 2,000 times")
     layers = list(_dicts(config))
-    for part in layers:
-        if isinstance(inner := part.get("layers"), list) and (stuck := _stuck(inner)):
-            raise refused(path, f"calls the layer {shown(stuck)} on what no other layer gives")
     unrolls = any(layer.get("unroll") for layer in layers)
     for layer in layers:
         for key in ("size", *_LENGTHS) if unrolls else ("size",):
@@ -145,52 +141,73 @@ def _calls(config: ConfigValue) -> int:
     return times * (layers + sum(_calls(value) for key, value in config.items() if key != "inbound_nodes"))
 
 
-def _stuck(layers: list[ConfigValue]) -> str | None:
-    """The first layer that waits for an output of a call that is never made: both Kerases would wait for ever."""
-    waiting = {
-        _name(layer): list(nodes)
-        for layer in layers
-        if isinstance(layer, dict) and isinstance(nodes := layer.get("inbound_nodes"), list)
-    }
-    # Inputs are called already; so are models, once, where they were made.
-    made = {
-        _name(layer): int(layer.get("class_name") == "InputLayer" or "layers" in (layer.get("config") or ()))
-        for layer in layers
-        if isinstance(layer, dict)
-    }
-    going = True
-    while going:
-        going = False
-        for name, nodes in waiting.items():
-            while nodes and all(made.get(read, 0) > number for read, number in _reads(nodes[0], made)):
-                nodes.pop(0)
-                made[name] += 1
-                going = True
-    return next((name for name, nodes in waiting.items() if nodes), None)
-
-
-def _name(layer: dict[str, ConfigValue]) -> str:
-    inner = layer.get("config")
-    return str(layer.get("name") or (inner.get("name") if isinstance(inner, dict) else None))
-
-
-def _reads(node: ConfigValue, known: Container[str]) -> Iterator[tuple[str, int]]:
-    """Layer and number of each call whose output a call reads: [layer, call, output, ...], at any depth."""
-    waiting = [node]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, list) and len(part) in (3, 4) and isinstance(part[0], str) and part[0] in known:
-            if isinstance(part[1], int):
-                yield part[0], part[1]
-            waiting += part[3:]
-        elif isinstance(part, dict | list):
-            waiting += _items(part)
-
-
 # Where the lengths of sequences stand, which unrolled recurrent layers repeat their cell for.
 _LENGTHS = ("batch_shape", "batch_input_shape", "shape", "n", "target_shape")
 # Under these keys a configuration lists layers, and cells of recurrent ones.
 _LAYERS = ("layers", "cells")
+
+
+@contextlib.contextmanager
+def calls_that_come(path: object) -> Iterator[None]:
+    """Refuse a description of tf_keras in which a call waits for one that never comes: tf_keras would go round for ever
+    (its ``reconstruct_from_config``). Keras 3 notices by itself.
+
+    Args:
+        path: of the file, for messages.
+
+    Raises:
+        ModelError: naming a layer that waits.
+    """
+    from tf_keras.src.engine import functional
+
+    rebuild = functional.reconstruct_from_config
+
+    def checked(
+        config: dict[str, ConfigValue], custom_objects: object = None, created_layers: dict[str, AnyModel] | None = None
+    ) -> object:
+        made = created_layers or _Made()
+        return rebuild({**config, "layers": _Rounds(config["layers"], made, path)}, custom_objects, made)
+
+    functional.reconstruct_from_config = checked
+    try:
+        yield
+    finally:
+        functional.reconstruct_from_config = rebuild
+
+
+class _Made(dict[str, "AnyModel"]):
+    """Layers by name. tf_keras replaces a dict that is false, and this one has to be seen while it is filled."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class _Rounds(list["ConfigValue"]):
+    """The layers of a model, which tf_keras goes through once to make them, and then until all are called."""
+
+    def __init__(self, layers: Iterable[ConfigValue], made: Mapping[str, AnyModel], path: object) -> None:
+        super().__init__(layers)
+        self._made = made
+        self._path = path
+        self._at_first: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[ConfigValue]:
+        calls = {name: len(layer._inbound_nodes) for name, layer in self._made.items()}
+        if calls and calls == self._before:
+            waiting = (
+                layer["name"]
+                for layer in super().__iter__()
+                if calls[layer["name"]] - self._at_first[layer["name"]] < len(layer["inbound_nodes"])
+            )
+            raise waits_for_ever(self._path, next(waiting))
+        self._at_first, self._before = self._at_first or calls, calls
+        return super().__iter__()
+
+
+def waits_for_ever(path: object, layer: str) -> ModelError:
+    """The error for a layer that is called on the output of a call that is never made."""
+    return refused(path, f"calls the layer {shown(layer)} on what no other layer gives")
 
 
 _Take = Callable[[Sequence[int | None], object], None]

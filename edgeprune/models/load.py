@@ -29,7 +29,7 @@ from edgeprune.models.formats import (
 )
 from edgeprune.models.hdf5 import weight_bytes
 from edgeprune.models.layout import channels_last
-from edgeprune.models.limits import check_tensors, variables_within
+from edgeprune.models.limits import calls_that_come, check_tensors, variables_within
 from edgeprune.models.naming import scope_name
 from edgeprune.models.noise import with_usable_noise
 from edgeprune.models.old_layers import explained, in_new_terms
@@ -237,7 +237,7 @@ def _restore(file: ModelFile, trust: bool) -> tf_keras.Model:
 
     try:
         with SafeModeScope(safe_mode=not trust), _open_variables(file) as (weights, held):
-            with variables_within(held, file.path):
+            with variables_within(held, file.path), calls_that_come(file.path):
                 model = _build(file)
             check_tensors(model, file.path)
             if file.format == "saved_model":

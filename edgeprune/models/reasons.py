@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeprune.errors import ModelError
+from edgeprune.models.limits import waits_for_ever
 from edgeprune.models.types import ConfigValue
 
 # What h5py, zipfile and zlib raise on bytes that are missing or damaged, beside their error classes.
@@ -28,6 +29,7 @@ _OPTION = re.compile(
     r"Keyword argument not understood:['\", ]+(?P<c>\w+)|Invalid dtype: (?P<d>\w+)",
     re.IGNORECASE,
 )
+_WAITS = re.compile(r"nodes failed to be resolved: \{<\w+ name=(?P<layer>[^,>]+)")
 _WEIGHTS = re.compile(
     "shape mismatch|incompatible shape|expected \\d+ (weights|variables|layers)|Layer count mismatch|Weight count|"
     "was never built|A total of \\d+ objects could not be loaded|weights? (list|values)|You are trying to load",
@@ -55,6 +57,8 @@ def not_rebuilt(path: Path, error: Exception, program: str, version: str, writte
             expected="an undamaged file",
             fix="copy or save the file again; it looks cut short or overwritten.",
         )
+    if waits := _WAITS.search(text):
+        return waits_for_ever(path, waits["layer"])
     if unknown := _UNKNOWN.search(text):
         return unknown_name(f"{what}: it does not know {unknown['name']!r}.", unknown["name"], program)
     if option := _OPTION.search(text):

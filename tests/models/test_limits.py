@@ -135,3 +135,22 @@ def test_a_call_that_waits_for_ever_is_refused(request, tmp_path, of, ending):
         path.write_bytes((tmp_path / f"model{ending}").read_bytes())
         with pytest.raises(ModelError, match="calls the layer 'second' on what no other layer gives"):
             load_model(_with_config(path, edit))
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("number", [0, 7])
+def test_a_call_of_a_nested_model_that_never_comes_is_refused(keras, tmp_path, ending, number):
+    """tf_keras counts the calls of a nested model from 1: what waits for call 0 waits for ever, too."""
+    inputs = keras.Input((3,))
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)], name="inner")
+    path = tmp_path / f"model{ending}"
+    keras.Model(inputs, keras.layers.ReLU(name="second")(inner(inputs))).save(path)
+    assert load_model(path)
+
+    def edit(config):
+        nodes = {one["config"]["name"]: one for one in config["config"]["layers"]}
+        text = json.dumps(nodes["second"]["inbound_nodes"]).replace('"inner", 1', f'"inner", {number}')
+        nodes["second"]["inbound_nodes"] = json.loads(text)
+
+    with pytest.raises(ModelError, match="calls the layer 'second' on what no other layer gives"):
+        load_model(_with_config(path, edit))
