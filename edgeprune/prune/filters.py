@@ -11,13 +11,14 @@ import numpy as np
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.load import load_model
 from edgeprune.models.rebuild import refuse_idle
+from edgeprune.progress import Progress
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice import allocation
 from edgeprune.prune.choice.allocation import Allocation
 from edgeprune.prune.choice.budget import Budget, Constraints, Resource
-from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores, scores_of_blocks
+from edgeprune.prune.choice.criteria import CRITERIA, Evidence, Scores, inputs_of, scores_of_blocks
 
 if TYPE_CHECKING:
     import keras
@@ -119,6 +120,7 @@ def choose(
     evidence: Evidence,
     curves: MeasureCurves | None = None,
     resources: Sequence[Resource] = (),
+    progress: Progress | None = None,
 ) -> Allocation:
     """The units that stay, and how good that choice is."""
     refuse_idle(graph.view)
@@ -138,7 +140,15 @@ def choose(
     scores = chosen.score(graph, evidence)
     scores = {**scores, **scores_of_blocks(graph, scores)}
     measured = curves(graph, scores) if how == "sensitivity" and curves else None
-    return allocation.allocate(graph, scores, budget, how, constraints, measured, resources)
+
+    def allocate(scores: Scores) -> Allocation:
+        return allocation.allocate(graph, scores, budget, how, constraints, measured, resources)
+
+    if not chosen.predicts or how != "global":
+        return allocate(scores)
+    from edgeprune.prune.choice.effects import in_company
+
+    return in_company(graph, scores, allocate, inputs_of(graph, evidence), evidence.seed, progress)
 
 
 def mask_filters(model: tf_keras.Model | keras.Model, removed: Mapping[str, Vector | Sequence[int]]) -> tf_keras.Model:

@@ -113,7 +113,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
     resources, original_files = _of_files(whole, artifact, config, context)
-    chosen = choose(whole, budget, settings.criterion, settings.allocation, constraints, evidence, curves, resources)
+    how = (settings.criterion, settings.allocation)
+    chosen = choose(whole, budget, *how, constraints, evidence, curves, resources, context.progress)
     blocks = gone_blocks(whole, chosen.keep)
     graph, keep = without_blocks(whole, chosen.keep)
     if blocks and settings.verify:

@@ -48,20 +48,27 @@ Score = Callable[[Graph, Evidence], Scores]
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """A way to score; ``needs_data``: from training batches."""
+    """A way to score.
+
+    Attributes:
+        needs_data: from training batches.
+        predicts: its scores add up to what the answers lose, in nats per sample, once the rest is refitted. That can
+            be compared with what a choice is measured to lose (:mod:`edgeprune.prune.choice.effects`).
+    """
 
     score: Score
     needs_data: bool
+    predicts: bool
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, needs_data: bool = False) -> Callable[[Score], Score]:
+def criterion(name: str, needs_data: bool = False, predicts: bool = False) -> Callable[[Score], Score]:
     """Enter a function ``(graph, evidence) -> scores`` into the table."""
 
     def enter(score: Score) -> Score:
-        CRITERIA[name] = Criterion(score, needs_data)
+        CRITERIA[name] = Criterion(score, needs_data, predicts)
         return score
 
     return enter
@@ -158,28 +165,32 @@ def reconstruction(graph: Graph, evidence: Evidence) -> Scores:
     return _by_inputs(graph, evidence, lambda moments, weights: _share(moments.variance * weights))
 
 
-@criterion("reconstruct", needs_data=True)
+@criterion("reconstruct", needs_data=True, predicts=True)
 def reconstruct(graph: Graph, evidence: Evidence) -> Scores:
     """Rise of the loss when a channel goes and its consumers are refitted, one channel after the other.
 
     The steps of :mod:`edgeprune.prune.choice.elimination`, which needs no labels. A step counts no less than the one
     before it, so that the order stays.
     """
-    from edgeprune.prune.choice.effects import with_effects
     from edgeprune.prune.choice.elimination import eliminations
-    from edgeprune.reconstruction.forward import in_order
 
-    assert evidence.batches is not None
-    batches = [in_order(graph.model, x) for x, *_ in evidence.batches()]
+    batches = inputs_of(graph, evidence)
     scores, read = np.zeros(len(graph.units)), np.zeros(len(graph.units), bool)
     groups = {group.name: group for group in graph.groups}
-    eliminated = with_effects(graph, eliminations(graph, batches, evidence.seed), batches, evidence.seed)
-    for name, found in eliminated.items():
+    for name, found in eliminations(graph, batches, evidence.seed).items():
         units = groups[name].units[found.order]
         steps = np.maximum.accumulate(np.maximum(np.diff(found.errors), 1e-12))
         scores[units] = steps * (1 + 1e-9 * np.arange(len(steps)))
         read[units] = True
     return _with_unread(graph, scores, read)
+
+
+def inputs_of(graph: Graph, evidence: Evidence) -> list[list[np.ndarray]]:
+    """Per batch of the evidence the inputs, in the order of the graph's model."""
+    from edgeprune.reconstruction.forward import in_order
+
+    assert evidence.batches is not None
+    return [in_order(graph.model, x) for x, *_ in evidence.batches()]
 
 
 @criterion("sampling", needs_data=True)

@@ -1,14 +1,17 @@
-"""What a predicted error comes to in the answers, with everything behind refitted."""
+"""What groups cost in the company of the others, measured, and the choices that follow from it."""
 
 import numpy as np
 import pytest
 import tf_keras
 
+from edgeprune.progress import Progress
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
-from edgeprune.prune.choice import effects
-from edgeprune.prune.choice.effects import with_effects
-from edgeprune.prune.choice.elimination import eliminations
+from edgeprune.prune.choice import allocation, effects
+from edgeprune.prune.choice.budget import Budget, Constraints
+from edgeprune.prune.choice.criteria import CRITERIA, Evidence, inputs_of
+from edgeprune.prune.choice.effects import in_company
+from edgeprune.prune.filters import choose
 from edgeprune.reconstruction.fisher import divergence
 from edgeprune.reconstruction.refit import refit
 
@@ -25,46 +28,65 @@ def graph(randomize):
 
 
 @pytest.fixture
-def batches():
+def evidence():
     generator = np.random.default_rng(0)
-    return [[generator.normal(size=(32, 8, 8, 2)).astype("float32")] for _ in range(12)]
+    batches = [(generator.normal(size=(32, 8, 8, 2)).astype("float32"),) for _ in range(12)]
+    return Evidence(lambda: batches)
 
 
-def test_errors_are_weighed_by_what_the_outputs_differ_by(graph, batches):
-    """At half of the channels, the error is what the refitted model's outputs differ by; the order and the shape of
-    the curve stay."""
-    found = eliminations(graph, batches)
-    weighed = with_effects(graph, found, batches)
-    for group in graph.groups:
-        if group.name not in found:
-            continue
-        np.testing.assert_array_equal(weighed[group.name].order, found[group.name].order)
-        ratios = weighed[group.name].errors[1:] / found[group.name].errors[1:]
-        np.testing.assert_allclose(ratios, ratios[0])
-        count = len(found[group.name].order) // 2
-        keep = np.ones(len(graph.units), bool)
-        keep[group.units[found[group.name].order[:count]]] = False
-        pruned = surgery.remove(graph, keep)
-        refit(graph.model, pruned, batches[:9], graph.kept_outputs(keep))
-        measured = divergence(graph.model, pruned, batches[9:])
-        assert weighed[group.name].errors[count] == pytest.approx(measured, rel=0.05)
+def _measured(graph, keep, batches):
+    """What the answers differ by with the units gone and the rest refitted, measured independently."""
+    pruned = surgery.remove(graph, keep)
+    refit(graph.model, pruned, batches[:9], graph.kept_outputs(keep))
+    return divergence(graph.model, pruned, batches[9:])
 
 
-def test_large_models_count_as_predicted(graph, batches, monkeypatch):
-    """Where the refits would take too long, nothing is measured and nothing changed."""
+def _allocate(graph, max_macs=0.5):
+    return lambda scores: allocation.allocate(graph, scores, Budget(max_macs=max_macs), "global", Constraints())
+
+
+def test_a_choice_is_never_worse_than_what_was_predicted_to_be_best(graph, evidence):
+    """The choice that comes out is measured to cost no more than the one by predicted losses, within the budget."""
+    scores, batches = CRITERIA["reconstruct"].score(graph, evidence), inputs_of(graph, evidence)
+    allocate = _allocate(graph)
+    first, found = allocate(scores), in_company(graph, scores, allocate, batches)
+    assert _measured(graph, found.keep, batches) <= _measured(graph, first.keep, batches) + 1e-6
+    assert graph.count_macs(found.keep) <= 0.5 * graph.count_macs(np.ones(len(graph.units), bool))
+
+
+def test_a_wrong_prediction_is_noticed(graph, evidence):
+    """Losses that are said to be next to nothing for one group are not believed: another choice is made."""
+    scores, batches = CRITERIA["reconstruct"].score(graph, evidence), inputs_of(graph, evidence)
+    wrong = {name: values * (1e-2 if name == "two" else 1) for name, values in scores.items()}
+    allocate = _allocate(graph)
+    fooled, found = allocate(wrong), in_company(graph, wrong, allocate, batches)
+    assert _measured(graph, found.keep, batches) < 0.9 * _measured(graph, fooled.keep, batches)
+
+
+def test_large_models_count_as_predicted(graph, evidence, monkeypatch):
+    """Where the refits would take too long, nothing is measured, and the first choice stands."""
     monkeypatch.setattr(effects, "_WORK", 1.0)
     monkeypatch.setattr(effects, "refit", None)
-    found = eliminations(graph, batches)
-    for name, weighed in with_effects(graph, found, batches).items():
-        np.testing.assert_array_equal(weighed.errors, found[name].errors)
+    scores, allocate = CRITERIA["reconstruct"].score(graph, evidence), _allocate(graph)
+    found = in_company(graph, scores, allocate, inputs_of(graph, evidence))
+    np.testing.assert_array_equal(found.keep, allocate(scores).keep)
 
 
-def test_groups_in_between_lie_in_between(graph, batches, monkeypatch):
-    """With two groups measured, the first and the last, the factor of the others is between theirs."""
-    monkeypatch.setattr(effects, "MEASURED", 2)
-    found = eliminations(graph, batches)
-    weighed = with_effects(graph, found, batches)
-    names = [group.name for group in graph.groups if group.name in found]
-    factors = [float(weighed[name].errors[-1] / found[name].errors[-1]) for name in names]
-    assert min(factors[0], factors[-1]) <= factors[1] <= max(factors[0], factors[-1])
-    assert factors[1] == pytest.approx(np.sqrt(factors[0] * factors[-1]))
+def test_only_predictions_of_losses_are_compared_with_measurements(graph, evidence, monkeypatch):
+    """Norms of weights say nothing that could be measured, and rates that are given leave nothing to choose."""
+    monkeypatch.setattr(effects, "refit", None)
+    budget = Budget(rate=0.5)
+    for criterion, how in [("l2", "global"), ("reconstruct", "uniform")]:
+        assert not choose(graph, budget, criterion, how, Constraints(), evidence).keep.all()
+
+
+def test_progress_is_told(graph, evidence):
+    """Each round says what was measured."""
+    notes = []
+
+    class Listener(Progress):
+        def note(self, text):
+            notes.append(text)
+
+    choose(graph, Budget(max_macs=0.5), "reconstruct", "global", Constraints(), evidence, progress=Listener())
+    assert any("nats" in note for note in notes)
