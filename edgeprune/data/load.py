@@ -74,6 +74,7 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     input_spec = _with_recipe_size(config, input_spec)
     opened = _open(source, config, input_spec)
     splits = {name: Split(store, opened.preprocessing, np.arange(store.size)) for name, store in opened.stores.items()}
+    check_groups(splits, opened.name)
     if "whole" in splits:
         splits["train"], splits["test"] = _carve(splits.pop("whole"), TEST_SHARE, "test", opened.name, seed)
     if "validation" not in splits:
@@ -81,7 +82,6 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
             splits["train"], config.validation, "validation", opened.name, seed
         )
     _check(splits, opened.name)
-    check_groups(splits, opened.name)
     settled = common_spec(input_spec, splits, opened.name)
     splits = {name: split.for_inputs(settled) for name, split in splits.items()}
     targets = _targets(opened.stores, opened.name)
@@ -199,7 +199,7 @@ def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple
     elif len(np.unique(split.groups)) < 2:
         raise DataError(
             f"All {split.size} samples of {name} that {into} is to be taken from are of one group, "
-            f"{split.groups[0]!r}: it cannot be split.",
+            f"{str(split.groups[0])!r}: it cannot be split.",
             expected="at least three groups, one for each of train, validation and test, or splits of their own.",
             fix="correct [data] group, or leave it out.",
         )

@@ -230,9 +230,8 @@ def front_end(samples: tf.Tensor, sound: SoundConfig) -> tf.Tensor:
     if sound.front == "raw":
         return samples
     facts = sound.resolved()
-    x = tf.cast(samples, tf.float64)
-    if sound.center:
-        x = tf.pad(x, [[0, 0], [sound.frame // 2] * 2], sound_front.padding(facts))
+    *margins, mode = sound_front.padding(facts)
+    x = tf.pad(tf.cast(samples, tf.float64), [[0, 0], margins], mode)
     frames = tf.signal.frame(x, sound.frame, sound.hop) * sound_front.window(facts)
     mel = tf.abs(tf.signal.rfft(frames, [facts["fft"]])) ** sound.power @ sound_front.mel_filters(facts)
     if sound.log == "ln":
@@ -250,7 +249,8 @@ def front_shape(sound: SoundConfig) -> tuple[int, ...]:
     """The shape of what the front end gives for one file."""
     if sound.front == "raw":
         return (sound.length,)
-    padded = sound.length + 2 * (sound.frame // 2) * sound.center
+    before, after, _ = sound_front.padding(sound.resolved())
+    padded = before + sound.length + after
     shape = (1 + (padded - sound.frame) // sound.hop, _bands(sound))
     return shape[::-1] if sound.transpose else shape
 
@@ -343,9 +343,13 @@ def _lines(sound: SoundConfig, wanted: Shape) -> str | None:
         turned = {} if transpose == sound.transpose else {"transpose": transpose}
         named = {"coefficients" if sound.front == "mfcc" else "mels": bands} if bands and bands != _bands(sound) else {}
         lengths: list[dict[str, Any]] = [{}, {"center": not sound.center}]
-        if frames and frames > 1:
-            hop = (sound.length - sound.frame) // (frames - 1)
-            lengths += [{"hop": hop}, {"samples": sound.frame + sound.hop * (frames - 1)}]
+        for center in (sound.center, not sound.center):
+            before, after, _ = sound_front.padding({**sound.resolved(), "center": center})
+            room, centered = sound.length + before + after - sound.frame, {"center": center}
+            if frames and frames > 1:
+                samples = sound.hop * (frames - 1) + sound.frame - before - after
+                lengths += [{**centered, "hop": room // (frames - 1)}, {**centered, "samples": samples}]
+        lengths = [{k: v for k, v in length.items() if (k, v) != ("center", sound.center)} for length in lengths]
         candidates += [{**turned, **named, **length} for length in lengths]
     for changes in sorted(candidates, key=len):
         try:

@@ -19,11 +19,11 @@ SLANEY = (
 def mel_filters(sound):
     """Triangles, float64 [fft // 2 + 1, mels]."""
     to_mel, to_hz = SLANEY if sound["like"] == "librosa" else HTK
-    places = np.linspace(0, sound["rate"] / 2, sound["fft"] // 2 + 1)
-    ends = np.array([sound["low"], sound["high"]], np.float64)
-    edges = np.linspace(*to_mel(ends), sound["mels"] + 2)
+    places = np.fft.rfftfreq(sound["fft"], 1 / sound["rate"])
+    low, high = to_mel(np.array([sound["low"], sound["high"]], np.float64))
+    edges = np.linspace(low, high, sound["mels"] + 2)
     if sound["like"] == "tensorflow":  # sides that are straight over mel, not over Hz
-        places = to_mel(places)
+        places = to_mel(np.linspace(0, sound["rate"] / 2, len(places)))  # other ones, if the transform is odd
     else:
         edges = to_hz(edges)
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
@@ -52,8 +52,15 @@ def window(sound):
 
 
 def padding(sound):
-    """How center adds half a frame at both ends, in the words of ``np.pad``."""
-    return "reflect" if sound["like"] == "torchaudio" else "constant"
+    """What center adds: samples before and after, and how they are made, in the words of ``np.pad``.
+
+    It is half a frame; where frame or transform are odd, what librosa does for a window in the middle of its transform.
+    """
+    if not sound["center"]:
+        return 0, 0, "constant"
+    frame, fft = sound["frame"], sound["fft"]
+    before = fft // 2 - (fft - frame) // 2
+    return before, frame - fft % 2 - before, "reflect" if sound["like"] == "torchaudio" else "constant"
 
 
 def fitted(samples, sound):
@@ -66,9 +73,8 @@ def front_end(samples, sound):
     """float32 [samples] of -1..1 → the same for raw; else float32 [frames, mels or coefficients], or transposed."""
     if sound["front"] == "raw":
         return samples
-    x = np.asarray(samples, np.float64)
-    if sound["center"]:
-        x = np.pad(x, sound["frame"] // 2, mode=padding(sound))
+    *margins, mode = padding(sound)
+    x = np.pad(np.asarray(samples, np.float64), margins, mode=mode)
     starts = np.arange(0, len(x) - sound["frame"] + 1, sound["hop"])
     frames = x[starts[:, None] + np.arange(sound["frame"])] * window(sound)
     mel = np.abs(np.fft.rfft(frames, sound["fft"])) ** sound["power"] @ mel_filters(sound)

@@ -125,7 +125,7 @@ class SoundConfig(Config):
             raise ValueError("seconds * rate is less than one sample")
         if self.front == "raw":
             return self
-        if self.length + 2 * (self.frame // 2) * self.center < self.frame:
+        if self.length < self.frame and not self.center:
             raise ValueError(f"frame = {self.frame} samples is longer than the sound, which has {self.length}")
         if self.fft and self.fft < self.frame:
             raise ValueError(f"fft = {self.fft} is shorter than frame = {self.frame}")
@@ -138,9 +138,7 @@ class SoundConfig(Config):
             raise ValueError(f"coefficients = {self.coefficients} is more than mels = {self.mels}")
         if self.log == "db" and self.power == 1:
             raise ValueError('log = "db" is of a power spectrum: power = 2')
-        if self.top_db and self.log == "ln":
-            raise ValueError('top_db needs log = "db"')
-        if self.like == "torchaudio" and self.center and self.length <= self.frame // 2:
+        if self.like == "torchaudio" and self.center and self.length <= (self.frame + 1) // 2:
             raise ValueError(f"center mirrors {self.frame // 2} samples at both ends; the sound has {self.length}")
         return self
 
