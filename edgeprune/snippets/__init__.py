@@ -129,7 +129,9 @@ def _on_host(model: Path, path: Path, shapes: Sequence[Sequence[int]]) -> JsonOb
 
 
 def _takes_one_image(facts: Mapping[str, Any]) -> bool:
-    return facts["front"] is None and facts["sound"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+    return (
+        facts["front"] is None and facts["sound"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+    )
 
 
 def _tensor(tensor: Tensor) -> JsonObject:

@@ -2,9 +2,8 @@
 
     python examples/keywords/train.py --data audio_fsdd.tar.gz --out OUT [--seed 0]
 
-The data hold WAV files as train/WORD/*.wav and test/WORD/*.wav, 16 bits, mono, 8 kHz. Writes OUT/model.keras, OUT/data
-and OUT/keywords.toml, a recipe that says how a build makes the coefficients. Here tf.signal makes them, as anybody
-would write it: the figures that this script prints know nothing of edgeprune.
+The data have train/WORD/*.wav and test/WORD/*.wav, 16 bits, mono, 8 kHz. Writes OUT/model.keras, OUT/data, and OUT/
+keywords.toml, a recipe that says how a build makes the coefficients; here tf.signal makes them, without edgeprune.
 """
 
 import argparse
@@ -18,17 +17,8 @@ import tf_keras
 from tf_keras import layers
 
 RATE, FRAME, HOP, MELS, COEFFICIENTS = 8000, 240, 160, 40, 13
-RECIPE = f"""extends = ["int8"]
-
-[data.sound]
-rate = {RATE}
-seconds = 1.0
-front = "mfcc"
-frame = {FRAME}
-hop = {HOP}
-mels = {MELS}
-coefficients = {COEFFICIENTS}
-"""
+SOUND = {"rate": RATE, "frame": FRAME, "hop": HOP, "mels": MELS, "coefficients": COEFFICIENTS}
+RECIPE = "\n".join(['extends = ["int8"]', "[data.sound]", 'front = "mfcc"', *(f"{k} = {v}" for k, v in SOUND.items())])
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:

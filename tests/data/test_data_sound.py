@@ -1,5 +1,6 @@
 """Sound: the front end against other packages, folders of WAV files, what is refused."""
 
+import itertools
 import os
 import re
 import shutil
@@ -166,7 +167,7 @@ def test_labels_belong_to_their_sounds(words, kept, monkeypatch):
     data = load_data(words, RAW, SPEC)
     assert data.class_names == ("no", "yes")
     parts = [numbers(split) for split in (data.train, data.validation, data.test)]
-    assert sorted(sum(parts, [])) == list(range(60))
+    assert sorted(itertools.chain(*parts)) == list(range(60))
     for x, y in data.train.batches(16, shuffle_seed=3):
         assert ((np.rint(100 * x.numpy()[:, 0]) - 1) // 30 == y.numpy()).all()
     assert numbers(data.train, shuffle_seed=1) != numbers(data.train)
@@ -340,7 +341,7 @@ def test_groups_that_cannot_be_kept_together_are_errors(words, tmp_path):
         load_data({"train": x, "test": x}, DataConfig(group="a"), SPEC)
     shutil.copytree(words, tmp_path / "split" / "train")
     shutil.copytree(words, tmp_path / "split" / "test")
-    with pytest.raises(DataError, match="6 groups of .* are in train and in test: speaker0"):
+    with pytest.raises(DataError, match=r"6 groups of .* are in train and in test: speaker0"):
         load_data(tmp_path / "split", RAW.model_copy(update={"group": r"speaker\d"}), SPEC)
     with pytest.raises(ValueError, match="no regular expression"):
         DataConfig(group="(")

@@ -63,7 +63,9 @@ def expected(folder, name, samples, sound):
     x = (front_end(samples, sound.resolved()) * 0.5 - 1) / 2
     x = x.reshape(1, *((10, 39, 1) if name == "mfcc" else (4000,)))
     (signature,) = read(folder / f"{name}.tflite").signatures
-    session = Session(folder / f"{name}.tflite", list(signature.inputs), list(signature.outputs), runtime=find_runtime())
+    session = Session(
+        folder / f"{name}.tflite", list(signature.inputs), list(signature.outputs), runtime=find_runtime()
+    )
     return session.run([x])[0][0]
 
 
