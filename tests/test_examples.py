@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from edgeprune.recipe.load import parse_recipe
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # Folder → the archive of ../shared that it trains on, and what a build takes as data.
 EXPECTED = {
+    "keywords": ("audio_fsdd.tar.gz", "data"),
     "sensor_windows": ("har_smartphone.tar.gz", "data.npz"),
     "steering": ("regression_steering.tar.gz", "data.py:load"),
     "tables": ("regression_tabular.tar.gz", "data.npz"),
@@ -25,7 +27,7 @@ def test_every_example_is_tested():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "tables" else pytest.mark.slow) for name in EXPECTED]
+    "name", [pytest.param(name, marks=() if name in ("keywords", "tables") else pytest.mark.slow) for name in EXPECTED]
 )
 def test_a_float_file_has_the_figures_that_the_example_printed(name, shared, tmp_path):
     """An example prints the figures of model.evaluate in its last line; the float32 file of a build has the same."""
@@ -34,7 +36,9 @@ def test_a_float_file_has_the_figures_that_the_example_printed(name, shared, tmp
     command += ["--out", str(tmp_path), "--epochs", "1"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     printed = ast.literal_eval(done.stdout.splitlines()[-1])
-    recipe = parse_recipe({"quantize": {"modes": ["float32"]}}, "float32.toml")
+    own = next(tmp_path.glob("*.toml"), None)  # what the recipe has to say of the data
+    section = tomllib.loads(own.read_text("utf-8"))["data"] if own else {}
+    recipe = parse_recipe({"quantize": {"modes": ["float32"]}, "data": section}, "float32.toml")
     report = edgeprune.build(tmp_path / "model.keras", data=str(tmp_path / data), recipe=recipe, out=tmp_path / "run")
     figures = {key.replace(".", "_"): metric["value"] for key, metric in report["variants"][0]["metrics"].items()}
     assert figures == pytest.approx({key: printed[key] for key in figures}, abs=1e-5)

@@ -34,6 +34,8 @@ class ArrayStore:
         DataError: different lengths, shapes that do not fit the model, values that are not finite numbers, no samples.
     """
 
+    groups: np.ndarray | None = None
+
     def __init__(self, samples: Samples, spec: InputSpec, where: str):
         import tensorflow as tf
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
@@ -14,19 +15,43 @@ import numpy as np
 from edgeprune.data.images import ImageStore, image_sizes
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
+from edgeprune.data.split import groups_of_paths
 from edgeprune.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 FOREIGN_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".svg")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileKind:
+    """Files of one kind, and what messages call them.
+
+    Attributes:
+        noun, formats: "image" and "JPEG, PNG, BMP or GIF".
+        usual: the format that others are best converted to, "PNG".
+        suffixes: in small letters.
+        foreign: suffixes of files of this kind that are not read.
+        may_be_empty: files of 0 bytes are listed, because whoever reads the files says so of all of them.
+    """
+
+    noun: str
+    formats: str
+    usual: str
+    suffixes: tuple[str, ...]
+    foreign: tuple[str, ...]
+    may_be_empty: bool = False
+
+
+IMAGES = FileKind("image", "JPEG, PNG, BMP or GIF", "PNG", SUFFIXES, FOREIGN_SUFFIXES)
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 KEEP_DECODED_BYTES = 256 * 2**20  # the whole source, decoded to uint8
 
 Entry = tuple[str, int, int]  # path relative to the source, bytes, mtime_ns
-Listing = dict[str | None, list[Entry]]  # class name → its images, both sorted; None: images without a class
+Listing = dict[str | None, list[Entry]]  # class name → its files, both sorted; None: files without a class
 
 
 def open_folder(
-    root: Path, preprocessing: Preprocessing, order: tuple[str, ...] | None = None
+    root: Path, preprocessing: Preprocessing, order: tuple[str, ...] | None = None, group: str | None = None
 ) -> tuple[dict[str, ImageStore], tuple[str, ...] | None, bytes]:
     """List an image folder. Reads no image.
 
@@ -38,6 +63,7 @@ def open_folder(
     Args:
         preprocessing: with ``size`` and ``color`` resolved.
         order: the names of all class folders in the order of their numbers; None: sorted.
+        group: see :func:`edgeprune.data.split.groups_of_paths`.
 
     Returns:
         (stores, class names or None, a hash over path, size and modification time of every file).
@@ -49,9 +75,7 @@ def open_folder(
     """
     assert preprocessing.size is not None
     assert preprocessing.color is not None
-    with _readable():
-        listings = {split: _list_folder(folder, root) for split, folder in _split_folders(root).items()}
-    classes = _classes(listings, root, order)
+    listings, classes = list_files(root, IMAGES, order)
     height, width = preprocessing.size
     entries = [entry for listing in listings.values() for files in listing.values() for entry in files]
     keep_decoded = len(entries) * height * width * CHANNELS[preprocessing.color] <= KEEP_DECODED_BYTES
@@ -59,15 +83,29 @@ def open_folder(
         split: ImageStore(
             root,
             [name for files in listing.values() for name, _, _ in files],
-            _labels(listing, classes),
+            class_numbers(listing, classes),
             size=preprocessing.size,
             color=preprocessing.color,
             keep_decoded=keep_decoded,
+            groups=groups_of_files(listing, group),
         )
         for split, listing in listings.items()
     }
     identity = hashlib.sha256(b"\n".join(os.fsencode(repr(entry)) for entry in sorted(entries))).digest()
     return stores, classes, identity
+
+
+def list_files(
+    root: Path, kind: FileKind, order: tuple[str, ...] | None = None
+) -> tuple[dict[str, Listing], tuple[str, ...] | None]:
+    """The files of each split, or of ``whole``, and the classes in the order of their numbers; see :func:`open_folder`.
+
+    Raises:
+        DataError: as :func:`open_folder`.
+    """
+    with _readable():
+        listings = {split: _list_folder(folder, root, kind) for split, folder in _split_folders(root, kind).items()}
+    return listings, _classes(listings, root, order, kind)
 
 
 def size_of_images(root: Path, wanted: Shape) -> tuple[int, int]:
@@ -80,7 +118,7 @@ def size_of_images(root: Path, wanted: Shape) -> tuple[int, int]:
         DataError: they differ, or one is damaged; as :func:`open_folder`.
     """
     with _readable():
-        listings = [_list_folder(folder, root) for folder in _split_folders(root).values()]
+        listings = [_list_folder(folder, root, IMAGES) for folder in _split_folders(root, IMAGES).values()]
     names = [name for listing in listings for files in listing.values() for name, _, _ in files]
     sizes: dict[tuple[int, int], str] = {}
     for name, size in zip(names, image_sizes(root, names), strict=True):
@@ -108,12 +146,12 @@ def _readable() -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read: {error.strerror}.",
-            expected="folders and images that may be read.",
+            expected="folders and files that may be read.",
             fix="correct the permissions, or remove the broken link.",
         ) from None
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _split_folders(root: Path, kind: FileKind) -> dict[str, Path]:
     names = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     splits = {SPLIT_FOLDERS[name]: root / name for name in names}
     if not names:
@@ -124,61 +162,62 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if missing:
         raise DataError(
             f"The folder {root} has {', '.join(f'{name}/' for name in names)} but no {' and no '.join(missing)}/.",
-            expected="train/ and test/ (and val/, or 10 % of train is taken), or class folders or images alone.",
-            fix="add the missing folder, or put all class folders in one folder: 20 % of the images become test.",
+            expected=f"train/ and test/ (and val/, or 10 % of train is taken), or class folders or {kind.noun}s alone.",
+            fix=f"add the missing folder, or put all class folders in one folder: 20 % of the {kind.noun}s "
+            "become test.",
         )
     return splits
 
 
-def _list_folder(folder: Path, root: Path) -> Listing:
+def _list_folder(folder: Path, root: Path, kind: FileKind) -> Listing:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not _hidden(entry.name)]
     names = sorted(entry.name for entry in visible if entry.is_dir())
-    loose = sorted(_image_files((entry for entry in visible if not entry.is_dir()), root))
+    loose = sorted(_files((entry for entry in visible if not entry.is_dir()), root, kind))
     if names and loose:
         raise DataError(
-            f"The folder {folder} has images ({len(loose)}, for example {Path(loose[0][0]).name}) beside the folders "
-            f"{_some(names)}.",
-            expected="class folders alone, or images alone (data without labels).",
-            fix="if the folders are classes, move the images into them; else move the folders elsewhere.",
+            f"The folder {folder} has {kind.noun}s ({len(loose)}, for example {Path(loose[0][0]).name}) beside the "
+            f"folders {_some(names)}.",
+            expected=f"class folders alone, or {kind.noun}s alone (data without labels).",
+            fix=f"if the folders are classes, move the {kind.noun}s into them; else move the folders elsewhere.",
         )
     if loose:
         return {None: loose}
     if not names:
         raise DataError(
-            f"The folder {folder} has no class folders and no images.",
-            expected="one folder per class, with images in it: CLASS/image.png; or images without labels.",
-            fix="move the images of each class into a folder with the name of the class.",
+            f"The folder {folder} has no class folders and no {kind.noun}s.",
+            expected=f"one folder per class, with {kind.noun}s in it: CLASS/FILE; or {kind.noun}s without labels.",
+            fix=f"move the {kind.noun}s of each class into a folder with the name of the class.",
         )
-    return {name: sorted(_images(folder / name, root)) for name in names}
+    return {name: sorted(_files_below(folder / name, root, kind)) for name in names}
 
 
-def _images(folder: Path, root: Path) -> Iterator[Entry]:
+def _files_below(folder: Path, root: Path, kind: FileKind) -> Iterator[Entry]:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not _hidden(entry.name)]
     for entry in visible:
         if entry.is_dir(follow_symlinks=False):
-            yield from _images(folder / entry.name, root)
-    yield from _image_files((entry for entry in visible if not entry.is_dir(follow_symlinks=False)), root)
+            yield from _files_below(folder / entry.name, root, kind)
+    yield from _files((entry for entry in visible if not entry.is_dir(follow_symlinks=False)), root, kind)
 
 
-def _image_files(files: Iterable[os.DirEntry[str]], root: Path) -> Iterator[Entry]:
+def _files(files: Iterable[os.DirEntry[str]], root: Path, kind: FileKind) -> Iterator[Entry]:
     for file in files:
         suffix = os.path.splitext(file.name)[1].lower()
-        if suffix in FOREIGN_SUFFIXES:
+        if suffix in kind.foreign:
             raise DataError(
-                f"The image {file.path} is in a format that is not read.",
-                expected="JPEG, PNG, BMP or GIF.",
-                fix="convert the images, for example to PNG.",
+                f"The {kind.noun} {file.path} is in a format that is not read.",
+                expected=f"{kind.formats}.",
+                fix=f"convert the {kind.noun}s, for example to {kind.usual}.",
             )
-        if suffix in SUFFIXES:
-            yield _entry(file, root)
+        if suffix in kind.suffixes:
+            yield _entry(file, root, kind)
 
 
-def _entry(entry: os.DirEntry[str], root: Path) -> Entry:
+def _entry(entry: os.DirEntry[str], root: Path, kind: FileKind) -> Entry:
     stat = entry.stat()
-    if stat.st_size == 0:
-        raise DataError(f"The image {entry.path} is empty (0 bytes).", fix="replace or remove this file.")
+    if stat.st_size == 0 and not kind.may_be_empty:
+        raise DataError(f"The {kind.noun} {entry.path} is empty (0 bytes).", fix="replace or remove this file.")
     return os.path.relpath(entry.path, root), stat.st_size, stat.st_mtime_ns
 
 
@@ -186,18 +225,20 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _classes(listings: dict[str, Listing], root: Path, order: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The classes in the order of their numbers; None for images without labels."""
+def _classes(
+    listings: dict[str, Listing], root: Path, order: tuple[str, ...] | None, kind: FileKind
+) -> tuple[str, ...] | None:
+    """The classes in the order of their numbers; None for files without labels."""
     flat = [split for split, listing in listings.items() if None in listing]
     if len(flat) == len(listings):
         return None
     if flat:
         raise DataError(
-            f"The folder {root} has class folders in some splits, and images without classes in {flat[0]}/.",
+            f"The folder {root} has class folders in some splits, and {kind.noun}s without classes in {flat[0]}/.",
             expected="class folders in all splits, or in none (data without labels).",
         )
     names = tuple(name for name in listings.get("train") or listings["whole"] if name is not None)
-    _check_classes(listings, names, root)
+    _check_classes(listings, names, root, kind)
     if order is None:
         return tuple(sorted(names, key=lambda name: (int(name), name))) if all(map(_is_number, names)) else names
     if set(order) != set(names):
@@ -209,34 +250,46 @@ def _classes(listings: dict[str, Listing], root: Path, order: tuple[str, ...] | 
     return order
 
 
-def _labels(listing: Listing, classes: tuple[str, ...] | None) -> np.ndarray | None:
+def class_numbers(listing: Listing, classes: tuple[str, ...] | None) -> np.ndarray | None:
+    """The class of each file of a listing, int64 [files]; None without classes."""
     if classes is None:
         return None
     return np.repeat([classes.index(str(name)) for name in listing], [len(files) for files in listing.values()])
+
+
+def groups_of_files(listing: Listing, pattern: str | None) -> np.ndarray | None:
+    """The group of each file of a listing, see :func:`edgeprune.data.split.groups_of_paths`; None without a pattern."""
+    return (
+        None
+        if pattern is None
+        else groups_of_paths([name for files in listing.values() for name, *_ in files], pattern)
+    )
 
 
 def _is_number(name: str) -> bool:
     return re.fullmatch(r"-?[0-9]+", name) is not None
 
 
-def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root: Path) -> None:
+def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root: Path, kind: FileKind) -> None:
     empty = [name for name in classes if not (listings.get("train") or listings["whole"])[name]]
     if len(empty) == len(classes):
         raise DataError(
-            f"The folder {root} has no images in its class folders ({_some(classes)}).",
-            expected="JPEG, PNG, BMP or GIF files in one folder per class.",
+            f"The folder {root} has no {kind.noun}s in its class folders ({_some(classes)}).",
+            expected=f"{kind.formats} files in one folder per class.",
         )
     if len(classes) == 1:
         raise DataError(
             f"The folder {root} has a single class folder, {classes[0]}/.",
-            expected="at least two classes, or images alone (data without labels).",
-            fix=f"name the folder that holds the class folders; for images without labels name {root / classes[0]}.",
+            expected=f"at least two classes, or {kind.noun}s alone (data without labels).",
+            fix=f"name the folder that holds the class folders; for {kind.noun}s without labels name "
+            f"{root / classes[0]}.",
         )
     if empty:
         raise DataError(
-            f"The class folder {empty[0]!r} in {root} has no images.",
-            expected="images of every class.",
-            fix="add images, or remove the folder: an empty class would shift the numbers of the classes after it.",
+            f"The class folder {empty[0]!r} in {root} has no {kind.noun}s.",
+            expected=f"{kind.noun}s of every class.",
+            fix=f"add {kind.noun}s, or remove the folder: an empty class would shift the numbers of the classes after "
+            "it.",
         )
     for split, listing in listings.items():
         unknown = [name for name in listing if name not in classes]
@@ -244,10 +297,10 @@ def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root:
             raise DataError(
                 f"The class {unknown[0]!r} is in {split}/ but not in train/ of {root}.",
                 expected=f"the classes of train: {_some(classes)}.",
-                fix="add images of this class to train/, or correct the name of the folder.",
+                fix=f"add {kind.noun}s of this class to train/, or correct the name of the folder.",
             )
         if not any(listing.values()):
-            raise DataError(f"The {split} part of {root} has no images.", expected="at least one image.")
+            raise DataError(f"The {split} part of {root} has no {kind.noun}s.", expected=f"at least one {kind.noun}.")
 
 
 def _some(names: Sequence[str]) -> str:

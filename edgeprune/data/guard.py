@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class Searchable(Protocol):
     """Samples in files."""
 
+    def damaged(self, path: str, reason: str) -> DataError:
+        """The error for a file that cannot be read."""
+
     def first_damaged(self) -> tuple[str, str] | None:
         """Path and reason of the first file that cannot be read, or None."""
 
@@ -78,8 +81,8 @@ def _translate(message: str) -> DataError:
     for reference in _watched:
         store = reference()
         damage = store.first_damaged() if store else None
-        if damage:
-            return damaged_image(*damage)
+        if store and damage:
+            return store.damaged(*damage)
     lines = [line.strip() for line in message.split("}} ", 1)[-1].splitlines()]
     said = next((line for line in lines if line and not line.startswith(TENSORFLOWS_OWN)), message)
     return DataError(

@@ -40,6 +40,7 @@ class ImageStore:
         size: (height, width) in pixels.
         color: of :data:`edgeprune.data.preprocess.CHANNELS`.
         keep_decoded: for small data only: files * height * width * channels bytes.
+        groups: of the files, str [files], which are kept together where a part is held out.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class ImageStore:
         size: tuple[int, int],
         color: str,
         keep_decoded: bool,
+        groups: np.ndarray | None = None,
     ):
-        self.labels, self.size = labels, len(names)
+        self.labels, self.size, self.groups = labels, len(names), groups
         self.targets: Structure = () if labels is None else target_facts(labels)
         self._root = os.fsencode(root) + os.sep.encode()
         self._names = np.array([os.fsencode(name) for name in names])
@@ -90,6 +92,8 @@ class ImageStore:
     def path(self, i: int) -> str:
         """The path of file ``i``."""
         return os.fsdecode(self._root + bytes(self._names[i]))
+
+    damaged = staticmethod(damaged_image)
 
     def first_damaged(self) -> tuple[str, str] | None:
         """Path and reason of the first file that cannot be decoded, or None. Reads all files."""

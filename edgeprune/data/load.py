@@ -20,8 +20,9 @@ from edgeprune.data.npz import Samples, read_npz
 from edgeprune.data.parts import Part, is_dataset, read_parts
 from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
 from edgeprune.data.sizes import common_spec
+from edgeprune.data.sound import open_sound, unstated
 from edgeprune.data.spec import InputSpec
-from edgeprune.data.split import Data, Split, Store
+from edgeprune.data.split import Data, Split, Store, check_groups, hold_out_groups
 from edgeprune.data.stream import StreamStore
 from edgeprune.data.targets import TargetFacts, merge_targets
 from edgeprune.data.words import through_front, whole_spec
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from edgeprune.recipe.config import DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
-SOURCES = "a folder of class folders or of images, an .npz file, package.module:function, file.py:function, or demo."
+SOURCES = (
+    "a folder of class folders, of images or of sound files, an .npz file, package.module:function, file.py:function, "
+    "or demo."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,7 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     input_spec = _with_recipe_size(config, input_spec)
     opened = _open(source, config, input_spec)
     splits = {name: Split(store, opened.preprocessing, np.arange(store.size)) for name, store in opened.stores.items()}
+    check_groups(splits, opened.name)
     if "whole" in splits:
         splits["train"], splits["test"] = _carve(splits.pop("whole"), TEST_SHARE, "test", opened.name, seed)
     if "validation" not in splits:
@@ -85,6 +90,7 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     class_names = config.classes or opened.class_names
     preprocessing = opened.preprocessing.as_dict()
     facts = {"seed": seed, "validation": config.validation, "classes": class_names, **preprocessing}
+    facts |= {"group": config.group} if config.group else {}
     return Data(
         train=splits["train"],
         validation=splits["validation"],
@@ -103,9 +109,15 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     name, path = str(source), Path(source)
     if name == "demo":
         return _open_demo(config, spec)
+    if path.is_dir() and config.sound:
+        preprocessing = resolve_preprocessing(config, spec, images=False, sound=True)
+        sounds, classes, identity = open_sound(path, config.sound, spec, config.classes, config.group)
+        return _Opened(name, sounds, preprocessing, identity, classes)
     if path.is_dir():
+        if error := unstated(path, spec):
+            raise error
         preprocessing = resolve_preprocessing(_with_size(config, spec, path), spec, images=True)
-        stores, classes, identity = open_folder(path, preprocessing, config.classes)
+        stores, classes, identity = open_folder(path, preprocessing, config.classes, config.group)
         return _Opened(name, stores, preprocessing, identity, classes)
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
@@ -182,7 +194,17 @@ def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple
             f"The data of {name} have too few samples: {share:.0%} of {split.size} for {into} leaves one part empty.",
             expected=f"enough samples for all parts, or a {into} part of its own.",
         )
-    kept, held = hold_out(split.size, split.labels, count, seed=seed)
+    if split.groups is None:
+        kept, held = hold_out(split.size, split.labels, count, seed=seed)
+    elif len(np.unique(split.groups)) < 2:
+        raise DataError(
+            f"All {split.size} samples of {name} that {into} is to be taken from are of one group, "
+            f"{str(split.groups[0])!r}: it cannot be split.",
+            expected="at least three groups, one for each of train, validation and test, or splits of their own.",
+            fix="correct [data] group, or leave it out.",
+        )
+    else:
+        kept, held = hold_out_groups(split.groups, split.labels, count, seed=seed)
     return split.subset(kept), split.subset(held)
 
 

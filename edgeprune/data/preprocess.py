@@ -13,7 +13,7 @@ from edgeprune.models.types import Structure
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from edgeprune.recipe.config import DataConfig
+    from edgeprune.recipe.config import DataConfig, SoundConfig
 
 CHANNELS = {"grayscale": 1, "rgb": 3, "bgr": 3}
 
@@ -26,6 +26,7 @@ class Preprocessing:
         spec: the model's inputs.
         size: (height, width) in pixels.
         color: a key of :data:`CHANNELS`, the order of the channels.
+        sound: the front end that sound files have gone through before.
         scale, mean, std: floats; mean and std hold one value, or one per channel.
     """
 
@@ -35,6 +36,7 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     size: tuple[int, int] | None = None
     color: str | None = None
+    sound: SoundConfig | None = None
 
     @property
     def identity(self) -> bool:
@@ -72,14 +74,16 @@ class Preprocessing:
             "scale": self.scale,
             "mean": list(self.mean),
             "std": list(self.std),
+            **({"sound": self.sound.resolved()} if self.sound else {}),
         }
 
 
-def resolve_preprocessing(config: DataConfig, spec: InputSpec, *, images: bool) -> Preprocessing:
+def resolve_preprocessing(config: DataConfig, spec: InputSpec, *, images: bool, sound: bool = False) -> Preprocessing:
     """Fill in what the config leaves open from the model's input, and check that both agree.
 
     Args:
         images: whether the source is image files, which can be resized and converted.
+        sound: whether the source is sound files.
 
     Raises:
         DataError: values that do not fit the model or the source.
@@ -88,6 +92,17 @@ def resolve_preprocessing(config: DataConfig, spec: InputSpec, *, images: bool) 
     size, color = None, None
     if images:
         size, color = _image_format(config, spec)
+    elif config.sound and not sound:
+        raise DataError(
+            "[data.sound] is set, but the data is not a folder of sound files: arrays and datasets are taken as they "
+            "are.",
+            fix="remove [data.sound] from the recipe, or name the folder with the WAV files.",
+        )
+    elif config.group and not sound:
+        raise DataError(
+            "[data] group is set, but the data is not a folder of files, and has no paths to look at.",
+            fix="remove group from the recipe, and return train, validation and test that have no group in common.",
+        )
     elif config.color or (config.size and [shape[:2] for shape in spec.shapes] != [config.size]):
         raise DataError(
             "[data] size and color are set, but the data is not a folder of images: arrays and datasets are taken as "
@@ -95,7 +110,7 @@ def resolve_preprocessing(config: DataConfig, spec: InputSpec, *, images: bool) 
             fix="remove size and color from the recipe; arrays and datasets must come in the model's input shape, and "
             "where that is open, in one size.",
         )
-    return Preprocessing(spec, config.scale, config.mean, config.std, size, color)
+    return Preprocessing(spec, config.scale, config.mean, config.std, size, color, config.sound)
 
 
 def _is_float(dtype: str) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from edgeprune.data.preprocess import Preprocessing
 from edgeprune.data.spec import InputSpec, Shape
+from edgeprune.errors import DataError
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 
@@ -38,6 +42,11 @@ class Store(Protocol):
     @property
     def targets(self) -> Structure:
         """A structure like y whose leaves are :class:`~edgeprune.data.targets.TargetFacts`; ``()`` without labels."""
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """What samples belong to that must not be on both sides of a split (speaker, patient, drive), str or integers
+        (size,); None: every sample stands for itself."""
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -78,6 +87,11 @@ class Split:
     def labels(self) -> np.ndarray | None:
         """The class of each sample, int64 (size,), or None when the targets are not one class per sample."""
         return None if self.store.labels is None else self.store.labels[self.index]
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """The group of each sample, (size,), or None; see :attr:`Store.groups`."""
+        return None if self.store.groups is None else self.store.groups[self.index]
 
     @property
     def spec(self) -> InputSpec:
@@ -169,6 +183,81 @@ class Data:
     source: str
     preprocessing: JsonObject
     targets: Structure = ()
+
+
+def groups_of_paths(paths: Sequence[str], pattern: str) -> np.ndarray:
+    """The group of each file: what a regular expression finds in its path.
+
+    Args:
+        paths: relative to the source.
+        pattern: searched for in the path with ``/`` between folders. Its groups, if it has any, are what counts of it.
+
+    Returns:
+        str (files,).
+
+    Raises:
+        DataError: paths without a match.
+    """
+    matches = [re.search(pattern, Path(path).as_posix()) for path in paths]
+    missing = [path for path, match in zip(paths, matches, strict=True) if not match]
+    if missing:
+        raise DataError(
+            f"[data] group = {pattern!r} finds nothing in the paths of {len(missing)} of {len(paths)} files: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}.",
+            expected="a regular expression that says of every file what it belongs to.",
+            fix="correct it; it is searched for in the path below the data's folder, and its first (…) is the group.",
+        )
+    return np.array(["/".join(match.groups("") or [match.group()]) for match in matches if match], str)
+
+
+def hold_out_groups(
+    groups: np.ndarray, labels: np.ndarray | None, count: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split samples in two so that no group is in both, with about the same share of each class in both.
+
+    Groups are looked at in a random order; one is held out if that brings the held-out samples of each class nearer to
+    their share. There is always one in each part.
+
+    Args:
+        groups: (samples,), at least two different ones.
+        labels: int array (samples,), or None.
+        count: number of samples to hold out, which is met as nearly as the groups allow.
+        seed: decides which groups.
+
+    Returns:
+        (kept, held): sorted int64 arrays of indices, disjoint, together all samples.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    classes, label = np.unique(np.zeros(len(groups)) if labels is None else labels, return_inverse=True)
+    sizes = np.zeros((len(names), len(classes)), np.int64)
+    np.add.at(sizes, (group, label), 1)
+    missing = sizes.sum(0) * (count / len(groups))
+    order = np.random.default_rng([seed, zlib.crc32(b"hold_out_groups")]).permutation(len(names))
+    held = np.zeros(len(names), bool)
+    for one in order:
+        after = missing - sizes[one]
+        if held.sum() < len(names) - 1 and np.abs(after).sum() < np.abs(missing).sum():
+            held[one], missing = True, after
+    if not held.any():
+        held[order[sizes[order].sum(1).argmin()]] = True
+    return np.flatnonzero(~held[group]), np.flatnonzero(held[group])
+
+
+def check_groups(splits: Mapping[str, Split], name: str) -> None:
+    """Raise DataError if a group is in two splits, which only a source with splits of its own can have."""
+    seen: dict[str, set[str]] = {}
+    for split, part in splits.items():
+        found = set() if part.groups is None else set(part.groups.tolist())
+        for other, groups in seen.items():
+            if common := sorted(found & groups):
+                raise DataError(
+                    f"{len(common)} groups of {name} are in {other} and in {split}: "
+                    f"{', '.join(map(str, common[:5]))}{', ...' if len(common) > 5 else ''}.",
+                    expected="splits that have no group in common, as [data] group asks for.",
+                    fix=f"put the class folders of all splits into one folder, which is then split by groups; or "
+                    f"move the files of these groups; or leave group out, where {split} may hold the same groups.",
+                )
+        seen[split] = found
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -48,6 +48,8 @@ class StreamStore:
             numbers, or the dataset itself fails.
     """
 
+    groups: np.ndarray | None = None
+
     def __init__(self, dataset: tf.data.Dataset, spec: InputSpec, where: str):
         import tensorflow as tf
 

@@ -78,6 +78,71 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
+class SoundConfig(Config):
+    """``[data.sound]``: how a sound file becomes a model input, with the defaults of 16 kHz keyword spotting.
+
+    Frames, hops, transforms and lengths are in samples at ``rate``, so that they are exact.
+    """
+
+    rate: Annotated[int, pydantic.Field(gt=0)] = 16000  # Hz; files of other rates are resampled
+    seconds: Annotated[float, pydantic.Field(gt=0)] = (
+        1.0  # longer files are cut at the end, shorter ones get zeros there
+    )
+    samples: Annotated[int, pydantic.Field(gt=0)] | None = None  # the length in samples; None: seconds * rate
+    front: Literal["raw", "log-mel", "mfcc"] = "log-mel"  # what the model takes; raw: samples of -1..1
+    frame: Annotated[int, pydantic.Field(gt=1)] = 480
+    hop: Annotated[int, pydantic.Field(gt=0)] = 320
+    fft: Annotated[int, pydantic.Field(gt=1)] | None = None  # None: the next power of two from frame
+    center: bool = False  # half a frame is added at both ends
+    power: Literal[1, 2] = 2  # of the spectrum's magnitude
+    mels: Annotated[int, pydantic.Field(gt=0)] = 40
+    low: Annotated[float, pydantic.Field(ge=0)] = 20.0  # Hz, of the lowest mel filter
+    high: Annotated[float, pydantic.Field(gt=0)] = 4000.0  # Hz, of the highest mel filter
+    # Whose mel filters, cosine transform and padding of center:
+    # tf.signal, librosa.feature or torchaudio.transforms with their defaults.
+    like: Literal["tensorflow", "librosa", "torchaudio"] = "tensorflow"
+    log: Literal["ln", "db"] = "ln"  # ln(mel + floor), or 10 * log10(max(mel, floor))
+    floor: Annotated[float, pydantic.Field(gt=0)] = 1e-6
+    top_db: Annotated[float, pydantic.Field(gt=0)] | None = None  # db: a sample's values end this far below its highest
+    coefficients: Annotated[int, pydantic.Field(gt=0)] = 10  # of mfcc: the first ones
+    transpose: bool = False  # bands x frames, as librosa has them; else frames x bands
+
+    @property
+    def length(self) -> int:
+        """Samples that the front end takes."""
+        return self.samples or round(self.seconds * self.rate)
+
+    def resolved(self) -> dict[str, Any]:
+        """All keys with what is open filled in, for :mod:`edgeprune.data.sound_front`."""
+        samples, fft = self.length, self.fft or 1 << (self.frame - 1).bit_length()
+        return {**self.model_dump(), "samples": samples, "seconds": samples / self.rate, "fft": fft}
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> SoundConfig:
+        if self.samples and "seconds" in self.model_fields_set and self.samples != round(self.seconds * self.rate):
+            raise ValueError("samples and seconds say different things: leave out one of them")
+        if self.length < 1:
+            raise ValueError("seconds * rate is less than one sample")
+        if self.front == "raw":
+            return self
+        if self.length < self.frame and not self.center:
+            raise ValueError(f"frame = {self.frame} samples is longer than the sound, which has {self.length}")
+        if self.fft and self.fft < self.frame:
+            raise ValueError(f"fft = {self.fft} is shorter than frame = {self.frame}")
+        if not self.low < self.high <= self.rate / 2:
+            raise ValueError(
+                f"low = {self.low:g} and high = {self.high:g} must be in this order, and high at most half of the "
+                f"rate, {self.rate / 2:g} Hz"
+            )
+        if self.front == "mfcc" and self.coefficients > self.mels:
+            raise ValueError(f"coefficients = {self.coefficients} is more than mels = {self.mels}")
+        if self.log == "db" and self.power == 1:
+            raise ValueError('log = "db" is of a power spectrum: power = 2')
+        if self.like == "torchaudio" and self.center and self.length <= (self.frame + 1) // 2:
+            raise ValueError(f"center mirrors {self.frame // 2} samples at both ends; the sound has {self.length}")
+        return self
+
+
 class DataConfig(Config):
     """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
 
@@ -91,6 +156,17 @@ class DataConfig(Config):
     std: tuple[float, ...] = (1.0,)
     validation: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1  # of train, if the source has no validation split
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
+    group: str | None = None  # regular expression over a file's path; files with the same match stay in one split
+    sound: SoundConfig | None = None  # the folder has sound files
+
+    @pydantic.field_validator("group")
+    @classmethod
+    def _is_expression(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from None
+        return group
 
     @pydantic.field_validator("classes")
     @classmethod
@@ -344,6 +420,10 @@ class AugmentConfig(Config):
     flip: bool = False  # left to right
     shift: Annotated[int, pydantic.Field(ge=0)] = 0  # up to this many pixels each way
     cutout: Annotated[int, pydantic.Field(ge=0)] = 0  # side of the blanked square, in pixels
+    time_shift: Annotated[float, pydantic.Field(ge=0)] = 0.0  # of sound: up to this many seconds each way
+    noise: Annotated[float, pydantic.Field(ge=0)] = 0.0  # of sound: white noise of up to this deviation; samples: -1..1
+    time_mask: Annotated[int, pydantic.Field(ge=0)] = 0  # of spectrograms: up to this many frames blanked (SpecAugment)
+    band_mask: Annotated[int, pydantic.Field(ge=0)] = 0  # of spectrograms: up to this many bands blanked (SpecAugment)
     mixup: Annotated[float, pydantic.Field(ge=0)] = 0.0  # alpha of the Beta distribution that two samples are mixed by
 
 

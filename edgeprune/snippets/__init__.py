@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from edgeprune.data import sound_front, wav
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
 from edgeprune.tflite.graph import Tensor
@@ -44,7 +46,8 @@ def write_snippets(
 
     Args:
         model: the .tflite.
-        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images.
+        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, ``color`` of images, and
+            ``sound``, the front end of sound files.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the model's only output is one of several classes.
         front: the layers of Keras that stay on the host, where the model was cut behind lookups.
@@ -94,7 +97,15 @@ def _facts(
         "mean": list(preprocessing["mean"]),
         "std": list(preprocessing["std"]),
         "labels": list(labels) if labels else None,
+        "sound": preprocessing.get("sound"),
+        "sound_code": _code_of(sound_front, "# Hz → mel") + "\n\n" + _code_of(wav, "# Format codes"),
     }
+
+
+def _code_of(module: ModuleType, start: str) -> str:
+    """The source of a module of NumPy alone from a line on, for a script that imports NumPy as ``np``."""
+    text = Path(str(module.__file__)).read_text("utf-8")
+    return text[text.index(start) :]
 
 
 def _on_host(model: Path, path: Path, shapes: Sequence[Sequence[int]]) -> JsonObject:
@@ -118,7 +129,9 @@ def _on_host(model: Path, path: Path, shapes: Sequence[Sequence[int]]) -> JsonOb
 
 
 def _takes_one_image(facts: Mapping[str, Any]) -> bool:
-    return facts["front"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+    return (
+        facts["front"] is None and facts["sound"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+    )
 
 
 def _tensor(tensor: Tensor) -> JsonObject:

@@ -77,7 +77,7 @@ def diagnose(model: tf_keras.Model, data: Data, task: Task, value: float) -> lis
     is_bad = task.classes and task.points == 100 and value < NEAR_CHANCE / task.classes
     if not is_bad:
         return []
-    prepared = "the range of pixels" if _is_image(inputs) else "the scale of the inputs"
+    prepared = "the range of pixels" if _is_image(inputs, data) else "the scale of the inputs"
     chance = f"{value:.1%}, near chance for {task.classes} classes"
     return [
         f"The model's validation {task.metric} as it came is {chance}. Other "
@@ -125,7 +125,9 @@ class _Trial:
         return gain >= HALF * abs(before)
 
 
-def _is_image(inputs: object) -> bool:
+def _is_image(inputs: object, data: Data) -> bool:
+    if "sound" in data.preprocessing:
+        return False
     return isinstance(inputs, np.ndarray) and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
 
 
@@ -161,7 +163,7 @@ def _candidates(inputs: np.ndarray, data: Data) -> Iterator[tuple[str, str, np.n
     """Other inputs: what they are, the lines to write, the samples."""
     now = data.preprocessing
     raw = (inputs * np.asarray(now["std"]) + np.asarray(now["mean"])) / now["scale"]
-    if not _is_image(inputs):
+    if not _is_image(inputs, data):
         axes = tuple(range(raw.ndim - 1))
         mean, std = raw.mean(axes), np.maximum(raw.std(axes), 1e-7)
         line = _line(1.0, [float(f"{v:.5g}") for v in mean], [float(f"{v:.5g}") for v in std], None)

@@ -227,7 +227,8 @@ def _as_in_file(
 def _input(name: str, tensor: tf.Tensor, preprocessing: Mapping[str, Any]) -> TensorInfo:
     shape = tuple(tensor.shape[1:])
     colors = {1: "grayscale", 3: "rgb"}
-    is_image = len(shape) == 3 and None not in shape and shape[-1] in colors
+    sound = preprocessing.get("sound")
+    is_image = len(shape) == 3 and None not in shape and shape[-1] in colors and not sound
     image = (preprocessing["color"] or colors[shape[-1]], shape[0], shape[1]) if is_image else None
     if not tensor.dtype.is_floating:
         return TensorInfo(name, f"integers of shape {list(shape)}", image=image)
@@ -239,6 +240,8 @@ def _input(name: str, tensor: tf.Tensor, preprocessing: Mapping[str, Any]) -> Te
     high = tuple((255 - m) / s for m, s in pairs) if image else None
     order = ", channels in the order blue, green, red" if image and image[0] == "bgr" else ""
     what = f"an image, pixels of 0..255{order}" if image else f"values of shape {list(shape)}"
+    if sound:
+        what = f"{sound['front']} of {sound['samples']} samples of sound at {sound['rate']} Hz, {what}"
     return TensorInfo(name, what, mean, std, low, high, image)
 
 

@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.data.sound import SoundStore, front_shape
+from edgeprune.data.split import Split
 from edgeprune.errors import RecipeError
 from edgeprune.models.types import Structure
-from edgeprune.recipe.config import AugmentConfig
+from edgeprune.recipe.config import AugmentConfig, SoundConfig
 from edgeprune.tasks.losses import unreduced
 from edgeprune.tasks.metrics import over
 from edgeprune.tasks.task import Metric, Task
@@ -26,10 +28,46 @@ if TYPE_CHECKING:
 STREAM = 1_000_003
 
 
-def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.data.Dataset:
+def with_changed_sound(split: Split, config: AugmentConfig, seed: int) -> Split:
+    """The split, whose raw samples of sound are changed before the front end, if ``config`` asks for that.
+
+    Raises:
+        RecipeError: it does, and the data are not sound files.
+    """
+    import tensorflow as tf
+
+    keys = [key for key in SOUND_CHANGES if getattr(config, key)]
+    if not keys:
+        return split
+    if not isinstance(split.store, SoundStore):
+        raise RecipeError(f"[augment] {keys[0]} is for sound files.", fix=f"leave {keys[0]} out.")
+    sound = split.store.sound
+    if config.time_shift * sound.rate >= sound.length:
+        raise RecipeError(
+            f"[augment] time_shift = {config.time_shift:g} seconds can move sounds of {sound.length / sound.rate:g} "
+            "seconds out of hearing.",
+            expected="less than their length; a tenth of it is common.",
+        )
+
+    def change(samples: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        where = tf.stack([tf.cast(seed % 2**31, tf.int64), number])
+        for place, key in enumerate(SOUND_CHANGES, len(IMAGE_CHANGES) + 1):
+            if key in keys:
+                samples = SOUND_CHANGES[key](samples, where + STREAM * place, getattr(config, key), sound.rate)
+        return samples
+
+    return dataclasses.replace(split, store=split.store.changed(change))
+
+
+def augment(
+    batches: tf.data.Dataset, config: AugmentConfig, seed: int, sound: SoundConfig | None = None
+) -> tf.data.Dataset:
     """Change a batch of (x, y), each sample by itself; with ``mixup``, labels come as :func:`mixing` takes them.
 
     Images are [batch, height, width, channels].
+
+    Args:
+        sound: the front end that x comes from, if it does.
 
     Raises:
         RecipeError: a change is for images and the samples are not; or mixup, with samples or labels that cannot be
@@ -38,9 +76,22 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
     import tensorflow as tf
 
     changes = [key for key in IMAGE_CHANGES if getattr(config, key)]
+    masks = [key for key in MASKS if getattr(config, key)]
     x_spec, y_spec, *_ = batches.element_spec
+    for key in masks:
+        if sound is None or sound.front == "raw":
+            raise RecipeError(
+                f"[augment] {key} is for spectrograms of sound files: [data.sound] front = log-mel or mfcc.",
+                fix=f"leave {key} out.",
+            )
+        size = front_shape(sound)[MASKS[key] != sound.transpose]
+        if getattr(config, key) >= size:
+            raise RecipeError(
+                f"[augment] {key} = {getattr(config, key)} can blank all {size} of a spectrogram.",
+                expected="less than all; a tenth to a fifth is common.",
+            )
     for key in changes:
-        if not isinstance(x_spec, tf.TensorSpec) or x_spec.shape.rank != 4:
+        if sound or not isinstance(x_spec, tf.TensorSpec) or x_spec.shape.rank != 4:
             raise RecipeError(
                 f"[augment] {key} is for images, and the samples are not images.",
                 expected="one input of [height, width, channels].",
@@ -66,6 +117,10 @@ def augment(batches: tf.data.Dataset, config: AugmentConfig, seed: int) -> tf.da
         where = tf.stack([tf.cast(seed % 2**31, tf.int64), number])
         for key in changes:
             x = IMAGE_CHANGES[key](x, where + STREAM * list(IMAGE_CHANGES).index(key), getattr(config, key))
+        for place, key in enumerate(MASKS, len(IMAGE_CHANGES) + len(SOUND_CHANGES) + 1):
+            if sound and key in masks:
+                axis = 1 + (MASKS[key] != sound.transpose)
+                x = _masked(x, where + STREAM * place, getattr(config, key), front_shape(sound), axis)
         if config.mixup:
             return _mixup(x, y, w, where + STREAM * len(IMAGE_CHANGES), config.mixup)
         return x, y, *w
@@ -166,6 +221,45 @@ def _cutout(x: tf.Tensor, seed: tf.Tensor, side: int) -> tf.Tensor:
     return tf.where(blank, tf.reduce_mean(x, [1, 2], keepdims=True), x)
 
 
+def _move(samples: tf.Tensor, seed: tf.Tensor, most: float, rate: int) -> tf.Tensor:
+    """Move each sound by up to ``most`` seconds each way; zeros come in."""
+    import tensorflow as tf
+
+    steps = round(most * rate)
+    padded = tf.pad(samples, [[0, 0], [steps, steps]])
+    starts = tf.random.stateless_uniform([tf.shape(samples)[0], 1], seed, 0, 2 * steps + 1, tf.int32)
+    return tf.gather(padded, starts + tf.range(tf.shape(samples)[1])[None], axis=1, batch_dims=1)
+
+
+def _noisy(samples: tf.Tensor, seed: tf.Tensor, most: float, _: int) -> tf.Tensor:
+    """White noise, for each sound of a standard deviation of 0 to ``most``; samples stay in -1..1."""
+    import tensorflow as tf
+
+    deviation = tf.random.stateless_uniform([tf.shape(samples)[0], 1], seed, 0, most)
+    noise = tf.random.stateless_normal(tf.shape(samples), seed + STREAM // 2)
+    return tf.clip_by_value(samples + deviation * noise, -1.0, 1.0)
+
+
+def _masked(x: tf.Tensor, seed: tf.Tensor, most: int, shape: tuple[int, ...], axis: int) -> tf.Tensor:
+    """Blank up to ``most`` neighbouring frames or bands of each spectrogram (SpecAugment, Park et al. 2019,
+    arXiv:1904.08779). They get the spectrogram's mean, which is zero in the paper's normalized ones.
+
+    Args:
+        shape: of a spectrogram, whatever shape the model takes it in.
+        axis: of the frames or bands in [batch, *shape].
+    """
+    import tensorflow as tf
+
+    spectrograms = tf.reshape(x, [-1, *shape])
+    count, size = tf.shape(x)[0], shape[axis - 1]
+    width = tf.random.stateless_uniform([count, 1], seed, 0, most + 1, tf.int32)
+    room = tf.cast(size - width + 1, tf.float32)
+    first = tf.cast(tf.random.stateless_uniform([count, 1], seed + STREAM // 2) * room, tf.int32)
+    places = tf.range(size)[None]
+    blank = tf.expand_dims((places >= first) & (places < first + width), 3 - axis)
+    return tf.reshape(tf.where(blank, tf.reduce_mean(spectrograms, [1, 2], keepdims=True), spectrograms), tf.shape(x))
+
+
 # (images, seed [2], value of the key in [augment]) -> images
 ImageChange = Callable[["tf.Tensor", "tf.Tensor", Any], "tf.Tensor"]
 # Key of [augment] → its change; in the order in which they are made.
@@ -175,6 +269,13 @@ IMAGE_CHANGES: dict[str, ImageChange] = {
     "cutout": _cutout,
 }
 
+
+# (samples [batch, samples], seed [2], value of the key, rate in Hz) -> samples
+SoundChange = Callable[["tf.Tensor", "tf.Tensor", Any, int], "tf.Tensor"]
+# Key of [augment] → its change of raw samples, before the front end.
+SOUND_CHANGES: dict[str, SoundChange] = {"time_shift": _move, "noise": _noisy}
+# Key of [augment] → the axis that it blanks of spectrograms [frames, bands].
+MASKS = {"time_mask": 0, "band_mask": 1}
 
 # Changes after which a pixel is elsewhere.
 MOVING = {"flip", "shift"}

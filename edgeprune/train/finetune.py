@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeprune.files import atomic_path
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
-from edgeprune.train.augmentation import augment, mixing, unmixed
+from edgeprune.train.augmentation import augment, mixing, unmixed, with_changed_sound
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.features import FeatureLessons
 from edgeprune.train.variables import trainable_kernels
@@ -86,10 +86,11 @@ class Lessons:
         return self._taught(unmixed(batches) if self.augment.mixup else batches, features)
 
     def _augmented(self, task: Task, data: Data, order: int) -> tf.data.Dataset:
-        batches = data.train.batches(self.config.batch_size, shuffle_seed=order)
+        train = with_changed_sound(data.train, self.augment, order)
+        batches = train.batches(self.config.batch_size, shuffle_seed=order)
         if self.augment == AugmentConfig():
             return batches
-        changed = augment(batches, self.augment, order)
+        changed = augment(batches, self.augment, order, train.preprocessing.sound)
         answer = task.answers
         return changed if answer is None else changed.map(lambda x, *_: (x, answer(x)), num_parallel_calls=1)
 

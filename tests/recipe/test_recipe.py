@@ -9,7 +9,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS
-from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe
+from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe, SoundConfig
 from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe, resolve_recipes
 
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
 
 # Keys of which a section needs one of several, and one without a useful default: the template shows an example.
 EXAMPLES = {("filters", "rate"), ("filters", "max_params"), ("filters", "layer_rates"), ("layers", "max_macs")}
-EXAMPLES |= {("sparsify", "bn_l1"), ("task", "outputs")}
+EXAMPLES |= {("sparsify", "bn_l1"), ("task", "outputs"), ("data", "sound"), ("data", "group")}
 EXAMPLES |= {("filters", "max_latency"), ("filters", "max_memory"), ("filters", "max_size")}
 
 
@@ -142,7 +142,7 @@ def test_recipes_of_one_build_are_each_there_once_and_read_the_data_alike(tmp_pa
 
 def test_the_template_names_every_key_with_its_value():
     """Uncommented it is valid, and says of every key that has a default what it is: the recipe's, or the section's."""
-    document = tomllib.loads(re.sub(r"^# (?=\[\w+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
+    document = tomllib.loads(re.sub(r"^# (?=\[[\w.]+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
     del document["rates"]
     assert isinstance(parse_recipe(document, "edgeprune.toml"), Recipe)
     default = load_recipe("magnitude-int8").model_dump(mode="json")
@@ -154,3 +154,6 @@ def test_the_template_names_every_key_with_its_value():
                 value = default[section][key] if default[section] else description.default
                 if value is not None and (section, key) not in EXAMPLES:
                     assert shown == json.loads(json.dumps(value)), f"[{section}] {key}"
+    shown, fields = document["data"]["sound"], SoundConfig.model_fields
+    assert set(shown) == set(fields)
+    assert {key for key in fields if fields[key].default not in (None, shown[key])} == set()

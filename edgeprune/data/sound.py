@@ -1,0 +1,427 @@
+"""Folders of sound files: listed, all looked at once, then streamed through the front end in TensorFlow."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.data import sound_front
+from edgeprune.data.arrays import gather_batches
+from edgeprune.data.folder import IMAGES, FileKind, class_numbers, groups_of_files, list_files
+from edgeprune.data.guard import data_errors, watch
+from edgeprune.data.images import DECODERS
+from edgeprune.data.spec import InputSpec, Shape
+from edgeprune.data.split import ordered
+from edgeprune.data.targets import target_facts
+from edgeprune.data.wav import UNKNOWN_LENGTH, chunks
+from edgeprune.errors import DataError, MissingError
+from edgeprune.models.types import Structure
+from edgeprune.recipe.config import SoundConfig
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_FOREIGN = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma", ".au")
+SOUNDS = FileKind("sound file", "WAV", "WAV", (".wav", ".wave"), _FOREIGN, may_be_empty=True)
+KEEP_READ_BYTES = 256 * 2**20  # the whole source, as float32 at the recipe's rate
+FILES_NAMED = 20  # in the message about files that cannot be read
+BLOCK = 2**16  # samples of a file that are looked at at once
+# Read beyond the stated length before resampling, in seconds: longer than the filter, so that the end is no other than
+# that of the whole file.
+MARGIN = 0.25
+
+# (raw samples float32 [batch, samples], number of the batch) → samples of the same shape.
+Change = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+
+
+def open_sound(
+    root: Path, sound: SoundConfig, spec: InputSpec, order: tuple[str, ...] | None = None, group: str | None = None
+) -> tuple[dict[str, SoundStore], tuple[str, ...] | None, bytes]:
+    """List a folder of WAV files, laid out as :func:`edgeprune.data.folder.open_folder` says, and read all once.
+
+    Args:
+        spec: the model's inputs, which must be what the front end gives.
+        order, group: as for images.
+
+    Returns:
+        (stores, class names or None, a hash over path and content of every file).
+
+    Raises:
+        DataError: the model takes something else; files that are empty, damaged, cut off, not audio, or not finite,
+            all of them; or as ``open_folder``.
+        MissingError: the packages of the extra ``audio`` are not installed.
+    """
+    _packages()
+    shape = fitting_shape(sound, spec)
+    listings, classes = list_files(root, SOUNDS, order)
+    names = {split: [name for files in listing.values() for name, *_ in files] for split, listing in listings.items()}
+    every = sorted(name for some in names.values() for name in some)
+    identity = _look_at_all(root, every)
+    keep_read = len(every) * sound.length * 4 <= KEEP_READ_BYTES
+    stores = {
+        split: SoundStore(
+            root,
+            names[split],
+            class_numbers(listing, classes),
+            sound,
+            shape,
+            keep_read=keep_read,
+            groups=groups_of_files(listing, group),
+        )
+        for split, listing in listings.items()
+    }
+    return stores, classes, identity
+
+
+class SoundStore:
+    """WAV files of any rate, width and number of channels as what the front end makes of them.
+
+    Channels are averaged. Other rates are resampled by soxr (HQ). Longer files are cut at the end, shorter ones get
+    zeros there. With ``keep_read``, the first pass over at least half of the files reads all of them into one float32
+    array, which later passes take; without it nothing is kept.
+
+    Args:
+        root: the folder that ``names`` are relative to.
+        labels: int64 (files,); None: without labels.
+        shape: of a model input, which the front end's values are reshaped to.
+        keep_read: for small data only: files * samples * 4 bytes.
+        groups: of the files, str (files,), which are kept together where a part is held out.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        labels: np.ndarray | None,
+        sound: SoundConfig,
+        shape: tuple[int, ...],
+        *,
+        keep_read: bool,
+        groups: np.ndarray | None = None,
+    ):
+        self.labels, self.size, self.groups = labels, len(names), groups
+        self.targets: Structure = () if labels is None else target_facts(labels)
+        self.shapes: tuple[Shape, ...] = (shape,)
+        self.sound = sound
+        self._root = os.fsencode(root) + os.sep.encode()
+        self._names = np.array([os.fsencode(name) for name in names])
+        self._keep_read = keep_read
+        self._kept: list[tf.Tensor] = []  # all files, once they are read; the changed stores share it
+        self._change: Change | None = None
+
+    def changed(self, change: Change) -> SoundStore:
+        """The same files with raw samples that are changed before the front end, for training."""
+        other = copy.copy(self)
+        other._change = change
+        return other
+
+    def batches(
+        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
+    ) -> tf.data.Dataset:
+        """See :class:`edgeprune.data.split.Store`.
+
+        Raises:
+            DataError: a file cannot be read any more (only where all files are read here).
+        """
+        import tensorflow as tf
+
+        watch(self)
+        order = ordered(index, shuffle_seed)
+        if self._keep_read and not self._kept and 2 * len(order) >= self.size:
+            self._kept.append(self._read_all())
+        if self._kept:
+            raw = gather_batches((self._kept[0], self._label_tensor), order, batch_size, drop_remainder)
+        else:
+            raw = self._from_files(order).batch(batch_size, drop_remainder=drop_remainder)
+
+        @tf.autograph.experimental.do_not_convert
+        def through_front(number: tf.Tensor, batch: Structure) -> tuple[tuple[tf.Tensor], Structure, Structure]:
+            samples, y = batch
+            values = front_end(samples if self._change is None else self._change(samples, number), self.sound)
+            return (tf.reshape(values, [-1, *self.shapes[0]]),), y, ()
+
+        return raw.enumerate().map(through_front, num_parallel_calls=DECODERS, deterministic=True)
+
+    def path(self, i: int) -> str:
+        """The path of file ``i``."""
+        return os.fsdecode(self._root + bytes(self._names[i]))
+
+    def first_damaged(self) -> tuple[str, str] | None:
+        """Path and reason of the first file that cannot be read, or None. Reads all files."""
+        if self._kept:
+            return None
+        paths = (self.path(i) for i in range(self.size))
+        return next(((path, reason) for path in paths if (reason := _fault(path)[0])), None)
+
+    @staticmethod
+    def damaged(path: str, reason: str) -> DataError:
+        """The error for a file that cannot be read any more."""
+        return DataError(f"The sound file {path} cannot be read: {reason}.", fix="replace or remove this file.")
+
+    def _from_files(self, order: np.ndarray) -> tf.data.Dataset:
+        """(raw samples, label) one by one."""
+        import tensorflow as tf
+
+        def read(i: np.ndarray) -> np.ndarray:
+            return read_sound(self.path(int(i)), self.sound)
+
+        @tf.autograph.experimental.do_not_convert
+        def sample(i: tf.Tensor) -> tuple[tf.Tensor, Structure]:
+            samples = tf.ensure_shape(tf.numpy_function(read, [i], tf.float32), [self.sound.length])
+            return samples, () if self.labels is None else self._label_tensor[i]
+
+        numbers = tf.data.Dataset.from_tensor_slices(order)
+        return numbers.map(sample, num_parallel_calls=DECODERS, deterministic=True)
+
+    def _read_all(self) -> tf.Tensor:
+        import tensorflow as tf
+
+        kept = np.empty((self.size, self.sound.length), np.float32)
+        done = 0
+        with data_errors():
+            for samples, _ in self._from_files(np.arange(self.size)).batch(256).prefetch(1).as_numpy_iterator():
+                kept[done : done + len(samples)] = samples
+                done += len(samples)
+        with tf.device("CPU:0"):
+            return tf.convert_to_tensor(kept)
+
+    @functools.cached_property
+    def _label_tensor(self) -> tf.Tensor | tuple[()]:
+        import tensorflow as tf
+
+        if self.labels is None:
+            return ()
+        with tf.init_scope(), tf.device("CPU:0"):  # first used inside a function that tf.data traces
+            return tf.constant(self.labels, tf.int64)
+
+
+def read_sound(path: str, sound: SoundConfig) -> np.ndarray:
+    """One WAV file: channels averaged, resampled, cut or filled up; float32 [samples] of -1..1."""
+    soundfile, soxr = _packages()
+    with soundfile.SoundFile(path) as file:
+        frames = math.ceil((sound.length / sound.rate + MARGIN) * file.samplerate)
+        samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+        if file.samplerate != sound.rate:
+            samples = soxr.resample(samples, file.samplerate, sound.rate, quality="HQ")
+    return sound_front.fitted(samples, {"samples": sound.length})
+
+
+def front_end(samples: tf.Tensor, sound: SoundConfig) -> tf.Tensor:
+    """:func:`edgeprune.data.sound_front.front_end` of a batch, in TensorFlow.
+
+    Args:
+        samples: float32 [batch, samples].
+
+    Returns:
+        float32 [batch, samples], or [batch, frames, bands], or transposed.
+    """
+    import tensorflow as tf
+
+    if sound.front == "raw":
+        return samples
+    facts = sound.resolved()
+    *margins, mode = sound_front.padding(facts)
+    x = tf.pad(tf.cast(samples, tf.float64), [[0, 0], margins], mode)
+    frames = tf.signal.frame(x, sound.frame, sound.hop) * sound_front.window(facts)
+    mel = tf.abs(tf.signal.rfft(frames, [facts["fft"]])) ** sound.power @ sound_front.mel_filters(facts)
+    if sound.log == "ln":
+        bands = tf.math.log(mel + sound.floor)
+    else:
+        bands = tf.math.log(tf.maximum(mel, sound.floor)) * (10 / math.log(10))
+        if sound.top_db:
+            bands = tf.maximum(bands, tf.reduce_max(bands, [1, 2], keepdims=True) - sound.top_db)
+    if sound.front == "mfcc":
+        bands = bands @ sound_front.cosines(facts)
+    return tf.cast(tf.transpose(bands, [0, 2, 1]) if sound.transpose else bands, tf.float32)
+
+
+def front_shape(sound: SoundConfig) -> tuple[int, ...]:
+    """The shape of what the front end gives for one file."""
+    if sound.front == "raw":
+        return (sound.length,)
+    before, after, _ = sound_front.padding(sound.resolved())
+    padded = before + sound.length + after
+    shape = (1 + (padded - sound.frame) // sound.hop, _bands(sound))
+    return shape[::-1] if sound.transpose else shape
+
+
+def fitting_shape(sound: SoundConfig, spec: InputSpec) -> tuple[int, ...]:
+    """The shape of the model's input, which has the front end's values in their order.
+
+    Axes of size 1 may be anywhere, and a model of one axis takes the frames one after the other.
+
+    Raises:
+        DataError: the model takes another number of inputs or another shape; with the lines to write.
+    """
+    given = front_shape(sound)
+    made = f"front = {sound.front!r} gives {list(given)} for {sound.length} samples at {sound.rate} Hz"
+    if len(spec.shapes) != 1 or not spec.dtypes[0].startswith(("float", "bfloat")):
+        raise DataError(
+            f"[data.sound]: {made}; the model takes {len(spec.shapes)} inputs of type {', '.join(spec.dtypes)}.",
+            expected="a model with one input of real numbers.",
+            fix="give the data as a function (file.py:function) that returns tf.data.Datasets.",
+        )
+    (wanted,) = spec.shapes
+    shape = _filled(wanted, given)
+    if shape is not None:
+        return shape
+    lines = _lines(sound, wanted)
+    raise DataError(
+        f"[data.sound] {made}; the model takes {list(wanted)}.",
+        expected="what the model was trained with.",
+        fix=f"if the rest is as in training, write in the recipe:\n  [data.sound]\n  {lines}"
+        if lines
+        else "state in [data.sound] rate, seconds, front, frame, hop and mels as they were in training.",
+    )
+
+
+def unstated(root: Path, spec: InputSpec) -> DataError | None:
+    """The error for a folder of sound files without a ``[data.sound]``; None for any other folder."""
+    found = False
+    for suffix in (os.path.splitext(name)[1].lower() for _, _, names in os.walk(root) for name in names):
+        if suffix in IMAGES.suffixes:
+            return None
+        found |= suffix in SOUNDS.suffixes
+    if not found:
+        return None
+    wanted = [size for size in spec.shapes[0] if size != 1]
+    if len(wanted) < 2:
+        lines = ['front = "raw"', "rate = 16000  # Hz", f"samples = {wanted[0] if wanted and wanted[0] else 16000}"]
+    else:
+        lines = ['front = "log-mel"  # or "mfcc"', "rate = 16000  # Hz", "seconds = 1.0"]
+    return DataError(
+        f"The folder {root} has sound files, and the recipe does not say how they become inputs of the model.",
+        expected="a section [data.sound], as the model was trained; docs/data.md lists its keys.",
+        fix="write in the recipe, for example:\n  [data.sound]\n  " + "\n  ".join(lines),
+    )
+
+
+def _filled(wanted: Shape, given: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The model's shape without open sizes, if it holds the values of the shape ``given`` in their order."""
+    if len(wanted) == 1 and wanted[0] in (None, math.prod(given)):
+        return (math.prod(given),)
+    if len(wanted) > len(given) + 2:
+        return None
+    # An axis of size 1 is the model's own, unless the front end has such an axis there.
+    shape, left = [], list(given)
+    for size in wanted:
+        if left and size in (None, left[0]):
+            shape.append(left.pop(0))
+        elif size == 1 or (size is None and not left):
+            shape.append(1)
+        else:
+            return None
+    return tuple(shape) if not left else None
+
+
+def _bands(sound: SoundConfig) -> int:
+    return sound.coefficients if sound.front == "mfcc" else sound.mels
+
+
+def _lines(sound: SoundConfig, wanted: Shape) -> str | None:
+    """The fewest lines of ``[data.sound]`` with which the front end gives the model's shape."""
+    sizes = [size for size in wanted if size != 1]
+    if sound.front == "raw":
+        if len(sizes) == 1 and sizes[0]:
+            return f"samples = {sizes[0]}"
+        return 'front = "log-mel"  # or "mfcc"' if len(sizes) == 2 else None
+    if len(sizes) != 2:
+        return None
+    candidates: list[dict[str, Any]] = []
+    for transpose in (False, True):
+        frames, bands = sizes[::-1] if transpose else sizes
+        turned = {} if transpose == sound.transpose else {"transpose": transpose}
+        named = {"coefficients" if sound.front == "mfcc" else "mels": bands} if bands and bands != _bands(sound) else {}
+        lengths: list[dict[str, Any]] = [{}, {"center": not sound.center}]
+        for center in (sound.center, not sound.center):
+            before, after, _ = sound_front.padding({**sound.resolved(), "center": center})
+            room, centered = sound.length + before + after - sound.frame, {"center": center}
+            if frames and frames > 1:
+                samples = sound.hop * (frames - 1) + sound.frame - before - after
+                lengths += [{**centered, "hop": room // (frames - 1)}, {**centered, "samples": samples}]
+        lengths = [{k: v for k, v in length.items() if (k, v) != ("center", sound.center)} for length in lengths]
+        candidates += [{**turned, **named, **length} for length in lengths]
+    for changes in sorted(candidates, key=len):
+        try:
+            changed = SoundConfig.model_validate({**sound.model_dump(exclude={"seconds"}), **changes})
+        except ValueError:
+            continue
+        if _filled(wanted, front_shape(changed)):
+            return "\n  ".join(f"{key} = {str(value).lower()}" for key, value in changes.items())
+    return None
+
+
+def _look_at_all(root: Path, names: Sequence[str]) -> bytes:
+    """sha256 over path and content of all files.
+
+    Raises:
+        DataError: files that cannot be used, all of them.
+    """
+    digest, faults = hashlib.sha256(), []
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for name, (fault, content) in zip(names, pool.map(lambda name: _fault(str(root / name)), names), strict=True):
+            digest.update(os.fsencode(name) + b"\0" + content)
+            if fault:
+                faults.append(f"{root / name}: {fault}")
+    if faults:
+        more = f"\n  and {len(faults) - FILES_NAMED} more" if len(faults) > FILES_NAMED else ""
+        raise DataError(
+            f"{len(faults)} of {len(names)} sound files cannot be used:\n  " + "\n  ".join(faults[:FILES_NAMED]) + more,
+            expected="whole WAV files with at least one sample.",
+            fix="replace or remove these files.",
+        )
+    return digest.digest()
+
+
+def _fault(path: str) -> tuple[str | None, bytes]:
+    """What is wrong with a file, or None; and the sha256 of its content."""
+    soundfile, _ = _packages()
+    try:
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+            if not file.tell():
+                return "it is empty (0 bytes)", content
+            file.seek(0)
+            if file.read(4) == b"RIFF":
+                file.seek(0)
+                size, announced = os.fstat(file.fileno()).st_size, {n: (p, s) for n, p, s in chunks(file)}
+                place, length = announced.get(b"data", (0, 0))
+                if length != UNKNOWN_LENGTH and place + length > size:
+                    return f"it is cut off: {length} bytes of samples are announced, {size - place} are there", content
+        with soundfile.SoundFile(path) as sound:
+            if not sound.frames:
+                return "it has no samples", content
+            for block in sound.blocks(BLOCK, dtype="float32"):
+                if not np.isfinite(block).all():
+                    return "it has NaN or infinite samples", content
+    except OSError as error:
+        return f"{error.strerror}", b""
+    except ValueError as error:
+        return str(error), content
+    except soundfile.LibsndfileError as error:
+        return f"it is damaged or no sound ({error.error_string.rstrip('.')})", content
+    return None, content
+
+
+@functools.cache
+def _packages() -> tuple[ModuleType, ModuleType]:
+    try:
+        import soundfile
+        import soxr
+    except ImportError as error:
+        raise MissingError(
+            f"Sound files cannot be read: {error}.",
+            expected="the packages soundfile and soxr.",
+            fix="pip install 'edgeprune[audio]'",
+        ) from None
+    return soundfile, soxr
