@@ -155,7 +155,14 @@ def _open_pairs(
     if output is not None and len(output) == 3:
         # A model may give its classes for every fourth pixel: masks are made as large as its output.
         size = (output[0] or size[0], output[1] or size[1])
-        classes = classes or max(output[2] or 0, 2)
+        width = max(output[2] or 0, 2)  # one value per pixel tells two classes apart
+        if classes not in (None, width):
+            raise DataError(
+                f"[data] classes names {classes} classes, and the model gives {width} for every pixel.",
+                expected="the name of each class, in the order of the model's outputs, without that of void pixels.",
+                fix="correct [data] classes in the recipe.",
+            )
+        classes = width
     settings = config.masks or MasksConfig()
     values = check_pairs(root, pairs, problems, settings, classes)
     count = sum(map(len, pairs.values()))

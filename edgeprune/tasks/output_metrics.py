@@ -57,6 +57,7 @@ class OutputMetrics:
         self.given = given
         self.terms: list[Term | None] = []
         self._to_rows = False
+        self._seen: list[Loaded] = []
 
     def decide(
         self,
@@ -123,15 +124,16 @@ class OutputMetrics:
                 weighted = key == "weighted_metrics"
                 self.terms.append(named_term(term_of(config, metric), name, weighted))
                 yield self._metric(metric, name, made, in_classes, higher=higher, weighted=weighted, compiled=True)
+                self._seen.append(metric)
                 yielded = True
         if yielded:
+            if kind == "segmentation" and not any("io_u" in canonical_name(m) for m in self._seen):
+                yield self._mean_iou(made, in_classes)
             return
         default = facts_of(loss).metric if reading is None else reading.metric
         if kind == "segmentation":
             # Of two classes that fill a picture unevenly, the share of right pixels says little.
-            term = self._filled(MEAN_IOU)
-            self.terms.append(term)
-            yield self._metric(given.restore(term, "metrics"), MEAN_IOU, made, in_classes, higher=True)
+            yield self._mean_iou(made, in_classes)
         if default is None and kind != "segmentation":
             yield self._loss_as_metric(made)
         else:
@@ -139,6 +141,11 @@ class OutputMetrics:
             self.terms.append(default)
             higher = given.config.higher_is_better
             yield self._metric(restore(default, "metrics"), default, made, in_classes, higher=higher)
+
+    def _mean_iou(self, made: Any, in_classes: bool) -> Metric:
+        term = self._filled(MEAN_IOU)
+        self.terms.append(term)
+        return self._metric(self.given.restore(term, "metrics"), MEAN_IOU, made, in_classes, higher=True)
 
     def _filled(self, term: Term) -> Term:
         """``"mean_iou"`` as a metric of Keras, for the classes of this output; any other term as it is."""
