@@ -73,3 +73,13 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     rows = ((np.arange(height) + 0.5) * (mask.shape[0] / height)).astype(int)
     columns = ((np.arange(width) + 0.5) * (mask.shape[1] / width)).astype(int)
     return mask[rows[:, None], columns[None]]
+
+
+def palette(classes: int) -> list:  # type: ignore[type-arg]
+    """[red, green, blue] of each class: the bits of its number, spread over the three from the highest down, as in the
+    masks of Pascal VOC."""
+    bits = [
+        [[number >> (3 * place + channel) & 1 for place in range(3)] for channel in range(3)]
+        for number in range(classes)
+    ]
+    return [[sum(bit << (7 - place) for place, bit in enumerate(one)) for one in number] for number in bits]
