@@ -213,6 +213,10 @@ class OutputResolver:
         ignore = given.config.ignore
         if ignore is not None and form == "class numbers" and needs in ("rows", "binary"):
             return _without_rows(change(given.facts.width), ignore)
+        assert given.target is not None
+        if given.facts.width == 1 and len(given.facts.shape) == 3 and len(given.target.shape) == 2:
+            # Keras would take the last axis off the outputs, and the mean over a row of pixels for one value.
+            return lambda labels: labels[..., None]
         return change(given.facts.width)
 
     def _is_logits(self, loss: Loaded, needs: Labels | None) -> bool:

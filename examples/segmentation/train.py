@@ -17,14 +17,7 @@ import tf_keras
 from PIL import Image
 from tf_keras import layers
 
-RECIPE = """extends = ["int8"]
-
-[data]
-classes = {classes}
-
-[data.masks]
-void = {void}
-"""
+RECIPE = 'extends = ["int8"]\n[data]\nclasses = {classes}\n[data.masks]\nvoid = {void}\n'
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -56,8 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the archive, or the folder that was in it")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
+    for name, default in (("--epochs", 30), ("--seed", 0)):
+        parser.add_argument(name, type=int, default=default)
     options = parser.parse_args()
     tf_keras.utils.set_random_seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +67,12 @@ def main() -> None:
     model.compile(tf_keras.optimizers.Adam(3e-3), loss)
     best = tf_keras.callbacks.ModelCheckpoint(f"{options.out}/model.keras", save_best_only=True)
     model.fit(*parts["train"], 8, options.epochs, validation_data=parts["val"], callbacks=[best], verbose=2)
-    print("loss on test:", tf_keras.models.load_model(options.out / "model.keras").evaluate(*parts["test"], verbose=0))
+    x, y = parts["test"]
+    chosen, kept = tf_keras.models.load_model(options.out / "model.keras").predict(x).argmax(-1), y != len(classes)
+    right = [np.sum(kept & (y == i) & (chosen == i)) for i in range(len(classes))]
+    either = [np.sum(kept & ((y == i) | (chosen == i))) for i in range(len(classes))]
+    iou = np.mean([a / b for a, b in zip(right, either, strict=True) if b])
+    print({"mean_iou": float(iou), "accuracy": float(np.sum(right) / kept.sum())})
 
 
 if __name__ == "__main__":
