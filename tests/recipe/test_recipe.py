@@ -142,7 +142,7 @@ def test_recipes_of_one_build_are_each_there_once_and_read_the_data_alike(tmp_pa
 
 def test_the_template_names_every_key_with_its_value():
     """Uncommented it is valid, and says of every key that has a default what it is: the recipe's, or the section's."""
-    document = tomllib.loads(re.sub(r"^# (?=\[\w+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
+    document = tomllib.loads(re.sub(r"^# (?=\[[\w.]+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
     del document["rates"]
     assert isinstance(parse_recipe(document, "edgeprune.toml"), Recipe)
     default = load_recipe("magnitude-int8").model_dump(mode="json")
