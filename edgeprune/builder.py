@@ -7,7 +7,7 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,12 +28,13 @@ from edgeprune.target import Target, load_target
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tf_keras
 
     from edgeprune.data.source import DataSource
     from edgeprune.models.sizes import InputShapes
     from edgeprune.report.schema import Report
-    from edgeprune.tasks.task import Task
+    from edgeprune.tasks.task import Output, Task
 
     Source: TypeAlias = Path | tf_keras.Model | keras.Model | None  # a model as a build keeps it; None: the demo
 
@@ -402,9 +403,18 @@ def _write_pick(
     model = context.load(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
     classes = data.class_names if task.row_classes else None
-    write_snippets(
-        folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, artifact.files.get(stages.FRONT)
-    )
+    front = artifact.files.get(stages.FRONT)
+    mask = _mask_facts(data.class_names, task)
+    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, front, mask)
+
+
+def _mask_facts(class_names: Sequence[str] | None, task: Task) -> JsonObject | None:
+    """What a script needs to write masks; nothing for a model without classes of pixels, or with over 256."""
+    output, classes = task.outputs[0], task.outputs[0].classes or 0
+    if len(task.outputs) > 1 or output.kind != "segmentation" or classes > 256:
+        return None
+    names = list(class_names or [f"class {number}" for number in range(classes)])
+    return {"names": names, "threshold": 0.0 if output.is_logits else 0.5}
 
 
 def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path) -> None:
@@ -426,8 +436,51 @@ def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, repor
     report["flipped"], report["class_names"] = found["flipped"], found["class_names"]
     if found["flipped"] and found["flipped"]["samples"]:
         indices = positions(found["flipped"])
-        x, *_ = next(iter(data.test.batches(len(indices), indices=indices)))
-        describe_samples(found["flipped"], [np.asarray(part) for part in (x if isinstance(x, tuple) else [x])], folder)
+        x, y, *_ = next(iter(data.test.batches(len(indices), indices=indices)))
+        inputs = [np.asarray(part) for part in (x if isinstance(x, tuple) else [x])]
+        masks: dict[str, np.ndarray] = {}
+        if found["flipped"]["kind"] == "segmentation" and len(task.outputs) == 1:
+            masks = _masks_of(context, run, plan, names, inputs, np.asarray(y), task.outputs[0])
+            found["flipped"]["masks"] = list(masks)
+        describe_samples(found["flipped"], inputs, folder, list(masks.values()))
+
+
+def _masks_of(
+    context: BuildContext,
+    run: Run,
+    plan: planning.Plan,
+    names: tuple[str, str],
+    inputs: list[np.ndarray],
+    truth: np.ndarray,
+    output: Output,
+) -> dict[str, np.ndarray]:
+    """Masks [samples, height, width] of some samples: as labelled, of the baseline, of the pick's model in float where
+    that is another one, of the pick."""
+    import numpy as np
+
+    from edgeprune.evaluate.answers import masks_of
+    from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.session import Session
+
+    variants = {variant.name: variant for variant in plan.variants}
+    base, pick = (variants[name] for name in names)
+    model = context.load(run.artifacts[pick.model])
+
+    def of_file(variant: planning.Variant) -> np.ndarray:
+        own = context.load(run.artifacts[variant.model])
+        made = run.artifacts[variant.last]
+        runtime = find_runtime("tensorflow" if made.facts["conversion"]["select_operators"] else None)
+        session = Session(made.files["tflite"], own.input_names, own.output_names, runtime=runtime)
+        try:
+            return session.run(inputs)[0]
+        finally:
+            session.close()
+
+    answers = {"labels": None, base.name: of_file(base)}
+    if base.model != pick.model:
+        answers[f"{pick.model} in float"] = np.asarray(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
+    answers[pick.name] = of_file(pick)
+    return {name: masks_of(output, truth, answer) for name, answer in answers.items()}
 
 
 def _compress(folder: Path) -> None:

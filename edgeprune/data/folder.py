@@ -9,17 +9,23 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.images import ImageStore, image_sizes
+from edgeprune.data.images import ImageStore, damage, image_sizes, in_threads
+from edgeprune.data.masks import VOID, Masks
+from edgeprune.data.pairs import check_pairs, paired
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import groups_of_paths
 from edgeprune.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-FOREIGN_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".svg")
+if TYPE_CHECKING:
+    from edgeprune.recipe.config import DataConfig
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+FOREIGN_SUFFIXES = (".tif", ".tiff", ".heic", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".svg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +33,10 @@ class FileKind:
     """Files of one kind, and what messages call them.
 
     Attributes:
-        noun, formats: "image" and "JPEG, PNG, BMP or GIF".
+        noun, formats: "image" and "JPEG, PNG, BMP, GIF or WebP".
         usual: the format that others are best converted to, "PNG".
         suffixes: in small letters.
         foreign: suffixes of files of this kind that are not read.
-        may_be_empty: files of 0 bytes are listed, because whoever reads the files says so of all of them.
     """
 
     noun: str
@@ -39,45 +44,71 @@ class FileKind:
     usual: str
     suffixes: tuple[str, ...]
     foreign: tuple[str, ...]
-    may_be_empty: bool = False
 
 
-IMAGES = FileKind("image", "JPEG, PNG, BMP or GIF", "PNG", SUFFIXES, FOREIGN_SUFFIXES)
+IMAGES = FileKind("image", "JPEG, PNG, BMP, GIF or WebP", "PNG", SUFFIXES, FOREIGN_SUFFIXES)
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 KEEP_DECODED_BYTES = 256 * 2**20  # the whole source, decoded to uint8
 
 Entry = tuple[str, int, int]  # path relative to the source, bytes, mtime_ns
 Listing = dict[str | None, list[Entry]]  # class name → its files, both sorted; None: files without a class
+PAIR = {"images", "masks"}  # folders beside each other, whose files belong together by their names
+SHOWN = 10  # files that one message names
 
 
-def open_folder(
-    root: Path, preprocessing: Preprocessing, order: tuple[str, ...] | None = None, group: str | None = None
-) -> tuple[dict[str, ImageStore], tuple[str, ...] | None, bytes]:
-    """List an image folder. Reads no image.
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """An image folder.
+
+    Attributes:
+        stores: by split; one named ``whole`` where there are no split folders.
+        class_names: of the class folders; None where there are none.
+        identity: a hash over path, size and modification time of every file.
+        left_out: images that cannot be read, where the recipe has them left out.
+        void: the number in labels of pixels that do not count; None: there are no masks.
+    """
+
+    stores: dict[str, ImageStore]
+    class_names: tuple[str, ...] | None
+    identity: bytes
+    left_out: tuple[str, ...]
+    void: int | None = None
+
+
+def open_folder(root: Path, preprocessing: Preprocessing, config: DataConfig, output: Shape | None = None) -> Folder:
+    """List an image folder, and look whether its files can be read.
 
     ``train/``, ``val/`` or ``validation/``, and ``test/`` above the class folders are the splits; without them all
     images are one store named ``whole``. Classes are the names of the class folders, sorted as numbers if all are whole
     numbers, else as strings (like Keras); images may lie in folders below them. Folders that hold images and no
-    folders are data without labels. Hidden files and files that are not images are left out.
+    folders are data without labels; ``images/`` and ``masks/`` beside each other are images with the class of every
+    pixel. Hidden files and files that are not images are left out.
 
     Args:
         preprocessing: with ``size`` and ``color`` resolved.
-        order: the names of all class folders in the order of their numbers; None: sorted.
-        group: see :func:`edgeprune.data.split.groups_of_paths`.
-
-    Returns:
-        (stores, class names or None, a hash over path, size and modification time of every file).
+        config: classes, group, masks, broken.
+        output: shape of the model's output, without the batch, where it has one only; None: not known.
 
     Raises:
-        DataError: one class, no images, an empty image, an image format that is not read, a missing split folder, a
-            class in validation or test that train does not have, images beside class folders, other classes than
-            ``order`` has.
+        DataError: one class, no images, files that cannot be read, an image format that is not read, a missing split
+            folder, a class in validation or test that train does not have, images beside class folders, other classes
+            than ``config.classes`` has, masks that do not fit their images or the classes.
     """
     assert preprocessing.size is not None
     assert preprocessing.color is not None
-    listings, classes = list_files(root, IMAGES, order)
-    height, width = preprocessing.size
+    with _readable():
+        folders = _split_folders(root, IMAGES)
+        if _has_masks(folders, root, config):
+            return _open_pairs(folders, root, preprocessing, config, output)
+        listings = {split: _list_folder(folder, root, IMAGES) for split, folder in folders.items()}
     entries = [entry for listing in listings.values() for files in listing.values() for entry in files]
+    left_out = _left_out(root, [(name,) for name, _, _ in entries], config)
+    for listing in listings.values():
+        for files in listing.values():
+            files[:] = [entry for entry in files if entry[0] not in left_out]
+    entries = [entry for entry in entries if entry[0] not in left_out]
+    classes = _classes(listings, root, config.classes, IMAGES)
+    height, width = preprocessing.size
     keep_decoded = len(entries) * height * width * CHANNELS[preprocessing.color] <= KEEP_DECODED_BYTES
     stores = {
         split: ImageStore(
@@ -87,12 +118,11 @@ def open_folder(
             size=preprocessing.size,
             color=preprocessing.color,
             keep_decoded=keep_decoded,
-            groups=groups_of_files(listing, group),
+            groups=groups_of_files(listing, config.group),
         )
         for split, listing in listings.items()
     }
-    identity = hashlib.sha256(b"\n".join(os.fsencode(repr(entry)) for entry in sorted(entries))).digest()
-    return stores, classes, identity
+    return Folder(stores, classes, _identity(entries), tuple(sorted(left_out)))
 
 
 def list_files(
@@ -108,18 +138,140 @@ def list_files(
     return listings, _classes(listings, root, order, kind)
 
 
-def size_of_images(root: Path, wanted: Shape) -> tuple[int, int]:
+def _identity(entries: Sequence[Entry]) -> bytes:
+    return hashlib.sha256(b"\n".join(os.fsencode(repr(entry)) for entry in sorted(entries))).digest()
+
+
+def _has_masks(folders: dict[str, Path], root: Path, config: DataConfig) -> bool:
+    """Whether images and masks lie in folders beside each other.
+
+    Raises:
+        DataError: in some splits only, or beside other folders, where they could be classes.
+    """
+    inside = {
+        split: {e.name for e in os.scandir(path) if e.is_dir() and not _hidden(e.name)}
+        for split, path in folders.items()
+    }
+    lacking = [split for split, names in inside.items() if not names >= PAIR]
+    if len(lacking) == len(inside) and config.masks is None:
+        return False
+    if lacking:
+        raise DataError(
+            f"{folders[lacking[0]]} has no folders images/ and masks/"
+            + (", and the recipe has [data.masks]." if len(lacking) == len(inside) else ", and other splits do."),
+            expected="images/ and masks/ directly in the folder, or in each of train/, val/ and test/.",
+            fix="move the images and masks there" + ("." if config.masks is None else ", or remove [data.masks]."),
+        )
+    others = sorted({name for names in inside.values() for name in names - PAIR})
+    if others and config.masks is None:
+        raise DataError(
+            f"The folder {root} has images/ and masks/ beside {_some(others)}: masks, or class folders?",
+            expected="images/ and masks/ alone, or a recipe that says that they belong together.",
+            fix="write a section [data.masks] into the recipe if masks/ has the classes of the pixels of images/.",
+        )
+    return True
+
+
+def _open_pairs(
+    folders: dict[str, Path], root: Path, preprocessing: Preprocessing, config: DataConfig, output: Shape | None
+) -> Folder:
+    from edgeprune.recipe.config import MasksConfig
+
+    assert preprocessing.size is not None
+    assert preprocessing.color is not None
+    images = {split: sorted(_files_below(folder / "images", root, IMAGES)) for split, folder in folders.items()}
+    masks = {split: sorted(_files_below(folder / "masks", root, IMAGES)) for split, folder in folders.items()}
+    empty = [split for split in images if not images[split]]
+    if empty:
+        raise DataError(f"{folders[empty[0]] / 'images'} has no images.", expected="JPEG, PNG, BMP, GIF or WebP files.")
+    pairs, problems = paired(images, masks)
+    left_out = _left_out(root, [pair for of_split in pairs.values() for pair in of_split], config)
+    pairs = {split: [pair for pair in of_split if pair[0] not in left_out] for split, of_split in pairs.items()}
+    size, classes = preprocessing.size, len(config.classes) if config.classes else None
+    if output is not None and len(output) == 3:
+        # A model may give its classes for every fourth pixel: masks are made as large as its output.
+        size = (output[0] or size[0], output[1] or size[1])
+        width = max(output[2] or 0, 2)  # one value per pixel tells two classes apart
+        if classes not in (None, width):
+            raise DataError(
+                f"[data] classes names {classes} classes, and the model gives {width} for every pixel.",
+                expected="the name of each class, in the order of the model's outputs, without that of void pixels.",
+                fix="correct [data] classes in the recipe.",
+            )
+        classes = width
+    settings = config.masks or MasksConfig()
+    values = check_pairs(root, pairs, problems, settings, classes)
+    count = sum(map(len, pairs.values()))
+    pixels = preprocessing.size[0] * preprocessing.size[1] * CHANNELS[preprocessing.color] + 4 * size[0] * size[1]
+    stores = {
+        split: ImageStore(
+            root,
+            [image for image, _ in of_split],
+            Masks(
+                root,
+                [mask for _, mask in of_split],
+                size=size,
+                void=settings.void,
+                values=settings.values,
+                found=values,
+            ),
+            size=preprocessing.size,
+            color=preprocessing.color,
+            keep_decoded=count * pixels <= KEEP_DECODED_BYTES,
+        )
+        for split, of_split in pairs.items()
+    }
+    entries = [entry for listing in (images, masks) for files in listing.values() for entry in files]
+    identity = hashlib.sha256(_identity(entries) + repr((size, settings, sorted(left_out))).encode()).digest()
+    return Folder(stores, None, identity, tuple(sorted(left_out)), VOID)
+
+
+def _left_out(root: Path, samples: Sequence[tuple[str, ...]], config: DataConfig) -> set[str]:
+    """The first file of each sample that has a file which cannot be read.
+
+    Raises:
+        DataError: there are some, and the recipe does not have them left out.
+    """
+    names = [(sample[0], name) for sample in samples for name in sample]
+    reasons = in_threads(damage, [str(root / name) for _, name in names])
+    broken = [(first, name, reason) for (first, name), reason in zip(names, reasons, strict=True) if reason]
+    if broken and config.broken == "error":
+        raise broken_images(root, [(name, reason) for _, name, reason in broken], len(names))
+    return {first for first, _, _ in broken}
+
+
+def broken_images(root: Path, broken: Sequence[tuple[str, str]], count: int) -> DataError:
+    """The error for image files that cannot be read: (name, reason) each, out of ``count``."""
+    listed = "".join(f"\n  {root / name}: {reason}" for name, reason in broken[:SHOWN])
+    return DataError(
+        f"{len(broken)} of {count} image files cannot be read"
+        + (f", the first {SHOWN} of them:" if len(broken) > SHOWN else ":")
+        + listed,
+        expected="whole JPEG, PNG, BMP, GIF or WebP files.",
+        fix='replace or remove these files; or leave them out: broken = "skip" under [data] in the recipe.',
+    )
+
+
+def size_of_images(root: Path, wanted: Shape, config: DataConfig) -> tuple[int, int]:
     """(height, width) of all images of a folder, for a model of images of any size.
 
     Args:
         wanted: the model's shape, for the message.
+        config: masks, broken.
 
     Raises:
         DataError: they differ, or one is damaged; as :func:`open_folder`.
     """
     with _readable():
-        listings = [_list_folder(folder, root, IMAGES) for folder in _split_folders(root, IMAGES).values()]
+        folders = _split_folders(root, IMAGES)
+        if _has_masks(folders, root, config):
+            of_pairs = (sorted(_files_below(folder / "images", root, IMAGES)) for folder in folders.values())
+            listings: list[Listing] = [{None: images} for images in of_pairs]
+        else:
+            listings = [_list_folder(folder, root, IMAGES) for folder in folders.values()]
     names = [name for listing in listings for files in listing.values() for name, _, _ in files]
+    left_out = _left_out(root, [(name,) for name in names], config)
+    names = [name for name in names if name not in left_out]
     sizes: dict[tuple[int, int], str] = {}
     for name, size in zip(names, image_sizes(root, names), strict=True):
         sizes.setdefault(size, name)
@@ -128,7 +280,7 @@ def size_of_images(root: Path, wanted: Shape) -> tuple[int, int]:
     if len(sizes) == 1:
         return next(iter(sizes))
     if not sizes:
-        raise DataError(f"The folder {root} has no images.", expected="JPEG, PNG, BMP or GIF files.")
+        raise DataError(f"The folder {root} has no images.", expected="JPEG, PNG, BMP, GIF or WebP files.")
     (one, first), (other, second) = sizes.items()
     raise DataError(
         f"The images of {root} differ in size: {first} has {one[0]} x {one[1]} pixels (height x width), {second} "
@@ -216,8 +368,6 @@ def _files(files: Iterable[os.DirEntry[str]], root: Path, kind: FileKind) -> Ite
 
 def _entry(entry: os.DirEntry[str], root: Path, kind: FileKind) -> Entry:
     stat = entry.stat()
-    if stat.st_size == 0 and not kind.may_be_empty:
-        raise DataError(f"The {kind.noun} {entry.path} is empty (0 bytes).", fix="replace or remove this file.")
     return os.path.relpath(entry.path, root), stat.st_size, stat.st_mtime_ns
 
 

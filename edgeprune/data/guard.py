@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
 
 from edgeprune.errors import DataError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-
-class Searchable(Protocol):
-    """Samples in files."""
-
-    def damaged(self, path: str, reason: str) -> DataError:
-        """The error for a file that cannot be read."""
-
-    def first_damaged(self) -> tuple[str, str] | None:
-        """Path and reason of the first file that cannot be read, or None."""
-
 
 # Lines of TensorFlow's messages that begin like this are no use to the user.
 TENSORFLOWS_OWN = ("Graph execution error", "Detected at node", "<stack traces")
 
-# TensorFlow's message does not say which file failed. The stores in use are remembered (weakly), the last one first, to
-# find out.
-_watched: list[weakref.ReferenceType[Searchable]] = []
+# How the message of a file that cannot be read passes through TensorFlow, which puts words of its own around it.
+_UNREADABLE = re.compile(r"<unreadable>(.*?)<path>(.*?)<because>(.*?)<end>", re.DOTALL)
+_WHOLE = {"image": "a whole JPEG, PNG, BMP, GIF or WebP file.", "sound file": "a whole WAV file."}
 
 
-def watch(store: Searchable) -> None:
-    """Remember that a store is about to be read."""
-    others = [known for known in _watched if known() not in (None, store)]
-    _watched[:] = [weakref.ref(store), *others]
+def unreadable(noun: str, path: str, reason: str) -> OSError:
+    """What a function that TensorFlow calls raises about an "image" or a "sound file"; :func:`data_errors` knows it."""
+    return OSError(f"<unreadable>{noun}<path>{path}<because>{reason}<end>")
 
 
 @contextlib.contextmanager
@@ -63,26 +47,18 @@ def data_errors() -> Iterator[None]:
         raise _translate(error.message) from error
 
 
-def damaged_image(path: str, reason: str) -> DataError:
-    """The error for a file that cannot be decoded."""
+def damaged(noun: str, path: str, reason: str) -> DataError:
+    """The error for an "image" or a "sound file" that cannot be decoded."""
     return DataError(
-        f"The image {path} cannot be read: {reason}.",
-        expected="a whole JPEG, PNG, BMP or GIF file.",
+        f"The {noun} {path} cannot be read: {reason}.",
+        expected=_WHOLE[noun],
         fix="replace or remove this file.",
     )
 
 
-def said(error: tf.errors.OpError) -> str:
-    """What TensorFlow says of a failed operation, without its names for it."""
-    return str(error.message).split("}} ")[-1].split(" [Op:")[0]
-
-
 def _translate(message: str) -> DataError:
-    for reference in _watched:
-        store = reference()
-        damage = store.first_damaged() if store else None
-        if store and damage:
-            return store.damaged(*damage)
+    if unread := _UNREADABLE.search(message):
+        return damaged(*unread.groups())
     lines = [line.strip() for line in message.split("}} ", 1)[-1].splitlines()]
     said = next((line for line in lines if line and not line.startswith(TENSORFLOWS_OWN)), message)
     return DataError(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from edgeprune.data.arrays import gather_batches
-from edgeprune.data.guard import damaged_image, data_errors, said, watch
+from edgeprune.data.guard import damaged, data_errors, unreadable
+from edgeprune.data.masks import Masks
+from edgeprune.data.pixels import read_image, resize_image
 from edgeprune.data.preprocess import CHANNELS
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import ordered
@@ -21,25 +26,27 @@ from edgeprune.models.types import Structure
 if TYPE_CHECKING:
     import tensorflow as tf
 
+T = TypeVar("T")
+
 # Decoders hold whole photographs before resizing (12 megapixels: 36 MB each), so their number is bounded on machines
 # with many cores, and with it the memory.
 DECODERS = min(os.cpu_count() or 1, 8)
 
 
 class ImageStore:
-    """JPEG, PNG, BMP and GIF (first frame) files as 8-bit pixels, resized if they differ from ``size``, never cropped.
+    """Image files as 8-bit pixels, read by the rules of :mod:`edgeprune.data.pixels`; resized if they differ from
+    ``size``, never cropped.
 
-    Resizing is bilinear without antialiasing, like ``image_dataset_from_directory`` of Keras, and rounded to whole
-    pixel values. With ``keep_decoded``, the first pass over at least half of the files decodes all of them into one
-    uint8 array, which later passes read; without it nothing decoded is kept.
+    With ``keep_decoded``, the first pass over at least half of the files decodes all of them into one uint8 array, and
+    their masks into one of int32, which later passes read; without it nothing decoded is kept.
 
     Args:
         root: the folder that ``names`` are relative to.
         names: file names, any number; held as bytes.
-        labels: int64 (files,); None: without labels.
+        labels: int64 (files,), or a mask per file; None: without labels.
         size: (height, width) in pixels.
         color: of :data:`edgeprune.data.preprocess.CHANNELS`.
-        keep_decoded: for small data only: files * height * width * channels bytes.
+        keep_decoded: for small data only: files * height * width * channels bytes, and 4 per pixel of a mask.
         groups: of the files, str [files], which are kept together where a part is held out.
     """
 
@@ -47,22 +54,26 @@ class ImageStore:
         self,
         root: Path,
         names: Sequence[str],
-        labels: np.ndarray | None,
+        labels: np.ndarray | Masks | None,
         *,
         size: tuple[int, int],
         color: str,
         keep_decoded: bool,
         groups: np.ndarray | None = None,
     ):
-        self.labels, self.size, self.groups = labels, len(names), groups
-        self.targets: Structure = () if labels is None else target_facts(labels)
+        self._masks = labels if isinstance(labels, Masks) else None
+        self.labels = None if isinstance(labels, Masks) else labels
+        self.size, self.groups = len(names), groups
+        self.targets: Structure = () if self.labels is None else target_facts(self.labels)
+        if self._masks is not None:
+            self.targets = self._masks.facts
         self._root = os.fsencode(root) + os.sep.encode()
         self._names = np.array([os.fsencode(name) for name in names])
         self._shape = (*size, CHANNELS[color])
         self.shapes: tuple[Shape, ...] = (self._shape,)
         self._color = color
         self._keep_decoded = keep_decoded
-        self._decoded: tf.Tensor | None = None
+        self._decoded: tuple[tf.Tensor, Structure] | None = None
 
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
@@ -74,16 +85,17 @@ class ImageStore:
         """
         import tensorflow as tf
 
-        watch(self)
         order = ordered(index, shuffle_seed)
         if self._keep_decoded and self._decoded is None and 2 * len(order) >= self.size:
             self._decoded = self._decode_all()
         if self._decoded is not None:
-            return gather_batches(((self._decoded,), self._label_tensor, ()), order, batch_size, drop_remainder)
+            images, labels = self._decoded
+            return gather_batches(((images,), labels, ()), order, batch_size, drop_remainder)
 
         @tf.autograph.experimental.do_not_convert
         def with_label(i: tf.Tensor) -> tuple[tuple[tf.Tensor], Structure, Structure]:
-            return (self._read(i),), () if self.labels is None else self._label_tensor[i], ()
+            image, label = self._read(i)
+            return (image,), label, ()
 
         samples = tf.data.Dataset.from_tensor_slices(order)
         samples = samples.map(with_label, num_parallel_calls=DECODERS, deterministic=True)
@@ -93,49 +105,27 @@ class ImageStore:
         """The path of file ``i``."""
         return os.fsdecode(self._root + bytes(self._names[i]))
 
-    damaged = staticmethod(damaged_image)
-
-    def first_damaged(self) -> tuple[str, str] | None:
-        """Path and reason of the first file that cannot be decoded, or None. Reads all files."""
+    def _decode_all(self) -> tuple[tf.Tensor, Structure]:
         import tensorflow as tf
 
         @tf.autograph.experimental.do_not_convert
-        def read(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i, tf.reduce_max(self._read(i))  # without a use of its pixels, TensorFlow would skip the decoding
+        def read(i: tf.Tensor) -> Structure:
+            image, label = self._read(i)
+            return (image, label) if self._masks is not None else (image,)
 
-        if self._decoded is not None:
-            return None
-        readable = tf.data.Dataset.range(self.size).map(read, num_parallel_calls=DECODERS, deterministic=True)
-        for expected, (i, _) in enumerate(readable.ignore_errors().as_numpy_iterator()):
-            if i != expected:
-                return self._damage(expected)
-        return self._damage(self.size - 1)
-
-    def _damage(self, i: int) -> tuple[str, str] | None:
-        import tensorflow as tf
-
-        try:
-            self._read(tf.constant(i, tf.int64))
-        except tf.errors.OpError as error:
-            return self.path(i), said(error)
-        return None
-
-    def _decode_all(self) -> tf.Tensor:
-        import tensorflow as tf
-
-        @tf.autograph.experimental.do_not_convert
-        def read(i: tf.Tensor) -> tf.Tensor:
-            return self._read(i)
-
-        pixels = np.empty((self.size, *self._shape), np.uint8)
-        images = tf.data.Dataset.range(self.size).map(read, num_parallel_calls=DECODERS, deterministic=True)
+        arrays = [np.empty((self.size, *self._shape), np.uint8)]
+        if self._masks is not None:
+            arrays.append(np.empty((self.size, *self._masks.size), np.int32))
+        samples = tf.data.Dataset.range(self.size).map(read, num_parallel_calls=DECODERS, deterministic=True)
         done = 0
         with data_errors():
-            for batch in images.batch(256).prefetch(1).as_numpy_iterator():
-                pixels[done : done + len(batch)] = batch
-                done += len(batch)
+            for batch in samples.batch(256).prefetch(1).as_numpy_iterator():
+                for array, part in zip(arrays, batch, strict=True):
+                    array[done : done + len(part)] = part
+                done += len(batch[0])
         with tf.device("CPU:0"):
-            return tf.convert_to_tensor(pixels)
+            images, *masks = map(tf.convert_to_tensor, arrays)
+        return images, masks[0] if masks else self._label_tensor
 
     @functools.cached_property
     def _label_tensor(self) -> tf.Tensor | tuple[()]:
@@ -146,69 +136,80 @@ class ImageStore:
         with tf.init_scope(), tf.device("CPU:0"):  # first used inside a function that tf.data traces
             return tf.constant(self.labels, tf.int64)
 
-    @functools.cached_property
-    def _name_tensor(self) -> tf.Tensor:
+    def _read(self, i: tf.Tensor) -> tuple[tf.Tensor, Structure]:
+        """File ``i`` as uint8 (height, width, channels), and its label."""
         import tensorflow as tf
 
-        with tf.init_scope(), tf.device("CPU:0"):
-            return tf.constant(self._names)
+        image = tf.ensure_shape(tf.numpy_function(self._pixels, [i], tf.uint8, stateful=False), self._shape)
+        if self._masks is not None:
+            mask = tf.numpy_function(self._mask, [i], tf.int32, stateful=False)
+            return image, tf.ensure_shape(mask, self._masks.size)
+        return image, () if self.labels is None else self._label_tensor[i]
 
-    def _read(self, i: tf.Tensor) -> tf.Tensor:
-        """File ``i`` as uint8 (height, width, channels)."""
-        import tensorflow as tf
+    def _pixels(self, i: np.ndarray) -> np.ndarray:
+        height, width, channels = self._shape
+        with named(self.path(int(i))):
+            image = resize_image(read_image(self.path(int(i)), channels), height, width)
+        return image[..., ::-1] if self._color == "bgr" else image
 
-        contents = tf.io.read_file(self._root + self._name_tensor[i])
-        image = _decode(contents, self._shape[2])
-        image = image[..., ::-1] if self._color == "bgr" else image
+    def _mask(self, i: np.ndarray) -> np.ndarray:
+        assert self._masks is not None
+        with named(self._masks.path(int(i))):
+            return self._masks.read(int(i))
 
-        def resize() -> tf.Tensor:
-            return tf.cast(tf.round(tf.image.resize(image, self._shape[:2])), tf.uint8)
 
-        fits = tf.reduce_all(tf.shape(image)[:2] == self._shape[:2])
-        return tf.ensure_shape(tf.cond(fits, lambda: image, resize), self._shape)
+@contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Name the file in errors of Pillow, which TensorFlow hands on."""
+    try:
+        yield
+    except Exception as error:
+        raise unreadable("image", path, damage(path) or str(error)) from error
+
+
+def damage(path: str) -> str | None:
+    """Why an image file cannot be read; None: it can. A JPEG is decoded at an eighth of its size, but as a whole."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if not os.path.getsize(path):
+            return "it is empty"
+        with Image.open(path) as image:
+            image.draft("RGB", (1, 1))
+            image.load()
+    except UnidentifiedImageError:
+        return "it is no image of a known format"
+    except Exception as error:  # of damaged files, Pillow's readers raise many types
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
 def image_sizes(root: Path, names: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """(height, width) of image files in pixels, one after the other; of JPEG, only the header is read.
+    """(height, width) of image files in pixels, turned as the camera noted, one after the other; headers are read only.
 
     Raises:
         DataError: a file is damaged or of another kind.
     """
-    import tensorflow as tf
-
-    def size(path: tf.Tensor) -> tf.Tensor:
-        contents = tf.io.read_file(path)
-        is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
-        return tf.cond(
-            is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(_decode(contents, 3))[:2]
-        )
-
-    paths = np.array([os.fsencode(root / name) for name in names])
-    sizes = tf.data.Dataset.from_tensor_slices(paths).map(size, num_parallel_calls=DECODERS, deterministic=True)
-    done = 0
-    iterator = iter(sizes)
-    while done < len(names):
+    for name in names:
         try:
-            height, width = next(iterator).numpy()
-        except tf.errors.OpError as error:
-            raise damaged_image(str(root / names[done]), said(error)) from error
-        yield int(height), int(width)
-        done += 1
+            yield image_size(str(root / name))
+        except Exception as error:  # see damage()
+            raise damaged("image", str(root / name), damage(str(root / name)) or str(error)) from error
 
 
-def _decode(contents: tf.Tensor, channels: int) -> tf.Tensor:
-    import tensorflow as tf
+def image_size(path: str) -> tuple[int, int]:
+    """(height, width) of one image file, from its header."""
+    from PIL import Image
 
-    def decode(channels: int) -> tf.Tensor:
-        image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
-        return tf.ensure_shape(image, (None, None, channels))
+    with Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations with rows for columns
+        return (image.width, image.height) if turned else (image.height, image.width)
 
-    if channels == 3:
-        return decode(3)
-    # TensorFlow gives no grayscale of BMP and GIF, nor of JPEG files in CMYK.
-    magic = tf.strings.substr(contents, 0, 2)
-    cmyk = tf.cond(
-        magic == b"\xff\xd8", lambda: tf.equal(tf.io.extract_jpeg_shape(contents)[2], 4), lambda: tf.constant(False)
-    )
-    color_only = tf.reduce_any([magic == b"BM", magic == b"GI", cmyk])
-    return tf.cond(color_only, lambda: tf.image.rgb_to_grayscale(decode(3)), lambda: decode(1))
+
+def in_threads(function: Callable[..., T], items: Sequence[object]) -> Iterator[T]:
+    """``map`` by a few threads, in order; Pillow decodes without holding Python's lock."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        remaining = iter(items)
+        # No more in the queue than keeps the threads busy: of a million files, results must not pile up.
+        while chunk := list(islice(remaining, 64 * DECODERS)):
+            yield from pool.map(function, chunk)

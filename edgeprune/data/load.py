@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 0.2  # of a source that has no splits
 SOURCES = (
-    "a folder of class folders, of images or of sound files, an .npz file, package.module:function, file.py:function, "
-    "or demo."
+    "a folder of class folders, of images or of sound files, of images, or of images/ and masks/; an .npz file, "
+    "package.module:function, file.py:function, or demo."
 )
 
 
@@ -49,10 +49,12 @@ class _Opened:
     preprocessing: Preprocessing
     identity: bytes
     class_names: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    void: int | None = None
 
 
 def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, seed: int = 0) -> Data:
-    """Open a data source and split it. Image files are listed, not read; arrays and datasets are read once.
+    """Open a data source and split it. Image files are looked at, and not kept; arrays and datasets are read once.
 
     Where the source has no splits, 20 % become test, stratified by class where labels are known; where it has no
     validation split, ``config.validation`` of train. Both by seed.
@@ -63,7 +65,7 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
             :func:`edgeprune.data.parts.read_parts`. ``{"x_train": ...}`` works like .npz. Sample weights are the third
             of (x, y, w); data without labels are x alone, which for several inputs is a dict or ``((a, b),)``, because
             two arrays are (x, y).
-        config: size, color, classes, scale, mean, std, validation.
+        config: size, color, classes, masks, broken, scale, mean, std, validation.
         input_spec: what the model takes, ``InputSpec.of(model)``. Open sizes become those that all samples have.
         seed: decides which samples are held out.
 
@@ -100,6 +102,8 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
         source=opened.name,
         preprocessing=preprocessing,
         targets=targets,
+        void=opened.void,
+        left_out=opened.left_out,
     )
 
 
@@ -117,8 +121,8 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         if error := unstated(path, spec):
             raise error
         preprocessing = resolve_preprocessing(_with_size(config, spec, path), spec, images=True)
-        stores, classes, identity = open_folder(path, preprocessing, config.classes, config.group)
-        return _Opened(name, stores, preprocessing, identity, classes)
+        found = open_folder(path, preprocessing, config, spec.outputs[0] if len(spec.outputs) == 1 else None)
+        return _Opened(name, found.stores, preprocessing, found.identity, found.class_names, found.left_out, found.void)
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
         arrays, identity = read_npz(path, whole_spec(spec).names)
@@ -145,7 +149,7 @@ def _with_size(config: DataConfig, spec: InputSpec, folder: Path) -> DataConfig:
     """The config; for a model of images of any size, with the size of all images of the folder where it names none."""
     if config.size or len(spec.shapes) != 1 or len(spec.shapes[0]) != 3 or None not in spec.shapes[0][:2]:
         return config
-    return config.model_copy(update={"size": size_of_images(folder, spec.shapes[0])})
+    return config.model_copy(update={"size": size_of_images(folder, spec.shapes[0], config)})
 
 
 def _open_demo(config: DataConfig, spec: InputSpec) -> _Opened:

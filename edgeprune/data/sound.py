@@ -18,7 +18,7 @@ import numpy as np
 from edgeprune.data import sound_front
 from edgeprune.data.arrays import gather_batches
 from edgeprune.data.folder import IMAGES, FileKind, class_numbers, groups_of_files, list_files
-from edgeprune.data.guard import data_errors, watch
+from edgeprune.data.guard import data_errors, unreadable
 from edgeprune.data.images import DECODERS
 from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.data.split import ordered
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _FOREIGN = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma", ".au")
-SOUNDS = FileKind("sound file", "WAV", "WAV", (".wav", ".wave"), _FOREIGN, may_be_empty=True)
+SOUNDS = FileKind("sound file", "WAV", "WAV", (".wav", ".wave"), _FOREIGN)
 KEEP_READ_BYTES = 256 * 2**20  # the whole source, as float32 at the recipe's rate
 FILES_NAMED = 20  # in the message about files that cannot be read
 BLOCK = 2**16  # samples of a file that are looked at at once
@@ -135,7 +135,6 @@ class SoundStore:
         """
         import tensorflow as tf
 
-        watch(self)
         order = ordered(index, shuffle_seed)
         if self._keep_read and not self._kept and 2 * len(order) >= self.size:
             self._kept.append(self._read_all())
@@ -156,24 +155,16 @@ class SoundStore:
         """The path of file ``i``."""
         return os.fsdecode(self._root + bytes(self._names[i]))
 
-    def first_damaged(self) -> tuple[str, str] | None:
-        """Path and reason of the first file that cannot be read, or None. Reads all files."""
-        if self._kept:
-            return None
-        paths = (self.path(i) for i in range(self.size))
-        return next(((path, reason) for path in paths if (reason := _fault(path)[0])), None)
-
-    @staticmethod
-    def damaged(path: str, reason: str) -> DataError:
-        """The error for a file that cannot be read any more."""
-        return DataError(f"The sound file {path} cannot be read: {reason}.", fix="replace or remove this file.")
-
     def _from_files(self, order: np.ndarray) -> tf.data.Dataset:
         """(raw samples, label) one by one."""
         import tensorflow as tf
 
         def read(i: np.ndarray) -> np.ndarray:
-            return read_sound(self.path(int(i)), self.sound)
+            path = self.path(int(i))
+            try:
+                return read_sound(path, self.sound)
+            except (OSError, RuntimeError) as error:  # soundfile's own are RuntimeErrors
+                raise unreadable("sound file", path, _fault(path)[0] or str(error)) from error
 
         @tf.autograph.experimental.do_not_convert
         def sample(i: tf.Tensor) -> tuple[tf.Tensor, Structure]:

@@ -28,6 +28,7 @@ class InputSpec:
         dtypes: one NumPy dtype name per input; by default all ``float32``.
         front: the part of the model before these inputs that stays on the host, and makes them of texts.
         text_fix: what to do about texts in the data, where that part is not at hand.
+        outputs: shapes of the outputs, without the batch dimension, which masks must fit; empty: not known.
     """
 
     shapes: tuple[Shape, ...]
@@ -35,6 +36,7 @@ class InputSpec:
     dtypes: tuple[str, ...] = ()
     front: Front | None = dataclasses.field(default=None, repr=False, compare=False)
     text_fix: str | None = dataclasses.field(default=None, repr=False, compare=False)
+    outputs: tuple[Shape, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shapes = tuple(tuple(shape) for shape in self.shapes)
@@ -55,6 +57,7 @@ class InputSpec:
             shapes=tuple(tuple(tensor.shape.as_list()[1:]) for tensor in model.inputs),
             names=tuple(model.input_names),
             dtypes=tuple(tensor.dtype.name for tensor in model.inputs),
+            outputs=tuple(tuple(tensor.shape.as_list()[1:]) for tensor in model.outputs),
         )
 
     def arrange(self, x: Structure, where: str) -> tuple[Value, ...]:

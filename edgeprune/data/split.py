@@ -173,6 +173,8 @@ class Data:
         source: the source as given, printable.
         preprocessing: resolved size, color, scale, mean, std, for the manifest.
         targets: facts of the targets of all three splits, in the structure of y; ``()`` for data without labels.
+        void: the class number of what does not count, where the source says which; else None.
+        left_out: files of the source that cannot be read, where the recipe has them left out.
     """
 
     train: Split
@@ -183,6 +185,8 @@ class Data:
     source: str
     preprocessing: JsonObject
     targets: Structure = ()
+    void: int | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def groups_of_paths(paths: Sequence[str], pattern: str) -> np.ndarray:

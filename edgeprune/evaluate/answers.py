@@ -378,6 +378,21 @@ def _truth_and_scores(output: Output, labels: np.ndarray, outputs: np.ndarray) -
     return np.where(outside, IGNORED, truth), scores
 
 
+def masks_of(output: Output, labels: np.ndarray, outputs: np.ndarray | None) -> np.ndarray:
+    """The class of each pixel, int64 [batch, height, width], -1 where it does not count.
+
+    Args:
+        output: with a class per pixel.
+        labels: in the task's form.
+        outputs: the answers; None: the labels themselves.
+    """
+    shape = labels.shape[:3]
+    scores = np.zeros((*shape, output.width), np.float32) if outputs is None else outputs
+    truth, scores = _truth_and_scores(output, labels, scores)
+    chosen = truth if outputs is None else _chosen(scores, output.is_logits)
+    return chosen.reshape(shape)
+
+
 def _ignore_class(output: Output) -> int:
     """The class that a loss leaves out, which may be a number like any other."""
     config: JsonObject = getattr(output.loss, "get_config", dict)()

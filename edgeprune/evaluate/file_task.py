@@ -53,7 +53,8 @@ class File:
 
         ports = self.interface.inputs
         shapes, names = (p.tensor.shape[1:] for p in ports), (p.names[0] for p in ports)
-        return InputSpec(tuple(shapes), tuple(names), text_fix=self._text_fix())
+        ends = tuple(tuple(port.tensor.shape[1:]) for port in self.interface.outputs)
+        return InputSpec(tuple(shapes), tuple(names), text_fix=self._text_fix(), outputs=ends)
 
     def _text_fix(self) -> str:
         """The layers that look words up are not in the file; a build puts a script beside it that does what they do."""

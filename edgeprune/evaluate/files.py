@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from edgeprune.data.source import DataSource
     from edgeprune.recipe.config import DataConfig
 
-BATCH = 250
-
 
 class MetricPair(TypedDict):
     """A metric of both files; ``points``: factor from a difference to points, 100 for fractions."""
@@ -73,6 +71,7 @@ def compare_accuracy(
         UsageError: the files have different inputs or outputs.
     """
     from edgeprune.data import data_errors, load_data
+    from edgeprune.evaluate.accuracy import batch_of
     from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.runtime.session import Session
 
@@ -91,7 +90,7 @@ def compare_accuracy(
         require_same_metrics(files, tasks)
         tallies = [Tally(one) for one in tasks] if tasks[0].task else []
         agreements, samples = Agreements(*tasks), 0
-        for x, y, *w in data.test.batches(BATCH):
+        for x, y, *w in data.test.batches(batch_of(data.test.spec)):
             answers = [session.run(arrays(x)) for session in sessions]
             for tally, own in zip(tallies, answers, strict=bool(tallies)):
                 tally.add(x, y, w[0] if w else (), own)

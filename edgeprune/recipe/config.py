@@ -143,6 +143,20 @@ class SoundConfig(Config):
         return self
 
 
+class MasksConfig(Config):
+    """``[data.masks]``: what the numbers in masks stand for, which say the class of every pixel."""
+
+    void: Annotated[int, pydantic.Field(ge=0)] | None = None  # the number of pixels that do not count
+    # The number of each class, in the order of the model's outputs; None: numbers are those of the classes.
+    values: Annotated[tuple[Annotated[int, pydantic.Field(ge=0)], ...], pydantic.Field(min_length=2)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _distinct(self) -> MasksConfig:
+        if self.values and len({*self.values, self.void}) <= len(self.values):
+            raise ValueError("values names a number twice, or that of void")
+        return self
+
+
 class DataConfig(Config):
     """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
 
@@ -156,6 +170,8 @@ class DataConfig(Config):
     std: tuple[float, ...] = (1.0,)
     validation: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1  # of train, if the source has no validation split
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
+    broken: Literal["error", "skip"] = "error"  # image files that cannot be read: listed, or left out and reported
+    masks: MasksConfig | None = None  # of a folder with images/ and masks/
     group: str | None = None  # regular expression over a file's path; files with the same match stay in one split
     sound: SoundConfig | None = None  # the folder has sound files
 

@@ -288,7 +288,12 @@ def _flipped(report: Report) -> list[Block]:
     listed = flips.total if flips.kind == "classification" else flips.broken
     what = "Samples with another answer" if flips.kind == "classification" else "Samples that became worse"
     count = f"{what}, worst first" + (f": {len(rows)} of {listed:,}." if len(rows) < listed else ".")
-    return [Table(count, columns, rows)]
+    masks = ", ".join(flips.masks or ())
+    return [
+        Table(
+            count, columns, rows, [f"At the right of each picture, the classes of its pixels: {masks}."] * bool(masks)
+        )
+    ]
 
 
 def _answer(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.data.pixels import palette
 from edgeprune.evaluate.answers import flipped
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.report.answers import is_image, picture
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from edgeprune.evaluate.answers import Answers
 
 THUMBNAIL = 64  # pixels of the longer side, at most
+MASK_SIDE = 128  # of an image with masks beside it
+GAP = 4
 FEW_VALUES = 16  # inputs up to this size are written out
 # What inputs of images are usually scaled to; the first that holds all of them is shown as black to white.
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-128.0, 127.0))
@@ -47,13 +50,16 @@ def positions(flips: JsonObject) -> np.ndarray:
     return np.array(sorted(sample["index"] for sample in flips["samples"]), np.int64)
 
 
-def describe_samples(flips: JsonObject, inputs: Sequence[np.ndarray], folder: Path) -> None:
+def describe_samples(
+    flips: JsonObject, inputs: Sequence[np.ndarray], folder: Path, masks: Sequence[np.ndarray] = ()
+) -> None:
     """Add the figures of their inputs to flipped samples; of images, also write a picture for report.html.
 
     Args:
         flips: ``flipped`` of :func:`outcomes`; changed.
         inputs: one array [samples, ...] per input of the model, preprocessed, in the order of :func:`positions`.
         folder: the run folder; pictures are its ``samples/INDEX.png``.
+        masks: to be shown at the right of each image: int64 [samples, height, width] each, -1 where there is no class.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -63,23 +69,28 @@ def describe_samples(flips: JsonObject, inputs: Sequence[np.ndarray], folder: Pa
         samples[number]["inputs"] = [_figures(array[row]) for array in inputs]
     images = next((array for array in inputs if is_image(array.shape[1:])), None)
     if images is not None:
-        for number, image in zip(numbers, thumbnails(images), strict=True):
+        for number, image in zip(numbers, thumbnails(images, masks), strict=True):
             write_bytes(folder / picture(number), image)
 
 
-def thumbnails(rows: np.ndarray) -> list[bytes]:
+def thumbnails(rows: np.ndarray, masks: Sequence[np.ndarray] = ()) -> list[bytes]:
     """Small pictures of images in any range, as PNG files: the same grey means the same value in all of them.
 
     Args:
         rows: [samples, height, width, 1, 3 or 4]; a fourth channel is left out.
+        masks: classes [samples, height, width] in colours beside each, white where there is none.
     """
     from matplotlib.image import imsave
 
     rows = np.nan_to_num(rows[..., :3].astype(np.float32))
     low, high = _black_and_white(rows)
-    pixels = np.clip((_shrunk(rows) - low) / np.maximum(high - low, 1e-12) * 255, 0, 255).round().astype(np.uint8)
+    side = MASK_SIDE if masks else THUMBNAIL
+    pixels = np.clip((_shrunk(rows, side) - low) / np.maximum(high - low, 1e-12) * 255, 0, 255).round().astype(np.uint8)
+    pictures = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+    if masks:
+        pictures = np.concatenate([pictures, *(_coloured(mask, pictures.shape[1:3]) for mask in masks)], axis=2)
     files = []
-    for image in np.broadcast_to(pixels, (*pixels.shape[:3], 3)):
+    for image in pictures:
         buffer = io.BytesIO()
         imsave(buffer, image, format="png", metadata={"Software": None})  # type: ignore[dict-item]
         files.append(buffer.getvalue())
@@ -97,9 +108,17 @@ def _black_and_white(rows: np.ndarray) -> tuple[Any, Any]:
     return usual or (rows.min(axis=(0, 1, 2)), rows.max(axis=(0, 1, 2)))
 
 
-def _shrunk(rows: np.ndarray) -> np.ndarray:
-    """Means of squares of pixels, so that neither side is longer than a thumbnail's."""
-    step = -(-max(rows.shape[1:3]) // THUMBNAIL)
+def _coloured(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks as uint8 [samples, height, width and a gap, 3]."""
+    colors = np.array([*palette(int(masks.max(initial=0)) + 1), [255, 255, 255]], np.uint8)  # the last one is of -1
+    rows = (np.arange(n) * masks.shape[axis] // n for axis, n in zip((1, 2), size, strict=True))
+    small = colors[masks[:, next(rows)][:, :, next(rows)]]
+    return np.pad(small, [(0, 0), (0, 0), (GAP, 0), (0, 0)], constant_values=255)
+
+
+def _shrunk(rows: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
+    """Means of squares of pixels, so that neither side is longer than ``side``."""
+    step = -(-max(rows.shape[1:3]) // side)
     for axis in (1, 2):
         starts = np.arange(0, rows.shape[axis], step)
         sizes = np.diff(starts, append=rows.shape[axis]).reshape([-1 if i == axis else 1 for i in range(4)])

@@ -187,6 +187,7 @@ class Flipped(Entry):
     broken: Count
     repaired: Count
     samples: list[FlippedSample]  # worst first
+    masks: list[Text] | None = None  # whose masks stand at the right of each picture
 
 
 class ValidationValue(Entry):

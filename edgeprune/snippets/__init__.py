@@ -5,6 +5,7 @@ A new snippet is a template in this folder and an entry in :data:`_KINDS`.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from edgeprune.data import sound_front, wav
+from edgeprune.data.pixels import palette, read_image, resize_image
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
 from edgeprune.tflite.graph import Tensor
@@ -41,6 +43,7 @@ def write_snippets(
     outputs: Sequence[str],
     labels: Sequence[str] | None,
     front: Path | None = None,
+    mask: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write the snippets for ``target`` beside a .tflite.
 
@@ -50,12 +53,15 @@ def write_snippets(
             ``sound``, the front end of sound files.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the model's only output is one of several classes.
+        mask: ``names`` and ``threshold`` (of one value per pixel), if the model's only output has a class per pixel.
         front: the layers of Keras that stay on the host, where the model was cut behind lookups.
 
     Returns:
         The files written.
     """
     facts = _facts(model, preprocessing, inputs, outputs, labels)
+    facts["mask"] = {**mask, "palette": palette(len(mask["names"]))} if mask else None
+    facts["pixels"] = "\n\n".join(inspect.getsource(function).rstrip() for function in (read_image, resize_image))
     written = []
     facts["front"] = _on_host(model, front, [entry["shape"][1:] for entry in facts["inputs"]]) if front else None
     if front:

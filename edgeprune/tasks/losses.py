@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.models.compiled import Loaded
@@ -57,7 +58,7 @@ def facts_of(loss: Loaded) -> LossFacts:
     return LOSSES.get(canonical_name(loss), LossFacts()) if is_kerases(loss) else LossFacts()
 
 
-def as_object(loss: Loaded, *, is_logits: bool | None, ignore: int | None) -> tf_keras.losses.Loss:
+def as_object(loss: Loaded, *, is_logits: bool | None, ignore: int | None, rows: bool = False) -> tf_keras.losses.Loss:
     """A tf_keras loss object, for labels in the form of the task.
 
     Args:
@@ -65,6 +66,7 @@ def as_object(loss: Loaded, *, is_logits: bool | None, ignore: int | None) -> tf
         is_logits: whether the outputs are before softmax or sigmoid; a loss that says nothing about that, or that they
             are not, is told so, as cross-entropy of what is no probability has no meaning. None: it stays as it is.
         ignore: class number that does not count.
+        rows: whether labels are rows made of class numbers; those that do not count are all zeros.
     """
     import keras
     import tf_keras
@@ -78,7 +80,7 @@ def as_object(loss: Loaded, *, is_logits: bool | None, ignore: int | None) -> tf
     if "from_logits" in _arguments(type(loss)) and is_logits and not loss.get_config().get("from_logits"):
         loss = type(loss).from_config({**loss.get_config(), "from_logits": True})
     if ignore is not None:
-        loss = _ignoring(loss, ignore)
+        loss = _ignoring(loss, kept_rows if rows else lambda labels: kept_labels(labels, ignore))
     loss._allow_sum_over_batch_size = True
     return loss
 
@@ -115,19 +117,44 @@ def _of_keras3(theirs: Any) -> tf_keras.losses.Loss:
     return OfKeras3(reduction=reduction, name=theirs.name)
 
 
-def _ignoring(loss: Any, ignore: int) -> tf_keras.losses.Loss:
-    """The loss without the positions whose label is ``ignore``: the mean is over the others."""
+def kept_labels(labels: tf.Tensor, ignore: int) -> tf.Tensor:
+    """Which class numbers count, bool of the labels' shape without a last axis of 1."""
+    import tensorflow as tf
+
+    kept = tf.not_equal(tf.cast(labels, tf.int64), ignore)
+    spread = kept.shape.rank is not None and kept.shape.rank > 1 and kept.shape[-1] == 1
+    return kept[..., 0] if spread else kept
+
+
+def kept_rows(labels: tf.Tensor) -> tf.Tensor:
+    """Which rows count, bool of the labels' shape without the last axis: those that are not all zeros."""
+    import tensorflow as tf
+
+    return tf.reduce_any(tf.not_equal(labels, 0), -1)
+
+
+# Losses over whole regions: what does not count has to leave labels and outputs before they are summed.
+_OF_REGIONS = {"dice", "tversky"}
+
+
+def _ignoring(loss: Any, kept_of: Callable[[tf.Tensor], tf.Tensor]) -> tf_keras.losses.Loss:
+    """The loss without the positions that do not count: the mean is over the others."""
     import tensorflow as tf
     import tf_keras
 
-    each = unreduced(loss)
+    each, of_regions = unreduced(loss), canonical_name(loss) in _OF_REGIONS or loss.name in _OF_REGIONS
 
     class Ignoring(tf_keras.losses.Loss):
         def call(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-            kept = tf.not_equal(tf.cast(labels, tf.int64), ignore)
-            values = each(tf.where(kept, labels, tf.zeros_like(labels)), outputs)
-            kept = tf.cast(tf.reshape(kept, tf.shape(values)), values.dtype)
-            return values * kept * (tf.size(kept, values.dtype) / tf.maximum(tf.reduce_sum(kept), 1))
+            kept = kept_of(labels)
+            spread = kept if labels.shape.rank == kept.shape.rank else kept[..., None]
+            labels = tf.where(spread, labels, tf.zeros_like(labels))
+            if of_regions:
+                outputs = outputs * tf.cast(kept[..., None], outputs.dtype)
+                return each(labels, outputs)
+            values = each(labels, outputs)
+            weights = tf.cast(tf.reshape(kept, tf.shape(values)), values.dtype)
+            return values * weights * (tf.size(weights, values.dtype) / tf.maximum(tf.reduce_sum(weights), 1))
 
         def get_config(self) -> dict[str, Any]:
             return loss.get_config()

@@ -79,10 +79,11 @@ class OutputResolver:
         needs = facts_of(loss).labels
         change = self._change(loss, needs, form)
         is_logits = self._is_logits(loss, needs)
-        made = as_object(loss, is_logits=is_logits, ignore=given.config.ignore)
+        to_rows = form == "class numbers" and needs in ("rows", "binary")
+        made = as_object(loss, is_logits=is_logits, ignore=given.config.ignore, rows=to_rows)
         in_classes = needs == "classes" or (needs is None and form == "class numbers")
-        metrics = tuple(self.metrics.decide(loss, made, reading, in_classes))
         kind, classes = self._kind(needs, form, reading)
+        metrics = tuple(self.metrics.decide(loss, made, reading, in_classes, to_rows, kind))
         self._check_classes(kind)
         return Resolved(
             Output(
@@ -209,6 +210,13 @@ class OutputResolver:
                 expected=_EXPECTED[needs].format(width=given.facts.width),
                 fix=f"give labels of that form, or another loss under [{given.section}] in the recipe.",
             )
+        ignore = given.config.ignore
+        if ignore is not None and form == "class numbers" and needs in ("rows", "binary"):
+            return _without_rows(change(given.facts.width), ignore)
+        assert given.target is not None
+        if given.facts.width == 1 and len(given.facts.shape) == 3 and len(given.target.shape) == 2:
+            # Keras would take the last axis off the outputs, and the mean over a row of pixels for one value.
+            return lambda labels: labels[..., None]
         return change(given.facts.width)
 
     def _is_logits(self, loss: Loaded, needs: Labels | None) -> bool:
@@ -263,6 +271,17 @@ class OutputResolver:
             return None
         width = max(given.facts.width, 2)
         return class_weight_vector(given.config.class_weights, width, given.data.class_names, given.section)
+
+
+def _without_rows(to_rows: Change, ignore: int) -> Change:
+    """Class numbers → rows, which are all zeros where they do not count."""
+    import tensorflow as tf
+
+    def change(labels: tf.Tensor) -> tf.Tensor:
+        numbers = tf.cast(labels, tf.int64)
+        return to_rows(tf.where(numbers == ignore, tf.constant(-1, tf.int64), numbers))
+
+    return change
 
 
 def _fitting(reading: Reading, form: Form) -> str:

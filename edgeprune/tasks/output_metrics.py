@@ -10,7 +10,7 @@ from edgeprune.models.compiled import Loaded, Unknown, restore
 from edgeprune.recipe.config import Term
 from edgeprune.tasks.given import Given
 from edgeprune.tasks.infer import Reading
-from edgeprune.tasks.losses import facts_of, takes_logits
+from edgeprune.tasks.losses import facts_of, kept_labels, kept_rows, takes_logits
 from edgeprune.tasks.metrics import (
     OVER_CLASS_NUMBERS,
     by_shape,
@@ -24,7 +24,7 @@ from edgeprune.tasks.metrics import (
     over,
 )  # fmt: skip
 from edgeprune.tasks.stating import named_term, term_of
-from edgeprune.tasks.task import Metric
+from edgeprune.tasks.task import Kind, Metric
 
 if TYPE_CHECKING:
     import tf_keras
@@ -38,6 +38,10 @@ _OVER_ROWS = {
 }  # fmt: skip
 
 
+# The mean over the classes of intersection over union, under this name in recipes and reports.
+MEAN_IOU = "mean_iou"
+# Pixels are counted one by one, and float32 has no 16,777,217.
+EXACT = {"dtype": "float64"}
 # Metrics of tf_keras that take neither integers nor weights [batch, 1], as those of Keras 3 do.
 _STRICT = {"f1_score", "fbeta_score"}
 
@@ -52,8 +56,18 @@ class OutputMetrics:
     def __init__(self, given: Given):
         self.given = given
         self.terms: list[Term | None] = []
+        self._to_rows = False
+        self._seen: list[Loaded] = []
 
-    def decide(self, loss: Loaded, made: Loaded, reading: Reading | None, in_classes: bool) -> Iterable[Metric]:
+    def decide(
+        self,
+        loss: Loaded,
+        made: Loaded,
+        reading: Reading | None,
+        in_classes: bool,
+        to_rows: bool = False,
+        kind: Kind | None = None,
+    ) -> Iterable[Metric]:
         """The metrics, the one that counts most first.
 
         Args:
@@ -61,14 +75,17 @@ class OutputMetrics:
             made: the same as an object, for labels in the task's form.
             reading: where the loss comes from if neither of the two names it.
             in_classes: whether labels in the task's form are class numbers.
+            to_rows: whether they are rows made of class numbers.
+            kind: of the output.
 
         Raises:
             RecipeError: one cannot be restored, or its direction is not known.
         """
         given = self.given
+        self._to_rows = to_rows
         if given.config.metric is not None:
             terms = given.config.metric if isinstance(given.config.metric, tuple) else (given.config.metric,)
-            for place, term in enumerate(terms):
+            for place, term in enumerate(map(self._filled, terms)):
                 metric = given.restore(term, "metrics")
                 name = _term_name(term, metric)
                 weighted = isinstance(term, Mapping) and bool(term.get("weighted"))
@@ -107,16 +124,38 @@ class OutputMetrics:
                 weighted = key == "weighted_metrics"
                 self.terms.append(named_term(term_of(config, metric), name, weighted))
                 yield self._metric(metric, name, made, in_classes, higher=higher, weighted=weighted, compiled=True)
+                self._seen.append(metric)
                 yielded = True
         if yielded:
+            if kind == "segmentation" and not any("io_u" in canonical_name(m) for m in self._seen):
+                yield self._mean_iou(made, in_classes)
             return
         default = facts_of(loss).metric if reading is None else reading.metric
-        if default is None:
+        if kind == "segmentation":
+            # Of two classes that fill a picture unevenly, the share of right pixels says little.
+            yield self._mean_iou(made, in_classes)
+        if default is None and kind != "segmentation":
             yield self._loss_as_metric(made)
         else:
+            default = default or "accuracy"
             self.terms.append(default)
             higher = given.config.higher_is_better
             yield self._metric(restore(default, "metrics"), default, made, in_classes, higher=higher)
+
+    def _mean_iou(self, made: Any, in_classes: bool) -> Metric:
+        term = self._filled(MEAN_IOU)
+        self.terms.append(term)
+        return self._metric(self.given.restore(term, "metrics"), MEAN_IOU, made, in_classes, higher=True)
+
+    def _filled(self, term: Term) -> Term:
+        """``"mean_iou"`` as a metric of Keras, for the classes of this output; any other term as it is."""
+        facts = self.given.facts
+        if term != MEAN_IOU:
+            return term
+        if facts.width > 1:
+            return {"class": "MeanIoU", "name": MEAN_IOU, "num_classes": facts.width, "sparse_y_pred": False, **EXACT}
+        threshold = 0.5 if facts.end == "sigmoid" or (facts.low >= 0 and facts.high <= 1) else 0.0
+        return {"class": "BinaryIoU", "name": MEAN_IOU, "target_class_ids": [0, 1], "threshold": threshold, **EXACT}
 
     def _unknown_metric(self, error: Unknown) -> RecipeError:
         given = self.given
@@ -171,7 +210,8 @@ class OutputMetrics:
             elif not hasattr(metric, "update_state"):
                 extra["threshold"] = 0.0
         new = maker(metric, name, extra)
-        if canonical in OVER_CLASS_NUMBERS and not in_classes and given.facts.width > 1:
+        over_numbers = canonical in OVER_CLASS_NUMBERS or canonical == "mean_io_u"
+        if over_numbers and not in_classes and given.facts.width > 1:
             new = over(name, new, lambda labels, weights: (_class_numbers(labels), weights))
         elif in_classes and canonical in _OVER_ROWS and given.facts.width > 1:
             width = given.facts.width
@@ -186,7 +226,7 @@ class OutputMetrics:
         if canonical in _STRICT:
             new = over(name, new, _floats)
         if given.config.ignore is not None:
-            new = over(name, new, _without(given.config.ignore))
+            new = over(name, new, _without(given.config.ignore, rows=self._to_rows))
         facts = known(metric)
         direction = facts.higher_is_better if higher is None else higher
         assert direction is not None
@@ -256,20 +296,19 @@ def _floats(labels: Any, weights: Any) -> tuple[Any, Any]:
     return tf.cast(labels, tf.float32), weights[..., 0] if spread else weights
 
 
-def _without(ignore: int) -> Any:
-    """Labels and weights without the positions of one class number."""
+def _without(ignore: int, *, rows: bool) -> Any:
+    """Labels and weights without the positions of one class number, which are rows of zeros in ``rows``."""
     import tensorflow as tf
 
     def change(labels: Any, weights: Any) -> tuple[Any, Any]:
-        kept = tf.not_equal(tf.cast(labels, tf.int64), ignore)
+        kept = kept_rows(labels) if rows else kept_labels(labels, ignore)
         mask = tf.cast(kept, tf.float32)
-        if mask.shape.rank is not None and mask.shape.rank > 1 and mask.shape[-1] == 1:
-            mask = mask[..., 0]
         if weights is not None:
             extra = mask.shape.rank - weights.shape.rank
             mask = mask * tf.cast(
-                tf.reshape(weights, [*weights.shape[:], *[1] * extra]) if extra else weights, tf.float32
+                tf.reshape(weights, [*weights.shape[:], *[1] * extra]) if extra > 0 else weights, tf.float32
             )
-        return tf.where(kept, labels, tf.zeros_like(labels)), mask
+        spread = kept if kept.shape.rank == labels.shape.rank else kept[..., None]
+        return tf.where(spread, labels, tf.zeros_like(labels)), mask
 
     return change

@@ -105,7 +105,7 @@ def resolve(
                 i,
                 names[i],
                 many,
-                _config_of(config, compiled.names[i]),
+                _with_void(_config_of(config, compiled.names[i]), data),
                 facts[i],
                 target,
                 data,
@@ -165,6 +165,11 @@ def _config_of(config: TaskConfig, names: Sequence[str]) -> OutputTaskConfig:
     shared = {key: getattr(config, key) for key in OutputTaskConfig.model_fields}
     given = {key: value for key, value in own if value is not None}
     return OutputTaskConfig.model_construct(**{**shared, **given})
+
+
+def _with_void(config: OutputTaskConfig, data: Data) -> OutputTaskConfig:
+    """What does not count by the data does not count by the task."""
+    return config if data.void is None else config.model_copy(update={"ignore": data.void})
 
 
 def _distinct(outputs: tuple[Output, ...]) -> tuple[Output, ...]:

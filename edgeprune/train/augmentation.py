@@ -64,6 +64,8 @@ def augment(
 ) -> tf.data.Dataset:
     """Change a batch of (x, y), each sample by itself; with ``mixup``, labels come as :func:`mixing` takes them.
 
+    Masks that are as large as their images move with them, and so do weights of pixels.
+
     Images are [batch, height, width, channels].
 
     Args:
@@ -97,10 +99,10 @@ def augment(
                 expected="one input of [height, width, channels].",
                 fix=f"leave {key} out.",
             )
-        if key in MOVING and any(spec.shape.rank is None or spec.shape.rank > 2 for spec in tf.nest.flatten(y_spec)):
+        if key in MOVING and any(spec.shape.rank is None or _stays(spec, x_spec) for spec in tf.nest.flatten(y_spec)):
             raise RecipeError(
                 f"[augment] {key} moves images, and the labels of their pixels would stay where they are.",
-                expected="labels of whole images.",
+                expected="labels of whole images, or masks as large as the images.",
                 fix=f"leave {key} out, or augment images and labels together in the data source.",
             )
     if config.shift and config.shift >= min(side or math.inf for side in x_spec.shape[1:3]):
@@ -116,7 +118,10 @@ def augment(
         x, y, *w = sample
         where = tf.stack([tf.cast(seed % 2**31, tf.int64), number])
         for key in changes:
-            x = IMAGE_CHANGES[key](x, where + STREAM * list(IMAGE_CHANGES).index(key), getattr(config, key))
+            seed_of_key = where + STREAM * list(IMAGE_CHANGES).index(key)
+            x = IMAGE_CHANGES[key](x, seed_of_key, getattr(config, key))
+            if key in MOVING:
+                y, w = (_moved(part, key, seed_of_key, getattr(config, key)) for part in (y, w))
         for place, key in enumerate(MASKS, len(IMAGE_CHANGES) + len(SOUND_CHANGES) + 1):
             if sound and key in masks:
                 axis = 1 + (MASKS[key] != sound.transpose)
@@ -279,6 +284,25 @@ MASKS = {"time_mask": 0, "band_mask": 1}
 
 # Changes after which a pixel is elsewhere.
 MOVING = {"flip", "shift"}
+
+
+def _stays(labels: tf.TensorSpec, images: tf.TensorSpec) -> bool:
+    """Whether labels are of parts of an image, and cannot be moved with it."""
+    return labels.shape.rank > 2 and labels.shape[1:3] != images.shape[1:3]
+
+
+def _moved(parts: Structure, key: str, seed: tf.Tensor, value: Any) -> Structure:
+    """Labels or weights of pixels, changed as their images are; those of whole images as they are."""
+    import tensorflow as tf
+
+    def moved(part: tf.Tensor) -> tf.Tensor:
+        if part.shape.rank is None or part.shape.rank < 3:
+            return part
+        with_channels = part if part.shape.rank == 4 else part[..., None]
+        changed = IMAGE_CHANGES[key](with_channels, seed, value)
+        return changed if part.shape.rank == 4 else changed[..., 0]
+
+    return tf.nest.map_structure(moved, parts)
 
 
 def _check_mixable(x_spec: Structure, y_spec: Structure) -> None:

@@ -132,7 +132,7 @@ def test_fingerprint_follows_files_and_settings(flat_folder):
 
 
 def _corrupt(path):
-    path.write_bytes(path.read_bytes()[:60])
+    path.write_bytes(path.read_bytes()[:50])
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -201,9 +201,13 @@ FLAT_ERRORS = {
     "no images": (_empty_all, "no images in its class folders"),
     "one class": (_only_class, "single class"),
     "one empty class": (lambda root: (root / "bat").mkdir(), "'bat' in .* has no images"),
-    "image of 0 bytes": (lambda root: (root / "cat" / "00.png").write_bytes(b""), r"00\.png is empty"),
+    "image of 0 bytes": (
+        lambda root: (root / "cat" / "00.png").write_bytes(b""),
+        r"1 of 60 image files cannot be read:\n.*00\.png: it is empty",
+    ),
     "broken link": (lambda root: (root / "cat" / "z.png").symlink_to(root / "gone"), r"z\.png cannot be read: No such"),
-    "foreign format": (lambda root: (root / "cat" / "a.webp").write_bytes(b"RIFF"), r"a\.webp is in a format"),
+    "foreign format": (lambda root: (root / "cat" / "a.heic").write_bytes(b"x"), r"a\.heic is in a format"),
+    "no image": (lambda root: (root / "cat" / "a.webp").write_bytes(b"RIFF"), r"1 of 61 .*\n.*a\.webp: it is no image"),
     "too few images": (_few, "too few samples"),
 }
 
@@ -279,30 +283,94 @@ def test_channels_in_the_order_of_the_recipe(flat_folder, first_batch):
 
 
 def test_unusual_images_have_the_pixels_that_viewers_show(tmp_path, first_batch):
-    """16 bits per channel are scaled to 0..255, not cut off; CMYK, palettes and GIFs called .jpg are read, as RGB and
-    in gray; the orientation that a camera noted is not applied, as in Keras."""
+    """16 bits per channel are scaled to 0..255, not cut off; CMYK, palettes, WebP and GIFs called .jpg are read, as RGB
+    and in gray; what is transparent has its colour; each orientation that a camera noted is applied."""
     ramp = np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8)
     gray = Image.fromarray(ramp)
     color = Image.merge("RGB", (gray, gray.rotate(90), gray.rotate(180)))
-    turned = Image.Exif()
-    turned[0x0112] = 3
+    clear = color.copy()
+    clear.putalpha(gray)
+    # EXIF: how the stored image has to be turned to be upright → its opposite, by which it is stored here.
+    stored = {
+        1: color, 2: color.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 3: color.rotate(180),
+        4: color.transpose(Image.Transpose.FLIP_TOP_BOTTOM), 5: color.transpose(Image.Transpose.TRANSPOSE),
+        6: color.rotate(90), 7: color.transpose(Image.Transpose.TRANSVERSE), 8: color.rotate(-90),
+    }  # fmt: skip
     files = {
-        "deep.png": (Image.fromarray(ramp.astype(np.uint16) * 257), "PNG", {}, gray),
-        "cmyk.jpg": (gray.convert("RGB").convert("CMYK"), "JPEG", {"quality": 100}, gray),
-        "palette.png": (color.quantize(), "PNG", {"transparency": 0}, color.quantize()),
-        "really_gif.jpg": (gray, "GIF", {}, gray),
-        "turned.jpg": (gray, "JPEG", {"quality": 100, "exif": turned}, gray),
+        "deep.png": (Image.fromarray(ramp.astype(np.uint16) * 257), "PNG", {}, gray, 0),
+        "cmyk.jpg": (gray.convert("RGB").convert("CMYK"), "JPEG", {"quality": 100}, gray, 6),
+        "palette.png": (color.quantize(), "PNG", {"transparency": 0}, color.quantize(), 0),
+        "clear.png": (clear, "PNG", {}, color, 0),
+        "gray_clear.png": (Image.merge("LA", (gray, gray.rotate(90))), "PNG", {}, gray, 0),
+        "small.webp": (color, "WEBP", {"lossless": True}, color, 0),
+        "really_gif.jpg": (gray, "GIF", {}, gray, 0),
     }
-    for name, (image, kind, options, _) in files.items():
+    for number, image in stored.items():
+        noted = Image.Exif()
+        noted[0x0112] = number
+        files[f"turned{number}.png"] = (image, "PNG", {"exif": noted}, color, 0)
+    noted = Image.Exif()
+    noted[0x0112] = 6
+    files["turned.jpg"] = (gray.rotate(90), "JPEG", {"quality": 100, "exif": noted}, gray, 4)
+    for name, (image, kind, options, *_) in files.items():
         for folder in ("a", "b"):
             (tmp_path / folder).mkdir(exist_ok=True)
             image.save(tmp_path / folder / name, kind, **options)
-    expected = {name: shown for name, (*_, shown) in files.items()}
+    seen = set()
     for mode, channels in (("RGB", 3), ("L", 1)):
         data = load_data(tmp_path, DataConfig(validation=0.3), InputSpec(((8, 8, channels),)))
         for split in (data.train, data.validation, data.test):
             x, _ = first_batch(split)
             for i, image in zip(split.index, x, strict=True):
                 name = os.path.basename(split.store.path(int(i)))
-                shown = np.asarray(expected[name].convert("RGB").convert(mode)).reshape(8, 8, channels)
-                assert np.abs(image - shown).max() <= 12, name
+                *_, expected, tolerance = files[name]
+                shown = np.asarray(expected.convert("RGB").convert(mode)).reshape(8, 8, channels)
+                assert np.abs(image - shown).max() <= tolerance, name
+                seen.add((name, mode))
+    assert len(seen) == 2 * len(files)
+
+
+def test_images_are_resized_as_keras_does(tmp_path, first_batch):
+    """Pixels of a resized PNG equal those that TensorFlow's bilinear resizing gives, rounded."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    sizes = [(13, 9), (4, 60), (33, 33), (7, 8)] * 5
+    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    for i, image in enumerate(pictures):
+        (tmp_path / f"class{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"class{i % 2}" / f"{i:02}.png")
+    data = load_data(tmp_path, DataConfig(), SPEC)
+    x, _ = first_batch(data.train)
+    for i, image in zip(data.train.index, x, strict=True):
+        given = pictures[int(os.path.basename(data.train.store.path(int(i)))[:2])]
+        np.testing.assert_array_equal(image, np.round(tf.image.resize(given, (8, 8)).numpy()))
+
+
+def test_a_camera_s_orientation_counts_where_the_size_comes_from_the_files(tmp_path):
+    """Images that were stored lying have the height and width that they are shown with."""
+    noted = Image.Exif()
+    noted[0x0112] = 6
+    for i in range(12):
+        (tmp_path / f"class{i % 2}").mkdir(exist_ok=True)
+        Image.new("RGB", (9, 5)).save(tmp_path / f"class{i % 2}" / f"{i}.jpg", exif=noted)
+    spec = load_data(tmp_path, DataConfig(validation=0.2), InputSpec(((None, None, 3),))).train.spec
+    assert spec.shapes == ((9, 5, 3),)
+
+
+def test_broken_images_are_listed_together(flat_folder):
+    """One message has their number and the first ten, with reasons; a recipe can have them left out, which the data
+    and its fingerprint say."""
+    whole = load_data(flat_folder, DataConfig(broken="skip"), SPEC)
+    for path in sorted((flat_folder / "cat").iterdir())[:12]:
+        _corrupt(path)
+    with pytest.raises(DataError, match=r"12 of 60 image files cannot be read, the first 10 of them") as error:
+        load_data(flat_folder, DataConfig(), SPEC)
+    assert str(error.value).count("image file is truncated") == 10
+    assert "cat/09.png" in str(error.value)
+    assert 'broken = "skip"' in str(error.value)
+    data = load_data(flat_folder, DataConfig(broken="skip"), SPEC)
+    assert data.train.size + data.validation.size + data.test.size == 48
+    assert data.left_out == tuple(f"cat/{i:02}.png" for i in range(12))
+    assert data.fingerprint != whole.fingerprint
+    assert whole.left_out == ()

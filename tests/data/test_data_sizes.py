@@ -56,7 +56,7 @@ def test_images_of_several_sizes_ask_for_one(flat_folder, kind):
 def test_a_damaged_image_is_named_before_its_size_is_used(flat_folder):
     """Reading sizes finds a file that is none."""
     (flat_folder / "dog" / "broken.jpg").write_bytes(b"\xff\xd8\xff not much more")
-    with pytest.raises(DataError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(DataError, match=r"1 of 61 .* cannot be read:\n.*broken\.jpg: it is no image"):
         load_data(flat_folder, DataConfig(), IMAGES)
 
 

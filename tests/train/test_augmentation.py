@@ -167,12 +167,30 @@ def test_mixup_needs_classes_and_numbers(tiny_model):
             augment(samples, AugmentConfig(mixup=0.2), 0)
 
 
-def test_masks_are_not_moved_away_from_their_pixels():
-    """Flips and shifts of images whose labels are images are refused; blanking is not, as it moves nothing."""
+@pytest.mark.parametrize("change", [{"flip": True}, {"shift": 3}, {"flip": True, "shift": 2, "cutout": 3}])
+@pytest.mark.parametrize("channels", [None, 2])
+def test_masks_follow_their_images(change, channels):
+    """Each pixel keeps its class and its weight wherever a flip or a shift moves it, also in rows of classes."""
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).permutation(16 * 8 * 8).reshape(16, 8, 8, 1).astype("float32")
+    masks = images[..., 0].astype(int) if channels is None else np.concatenate([images, images + 1], -1)
+    batches = tf.data.Dataset.from_tensor_slices((images, masks, 2 * images[..., 0])).batch(16)
+    ((x, y, w),) = augment(batches, AugmentConfig(**change), 1)
+    moved = x.numpy()[..., 0] != images[..., 0]
+    assert moved.any(axis=(1, 2)).sum() >= 4
+    kept = np.isin(x.numpy()[..., 0], images) if "cutout" in change else np.ones((16, 8, 8), bool)
+    classes = y.numpy() if channels is None else y.numpy()[..., 0]
+    np.testing.assert_array_equal(classes[kept], x.numpy()[..., 0][kept])
+    np.testing.assert_array_equal(w.numpy()[kept], 2 * x.numpy()[..., 0][kept])
+
+
+def test_masks_of_another_size_are_not_moved_away_from_their_pixels():
+    """Flips and shifts of images whose labels are images of another size are refused; blanking is not."""
     import tensorflow as tf
 
     images = np.zeros((4, 8, 8, 1), "float32")
-    masks = tf.data.Dataset.from_tensor_slices((images, np.zeros((4, 8, 8), int))).batch(2)
+    masks = tf.data.Dataset.from_tensor_slices((images, np.zeros((4, 4, 4), int))).batch(2)
     for key in ("flip", "shift"):
         with pytest.raises(RecipeError, match=f"{key} moves images"):
             augment(masks, AugmentConfig(**{key: 1}), 0)

@@ -1,0 +1,85 @@
+"""Image files → pixels and class numbers, by one rule each: in training, in evaluation, and on devices.
+
+The scripts that run a file on a board contain the functions of this module, which need NumPy and Pillow only.
+"""
+
+import numpy as np
+
+
+def read_image(file: str, channels: int) -> np.ndarray:
+    """The pixels of a JPEG, PNG, BMP, GIF or WebP file (of several frames: the first), uint8 [height, width, channels].
+
+    Turned as the camera noted (EXIF). Of 16 bits per channel, the upper 8 count. Transparency is left out, palettes are
+    looked up, and gray is 0.299 red + 0.587 green + 0.114 blue.
+
+    Args:
+        file: its path.
+        channels: 3 for RGB, 1 for gray.
+
+    Raises:
+        OSError, ValueError, SyntaxError: no whole image.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
+            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        if image.mode not in ("L", "LA", "RGB"):
+            image = image.convert("RGB")
+        return np.asarray(image.convert("RGB" if channels == 3 else "L")).reshape(image.height, image.width, channels)
+
+
+def read_mask(file: str) -> np.ndarray:
+    """The class numbers of a PNG mask as it stores them, int32 [height, width]: indices of its palette, or gray values.
+
+    Raises:
+        OSError, SyntaxError: no whole image.
+        ValueError: a mask of colours.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise ValueError(f"it holds colours ({image.mode}), neither class numbers nor a palette")
+        return np.asarray(image).astype(np.int32)
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image in another size, uint8: bilinear without antialiasing, as ``image_dataset_from_directory`` of Keras."""
+    if image.shape[:2] == (height, width):
+        return image
+
+    def neighbours(size: int, wanted: int) -> tuple:  # type: ignore[type-arg]
+        places = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(size / wanted) - np.float32(0.5)
+        below = np.floor(places)
+        share = (places - below).astype(np.float32)
+        return below.clip(0).astype(int), np.ceil(places).clip(0, size - 1).astype(int), share
+
+    (top, bottom, down), (left, right, along) = neighbours(image.shape[0], height), neighbours(image.shape[1], width)
+    down, along = down[:, None, None], along[None, :, None]
+
+    def row(places: np.ndarray) -> np.ndarray:
+        first, last = (image[places[:, None], side[None]].astype(np.float32) for side in (left, right))
+        return first + (last - first) * along
+
+    above, under = row(top), row(bottom)
+    return np.round(above + (under - above) * down).astype(np.uint8)
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask in another size: each pixel is that of the nearest middle, so that no class comes out of two others."""
+    rows = ((np.arange(height) + 0.5) * (mask.shape[0] / height)).astype(int)
+    columns = ((np.arange(width) + 0.5) * (mask.shape[1] / width)).astype(int)
+    return mask[rows[:, None], columns[None]]
+
+
+def palette(classes: int) -> list:  # type: ignore[type-arg]
+    """[red, green, blue] of each class: the bits of its number, spread over the three from the highest down, as in the
+    masks of Pascal VOC."""
+    bits = [
+        [[number >> (3 * place + channel) & 1 for place in range(3)] for channel in range(3)]
+        for number in range(classes)
+    ]
+    return [[sum(bit << (7 - place) for place, bit in enumerate(one)) for one in number] for number in bits]
