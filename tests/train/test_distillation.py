@@ -88,7 +88,10 @@ def test_masks_are_taught_pixel_by_pixel():
     assert float(task.loss_function()(packed, student)) == pytest.approx(expected.mean(), rel=1e-4)
     meter = task.meter()
     meter.update(x, packed, [student])
-    assert meter.result() == {own.metric: pytest.approx(np.mean(student.argmax(-1) == y))}
+    right, guess = np.mean(student.argmax(-1) == y), student.argmax(-1)
+    overlaps = [np.sum((guess == i) & (y == i)) / np.sum((guess == i) | (y == i)) for i in range(3)]
+    assert own.metric == "mean_iou"
+    assert meter.result() == {"mean_iou": pytest.approx(np.mean(overlaps)), "accuracy": pytest.approx(right)}
 
 
 @pytest.mark.parametrize("units", [1, 3])
