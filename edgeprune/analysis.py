@@ -153,7 +153,7 @@ def _open(
         data = load_data(source, recipe.data, spec, seed=seed)
     model = with_sizes(opened.model, data.train.spec.shapes)
     refuse_state(model)
-    task = resolve_task(model, recipe.task, data, opened.compiled, dict(trust.custom_objects))
+    task = resolve_task(model, recipe.task, data, opened.compiled, dict(trust.custom_objects), recipe.detection)
     return model, task.prepare(data), task
 
 

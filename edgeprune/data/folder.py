@@ -50,7 +50,7 @@ def open_folder(
     assert preprocessing.size is not None
     assert preprocessing.color is not None
     with _readable():
-        listings = {split: _list_folder(folder, root) for split, folder in _split_folders(root).items()}
+        listings = {split: _list_folder(folder, root) for split, folder in split_folders(root).items()}
     classes = _classes(listings, root, order)
     height, width = preprocessing.size
     entries = [entry for listing in listings.values() for files in listing.values() for entry in files]
@@ -80,7 +80,7 @@ def size_of_images(root: Path, wanted: Shape) -> tuple[int, int]:
         DataError: they differ, or one is damaged; as :func:`open_folder`.
     """
     with _readable():
-        listings = [_list_folder(folder, root) for folder in _split_folders(root).values()]
+        listings = [_list_folder(folder, root) for folder in split_folders(root).values()]
     names = [name for listing in listings for files in listing.values() for name, _, _ in files]
     sizes: dict[tuple[int, int], str] = {}
     for name, size in zip(names, image_sizes(root, names), strict=True):
@@ -113,7 +113,12 @@ def _readable() -> Iterator[None]:
         ) from None
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders of the splits by name; ``whole`` for a folder without them.
+
+    Raises:
+        DataError: train/ or test/ is missing, or validation is there twice.
+    """
     names = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     splits = {SPLIT_FOLDERS[name]: root / name for name in names}
     if not names:
@@ -151,6 +156,19 @@ def _list_folder(folder: Path, root: Path) -> Listing:
             fix="move the images of each class into a folder with the name of the class.",
         )
     return {name: sorted(_images(folder / name, root)) for name in names}
+
+
+def image_files(folder: Path, root: Path) -> list[Entry]:
+    """All images in a folder and in those below it, sorted.
+
+    Raises:
+        DataError: none, one that is empty or of a format that is not read, or what may not be read.
+    """
+    with _readable():
+        entries = sorted(_images(folder, root))
+    if not entries:
+        raise DataError(f"The folder {folder} has no images.", expected="JPEG, PNG, BMP or GIF files.")
+    return entries
 
 
 def _images(folder: Path, root: Path) -> Iterator[Entry]:

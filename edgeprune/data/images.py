@@ -156,12 +156,14 @@ class ImageStore:
         contents = tf.io.read_file(self._root + self._name_tensor[i])
         image = _decode(contents, self._shape[2])
         image = image[..., ::-1] if self._color == "bgr" else image
-
-        def resize() -> tf.Tensor:
-            return tf.cast(tf.round(tf.image.resize(image, self._shape[:2])), tf.uint8)
-
         fits = tf.reduce_all(tf.shape(image)[:2] == self._shape[:2])
-        return tf.ensure_shape(tf.cond(fits, lambda: image, resize), self._shape)
+        return tf.ensure_shape(tf.cond(fits, lambda: image, lambda: self._resized(image)), self._shape)
+
+    def _resized(self, image: tf.Tensor) -> tf.Tensor:
+        """An image of another size in the store's, uint8."""
+        import tensorflow as tf
+
+        return tf.cast(tf.round(tf.image.resize(image, self._shape[:2])), tf.uint8)
 
 
 def image_sizes(root: Path, names: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeprune.code import load_function
 from edgeprune.data.arrays import ArrayStore
+from edgeprune.data.boxes import has_boxes, open_boxes
 from edgeprune.data.folder import open_folder, size_of_images
 from edgeprune.data.function import call_function, source_hash
 from edgeprune.data.labels import hold_out
@@ -30,10 +31,10 @@ from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     from edgeprune.data.source import DataSource
-    from edgeprune.recipe.config import DataConfig
+    from edgeprune.recipe.config import BoxesConfig, DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
-SOURCES = "a folder of class folders or of images, an .npz file, package.module:function, file.py:function, or demo."
+SOURCES = "a folder of class folders, of images or of images with boxes, an .npz file, package.module:function, file.py:function, or demo."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ class _Opened:
     preprocessing: Preprocessing
     identity: bytes
     class_names: tuple[str, ...] | None = None
+    boxes: BoxesConfig | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, seed: int = 0) -> Data:
@@ -84,6 +87,8 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
         _check_names(config.classes, targets, opened.name)
     class_names = config.classes or opened.class_names
     preprocessing = opened.preprocessing.as_dict()
+    if opened.boxes:
+        preprocessing |= {"resize": opened.boxes.resize, "fill": opened.boxes.fill}
     facts = {"seed": seed, "validation": config.validation, "classes": class_names, **preprocessing}
     return Data(
         train=splits["train"],
@@ -94,6 +99,8 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
         source=opened.name,
         preprocessing=preprocessing,
         targets=targets,
+        boxes=opened.boxes,
+        notes=opened.notes,
     )
 
 
@@ -104,6 +111,8 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     if name == "demo":
         return _open_demo(config, spec)
     if path.is_dir():
+        if has_boxes(path):
+            return _open_boxes(path, config, spec)
         preprocessing = resolve_preprocessing(_with_size(config, spec, path), spec, images=True)
         stores, classes, identity = open_folder(path, preprocessing, config.classes)
         return _Opened(name, stores, preprocessing, identity, classes)
@@ -118,6 +127,12 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         expected=SOURCES,
         fix="check the path; relative paths start at the working folder.",
     )
+
+
+def _open_boxes(path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
+    preprocessing = resolve_preprocessing(config, spec, images=True)
+    stores, classes, identity, note = open_boxes(path, preprocessing, config.classes, config.boxes)
+    return _Opened(str(path), stores, preprocessing, identity, classes, config.boxes, (note,))
 
 
 def _with_recipe_size(config: DataConfig, spec: InputSpec) -> InputSpec:

@@ -16,6 +16,8 @@ from edgeprune.models.types import Structure
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from edgeprune.recipe.config import BoxesConfig
+
 
 # (x, y, w) of a batch → (y, w); ``()`` where there are no labels or weights.
 Relabel = Callable[[Structure, Structure, Structure], tuple[Structure, Structure]]
@@ -159,6 +161,8 @@ class Data:
         source: the source as given, printable.
         preprocessing: resolved size, color, scale, mean, std, for the manifest.
         targets: facts of the targets of all three splits, in the structure of y; ``()`` for data without labels.
+        boxes: how images with boxes were resized; None for other data.
+        notes: what the reader decided, for the user.
     """
 
     train: Split
@@ -169,6 +173,8 @@ class Data:
     source: str
     preprocessing: JsonObject
     targets: Structure = ()
+    boxes: BoxesConfig | None = None
+    notes: tuple[str, ...] = ()
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -78,6 +78,15 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
+class BoxesConfig(Config):
+    """``[data.boxes]``: how images with boxes become inputs of a detector."""
+
+    # One of several forms of annotations; None: any, if all that are there agree
+    format: Literal["coco", "voc", "yolo"] | None = None
+    resize: Literal["stretch", "letterbox"] = "stretch"  # letterbox: the sides keep their ratio, centred, filled up
+    fill: Annotated[int, pydantic.Field(ge=0, le=255)] = 114  # of letterbox: the value of all channels around the image
+
+
 class DataConfig(Config):
     """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
 
@@ -91,6 +100,7 @@ class DataConfig(Config):
     std: tuple[float, ...] = (1.0,)
     validation: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1  # of train, if the source has no validation split
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
+    boxes: BoxesConfig = BoxesConfig()
 
     @pydantic.field_validator("classes")
     @classmethod
@@ -129,10 +139,56 @@ class OutputTaskConfig(Config):
 class TaskConfig(OutputTaskConfig):
     """``[task]``: what the model is trained for; of a model with several outputs it says what holds for all of them."""
 
-    # teacher: no labels; the unpruned model's outputs are the goal
-    kind: KindName | Literal["teacher"] | None = None  # type: ignore[assignment]
+    # teacher: no labels; the unpruned model's outputs are the goal. detection: what data with boxes are for
+    kind: KindName | Literal["teacher", "detection"] | None = None  # type: ignore[assignment]
     primary: str | None = None  # "metric" or "output.metric", which picks and gates go by; None: the first
     outputs: dict[str, OutputTaskConfig] = {}
+
+
+HeadName = Literal["ssd", "yolo-v3", "yolo-v5", "yolo-v8", "boxes", "postprocess"]
+
+
+class DetectionConfig(Config):
+    """``[detection]``: what a detector's outputs mean, and which of its boxes count.
+
+    Boxes of anchors, grids and outputs are in fractions of the model's input or in its pixels, as ``unit`` says.
+    """
+
+    head: HeadName | Annotated[str, pydantic.Field(pattern=r".+:.+")]  # or file.py:function
+    outputs: tuple[str, ...] | None = None  # their names in the head's order; None: told apart by their shapes
+    # ssd: an .npy file [anchors, 4] in fractions; yolo-v3 and -v5: width and height in pixels, per stride
+    anchors: str | tuple[tuple[tuple[float, float], ...], ...] | None = None
+    anchor_form: Literal["cxcywh", "xyxy"] = "cxcywh"
+    # ssd: factors of the offsets of x, y, width, height
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    strides: tuple[Annotated[int, pydantic.Field(gt=0)], ...] = (8, 16, 32)  # yolo: pixels per cell of each grid
+    bins: Annotated[int, pydantic.Field(gt=0)] = 16  # yolo-v8: values per side of a box (reg_max); 1: the distance
+    box: Literal["xyxy", "yxyx", "xywh", "cxcywh"] = "xyxy"  # head = "boxes": what its four numbers are
+    unit: Literal["fraction", "pixel"] = "fraction"  # head = "boxes"
+    objectness: bool = False  # head = "boxes" of one output: a fifth number that multiplies the scores
+    # What still has to be applied to scores; None: sigmoid for grids (yolo), none for the others
+    activation: Literal["none", "sigmoid", "softmax"] | None = None
+    background: Annotated[int, pydantic.Field(ge=0)] | None = None  # column of the scores that is no class
+    score_threshold: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.05  # boxes above it count
+    iou_threshold: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5  # of boxes that overlap more, the best stays
+    per_class: bool = True  # false: one class per box, and boxes of all classes suppress each other
+    max_detections: Annotated[int, pydantic.Field(gt=0)] = 100  # per image
+
+    @pydantic.model_validator(mode="after")
+    def _anchors_of_the_head(self) -> DetectionConfig:
+        if self.head == "ssd" and not isinstance(self.anchors, str):
+            raise ValueError('head = "ssd" needs its anchors: anchors = "anchors.npy", [anchors, 4] in fractions')
+        if self.head in ("yolo-v3", "yolo-v5") and not isinstance(self.anchors, tuple):
+            raise ValueError(
+                f'head = "{self.head}" needs the anchors of each stride, width and height in pixels: '
+                "anchors = [[[10, 13], [16, 30], [33, 23]], ...]"
+            )
+        if isinstance(self.anchors, tuple):
+            if len(self.anchors) != len(self.strides):
+                raise ValueError(f"anchors are of {len(self.anchors)} grids, and strides of {len(self.strides)}")
+            if len({len(of_grid) for of_grid in self.anchors}) > 1:
+                raise ValueError("anchors differ in number from grid to grid")
+        return self
 
 
 class WeightsConfig(Config):
@@ -412,6 +468,7 @@ class Recipe(Config):
     description: str = ""
     data: DataConfig = DataConfig()
     task: TaskConfig = TaskConfig()
+    detection: DetectionConfig | None = None
     layers: LayersConfig | None = None
     sparsify: SparsifyConfig | None = None
     filters: FiltersConfig | None = None
