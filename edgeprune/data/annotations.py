@@ -171,7 +171,7 @@ def read_voc(folder: Path, sizes: Mapping[str, Size]) -> Found:
         for line, values in objects:
             place = f"{path}:{line}"
             try:
-                corners = [float(values["bndbox", key]) for key in ("xmin", "ymin", "xmax", "ymax")]
+                x1, y1, x2, y2 = (float(values["bndbox", key]) for key in ("xmin", "ymin", "xmax", "ymax"))
                 name = values["name",]
             except KeyError as error:
                 found.problems.append(f"{place}: an object without {'/'.join(error.args[0])}")
@@ -179,7 +179,7 @@ def read_voc(folder: Path, sizes: Mapping[str, Size]) -> Found:
                 found.problems.append(f"{place}: {error}")
             else:
                 kind = DIFFICULT if values.get(("difficult",), "0") == "1" else PLAIN
-                found.add(image, sizes[image], Box(*corners, name, kind), place)
+                found.add(image, sizes[image], Box(x1, y1, x2, y2, name, kind), place)
     found.problems += [
         f"{folder}: there is no {stem}.xml for {image} (one without objects says that there are none)"
         for stem, image in images.items()

@@ -210,9 +210,7 @@ def open_boxes(
     for split, entries in listed.items():
         found, own = read[chosen][split], sizes[split]
         keys = [os.path.relpath(root / name, parts[split].images) for name, *_ in entries]
-        rows = [
-            [*box[:4], classes.index(box.name), box.kind] for key in keys for box in found.boxes.get(key, ())
-        ]
+        rows = [[*box[:4], classes.index(box.name), box.kind] for key in keys for box in found.boxes.get(key, ())]
         stores[split] = BoxStore(
             root,
             [name for name, *_ in entries],
@@ -294,8 +292,10 @@ def _read(form: str, part: _Folder, root: Path, sizes: Mapping[str, Size]) -> Fo
     return found
 
 
-def _names(form: str, parts: Mapping[str, Found], order: tuple[str, ...] | None, problems: list[str]) -> tuple[str, ...]:
-    """The classes of a form in their order; classes that the recipe, or the training part, does not have are problems."""
+def _names(
+    form: str, parts: Mapping[str, Found], order: tuple[str, ...] | None, problems: list[str]
+) -> tuple[str, ...]:
+    """The classes of a form in their order; those that the recipe, or the training part, does not have are problems."""
     numbered = [found.names for found in parts.values() if found.names is not None]
     if len(set(numbered)) > 1:
         problems.append(f"the classes differ between the split folders: {' and '.join(map(repr, numbered))}")
@@ -307,7 +307,9 @@ def _names(form: str, parts: Mapping[str, Found], order: tuple[str, ...] | None,
     for split, own in used.items():
         for name in own:
             if name not in names:
-                example = next(key for key, boxes in parts[split].boxes.items() if any(box.name == name for box in boxes))
+                example = next(
+                    key for key, boxes in parts[split].boxes.items() if any(box.name == name for box in boxes)
+                )
                 known = "[data] classes" if order else "the training part"
                 problems.append(f"{split}, {example} ({form}): unknown class {name!r}; {known} has {', '.join(names)}")
     return names
@@ -398,4 +400,3 @@ def frame_boxes(y: Mapping[str, tf.Tensor], size: Size, config: BoxesConfig) -> 
     corners = boxes[..., :4] * tf.tile(scale, [1, 1, 2]) + tf.tile(shift, [1, 1, 2])
     classes = tf.where(boxes[..., 5:6] == CROWD, tf.cast(PADDING, tf.float32), boxes[..., 4:5])
     return tf.concat([tf.where(classes < 0, 0.0, corners), classes], -1)
-

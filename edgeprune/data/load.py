@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from edgeprune.recipe.config import BoxesConfig, DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
-SOURCES = "a folder of class folders, of images or of images with boxes, an .npz file, package.module:function, file.py:function, or demo."
+SOURCES = (
+    "a folder of class folders, of images or of images with boxes, an .npz file, package.module:function, "
+    "file.py:function, or demo."
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,12 @@ def compare_accuracy(
         data = load_data(source, config, files[0].input_spec(), seed=seed)
         tasks = [
             file_task(
-                file, task or TaskConfig(), data, lambda x, s=session: s.run(arrays(x)), ports, detection  # type: ignore[misc]
+                file,
+                task or TaskConfig(),
+                data,
+                lambda x, s=session: s.run(arrays(x)),  # type: ignore[misc]
+                ports,
+                detection,
             )
             for file, session, ports in zip(files, sessions, outputs, strict=True)
         ]

@@ -154,7 +154,9 @@ def _boxes(model: Path, head: Head) -> JsonObject:
 
 
 def _takes_one_image(facts: Mapping[str, Any]) -> bool:
-    return facts["front"] is None and facts["boxes"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+    return (
+        facts["front"] is None and facts["boxes"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
+    )
 
 
 def _tensor(tensor: Tensor) -> JsonObject:

@@ -1,9 +1,9 @@
 """What a detector's outputs mean: boxes with scores and classes, in NumPy.
 
-This file is also written into the scripts that run a .tflite on a board, and imports nothing but NumPy and what Python has. Everything is
-about one image. Boxes are float32 [boxes, 4], x1, y1, x2, y2 of the corners, in fractions of the model's input unless
-another unit is said; a head is a dict with the keys of ``[detection]`` in a recipe, and ``size``, the model's input as
-[height, width], and ``classes``, their number.
+This file is also written into the scripts that run a .tflite on a board, and imports nothing but NumPy and what Python
+has (3.9 or later). Everything is about one image. Boxes are float32 [boxes, 4], x1, y1, x2, y2 of the corners, in
+fractions of the model's input unless another unit is said; a head is a dict with the keys of ``[detection]`` in a
+recipe, and ``size``, the model's input as [height, width], and ``classes``, their number.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def decode(outputs: Sequence[np.ndarray], head: Mapping[str, Any]) -> Scored:
     if head.get("background") is not None:
         scores = np.delete(scores, head["background"], axis=1)
     if scores.shape[1] != head["classes"]:
-        raise ValueError("the outputs have scores of %d classes, not of %d" % (scores.shape[1], head["classes"]))
+        raise ValueError(f"the outputs have scores of {scores.shape[1]} classes, not of {head['classes']}")
     return boxes, scores
 
 
@@ -80,7 +80,9 @@ def select(
         boxes [m, 4], scores [m], classes int64 [m], best first; m is at most ``max_detections``.
     """
     if per_class:
-        pairs = [(np.arange(len(boxes)), np.full(len(boxes), label), scores[:, label]) for label in range(scores.shape[1])]
+        pairs = [
+            (np.arange(len(boxes)), np.full(len(boxes), label), scores[:, label]) for label in range(scores.shape[1])
+        ]
     else:
         pairs = [(np.arange(len(boxes)), scores.argmax(1), scores.max(1))] if len(boxes) else []
     found = []
@@ -91,26 +93,28 @@ def select(
         found.append((rows[kept], labels[kept], values[kept]))
     if not found:
         return boxes[:0], np.zeros(0, np.float32), np.zeros(0, np.int64)
-    rows, labels, values = (np.concatenate(parts) for parts in zip(*found))
+    rows, labels, values = (np.concatenate(parts) for parts in zip(*found))  # noqa: B905
     return best(boxes[rows], values, labels.astype(np.int64), max_detections)
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, max_detections: int) -> np.ndarray:
-    """Positions of the boxes that stay, best first: int64. Of two that overlap by more, the one with the better score."""
+    """Positions of the boxes that stay, best first: int64. Of two that overlap by more, the better one stays."""
     left = np.argsort(-scores, kind="stable")
-    kept = []
+    corners = np.ascontiguousarray(boxes.T)
+    kept: list[int] = []
     while len(left) and len(kept) < max_detections:
         first, left = left[0], left[1:]
         kept.append(first)
-        left = left[overlap(boxes[first], boxes[left]) <= iou_threshold]
+        left = left[overlap(corners[:, first], corners[:, left]) <= iou_threshold]
     return np.array(kept, np.int64)
 
 
 def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box [4] with boxes [n, 4]: [n]. 0 where there is no area."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=1)
-    areas = [np.prod(np.maximum(one[..., 2:] - one[..., :2], 0), axis=-1) for one in (box, boxes)]
+    """Intersection over union of a box [4] with boxes in columns [4, n]: [n]. 0 where there is no area."""
+    width = np.minimum(box[2], boxes[2]) - np.maximum(box[0], boxes[0])
+    height = np.minimum(box[3], boxes[3]) - np.maximum(box[1], boxes[1])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = [np.maximum(one[2] - one[0], 0) * np.maximum(one[3] - one[1], 0) for one in (box, boxes)]
     union = areas[0] + areas[1] - shared
     return np.where(union > 0, shared / np.where(union > 0, union, 1), 0)
 
@@ -123,7 +127,7 @@ def _ssd(outputs: Sequence[np.ndarray], head: Mapping[str, Any]) -> Scored:
     offsets, scores = outputs[0].reshape(-1, 4), outputs[1]
     anchors = np.asarray(head["anchors"], np.float32)
     if len(offsets) != len(anchors):
-        raise ValueError("there are %d anchors, and boxes for %d" % (len(anchors), len(offsets)))
+        raise ValueError(f"there are {len(anchors)} anchors, and boxes for {len(offsets)}")
     if head["anchor_form"] == "xyxy":
         anchors = np.concatenate([(anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]], axis=1)
     offsets = offsets * np.asarray(head["variances"], np.float32)
@@ -137,7 +141,7 @@ def _yolo(outputs: Sequence[np.ndarray], head: Mapping[str, Any]) -> Scored:
     anchors = np.concatenate(
         [
             np.tile(np.asarray(of_grid, np.float32), (height * width, 1))
-            for of_grid, (height, width) in zip(head["anchors"], _grids(head))
+            for of_grid, (height, width) in zip(head["anchors"], _grids(head))  # noqa: B905
         ]
     )
     if head["head"] == "yolo-v3":
@@ -164,13 +168,15 @@ def _yolo8(outputs: Sequence[np.ndarray], head: Mapping[str, Any]) -> Scored:
 def _plain(outputs: Sequence[np.ndarray], head: Mapping[str, Any]) -> Scored:
     """Boxes as they are: [n, 4] and scores [n, classes]; or both side by side in one output, whichever axis is n."""
     if len(outputs) > 1:
-        boxes, scores = outputs[0].reshape(-1, 4), _active(outputs[1].reshape(len(outputs[0].reshape(-1, 4)), -1), head)
+        boxes = outputs[0].reshape(-1, 4)
+        scores = _active(outputs[1].reshape(len(boxes), -1), head)
     else:
         columns = 4 + bool(head["objectness"]) + head["classes"] + (head.get("background") is not None)
-        rows = outputs[0].reshape(outputs[0].shape[-2:])
-        if (rows.shape[0] == columns) == (rows.shape[1] == columns):
-            raise ValueError("an output of shape %s has no axis of its own for %d values per box" % (rows.shape, columns))
-        rows = rows if rows.shape[1] == columns else rows.T
+        first, last = outputs[0].shape[-2:]
+        if (first == columns) == (last == columns):
+            raise ValueError(f"one axis of {first} x {last} has to be the {columns} values of a box")
+        rows = outputs[0].reshape(first, last)
+        rows = rows if last == columns else rows.T
         boxes, scores = rows[:, :4], _active(rows[:, 4:], head)
         if head["objectness"]:
             scores = scores[:, :1] * scores[:, 1:]
@@ -181,7 +187,7 @@ def _plain(outputs: Sequence[np.ndarray], head: Mapping[str, Any]) -> Scored:
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     elif form == "cxcywh":
         boxes = _corners(boxes[:, :2], boxes[:, 2:])
-    return boxes / (_input(head) if head["unit"] == "pixel" else np.float32(1)), scores
+    return boxes / (_input(head) if head["unit"] == "pixel" else 1), scores
 
 
 DECODERS = {"ssd": _ssd, "yolo-v3": _yolo, "yolo-v5": _yolo, "yolo-v8": _yolo8, "boxes": _plain}
@@ -190,7 +196,7 @@ DECODERS = {"ssd": _ssd, "yolo-v3": _yolo, "yolo-v5": _yolo, "yolo-v8": _yolo8, 
 def _postprocessed(outputs: Sequence[np.ndarray]) -> Found:
     """Of TFLite_Detection_PostProcess: boxes [n, 4] as y1, x1, y2, x2, classes [n], scores [n], and how many count."""
     boxes, classes, scores, count = (np.asarray(output, np.float32) for output in outputs)
-    number = int(round(float(count.reshape(-1)[0])))
+    number = round(float(count.reshape(-1)[0]))
     boxes = boxes.reshape(-1, 4)[:number, [1, 0, 3, 2]]
     return boxes, scores.reshape(-1)[:number], np.round(classes.reshape(-1)[:number]).astype(np.int64)
 
@@ -200,21 +206,23 @@ def _grids(head: Mapping[str, Any]) -> list[list[int]]:
     return [[-(-side // stride) for side in head["size"]] for stride in head["strides"]]
 
 
-def _rows(outputs: Sequence[np.ndarray], head: Mapping[str, Any], width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rows(
+    outputs: Sequence[np.ndarray], head: Mapping[str, Any], width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Grids under each other: values [n, width], the cell of each row [n, 2] as x, y, and its stride [n, 1].
 
     Of several outputs, each is one grid, in the order of the strides.
     """
     anchors = len(head["anchors"][0]) if head.get("anchors") is not None else 1
     cells, strides = [], []
-    for stride, (height, columns) in zip(head["strides"], _grids(head)):
+    for stride, (height, columns) in zip(head["strides"], _grids(head)):  # noqa: B905
         y, x = np.mgrid[:height, :columns]
         cells.append(np.repeat(np.stack([x, y], axis=-1).reshape(-1, 2), anchors, axis=0))
         strides.append(np.full((len(cells[-1]), 1), stride))
     sizes = [output.size for output in outputs]
     expected = [len(one) * width for one in cells]
     if sizes != expected and (len(sizes) > 1 or sizes != [sum(expected)]):
-        raise ValueError("the outputs have %s values, and the grids %s" % (sizes, expected))
+        raise ValueError(f"the outputs have {sizes} values, and the grids {expected}")
     values = np.concatenate([output.reshape(-1, width) for output in outputs])
     return values, np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
@@ -287,7 +295,7 @@ def resized(image: np.ndarray, size: Sequence[int], resize: str, fill: int) -> n
     inner, (top, left) = frame(image.shape[:2], size, resize)
     pixels = image
     if tuple(inner) != image.shape[:2]:
-        (y0, y1, dy), (x0, x1, dx) = (_between(own, new) for own, new in zip(image.shape, inner))
+        (y0, y1, dy), (x0, x1, dx) = _between(image.shape[0], inner[0]), _between(image.shape[1], inner[1])
         rows = image.astype(np.float32)
         above, below = (rows[y][:, x0] + (rows[y][:, x1] - rows[y][:, x0]) * dx[None, :, None] for y in (y0, y1))
         pixels = np.round(above + (below - above) * dy[:, None, None]).astype(np.uint8)

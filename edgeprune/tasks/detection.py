@@ -99,7 +99,9 @@ class Head:
             boxes, scores, classes = (np.asarray(part, np.float32) for part in found)
             count = len(scores)
             boxes = boxes.reshape(count, 4)
-            fits = scores.shape == classes.shape == (count,) and np.isin(classes, np.arange(self.facts["classes"])).all()
+            fits = (
+                scores.shape == classes.shape == (count,) and np.isin(classes, np.arange(self.facts["classes"])).all()
+            )
         except (TypeError, ValueError):
             fits = False
         if not fits:
@@ -115,7 +117,7 @@ class Head:
         return RecipeError(
             f'The outputs of the model ({shapes}) are not as [detection] head = "{self.facts["head"]}" says: {reason}.',
             expected=f"the head that the model has, for {self.facts['classes']} classes.",
-            fix="correct [detection], or write head = \"file.py:function\" with a function of your own: outputs of one "
+            fix='correct [detection], or write head = "file.py:function" with a function of your own: outputs of one '
             "image in, boxes, scores and classes out.",
         )
 
@@ -213,7 +215,8 @@ def _order(
 def _unordered(config: DetectionConfig, names: Sequence[str], reason: str) -> RecipeError:
     order = {"ssd": "boxes and scores", "boxes": "boxes and scores", "postprocess": "boxes, classes, scores and count"}
     return RecipeError(
-        f'The model has {len(names)} outputs ({", ".join(names)}), and for [detection] head = "{config.head}" {reason}.',
+        f"The model has {len(names)} outputs ({', '.join(names)}), and for [detection] head = "
+        f'"{config.head}" {reason}.',
         expected=f"the names of the outputs with {order.get(config.head, 'the grids, by stride')}.",
         fix=f"write in the recipe, in this order:\n  [detection]\n  outputs = {list(names)}".replace("'", '"'),
     )
@@ -360,7 +363,9 @@ def average_precision(
         reference.dataset = {"info": {}, "images": images, "annotations": truth, "categories": categories}
         reference.createIndex()
         answers = COCO()
-        own = [{**box, "id": i + 1, "area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0} for i, box in enumerate(found)]
+        own = [
+            {**box, "id": i + 1, "area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0} for i, box in enumerate(found)
+        ]
         answers.dataset = {"info": {}, "images": images, "annotations": own, "categories": categories}
         answers.createIndex()
         evaluation = Evaluation(reference, answers, "bbox")
@@ -463,8 +468,8 @@ def _try(head: Head, outputs: Sequence[np.ndarray], sizes: np.ndarray) -> None:
                 f"The scores of the detector go from {scores.min():.3g} to {scores.max():.3g}, and are no "
                 "probabilities.",
                 expected="scores from 0 to 1.",
-                fix='if the model gives them before sigmoid or softmax, write in the recipe:\n  [detection]\n  activation '
-                '= "sigmoid"    # or "softmax"',
+                fix="if the model gives them before sigmoid or softmax, write in the recipe:\n  [detection]\n"
+                '  activation = "sigmoid"    # or "softmax"',
             )
 
 

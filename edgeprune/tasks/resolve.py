@@ -99,7 +99,7 @@ def resolve(
     if config.kind == "detection":
         raise RecipeError(
             f'[task] kind = "detection", but the data of {data.source} have no boxes.',
-            expected="images/ beside annotations: instances*.json (COCO), annotations/*.xml (VOC) or labels/*.txt (YOLO).",
+            expected="images/ beside instances*.json (COCO), annotations/*.xml (VOC) or labels/*.txt (YOLO).",
             fix='name such a folder; or, to use images without boxes, write [task] kind = "teacher".',
         )
     names = tuple(own[0] for own in compiled.names)

@@ -108,7 +108,8 @@ def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
 
 # Keys of which a section needs one of several, and one without a useful default: the template shows an example.
 EXAMPLES = {("filters", "rate"), ("filters", "max_params"), ("filters", "layer_rates"), ("layers", "max_macs")}
-EXAMPLES |= {("sparsify", "bn_l1"), ("task", "outputs")}
+EXAMPLES |= {("sparsify", "bn_l1"), ("task", "outputs"), ("data", "boxes")}
+EXAMPLES |= {("detection", key) for key in ("head", "outputs", "anchors", "activation", "background")}
 EXAMPLES |= {("filters", "max_latency"), ("filters", "max_memory"), ("filters", "max_size")}
 
 
