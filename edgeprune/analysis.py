@@ -128,6 +128,7 @@ class _Request:
                 "model": self.source["sha256"],
                 "data": data.fingerprint,
                 "task": self.recipe.task.model_dump(mode="json"),
+                "detection": self.recipe.detection and detection_inputs(self.recipe.detection),
                 "criterion": self.criterion,
                 "samples": self.samples,
                 "seed": self.seed,

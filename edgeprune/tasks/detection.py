@@ -526,7 +526,7 @@ def _prepare(config: BoxesConfig | None, count: int) -> Callable[[Data], Data]:
         assert width is not None
 
         def relabel(x: Structure, y: Structure, w: Structure) -> tuple[Structure, Structure]:
-            boxes = frame_boxes(y, (height, width), config)  # type: ignore[arg-type]
+            boxes = frame_boxes(y, (height, width), config)
             return (boxes if count == 1 else (boxes,) * count), w
 
         splits = {

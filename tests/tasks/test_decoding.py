@@ -175,7 +175,7 @@ def test_boxes_come_back_into_the_image(height, width, resize):
 
 @pytest.mark.parametrize("size", [(60, 90), (200, 90), (96, 128), (31, 300)])
 def test_images_are_resized_as_tensorflow_does(size):
-    """Bilinear, without antialiasing, to whole pixel values; a value that lies between two may be rounded either way."""
+    """Bilinear, without antialiasing, to whole pixel values; one that lies between two may be rounded either way."""
     import tensorflow as tf
 
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)

@@ -22,7 +22,7 @@ HEIGHT, WIDTH, SIDE = 48, 64, 12
 
 
 def detector():
-    """Squares of 12 pixels, every 4 pixels, with how red and how green each is on average; no offsets to the squares."""
+    """Squares of 12 pixels, every 4 pixels, with how red and how green each is on average; no offsets to them."""
     layers = tf_keras.layers
     image = layers.Input((HEIGHT, WIDTH, 3))
     means = layers.AveragePooling2D(SIDE, 4)(image)
@@ -166,7 +166,7 @@ def test_a_part_without_boxes_is_refused(tmp_path, model):
     """Average precision is not defined there."""
     cells.write(tmp_path / "data", count=1)
     _, data = data_of(tmp_path, model)
-    with pytest.raises(DataError, match="validation part .* has no box"):
+    with pytest.raises(DataError, match=r"validation part .* has no box"):
         resolve_task(model, TaskConfig(), data, detection=DetectionConfig(head="boxes"))
 
 
