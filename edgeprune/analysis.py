@@ -123,6 +123,8 @@ class _Request:
 
     def key(self, data: Data) -> str:
         """Hash of what a measured point depends on. Rates are no part of it: a run with more of them adds points."""
+        from edgeprune.tasks.detection import detection_inputs
+
         return sha256_json(
             {
                 "model": self.source["sha256"],
