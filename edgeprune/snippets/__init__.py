@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprune.data import table_rules
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
 from edgeprune.tflite.graph import Tensor
@@ -44,7 +45,8 @@ def write_snippets(
 
     Args:
         model: the .tflite.
-        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images.
+        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images;
+            for tables ``table``, as :class:`edgeprune.data.table.OpenedTable` states it.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the model's only output is one of several classes.
         front: the layers of Keras that stay on the host, where the model was cut behind lookups.
@@ -57,6 +59,10 @@ def write_snippets(
     facts["front"] = _on_host(model, front, [entry["shape"][1:] for entry in facts["inputs"]]) if front else None
     if front:
         written.append(model.parent / facts["front"]["file"])
+    table = preprocessing.get("table") or {}
+    facts["table"] = _table(model, table, facts) if "columns" in table else None
+    if facts["table"]:
+        written.append(model.parent / facts["table"]["file"])
     for pattern, template, wanted in _KINDS:
         # Kotlin has no NumPy: its snippet covers what an app feeds most, one image.
         if not wanted(target) or (template.endswith(".kt.jinja") and not _takes_one_image(facts)):
@@ -115,6 +121,16 @@ def _on_host(model: Path, path: Path, shapes: Sequence[Sequence[int]]) -> JsonOb
         "keras": "keras" if read_model_file(path).is_keras3 else "tf_keras",
         "given": [{"name": n, "shape": list(shape), "text": dtype == "string"} for n, shape, dtype in given],
     }
+
+
+def _table(model: Path, table: JsonObject, facts: Mapping[str, Any]) -> JsonObject:
+    """The columns that become inputs, written beside the file, and the code that reads them."""
+    file = model.with_name(f"{model.stem}-table.json")
+    scaling = {key: facts[key] for key in ("mean", "std")}
+    write_bytes(file, json.dumps({**table, **scaling, "labels": facts["labels"]}, indent=1).encode())
+    text = Path(table_rules.__file__).read_text("utf-8")
+    code = "\n".join(line.partition("  # type: ignore")[0] for line in text[text.index("SEPARATORS") :].splitlines())
+    return {"file": file.name, "code": code}
 
 
 def _takes_one_image(facts: Mapping[str, Any]) -> bool:
