@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from edgeprune.code import load_function
 from edgeprune.data.arrays import ArrayStore
+from edgeprune.data.batches import with_datasets
 from edgeprune.data.duplicates import shared_samples
 from edgeprune.data.folder import open_folder, size_of_images
 from edgeprune.data.function import call_function, source_hash
@@ -182,8 +184,10 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
     if callable(source):
         name = name or f"{source.__module__}:{getattr(source, '__qualname__', type(source).__name__)}"
         identity = source_hash(source)
-        source = call_function(source, name)
+        if not inspect.isgeneratorfunction(source):  # which yields batches
+            source = call_function(source, name)
     name = name or type(source).__name__
+    source = with_datasets(source, whole_spec(spec), name)
     stores = _stores(read_parts(source, whole_spec(spec), name), spec)
     identity += b"".join(split.encode() + store.digest() for split, store in sorted(stores.items()))
     return _Opened(name, stores, preprocessing, identity)

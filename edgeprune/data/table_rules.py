@@ -16,6 +16,7 @@ import numpy as np
 SEPARATORS = ",;\t"
 # Python's float() also takes 1_000, which no other reader of tables does.
 NUMBER = re.compile(r"[^_]*").fullmatch
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_rows(path):
@@ -33,8 +34,8 @@ def encode_cell(cell, column):
     """The numbers of one cell; ValueError if it has none."""
     if column["encode"] == "number":
         value = float(cell) if NUMBER(cell) else math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"{cell!r} is no finite number")
+        if not abs(value) <= LARGEST:  # NaN is not, either
+            raise ValueError(f"{cell!r} is no number that float32 can hold")
         return [value]
     if cell not in column["values"]:
         raise ValueError(f"{cell!r} is none of {', '.join(column['values'])}")
