@@ -280,6 +280,8 @@ def _with_data(
     on_host = load_front(front, trust=context.trust.given) if front else None
     spec, origin = settle(model, input_shape, on_host, context.recipe.data)
     data = load_data(source, context.recipe.data, spec, seed=context.seed)
+    for note in (*data.said, *data.notes):
+        context.progress.note(note)
     if is_open:
         start, shapes = planning.SIZED, {"shapes": data.train.spec.shapes, "origin": origin}
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
@@ -299,8 +301,6 @@ def _with_data(
         {**in_memory, **context.trust.custom_objects},
         context.recipe.detection,
     )
-    for said in data.notes:
-        context.progress.note(said)
     for recipe in context.recipes:
         check_limits(task, limits, recipe)
     # With what the model was compiled for in it, the recipe also measures the files, which do not know that.
@@ -367,7 +367,7 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
             copy_file(compiled, exported)
             wanted.add(exported)
     # What an earlier build left in places that belong to builds would be taken for results of this one.
-    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras")
+    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras", "*-table.json")
     for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
         stale.unlink()
     data, _ = context.required()

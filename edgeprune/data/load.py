@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 
 from edgeprune.code import load_function
 from edgeprune.data.arrays import ArrayStore
+from edgeprune.data.batches import with_datasets
 from edgeprune.data.boxes import has_boxes, open_boxes
+from edgeprune.data.duplicates import shared_samples
 from edgeprune.data.folder import open_folder, size_of_images
 from edgeprune.data.function import call_function, source_hash
 from edgeprune.data.labels import hold_out
@@ -22,11 +25,13 @@ from edgeprune.data.parts import Part, is_dataset, read_parts
 from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
 from edgeprune.data.sizes import common_spec
 from edgeprune.data.spec import InputSpec
-from edgeprune.data.split import Data, Split, Store
+from edgeprune.data.split import Data, Grouped, Split, Store
 from edgeprune.data.stream import StreamStore
+from edgeprune.data.table import normalized, open_table, table_files
 from edgeprune.data.targets import TargetFacts, merge_targets
 from edgeprune.data.words import through_front, whole_spec
 from edgeprune.errors import DataError
+from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
@@ -35,8 +40,8 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 0.2  # of a source that has no splits
 SOURCES = (
-    "a folder of class folders, of images or of images with boxes, an .npz file, package.module:function, "
-    "file.py:function, or demo."
+    "a folder of class folders, of images or of images with boxes, a .csv or .parquet file or a folder with train.csv "
+    "and test.csv, an .npz file, package.module:function, file.py:function, or demo."
 )
 
 
@@ -49,8 +54,10 @@ class _Opened:
     preprocessing: Preprocessing
     identity: bytes
     class_names: tuple[str, ...] | None = None
-    boxes: BoxesConfig | None = None
+    boxes: BoxesConfig | None = None  # how images with boxes are resized
+    table: JsonObject | None = None  # how a row becomes a sample
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, seed: int = 0) -> Data:
@@ -78,6 +85,10 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     splits = {name: Split(store, opened.preprocessing, np.arange(store.size)) for name, store in opened.stores.items()}
     if "whole" in splits:
         splits["train"], splits["test"] = _carve(splits.pop("whole"), TEST_SHARE, "test", opened.name, seed)
+    preprocessing = opened.preprocessing
+    if opened.table:
+        preprocessing = normalized(preprocessing, splits["train"], opened.table)
+        splits = {name: dataclasses.replace(split, preprocessing=preprocessing) for name, split in splits.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _carve(
             splits["train"], config.validation, "validation", opened.name, seed
@@ -89,10 +100,12 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     if config.classes:
         _check_names(config.classes, targets, opened.name)
     class_names = config.classes or opened.class_names
-    preprocessing = opened.preprocessing.as_dict()
+    stated = preprocessing.as_dict()
     if opened.boxes:
-        preprocessing |= {"resize": opened.boxes.resize, "fill": opened.boxes.fill}
-    facts = {"seed": seed, "validation": config.validation, "classes": class_names, **preprocessing}
+        stated |= {"resize": opened.boxes.resize, "fill": opened.boxes.fill}
+    if opened.table:
+        stated["table"] = opened.table
+    facts = {"seed": seed, "validation": config.validation, "classes": class_names, **stated}
     return Data(
         train=splits["train"],
         validation=splits["validation"],
@@ -100,10 +113,11 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
         class_names=class_names,
         fingerprint=hashlib.sha256(opened.identity + json.dumps(facts, sort_keys=True).encode()).hexdigest(),
         source=opened.name,
-        preprocessing=preprocessing,
+        preprocessing=stated,
         targets=targets,
         boxes=opened.boxes,
-        notes=opened.notes,
+        notes=(*opened.notes, *shared_samples(splits)),
+        said=opened.said,
     )
 
 
@@ -113,9 +127,13 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     name, path = str(source), Path(source)
     if name == "demo":
         return _open_demo(config, spec)
-    if path.is_dir():
-        if has_boxes(path):
-            return _open_boxes(path, config, spec)
+    # Tables may lie beside images with boxes, and be meant by [data.table] alone.
+    if config.table is None and path.is_dir() and has_boxes(path):
+        return _open_boxes(name, path, config, spec)
+    tables = None if config.table is None and (path / "train").is_dir() else table_files(path)
+    if tables:
+        return _open_table(name, tables, config, spec)
+    if path.is_dir() and config.table is None:
         preprocessing = resolve_preprocessing(_with_size(config, spec, path), spec, images=True)
         stores, classes, identity = open_folder(path, preprocessing, config.classes)
         return _Opened(name, stores, preprocessing, identity, classes)
@@ -125,17 +143,40 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         return _Opened(name, _stores(arrays, spec), preprocessing, identity)
     if not path.exists() and ":" in name.replace("://", ""):
         return _open_object(load_function(name, DataError), config, spec, name)
+    if config.table and path.exists():
+        raise DataError(
+            f"[data.table] is for tables, and {name} is none.",
+            expected="a .csv or .parquet file, or a folder with train.csv and test.csv.",
+            fix="name the table, or leave [data.table] out of the recipe.",
+        )
     raise DataError(
-        f"The data source {name} {'is a file, but no .npz file' if path.exists() else 'does not exist'}.",
+        f"The data source {name} {'is a file of another kind' if path.exists() else 'does not exist'}.",
         expected=SOURCES,
         fix="check the path; relative paths start at the working folder.",
     )
 
 
-def _open_boxes(path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
+def _open_boxes(name: str, path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
     preprocessing = resolve_preprocessing(config, spec, images=True)
-    stores, classes, identity, note = open_boxes(path, preprocessing, config.classes, config.boxes)
-    return _Opened(str(path), stores, preprocessing, identity, classes, config.boxes, (note,))
+    stores, classes, identity, said = open_boxes(path, preprocessing, config.classes, config.boxes)
+    return _Opened(name, stores, preprocessing, identity, classes, boxes=config.boxes, said=(said,))
+
+
+def _open_table(name: str, files: Mapping[str, Path], config: DataConfig, spec: InputSpec) -> _Opened:
+    from edgeprune.recipe.config import TableConfig
+
+    table = config.table or TableConfig()
+    preprocessing = resolve_preprocessing(config, spec, images=table.image is not None)
+    opened = open_table(files, table, config.classes, spec, preprocessing)
+    return _Opened(
+        name,
+        opened.stores,
+        preprocessing,
+        opened.identity,
+        opened.class_names,
+        table=opened.stated,
+        notes=opened.notes,
+    )
 
 
 def _with_recipe_size(config: DataConfig, spec: InputSpec) -> InputSpec:
@@ -169,8 +210,10 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
     if callable(source):
         name = name or f"{source.__module__}:{getattr(source, '__qualname__', type(source).__name__)}"
         identity = source_hash(source)
-        source = call_function(source, name)
+        if not inspect.isgeneratorfunction(source):  # which yields batches
+            source = call_function(source, name)
     name = name or type(source).__name__
+    source = with_datasets(source, whole_spec(spec), name)
     stores = _stores(read_parts(source, whole_spec(spec), name), spec)
     identity += b"".join(split.encode() + store.digest() for split, store in sorted(stores.items()))
     return _Opened(name, stores, preprocessing, identity)
@@ -200,7 +243,10 @@ def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple
             f"The data of {name} have too few samples: {share:.0%} of {split.size} for {into} leaves one part empty.",
             expected=f"enough samples for all parts, or a {into} part of its own.",
         )
-    kept, held = hold_out(split.size, split.labels, count, seed=seed)
+    if isinstance(split.store, Grouped):
+        kept, held = split.store.hold_out(split.index, count, seed=seed)
+    else:
+        kept, held = hold_out(split.size, split.labels, count, seed=seed)
     return split.subset(kept), split.subset(held)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,18 @@ class Store(Protocol):
         """Batches ``((input, ...), y, w)`` of the samples in ``index``, not preprocessed.
 
         y is ``()`` for data without labels, w is ``()`` for data without sample weights.
+        """
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A store that knows which of its samples must not be torn apart."""
+
+    def hold_out(self, index: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Split the samples ``index`` in two, about ``count`` of them held out: positions in ``index``, (kept, held).
+
+        Raises:
+            DataError: they cannot be split.
         """
 
 
@@ -159,10 +171,12 @@ class Data:
         class_names: in the order of the labels, or None when the source does not name classes.
         fingerprint: sha256 hex; changes when the samples, the preprocessing, the seed or the validation share change.
         source: the source as given, printable.
-        preprocessing: resolved size, color, scale, mean, std, for the manifest.
+        preprocessing: resolved size, color, scale, mean, std, for the manifest; of images with boxes also ``resize``
+            and ``fill``; of tables ``table``, as :class:`edgeprune.data.table.OpenedTable` states it.
         targets: facts of the targets of all three splits, in the structure of y; ``()`` for data without labels.
         boxes: how images with boxes were resized; None for other data.
-        notes: what the reader decided, for the user.
+        notes: what the user should know about the data, one sentence each: warnings of the report.
+        said: what the reader decided, for the user; nothing to be warned of.
     """
 
     train: Split
@@ -175,6 +189,7 @@ class Data:
     targets: Structure = ()
     boxes: BoxesConfig | None = None
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

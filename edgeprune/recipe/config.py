@@ -87,6 +87,49 @@ class BoxesConfig(Config):
     fill: Annotated[int, pydantic.Field(ge=0, le=255)] = 114  # of letterbox: the value of all channels around the image
 
 
+class CategoryConfig(Config):
+    """``[data.table.categories.COLUMN]``: texts as numbers, in an order of one's own."""
+
+    encode: Literal["index", "one-hot"]
+    values: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]  # in the order of their numbers
+
+    @pydantic.field_validator("values")
+    @classmethod
+    def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("names a value twice")
+        return values
+
+
+class TableConfig(Config):
+    """``[data.table]``: which columns of a CSV or Parquet file are what. Other columns are numbers, and inputs."""
+
+    # A column, several for an output of several numbers, or columns by the names of several outputs; []: no labels.
+    target: Annotated[tuple[str, ...], pydantic.BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] | (
+        dict[str, str] | None
+    ) = None
+    group: str | None = None  # rows that share its value stay together in a split, and windows do not reach beyond them
+    ignore: tuple[str, ...] = ()
+    categories: dict[str, Literal["index", "one-hot"] | CategoryConfig] = {}  # texts; by name alone: sorted
+    window: Annotated[int, pydantic.Field(gt=0)] | None = (
+        None  # rows of a sample, consecutive in a group; None: one row
+    )
+    stride: Annotated[int, pydantic.Field(gt=0)] | None = None  # rows from one window to the next; None: window
+    normalize: Literal["standard", "minmax", "none"] = "none"  # number columns, by their values in the training table
+    image: str | None = None  # the column with file names, if the inputs are images
+
+    @pydantic.model_validator(mode="after")
+    def _together(self) -> TableConfig:
+        if self.stride and not self.window:
+            raise ValueError("stride is the distance of windows: it needs window")
+        numeric = self.window or self.categories or self.normalize != "none"
+        if self.image and numeric:
+            raise ValueError(
+                "image makes the inputs images: window, categories and normalize are for columns of numbers"
+            )
+        return self
+
+
 class DataConfig(Config):
     """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
 
@@ -101,6 +144,7 @@ class DataConfig(Config):
     validation: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1  # of train, if the source has no validation split
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
     boxes: BoxesConfig = BoxesConfig()
+    table: TableConfig | None = None
 
     @pydantic.field_validator("classes")
     @classmethod

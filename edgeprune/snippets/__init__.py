@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.data import table_rules
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
 from edgeprune.tasks import decoding
@@ -50,7 +51,8 @@ def write_snippets(
 
     Args:
         model: the .tflite.
-        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images.
+        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, and ``color`` of images;
+            for tables ``table``, as :class:`edgeprune.data.table.OpenedTable` states it.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the model's only output is one of several classes, or boxes.
         front: the layers of Keras that stay on the host, where the model was cut behind lookups.
@@ -66,6 +68,10 @@ def write_snippets(
         written.append(model.parent / facts["front"]["file"])
     facts["boxes"] = _boxes(model, head) if head else None
     written += [model.parent / name for name in facts["boxes"]["files"]] if head else []
+    table = preprocessing.get("table") or {}
+    facts["table"] = _table(model, table, facts) if "columns" in table else None
+    if facts["table"]:
+        written.append(model.parent / facts["table"]["file"])
     for pattern, template, wanted in _KINDS:
         # Kotlin has no NumPy: its snippet covers what an app feeds most, one image, and no boxes.
         if not wanted(target) or (template.endswith(".kt.jinja") and not _takes_one_image(facts)):
@@ -151,6 +157,16 @@ def _boxes(model: Path, head: Head) -> JsonObject:
         write_bytes(model.with_name(name), source_file(head.function).read_bytes())
         found["files"].append(name)
     return found
+
+
+def _table(model: Path, table: JsonObject, facts: Mapping[str, Any]) -> JsonObject:
+    """The columns that become inputs, written beside the file, and the code that reads them."""
+    file = model.with_name(f"{model.stem}-table.json")
+    scaling = {key: facts[key] for key in ("mean", "std")}
+    write_bytes(file, json.dumps({**table, **scaling, "labels": facts["labels"]}, indent=1).encode())
+    text = Path(table_rules.__file__).read_text("utf-8")
+    code = "\n".join(line.partition("  # type: ignore")[0] for line in text[text.index("SEPARATORS") :].splitlines())
+    return {"file": file.name, "code": code}
 
 
 def _takes_one_image(facts: Mapping[str, Any]) -> bool:

@@ -49,10 +49,10 @@ def test_every_form_gives_the_boxes_that_were_written(tmp_path, form):
 
 def test_forms_that_agree_are_said_to(root):
     """The first is taken; a class that another form calls otherwise is named."""
-    assert load(root).notes == ("boxes are read from coco; voc and yolo agree",)
+    assert load(root).said == ("boxes are read from coco; voc and yolo agree",)
     for path in root.rglob("*.xml"):
         path.write_text(path.read_text().replace("<name>red<", "<name>rouge<"))
-    assert load(root).notes == ("boxes are read from coco; voc and yolo agree (voc calls red rouge)",)
+    assert load(root).said == ("boxes are read from coco; voc and yolo agree (voc calls red rouge)",)
 
 
 def test_forms_that_disagree_are_an_error_until_one_is_chosen(root):

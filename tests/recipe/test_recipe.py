@@ -9,7 +9,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS
-from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe
+from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe, TableConfig
 from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe, resolve_recipes
 
 
@@ -143,8 +143,10 @@ def test_recipes_of_one_build_are_each_there_once_and_read_the_data_alike(tmp_pa
 
 def test_the_template_names_every_key_with_its_value():
     """Uncommented it is valid, and says of every key that has a default what it is: the recipe's, or the section's."""
-    document = tomllib.loads(re.sub(r"^# (?=\[\w+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
+    document = tomllib.loads(re.sub(r"^# (?=\[[\w.]+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
     del document["rates"]
+    assert set(document["data"]["table"]) == set(TableConfig.model_fields)
+    del document["data"]["table"]["image"]  # in place of columns of numbers
     assert isinstance(parse_recipe(document, "edgeprune.toml"), Recipe)
     default = load_recipe("magnitude-int8").model_dump(mode="json")
     for section, field in Recipe.model_fields.items():
