@@ -123,11 +123,14 @@ class _Request:
 
     def key(self, data: Data) -> str:
         """Hash of what a measured point depends on. Rates are no part of it: a run with more of them adds points."""
+        from edgeprune.tasks.detection import detection_inputs
+
         return sha256_json(
             {
                 "model": self.source["sha256"],
                 "data": data.fingerprint,
                 "task": self.recipe.task.model_dump(mode="json"),
+                "detection": self.recipe.detection and detection_inputs(self.recipe.detection),
                 "criterion": self.criterion,
                 "samples": self.samples,
                 "seed": self.seed,
@@ -153,7 +156,7 @@ def _open(
         data = load_data(source, recipe.data, spec, seed=seed)
     model = with_sizes(opened.model, data.train.spec.shapes)
     refuse_state(model)
-    task = resolve_task(model, recipe.task, data, opened.compiled, dict(trust.custom_objects))
+    task = resolve_task(model, recipe.task, data, opened.compiled, dict(trust.custom_objects), recipe.detection)
     return model, task.prepare(data), task
 
 

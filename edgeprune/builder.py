@@ -270,6 +270,7 @@ def _with_data(
     from edgeprune.models.compiled import Compiled, live_objects
     from edgeprune.models.finite import require_finite
     from edgeprune.models.front import load_front
+    from edgeprune.tasks.detection import detection_inputs
     from edgeprune.tasks.resolve import resolve_task
     from edgeprune.tasks.stating import stated
 
@@ -280,6 +281,8 @@ def _with_data(
     on_host = load_front(front, trust=context.trust.given) if front else None
     spec, origin = settle(model, input_shape, on_host, context.recipe.data)
     data = load_data(source, context.recipe.data, spec, seed=context.seed)
+    for note in (*data.said, *data.notes):
+        context.progress.note(note)
     if is_open:
         start, shapes = planning.SIZED, {"shapes": data.train.spec.shapes, "origin": origin}
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
@@ -297,22 +300,28 @@ def _with_data(
         data,
         Compiled.from_json(compiled) if compiled else None,
         {**in_memory, **context.trust.custom_objects},
+        context.recipe.detection,
     )
     for recipe in context.recipes:
         check_limits(task, limits, recipe)
     # With what the model was compiled for in it, the recipe also measures the files, which do not know that.
     full = stated(task, context.recipe.task)
     recipes = tuple(recipe.model_copy(update={"task": full}) for recipe in context.recipes)
-    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(full, context.trust)}
+    head = detection_inputs(context.recipe.detection) if data.boxes and context.recipe.detection else None
+    inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(full, context.trust, head)}
     return dataclasses.replace(context, recipes=recipes, inputs=inputs, data=task.prepare(data), task=task), start
 
 
-def task_inputs(config: TaskConfig, trust: Trust) -> JsonObject:
-    """What a task depends on beside the model and the data: the recipe, and the code of functions that it names."""
+def task_inputs(config: TaskConfig, trust: Trust, head: JsonObject | None = None) -> JsonObject:
+    """What a task depends on beside the model and the data: the recipe, and the code of functions that it names.
+
+    Args:
+        head: what a detector's outputs mean; None: it is none.
+    """
     from edgeprune.code import load_function
     from edgeprune.data.function import source_hash
 
-    document = config.model_dump(mode="json")
+    document = {**config.model_dump(mode="json"), **({"detection": head} if head else {})}
     functions = sorted(term for term in _texts(document) if ":" in term)
     code = {name: source_hash(load_function(name, RecipeError)).hex() for name in functions}
     return {**document, "code": code, "objects": trust.fingerprint}
@@ -359,7 +368,7 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
             copy_file(compiled, exported)
             wanted.add(exported)
     # What an earlier build left in places that belong to builds would be taken for results of this one.
-    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras")
+    ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras", "*-table.json")
     for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
         stale.unlink()
     data, _ = context.required()
@@ -392,6 +401,7 @@ def _write_pick(
 ) -> None:
     """The pick under the model's own name, and beside it code that runs it."""
     from edgeprune.snippets import write_snippets
+    from edgeprune.tasks.detection import DetectionTask
 
     data, task = context.required()
     pick = next(variant for variant in report["variants"] if variant["name"] == report["pick"])
@@ -402,10 +412,11 @@ def _write_pick(
     artifact = run.artifacts[source]
     model = context.load(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
-    classes = data.class_names if task.row_classes else None
+    head = task.head if isinstance(task, DetectionTask) else None
+    classes = data.class_names if task.row_classes or head else None
     front = artifact.files.get(stages.FRONT)
     mask = _mask_facts(data.class_names, task)
-    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, front, mask)
+    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, front, mask, head)
 
 
 def _mask_facts(class_names: Sequence[str] | None, task: Task) -> JsonObject | None:

@@ -148,7 +148,10 @@ def test_the_metadata_name_version_pythons_and_urls(metadata):
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(["edgeprune", "calibration"], {"audio", "vela", "weight-only"}), (["tests", "benchmarks"], {"test"})],
+    [
+        (["edgeprune", "calibration"], {"audio", "detection", "parquet", "vela", "weight-only"}),
+        (["tests", "benchmarks"], {"test"}),
+    ],
     ids=["edgeprune", "tests"],
 )
 def test_imported_packages_are_declared(metadata, folders, extras):

@@ -155,7 +155,7 @@ def _sample(files: tuple[Path, ...], data: str | None, recipe: str | None, seed:
     from edgeprune.recipe.load import resolve_recipe
 
     resolved = resolve_recipe(recipe)
-    return load_sample(files, data, resolved.data, resolved.task, seed)
+    return load_sample(files, data, resolved.data, resolved.task, seed, resolved.detection)
 
 
 def _print(document: JsonObject, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +52,7 @@ class ArrayStore:
             survey.add(*tf.nest.pack_sequence_as(structure, chunk))
         survey.finish()
         self.size, self.labels, self.targets = survey.size, survey.labels, survey.targets
+        self._where = where
         with tf.device("CPU:0"):
             self._tensors = tf.nest.map_structure(tf.convert_to_tensor, structure)
 
@@ -60,6 +61,17 @@ class ArrayStore:
     ) -> tf.data.Dataset:
         """See :class:`edgeprune.data.split.Store`."""
         return gather_batches(self._tensors, ordered(index, shuffle_seed), batch_size, drop_remainder)
+
+    def samples(self, index: np.ndarray) -> Iterator[np.ndarray]:
+        """See :class:`edgeprune.data.duplicates.Arrays`."""
+        inputs = [tensor.numpy() for tensor in self._tensors[0]]
+        for i in index:
+            rows = [array[i] for array in inputs]
+            yield rows[0] if len(rows) == 1 else np.frombuffer(b"".join(map(np.ndarray.tobytes, rows)), np.uint8)
+
+    def name(self, i: int) -> str:
+        """See :class:`edgeprune.data.duplicates.Arrays`."""
+        return f"{self._where} sample {i}"
 
     def digest(self) -> bytes:
         """sha256 over all values."""

@@ -97,7 +97,7 @@ def open_folder(root: Path, preprocessing: Preprocessing, config: DataConfig, ou
     assert preprocessing.size is not None
     assert preprocessing.color is not None
     with _readable():
-        folders = _split_folders(root, IMAGES)
+        folders = split_folders(root, IMAGES)
         if _has_masks(folders, root, config):
             return _open_pairs(folders, root, preprocessing, config, output)
         listings = {split: _list_folder(folder, root, IMAGES) for split, folder in folders.items()}
@@ -134,7 +134,7 @@ def list_files(
         DataError: as :func:`open_folder`.
     """
     with _readable():
-        listings = {split: _list_folder(folder, root, kind) for split, folder in _split_folders(root, kind).items()}
+        listings = {split: _list_folder(folder, root, kind) for split, folder in split_folders(root, kind).items()}
     return listings, _classes(listings, root, order, kind)
 
 
@@ -263,7 +263,7 @@ def size_of_images(root: Path, wanted: Shape, config: DataConfig) -> tuple[int, 
         DataError: they differ, or one is damaged; as :func:`open_folder`.
     """
     with _readable():
-        folders = _split_folders(root, IMAGES)
+        folders = split_folders(root, IMAGES)
         if _has_masks(folders, root, config):
             of_pairs = (sorted(_files_below(folder / "images", root, IMAGES)) for folder in folders.values())
             listings: list[Listing] = [{None: images} for images in of_pairs]
@@ -303,7 +303,12 @@ def _readable() -> Iterator[None]:
         ) from None
 
 
-def _split_folders(root: Path, kind: FileKind) -> dict[str, Path]:
+def split_folders(root: Path, kind: FileKind) -> dict[str, Path]:
+    """The folders of the splits by name; ``whole`` for a folder without them.
+
+    Raises:
+        DataError: train/ or test/ is missing, or validation is there twice.
+    """
     names = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     splits = {SPLIT_FOLDERS[name]: root / name for name in names}
     if not names:
@@ -342,6 +347,19 @@ def _list_folder(folder: Path, root: Path, kind: FileKind) -> Listing:
             fix=f"move the {kind.noun}s of each class into a folder with the name of the class.",
         )
     return {name: sorted(_files_below(folder / name, root, kind)) for name in names}
+
+
+def image_files(folder: Path, root: Path) -> list[Entry]:
+    """All images in a folder and in those below it, sorted.
+
+    Raises:
+        DataError: none, one of a format that is not read, or what may not be read.
+    """
+    with _readable():
+        entries = sorted(_files_below(folder, root, IMAGES))
+    if not entries:
+        raise DataError(f"The folder {folder} has no images.", expected=f"{IMAGES.formats} files.")
+    return entries
 
 
 def _files_below(folder: Path, root: Path, kind: FileKind) -> Iterator[Entry]:

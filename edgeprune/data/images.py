@@ -147,10 +147,13 @@ class ImageStore:
         return image, () if self.labels is None else self._label_tensor[i]
 
     def _pixels(self, i: np.ndarray) -> np.ndarray:
-        height, width, channels = self._shape
         with named(self.path(int(i))):
-            image = resize_image(read_image(self.path(int(i)), channels), height, width)
+            image = self._resized(read_image(self.path(int(i)), self._shape[2]))
         return image[..., ::-1] if self._color == "bgr" else image
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        """An image of any size, uint8 [height, width, channels], in the store's."""
+        return resize_image(image, *self._shape[:2])
 
     def _mask(self, i: np.ndarray) -> np.ndarray:
         assert self._masks is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,12 @@ import numpy as np
 
 from edgeprune.code import load_function
 from edgeprune.data.arrays import ArrayStore
+from edgeprune.data.batches import with_datasets
+from edgeprune.data.boxes import has_boxes, open_boxes
+from edgeprune.data.duplicates import shared_samples
 from edgeprune.data.folder import open_folder, size_of_images
 from edgeprune.data.function import call_function, source_hash
+from edgeprune.data.grouping import hold_out_groups
 from edgeprune.data.labels import hold_out
 from edgeprune.data.npz import Samples, read_npz
 from edgeprune.data.parts import Part, is_dataset, read_parts
@@ -22,21 +27,24 @@ from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
 from edgeprune.data.sizes import common_spec
 from edgeprune.data.sound import open_sound, unstated
 from edgeprune.data.spec import InputSpec
-from edgeprune.data.split import Data, Split, Store, check_groups, hold_out_groups
+from edgeprune.data.split import Data, Grouped, Split, Store, check_groups
 from edgeprune.data.stream import StreamStore
+from edgeprune.data.table import normalized, open_table, table_files
 from edgeprune.data.targets import TargetFacts, merge_targets
 from edgeprune.data.words import through_front, whole_spec
 from edgeprune.errors import DataError
+from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     from edgeprune.data.source import DataSource
-    from edgeprune.recipe.config import DataConfig
+    from edgeprune.recipe.config import BoxesConfig, DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
 SOURCES = (
-    "a folder of class folders, of images or of sound files, of images, or of images/ and masks/; an .npz file, "
-    "package.module:function, file.py:function, or demo."
+    "a folder of class folders, of images or of sound files, of images, of images/ and masks/, or of images with boxes; "
+    "a .csv or .parquet file or a folder with train.csv and test.csv; an .npz file, package.module:function, "
+    "file.py:function, or demo."
 )
 
 
@@ -51,6 +59,10 @@ class _Opened:
     class_names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
     void: int | None = None
+    boxes: BoxesConfig | None = None  # how images with boxes are resized
+    table: JsonObject | None = None  # how a row becomes a sample
+    notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, seed: int = 0) -> Data:
@@ -79,6 +91,10 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     check_groups(splits, opened.name)
     if "whole" in splits:
         splits["train"], splits["test"] = _carve(splits.pop("whole"), TEST_SHARE, "test", opened.name, seed)
+    preprocessing = opened.preprocessing
+    if opened.table:
+        preprocessing = normalized(preprocessing, splits["train"], opened.table)
+        splits = {name: dataclasses.replace(split, preprocessing=preprocessing) for name, split in splits.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _carve(
             splits["train"], config.validation, "validation", opened.name, seed
@@ -90,8 +106,12 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     if config.classes:
         _check_names(config.classes, targets, opened.name)
     class_names = config.classes or opened.class_names
-    preprocessing = opened.preprocessing.as_dict()
-    facts = {"seed": seed, "validation": config.validation, "classes": class_names, **preprocessing}
+    stated = preprocessing.as_dict()
+    if opened.boxes:
+        stated |= {"resize": opened.boxes.resize, "fill": opened.boxes.fill}
+    if opened.table:
+        stated["table"] = opened.table
+    facts = {"seed": seed, "validation": config.validation, "classes": class_names, **stated}
     facts |= {"group": config.group} if config.group else {}
     return Data(
         train=splits["train"],
@@ -100,10 +120,13 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
         class_names=class_names,
         fingerprint=hashlib.sha256(opened.identity + json.dumps(facts, sort_keys=True).encode()).hexdigest(),
         source=opened.name,
-        preprocessing=preprocessing,
+        preprocessing=stated,
         targets=targets,
         void=opened.void,
         left_out=opened.left_out,
+        boxes=opened.boxes,
+        notes=(*opened.notes, *shared_samples(splits)),
+        said=opened.said,
     )
 
 
@@ -117,22 +140,65 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
         preprocessing = resolve_preprocessing(config, spec, images=False, sound=True)
         sounds, classes, identity = open_sound(path, config.sound, spec, config.classes, config.group)
         return _Opened(name, sounds, preprocessing, identity, classes)
-    if path.is_dir():
+    # Tables may lie beside images with boxes, and be meant by [data.table] alone.
+    if config.table is None and path.is_dir() and has_boxes(path):
+        return _open_boxes(name, path, config, spec)
+    tables = None if config.table is None and (path / "train").is_dir() else table_files(path)
+    if tables:
+        return _open_table(name, tables, config, spec)
+    if path.is_dir() and config.table is None:
         if error := unstated(path, spec):
             raise error
         preprocessing = resolve_preprocessing(_with_size(config, spec, path), spec, images=True)
         found = open_folder(path, preprocessing, config, spec.outputs[0] if len(spec.outputs) == 1 else None)
-        return _Opened(name, found.stores, preprocessing, found.identity, found.class_names, found.left_out, found.void)
+        return _Opened(
+            name,
+            found.stores,
+            preprocessing,
+            found.identity,
+            found.class_names,
+            left_out=found.left_out,
+            void=found.void,
+        )
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
         arrays, identity = read_npz(path, whole_spec(spec).names)
         return _Opened(name, _stores(arrays, spec), preprocessing, identity)
     if not path.exists() and ":" in name.replace("://", ""):
         return _open_object(load_function(name, DataError), config, spec, name)
+    if config.table and path.exists():
+        raise DataError(
+            f"[data.table] is for tables, and {name} is none.",
+            expected="a .csv or .parquet file, or a folder with train.csv and test.csv.",
+            fix="name the table, or leave [data.table] out of the recipe.",
+        )
     raise DataError(
-        f"The data source {name} {'is a file, but no .npz file' if path.exists() else 'does not exist'}.",
+        f"The data source {name} {'is a file of another kind' if path.exists() else 'does not exist'}.",
         expected=SOURCES,
         fix="check the path; relative paths start at the working folder.",
+    )
+
+
+def _open_boxes(name: str, path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
+    preprocessing = resolve_preprocessing(config, spec, images=True)
+    stores, classes, identity, said = open_boxes(path, preprocessing, config.classes, config.boxes)
+    return _Opened(name, stores, preprocessing, identity, classes, boxes=config.boxes, said=(said,))
+
+
+def _open_table(name: str, files: Mapping[str, Path], config: DataConfig, spec: InputSpec) -> _Opened:
+    from edgeprune.recipe.config import TableConfig
+
+    table = config.table or TableConfig()
+    preprocessing = resolve_preprocessing(config, spec, images=table.image is not None)
+    opened = open_table(files, table, config.classes, spec, preprocessing)
+    return _Opened(
+        name,
+        opened.stores,
+        preprocessing,
+        opened.identity,
+        opened.class_names,
+        table=opened.stated,
+        notes=opened.notes,
     )
 
 
@@ -167,8 +233,10 @@ def _open_object(source: object, config: DataConfig, spec: InputSpec, name: str 
     if callable(source):
         name = name or f"{source.__module__}:{getattr(source, '__qualname__', type(source).__name__)}"
         identity = source_hash(source)
-        source = call_function(source, name)
+        if not inspect.isgeneratorfunction(source):  # which yields batches
+            source = call_function(source, name)
     name = name or type(source).__name__
+    source = with_datasets(source, whole_spec(spec), name)
     stores = _stores(read_parts(source, whole_spec(spec), name), spec)
     identity += b"".join(split.encode() + store.digest() for split, store in sorted(stores.items()))
     return _Opened(name, stores, preprocessing, identity)
@@ -198,17 +266,12 @@ def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple
             f"The data of {name} have too few samples: {share:.0%} of {split.size} for {into} leaves one part empty.",
             expected=f"enough samples for all parts, or a {into} part of its own.",
         )
-    if split.groups is None:
-        kept, held = hold_out(split.size, split.labels, count, seed=seed)
-    elif len(np.unique(split.groups)) < 2:
-        raise DataError(
-            f"All {split.size} samples of {name} that {into} is to be taken from are of one group, "
-            f"{str(split.groups[0])!r}: it cannot be split.",
-            expected="at least three groups, one for each of train, validation and test, or splits of their own.",
-            fix="correct [data] group, or leave it out.",
-        )
+    if isinstance(split.store, Grouped):
+        kept, held = split.store.hold_out(split.index, count, seed=seed)
+    elif split.groups is not None:
+        kept, held = hold_out_groups(split.groups, split.labels, count, seed=seed, where=name)
     else:
-        kept, held = hold_out_groups(split.groups, split.labels, count, seed=seed)
+        kept, held = hold_out(split.size, split.labels, count, seed=seed)
     return split.subset(kept), split.subset(held)
 
 

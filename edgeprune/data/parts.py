@@ -13,8 +13,8 @@ from edgeprune.models.types import Structure
 
 RETURNS = (
     "a dict with train and test (and validation), a tuple (train, test) or (train, validation, test), or all samples "
-    "in one; each a tf.data.Dataset, or arrays: (x, y), (x, y, w) with sample weights, or x alone for data without "
-    "labels."
+    "in one; each a tf.data.Dataset, a Keras Sequence or PyDataset, a function that yields batches, or arrays: (x, y), "
+    "(x, y, w) with sample weights, or x alone for data without labels."
 )
 BY_NAME = 'give it by name: {"train": (x, y, w), "validation": ..., "test": ...}, or {"x": x, "y": y, "w": w}.'
 
@@ -150,16 +150,6 @@ def _describe(value: Any) -> str:
 
 def _refusal(value: object, name: str) -> DataError:
     fix = None
-    if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (tuple, list, Mapping)):
-        fix = (
-            "if it gives batches (x, y), return arrays: x, y = (np.concatenate(parts) for parts in zip(*(batches[i] "
-            "for i in range(len(batches))))); leave out random changes, which belong into [augment]."
-        )
-    elif hasattr(value, "__next__"):
-        fix = (
-            "collect as many batches as one pass has, and return arrays: x, y = (np.concatenate(parts) for parts in "
-            "zip(*itertools.islice(generator, count)))."
-        )
-    elif value is None:
+    if value is None:
         fix = "end the data function with a return statement."
     return DataError(f"The {name} are of type {_describe(value)}.", expected=RETURNS, fix=fix)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +18,8 @@ from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from edgeprune.recipe.config import BoxesConfig
 
 
 # (x, y, w) of a batch → (y, w); ``()`` where there are no labels or weights.
@@ -58,6 +59,18 @@ class Store(Protocol):
         """Batches ``((input, ...), y, w)`` of the samples in ``index``, not preprocessed.
 
         y is ``()`` for data without labels, w is ``()`` for data without sample weights.
+        """
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A store that knows more of its samples than their groups: which of them overlap in time."""
+
+    def hold_out(self, index: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Split the samples ``index`` in two, about ``count`` of them held out: positions in ``index``, (kept, held).
+
+        Raises:
+            DataError: they cannot be split.
         """
 
 
@@ -171,10 +184,14 @@ class Data:
         class_names: in the order of the labels, or None when the source does not name classes.
         fingerprint: sha256 hex; changes when the samples, the preprocessing, the seed or the validation share change.
         source: the source as given, printable.
-        preprocessing: resolved size, color, scale, mean, std, for the manifest.
+        preprocessing: resolved size, color, scale, mean, std, for the manifest; of images with boxes also ``resize``
+            and ``fill``; of tables ``table``, as :class:`edgeprune.data.table.OpenedTable` states it.
         targets: facts of the targets of all three splits, in the structure of y; ``()`` for data without labels.
         void: the class number of what does not count, where the source says which; else None.
         left_out: files of the source that cannot be read, where the recipe has them left out.
+        boxes: how images with boxes were resized; None for other data.
+        notes: what the user should know about the data, one sentence each: warnings of the report.
+        said: what the reader decided, for the user; nothing to be warned of.
     """
 
     train: Split
@@ -187,6 +204,9 @@ class Data:
     targets: Structure = ()
     void: int | None = None
     left_out: tuple[str, ...] = ()
+    boxes: BoxesConfig | None = None
+    notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 def groups_of_paths(paths: Sequence[str], pattern: str) -> np.ndarray:
@@ -212,39 +232,6 @@ def groups_of_paths(paths: Sequence[str], pattern: str) -> np.ndarray:
             fix="correct it; it is searched for in the path below the data's folder, and its first (…) is the group.",
         )
     return np.array(["/".join(match.groups("") or [match.group()]) for match in matches if match], str)
-
-
-def hold_out_groups(
-    groups: np.ndarray, labels: np.ndarray | None, count: int, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split samples in two so that no group is in both, with about the same share of each class in both.
-
-    Groups are looked at in a random order; one is held out if that brings the held-out samples of each class nearer to
-    their share. There is always one in each part.
-
-    Args:
-        groups: (samples,), at least two different ones.
-        labels: int array (samples,), or None.
-        count: number of samples to hold out, which is met as nearly as the groups allow.
-        seed: decides which groups.
-
-    Returns:
-        (kept, held): sorted int64 arrays of indices, disjoint, together all samples.
-    """
-    names, group = np.unique(groups, return_inverse=True)
-    classes, label = np.unique(np.zeros(len(groups)) if labels is None else labels, return_inverse=True)
-    sizes = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(sizes, (group, label), 1)
-    missing = sizes.sum(0) * (count / len(groups))
-    order = np.random.default_rng([seed, zlib.crc32(b"hold_out_groups")]).permutation(len(names))
-    held = np.zeros(len(names), bool)
-    for one in order:
-        after = missing - sizes[one]
-        if held.sum() < len(names) - 1 and np.abs(after).sum() < np.abs(missing).sum():
-            held[one], missing = True, after
-    if not held.any():
-        held[order[sizes[order].sum(1).argmin()]] = True
-    return np.flatnonzero(~held[group]), np.flatnonzero(held[group])
 
 
 def check_groups(splits: Mapping[str, Split], name: str) -> None:

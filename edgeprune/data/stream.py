@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 HEAD_SAMPLES = 64  # how many samples are compared and go into the fingerprint
 COUNTING_BATCH = 256
+LEAST_DIFFERENT = 16  # samples; fewer may come several times by chance
 MOST_SAMPLES = 20_000_000  # a dataset whose length TensorFlow does not know counts as endless above
 # What TensorFlow says of a batch of samples that differ in size: which component of the sample, and two of the sizes.
 _MIXED_BATCH = re.compile(
@@ -44,8 +47,8 @@ class StreamStore:
         where: names the data in errors, for example ``"train"``.
 
     Raises:
-        DataError: of another form, without end, empty, shapes that do not fit the model, values that are not finite
-            numbers, or the dataset itself fails.
+        DataError: of another form, without end, repeated, empty, shapes that do not fit the model, values that are not
+            finite numbers, or the dataset itself fails.
     """
 
     groups: np.ndarray | None = None
@@ -57,7 +60,7 @@ class StreamStore:
             raise _endless("has no end", where)
         self._samples = single_samples(dataset, spec, where)
         self.shapes: tuple[Shape, ...] = spec.shapes
-        survey = Survey(where, spec)
+        survey, repeats = Survey(where, spec), Repeats(where)
         with data_errors(), _one_size(spec, where):
             for chunk in self._samples.batch(COUNTING_BATCH).as_numpy_iterator():
                 shapes = tuple(inputs.shape[1:] for inputs in chunk[0])
@@ -66,9 +69,11 @@ class StreamStore:
                         raise varied(f"{where} data", wanted, before, now)
                 self.shapes = shapes
                 survey.add(*chunk)
+                repeats.add(chunk)
                 if survey.size > MOST_SAMPLES:
                     raise _endless(f"has no end within {MOST_SAMPLES:,} samples", where)
             survey.finish()
+            repeats.finish()
             self.size, self.labels, self.targets = survey.size, survey.labels, survey.targets
             head = self._head()
             self.stable = hash_arrays(head) == hash_arrays(self._head())
@@ -95,6 +100,62 @@ class StreamStore:
 
     def _head(self) -> list[np.ndarray]:
         return [leaf for sample in self._samples.take(HEAD_SAMPLES).as_numpy_iterator() for leaf in _leaves(sample)]
+
+
+class Repeats:
+    """Looks whether a dataset gives its samples several times, by a hash of 8 bytes of each.
+
+    Args:
+        where: names the data in errors, for example ``"train"``.
+    """
+
+    def __init__(self, where: str):
+        self._where = where
+        self._hashes = array.array("Q")
+        self._next_look = 2 * LEAST_DIFFERENT
+
+    def add(self, chunk: Structure) -> None:
+        """Note the next samples, and whether all so far are one series again and again.
+
+        Raises:
+            DataError: they are.
+        """
+        arrays = [np.ascontiguousarray(leaf) for leaf in _leaves(chunk)]
+        texts = any(leaf.dtype.kind == "O" for leaf in arrays)
+        for i in range(len(arrays[0])):
+            digest = hashlib.blake2b(digest_size=8)
+            for leaf in arrays:
+                digest.update(repr(leaf[i]).encode() if texts else leaf[i].tobytes())
+            self._hashes.append(int.from_bytes(digest.digest(), "little"))
+        if len(self._hashes) >= self._next_look:
+            self._next_look = 2 * len(self._hashes)
+            found = _period(np.frombuffer(self._hashes, np.uint64))
+            if found:
+                raise self._error(found, "again and again")
+
+    def finish(self) -> None:
+        """Raise DataError if the samples are one set several times over, in whatever order each time."""
+        hashes = np.frombuffer(self._hashes, np.uint64)
+        _, counts = np.unique(hashes, return_counts=True)
+        times = int(np.gcd.reduce(counts)) if len(counts) >= LEAST_DIFFERENT else 1
+        passes = np.sort(hashes.reshape(times, -1))
+        if times > 1 and (passes == passes[0]).all():
+            raise self._error(passes.shape[1], f"{times} times")
+
+    def _error(self, samples: int, times: str) -> DataError:
+        return DataError(
+            f"The {self._where} dataset gives its {samples:,} samples {times}.",
+            expected="a dataset that gives every sample once, and ends.",
+            fix="remove .repeat() and loops such as `while True:` from the data function; edgeprune repeats by itself.",
+        )
+
+
+def _period(hashes: np.ndarray) -> int | None:
+    """The length of the series that the samples repeat at least once, whole."""
+    for length in np.flatnonzero(hashes[: len(hashes) // 2 + 1] == hashes[0])[1:]:
+        if (hashes[length:] == hashes[:-length]).all():
+            return int(length) if len(np.unique(hashes[:length])) >= LEAST_DIFFERENT else None
+    return None
 
 
 def _leaves(structure: Structure) -> list[np.ndarray]:

@@ -62,7 +62,7 @@ class Survey:
         y = tf.nest.map_structure(np.asarray, y)
         for part, arrays in (("x", inputs), ("y", leaves(y)), ("w", leaves(w))):
             self._count_bad(part, [np.asarray(array) for array in arrays], len(inputs[0]))
-        self._check_whole(inputs)
+        check_integers(inputs, self._spec, self._where)
         self._add_weights([np.asarray(array) for array in leaves(w)])
         if not self._add_texts(leaves(y)) and not self._bad["y"][0]:
             facts = tf.nest.map_structure(target_facts, y)
@@ -105,20 +105,6 @@ class Survey:
         if bad.any():
             count, first = self._bad[part]
             self._bad[part] = (count + int(bad.sum()), first if count else self.size + int(bad.argmax()))
-
-    def _check_whole(self, inputs: tuple[np.ndarray, ...]) -> None:
-        """An input of an integer type would be cut off, or wrap around."""
-        for array, name, dtype in zip(inputs, self._spec.names, self._spec.dtypes, strict=True):
-            if not dtype.startswith(("int", "uint")) or array.dtype == dtype or array.dtype.kind == "b":
-                continue
-            limits, finite = np.iinfo(dtype), array[np.isfinite(array)] if array.dtype.kind == "f" else array
-            if (finite < limits.min).any() or (finite > limits.max).any() or (np.floor(finite) != finite).any():
-                raise DataError(
-                    f"The {self._where} data has values from {finite.min():g} to {finite.max():g} of type "
-                    f"{array.dtype} for input {name!r}, which takes {dtype}.",
-                    expected=f"whole numbers from {limits.min} to {limits.max}.",
-                    fix="give them as the model was trained with, without scaling.",
-                )
 
     def _add_weights(self, arrays: list[np.ndarray]) -> None:
         for array in arrays:
@@ -168,6 +154,26 @@ class Survey:
                 parts.append(classes)
             else:
                 self._classes[i] = None
+
+
+def check_integers(inputs: tuple[np.ndarray, ...], spec: InputSpec, where: str) -> None:
+    """Raise DataError if an input of an integer type would be cut off, or wrap around.
+
+    Args:
+        inputs: one array per input of the model, [n, ...] each.
+        where: names the data in errors, for example ``"train"``.
+    """
+    for array, name, dtype in zip(inputs, spec.names, spec.dtypes, strict=True):
+        if not dtype.startswith(("int", "uint")) or array.dtype == dtype or array.dtype.kind == "b":
+            continue
+        limits, finite = np.iinfo(dtype), array[np.isfinite(array)] if array.dtype.kind == "f" else array
+        if (finite < limits.min).any() or (finite > limits.max).any() or (np.floor(finite) != finite).any():
+            raise DataError(
+                f"The {where} data has values from {finite.min():g} to {finite.max():g} of type "
+                f"{array.dtype} for input {name!r}, which takes {dtype}.",
+                expected=f"whole numbers from {limits.min} to {limits.max}.",
+                fix="give them as the model was trained with, without scaling.",
+            )
 
 
 def _finite(array: np.ndarray, *, as_float32: bool) -> np.ndarray:

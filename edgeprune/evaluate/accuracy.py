@@ -96,7 +96,7 @@ def keras_figures(model: tf_keras.Model, split: Split, task: Task) -> Figures:
     import tensorflow as tf
 
     meter = task.meter()
-    for x, y, *w in split.batches(batch_of(split.spec)):
+    for x, y, *w in task.judged(split).batches(batch_of(split.spec)):
         outputs = model.predict_on_batch(x) if len(model.outputs) == 1 else model(x, training=False)
         meter.update(x, y, tf.nest.flatten(outputs), *w)
     return meter.result()
@@ -135,7 +135,7 @@ def evaluate_tflite(
     sums = {name: _OutputSums() for name in reference.output_names} if reference is not None else {}
     widths: list[int] = []
     progress.begin("evaluating", split.size)
-    for x, y, *w in split.batches(batch_of(split.spec)):
+    for x, y, *w in task.judged(split).batches(batch_of(split.spec)):
         outputs = session.run(_inputs(x, session.inputs))
         meter.update(x, y, outputs, *w)
         if answers is not None:

@@ -13,6 +13,7 @@ from edgeprune.errors import DataError
 from edgeprune.evaluate.answers import _chosen
 from edgeprune.models.compiled import Compiled
 from edgeprune.models.types import Structure
+from edgeprune.tasks.detection import detection_task
 from edgeprune.tasks.infer import End, OutputFacts, end_of
 from edgeprune.tasks.resolve import PROBE, resolve
 from edgeprune.tasks.teacher import explained_variance
@@ -23,7 +24,7 @@ from edgeprune.tflite.interface import Interface, Port, interface
 if TYPE_CHECKING:
     from edgeprune.data import Data, InputSpec
     from edgeprune.data.split import Relabel
-    from edgeprune.recipe.config import TaskConfig
+    from edgeprune.recipe.config import DetectionConfig, TaskConfig
     from edgeprune.tasks.task import Figures, Metric, Task
 
 Predict = Callable[[Structure], list[np.ndarray]]
@@ -115,7 +116,14 @@ class FileTask:
         return _chosen(outputs, bool(self.task and self.task.outputs[i].is_logits))
 
 
-def file_task(file: File, config: TaskConfig, data: Data, predict: Predict, outputs: Sequence[Port]) -> FileTask:
+def file_task(
+    file: File,
+    config: TaskConfig,
+    data: Data,
+    predict: Predict,
+    outputs: Sequence[Port],
+    detection: DetectionConfig | None = None,
+) -> FileTask:
     """Decide what a file's outputs are measured by: the recipe, else inference from labels and from how they end.
 
     Args:
@@ -124,6 +132,7 @@ def file_task(file: File, config: TaskConfig, data: Data, predict: Predict, outp
         data: the source, whose labels have the form that the user gave them.
         predict: a batch of inputs → one float array [batch, ...] per output.
         outputs: those of the file, in the order of ``predict``.
+        detection: the recipe's ``[detection]``, for data with boxes.
 
     Raises:
         RecipeError: the task has to be stated.
@@ -136,10 +145,18 @@ def file_task(file: File, config: TaskConfig, data: Data, predict: Predict, outp
         seen[:] = [_facts(file.graph, port, value) for port, value in zip(outputs, values, strict=True)]
         return seen
 
-    task = None
+    task: Task | None = None
     if data.targets == () or config.kind == "teacher":
         x, *_ = next(iter(data.test.batches(PROBE)))
         facts_from(predict(x))
+    elif data.boxes is not None:
+
+        def seen_by(x: Structure) -> list[np.ndarray]:
+            values = predict(x)
+            facts_from(values)
+            return values
+
+        task = detection_task(config, detection, data, names, seen_by, None)
     else:
         _check_order(file, data.targets)
         task = resolve(config, data, Compiled(names), {}, predict, facts_from)
@@ -153,10 +170,15 @@ def file_task(file: File, config: TaskConfig, data: Data, predict: Predict, outp
         tuple(own[0] for own in names),
         tuple(seen),
         task,
-        task.prepare(data).test.relabel if task else None,
+        _relabel(task, data) if task else None,
         tuple(port.place for port in outputs),
         tuple(warnings),
     )
+
+
+def _relabel(task: Task, data: Data) -> Relabel:
+    """Labels as the source has them → as the task's figures take them."""
+    return task.judged(task.prepare(data).test).relabel or (lambda x, y, w: (y, w))
 
 
 def _check_order(file: File, targets: Structure) -> None:

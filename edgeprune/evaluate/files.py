@@ -25,7 +25,7 @@ from edgeprune.tflite.interface import Port
 
 if TYPE_CHECKING:
     from edgeprune.data.source import DataSource
-    from edgeprune.recipe.config import DataConfig
+    from edgeprune.recipe.config import DataConfig, DetectionConfig
 
 
 class MetricPair(TypedDict):
@@ -54,6 +54,7 @@ def compare_accuracy(
     config: DataConfig,
     task: TaskConfig | None = None,
     seed: int = 0,
+    detection: DetectionConfig | None = None,
 ) -> Accuracy:
     """The metrics of two files on the whole test split of one source, and the agreement of the second with the first.
 
@@ -64,6 +65,7 @@ def compare_accuracy(
         task: what to measure; None: what labels and outputs suggest. Without labels, or with ``kind = "teacher"``,
             there is the agreement only.
         seed: chooses the test split if the source has none.
+        detection: the recipe's ``[detection]``, for data with boxes.
 
     Raises:
         DataError: the data cannot be read, or does not fit.
@@ -84,7 +86,14 @@ def compare_accuracy(
     with data_errors():
         data = load_data(source, config, files[0].input_spec(), seed=seed)
         tasks = [
-            file_task(file, task or TaskConfig(), data, lambda x, s=session: s.run(arrays(x)), ports)  # type: ignore[misc]
+            file_task(
+                file,
+                task or TaskConfig(),
+                data,
+                lambda x, s=session: s.run(arrays(x)),  # type: ignore[misc]
+                ports,
+                detection,
+            )
             for file, session, ports in zip(files, sessions, outputs, strict=True)
         ]
         require_same_metrics(files, tasks)

@@ -15,7 +15,7 @@ from edgeprune.models.types import Structure
 from edgeprune.recipe.config import TaskConfig
 
 if TYPE_CHECKING:
-    from edgeprune.recipe.config import DataConfig
+    from edgeprune.recipe.config import DataConfig, DetectionConfig
 
 SAMPLES = 200
 
@@ -48,7 +48,12 @@ class Sample:
 
 
 def load_sample(
-    paths: Sequence[Path], source: Any, config: DataConfig, task: TaskConfig | None = None, seed: int = 0
+    paths: Sequence[Path],
+    source: Any,
+    config: DataConfig,
+    task: TaskConfig | None = None,
+    seed: int = 0,
+    detection: DetectionConfig | None = None,
 ) -> Sample:
     """At most 200 random samples of a source's test split.
 
@@ -59,6 +64,7 @@ def load_sample(
         task: what to measure; None: what labels and outputs suggest. Without labels, or with ``kind = "teacher"``, only
             the outputs here and there are compared.
         seed: chooses the samples, and the test split if the source has none.
+        detection: the recipe's ``[detection]``, for data with boxes.
 
     Raises:
         DataError: the data cannot be read, or does not fit.
@@ -72,7 +78,7 @@ def load_sample(
     with data_errors():
         data = load_data(source, config, files[0].input_spec(), seed=seed)
         tasks = [
-            file_task(file, task or TaskConfig(), data, _predict(file, x, y), y)
+            file_task(file, task or TaskConfig(), data, _predict(file, x, y), y, detection)
             for file, x, y in zip(files, inputs, outputs, strict=True)
         ]
         require_same_metrics(files, tasks)

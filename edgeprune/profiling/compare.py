@@ -154,7 +154,7 @@ def _accuracy(paths: Sequence[str | Path], data: DataSource, recipe: str | Path 
     from edgeprune.recipe.load import resolve_recipe
 
     resolved = resolve_recipe(recipe)
-    return compare_accuracy(paths, data, resolved.data, resolved.task, seed)
+    return compare_accuracy(paths, data, resolved.data, resolved.task, seed, resolved.detection)
 
 
 def _figures(found: Profile) -> dict[str, Any]:

@@ -22,6 +22,8 @@ _PERCENT_SCHEMA = {
         {"type": "string", "pattern": r"^\s*\d+(\.\d*)?\s*%\s*$"},
     ]
 }
+# One name, or a list of them.
+_NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 OpenFraction = Annotated[
     float,
     pydantic.Field(gt=0, lt=1),
@@ -157,6 +159,64 @@ class MasksConfig(Config):
         return self
 
 
+class BoxesConfig(Config):
+    """``[data.boxes]``: how images with boxes become inputs of a detector."""
+
+    # One of several forms of annotations; None: any, if all that are there agree
+    format: Literal["coco", "voc", "yolo"] | None = None
+    resize: Literal["stretch", "letterbox"] = "stretch"  # letterbox: the sides keep their ratio, centred, filled up
+    fill: Annotated[int, pydantic.Field(ge=0, le=255)] = 114  # of letterbox: the value of all channels around the image
+
+
+class CategoryConfig(Config):
+    """``[data.table.categories.COLUMN]``: texts as numbers, in an order of one's own."""
+
+    encode: Literal["index", "one-hot"]
+    values: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]  # in the order of their numbers
+
+    @pydantic.field_validator("values")
+    @classmethod
+    def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("names a value twice")
+        return values
+
+
+class TableConfig(Config):
+    """``[data.table]``: which columns of a CSV or Parquet file are what. Other columns are numbers, and inputs."""
+
+    # A column, several for an output of several numbers, or columns by the names of several outputs; []: no labels.
+    target: (
+        Annotated[
+            tuple[str, ...],
+            pydantic.BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+            pydantic.WithJsonSchema(_NAMES_SCHEMA, mode="validation"),
+        ]
+        | dict[str, str]
+        | None
+    ) = None
+    group: str | None = None  # rows that share its value stay together in a split, and windows do not reach beyond them
+    ignore: tuple[str, ...] = ()
+    categories: dict[str, Literal["index", "one-hot"] | CategoryConfig] = {}  # texts; by name alone: sorted
+    window: Annotated[int, pydantic.Field(gt=0)] | None = (
+        None  # rows of a sample, consecutive in a group; None: one row
+    )
+    stride: Annotated[int, pydantic.Field(gt=0)] | None = None  # rows from one window to the next; None: window
+    normalize: Literal["standard", "minmax", "none"] = "none"  # number columns, by their values in the training table
+    image: str | None = None  # the column with file names, if the inputs are images
+
+    @pydantic.model_validator(mode="after")
+    def _together(self) -> TableConfig:
+        if self.stride and not self.window:
+            raise ValueError("stride is the distance of windows: it needs window")
+        numeric = self.window or self.categories or self.normalize != "none"
+        if self.image and numeric:
+            raise ValueError(
+                "image makes the inputs images: window, categories and normalize are for columns of numbers"
+            )
+        return self
+
+
 class DataConfig(Config):
     """``[data]``: how a sample on disk becomes a model input. ``x = (pixel * scale - mean) / std``."""
 
@@ -183,6 +243,9 @@ class DataConfig(Config):
         except re.error as error:
             raise ValueError(f"is no regular expression: {error}") from None
         return group
+
+    boxes: BoxesConfig = BoxesConfig()
+    table: TableConfig | None = None
 
     @pydantic.field_validator("classes")
     @classmethod
@@ -221,10 +284,56 @@ class OutputTaskConfig(Config):
 class TaskConfig(OutputTaskConfig):
     """``[task]``: what the model is trained for; of a model with several outputs it says what holds for all of them."""
 
-    # teacher: no labels; the unpruned model's outputs are the goal
-    kind: KindName | Literal["teacher"] | None = None  # type: ignore[assignment]
+    # teacher: no labels; the unpruned model's outputs are the goal. detection: what data with boxes are for
+    kind: KindName | Literal["teacher", "detection"] | None = None  # type: ignore[assignment]
     primary: str | None = None  # "metric" or "output.metric", which picks and gates go by; None: the first
     outputs: dict[str, OutputTaskConfig] = {}
+
+
+HeadName = Literal["ssd", "yolo-v3", "yolo-v5", "yolo-v8", "boxes", "postprocess"]
+
+
+class DetectionConfig(Config):
+    """``[detection]``: what a detector's outputs mean, and which of its boxes count.
+
+    Boxes of anchors, grids and outputs are in fractions of the model's input or in its pixels, as ``unit`` says.
+    """
+
+    head: HeadName | Annotated[str, pydantic.Field(pattern=r".+:.+")]  # or file.py:function
+    outputs: tuple[str, ...] | None = None  # their names in the head's order; None: told apart by their shapes
+    # ssd: an .npy file [anchors, 4] in fractions; yolo-v3 and -v5: width and height in pixels, per stride
+    anchors: str | tuple[tuple[tuple[float, float], ...], ...] | None = None
+    anchor_form: Literal["cxcywh", "xyxy"] = "cxcywh"
+    # ssd: factors of the offsets of x, y, width, height
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    strides: tuple[Annotated[int, pydantic.Field(gt=0)], ...] = (8, 16, 32)  # yolo: pixels per cell of each grid
+    bins: Annotated[int, pydantic.Field(gt=0)] = 16  # yolo-v8: values per side of a box (reg_max); 1: the distance
+    box: Literal["xyxy", "yxyx", "xywh", "cxcywh"] = "xyxy"  # head = "boxes": what its four numbers are
+    unit: Literal["fraction", "pixel"] = "fraction"  # head = "boxes"
+    objectness: bool = False  # head = "boxes" of one output: a fifth number that multiplies the scores
+    # What still has to be applied to scores; None: sigmoid for grids (yolo), none for the others
+    activation: Literal["none", "sigmoid", "softmax"] | None = None
+    background: Annotated[int, pydantic.Field(ge=0)] | None = None  # column of the scores that is no class
+    score_threshold: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.05  # boxes above it count
+    iou_threshold: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5  # of boxes that overlap more, the best stays
+    per_class: bool = True  # false: one class per box, and boxes of all classes suppress each other
+    max_detections: Annotated[int, pydantic.Field(gt=0)] = 100  # per image
+
+    @pydantic.model_validator(mode="after")
+    def _anchors_of_the_head(self) -> DetectionConfig:
+        if self.head == "ssd" and not isinstance(self.anchors, str):
+            raise ValueError('head = "ssd" needs its anchors: anchors = "anchors.npy", [anchors, 4] in fractions')
+        if self.head in ("yolo-v3", "yolo-v5") and not isinstance(self.anchors, tuple):
+            raise ValueError(
+                f'head = "{self.head}" needs the anchors of each stride, width and height in pixels: '
+                "anchors = [[[10, 13], [16, 30], [33, 23]], ...]"
+            )
+        if isinstance(self.anchors, tuple):
+            if len(self.anchors) != len(self.strides):
+                raise ValueError(f"anchors are of {len(self.anchors)} grids, and strides of {len(self.strides)}")
+            if len({len(of_grid) for of_grid in self.anchors}) > 1:
+                raise ValueError("anchors differ in number from grid to grid")
+        return self
 
 
 class WeightsConfig(Config):
@@ -508,6 +617,7 @@ class Recipe(Config):
     description: str = ""
     data: DataConfig = DataConfig()
     task: TaskConfig = TaskConfig()
+    detection: DetectionConfig | None = None
     layers: LayersConfig | None = None
     sparsify: SparsifyConfig | None = None
     filters: FiltersConfig | None = None

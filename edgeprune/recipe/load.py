@@ -62,7 +62,7 @@ def resolve_recipes(recipes: Recipes) -> tuple[Recipe, ...]:
             expected="a name without slashes: each recipe is written out under its own.",
         )
     for other in others:
-        for section in ("data", "task"):
+        for section in ("data", "task", "detection"):
             if getattr(other, section) != getattr(first, section):
                 raise RecipeError(
                     f"The recipes {first.name!r} and {other.name!r} say different things in [{section}].",

@@ -47,6 +47,8 @@ def assemble(
         name: the model's name.
     """
     data, task = context.required()
+    from edgeprune.data.table import in_words
+
     source = run.artifacts[plan.source].facts
     reference = run.artifacts[plan.variants[0].last].facts["evaluation"]["test"]["value"]
     variants = [_variant(v, run, files[v.name], reference, task) for v in plan.variants]
@@ -74,6 +76,7 @@ def assemble(
             "train": data.train.size,
             "validation": data.validation.size,
             "test": data.test.size,
+            **({"table": in_words(data.preprocessing["table"])} if "table" in data.preprocessing else {}),
         },
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
         "task": task.to_json(),
@@ -94,6 +97,7 @@ def assemble(
             if (facts := _pruning(run.artifacts[name].facts))
         ],
         "warnings": [
+            *(f"{note[:1].upper()}{note[1:]}." for note in data.notes),
             *run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
             *_unwatched_drops(variants[0], pick, limits, task),
             *([CRASHED] if WITHOUT_ONEDNN in os.environ else []),

@@ -81,6 +81,7 @@ class Data(Entry):
     train: Count | None
     validation: Count | None
     test: Count | None
+    table: Text | None = None  # how rows become samples
 
 
 class Metric(Entry):

@@ -357,6 +357,7 @@ def facts(report: Report) -> Blocks:
         ),
         ("Target", Cell(report.target.name)),
         ("Data", Cell(f"{data.source}: {counts} samples")),
+        *([("Table", Cell(data.table))] if data.table else []),
         *(("Task", Cell(_task(output, len(report.task) > 1))) for output in report.task),
         ("Recipe", Cell(f"{report.recipe}; every setting is in recipe*.toml")),
         *(

@@ -6,16 +6,21 @@ A new snippet is a template in this folder and an entry in :data:`_KINDS`.
 from __future__ import annotations
 
 import inspect
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgeprune.data import sound_front, wav
+import numpy as np
+
+from edgeprune.data import sound_front, table_rules, wav
 from edgeprune.data.pixels import palette, read_image, resize_image
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
+from edgeprune.tasks import decoding
+from edgeprune.tasks.detection import Head, source_file
 from edgeprune.tflite.graph import Tensor
 
 
@@ -44,17 +49,20 @@ def write_snippets(
     labels: Sequence[str] | None,
     front: Path | None = None,
     mask: Mapping[str, Any] | None = None,
+    head: Head | None = None,
 ) -> list[Path]:
     """Write the snippets for ``target`` beside a .tflite.
 
     Args:
         model: the .tflite.
-        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, ``color`` of images, and
-            ``sound``, the front end of sound files.
+        preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, ``color`` of images,
+            ``sound``, the front end of sound files, and ``table``, as :class:`edgeprune.data.table.OpenedTable` states
+            it.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
-        labels: names of the classes, if the model's only output is one of several classes.
+        labels: names of the classes, if the model's only output is one of several classes, or boxes.
         mask: ``names`` and ``threshold`` (of one value per pixel), if the model's only output has a class per pixel.
         front: the layers of Keras that stay on the host, where the model was cut behind lookups.
+        head: what a detector's outputs mean; None: it is none.
 
     Returns:
         The files written.
@@ -66,8 +74,14 @@ def write_snippets(
     facts["front"] = _on_host(model, front, [entry["shape"][1:] for entry in facts["inputs"]]) if front else None
     if front:
         written.append(model.parent / facts["front"]["file"])
+    facts["boxes"] = _boxes(model, head) if head else None
+    written += [model.parent / name for name in facts["boxes"]["files"]] if head else []
+    table = preprocessing.get("table") or {}
+    facts["table"] = _table(model, table, facts) if "columns" in table else None
+    if facts["table"]:
+        written.append(model.parent / facts["table"]["file"])
     for pattern, template, wanted in _KINDS:
-        # Kotlin has no NumPy: its snippet covers what an app feeds most, one image.
+        # Kotlin has no NumPy: its snippet covers what an app feeds most, one image, and no boxes.
         if not wanted(target) or (template.endswith(".kt.jinja") and not _takes_one_image(facts)):
             continue
         path = model.parent / pattern.format(name=_identifier(model.stem), camel=_camel(model.stem))
@@ -134,10 +148,47 @@ def _on_host(model: Path, path: Path, shapes: Sequence[Sequence[int]]) -> JsonOb
     }
 
 
+def _boxes(model: Path, head: Head) -> JsonObject:
+    """What the scripts need to find boxes; anchors and the user's function are written beside the model."""
+    code = Path(decoding.__file__).read_text("utf-8")
+    found: JsonObject = {
+        "code": code[code.index("def detect(") :],
+        "head": head.facts,
+        "order": list(head.order),
+        "resize": head.resize,
+        "fill": head.fill,
+        "anchors": None,
+        "module": None,
+        "files": [],
+    }
+    if head.anchors is not None:
+        found["anchors"] = f"{model.stem}-anchors.npy"
+        content = io.BytesIO()
+        np.save(content, head.anchors)
+        write_bytes(model.with_name(found["anchors"]), content.getvalue())
+        found["files"].append(found["anchors"])
+    if head.function is not None:
+        found["module"], found["function"] = f"{_identifier(model.stem)}_boxes", head.function.__name__
+        name = f"{found['module']}.py"
+        write_bytes(model.with_name(name), source_file(head.function).read_bytes())
+        found["files"].append(name)
+    return found
+
+
+def _table(model: Path, table: JsonObject, facts: Mapping[str, Any]) -> JsonObject:
+    """The columns that become inputs, written beside the file, and the code that reads them."""
+    file = model.with_name(f"{model.stem}-table.json")
+    scaling = {key: facts[key] for key in ("mean", "std")}
+    write_bytes(file, json.dumps({**table, **scaling, "labels": facts["labels"]}, indent=1).encode())
+    text = Path(table_rules.__file__).read_text("utf-8")
+    code = "\n".join(line.partition("  # type: ignore")[0] for line in text[text.index("SEPARATORS") :].splitlines())
+    return {"file": file.name, "code": code}
+
+
 def _takes_one_image(facts: Mapping[str, Any]) -> bool:
-    return (
-        facts["front"] is None and facts["sound"] is None and [len(entry["shape"]) for entry in facts["inputs"]] == [4]
-    )
+    return all(facts[what] is None for what in ("front", "sound", "boxes")) and [
+        len(entry["shape"]) for entry in facts["inputs"]
+    ] == [4]
 
 
 def _tensor(tensor: Tensor) -> JsonObject:

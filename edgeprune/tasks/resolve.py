@@ -15,8 +15,9 @@ import numpy as np
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.compiled import Compiled, CompiledOutput
 from edgeprune.models.types import CustomObjects, Structure
-from edgeprune.recipe.config import OutputTaskConfig, TaskConfig
+from edgeprune.recipe.config import DetectionConfig, OutputTaskConfig, TaskConfig
 from edgeprune.tasks import infer
+from edgeprune.tasks.detection import detection_task
 from edgeprune.tasks.given import Given
 from edgeprune.tasks.infer import OutputFacts
 from edgeprune.tasks.labels import LabelPlan, by_output
@@ -38,6 +39,7 @@ def resolve_task(
     data: Data,
     compiled: Compiled | None = None,
     objects: CustomObjects | None = None,
+    detection: DetectionConfig | None = None,
 ) -> Task:
     """Decide losses and metrics of a Keras model.
 
@@ -47,6 +49,7 @@ def resolve_task(
         data: the source, whose labels have the form that the user gave them.
         compiled: what the model was compiled with; None: as the model says itself.
         objects: the user's own functions and classes by name.
+        detection: the recipe's ``[detection]``, for data with boxes.
 
     Raises:
         RecipeError: the recipe does not fit the model, names what does not exist, or the task has to be stated.
@@ -61,6 +64,13 @@ def resolve_task(
 
     def predict(x: Structure) -> list[np.ndarray]:
         return [np.asarray(value) for value in tf.nest.flatten(model(x, training=False))]
+
+    if data.boxes is not None:
+        check_names(config, compiled.names)
+        firsts = [own[0] for own in compiled.names]
+        return detection_task(
+            config, detection, data, compiled.names, predict, lambda: teacher_task(model, data, firsts)
+        )
 
     task = resolve(config, data, compiled, objects or {}, predict, lambda values: infer.output_facts(model, values))
     return dataclasses.replace(task, masks=_masks(model))
@@ -86,6 +96,12 @@ def resolve(
         RecipeError, DataError: as :func:`resolve_task`.
     """
     check_names(config, compiled.names)
+    if config.kind == "detection":
+        raise RecipeError(
+            f'[task] kind = "detection", but the data of {data.source} have no boxes.',
+            expected="images/ beside instances*.json (COCO), annotations/*.xml (VOC) or labels/*.txt (YOLO).",
+            fix='name such a folder; or, to use images without boxes, write [task] kind = "teacher".',
+        )
     names = tuple(own[0] for own in compiled.names)
     targets = by_output(data.targets, compiled.names)
     if all(facts is None for facts in targets):

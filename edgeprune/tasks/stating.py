@@ -34,6 +34,8 @@ def stated(task: Task, config: TaskConfig) -> TaskConfig:
     """
     if config.kind == "teacher":
         return config
+    if task.training is not task:
+        return config.model_copy(update={"kind": "detection"})
     sections = {output.name: output.stated or OutputTaskConfig() for output in task.outputs}
     if len(sections) == 1:
         (section,) = sections.values()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import tf_keras
 
-    from edgeprune.data import Data
+    from edgeprune.data import Data, Split
 
 # A loss function or object of tf_keras; it takes labels and outputs of one output, and perhaps weights.
 Loss = Any
@@ -107,6 +107,15 @@ class Task:
     masks: Callable[[Structure], Sequence[tf.Tensor | None]] | None = dataclasses.field(default=None, repr=False)
     answers: Callable[[Structure], Structure] | None = dataclasses.field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def training(self) -> Task:
+        """What a model is trained by; another task where the figures cannot be trained for."""
+        return self
+
+    def judged(self, split: Split) -> Split:
+        """A split prepared for the task, with the labels that the figures are counted on."""
+        return split
 
     @property
     def metric(self) -> str:

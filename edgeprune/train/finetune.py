@@ -68,6 +68,7 @@ class Lessons:
     def trained(self, task: Task, data: Data) -> Task:
         """The task as it is trained."""
         labels = self._augmented(task, data, 0).element_spec[1]
+        task = task.training
         task = mixing(task) if self.augment.mixup else task
         return task if self.distill is None else distilling(task, self.distill, labels)
 

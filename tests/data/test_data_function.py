@@ -1,8 +1,10 @@
 """Functions of the user, and the same data given in Python."""
 
+import inspect
 import itertools
 import sys
 import textwrap
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -145,20 +147,23 @@ CODE_ERRORS = {
     "syntax": ("def load(:", "raised SyntaxError"),
     "import": ("import there_is_no_such_module", "raised ModuleNotFoundError: No module named 'there_is_no"),
     "None": ("def load():\n    return None", "of type NoneType(.|\n)*return statement"),
-    "generator": ("def load():\n    yield 1, 2", "of type generator(.|\n)*islice"),
-    "batches": (
-        "class Batches:\n    def __len__(self): return 3\n    def __getitem__(self, i): return 1, 2\nload = Batches",
-        "of type Batches(.|\n)*x, y = .*range\\(len\\(batches",
-    ),
-    "Keras' generator": (
+    "generator": ("def load():\n    return ((1, 2) for i in range(3))", "can be read once(.|\n)*without calling it"),
+    "batches of numbers": ("def load():\n    yield 1, 2", r"samples of shape \(\) for input"),
+    "Keras' generator of images": (
         "import numpy as np, tf_keras\ndef load():\n    images = tf_keras.preprocessing.image.ImageDataGenerator()\n"
         "    return images.flow(np.ones((9, 4, 4, 1)), np.ones(9))",
-        r"of type NumpyArrayIterator(.|\n)*range\(len\(batches",
+        r"samples of shape \(9, 4, 4, 1\) for input",
     ),
-    "batches for train and test": (
-        "import tf_keras\nclass Batches(tf_keras.utils.Sequence):\n    def __len__(self): return 3\n"
-        "    def __getitem__(self, i): return 1, 2\ndef load(): return Batches(), Batches()",
-        "of type Batches",
+    "batches without a length": (
+        "import keras\nclass Batches(keras.utils.PyDataset):\n    def __getitem__(self, i): return 1, 2\n"
+        "def load(): return Batches()",
+        "have no length(.|\n)*give __len__",
+    ),
+    "no batches": ("def load():\n    return (lambda: iter(())), (lambda: iter(()))", "have no batches"),
+    "a function without batches": ("def load():\n    return {'train': dict, 'test': dict}", "returns dict"),
+    "failing batches": (
+        "def batches():\n    raise OSError('gone')\n    yield\ndef load():\n    return batches, batches",
+        "raised OSError: gone",
     ),
     "three arrays like x": (
         "import numpy as np\ndef load(): return np.ones((9, 2)), np.ones((9, 2)), np.ones((9, 2))",
@@ -233,3 +238,93 @@ def test_wrong_number_or_names_of_inputs():
     with pytest.raises(DataError, match=r"inputs named \['a', 'b'\]") as error:
         load_data(({"a": x, "b": x}, y), DataConfig(), TWO_INPUTS)
     assert "left (2,), right (3,)" in str(error.value)
+
+
+def _batched(first: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    x, y = arrays(first, count)
+    return [(x[i : i + 7], y[i : i + 7]) for i in range(0, count, 7)]
+
+
+def _sequence(base: type) -> type:
+    """A class of indexable batches as Keras has them."""
+
+    class Batches(base):
+        def __init__(self, first: int, count: int):
+            super().__init__()
+            self.batches = _batched(first, count)
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+            return self.batches[i]
+
+    return Batches
+
+
+def _makers() -> dict[str, Callable[[int, int], object]]:
+    import keras
+    import tf_keras
+
+    return {
+        "Sequence": _sequence(tf_keras.utils.Sequence),
+        "PyDataset": _sequence(keras.utils.PyDataset),
+        "function that yields": lambda first, count: lambda: iter(_batched(first, count)),
+        "function that yields single samples": lambda first, count: lambda: zip(*arrays(first, count), strict=True),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["Sequence", "PyDataset", "function that yields", "function that yields single samples"]
+)
+def test_batches_of_python_are_streamed(kind, pixels_of):
+    """Indexable batches of both Keras and functions that yield give their samples in order, in every pass, and can be
+    split."""
+    make = _makers()[kind]
+    data = load_data({"train": make(0, 40), "test": make(100, 9)}, DataConfig(), SPEC)
+    assert sorted(pixels_of(data.train) + pixels_of(data.validation)) == list(range(40))
+    assert pixels_of(data.test) == pixels_of(data.test) == list(range(100, 109))
+    pair = load_data((make(0, 40), make(100, 9)), DataConfig(), SPEC)
+    assert pixels_of(pair.test) == list(range(100, 109))
+    assert pair.fingerprint == data.fingerprint
+
+
+def test_batches_that_change_are_refused():
+    """A Sequence that draws at random cannot be split; the message names what to remove."""
+
+    class Random(_makers()["Sequence"]):
+        def __getitem__(self, i):
+            x, y = self.batches[i]
+            return x + np.random.random(), y
+
+    with pytest.raises(DataError, match=r"another order, each time; no validation part(.|\n)*random augmentation"):
+        load_data((Random(0, 40), Random(100, 9)), DataConfig(), SPEC)
+
+
+def _again_and_again():
+    while True:
+        yield from _batched(0, 40)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (_again_and_again, "train dataset gives its 40 samples again and again(.|\n)*while True"),
+        (lambda: dataset(0, 40).repeat(3), "train dataset gives its 40 samples again and again(.|\n)*repeat"),
+        (lambda: dataset(0, 40).unbatch().shuffle(40).repeat(2), "train dataset gives its 40 samples 2 times"),
+    ],
+)
+def test_repeated_samples_are_refused(train, message):
+    """Endless loops, .repeat(count) and reshuffled repetition are told by the samples themselves."""
+    train = train if inspect.isgeneratorfunction(train) else train()
+    with pytest.raises(DataError, match=message):
+        load_data({"train": train, "test": dataset(100, 9)}, DataConfig(), SPEC)
+
+
+def test_equal_samples_side_by_side_are_no_repetition(pixels_of):
+    """Samples that are all there twice, next to each other, are taken as they are."""
+    x, y = arrays(0, 40)
+    data = load_data(
+        {"train": lambda: zip(x.repeat(2, 0), y.repeat(2), strict=True), "test": dataset(100, 9)}, DataConfig(), SPEC
+    )
+    assert data.train.size + data.validation.size == 80

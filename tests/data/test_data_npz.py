@@ -159,9 +159,9 @@ def test_unreadable_npz_is_one_message(tmp_path, damage):
 
 def test_file_of_another_kind(tmp_path):
     """A file that is no source is a DataError that lists the sources."""
-    (tmp_path / "data.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"is a file, but no \.npz file") as error:
-        load_data(tmp_path / "data.csv", DataConfig(), SPEC)
+    (tmp_path / "data.txt").write_text("1,2")
+    with pytest.raises(DataError, match=r"is a file of another kind") as error:
+        load_data(tmp_path / "data.txt", DataConfig(), SPEC)
     assert "class folders" in str(error.value)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.hardware.xnnpack.sparse_inference import MIN_ZEROS
-from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe, SoundConfig
+from edgeprune.recipe.config import SPARSE_INFERENCE_ABOVE, Recipe, SoundConfig, TableConfig
 from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe, resolve_recipes
 
 
@@ -108,7 +108,8 @@ def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
 
 # Keys of which a section needs one of several, and one without a useful default: the template shows an example.
 EXAMPLES = {("filters", "rate"), ("filters", "max_params"), ("filters", "layer_rates"), ("layers", "max_macs")}
-EXAMPLES |= {("sparsify", "bn_l1"), ("task", "outputs"), ("data", "sound"), ("data", "group")}
+EXAMPLES |= {("sparsify", "bn_l1"), ("task", "outputs"), ("data", "sound"), ("data", "group"), ("data", "boxes")}
+EXAMPLES |= {("detection", key) for key in ("head", "outputs", "anchors", "activation", "background")}
 EXAMPLES |= {("filters", "max_latency"), ("filters", "max_memory"), ("filters", "max_size")}
 
 
@@ -144,6 +145,8 @@ def test_the_template_names_every_key_with_its_value():
     """Uncommented it is valid, and says of every key that has a default what it is: the recipe's, or the section's."""
     document = tomllib.loads(re.sub(r"^# (?=\[[\w.]+\]|[a-z_0-9]+ = )", "", _template(), flags=re.MULTILINE))
     del document["rates"]
+    assert set(document["data"]["table"]) == set(TableConfig.model_fields)
+    del document["data"]["table"]["image"]  # in place of columns of numbers
     assert isinstance(parse_recipe(document, "edgeprune.toml"), Recipe)
     default = load_recipe("magnitude-int8").model_dump(mode="json")
     for section, field in Recipe.model_fields.items():

@@ -202,3 +202,50 @@ def test_snippets_give_the_channels_in_the_order_of_the_model(tmp_path):
     text = (tmp_path / "MClassifier.kt").read_text()
     for i, color in enumerate(("blue", "green", "red")):
         assert f"put(input, Color.{color}(pixel).toFloat(), {i})" in text
+
+
+@pytest.mark.parametrize("script", ["run_m.py", "run_m_coral.py"])
+@pytest.mark.parametrize("labels", [None, ["off", "on"]])
+def test_snippets_read_tables_as_edgeprune_does(tmp_path, script, labels):
+    """A line for every window of a CSV file, named by its last row: what the model gives for the samples that training
+    sees, normalized and with categories; a bad cell is one message, behind the lines before it."""
+    import tf_keras
+
+    from edgeprune.data import InputSpec, load_data
+    from edgeprune.recipe.config import DataConfig
+
+    rng = np.random.default_rng(0)
+    rows = [f"{rng.normal(5, 9):.5g},{('n', 's')[i % 2]},p{i % 3},{i % 2}" for i in range(120)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["heat,side,who,y", *rows]) + "\n")
+    table = {"target": "y", "group": "who", "window": 4, "normalize": "standard", "categories": {"side": "one-hot"}}
+    data = load_data(str(tmp_path), DataConfig(table=table), InputSpec(((4, 3),)))
+    layers = tf_keras.layers
+    inputs = layers.Input([4, 3])
+    model = tf_keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Flatten()(inputs)))
+    (tmp_path / "m.tflite").write_bytes(convert(model, QuantizationPlan("float32", "float", False)))
+    names = model.input_names, model.output_names
+    write_snippets(tmp_path / "m.tflite", load_target("coral"), data.preprocessing, *names, labels)
+    expected = np.concatenate([model(x).numpy() for x, _ in data.test.batches(16)])
+    command = [sys.executable, script, "test.csv", *(["--cpu"] if "coral" in script else [])]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    ends = sorted(group + 3 * (4 * number + 3) for group in range(3) for number in range(10))
+    assert [line.split(":")[0] for line in lines] == [f"line {end + 2}" for end in ends]
+    for line, answer in zip(lines, expected, strict=True):
+        shown = line.split(": ")[1]
+        if labels:
+            name, score = shown.split()
+            assert (name, float(score)) == (labels[answer.argmax()], pytest.approx(answer.max(), abs=2e-6))
+        else:
+            assert [float(v) for v in shown.strip("[]").split()] == pytest.approx(answer, abs=2e-6)
+    (tmp_path / "bad.csv").write_text("\n".join(["heat,side,who", "1,n,p", "2,s,p", "3,n,p", "4,s,p", "warm,n,p"]))
+    found = subprocess.run(
+        [*command[:2], "bad.csv", *command[3:]], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert found.returncode == 2
+    assert found.stdout.startswith("line 5: ")
+    assert found.stderr.endswith(  # behind what the runtime says
+        "bad.csv is no table for this model: line 6, column 'heat': could not convert string to float: 'warm'.\n"
+    )

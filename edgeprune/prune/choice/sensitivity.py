@@ -178,20 +178,22 @@ def _evaluation(model: tf_keras.Model, split: Split, task: Task) -> Callable[[st
     loss_of = task.loss_function()
     forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     with data_errors():
-        batches: Any = split.batches(BATCH)
+        batches: Any = tf.data.Dataset.zip((split.batches(BATCH), task.judged(split).batches(BATCH)))
+        if task.judged(split) is split:  # the labels that figures are counted on are those of the loss
+            batches = split.batches(BATCH).map(lambda *batch: (batch, batch))
         head = next(iter(split.batches(1)))
         sample_bytes = sum(int(tf.size(part)) * part.dtype.size for part in tf.nest.flatten(head))
         if sample_bytes * split.size <= HELD_BYTES:
             batches = list(batches)
-        forward(next(iter(batches))[0])
+        forward(next(iter(batches))[0][0])
 
     def evaluate(group: str, removed: int) -> Point:
         started = time.monotonic()
         meter, loss, samples = task.meter(), 0.0, 0
         with data_errors():
-            for x, y, *w in batches:
+            for (x, y, *w), (_, truth, *own) in batches:
                 outputs = tf.nest.flatten(forward(x))
-                meter.update(x, y, outputs, *w)
+                meter.update(x, truth, outputs, *own)
                 size = len(outputs[0])
                 loss += float(loss_of(y, outputs, *w)) * size
                 samples += size
