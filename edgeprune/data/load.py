@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 0.2  # of a source that has no splits
 SOURCES = (
-    "a folder of class folders, of images or of sound files, of images, of images/ and masks/, or of images with boxes; "
-    "a .csv or .parquet file or a folder with train.csv and test.csv; an .npz file, package.module:function, "
+    "a folder of class folders, of images or of sound files, of images, of images/ and masks/, or of images with boxes,"
+    " a .csv or .parquet file or a folder with train.csv and test.csv, an .npz file, package.module:function, "
     "file.py:function, or demo."
 )
 
