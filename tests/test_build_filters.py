@@ -33,11 +33,11 @@ def built(tmp_path_factory, begin_demo):
 
 
 def test_the_macs_are_halved_in_the_files(built):
-    """MACs counted in the flatbuffer, of both number formats, within two points of the budget."""
+    """MACs counted in the flatbuffer, of both number formats: within the budget, as near as multiples of 8 come."""
     rows = {row["name"]: row for row in built[1]["variants"]}
     assert list(rows) == ["float32", "int8", "filters-float32", "filters-int8"]
     for mode in ("float32", "int8"):
-        assert 0.48 <= rows[f"filters-{mode}"]["macs"] / rows[mode]["macs"] <= 0.52
+        assert 0.45 <= rows[f"filters-{mode}"]["macs"] / rows[mode]["macs"] <= 0.50
         assert rows[f"filters-{mode}"]["bytes"] < rows[mode]["bytes"]
         assert rows[f"filters-{mode}"]["memory"]["arena_bytes"] < rows[mode]["memory"]["arena_bytes"]
 
