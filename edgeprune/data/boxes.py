@@ -15,7 +15,7 @@ import numpy as np
 from edgeprune.data.annotations import CROWD, Box, Boxes, Found, Size, read_coco, read_voc, read_yolo, yolo_names
 from edgeprune.data.folder import IMAGES, KEEP_DECODED_BYTES, SPLIT_FOLDERS, image_files, split_folders
 from edgeprune.data.images import ImageStore
-from edgeprune.data.pixels import resize_image
+from edgeprune.data.pixels import framed
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.split import ordered
 from edgeprune.data.targets import TargetFacts
@@ -110,15 +110,7 @@ class BoxStore(ImageStore):
             return rows, tf.constant(self._sizes)
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
-        """As :func:`edgeprune.tasks.decoding.resized` does it."""
-        if self._config.resize == "stretch":
-            return super()._resized(image)
-        whole, own = np.array(self._shape[:2]), np.array(image.shape[:2], np.float32)
-        inner = np.floor(own * (whole.astype(np.float32) / own).min() + np.float32(0.5)).astype(int).clip(1, whole)
-        top, left = (whole - inner) // 2
-        filled = np.full(self._shape, self._config.fill, np.uint8)
-        filled[top : top + inner[0], left : left + inner[1]] = resize_image(image, *inner.tolist())
-        return filled
+        return framed(image, self._shape[:2], self._config.resize, self._config.fill)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,14 @@
 The scripts that run a file on a board contain the functions of this module, which need NumPy and Pillow only.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def read_image(file: str, channels: int) -> np.ndarray:
@@ -66,6 +73,32 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     above, under = row(top), row(bottom)
     return np.round(above + (under - above) * down).astype(np.uint8)
+
+
+def frame(own: Sequence[int], size: Sequence[int], resize: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where an image lies in the model's input: (height, width) that it is resized to, (top, left) of it.
+
+    Args:
+        own, size: (height, width) of the image, and of the input, in pixels.
+        resize: "stretch" or "letterbox".
+    """
+    if resize == "stretch":
+        return (size[0], size[1]), (0, 0)
+    sides, whole = np.asarray(own, np.float32), np.asarray(size, np.float32)
+    inner = np.clip(np.floor(sides * (whole / sides).min() + np.float32(0.5)), 1, whole).astype(int)
+    height, width = inner.tolist()
+    return (height, width), ((size[0] - height) // 2, (size[1] - width) // 2)
+
+
+def framed(image: np.ndarray, size: Sequence[int], resize: str, fill: int) -> np.ndarray:
+    """An image uint8 [height, width, channels] in the size of a model's input.
+
+    Args: as of :func:`frame`; ``fill``: the value around the image, for "letterbox".
+    """
+    (height, width), (top, left) = frame(image.shape[:2], size, resize)
+    whole = np.full((*size, image.shape[2]), fill, np.uint8)
+    whole[top : top + height, left : left + width] = resize_image(image, height, width)
+    return whole
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

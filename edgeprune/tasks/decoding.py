@@ -1,9 +1,9 @@
 """What a detector's outputs mean: boxes with scores and classes, in NumPy.
 
-This file is also written into the scripts that run a .tflite on a board, and imports nothing but NumPy and what Python
-has (3.9 or later). Everything is about one image. Boxes are float32 [boxes, 4], x1, y1, x2, y2 of the corners, in
-fractions of the model's input unless another unit is said; a head is a dict with the keys of ``[detection]`` in a
-recipe, and ``size``, the model's input as [height, width], and ``classes``, their number.
+This file is also written into the scripts that run a .tflite on a board, behind ``frame``, and needs nothing else but
+NumPy and what Python has (3.9 or later). Everything is about one image. Boxes are float32 [boxes, 4], x1, y1, x2, y2 of
+the corners, in fractions of the model's input unless another unit is said; a head is a dict with the keys of
+``[detection]`` in a recipe, and ``size``, the model's input as [height, width], and ``classes``, their number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from edgeprune.data.pixels import frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -257,56 +259,16 @@ def _softmax(values: np.ndarray) -> np.ndarray:
 ACTIVATIONS = {"none": lambda scores: scores, "sigmoid": _sigmoid, "softmax": _softmax}
 
 
-# --- images in, boxes out
-
-
-def frame(own: Sequence[int], size: Sequence[int], resize: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where an image lies in the model's input: (height, width) that it is resized to, (top, left) of it.
-
-    Args:
-        own, size: (height, width) of the image, and of the input, in pixels.
-        resize: "stretch" or "letterbox".
-    """
-    if resize == "stretch":
-        return (size[0], size[1]), (0, 0)
-    sides, whole = np.asarray(own, np.float32), np.asarray(size, np.float32)
-    inner = np.clip(np.floor(sides * (whole / sides).min() + np.float32(0.5)), 1, whole).astype(int)
-    height, width = inner.tolist()
-    return (height, width), ((size[0] - height) // 2, (size[1] - width) // 2)
+# --- boxes out
 
 
 def undo(boxes: np.ndarray, own: Sequence[int], size: Sequence[int], resize: str) -> np.ndarray:
     """Boxes in fractions of the input → in pixels of the image, cut off at its edges.
 
-    Args: as of :func:`frame`.
+    Args: as of :func:`edgeprune.data.pixels.frame`.
     """
     inner, before = frame(own, size, resize)
     (height, width), (rows, columns) = own, size
     pixels = boxes * np.array([columns, rows] * 2) - np.array([before[1], before[0]] * 2)
     pixels = pixels * np.array([width / inner[1], height / inner[0]] * 2)
     return np.clip(pixels, 0, np.array([width, height] * 2))
-
-
-def resized(image: np.ndarray, size: Sequence[int], resize: str, fill: int) -> np.ndarray:
-    """An image uint8 [height, width, channels] in the size of the model's input: bilinear, without antialiasing.
-
-    Args: as of :func:`frame`; ``fill``: the value around the image, for "letterbox".
-    """
-    inner, (top, left) = frame(image.shape[:2], size, resize)
-    pixels = image
-    if tuple(inner) != image.shape[:2]:
-        (y0, y1, dy), (x0, x1, dx) = _between(image.shape[0], inner[0]), _between(image.shape[1], inner[1])
-        rows = image.astype(np.float32)
-        above, below = (rows[y][:, x0] + (rows[y][:, x1] - rows[y][:, x0]) * dx[None, :, None] for y in (y0, y1))
-        pixels = np.round(above + (below - above) * dy[:, None, None]).astype(np.uint8)
-    whole = np.full((*size, image.shape[2]), fill, np.uint8)
-    whole[top : top + inner[0], left : left + inner[1]] = pixels
-    return whole
-
-
-def _between(own: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each new pixel, the old ones on both sides, and how far it is from the first to the second."""
-    places = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(own / new) - np.float32(0.5)
-    first = np.floor(places)
-    low, high = (np.clip(first + step, 0, own - 1).astype(int) for step in (0, 1))
-    return low, high, places - first

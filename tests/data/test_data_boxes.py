@@ -8,7 +8,7 @@ import cells
 import numpy as np
 import pytest
 
-from edgeprune.data import InputSpec, load_data
+from edgeprune.data import InputSpec, load_data, pixels
 from edgeprune.data.boxes import frame_boxes
 from edgeprune.errors import DataError
 from edgeprune.recipe.config import BoxesConfig, DataConfig
@@ -93,6 +93,7 @@ def test_batches_keep_images_and_boxes_together(root):
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 def test_images_lie_where_the_snippet_puts_them(root, resize):
     """TensorFlow's reading and NumPy's are the same but for rounding; a loss gets boxes where the image has them."""
+    import tensorflow as tf
     from PIL import Image
 
     data = load(root, resize=resize, fill=7)
@@ -100,8 +101,10 @@ def test_images_lie_where_the_snippet_puts_them(root, resize):
     frames = frame_boxes(y, (48, 64), data.boxes).numpy()
     for number in range(6):
         image = np.asarray(Image.open(root / "test" / "images" / f"test{number}.png"))
-        found = decoding.resized(image, (48, 64), resize, 7)
-        assert np.abs(found - x[number].numpy()).max() <= 1
+        (height, width), (top, left) = pixels.frame(image.shape[:2], (48, 64), resize)
+        expected = np.full((48, 64, 3), 7, np.float32)
+        expected[top : top + height, left : left + width] = tf.image.resize(image, (height, width))
+        assert np.abs(expected - x[number].numpy()).max() <= 1
         rows = y["boxes"][number].numpy()
         there = rows[:, 4] >= 0
         assert (frames[number][:, 4] == rows[:, 4]).all()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune.data import pixels
 from edgeprune.tasks import decoding
 
 KEPT = {"score_threshold": 0.05, "iou_threshold": 0.5, "per_class": True, "max_detections": 100}
@@ -164,7 +165,7 @@ def test_classes_choose_for_themselves_or_together():
 def test_boxes_come_back_into_the_image(height, width, resize):
     """What lies in the image lies in the frame at the same fractions of it, and is undone to where it was."""
     boxes = random_boxes(np.random.default_rng(height), 8) * np.array([width, height] * 2)
-    (rows, columns), (top, left) = decoding.frame((height, width), SIZE, resize)
+    (rows, columns), (top, left) = pixels.frame((height, width), SIZE, resize)
     inside = boxes * np.array([columns / width, rows / height] * 2) + np.array([left, top] * 2)
     assert rows <= SIZE[0]
     assert columns <= SIZE[1]
@@ -179,7 +180,7 @@ def test_images_are_resized_as_tensorflow_does(size):
     import tensorflow as tf
 
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    found = decoding.resized(image, SIZE, "stretch", 0)
+    found = pixels.framed(image, SIZE, "stretch", 0)
     expected = tf.round(tf.image.resize(image, SIZE)).numpy()
     assert found.dtype == np.uint8
     assert np.abs(found - expected).max() <= 1
