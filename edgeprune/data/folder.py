@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.images import ImageStore, damage, image_sizes, in_threads
+from edgeprune.data.file_store import in_threads
+from edgeprune.data.images import ImageStore, damage, image_sizes
 from edgeprune.data.masks import VOID, Masks
 from edgeprune.data.pairs import check_pairs, paired
 from edgeprune.data.preprocess import CHANNELS, Preprocessing

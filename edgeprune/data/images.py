@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.data.arrays import gather_batches
+from edgeprune.data.file_store import FileStore, read_each, read_in_batches
 from edgeprune.data.guard import damaged, data_errors, unreadable
 from edgeprune.data.masks import Masks
 from edgeprune.data.pixels import read_image, resize_image
 from edgeprune.data.preprocess import CHANNELS
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import ordered
-from edgeprune.data.targets import target_facts
 from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-T = TypeVar("T")
 
-# Decoders hold whole photographs before resizing (12 megapixels: 36 MB each), so their number is bounded on machines
-# with many cores, and with it the memory.
-DECODERS = min(os.cpu_count() or 1, 8)
-
-
-class ImageStore:
+class ImageStore(FileStore):
     """Image files as 8-bit pixels, read by the rules of :mod:`edgeprune.data.pixels`; resized if they differ from
     ``size``, never cropped.
 
@@ -62,13 +53,9 @@ class ImageStore:
         groups: np.ndarray | None = None,
     ):
         self._masks = labels if isinstance(labels, Masks) else None
-        self.labels = None if isinstance(labels, Masks) else labels
-        self.size, self.groups = len(names), groups
-        self.targets: Structure = () if self.labels is None else target_facts(self.labels)
+        super().__init__(root, names, None if isinstance(labels, Masks) else labels, groups)
         if self._masks is not None:
             self.targets = self._masks.facts
-        self._root = os.fsencode(root) + os.sep.encode()
-        self._names = np.array([os.fsencode(name) for name in names])
         self._shape = (*size, CHANNELS[color])
         self.shapes: tuple[Shape, ...] = (self._shape,)
         self._color = color
@@ -83,7 +70,6 @@ class ImageStore:
         Raises:
             DataError: a file cannot be decoded (only where all files are decoded here).
         """
-        import tensorflow as tf
 
         order = ordered(index, shuffle_seed)
         if self._keep_decoded and self._decoded is None and 2 * len(order) >= self.size:
@@ -92,34 +78,25 @@ class ImageStore:
             images, labels = self._decoded
             return gather_batches(((images,), labels, ()), order, batch_size, drop_remainder)
 
-        @tf.autograph.experimental.do_not_convert
-        def with_label(i: tf.Tensor) -> tuple[tuple[tf.Tensor], Structure, Structure]:
-            image, label = self._read(i)
-            return (image,), label, ()
+        def read(positions: tf.Tensor) -> tuple[tuple[tf.Tensor], Structure, Structure]:
+            images, labels = self._read(positions)
+            return (images,), labels, ()
 
-        samples = tf.data.Dataset.from_tensor_slices(order)
-        samples = samples.map(with_label, num_parallel_calls=DECODERS, deterministic=True)
-        return samples.batch(batch_size, drop_remainder=drop_remainder)
-
-    def path(self, i: int) -> str:
-        """The path of file ``i``."""
-        return os.fsdecode(self._root + bytes(self._names[i]))
+        return read_in_batches(order, batch_size, read, drop_remainder=drop_remainder)
 
     def _decode_all(self) -> tuple[tf.Tensor, Structure]:
         import tensorflow as tf
 
-        @tf.autograph.experimental.do_not_convert
-        def read(i: tf.Tensor) -> Structure:
-            image, label = self._read(i)
-            return (image, label) if self._masks is not None else (image,)
+        def read(positions: tf.Tensor) -> Structure:
+            images, labels = self._read(positions)
+            return (images, labels) if self._masks is not None else (images,)
 
         arrays = [np.empty((self.size, *self._shape), np.uint8)]
         if self._masks is not None:
             arrays.append(np.empty((self.size, *self._masks.size), np.int32))
-        samples = tf.data.Dataset.range(self.size).map(read, num_parallel_calls=DECODERS, deterministic=True)
         done = 0
         with data_errors():
-            for batch in samples.batch(256).prefetch(1).as_numpy_iterator():
+            for batch in read_in_batches(np.arange(self.size), 64, read).prefetch(1).as_numpy_iterator():
                 for array, part in zip(arrays, batch, strict=True):
                     array[done : done + len(part)] = part
                 done += len(batch[0])
@@ -127,38 +104,28 @@ class ImageStore:
             images, *masks = map(tf.convert_to_tensor, arrays)
         return images, masks[0] if masks else self._label_tensor
 
-    @functools.cached_property
-    def _label_tensor(self) -> tf.Tensor | tuple[()]:
+    def _read(self, positions: tf.Tensor) -> tuple[tf.Tensor, Structure]:
+        """These files as uint8 (batch, height, width, channels), and their labels."""
         import tensorflow as tf
 
-        if self.labels is None:
-            return ()
-        with tf.init_scope(), tf.device("CPU:0"):  # first used inside a function that tf.data traces
-            return tf.constant(self.labels, tf.int64)
+        images = read_each(self._pixels, positions, self._shape, tf.uint8)
+        if self._masks is None:
+            return images, self._labels_of(positions)
+        return images, read_each(self._mask, positions, self._masks.size, tf.int32)
 
-    def _read(self, i: tf.Tensor) -> tuple[tf.Tensor, Structure]:
-        """File ``i`` as uint8 (height, width, channels), and its label."""
-        import tensorflow as tf
-
-        image = tf.ensure_shape(tf.numpy_function(self._pixels, [i], tf.uint8, stateful=False), self._shape)
-        if self._masks is not None:
-            mask = tf.numpy_function(self._mask, [i], tf.int32, stateful=False)
-            return image, tf.ensure_shape(mask, self._masks.size)
-        return image, () if self.labels is None else self._label_tensor[i]
-
-    def _pixels(self, i: np.ndarray) -> np.ndarray:
-        with named(self.path(int(i))):
-            image = self._resized(read_image(self.path(int(i)), self._shape[2]))
+    def _pixels(self, i: int) -> np.ndarray:
+        with named(self.path(i)):
+            image = self._resized(read_image(self.path(i), self._shape[2]))
         return image[..., ::-1] if self._color == "bgr" else image
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         """An image of any size, uint8 [height, width, channels], in the store's."""
         return resize_image(image, *self._shape[:2])
 
-    def _mask(self, i: np.ndarray) -> np.ndarray:
+    def _mask(self, i: int) -> np.ndarray:
         assert self._masks is not None
-        with named(self._masks.path(int(i))):
-            return self._masks.read(int(i))
+        with named(self._masks.path(i)):
+            return self._masks.read(i)
 
 
 @contextlib.contextmanager
@@ -207,12 +174,3 @@ def image_size(path: str) -> tuple[int, int]:
     with Image.open(path) as image:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations with rows for columns
         return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def in_threads(function: Callable[..., T], items: Sequence[object]) -> Iterator[T]:
-    """``map`` by a few threads, in order; Pillow decodes without holding Python's lock."""
-    with ThreadPoolExecutor(DECODERS) as pool:
-        remaining = iter(items)
-        # No more in the queue than keeps the threads busy: of a million files, results must not pile up.
-        while chunk := list(islice(remaining, 64 * DECODERS)):
-            yield from pool.map(function, chunk)

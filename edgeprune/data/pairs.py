@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.images import image_size, in_threads
+from edgeprune.data.file_store import in_threads
+from edgeprune.data.images import image_size
 from edgeprune.data.pixels import read_mask
 from edgeprune.errors import DataError
 

@@ -29,12 +29,15 @@ def read_image(file: str, channels: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+        is_turned = opened.getexif().get(0x0112, 1) != 1
+        image = ImageOps.exif_transpose(opened) if is_turned else opened  # which copies all of the others as well
         if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
             image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
         if image.mode not in ("L", "LA", "RGB"):
             image = image.convert("RGB")
-        return np.asarray(image.convert("RGB" if channels == 3 else "L")).reshape(image.height, image.width, channels)
+        wanted = "RGB" if channels == 3 else "L"
+        image = image if image.mode == wanted else image.convert(wanted)
+        return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def read_mask(file: str) -> np.ndarray:

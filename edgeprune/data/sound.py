@@ -8,7 +8,6 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,11 @@ import numpy as np
 
 from edgeprune.data import sound_front
 from edgeprune.data.arrays import gather_batches
+from edgeprune.data.file_store import DECODERS, FileStore, in_threads, read_each, read_in_batches
 from edgeprune.data.folder import IMAGES, FileKind, class_numbers, groups_of_files, list_files
 from edgeprune.data.guard import data_errors, unreadable
-from edgeprune.data.images import DECODERS
 from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.data.split import ordered
-from edgeprune.data.targets import target_facts
 from edgeprune.data.wav import UNKNOWN_LENGTH, chunks
 from edgeprune.errors import DataError, MissingError
 from edgeprune.models.types import Structure
@@ -83,7 +81,7 @@ def open_sound(
     return stores, classes, identity
 
 
-class SoundStore:
+class SoundStore(FileStore):
     """WAV files of any rate, width and number of channels as what the front end makes of them.
 
     Channels are averaged. Other rates are resampled by soxr (HQ). Longer files are cut at the end, shorter ones get
@@ -109,12 +107,9 @@ class SoundStore:
         keep_read: bool,
         groups: np.ndarray | None = None,
     ):
-        self.labels, self.size, self.groups = labels, len(names), groups
-        self.targets: Structure = () if labels is None else target_facts(labels)
+        super().__init__(root, names, labels, groups)
         self.shapes: tuple[Shape, ...] = (shape,)
         self.sound = sound
-        self._root = os.fsencode(root) + os.sep.encode()
-        self._names = np.array([os.fsencode(name) for name in names])
         self._keep_read = keep_read
         self._kept: list[tf.Tensor] = []  # all files, once they are read; the changed stores share it
         self._change: Change | None = None
@@ -141,7 +136,7 @@ class SoundStore:
         if self._kept:
             raw = gather_batches((self._kept[0], self._label_tensor), order, batch_size, drop_remainder)
         else:
-            raw = self._from_files(order).batch(batch_size, drop_remainder=drop_remainder)
+            raw = read_in_batches(order, batch_size, self._read, drop_remainder=drop_remainder)
 
         @tf.autograph.experimental.do_not_convert
         def through_front(number: tf.Tensor, batch: Structure) -> tuple[tuple[tf.Tensor], Structure, Structure]:
@@ -151,28 +146,19 @@ class SoundStore:
 
         return raw.enumerate().map(through_front, num_parallel_calls=DECODERS, deterministic=True)
 
-    def path(self, i: int) -> str:
-        """The path of file ``i``."""
-        return os.fsdecode(self._root + bytes(self._names[i]))
-
-    def _from_files(self, order: np.ndarray) -> tf.data.Dataset:
-        """(raw samples, label) one by one."""
+    def _read(self, positions: tf.Tensor) -> tuple[tf.Tensor, Structure]:
+        """(raw samples float32 [batch, samples], labels) of these files."""
         import tensorflow as tf
 
-        def read(i: np.ndarray) -> np.ndarray:
-            path = self.path(int(i))
-            try:
-                return read_sound(path, self.sound)
-            except (OSError, RuntimeError) as error:  # soundfile's own are RuntimeErrors
-                raise unreadable("sound file", path, _fault(path)[0] or str(error)) from error
+        samples = read_each(self._samples, positions, (self.sound.length,), tf.float32)
+        return samples, self._labels_of(positions)
 
-        @tf.autograph.experimental.do_not_convert
-        def sample(i: tf.Tensor) -> tuple[tf.Tensor, Structure]:
-            samples = tf.ensure_shape(tf.numpy_function(read, [i], tf.float32), [self.sound.length])
-            return samples, () if self.labels is None else self._label_tensor[i]
-
-        numbers = tf.data.Dataset.from_tensor_slices(order)
-        return numbers.map(sample, num_parallel_calls=DECODERS, deterministic=True)
+    def _samples(self, i: int) -> np.ndarray:
+        path = self.path(i)
+        try:
+            return read_sound(path, self.sound)
+        except (OSError, RuntimeError) as error:  # soundfile's own are RuntimeErrors
+            raise unreadable("sound file", path, _fault(path)[0] or str(error)) from error
 
     def _read_all(self) -> tf.Tensor:
         import tensorflow as tf
@@ -180,20 +166,12 @@ class SoundStore:
         kept = np.empty((self.size, self.sound.length), np.float32)
         done = 0
         with data_errors():
-            for samples, _ in self._from_files(np.arange(self.size)).batch(256).prefetch(1).as_numpy_iterator():
+            batches = read_in_batches(np.arange(self.size), 64, lambda positions: self._read(positions)[0])
+            for samples in batches.prefetch(1).as_numpy_iterator():
                 kept[done : done + len(samples)] = samples
                 done += len(samples)
         with tf.device("CPU:0"):
             return tf.convert_to_tensor(kept)
-
-    @functools.cached_property
-    def _label_tensor(self) -> tf.Tensor | tuple[()]:
-        import tensorflow as tf
-
-        if self.labels is None:
-            return ()
-        with tf.init_scope(), tf.device("CPU:0"):  # first used inside a function that tf.data traces
-            return tf.constant(self.labels, tf.int64)
 
 
 def read_sound(path: str, sound: SoundConfig) -> np.ndarray:
@@ -359,11 +337,11 @@ def _look_at_all(root: Path, names: Sequence[str]) -> bytes:
         DataError: files that cannot be used, all of them.
     """
     digest, faults = hashlib.sha256(), []
-    with ThreadPoolExecutor(DECODERS) as pool:
-        for name, (fault, content) in zip(names, pool.map(lambda name: _fault(str(root / name)), names), strict=True):
-            digest.update(os.fsencode(name) + b"\0" + content)
-            if fault:
-                faults.append(f"{root / name}: {fault}")
+    looks = in_threads(_fault, [str(root / name) for name in names])
+    for name, (fault, content) in zip(names, looks, strict=True):
+        digest.update(os.fsencode(name) + b"\0" + content)
+        if fault:
+            faults.append(f"{root / name}: {fault}")
     if faults:
         more = f"\n  and {len(faults) - FILES_NAMED} more" if len(faults) > FILES_NAMED else ""
         raise DataError(

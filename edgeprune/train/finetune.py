@@ -42,12 +42,14 @@ class TrainingState:
         history: one entry per epoch: epoch, loss, metric, val_loss, val_metric, learning_rate.
         best: the weights of the best epoch on validation (``model.get_weights()``), or None before one was eligible.
         best_value: its validation metric.
+        best_loss: its validation loss, which decides between epochs of equal metric.
         waited: eligible epochs since the best one.
     """
 
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best: list[np.ndarray] | None = None
     best_value: float = math.nan
+    best_loss: float = math.nan
     waited: int = 0
 
 
@@ -211,10 +213,19 @@ def _record(
     )
     if not eligible:
         return
-    if state.best is None or task.better(value, state.best_value):
-        state.best, state.best_value, state.waited = model.get_weights(), value, 0
+    if _is_better(state, task, value, logs["val_loss"]):
+        state.best, state.best_value, state.best_loss = model.get_weights(), value, logs["val_loss"]
+        state.waited = 0
     else:
         state.waited += 1
+
+
+def _is_better(state: TrainingState, task: Task, value: float, loss: float) -> bool:
+    """Whether an epoch goes before the best one so far. Of few samples, many epochs answer as many right: the loss
+    tells the first of them, at a high learning rate, from those that have settled."""
+    if state.best is None or task.better(value, state.best_value):
+        return True
+    return value == state.best_value and loss < state.best_loss
 
 
 def _save(model: tf_keras.Model, state: TrainingState, path: Path) -> None:
@@ -222,7 +233,8 @@ def _save(model: tf_keras.Model, state: TrainingState, path: Path) -> None:
     arrays = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
     arrays |= {f"optimizer_{i}": value.numpy() for i, value in enumerate(model.optimizer.variables)}
     arrays |= {f"best_{i}": value for i, value in enumerate(state.best or [])}
-    facts = {"history": state.history, "best_value": state.best_value, "waited": state.waited}
+    kept = ("history", "best_value", "best_loss", "waited")
+    facts = {name: getattr(state, name) for name in kept}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
 
@@ -239,7 +251,7 @@ def _restore(model: tf_keras.Model, path: Path) -> TrainingState | None:
     model.set_weights(groups["weight"])
     for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
         variable.assign(value)
-    return TrainingState(facts["history"], groups["best"] or None, facts["best_value"], facts["waited"])
+    return TrainingState(best=groups["best"] or None, **facts)
 
 
 def _has_random_layers(model: tf_keras.Model) -> bool:
