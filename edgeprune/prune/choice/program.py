@@ -7,6 +7,9 @@ other axes are the binaries of the axis (the standard exact linearization of pro
 is 1; Padberg 1989, doi:10.1007/BF01589101, for pairs). HALP (Shen et al. 2022, arXiv:2110.10811) and MDP (Sun et al.
 2025, arXiv:2406.12079) put latency into such programs.
 
+The Lagrangian relaxation comes first (:mod:`edgeprune.prune.choice.relaxation`): often its choice is near enough to its
+bound, and else it leaves few options to the solver.
+
 Where many axes add up in one number, as the channels of a concatenation do, the number is an axis, too: interpolated
 between points, exactly where the tables over it are linear.
 """
@@ -24,6 +27,7 @@ import scipy.optimize
 import scipy.sparse
 
 from edgeprune.chatter import without_lines
+from edgeprune.prune.choice.relaxation import relaxed
 
 # Axes → values [options of each]; (): a constant. What it stands for is the sum of all.
 Tables = Mapping[tuple[int, ...], np.ndarray]
@@ -75,7 +79,7 @@ class Solution:
         bound: no choice that keeps the limits has a loss below it.
         seconds: that the search took.
         prices: by limit, by how much the loss falls if the limit is raised by one percent of itself: the shadow price
-            in the linear relaxation.
+            in the relaxation.
     """
 
     options: np.ndarray
@@ -136,6 +140,60 @@ class Program:
             OutOfTime: none was found in ``seconds``.
         """
         started = time.monotonic()
+        near = self._relaxed(gap)
+        if near is None:
+            return self._solved(seconds, gap)
+        best, useful = near
+        if best.gap > gap:
+            best = self._searched(best, useful, seconds, gap)
+        return dataclasses.replace(best, seconds=time.monotonic() - started)
+
+    def _relaxed(self, gap: float) -> tuple[Solution, list[np.ndarray]] | None:
+        """A choice and its bound by the Lagrangian relaxation, and by axis the options that a better one may take;
+        None: there is no such relaxation, or it met no choice that keeps all limits."""
+        if self.totals:
+            return None
+        names = [limit.name for limit in self.limits for _ in limit.costs]
+        costs = [
+            {key: values / limit.most for key, values in cost.items()} for limit in self.limits for cost in limit.costs
+        ]
+        found = relaxed(self.sizes, self.loss, costs, gap)
+        if found is None or found.options is None:
+            return None
+        prices = dict.fromkeys(names, 0.0)
+        for name, price in zip(names, found.prices.tolist(), strict=True):
+            prices[name] += price / 100
+        return Solution(found.options, found.loss, min(found.bound, found.loss), 0.0, prices), found.useful
+
+    def _searched(self, best: Solution, useful: Sequence[np.ndarray], seconds: float, gap: float) -> Solution:
+        """The best of a choice and those that take useful options only, where all better ones are."""
+        kept = [np.union1d(some, [option]) for some, option in zip(useful, best.options.tolist(), strict=True)]
+        left = [axis for axis, some in enumerate(kept) if len(some) > 1]
+        number = {axis: place for place, axis in enumerate(left)}
+
+        def within(tables: Tables) -> Tables:
+            parts = []
+            for key, values in tables.items():
+                some = values[np.ix_(*(kept[axis] for axis in key))] if key else values
+                open_axes = tuple(number[axis] for axis in key if axis in number)
+                parts.append({open_axes: np.reshape(some, [len(kept[left[place]]) for place in open_axes])})
+            return summed(parts)
+
+        limits = [Limit(one.name, tuple(map(within, one.costs)), one.most) for one in self.limits]
+        try:
+            found = Program([len(kept[axis]) for axis in left], within(self.loss), limits)._solved(seconds, gap)
+        except (Infeasible, OutOfTime):
+            return best
+        bound = max(best.bound, min(found.bound, best.loss))
+        if found.loss >= best.loss:
+            return dataclasses.replace(best, bound=bound)
+        options = best.options.copy()
+        options[left] = [kept[axis][option] for axis, option in zip(left, found.options.tolist(), strict=True)]
+        return dataclasses.replace(best, options=options, loss=found.loss, bound=min(bound, found.loss))
+
+    def _solved(self, seconds: float, gap: float) -> Solution:
+        """The choice of the least loss by the solver."""
+        started = time.monotonic()
         linear = _Linear(self)
         loss, constant = linear.row(self.loss)
         scale = (float(np.abs(loss).max(initial=0.0)) or 1.0) / _LARGEST_LOSS
@@ -150,7 +208,7 @@ class Program:
         if 0 < value < _SMALL_LOSS * scale and all(np.min(table) >= 0 for table in self.loss.values()):
             # What costs more than this choice in all is in none that is better: it need not be told apart.
             capped = {axes: np.minimum(table, 2 * value) for axes, table in self.loss.items()}
-            better = dataclasses.replace(self, loss=capped).solve(seconds, gap)
+            better = dataclasses.replace(self, loss=capped)._solved(seconds, gap)
             return dataclasses.replace(better, seconds=time.monotonic() - started)
         bound = (found.mip_dual_bound if found.mip_dual_bound is not None else found.fun) * scale + constant
         prices = linear.prices(loss, rows, [limit.name for limit in self.limits])
