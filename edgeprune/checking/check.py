@@ -16,7 +16,7 @@ from edgeprune.checking.finding import SEVERITIES, Finding, Severity
 from edgeprune.checking.running import running
 from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
 from edgeprune.hardware.placement import NOT_IN_BOOK, STRANDED, PlacedOperator, Placement, fitting
-from edgeprune.target import Target
+from edgeprune.target import ChannelSteps, Target
 from edgeprune.tflite.faults import faults
 from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
 from edgeprune.tflite.interface import other_signatures
@@ -162,7 +162,7 @@ def _streamed(subject: Subject, place: Placement) -> Iterator[Finding]:
         yield Finding("warning", what, "prune filters, so that the parameters fit.")
     if never:
         what = (
-            f"{never:,} bytes of constants of additions and products are loaded in each inference: the "
+            f"{never:,} bytes of constants of elementwise operators are loaded in each inference: the "
             f"{place.processor} never keeps them on the chip, whatever else fits."
         )
         fix = "fold scales and offsets into the layer before them, as the converter does for batch normalization."
@@ -220,17 +220,17 @@ def _compiler(subject: Subject, target: Target) -> list[Finding]:
 def _channels(subject: Subject, target: Target) -> list[Finding]:
     """Hidden layers whose channels do not fill the target's vectors."""
     graph = subject.graph
-    odd: dict[tuple[int, int], list[str]] = {}
+    odd: dict[tuple[int, ChannelSteps], list[str]] = {}
     ending = _ending(graph)
     for operator in graph.operators:
         weights = graph.input(operator, 1)
         if operator.name not in ("CONV_2D", "FULLY_CONNECTED") or weights is None or operator.index in ending:
             continue
-        multiple = target.channel_multiple.get("int8" if weights.dtype in ("int8", "uint8") else weights.dtype)  # type: ignore[call-overload]
+        steps = target.channel_steps("int8" if weights.dtype in ("int8", "uint8") else weights.dtype)
         with fitting(operator):
             channels = weights.shape[0]
-        if multiple and channels % multiple:
-            odd.setdefault((channels, multiple), []).append(subject.where(operator))
+        if channels % steps.at(channels):
+            odd.setdefault((channels, steps), []).append(subject.where(operator))
     return [
         Finding(
             "note",
@@ -239,7 +239,8 @@ def _channels(subject: Subject, target: Target) -> list[Finding]:
             f"use {' or '.join(map(str, _neighbours(channels, multiple)))} channels.",
             tuple(dict.fromkeys(where)),
         )
-        for (channels, multiple), where in sorted(odd.items())
+        for (channels, steps), where in sorted(odd.items(), key=lambda item: item[0][0])
+        for multiple in [steps.at(channels)]
     ]
 
 
