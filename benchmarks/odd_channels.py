@@ -28,7 +28,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = [_convert(width, Path(folder)) for width in WIDTHS]
         counts = {runtime: _instructions(files, runtime) for runtime in RUNTIMES}
-    print("# Float 1x1 convolutions of odd widths\n\n`python benchmarks/odd_channels.py`: thousands of instructions for")
+    print(
+        "# Float 1x1 convolutions of odd widths\n\n`python benchmarks/odd_channels.py`: thousands of instructions for"
+    )
     print("one inference of a 1x1 convolution from 64 channels of 16x16 to as many, on an emulated Cortex-A72, and how")
     print("many times those of the next multiple of 8.\n")
     print(f"| channels | {' | '.join(f'{runtime} | ratio' for runtime in RUNTIMES)} |\n{'|---' * 5}|")

@@ -25,6 +25,8 @@ from edgeprune.tflite.versions import ProblemKind, runtime_problems
 if TYPE_CHECKING:
     import tf_keras
 
+# With fewer channels, two at a time cost less than what eight at a time would compute for nothing.
+PAIRED_FROM = 16
 # The format of a file that was not converted here.
 AS_IT_IS = "as it is"
 
@@ -244,6 +246,35 @@ def _channels(subject: Subject, target: Target) -> list[Finding]:
     ]
 
 
+def _pairs(subject: Subject, target: Target) -> list[Finding]:
+    """Float 1x1 convolutions that XNNPACK computes two channels at a time."""
+    from edgeprune.hardware.latency.features import COST_OF_PAIRS, in_pairs
+
+    graph = subject.graph
+    slow: dict[int, list[str]] = {}
+    for operator in graph.operators:
+        output = graph.output(operator)
+        if in_pairs(graph, operator) and output is not None and output.shape and output.shape[-1] > PAIRED_FROM:
+            slow.setdefault(output.shape[-1], []).append(subject.where(operator))
+    return [
+        Finding(
+            "warning",
+            f"{channels} output channels of a float 1x1 convolution: {target.runtime.package} computes them two at a "
+            f"time, {COST_OF_PAIRS * channels / (-(-channels // 8) * 8):.2f} times the work of "
+            f"{-(-channels // 8) * 8}.",
+            f"use {' or '.join(map(str, _neighbours(channels, 8)))} channels.",
+            tuple(dict.fromkeys(where)),
+        )
+        for channels, where in sorted(slow.items())
+    ]
+
+
+def _has_pairs(target: Target) -> bool:
+    from edgeprune.hardware.latency.features import PAIRING
+
+    return has_arm_cpu(target) and "xnnpack" in target.delegates and target.runtime.package in PAIRING
+
+
 def _neighbours(channels: int, multiple: int) -> list[int]:
     below = channels // multiple * multiple
     return [count for count in (below, below + multiple) if count]
@@ -275,7 +306,7 @@ def _delegates(subject: Subject, target: Target) -> list[Finding]:
     """What the runtime's delegates leave to its plain kernels."""
     from edgeprune.hardware.delegates import delegate_placement
 
-    places = [delegate_placement(subject.graph, name) for name in target.delegates]
+    places = [delegate_placement(subject.graph, name, target.runtime) for name in target.delegates]
     return [finding for place in places for finding in _left(subject, place, "note")]
 
 
@@ -296,4 +327,5 @@ CHECKERS: list[Checker] = [
     ("delegates", lambda target: bool(target.delegates), _delegates),
     ("sparse inference", has_arm_cpu, sparse_inference),
     ("channels", lambda target: bool(target.channel_multiple), _channels),
+    ("pairs of channels", _has_pairs, _pairs),
 ]

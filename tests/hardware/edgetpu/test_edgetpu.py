@@ -256,7 +256,7 @@ def test_a_layer_that_does_not_fit_is_streamed():
 
 
 def test_all_layers_after_one_that_does_not_fit_are_streamed():
-    """A dense layer of 64 outputs lies in one of 16 tiles, which 512 KiB fill; a small one behind it is streamed too."""
+    """A dense layer of 64 outputs lies in one of 16 tiles, full at 512 KiB; a small one behind is streamed too."""
     row = tensor((1, 8100))
     long, small = (
         single("FULLY_CONNECTED", [row, weights(outputs, 8100), ints(0)], [tensor((1, outputs))]) for outputs in (64, 1)
