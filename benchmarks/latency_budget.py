@@ -97,7 +97,7 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
 def instructions(path: Path, kernels: str) -> int:
     runtime, delegate = RUNTIMES[kernels]
     command = [sys.executable, "-m", "edgeprune", "bench", str(path), "--device", "emulator", "--runtime", runtime]
-    command += ["--delegate", delegate, "--json", "--csv", str(path.parent / "bench.csv")]
+    command += ["--delegate", delegate, "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--append",
-    "--csv",
     "table",
     type=click.Path(path_type=Path),
     help="Table to add a row per file to, such as measurements.csv, for `edgeprune targets fit`.  [default: none]",
