@@ -89,16 +89,16 @@ def test_formats_are_merged(tmp_path, artifacts):
     assert all(set(item.formats) <= {"float32", "int8"} for item in channels)
 
 
-def test_float_products_in_pairs_are_a_warning(L, tmp_path):
+def test_float_products_in_pairs_are_a_warning(tmp_path):
     """60 channels of a float 1x1 convolution, not 63 or 64, and only under a runtime that computes them in pairs."""
     import tf_keras
 
     from edgeprune.checking.trial import trial_subject
 
-    x = image = L.image(size=8)
+    x = image = tf_keras.Input((8, 8, 3))
     for channels in (60, 63, 64):
-        x = L.Conv2D(channels, 1, name=f"wide{channels}")(x)
-    model = tf_keras.Model(image, L.GlobalAveragePooling2D()(x))
+        x = tf_keras.layers.Conv2D(channels, 1, name=f"wide{channels}")(x)
+    model = tf_keras.Model(image, tf_keras.layers.GlobalAveragePooling2D()(x))
     recent = load_target("rpi4")
     found = by_checker(check([trial_subject(model, recent, "float32", tmp_path)], recent), "pairs of channels")
     assert [(item.severity, item.where) for item in found] == [("warning", ("wide60",))]
