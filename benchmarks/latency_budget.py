@@ -71,7 +71,7 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
     for pair in options.pair or PAIRS:
         name, kernels = pair.split("/")
         target = load_target(name)
-        constraints = Constraints(multiple=int(target.channel_multiple.get(mode, 1)), min_channels=2)
+        constraints = Constraints(steps=target.channel_steps(mode), min_channels=2)
         try:
             limit = file_costs.latency(shapes, target, kernels).limited(SHARE)
             found = allocate(graph, scores, Budget(), "global", constraints, resources=[limit])
@@ -97,7 +97,7 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
 def instructions(path: Path, kernels: str) -> int:
     runtime, delegate = RUNTIMES[kernels]
     command = [sys.executable, "-m", "edgeprune", "bench", str(path), "--device", "emulator", "--runtime", runtime]
-    command += ["--delegate", delegate, "--json", "--csv", str(path.parent / "bench.csv")]
+    command += ["--delegate", delegate, "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)

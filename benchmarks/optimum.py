@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 from edgeprune._tensorflow import import_tf
+from edgeprune.target import ChannelSteps
 
 NAMES = ["ResNet50", "EfficientNetB7", "DenseNet121", "NASNetMobile", "MobileNetV3Large", "ConvNeXtTiny"]
 
@@ -65,7 +66,7 @@ def row(name: str, options: Any) -> str:
         scores = CRITERIA["l2"].score(graph, Evidence())
     else:
         scores = {group.name: np.exp(random.normal(size=group.size) + random.normal()) for group in graph.groups}
-    constraints = Constraints(multiple=8, min_channels=2)
+    constraints = Constraints(steps=ChannelSteps(8), min_channels=2)
     started = time.monotonic()
     if options.target:
         found = allocate(graph, scores, Budget(), "global", constraints, resources=[half_of_latency(graph, options)])

@@ -61,7 +61,7 @@ def _convert(channels: int, integer: bool, folder: Path) -> Path:
 
 def _instructions(path: Path, runtime: str) -> int:
     command = [sys.executable, "-m", "edgeprune", "bench", str(path), "--device", "emulator", "--runtime", runtime]
-    command += ["--json", "--csv", str(path.with_suffix(".csv"))]
+    command += ["--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["results"][0]["instructions"]
 

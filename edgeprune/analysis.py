@@ -199,7 +199,7 @@ def _recommended(graph: Graph, curves: Curves, order: Orders, request: _Request)
     from edgeprune.prune.choice.budget import Budget, Constraints
 
     filters = request.filters
-    constraints = Constraints(filters.min_channels, 1, filters.protect, filters.layer_rates)
+    constraints = Constraints(filters.min_channels, protect=filters.protect, layer_rates=filters.layer_rates)
     scores: Scores = {group.name: np.zeros(group.size) for group in graph.groups}
     for name, units in order.items():
         scores[name][units] = np.arange(len(units))

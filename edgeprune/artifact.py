@@ -126,7 +126,8 @@ class WidthReason(TypedDict):
 class AllocationFacts(TypedDict):
     """How good a choice of channels is: its loss, the least possible, and the limits that it keeps.
 
-    ``multiple``: channels went in steps of this; ``widths``: the most widths that a group was tried in, if not in all;
+    ``multiple``: channels went in steps of this, above ``block`` channels in steps of ``block``;
+    ``widths``: the most widths that a group was tried in, if not in all;
     ``blocks``: residual blocks that went as a whole.
     ``reasons``: of the groups that had a choice.
     """
@@ -136,6 +137,7 @@ class AllocationFacts(TypedDict):
     seconds: float
     limits: list[KeptLimit]
     multiple: int
+    block: int | None
     widths: int | None
     blocks: list[str]
     reasons: list[WidthReason]

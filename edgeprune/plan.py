@@ -6,7 +6,7 @@ The order of methods is fixed here: a recipe says which, never in what order.
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from collections.abc import Container, Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, quantization_plan
 from edgeprune.recipe.config import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
-from edgeprune.target import Target, load_target
+from edgeprune.target import ChannelSteps, Target, load_target
 
 MODEL = "model"
 SIZED = "sized"
@@ -200,14 +200,15 @@ def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     if not recipe.filters:
         return [chain]
     filters, limits = recipe.filters, file_limits(recipe, target)
-    multiple = math.lcm(*(channel_multiple(recipe, one) for one in (target, *(limit.target for limit in limits))))
+    boards = (target, *(limit.target for limit in limits))
+    steps = functools.reduce(ChannelSteps.both, (channel_steps(recipe, one) for one in boards))
     chain = chain.method("filters", rated=True)
     for number in range(1, filters.steps + 1):
         config = stages.FiltersStageConfig(
             filters=filters,
             reconstruct=recipe.reconstruct,
             number=number,
-            multiple=multiple,
+            steps=steps,
             files=limits,
         )
         chain = chain.step(stages.filters, config, f".remove{number}")
@@ -340,13 +341,12 @@ def _is_sparse(recipe: Recipe) -> bool:
     return recipe.weights is not None and recipe.weights.sparse_inference
 
 
-def channel_multiple(recipe: Recipe, target: Target) -> int:
-    """Channels per layer in multiples of this: the recipe's number, or the target's for the format that is built."""
+def channel_steps(recipe: Recipe, target: Target) -> ChannelSteps:
+    """Channels per layer in these steps: the recipe's number, or the target's for the format that is built."""
     assert recipe.filters is not None
     if recipe.filters.round_to != "target":
-        return recipe.filters.round_to
-    dtype = "int8" if "int8" in recipe.quantize.modes else "float32"
-    return int(target.channel_multiple.get(dtype, 1))  # type: ignore[call-overload]
+        return ChannelSteps(recipe.filters.round_to)
+    return target.channel_steps("int8" if "int8" in recipe.quantize.modes else "float32")
 
 
 def _convert_config(recipe: Recipe, target: Target, mode: Mode, sparse: bool = False) -> stages.ConvertConfig:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.resources
+import math
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
@@ -180,6 +182,36 @@ class Quantization(Facts):
     static_batch: bool = False  # all sizes must be fixed, the batch included
 
 
+@dataclass(frozen=True)
+class ChannelSteps:
+    """The numbers of channels that leave no part of a kernel's work unused.
+
+    Attributes:
+        multiple: they are multiples of this,
+        block: and above so many, multiples of this; None: of no other number.
+    """
+
+    multiple: int = 1
+    block: int | None = None
+
+    def at(self, channels: int) -> int:
+        """The multiple that so many channels are rounded up to."""
+        return self.block if self.block and channels > self.block else self.multiple
+
+    def padded(self, channels: int) -> int:
+        """How many channels are computed for so many."""
+        return -(-channels // self.at(channels)) * self.at(channels)
+
+    def finer(self) -> ChannelSteps:
+        """Steps that leave more numbers to choose from."""
+        return ChannelSteps(self.multiple) if self.block else ChannelSteps(max(self.multiple // 2, 1))
+
+    def both(self, other: ChannelSteps) -> ChannelSteps:
+        """Steps that suit two boards."""
+        multiple, blocks = math.lcm(self.multiple, other.multiple), {self.block, other.block} - {None}
+        return ChannelSteps(multiple, math.lcm(multiple, *blocks) if blocks else None)  # type: ignore[arg-type]
+
+
 class Target(Facts):
     """A board.
 
@@ -187,6 +219,7 @@ class Target(Facts):
         threads: number of threads that measurements and estimates use unless told otherwise.
         delegates: of the board's runtime, beside the accelerator.
         channel_multiple: number format → multiple of channels that fills the vectors of the kernels.
+        channel_block: number format → above so many channels, they count in multiples of this.
         sources: dotted path of a fact → where it was read. Every number needs one, except the coefficients under
             ``latency``, which have their source in ``how``.
     """
@@ -203,7 +236,12 @@ class Target(Facts):
     quantization: Quantization
     latency: LatencyModel | None = None
     channel_multiple: Multiples = Field(default_factory=lambda: _frozen({}))
+    channel_block: Multiples = Field(default_factory=lambda: _frozen({}))
     sources: Sources
+
+    def channel_steps(self, dtype: str) -> ChannelSteps:
+        """Of a number format: any number of channels for one that the file says nothing about."""
+        return ChannelSteps(self.channel_multiple.get(dtype, 1), self.channel_block.get(dtype))  # type: ignore[call-overload]
 
     @pydantic.model_validator(mode="after")
     def _sourced(self) -> Target:

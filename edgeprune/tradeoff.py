@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.files import JsonObject
-from edgeprune.target import Target
+from edgeprune.target import ChannelSteps, Target
 
 if TYPE_CHECKING:
     import tf_keras
@@ -54,14 +54,14 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
     graph = analyse(model)
     shapes = FileShapes.of(graph, lambda changed: parse(converted(changed, mode)).subgraphs[0])
     latency = file_costs.latency(shapes, target)
-    multiple = int(target.channel_multiple.get(mode, 1))
+    steps = target.channel_steps(mode)
     return {
         "target": target.name,
         "mode": mode,
         "latency_ms": latency.whole,
-        "multiple": multiple,
-        "groups": _per_channel(graph, latency, multiple),
-        "budgets": _undominated(list(_budgets(graph, latency, multiple))),
+        "multiple": steps.multiple,
+        "groups": _per_channel(graph, latency, steps),
+        "budgets": _undominated(list(_budgets(graph, latency, steps))),
     }
 
 
@@ -81,10 +81,10 @@ def converted(model: tf_keras.Model, mode: Literal["float32", "int8"]) -> bytes:
     return convert(model, plan, samples if plan.needs_samples else None)
 
 
-def _per_channel(graph: Graph, latency: Resource, multiple: int) -> dict[str, float]:
+def _per_channel(graph: Graph, latency: Resource, steps: ChannelSteps) -> dict[str, float]:
     found = {}
     for group in graph.groups:
-        gone = min(multiple, len(group.free), group.size - 1)
+        gone = min(steps.at(group.size), len(group.free), group.size - 1)
         if gone < 1:
             continue
         keep = np.ones(len(graph.units), bool)
@@ -102,7 +102,7 @@ def _undominated(rows: list[JsonObject]) -> list[JsonObject]:
     ]
 
 
-def _budgets(graph: Graph, latency: Resource, multiple: int) -> Iterator[JsonObject]:
+def _budgets(graph: Graph, latency: Resource, steps: ChannelSteps) -> Iterator[JsonObject]:
     from edgeprune.prune.choice.allocation import allocate
     from edgeprune.prune.choice.budget import Budget, Constraints
     from edgeprune.prune.choice.criteria import CRITERIA, Evidence
@@ -110,7 +110,7 @@ def _budgets(graph: Graph, latency: Resource, multiple: int) -> Iterator[JsonObj
 
     scores = CRITERIA["l2"].score(graph, Evidence())
     everything = sum(float(values.sum()) for values in scores.values())
-    constraints = Constraints(min_channels=2, multiple=multiple)
+    constraints = Constraints(min_channels=2, steps=steps)
     for share in BUDGETS:
         limited = latency.limited(share * latency.whole)
         try:

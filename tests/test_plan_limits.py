@@ -48,7 +48,7 @@ def test_channels_suit_all_targets(tmp_path, multiple, expected):
     path = _own(tmp_path, channel_multiple={"float32": 8, "int8": multiple})
     plan = make_plan([_recipe(max_memory={path: "50%"})], load_target("rpi4"))
     (config,) = (step.config for step in plan.steps if step.name == "filters.remove1")
-    assert config.multiple == expected
+    assert config.steps.multiple == expected
 
 
 def test_a_target_of_a_file_is_called_as_it_says(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from edgeprune.errors import RecipeError
 from edgeprune.plan import make_plan
 from edgeprune.recipe.load import parse_recipe
-from edgeprune.target import load_target
+from edgeprune.target import ChannelSteps, load_target
 
 LAYERS, SPARSIFY, FILTERS = {"layers": {"remove": 1}}, {"sparsify": {"bn_l1": 0.1}}, {"filters": {"rate": 0.5}}
 
@@ -52,7 +52,7 @@ def test_rates_of_layers_hold_after_all_steps(steps):
     filters = parse_recipe({"filters": {"rate": 0.3, "steps": steps}}, "mine.toml").filters
     kept = 1.0
     for number in range(1, steps + 1):
-        kept *= 1 - _step_rate(FiltersStageConfig(filters=filters, number=number, multiple=1), 0.5)
+        kept *= 1 - _step_rate(FiltersStageConfig(filters=filters, number=number, steps=ChannelSteps()), 0.5)
     assert kept == pytest.approx(0.5)
 
 

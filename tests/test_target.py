@@ -30,6 +30,7 @@ RANGES = {
     "channel_multiple.float32": (1, 64),
     "channel_multiple.float16": (1, 64),
     "channel_multiple.int8": (1, 64),
+    "channel_block.int8": (1, 256),
 }
 MINIMAL = """
 name = "mine"

@@ -16,7 +16,7 @@ from edgeprune.checking.finding import SEVERITIES, Finding, Severity
 from edgeprune.checking.running import running
 from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
 from edgeprune.hardware.placement import NOT_IN_BOOK, STRANDED, PlacedOperator, Placement, fitting
-from edgeprune.target import Target
+from edgeprune.target import ChannelSteps, Target
 from edgeprune.tflite.faults import faults
 from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
 from edgeprune.tflite.interface import other_signatures
@@ -25,6 +25,8 @@ from edgeprune.tflite.versions import ProblemKind, runtime_problems
 if TYPE_CHECKING:
     import tf_keras
 
+# With fewer channels, two at a time cost less than what eight at a time would compute for nothing.
+PAIRED_FROM = 16
 # The format of a file that was not converted here.
 AS_IT_IS = "as it is"
 
@@ -162,7 +164,7 @@ def _streamed(subject: Subject, place: Placement) -> Iterator[Finding]:
         yield Finding("warning", what, "prune filters, so that the parameters fit.")
     if never:
         what = (
-            f"{never:,} bytes of constants of additions and products are loaded in each inference: the "
+            f"{never:,} bytes of constants of elementwise operators are loaded in each inference: the "
             f"{place.processor} never keeps them on the chip, whatever else fits."
         )
         fix = "fold scales and offsets into the layer before them, as the converter does for batch normalization."
@@ -220,17 +222,17 @@ def _compiler(subject: Subject, target: Target) -> list[Finding]:
 def _channels(subject: Subject, target: Target) -> list[Finding]:
     """Hidden layers whose channels do not fill the target's vectors."""
     graph = subject.graph
-    odd: dict[tuple[int, int], list[str]] = {}
+    odd: dict[tuple[int, ChannelSteps], list[str]] = {}
     ending = _ending(graph)
     for operator in graph.operators:
         weights = graph.input(operator, 1)
         if operator.name not in ("CONV_2D", "FULLY_CONNECTED") or weights is None or operator.index in ending:
             continue
-        multiple = target.channel_multiple.get("int8" if weights.dtype in ("int8", "uint8") else weights.dtype)  # type: ignore[call-overload]
+        steps = target.channel_steps("int8" if weights.dtype in ("int8", "uint8") else weights.dtype)
         with fitting(operator):
             channels = weights.shape[0]
-        if multiple and channels % multiple:
-            odd.setdefault((channels, multiple), []).append(subject.where(operator))
+        if channels % steps.at(channels):
+            odd.setdefault((channels, steps), []).append(subject.where(operator))
     return [
         Finding(
             "note",
@@ -239,8 +241,38 @@ def _channels(subject: Subject, target: Target) -> list[Finding]:
             f"use {' or '.join(map(str, _neighbours(channels, multiple)))} channels.",
             tuple(dict.fromkeys(where)),
         )
-        for (channels, multiple), where in sorted(odd.items())
+        for (channels, steps), where in sorted(odd.items(), key=lambda item: item[0][0])
+        for multiple in [steps.at(channels)]
     ]
+
+
+def _pairs(subject: Subject, target: Target) -> list[Finding]:
+    """Float 1x1 convolutions that XNNPACK computes two channels at a time."""
+    from edgeprune.hardware.latency.features import COST_OF_PAIRS, in_pairs
+
+    graph = subject.graph
+    slow: dict[int, list[str]] = {}
+    for operator in graph.operators:
+        output = graph.output(operator)
+        if in_pairs(graph, operator) and output is not None and output.shape and output.shape[-1] > PAIRED_FROM:
+            slow.setdefault(output.shape[-1], []).append(subject.where(operator))
+    return [
+        Finding(
+            "warning",
+            f"{channels} output channels of a float 1x1 convolution: {target.runtime.package} computes them two at a "
+            f"time, {COST_OF_PAIRS * channels / (-(-channels // 8) * 8):.2f} times the work of "
+            f"{-(-channels // 8) * 8}.",
+            f"use {' or '.join(map(str, _neighbours(channels, 8)))} channels.",
+            tuple(dict.fromkeys(where)),
+        )
+        for channels, where in sorted(slow.items())
+    ]
+
+
+def _has_pairs(target: Target) -> bool:
+    from edgeprune.hardware.latency.features import PAIRING
+
+    return has_arm_cpu(target) and "xnnpack" in target.delegates and target.runtime.package in PAIRING
 
 
 def _neighbours(channels: int, multiple: int) -> list[int]:
@@ -274,7 +306,7 @@ def _delegates(subject: Subject, target: Target) -> list[Finding]:
     """What the runtime's delegates leave to its plain kernels."""
     from edgeprune.hardware.delegates import delegate_placement
 
-    places = [delegate_placement(subject.graph, name) for name in target.delegates]
+    places = [delegate_placement(subject.graph, name, target.runtime) for name in target.delegates]
     return [finding for place in places for finding in _left(subject, place, "note")]
 
 
@@ -295,4 +327,5 @@ CHECKERS: list[Checker] = [
     ("delegates", lambda target: bool(target.delegates), _delegates),
     ("sparse inference", has_arm_cpu, sparse_inference),
     ("channels", lambda target: bool(target.channel_multiple), _channels),
+    ("pairs of channels", _has_pairs, _pairs),
 ]

@@ -37,7 +37,7 @@ COMMANDS = {
 KEPT = {
     "build": "Finished stages and training epochs are kept: the same command goes on from there.",
     "sensitivity": "Finished stages and points are kept: the same command goes on from there.",
-    "bench": "Files that were measured completely have their rows in the CSV table; nothing stays on the device.",
+    "bench": "Files that were measured completely have their rows in the table of --append; the device keeps nothing.",
     "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",
 }
 # Commands that run native code in their own process.

@@ -60,12 +60,10 @@ if TYPE_CHECKING:
     help="Also report each operator: on Android, where it slows the file down, and on the emulator.",
 )
 @click.option(
-    "--csv",
+    "--append",
     "table",
     type=click.Path(path_type=Path),
-    default="measurements.csv",
-    show_default=True,
-    help="Table to add a row per file to, for `edgeprune targets fit`.",
+    help="Table to add a row per file to, such as measurements.csv, for `edgeprune targets fit`.  [default: none]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -> None:
@@ -83,7 +81,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
     device = _address(device, options["runtime"], options["max_instructions"])
     target = load_target(options["target"]) if options["target"] else None
     counts = device.partition("://")[0] == "emulator"
-    if not counts:  # the table is for times; counted instructions are no times
+    if options["table"] and not counts:  # the table is for times; counted instructions are no times
         table.check(options["table"])
     job = Job(
         files,
@@ -96,7 +94,8 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
     )
 
     def keep(result: JsonObject) -> None:
-        table.append(options["table"], [result])
+        if options["table"]:
+            table.append(options["table"], [result])
 
     try:
         document = benching.bench(

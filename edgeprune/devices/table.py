@@ -77,7 +77,7 @@ def _header(table: Path) -> list[str] | None:
         raise DataError(
             f"{table} is not a table of measurements.",
             expected=f"a first line with the columns {', '.join(COLUMNS)}.",
-            fix="give another file with --csv.",
+            fix="give another file with --append.",
         )
     return found
 

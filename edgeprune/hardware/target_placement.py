@@ -127,4 +127,6 @@ def delegates_of(graph: Subgraph, target: Target | None) -> tuple[JsonObject, ..
     """The placement of a graph for each delegate of the target's runtime."""
     from edgeprune.hardware.delegates import delegate_placement
 
-    return tuple(delegate_placement(graph, name).to_dict() for name in (target.delegates if target else ()))
+    return (
+        tuple(delegate_placement(graph, name, target.runtime).to_dict() for name in target.delegates) if target else ()
+    )

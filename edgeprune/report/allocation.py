@@ -42,7 +42,7 @@ def _limits(name: str, one: Allocation) -> Table:
     found = "the best choice" if gap < 1e-6 else f"within {max(gap, 1e-4):.2%} of the best choice"
     caption = (
         f"{name}: channels chosen in {one.seconds:.1f} seconds, {found} under the model of loss and costs, in steps of "
-        f"{one.multiple}."
+        f"{one.multiple}{f', above {one.block} channels of {one.block}' if one.block else ''}."
     )
     if one.widths:
         caption += f" Of each layer, at most {one.widths} widths were looked at."

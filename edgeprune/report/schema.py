@@ -542,6 +542,7 @@ class Allocation(Entry):
     seconds: Number
     limits: list[KeptLimit]
     multiple: Count
+    block: Count | None = None
     widths: Count | None
     blocks: list[Text] = []
     reasons: list[WidthReason] = []  # of the groups that had a choice

@@ -26,7 +26,7 @@ from edgeprune.recipe.config import Amount, Config, FileFigure, FiltersConfig, R
 from edgeprune.stages.conversion import described_file
 from edgeprune.stages.reconstruction import refitted, unlabelled
 from edgeprune.stages.saving import with_model
-from edgeprune.target import Target
+from edgeprune.target import ChannelSteps, Target
 
 if TYPE_CHECKING:
     import tf_keras
@@ -83,7 +83,7 @@ class FiltersStageConfig(Config):
     filters: FiltersConfig
     reconstruct: ReconstructConfig = ReconstructConfig()
     number: int
-    multiple: int  # channels, with what the targets want already decided
+    steps: ChannelSteps  # of channels, with what the targets want already decided
     files: tuple[FileLimit, ...] = ()
 
 
@@ -109,7 +109,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     if settings.blocks:
         whole = with_blocks(whole)
     rates = {pattern: _step_rate(config, rate) for pattern, rate in settings.layer_rates.items()}
-    constraints = Constraints(settings.min_channels, config.multiple, settings.protect, rates)
+    constraints = Constraints(settings.min_channels, config.steps, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
     resources, original_files = _of_files(whole, artifact, config, context)
@@ -234,7 +234,8 @@ def _allocation_facts(chosen: Allocation, blocks: list[str]) -> AllocationFacts:
             {"name": name, "value": value, "most": most, "price": chosen.prices.get(name)}
             for name, (value, most) in chosen.costs.items()
         ],
-        "multiple": chosen.multiple,
+        "multiple": chosen.steps.multiple,
+        "block": chosen.steps.block,
         "widths": chosen.widths,
         "blocks": blocks,
         "reasons": [_reason_facts(one) for one in chosen.reasons],

@@ -6,7 +6,7 @@ from tiny_files import Given, tflite_of
 
 from edgeprune.checking import check as module
 from edgeprune.checking.check import CHECKERS, Finding, Subject, check
-from edgeprune.target import load_target
+from edgeprune.target import load_target, with_runtime
 from edgeprune.tflite.flatbuffer import read
 
 
@@ -89,10 +89,27 @@ def test_formats_are_merged(tmp_path, artifacts):
     assert all(set(item.formats) <= {"float32", "int8"} for item in channels)
 
 
+def test_float_products_in_pairs_are_a_warning(tmp_path):
+    """60 channels of a float 1x1 convolution, not 63 or 64, and only under a runtime that computes them in pairs."""
+    import tf_keras
+
+    from edgeprune.checking.trial import trial_subject
+
+    x = image = tf_keras.Input((8, 8, 3))
+    for channels in (60, 63, 64):
+        x = tf_keras.layers.Conv2D(channels, 1, name=f"wide{channels}")(x)
+    model = tf_keras.Model(image, tf_keras.layers.GlobalAveragePooling2D()(x))
+    recent = load_target("rpi4")
+    found = by_checker(check([trial_subject(model, recent, "float32", tmp_path)], recent), "pairs of channels")
+    assert [(item.severity, item.where) for item in found] == [("warning", ("wide60",))]
+    assert "1.43 times the work of 64" in found[0].what
+    old = with_runtime(recent, "tflite-runtime 2.14.0")
+    assert not by_checker(check([trial_subject(model, old, "float32", tmp_path)], old), "pairs of channels")
+
+
 def test_an_operator_newer_than_the_runtime_is_an_error(artifacts):
     """A file whose operators the board's runtime does not have will not run there."""
-    target = load_target("rpi4")
-    old = target.model_copy(update={"runtime": target.runtime.model_copy(update={"version": "1.9.0"})})
+    old = with_runtime(load_target("rpi4"), "tflite-runtime 1.9.0")
     found = check([Subject(artifacts["int8"], read(artifacts["int8"]))], old)
     assert any(item.severity == "error" and "Didn't find op" in item.what for item in by_checker(found, "runtime"))
 

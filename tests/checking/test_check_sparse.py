@@ -6,7 +6,7 @@ import pytest
 from commands import run
 
 from edgeprune.checking.sparse import sparse_inference
-from edgeprune.target import load_target
+from edgeprune.target import load_target, with_runtime
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def findings(tmp_path):
     from edgeprune.checking.trial import trial_subject
 
     def find(model, mode="float32"):
-        target = load_target("rpi4")
+        target = with_runtime(load_target("rpi4"), "tflite-runtime 2.14.0")
         return sparse_inference(trial_subject(model, target, mode, tmp_path), target)
 
     return find

@@ -74,7 +74,7 @@ def test_debug_shows_the_traceback(tmp_path):
     ("words", "said"),
     [
         (["build", "--target", "rpi4"], "Finished stages and training epochs"),
-        (["--debug", "bench", "a.tflite"], "rows in the CSV table"),
+        (["--debug", "bench", "a.tflite"], "rows in the table"),
         (["targets", "list"], "Interrupted.\n"),
     ],
 )

@@ -34,8 +34,18 @@ def rows(folder):
 
 
 def test_on_the_host(tiny_files, tmp_path):
-    """--json prints one document with the figures and nothing else, and a row is added to measurements.csv."""
-    words = ["bench", tiny_files["int8"], "--device", "host", "--target", "rpi4", "--json"]
+    """--json prints one document with the figures and nothing else, and a row is added to the table that is named."""
+    words = [
+        "bench",
+        tiny_files["int8"],
+        "--device",
+        "host",
+        "--target",
+        "rpi4",
+        "--json",
+        "--append",
+        "measurements.csv",
+    ]
     process = [sys.executable, "-m", "edgeprune", *map(str, words)]
     done = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -54,7 +64,8 @@ def test_over_ssh(tiny_files, tmp_path, sshd):
     odd.write_bytes(tiny_files["int8"].read_bytes())
     files = [tiny_files["float32"], odd]
     done = command(
-        "--device", sshd.address, "--python", sys.executable, "--compare", "--", *files, cwd=tmp_path
+        "--device", sshd.address, "--python", sys.executable, "--append", "measurements.csv", "--compare", "--", *files,
+        cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "times as long as float32.tflite" in " ".join(done.stdout.split())
@@ -88,7 +99,17 @@ def test_rows_are_what_a_fit_reads(tiny_files, tmp_path):
     """measurements.csv as bench writes it, with three files, is what `edgeprune targets fit` makes a target of."""
     shorter = tmp_path / "shorter.tflite"
     shorter.write_bytes(list(prefixes(tiny_files["float32"].read_bytes()))[2])
-    done = command(*tiny_files.values(), shorter, "--device", "host", "--target", "rpi4", cwd=tmp_path)
+    done = command(
+        *tiny_files.values(),
+        shorter,
+        "--device",
+        "host",
+        "--target",
+        "rpi4",
+        "--append",
+        "measurements.csv",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     fitted = run("targets", "fit", "mine", "--from", "measurements.csv", cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
@@ -139,7 +160,7 @@ def test_on_android(tiny_files, tmp_path, phone):
         "echo Inference timings in us: Init: 16772, First inference: 8781, Inference '(avg)': 7454\n"
     )
     arguments = [tiny_files["int8"], "--device", phone.address, "--benchmark-binary", binary, "--delegate", "gpu"]
-    done = command(*arguments, "--json", cwd=tmp_path)
+    done = command(*arguments, "--json", "--append", "measurements.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["results"][0]["median_ms"] == 7.401
     (row,) = rows(tmp_path)
@@ -157,6 +178,8 @@ def test_a_board_that_goes_away(tiny_files, tmp_path, sshd):
         "--runs",
         3 * 10**6,
         "--json",
+        "--append",
+        "measurements.csv",
     ]
 
     def cut():

@@ -16,7 +16,7 @@ from edgeprune.cli import edgeprune
 from edgeprune.convert.converter import convert
 from edgeprune.devices.bench import bench
 from edgeprune.devices.emulator import Emulator
-from edgeprune.devices.emulator_home import Home
+from edgeprune.devices.emulator_home import RUNTIMES, Home
 from edgeprune.devices.instructions import by_operator, measure
 from edgeprune.devices.protocol import Job
 from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
@@ -111,6 +111,23 @@ def test_sparse_inference_depends_on_the_runtime(sparse_and_dense):
     assert dense / sparse >= 1.5
     dense, sparse = counts("emulator://tflite-runtime", sparse_and_dense)
     assert dense / sparse == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_the_table_of_kernels_is_what_runtimes_do(tiny_files, runtime, dtype):
+    """Where the rules say that a runtime hands nothing to XNNPACK, the count is that without it; else it differs."""
+    from edgeprune.hardware.delegates import book_of
+    from edgeprune.hardware.placement import place
+    from edgeprune.tflite.flatbuffer import read
+
+    placed, _ = place(book_of("xnnpack", runtime), read(tiny_files[dtype]).subgraphs[0])
+    with Emulator(f"emulator://{runtime}") as device:
+        given, without = (
+            measure(device, Job((tiny_files[dtype],), delegate=delegate))[0]["instructions"]
+            for delegate in ("default", "builtin")
+        )
+    assert (given != pytest.approx(without, rel=1e-3)) == any(operator.on_accelerator for operator in placed)
 
 
 @pytest.fixture(scope="module")

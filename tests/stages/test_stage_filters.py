@@ -18,7 +18,7 @@ from edgeprune.quantize.plan import QuantizationPlan, quantization_plan
 from edgeprune.recipe.load import parse_recipe
 from edgeprune.selection import Limits
 from edgeprune.stages.filters import FiltersStageConfig, _step_most
-from edgeprune.target import load_target
+from edgeprune.target import ChannelSteps, load_target
 
 NOTE = "converts the model several times"
 LIMITS = {
@@ -164,7 +164,7 @@ def _arena(file, folder):
 def test_the_last_step_asks_for_what_was_asked(schedule):
     """Limits fall from step to step, and the last is the recipe's own; one that holds from the start stays as it is."""
     filters = _recipe({"max_latency": 1.7, "steps": 4, "schedule": schedule}).filters
-    steps = [FiltersStageConfig(filters=filters, number=number, multiple=1) for number in range(1, 5)]
+    steps = [FiltersStageConfig(filters=filters, number=number, steps=ChannelSteps()) for number in range(1, 5)]
     asked = [_step_most(step, 1.7, 9.3) for step in steps]
     assert asked[-1] == 1.7
     assert 9.3 > asked[0] > asked[1] > asked[2] > asked[3]

@@ -102,12 +102,16 @@ def fused_activation(graph: Subgraph, operator: Operator) -> Answer:
 
 @rule(LIMITATION, "use the same dilation in both directions.")
 def uneven_dilation(graph: Subgraph, operator: Operator) -> Answer:
-    """The dilation must be the same in x and y.
+    """The dilation must be the same in x and y, except along a side on which kernel or image has length 1.
 
-    [docs] Conv2d, DepthwiseConv2d.
+    [docs] Conv2d, DepthwiseConv2d; [pairs] temporal convolutions, dilated along time only, were mapped.
     """
-    options = operator.options
-    return options.get("dilation_w_factor", 1) != options.get("dilation_h_factor", 1)
+    data, kernel = graph.input(operator, 0), graph.input(operator, 1)
+    if data is None or kernel is None or len(data.shape) != 4 or len(kernel.shape) != 4:
+        return True
+    sides = zip("hw", data.shape[1:3], kernel.shape[1:3], strict=True)
+    effective = {operator.options.get(f"dilation_{axis}_factor", 1) for axis, *lengths in sides if 1 not in lengths}
+    return len(effective) > 1
 
 
 @rule(LIMITATION, "make the weights a constant of the model.")
@@ -157,9 +161,9 @@ def constant_part(graph: Subgraph, operator: Operator) -> Answer:
 
 @rule(LIMITATION, "move what works along the batch out of the model.")
 def batch_axis(graph: Subgraph, operator: Operator) -> Answer:
-    """Nothing may be reduced, padded, split or packed along the batch.
+    """Nothing may be reduced, padded, split, packed or repeated along the batch.
 
-    [docs] Mean, Sum, ReduceMax, ReduceMin, Pad, Pack, Split.
+    [docs] Mean, Sum, ReduceMax, ReduceMin, Pad, Pack, Split; Tile by analogy.
     """
     return _BATCH[operator.name](graph, operator)
 
@@ -187,6 +191,11 @@ def _packs_batch(graph: Subgraph, operator: Operator) -> Answer:
     return int(operator.options.get("axis", 0)) == 0 and int(operator.options.get("values_count", 2)) > 1
 
 
+def _repeats_batch(graph: Subgraph, operator: Operator) -> Answer:
+    data, repeats = graph.input(operator, 0), constant(graph, operator, 1)
+    return repeats is None or data is None or (len(data.shape) > 3 and repeats[0] > 1)
+
+
 _BATCH = {
     "MEAN": _reduces_batch,
     "PACK": _packs_batch,
@@ -195,6 +204,7 @@ _BATCH = {
     "REDUCE_MIN": _reduces_batch,
     "SPLIT": _splits_batch,
     "SUM": _reduces_batch,
+    "TILE": _repeats_batch,
 }
 
 

@@ -9,11 +9,19 @@ Layout of the parameters, found by others in compiled files and confirmed here o
 - Depthwise kernels take one line for 16 channels at each position: 4 bytes per weight.
 - For each output follow 4 bytes of bias, and 4 bytes of scale in int8 files (coral-usb-oxidized
   docs/phase4_conv2d_k3_param_region_2026-03-07.md); uint8 files have one scale per layer, in the instructions.
-- A dilated depthwise kernel is stored with its holes.
+
+Found in 57 compiled files of two independent sets, 28 of which are here (benchmarks/edgetpu_placement.py):
+
+- Kernels of convolutions and dense layers with more than 64 outputs are stored in multiples of 64 outputs, the width of
+  the array; up to 64 in multiples of 16 (:func:`output_step`).
+- A dilated depthwise kernel is stored without holes.
+- A dense layer of N outputs lies in the first ceil(N / 64) of the 16 tiles, 512 KiB each. The first layer that does not
+  fit is streamed, and so are all after it.
 
 Inferred from few files, so less sure: kernel positions whose weights are all zero are left out; uint8 layers with
-up to 4 outputs are 4 wide; constants of additions and products (16 bytes a channel) are streamed, never cached; a
-mean is a depthwise kernel.
+up to 4 outputs are 4 wide; constants of elementwise operators are streamed, never cached, 16 bytes for each element
+that is spread over other positions (one file), and one byte where the constant is as large as the output (one file:
+2,309 elements, 2,368 bytes); a mean is a depthwise kernel.
 """
 
 from __future__ import annotations
@@ -30,10 +38,13 @@ from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 LINE_BYTES = 64
 LANES = 16
 INPUTS = 4
-# Each of the 16 tiles holds its share of the parameters (google-coral/libedgetpu beagle_chip_structures.h: 16 tiles).
-TILES = 16
 ARRAY = 64  # rows and columns of the array of multipliers
+# google-coral/libedgetpu beagle_chip_structures.h: 16 tiles. A layer of 520,448 bytes a tile was cached.
+TILES = 16
+TILE_BYTES = 512 * 1024
 CACHE_BYTES = 8_000_000
+_KERNELS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_ELEMENTWISE = ("ADD", "MUL", "SUB", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE")
 
 
 @dataclass(frozen=True)
@@ -45,32 +56,39 @@ class Parameters:
     notes: tuple[str, ...]
 
 
+def output_step(outputs: int) -> int:
+    """The multiple of outputs in which a kernel with so many of them is stored and computed."""
+    return ARRAY if outputs > ARRAY else LANES
+
+
 def parameters(graph: Subgraph, mapped: Collection[int], cache_bytes: int | None = None) -> Parameters:
     """What the operators on the chip keep there, and what they are sent for each inference.
 
-    Layers go into the cache in the order of execution while they fit. On the chip a kernel takes whole blocks of the
-    array of 64 x 64 cells, more than its bytes in the file: latencies of chains of equal 3x3 convolutions (sweeps of
-    Jorgitou98/EdgeTPU-QuantRL-Evaluation) jump exactly where one block more does not fit. A layer also stays out when
-    the share of one tile, which holds whole groups of 16 outputs, is more than a tile has.
+    Layers go into the cache in the order of execution, until one does not fit. On the chip a convolution's kernel takes
+    whole blocks of the array of 64 x 64 cells, more than its bytes in the file: latencies of chains of equal 3x3
+    convolutions (sweeps of Jorgitou98/EdgeTPU-QuantRL-Evaluation) jump exactly where one block more does not fit.
 
     Args:
         mapped: indices of the operators on the chip.
         cache_bytes: SRAM for parameters; None: what was seen.
     """
-    whole = cache_bytes or CACHE_BYTES
     cached: dict[int, int] = {}
     streamed: dict[int, int] = {}
     notes = []
-    left = whole
+    left, full = cache_bytes or CACHE_BYTES, False
+    tiles = np.zeros(TILES)  # bytes of dense layers in each
     for operator in graph.operators:
         if operator.index not in mapped:
             continue
         with fitting(operator):
             size = layer_bytes(graph, operator)
             blocks = max(size, _block_bytes(graph, operator))
-        tile = -(-size // min(TILES, _groups(graph, operator)))
-        fits = blocks <= left and tile <= whole // TILES
+            used = _tiles(graph, operator)
+            share = size / used if operator.name == "FULLY_CONNECTED" else 0.0
+        fits = not size or not (full or blocks > left or tiles[:used].max() + share > TILE_BYTES)
+        full |= not fits
         left -= blocks if fits else 0
+        tiles[:used] += share if fits else 0.0
         cached[operator.index] = size if fits else 0
         streamed[operator.index] = operand_bytes(graph, operator) + (0 if fits else size)
         if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
@@ -78,10 +96,16 @@ def parameters(graph: Subgraph, mapped: Collection[int], cache_bytes: int | None
     return Parameters(cached, streamed, tuple(notes))
 
 
+def _tiles(graph: Subgraph, operator: Operator) -> int:
+    """How many tiles an operator's outputs reach."""
+    output = graph.output(operator)
+    return min(TILES, max(1, math.ceil((output.shape[-1] if output and output.shape else 1) / ARRAY)))
+
+
 def _block_bytes(graph: Subgraph, operator: Operator) -> int:
     """Bytes of the blocks of the array that an operator's kernel takes on the chip."""
     weights = graph.input(operator, 1)
-    if operator.name not in ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV") or weights is None or not weights.constant:
+    if operator.name not in _KERNELS or weights is None or not weights.constant:
         return 0
     outputs, *window, inputs = weights.shape
     return math.prod(window) * _whole_blocks(inputs) * _whole_blocks(outputs)
@@ -100,15 +124,17 @@ def layer_bytes(graph: Subgraph, operator: Operator) -> int:
     if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
         kernels = [graph.input(operator, position) for position in range(1, 9)]
         return sum(_stored(LANES, t.shape[0], math.ceil(t.shape[1] / INPUTS), 8) for t in kernels if t is not None)
-    if operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+    if operator.name not in (*_KERNELS, "DEPTHWISE_CONV_2D"):
         return 0
     weights = graph.input(operator, 1)
     if weights is None or not weights.constant or weights.sparsity is not None:
         return 0
     narrow = weights.dtype == "uint8" and operator.name == "CONV_2D" and weights.shape[0] <= INPUTS
-    outputs = weights.shape[-1] if operator.name == "DEPTHWISE_CONV_2D" else weights.shape[0]
-    words = _words(operator, weights)
-    return _stored(INPUTS if narrow else LANES, outputs, words, 4 if weights.dtype == "uint8" else 8)
+    words, overhead = _words(operator, weights), 4 if weights.dtype == "uint8" else 8
+    if operator.name == "DEPTHWISE_CONV_2D":
+        return _stored(LANES, weights.shape[-1], words, overhead)
+    outputs = weights.shape[0]
+    return _stored(INPUTS if narrow else output_step(outputs), outputs, words, overhead)
 
 
 def _stored(lanes: int, outputs: int, words: int, overhead: int) -> int:
@@ -120,10 +146,8 @@ def _stored(lanes: int, outputs: int, words: int, overhead: int) -> int:
 def _words(operator: Operator, weights: Tensor) -> int:
     if operator.name == "FULLY_CONNECTED":
         return math.ceil(weights.shape[1] / INPUTS)
-    height, width = weights.shape[1:3]
     if operator.name == "DEPTHWISE_CONV_2D":
-        down, across = (int(operator.options.get(f"dilation_{axis}_factor", 1)) for axis in "hw")
-        return ((height - 1) * down + 1) * ((width - 1) * across + 1)
+        return math.prod(weights.shape[1:3])
     return _used_positions(weights) * math.ceil(weights.shape[3] / INPUTS)
 
 
@@ -142,13 +166,12 @@ def _mean_bytes(graph: Subgraph, operator: Operator) -> int:
     return _stored(LANES, output.shape[-1], data.size // max(output.size, 1), 4 if data.dtype == "uint8" else 8)
 
 
-def _groups(graph: Subgraph, operator: Operator) -> int:
-    output = graph.output(operator)
-    return max(1, -(-(output.shape[-1] if output and output.shape else 1) // LANES))
-
-
 def operand_bytes(graph: Subgraph, operator: Operator) -> int:
-    """Bytes of the constants of an addition or product, which are streamed in each inference, never cached."""
-    if operator.name not in ("ADD", "MUL", "SUB", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"):
+    """Bytes of the constants of an elementwise operator, which are streamed in each inference, never cached."""
+    output = graph.output(operator)
+    if operator.name not in _ELEMENTWISE or output is None:
         return 0
-    return sum(TILES * graph.tensors[i].size for i in operator.inputs if i >= 0 and graph.tensors[i].constant)
+    constants = [graph.tensors[i] for i in operator.inputs if i >= 0 and graph.tensors[i].constant]
+    lanes = [1 if constant.size == output.size else LANES for constant in constants]
+    each = zip(constants, lanes, strict=True)
+    return sum(-(-lane * constant.size // LINE_BYTES) * LINE_BYTES for constant, lane in each)

@@ -1,7 +1,7 @@
 """Which operators the Edge TPU has, each with its limits, and what to use instead of those that it has not.
 
-The list is that of https://coral.ai/docs/edgetpu/models-intro/ for runtime 14 and newer; the limits, each with its
-source, are in :mod:`edgeprune.hardware.edgetpu.limits`.
+The list is that of https://coral.ai/docs/edgetpu/models-intro/ for runtime 14 and newer, and TILE, which is mapped in
+compiled files; the limits, each with its source, are in :mod:`edgeprune.hardware.edgetpu.limits`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ OPERATORS: dict[str, tuple[PlacementRule, ...]] = {
     "SUB": (),
     "SUM": _REDUCTION,
     "TANH": (),
+    "TILE": (limits.batch_axis,),
     "TRANSPOSE": (limits.large_transpose,),
     "TRANSPOSE_CONV": (limits.computed_weights, limits.large_transposed_convolution),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (),

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgeprune.errors import UsageError
-from edgeprune.hardware.delegates import XNNPACK
+from edgeprune.hardware.delegates import book_of
 from edgeprune.hardware.latency import edgetpu_features
 from edgeprune.hardware.latency.features import (
+    FREE,
     LATER_START,
     MANY_SMALL,
     PARALLEL,
@@ -88,7 +89,8 @@ def predict(
     Args:
         graph: the main subgraph.
         target: the board.
-        kernels: None for the default of the target's ``[latency]``.
+        kernels: None for those that the target's runtime chooses: of its ``[latency]``, or the built-in ones where it
+            hands nothing of the graph to XNNPACK. 'xnnpack' if all is handed to XNNPACK.
         threads: None for the target's default; limited to the number of its cores.
         on_chip: for 'edgetpu', indices of the operators that run on the chip; None for every operator without floats.
 
@@ -100,7 +102,7 @@ def predict(
     """
     if target.latency is None:
         return None
-    chosen = kernels or target.latency.kernels
+    chosen = kernels or default_kernels(graph, target)
     table = getattr(target.latency, chosen)
     if table is None:
         raise UsageError(
@@ -111,7 +113,7 @@ def predict(
     if chosen == "edgetpu":
         seconds = _on_edgetpu(graph, target, used, edgetpu_features.all_integer(graph) if on_chip is None else on_chip)
     else:
-        seconds = _on_cpu(graph, target, chosen, used)
+        seconds = _on_cpu(graph, target, chosen, used, None if kernels else target.runtime.package)
     total = 1e3 * sum(seconds.values())
     unsure = 1e3 * sum(seconds.get(index, 0.0) for doubt in _doubts(graph) for index in doubt.operators)
     low, high = (total - unsure + unsure / DOUBT_FACTOR, total - unsure + unsure * DOUBT_FACTOR)
@@ -143,15 +145,15 @@ def clock(
         its time. What depends on the whole graph, such as how full caches are, is as in ``graph``.
     """
     assert target.latency is not None
-    chosen = kernels or target.latency.kernels
+    chosen = kernels or default_kernels(graph, target)
     used = _threads(target, threads)
     if chosen == "edgetpu":
         return _edgetpu_clock(graph, target, used)
-    return _cpu_clock(graph, target, chosen, used)
+    return _cpu_clock(graph, target, chosen, used, None if kernels else target.runtime.package)
 
 
 def _cpu_clock(
-    graph: Subgraph, target: Target, chosen: CpuKernelSet, threads: int
+    graph: Subgraph, target: Target, chosen: CpuKernelSet, threads: int, package: str | None = None
 ) -> Callable[[Subgraph, Operator], float]:
     assert target.latency is not None
     caches = caches_of(target)
@@ -159,7 +161,7 @@ def _cpu_clock(
     later = set(small_operators(graph)[MANY_SMALL:])
     left: set[int] = set()
     if chosen == "xnnpack" and target.latency.builtin:
-        left = {op.index for op in place(XNNPACK, graph)[0] if not op.on_accelerator}
+        left = _left(graph, package)
 
     def milliseconds(small: Subgraph, operator: Operator) -> float:
         kernels: CpuKernelSet = "builtin" if operator.index in left else chosen
@@ -250,8 +252,25 @@ def _threads(target: Target, threads: int | None) -> int:
     return min(wanted, target.cpu.cores) if target.cpu else wanted
 
 
-def _on_cpu(graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int) -> dict[int, float]:
-    """Operator index → seconds. Operators that XNNPACK does not take run with the built-in kernels."""
+def default_kernels(graph: Subgraph, target: Target) -> KernelSet:
+    """The kernels that a file runs with, mostly, if nothing else is asked for; the target has ``[latency]``."""
+    assert target.latency is not None
+    chosen: KernelSet = target.latency.kernels
+    if chosen != "xnnpack" or target.latency.builtin is None:
+        return chosen
+    working = {op.index for op in graph.operators if op.name not in FREE}
+    return "builtin" if working and working <= _left(graph, target.runtime.package) else "xnnpack"
+
+
+def _left(graph: Subgraph, package: str | None) -> set[int]:
+    """Operators that are not handed to XNNPACK, which run with the built-in kernels; ``package``: of the runtime."""
+    return {op.index for op in place(book_of("xnnpack", package), graph)[0] if not op.on_accelerator}
+
+
+def _on_cpu(
+    graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int, package: str | None = None
+) -> dict[int, float]:
+    """Operator index → seconds. ``package``: of the runtime; None: one that hands XNNPACK all that it takes."""
     assert target.latency is not None
     table: CpuLatency = getattr(target.latency, kernels)
     sparse = sparse_operators(graph, target.runtime) if kernels == "xnnpack" else {}
@@ -260,7 +279,7 @@ def _on_cpu(graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int
         for each in works(graph, kernels, caches_of(target), sparse)
     }
     if kernels == "xnnpack" and target.latency.builtin:
-        left = [op.index for op in place(XNNPACK, graph)[0] if not op.on_accelerator]
+        left = _left(graph, package)
         built_in = _on_cpu(graph, target, "builtin", threads) if left else {}
         seconds.update({index: built_in[index] for index in left if seconds[index]})
     return seconds

@@ -79,6 +79,13 @@ MANY_SMALL, LATER_START = 100, 0.1
 _PANEL_ROWS = {"float32": 6, "int8": 4}
 
 
+# XNNPACK in recent runtimes computes float 1x1 convolutions two channels at a time, unless there are 8k or 8k - 1 of
+# them: 9.05 instructions a channel beside 5.92 where eight go at a time, over 40 widths and 64 inputs
+# (benchmarks/results/odd_channels.md). tflite-runtime 2.14.0 does not.
+PAIRS, COST_OF_PAIRS = 2, 9.05 / 5.92
+PAIRING = {"ai-edge-litert", "litert"}
+
+
 # Instructions of a sparse kernel per weight that is not zero, relative to the dense kernel's per multiply-accumulate.
 # MobileNetV1 1.0/224 takes 192.9 million instructions dense, and 139.8, 100.4 and 60.9 million with 70, 80 and 90 % of
 # zeros: a line with a slope of 394 million per unit of density, where the dense products take 171 million.
@@ -93,11 +100,13 @@ class Caches:
         l1_bytes: size of one core's first-level data cache.
         last_bytes: size of the last-level cache.
         channel_multiple: number format → number of channels that fill a vector.
+        pairing: whether the runtime is one of those that compute odd numbers of float channels in pairs.
     """
 
     l1_bytes: int
     last_bytes: int
     channel_multiple: Mapping[DType, int]
+    pairing: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ def caches_of(target: Target) -> Caches:
     cpu = target.cpu
     l1 = cpu.l1d_bytes if cpu and cpu.l1d_bytes else 32_768
     last = (cpu.l3_bytes or cpu.l2_bytes) if cpu else None
-    return Caches(l1, last or 524_288, target.channel_multiple)
+    return Caches(l1, last or 524_288, target.channel_multiple, target.runtime.package in PAIRING)
 
 
 def works(
@@ -220,8 +229,10 @@ def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Ca
     if kernel is None or output is None or data is None or not output.shape or not kernel.shape:
         return {}
     channels, size = output.shape[-1], 4 if dtype == "float32" else 1
-    multiple = caches.channel_multiple.get(dtype, 1)
-    padding = math.ceil(channels / multiple) * multiple / max(channels, 1)
+    multiple, cost = caches.channel_multiple.get(dtype, 1), 1.0
+    if kernels == "xnnpack" and caches.pairing and in_pairs(graph, operator):
+        multiple, cost = PAIRS, COST_OF_PAIRS
+    padding = cost * math.ceil(channels / multiple) * multiple / max(channels, 1)
     macs = operator_macs(graph, operator)
     rows, depth = output.size / max(channels, 1), math.prod(kernel.shape[1:])
     amounts: Amounts = {"conv_macs": macs * padding, "conv_elements": rows * (depth + channels)}
@@ -232,6 +243,14 @@ def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Ca
         amounts["window_rows"] = rows * kernel.shape[1]
         amounts["moved_bytes"] = 2 * rows * depth * size
     return amounts
+
+
+def in_pairs(graph: Subgraph, operator: Operator) -> bool:
+    """Whether an operator is a float 1x1 convolution of neither 8k nor 8k - 1 channels, see :data:`PAIRS`."""
+    kernel = graph.input(operator, 1)
+    if operator.name != "CONV_2D" or kernel is None or kernel.dtype != "float32" or kernel.shape[1:3] != (1, 1):
+        return False
+    return kernel.shape[0] % 8 not in (0, 7)
 
 
 def _data(graph: Subgraph, operator: Operator) -> Tensor | None:

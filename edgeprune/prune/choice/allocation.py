@@ -13,12 +13,13 @@ import numpy as np
 from edgeprune.errors import RecipeError
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
-from edgeprune.prune.choice.budget import Budget, Constraints, Resource
+from edgeprune.prune.choice.budget import ANY_NUMBER, Budget, Constraints, Resource
 from edgeprune.prune.choice.criteria import Scores
 from edgeprune.prune.choice.ladders import Ladder, Widths, ladder, names_of
 from edgeprune.prune.choice.program import SECONDS, Infeasible, Limit, OutOfTime, Program, Solution, evaluate
 from edgeprune.prune.choice.reasons import Reason, reasons
 from edgeprune.recipe.patterns import check_patterns
+from edgeprune.target import ChannelSteps
 
 if TYPE_CHECKING:
     from edgeprune.prune.choice.sensitivity import Curves
@@ -46,7 +47,7 @@ class Allocation:
         seconds: of the search.
         costs: by what is limited, what the choice comes to and what is allowed.
         prices: by what is limited, how much the loss falls if one percent more is allowed.
-        multiple: the number of channels in a step; less than was asked for where the budget forbade that.
+        steps: of channels; finer than was asked for where the budget forbade that.
         widths: the largest number of widths that a group was tried in, where not all of them were; else None.
         reasons: of every group that had a choice, why it got its width; none where all lose the same fraction.
     """
@@ -57,7 +58,7 @@ class Allocation:
     seconds: float
     costs: Mapping[str, tuple[float, float]]
     prices: Mapping[str, float]
-    multiple: int
+    steps: ChannelSteps
     widths: int | None
     reasons: tuple[Reason, ...] = ()
 
@@ -80,7 +81,7 @@ def allocate(
         budget: how much is to be kept, or how many filters go.
         how: ``uniform``: every group loses the same fraction. ``global``: the least sum of scores is lost.
             ``sensitivity``: the least sum of the measured rises of the loss.
-        constraints: what every layer keeps. The multiple of channels is halved until the budget can be met, and used.
+        constraints: what every layer keeps. Finer steps of channels are taken until the budget can be met, and used.
         curves: what ``sensitivity`` goes by; every group that may lose channels has its curve.
         resources: what else is limited, beside the budget.
         seconds: after which the search ends with what it has.
@@ -103,13 +104,13 @@ def allocate(
         try:
             found = search.solve()
         except RecipeError:
-            if constraints.multiple == 1:
+            if constraints.steps == ANY_NUMBER:
                 raise
         else:
-            if constraints.multiple == 1 or search.is_near(found):
+            if constraints.steps == ANY_NUMBER or search.is_near(found):
                 return found
         # Few and narrow layers: what a multiple keeps out of reach is not worth missing the budget for.
-        constraints = dataclasses.replace(constraints, multiple=constraints.multiple // 2)
+        constraints = dataclasses.replace(constraints, steps=constraints.steps.finer())
 
 
 @dataclasses.dataclass
@@ -176,7 +177,7 @@ class _Search:
         return Allocation(
             keep, solution.loss, bound, spent,
             {one.name: (use.exact, one.most) for one, use in zip(self.resources, uses, strict=True)},
-            solution.prices, self.constraints.multiple, self._most_widths(widths),
+            solution.prices, self.constraints.steps, self._most_widths(widths),
             () if self.how == "uniform" else reasons(widths, *solved, solution.prices, [use.ratio for use in uses]),
         )  # fmt: skip
 

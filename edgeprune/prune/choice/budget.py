@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.prune.channels.graph import Graph, Group
+from edgeprune.target import ChannelSteps
 
 if TYPE_CHECKING:
     from edgeprune.prune.choice.ladders import Ladder, Widths
     from edgeprune.prune.choice.program import Tables
+
+
+ANY_NUMBER = ChannelSteps()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +118,15 @@ class Constraints:
 
     Attributes:
         min_channels: kept in every layer.
-        multiple: the number of channels of every pruned layer is a multiple of this, where the group allows it; it is
-            halved until the budget can be met.
+        steps: the numbers of channels of every pruned layer, where the group allows it; finer ones are taken until the
+            budget can be met.
         protect: shell patterns over names of groups and of the layers that make their channels; they are not pruned.
         layer_rates: shell pattern over the same → fraction of filters removed, instead of the overall rate.
         max_rate: no group loses more than this fraction.
     """
 
     min_channels: int = 1
-    multiple: int = 1
+    steps: ChannelSteps = ANY_NUMBER
     protect: tuple[str, ...] = ()
     layer_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     max_rate: float = 0.95

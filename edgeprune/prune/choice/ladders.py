@@ -14,6 +14,7 @@ from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.choice.budget import Constraints
 from edgeprune.prune.choice.program import Tables, Total, summed
 from edgeprune.recipe.patterns import matches, value_of
+from edgeprune.target import ChannelSteps
 
 # A count that more axes than this decide is an axis of its own, see :class:`edgeprune.prune.choice.program.Total`.
 _AXES_OF_A_COUNT = 2
@@ -55,9 +56,7 @@ def ladder(graph: Graph, group: Group, order: Vector, constraints: Constraints) 
     most = max(min(len(order), group.size - constraints.min_channels, int(group.size * constraints.max_rate)), 0)
     if group.block:
         most = len(order)
-    step = _step(graph, group, constraints.multiple)
-    # The first bundle also takes what does not fill one.
-    gone = np.unique([0, *(count for count in range(group.size % step or step, most + 1, step))])
+    gone = _bundles(graph, group, constraints.steps, most)
     if rate is not None:
         gone = gone[[int(np.argmin(np.abs(gone - rate * group.size)))]]
     kept = np.ones((len(gone), group.size), bool)
@@ -86,12 +85,24 @@ def _restore(kept: np.ndarray, order: Vector, graph: Graph, group: Group, least:
                     row[best[~row[best]][:missing]] = True
 
 
-def _step(graph: Graph, group: Group, multiple: int) -> int:
-    """Units whose removal changes the layers' channels by a multiple of the target's width."""
+def _bundles(graph: Graph, group: Group, steps: ChannelSteps, most: int) -> Vector:
+    """How many units may go together, at most ``most``, so that layers keep whole steps of channels; rising from 0."""
     widths = {
         int(np.sum(vector == group.units[0])) or 1 for _, _, vector in graph.producers if group.units[0] in vector
     }
-    step = multiple // math.gcd(multiple, max(widths, default=1))
+    each = max(widths, default=1)  # channels of a unit
+    step = _step(group, steps.multiple, each)
+    # The first bundle also takes what does not fill one.
+    gone = np.unique([0, *range(group.size % step or step, most + 1, step)])
+    if steps.block is None:
+        return gone
+    kept, coarse = group.size - gone, _step(group, steps.block, each)
+    return gone[(gone == 0) | (kept * each <= steps.block) | (kept % coarse == 0)]
+
+
+def _step(group: Group, multiple: int, each: int) -> int:
+    """Units, of ``each`` channels, whose removal changes the layers' channels by a multiple of the target's width."""
+    step = multiple // math.gcd(multiple, each)
     # A narrow group may be halved at least. No finer: a vector that is half empty costs as much as a full one.
     while step > 1 and group.size < 2 * step:
         step //= 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.hardware.edgetpu import limits
-from edgeprune.hardware.edgetpu.parameters import layer_bytes, parameters
+from edgeprune.hardware.edgetpu.parameters import layer_bytes, operand_bytes, parameters
 from edgeprune.hardware.edgetpu.rules import EDGE_TPU, OPERATORS
 from edgeprune.hardware.edgetpu.summary import edgetpu_placement
 from edgeprune.hardware.placement import PlacementRule, judge
@@ -175,6 +175,14 @@ CASES = {
             "CONV_2D", [IMAGE, weights(8, 3, 3, 16), ints(0)], [IMAGE], {"dilation_w_factor": 2, "dilation_h_factor": 1}
         ), False, limits.LIMITATION,
     ),
+    "temporal dilation": (
+        single(
+            "CONV_2D", [tensor((1, 1, 64, 16)), weights(8, 1, 3, 16), ints(0)], [tensor((1, 1, 64, 8))],
+            {"dilation_w_factor": 4, "dilation_h_factor": 1},
+        ), True, limits.MAPPED,
+    ),
+    "tile": (single("TILE", [IMAGE, ints(1, 2, 1, 1)], [tensor((1, 16, 8, 16))]), True, limits.MAPPED),
+    "tile of the batch": (single("TILE", [IMAGE, ints(2, 1, 1, 1)], [tensor((2, 8, 8, 16))]), False, limits.RANK),
     "fused pooling": (
         single("MAX_POOL_2D", [IMAGE], [IMAGE], {"fused_activation_function": "RELU"}), False, limits.LIMITATION
     ),
@@ -227,7 +235,9 @@ def test_a_new_runtime_does_not_blame_the_list():
         ("FULLY_CONNECTED", (256, 256), "int8", {}, 67584),  # LibrEdgeTPU docs/HARDWARE_ANALYSIS.md, 66.00 KiB
         ("CONV_2D", (33, 3, 3, 33), "int8", {}, 48 * (9 * 36 + 8)),
         ("DEPTHWISE_CONV_2D", (1, 3, 3, 32), "uint8", {}, 32 * 40),
-        ("DEPTHWISE_CONV_2D", (1, 3, 3, 32), "uint8", {"dilation_h_factor": 2, "dilation_w_factor": 2}, 32 * 104),
+        ("DEPTHWISE_CONV_2D", (1, 3, 3, 32), "uint8", {"dilation_h_factor": 2, "dilation_w_factor": 2}, 32 * 40),
+        ("CONV_2D", (96, 1, 1, 64), "int8", {}, 128 * (64 + 8)),
+        ("FULLY_CONNECTED", (65, 64), "int8", {}, 128 * (64 + 8)),
         ("CONV_2D", (1, 1, 1, 3), "uint8", {}, 64),
     ],
 )
@@ -243,6 +253,33 @@ def test_a_layer_that_does_not_fit_is_streamed():
     found = parameters(made, {0}, 8_000_000)
     assert found.cached == {0: 0}
     assert found.streamed[0] > 16 * 94_400
+
+
+def test_all_layers_after_one_that_does_not_fit_are_streamed():
+    """A dense layer of 64 outputs lies in one of 16 tiles, full at 512 KiB; a small one behind is streamed too."""
+    row = tensor((1, 8100))
+    long, small = (
+        single("FULLY_CONNECTED", [row, weights(outputs, 8100), ints(0)], [tensor((1, outputs))]) for outputs in (64, 1)
+    )
+    fitting = parameters(long, {0})
+    assert (fitting.cached[0], fitting.streamed[0]) == (64 * (8100 + 8), 0)
+    three = single("FULLY_CONNECTED", [row, weights(64, 8100), ints(0)], [tensor((1, 64))])
+    operators = tuple(dataclasses.replace(three.operators[0], index=index) for index in range(2))
+    found = parameters(dataclasses.replace(three, operators=operators), range(2))
+    assert [size > 0 for size in found.streamed.values()] == [False, True]
+    assert parameters(small, {0}).streamed[0] == 0
+    behind = dataclasses.replace(
+        small.operators[0], index=2, inputs=tuple(i + 4 for i in small.operators[0].inputs), outputs=(7,)
+    )
+    chain = dataclasses.replace(three, tensors=(*three.tensors, *small.tensors), operators=(*operators, behind))
+    assert parameters(chain, range(3)).streamed[2] > 0
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((32,), 512), ((1, 8, 8, 16), 1024), ((1,), 64)])
+def test_bytes_of_an_elementwise_constant(shape, expected):
+    """What is spread over positions takes 16 bytes for each element, what is as large as the output takes one."""
+    made = single("MUL", [IMAGE, weights(*shape)], [IMAGE])
+    assert operand_bytes(made, made.operators[0]) == expected
 
 
 @pytest.mark.parametrize(("filters", "streamed"), [(432, 0), (452, 1), (512, 1), (532, 2), (632, 2), (652, 3)])

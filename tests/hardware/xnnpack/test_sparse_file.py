@@ -98,9 +98,9 @@ def test_a_runtime_to_be_installed_makes_the_sparse_estimate(files):
     """The estimate for a target whose runtime never runs sparse is that of dense kernels; for the runtime that the user
     is going to install there it is lower, and the warning is gone."""
     found = {}
-    for runtime in (None, "ai-edge-litert 2.1.6"):
+    for runtime in ("tflite-runtime 2.14.0", "ai-edge-litert 2.1.6"):
         command = ["profile", str(files[0.8][1]), "--target", "rpi4", "--kernels", "xnnpack", "--json"]
-        done = CliRunner().invoke(edgeprune, [*command, *(["--runtime", runtime] if runtime else [])])
+        done = CliRunner().invoke(edgeprune, [*command, "--runtime", runtime])
         found[runtime] = json.loads(done.output)
     old, new = found.values()
     assert new["latency"]["estimated"]["median_ms"] < old["latency"]["estimated"]["median_ms"]
@@ -146,8 +146,10 @@ def test_runtimes(package, version, word, files):
 
 
 def test_the_profile_warns_about_the_runtime_of_the_target(files):
-    """rpi4 is taken to have tflite-runtime 2.14.0."""
-    assert any("tflite-runtime 2.14.0" in text for text in profile(files[0.8][1], "rpi4").warnings)
+    """With tflite-runtime 2.14.0 on an rpi4 there is a warning, with ai-edge-litert none."""
+    old = with_runtime(load_target("rpi4"), "tflite-runtime 2.14.0")
+    assert any("tflite-runtime 2.14.0" in text for text in profile(files[0.8][1], old).warnings)
+    assert not any("tflite-runtime" in text for text in profile(files[0.8][1], "rpi4").warnings)
     assert not any("sparse" in text for text in profile(files["dense"][1], "rpi4").warnings)
 
 

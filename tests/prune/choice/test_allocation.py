@@ -15,6 +15,8 @@ from edgeprune.prune.channels.block_units import with_blocks
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence, scores_of_blocks
+from edgeprune.prune.choice.ladders import ladder
+from edgeprune.target import ChannelSteps
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_no_room_is_left(graph, limits):
 @pytest.mark.parametrize("kind", ["max_macs", "max_params"])
 def test_coarse_multiples_keep_the_limit(graph, kind, fraction):
     """With coarse multiples, a limit is not passed, and nearly used."""
-    keep = _allocate(graph, "global", Constraints(multiple=4), **{kind: fraction})
+    keep = _allocate(graph, "global", Constraints(steps=ChannelSteps(4)), **{kind: fraction})
     total = {"max_macs": graph.count_macs, "max_params": graph.count_params}[kind]
     assert fraction - 0.05 <= total(keep) / total(np.ones_like(keep)) <= fraction
 
@@ -106,8 +108,8 @@ def test_the_most_importance_stays(graph, limits, seed):
             if all(totals[what](keep) <= limit * totals[what](np.ones_like(keep)) for what, limit in limits.items()):
                 yield kept(keep)
 
-    found = allocate(graph, scores, Budget(**limits), "global", Constraints(multiple=8))
-    assert found.multiple == 8
+    found = allocate(graph, scores, Budget(**limits), "global", Constraints(steps=ChannelSteps(8)))
+    assert found.steps.multiple == 8
     assert kept(found.keep) == pytest.approx(max(possible()))
     assert found.bound <= found.loss == pytest.approx(kept(np.ones_like(found.keep)) - kept(found.keep))
 
@@ -213,10 +215,22 @@ def test_patterns_that_match_nothing(graph):
 @pytest.mark.parametrize("multiple", [4, 8, 16])
 def test_multiples(graph, how, multiple):
     """Numbers of channels kept are multiples of the target's; a group narrower than two vectors may be halved."""
-    kept = _kept(graph, _allocate(graph, how, Constraints(multiple=multiple), rate=0.4))
+    kept = _kept(graph, _allocate(graph, how, Constraints(steps=ChannelSteps(multiple)), rate=0.4))
     assert kept["b"] % multiple == 0
     assert kept["b"] < 64
     assert kept["a"] % min(multiple, 8) == 0
+
+
+def test_wide_layers_keep_whole_blocks(L, randomize):
+    """Up to a block, multiples; above it, blocks only: on an array of 64 columns, 80 channels cost as much as 128."""
+    import tf_keras
+
+    i = L.image(size=8)
+    x = L.Conv2D(256, 1, name="a")(i)
+    graph = analyse(randomize(tf_keras.Model(i, L.Dense(10)(L.GlobalAveragePooling2D()(x)))))
+    group = graph.groups[0]
+    rungs = ladder(graph, group, group.free, Constraints(steps=ChannelSteps(16, 64)))
+    assert (group.size - rungs.gone).tolist() == [256, 192, 128, 64, 48, 32, 16]
 
 
 def test_a_multiple_gives_way_to_the_budget(L, randomize):
@@ -227,7 +241,7 @@ def test_a_multiple_gives_way_to_the_budget(L, randomize):
     x = L.Conv2D(8, 3, padding="same", name="a")(i)
     x = L.Conv2D(8, 3, padding="same", name="b")(x)
     graph = analyse(randomize(tf_keras.Model(i, L.Dense(10)(L.GlobalAveragePooling2D()(x)))))
-    keep = _allocate(graph, "global", Constraints(multiple=16), max_macs=0.7)
+    keep = _allocate(graph, "global", Constraints(steps=ChannelSteps(16)), max_macs=0.7)
     assert 0.6 <= graph.count_macs(keep) / graph.count_macs(np.ones_like(keep)) <= 0.72
 
 
@@ -335,7 +349,7 @@ def test_tables_that_are_far_off_cost_no_budget(graph, factor):
         return tuple({key: factor * values for key, values in one.items()} for one in macs.tables(widths))
 
     off = dataclasses.replace(macs, name="latency", tables=tables)
-    found = allocate(graph, scores, Budget(), "global", Constraints(multiple=8), resources=[off])
-    right = allocate(graph, scores, Budget(max_macs=0.5), "global", Constraints(multiple=8))
+    found = allocate(graph, scores, Budget(), "global", Constraints(steps=ChannelSteps(8)), resources=[off])
+    right = allocate(graph, scores, Budget(max_macs=0.5), "global", Constraints(steps=ChannelSteps(8)))
     assert found.costs["latency"][0] <= off.most
     assert found.loss <= 1.02 * right.loss

@@ -16,7 +16,7 @@ from edgeprune.prune.choice.file_shapes import FileShapes
 from edgeprune.prune.choice.ladders import Widths, ladder
 from edgeprune.prune.choice.program import Limit, Program
 from edgeprune.quantize.plan import QuantizationPlan
-from edgeprune.target import load_target
+from edgeprune.target import ChannelSteps, load_target
 from edgeprune.tflite.flatbuffer import parse
 from edgeprune.tflite.memory import plan
 
@@ -59,7 +59,7 @@ def _scores(graph, seed=0):
 
 
 def _chosen(shapes, *resources, multiple=4):
-    constraints = Constraints(multiple=multiple, min_channels=2)
+    constraints = Constraints(steps=ChannelSteps(multiple), min_channels=2)
     return allocate(shapes.graph, _scores(shapes.graph), Budget(), "global", constraints, resources=resources)
 
 
@@ -104,7 +104,7 @@ def test_without_a_block_the_file_is_that_of_the_shorter_model(shapes, graph):
         file_costs.memory(file).limited("95%"),
         file_costs.size(file, whole).limited("95%"),
     ]
-    found = allocate(longer, scores, Budget(), "global", Constraints(multiple=4), resources=limits)
+    found = allocate(longer, scores, Budget(), "global", Constraints(steps=ChannelSteps(4)), resources=limits)
     assert [block.name for block in gone_blocks(longer, found.keep)] == ["sum"]
     shorter, keep = without_blocks(longer, found.keep)
     content = shapes.made(surgery.remove(shorter, keep))

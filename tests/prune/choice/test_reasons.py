@@ -8,6 +8,7 @@ import pytest
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.choice.allocation import allocate
 from edgeprune.prune.choice.budget import Budget, Constraints
+from edgeprune.target import ChannelSteps
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def _with_kept(graph, scores, keep, name, count):
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_steps_are_counted_on_the_model(graph, scores, multiple):
     """A step's loss is that of the channels that go, and what it saves is the difference of two models' counts."""
-    found = _chosen(graph, scores, Constraints(multiple=multiple), max_macs=0.5, max_params=0.6)
+    found = _chosen(graph, scores, Constraints(steps=ChannelSteps(multiple)), max_macs=0.5, max_params=0.6)
     assert [reason.name for reason in found.reasons] == ["a", "b", "c"]  # the head has no choice
     for reason in found.reasons:
         ranked = np.sort(scores[reason.name])

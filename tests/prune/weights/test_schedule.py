@@ -4,6 +4,7 @@ import pytest
 
 from edgeprune.prune.weights.schedule import SCHEDULES, Exponential, OneCycle, final_epoch, updates
 from edgeprune.recipe.config import WeightsConfig
+from edgeprune.target import ChannelSteps
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -68,7 +69,7 @@ def test_filters_follow_a_schedule_step_by_step():
     def kept(**settings):
         left = [1.0]
         for number in (1, 2, 3):
-            config = FiltersStageConfig(filters=FiltersConfig(steps=3, **settings), number=number, multiple=1)
+            config = FiltersStageConfig(filters=FiltersConfig(steps=3, **settings), number=number, steps=ChannelSteps())
             if "rate" in settings:
                 left.append(left[-1] * (1 - _step_budget(config, {}, {}).rate))
             else:
