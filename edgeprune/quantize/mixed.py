@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from edgeprune.runtime.interpreter import Runtime
-from edgeprune.runtime.origin import error_by_tensor
+from edgeprune.quantize.origin import error_by_tensor
 from edgeprune.runtime.tensors import Sample
 from edgeprune.selection import within
 

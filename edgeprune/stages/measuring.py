@@ -103,7 +103,7 @@ def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> Json
     from edgeprune.calibration import representative_dataset, representative_indices
     from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
-    from edgeprune.runtime.origin import describe, error_by_tensor
+    from edgeprune.quantize.origin import describe, error_by_tensor
 
     data, _ = context.required()
     indices = representative_indices(data.validation, ORIGIN_SAMPLES, "stratified", seed=0)
