@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.errors import ModelError
+from edgeprune.files import JsonObject
 from edgeprune.models.from_tflite.call import Value
 from edgeprune.models.from_tflite.quantization import bounds, is_quantized
 from edgeprune.models.from_tflite.read import Imported
@@ -18,6 +21,7 @@ from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
 from edgeprune.runtime.interpreter import INTERPRETER, Runtime, find_runtime
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.size import UNPACKING
+from edgeprune.workers import WorkerDied
 
 if TYPE_CHECKING:
     import tf_keras
@@ -28,6 +32,7 @@ HYBRID_TOLERANCE = 0.1
 # In units of the last place of a quantized output: sums of integers are rounded once more here and there.
 MOST_STEPS = 3.0
 SAMPLES = 2
+LIMIT_S = 120.0  # of a run, which takes seconds at most
 # One sample: tensor index → value, of the inputs; and of what is asked for.
 Values = dict[int, np.ndarray]
 
@@ -42,31 +47,79 @@ class Checked:
             for a file of floats.
         operator_steps: the same, of any one operator on the same inputs.
         unchecked: operators that no runtime has, and those behind them.
+        states: variables of the file that are inputs and outputs of the model.
     """
 
     difference: float
     steps: float | None = None
     operator_steps: float | None = None
     unchecked: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its user should know, as parts of sentences."""
+        notes = []
+        if self.steps is not None:
+            notes.append(
+                "quantized weights and activations become real values, as the file rounded them; without its rounding "
+                f"between layers the outputs differ by up to {self.difference:.1%} of the largest, with it by "
+                f"{self.steps:.0f} steps of their quantization; unless the model is changed, an int8 file gets its ranges"
+            )
+        if self.states:
+            notes.append(
+                f"what it keeps from one inference to the next ({', '.join(self.states)}) became inputs and outputs: "
+                "whoever runs the new file hands it on"
+            )
+        if self.unchecked:
+            notes.append(f"no runtime here has {self.unchecked[0]}: verified up to there")
+        return tuple(notes)
+
+    def to_dict(self) -> JsonObject:
+        """As the report has it."""
+        return {
+            "difference": self.difference,
+            "steps": self.steps,
+            "unchecked": list(self.unchecked),
+            "states": list(self.states),
+        }
 
 
-def check(imported: Imported, name: str, runtime: Runtime | None = None) -> Checked:
+def check(imported: Imported, path: Path, runtime: Runtime | None = None) -> Checked:
     """Compare model and file.
 
     Args:
-        name: of the file, for messages.
+        path: of the file, for messages.
         runtime: that runs the file; None for the first that is installed.
 
     Raises:
-        ModelError: they differ, with the first operator that does; or the runtime refuses the file.
-        WorkerDied: the runtime ends its process on it.
+        ModelError: they differ, with the first operator that does; or the runtime refuses the file, or crashes on it.
     """
+    try:
+        checked = _check(imported, str(path), runtime or find_runtime())
+    except WorkerDied as death:
+        raise _not_run(path, f"{death.worker} {death.how}") from death
+    except ModelError as error:
+        raise error if error.expected else _not_run(path, error.what) from error
+    return dataclasses.replace(checked, states=tuple(imported.states.read))
+
+
+def _not_run(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"{path} cannot be verified: {' '.join(why.split())[:400]}",
+        expected="a file that the runtime here runs",
+        fix="run `edgeprune profile` on the file: it shows which release of a runtime it needs.",
+    )
+
+
+def _check(imported: Imported, name: str, runtime: Runtime) -> Checked:
     graph = imported.file.subgraphs[0]
     content, ends, unchecked = runnable(imported.content, graph)
-    runtime = runtime or find_runtime()
     samples = _samples(imported)
     keeps = bool(imported.states.read)
-    expected = INTERPRETER.call(run, content, runtime, [s.of_file for s in samples], ends, keeps, "default")
+    expected = INTERPRETER.call(
+        run, content, runtime, [s.of_file for s in samples], ends, keeps, "default", limit_s=LIMIT_S
+    )
     model = imported.model if ends == graph.outputs else _part(imported.model, imported.values, ends)
     difference = 0.0
     states = {name: imported.states.first.get(name) for name in imported.states.read}
@@ -234,7 +287,7 @@ def _compared(
 def _all_values(imported: Imported, content: bytes, runtime: Runtime, sample: _Sample) -> Values:
     graph = imported.file.subgraphs[0]
     wanted = [tensor.index for tensor in graph.tensors if not tensor.constant and tensor.is_numeric]
-    return INTERPRETER.call(run, content, runtime, [sample.of_file], wanted, False, "builtin")[0]
+    return INTERPRETER.call(run, content, runtime, [sample.of_file], wanted, False, "builtin", limit_s=LIMIT_S)[0]
 
 
 def _first_difference(
@@ -242,7 +295,9 @@ def _first_difference(
 ) -> str | None:
     """The first operator that differs on the same inputs, if any does."""
     known = _all_values(imported, content, runtime, sample)
-    for operator, file, model, tensor in _compared(imported, imported.values, known, imported.file.subgraphs[0].operators):
+    for operator, file, model, tensor in _compared(
+        imported, imported.values, known, imported.file.subgraphs[0].operators
+    ):
         difference = largest_difference([file], [model])
         if not difference <= allowed:
             return (

@@ -178,5 +178,3 @@ def softmax(call: Call) -> Value:
 def l2_normalization(call: Call) -> Value:
     (tensor,), whole = call.along([call.value(0)], [-1])
     return call.made(call.activated(call.emit.op("math.l2_normalize", tensor, -1)), whole)
-
-

@@ -137,9 +137,7 @@ class _Builder:
             raise self._refused("Its outputs do not depend on its inputs", "a model")
         ends = [self._named(value, name) for value, name in zip(outputs, names, strict=True)]
         user = [*self.user_outputs, *[(name,) for name in names[len(self.user_outputs) :]]]
-        self.output_names = tuple(
-            tuple(dict.fromkeys((own[0], name))) for own, name in zip(user, names, strict=True)
-        )
+        self.output_names = tuple(tuple(dict.fromkeys((own[0], name))) for own, name in zip(user, names, strict=True))
         inputs += [value.tensor for value in self.states.read.values()]
         return tf_keras.Model(inputs, ends, name=_plain(self.path.stem or "model"))
 
@@ -207,7 +205,8 @@ class _Builder:
         rule = RULES.get(operator.name)
         if rule is None:
             raise self._refused(
-                f"There is no rule for {label.rstrip(',')}", f"the operators of docs/tflite-in.md; a rule for {operator.name}"
+                f"There is no rule for {label.rstrip(',')}",
+                f"the operators of docs/tflite-in.md; a rule for {operator.name}",
             )
         name = _plain(made.name) if made else operator.name
         emit = Emitter(self.names, self.names.unique(name))
@@ -265,4 +264,3 @@ def _plain(name: str) -> str:
 def _distinct(names: Sequence[str]) -> list[str]:
     unique = UniqueNames()
     return [unique.unique(name) for name in names]
-

@@ -84,4 +84,3 @@ def top_k(call: Call) -> list[Value]:
     (tensor,), whole = call.along([value], [-1])
     values, indices = call.emit.op("math.top_k", tensor, k=count)
     return [call.made(values, whole), call.made(indices, whole)]
-

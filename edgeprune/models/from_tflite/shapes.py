@@ -281,7 +281,9 @@ def broadcast_to(call: Call) -> Value:
     if any(n not in (1, size) for n, size in zip(padded, sizes, strict=True)):
         raise NoRule(f"gives {list(value.shape)} the shape {sizes}", "sizes that fit")
     check_size(sizes, call.folds)
-    made = call.emit.op("tile", call.whole(value, len(sizes)), [1, *(s // n for n, s in zip(padded, sizes, strict=True))])
+    made = call.emit.op(
+        "tile", call.whole(value, len(sizes)), [1, *(s // n for n, s in zip(padded, sizes, strict=True))]
+    )
     return call.made(made, whole=True)
 
 
