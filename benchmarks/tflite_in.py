@@ -34,7 +34,9 @@ def main() -> None:
     from edgeprune._tensorflow import import_tf
 
     import_tf()
-    files = [file for given in options.files for file in (sorted(given.glob("*.tflite")) if given.is_dir() else [given])]
+    files = [
+        file for given in options.files for file in (sorted(given.glob("*.tflite")) if given.is_dir() else [given])
+    ]
     head = "| file | operators | largest difference | operator, steps | whole, steps | exported | estimate | ports |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     print("\n".join(lines))
@@ -98,7 +100,9 @@ def _exported(imported, file: Path, out: Path, target: str) -> list[str]:
 
 
 def _operators(file) -> collections.Counter:
-    return collections.Counter(operator.name for operator in file.subgraphs[0].operators if operator.name not in IGNORED)
+    return collections.Counter(
+        operator.name for operator in file.subgraphs[0].operators if operator.name not in IGNORED
+    )
 
 
 def _estimate(facts) -> list[float]:

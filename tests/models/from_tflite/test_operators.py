@@ -175,10 +175,13 @@ def test_batch(tmp_path):
 
 def test_no_rule_is_named(tmp_path):
     """An operator without a rule is refused by its name and what it makes, and so is a form that Keras lacks."""
-    path = write(tmp_path / "it.tflite", lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: y + 1, [x])[0], (1, 4))
+    path = write(
+        tmp_path / "it.tflite", lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: y + 1, [x])[0], (1, 4)
+    )
     with pytest.raises(ModelError, match=r"no rule for operator \d+ WHILE, which makes '.*'") as caught:
         import_tflite(path)
-    assert caught.value.expected and caught.value.fix
+    assert caught.value.expected
+    assert caught.value.fix
 
 
 def test_a_wrong_rule_is_found(tmp_path, monkeypatch):
