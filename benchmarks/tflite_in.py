@@ -3,8 +3,8 @@
 python benchmarks/tflite_in.py FOLDER_OR_FILES... [--target rpi4] [--out benchmarks/results/tflite_in.md]
 
 Each file becomes a Keras model, which is compared with what the interpreter computes on random inputs; the model is
-converted to float32, or, for a quantized file, to int8 with the file's own ranges; and the new file is compared with the
-old: operators, latency estimate, inputs and outputs. The new file is then imported and verified, too.
+converted to float32, or, for a quantized file, to int8 with the file's own ranges; and the new file is compared with
+the old: operators, latency estimate, inputs and outputs. The new file is then imported and verified, too.
 
 Bars: float outputs within 1e-4 of the largest, the same operators but for those named, estimates within 2 %; of
 quantized files every operator within one step of its quantization on the same inputs.
@@ -34,9 +34,8 @@ def main() -> None:
     from edgeprune._tensorflow import import_tf
 
     import_tf()
-    files = [
-        file for given in options.files for file in (sorted(given.glob("*.tflite")) if given.is_dir() else [given])
-    ]
+    given = [sorted(path.glob("*.tflite")) if path.is_dir() else [path] for path in options.files]
+    files = [file for listed in given for file in listed]
     head = "| file | operators | largest difference | operator, steps | whole, steps | exported | estimate | ports |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     print("\n".join(lines))

@@ -36,7 +36,7 @@ class FrontFacts(TypedDict):
 
 
 class ImportedFacts(TypedDict):
-    """Stage ``load``, of a .tflite: how far the model is from it, see :class:`edgeprune.models.from_tflite.check.Checked`."""
+    """Stage ``load``, of a .tflite: how far the model is from it, as ``from_tflite.check.Checked`` has it."""
 
     difference: float
     steps: float | None

@@ -36,8 +36,8 @@ def convert(model: Path, out: Path) -> None:
     checked = opened.imported
     assert checked is not None
     click.echo(
-        f"{out}: {len(opened.model.layers)} layers, {opened.model.count_params():,} parameters; outputs differ from the "
-        f"file's by {checked.difference:.1e} of the largest."
+        f"{out}: {len(opened.model.layers)} layers, {opened.model.count_params():,} parameters; outputs differ from "
+        f"those of the file by {checked.difference:.1e} of the largest."
     )
     for note in checked.notes:
         click.echo(f"{note[:1].upper()}{note[1:]}.")

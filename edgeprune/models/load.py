@@ -64,9 +64,10 @@ def load_model(
 
     Args:
         source: a ``.keras``, ``.h5`` or ``.hdf5`` file, a SavedModel folder written by Keras 2, a ``.tflite`` file
-            (:mod:`edgeprune.models.from_tflite`), or a model of tf_keras or Keras 3. A flat functional tf_keras object is returned as it is; a Sequential model, and a subclass of
-            ``Model`` that was given inputs and outputs or only calls layers, become a functional model of the same
-            layer objects. Everything of Keras 3 is translated (:mod:`edgeprune.models.keras3`).
+            (:mod:`edgeprune.models.from_tflite`), or a model of tf_keras or Keras 3. A flat functional tf_keras object
+            is returned as it is; a Sequential model, and a subclass of ``Model`` that was given inputs and outputs or
+            only calls layers, become a functional model of the same layer objects. Everything of Keras 3 is translated
+            (:mod:`edgeprune.models.keras3`).
         trust: let code in the file run (Lambda layers); see :mod:`edgeprune.models.safety` for what is trusted without.
         custom_objects: classes and functions that are not of Keras, by name: of tf_keras, or of Keras 3 for reading its
             files; see :func:`edgeprune.models.custom.custom_objects_from`.
@@ -155,7 +156,7 @@ def _open(
     use_usual_defaults(tf_keras.backend)
     register_known_layers()
     if is_tflite:
-        return _of_tflite(Path(source))  # type: ignore[arg-type]
+        return _of_tflite(Path(source))
     custom = dict(custom_objects or {})
     if file is not None:
         custom = under_stored_names([file.config, file.training], custom)

@@ -98,7 +98,7 @@ def with_metadata(content: bytes, info: ModelInfo) -> bytes:
 
 
 def carry(content: bytes, metadata: Mapping[str, bytes], members: Mapping[str, bytes]) -> bytes | None:
-    """A .tflite with the metadata of the file that its model came from; None where that has no description of its ports.
+    """A .tflite with the metadata of the file that its model came from; None where that does not describe its ports.
 
     What the converter and edgeprune write about a file itself is not of the model, and stays behind.
 

@@ -195,7 +195,7 @@ class Call:
         """A layer with these weights, called on a tensor."""
         result = self.emit.layer(class_name, tensor, suffix, **config)
         layer = result.node.layer
-        if [weight.shape.as_list() for weight in layer.weights] != [list(weight.shape) for weight in weights]:
+        if [list(weight.shape) for weight in layer.weights] != [list(weight.shape) for weight in weights]:
             raise NoRule("has weights of shapes that do not fit what it is given", "a complete file")
         layer.set_weights(list(weights))
         return result

@@ -1,4 +1,4 @@
-"""Verify an imported model: what the interpreter computes with the file, on random inputs; by operator if it differs."""
+"""Verify an imported model against the interpreter, on random inputs; operator by operator if it differs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,7 +64,8 @@ class Checked:
             notes.append(
                 "quantized weights and activations become real values, as the file rounded them; without its rounding "
                 f"between layers the outputs differ by up to {self.difference:.1%} of the largest, with it by "
-                f"{self.steps:.0f} steps of their quantization; unless the model is changed, an int8 file gets its ranges"
+                f"{self.steps:.0f} steps of their quantization; unless the model is changed, an int8 file gets its "
+                "ranges"
             )
         if self.states:
             notes.append(
@@ -140,7 +141,8 @@ def _check(imported: Imported, name: str, runtime: Runtime) -> Checked:
         )  # fmt: skip
         return Checked(difference, unchecked=unchecked)
     raise ModelError(
-        f"{name} computes something else as a Keras model: its outputs differ by {difference:.1e} of the largest. {where}",
+        f"{name} computes something else as a Keras model: its outputs differ by {difference:.1e} of the largest. "
+        f"{where}",
         expected=f"at most {allowed:.0e}",
         fix="please report the operator, best with the file.",
     )
@@ -200,7 +202,7 @@ def run(
     """
     inner = kernels == "builtin"
     interpreter = runtime.interpreter(content, kernels=kernels, preserve_all_tensors=inner)  # type: ignore[arg-type]
-    results = []
+    results: list[Values] = []
     with runtime.refusals():
         for sample in samples:
             for index, value in sample.items():
@@ -208,7 +210,8 @@ def run(
             if not keeps:  # a fused LSTM would begin where the last sample ended
                 interpreter.reset_all_variables()
             interpreter.invoke()
-            results.append({index: value for index in wanted if (value := _value(interpreter, index)) is not None})
+            found = {index: _value(interpreter, index) for index in wanted}
+            results.append({index: array for index, array in found.items() if array is not None})
     return results
 
 
@@ -235,7 +238,7 @@ def _run_model(
         tensor = _tensor(value)
         first = states[name]
         shape = [1, *tensor.shape[1:]]
-        array = np.zeros(shape) if first is None else first
+        array: np.ndarray = np.zeros(shape) if first is None else first
         given.append(tf.constant(array.reshape(shape), tensor.dtype))
     made = [np.asarray(value) for value in tf.nest.flatten(model(given, training=False))]
     kept = imported.states.kept
@@ -249,7 +252,7 @@ def _part(model: tf_keras.Model, values: Mapping[int, Value], ends: Sequence[int
     return tf_keras.Model(model.inputs, [_tensor(values[index]) for index in ends])
 
 
-def _tensor(value: Value) -> object:
+def _tensor(value: Value) -> Any:
     assert value.tensor is not None
     return value.tensor
 
@@ -275,7 +278,7 @@ def _compared(
             continue
         part = tf_keras.Model([value.tensor for value, *_ in inputs.values()], [values[i].tensor for i in made])
         arrays = [
-            tf.constant(_real(array, tensor).reshape([1, *value.tensor.shape[1:]]), value.tensor.dtype)  # type: ignore[union-attr]
+            tf.constant(_real(array, tensor).reshape([1, *_tensor(value).shape[1:]]), _tensor(value).dtype)
             for value, array, tensor in inputs.values()
         ]
         results = tf.nest.flatten(part(arrays, training=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgeprune.models.from_tflite.call import Call, Value, check_size
@@ -53,7 +55,7 @@ def conv_2d(call: Call) -> Tensor:
     return call.activated(made)
 
 
-def _kernel_shape(kernel: np.ndarray) -> tuple[int, ...]:
+def _kernel_shape(kernel: np.ndarray) -> tuple[int, int, int, int]:
     if kernel.ndim != 4:
         raise NoRule(f"has a kernel of shape {list(kernel.shape)}", "four axes")
     return kernel.shape
@@ -117,32 +119,40 @@ def convolution_2d_transpose_bias(call: Call) -> Tensor:
 
 
 def _transposed(
-    call: Call, tensor: Tensor, kernel: np.ndarray, bias: int, wanted: object, padding: str, strides: object = None
+    call: Call,
+    tensor: Tensor,
+    kernel: np.ndarray,
+    bias: int,
+    wanted: Sequence[int],
+    padding: str,
+    strides: Sequence[int] = (),
 ) -> Tensor:
     filters, height, width, _ = _kernel_shape(kernel)
     strides = strides or rows_and_columns(call, "stride_{}")
     weights = bias_of(call, bias, kernel.transpose(1, 2, 0, 3))
-    check_size([filters, *wanted], False)  # type: ignore[misc]
+    check_size([filters, *wanted], False)
     made = call.weighted(
         "Conv2DTranspose", tensor, weights, filters=filters, kernel_size=(height, width), strides=strides,
         padding=padding, output_padding=_output_padding(tensor, (height, width), strides, wanted, padding),
         use_bias=len(weights) > 1,
     )  # fmt: skip
-    if tuple(made.shape[1:3]) != tuple(wanted):  # type: ignore[arg-type]
-        raise NoRule(f"makes {list(wanted)} positions of {list(tensor.shape[1:3])}", "sizes that Keras can make")  # type: ignore[call-overload]
+    if tuple(made.shape[1:3]) != tuple(wanted):
+        raise NoRule(f"makes {list(wanted)} positions of {list(tensor.shape[1:3])}", "sizes that Keras can make")
     return call.activated(made)
 
 
-def _output_padding(tensor: Tensor, kernel: object, strides: object, wanted: object, padding: str) -> object:
+def _output_padding(
+    tensor: Tensor, kernel: Sequence[int], strides: Sequence[int], wanted: Sequence[int], padding: str
+) -> tuple[int, ...] | None:
     """None where Keras' own size is the one that is wanted, else what makes it so."""
-    rows = list(zip(tensor.shape[1:3], kernel, strides, wanted, strict=True))  # type: ignore[call-overload]
+    rows: list[tuple[int, int, int, int]] = list(zip(tensor.shape[1:3], kernel, strides, wanted, strict=True))
     usual = [n * s if padding == "same" else n * s + max(k - s, 0) for n, k, s, _ in rows]
     if usual == [after for *_, after in rows]:
         return None
     pads = [k // 2 if padding == "same" else 0 for _, k, _, _ in rows]
     added = [after - ((n - 1) * s + k - 2 * p) for (n, k, s, after), p in zip(rows, pads, strict=True)]
     if any(not 0 <= more < s for more, (_, _, s, _) in zip(added, rows, strict=True)):
-        raise NoRule(f"makes {[row[3] for row in rows]} positions of {[row[0] for row in rows]}", "usual sizes")
+        raise NoRule(f"makes {list(wanted)} positions of {list(tensor.shape[1:3])}", "usual sizes")
     return tuple(added)
 
 

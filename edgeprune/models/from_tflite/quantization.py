@@ -44,7 +44,7 @@ def real_values(tensor: Tensor) -> np.ndarray:
 def _along(tensor: Tensor, values: tuple[float, ...], dtype: type) -> np.ndarray:
     """One value for all, or one per index along the quantized axis."""
     assert tensor.quantization is not None
-    array = np.asarray(values, dtype)
+    array: np.ndarray = np.asarray(values, dtype)
     if len(array) == 1 or not tensor.shape:
         return array.reshape(-1)[:1].reshape(())
     line = [1] * len(tensor.shape)

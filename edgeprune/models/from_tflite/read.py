@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -236,7 +236,7 @@ class _Builder:
         if ends is None or ends[0] != 0 or operator.options.get("fused_activation_function", "NONE") != "NONE":
             return value
         scale = ends[1] / 255
-        limit = {"max_value": 6.0} if abs(ends[1] - 6) < scale else {}
+        limit: dict[str, Any] = {"max_value": 6.0} if abs(ends[1] - 6) < scale else {}
         return Value(value.shape, emit.layer("ReLU", value.tensor, **limit))
 
     def _rounded(self, tensor: Tensor, value: Value) -> Value:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from edgeprune.models.from_tflite.call import Call, Value
@@ -60,7 +62,7 @@ def _sequence(call: Call) -> tuple[Tensor, bool]:
 
 
 def _recurrent(
-    call: Call, tensor: Tensor, steps_first: bool, weights: list[np.ndarray], kind: str, **config: object
+    call: Call, tensor: Tensor, steps_first: bool, weights: list[np.ndarray], kind: str, **config: Any
 ) -> Value:
     units = weights[1].shape[0]
     made = call.weighted(kind, tensor, weights, units=units, return_sequences=True, **config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgeprune.models.from_tflite.call import Call, Value
 from edgeprune.models.from_tflite.convolutions import image, padding_of, rows_and_columns
 from edgeprune.models.from_tflite.registry import NoRule, rule
@@ -71,7 +73,10 @@ def cumsum(call: Call) -> Value:
     (axis,) = call.integers(1, "axis")
     axis %= len(value.shape)
     (tensor,), whole = call.along([value], [axis])
-    options = {"exclusive": bool(call.option("exclusive", False)), "reverse": bool(call.option("reverse", False))}
+    options: dict[str, Any] = {
+        "exclusive": bool(call.option("exclusive", False)),
+        "reverse": bool(call.option("reverse", False)),
+    }
     return call.made(call.emit.op("math.cumsum", tensor, axis=axis + whole, **options), whole)
 
 

@@ -87,7 +87,7 @@ def _sliced(call: Call, value: Value, parts: Sequence[Any]) -> Value:
         rest = tuple(parts[1:])
         if all(isinstance(p, slice) and p == slice(None) for p in rest):
             return value
-        return call.made(call.emit.getitem(value.tensor, (slice(None), *rest)), whole=False)
+        return call.made(call.emit.getitem(call.symbolic(value), (slice(None), *rest)), whole=False)
     if value.constant is not None:
         return Value.of_constant(value.constant[tuple(parts)])
     return call.made(call.emit.getitem(call.whole(value), (slice(None), *parts)), whole=True)
@@ -357,7 +357,7 @@ def resize(call: Call) -> Value:
     symbol, method = _RESIZERS[call.operator.name]
     if call.option("half_pixel_centers", False) and not call.option("align_corners", False):
         return Value.of_tensor(_half_pixels(call, tensor, sizes, method))
-    options = {name: bool(call.option(name, False)) for name in ("align_corners", "half_pixel_centers")}
+    options: dict[str, Any] = {name: bool(call.option(name, False)) for name in ("align_corners", "half_pixel_centers")}
     return Value.of_tensor(call.emit.op(symbol, tensor, sizes, **options))
 
 

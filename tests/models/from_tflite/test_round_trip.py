@@ -189,9 +189,7 @@ def test_commands(int8_file, tmp_path):
     report = json.loads((out.with_suffix("") / "report.json").read_text())
     assert report["model"]["imported"]["steps"] <= 2
     assert {row["kind"] or row["loss"] for row in report["task"]}
-    assert "Read from a .tflite" in (
-        out.with_suffix("") / "report.md"
-    ).read_text()
+    assert "Read from a .tflite" in (out.with_suffix("") / "report.md").read_text()
     made = parse(next((out.with_suffix("") / "variants").glob("*-int8.tflite")).read_bytes()).subgraphs[0]
     old = parse(int8_file.read_bytes()).subgraphs[0]
     scales = [
