@@ -207,7 +207,7 @@ def batch_matmul(call: Call) -> Value:
     flip_left, flip_right = bool(call.option("adj_x", False)), bool(call.option("adj_y", False))
     kernel = right.constant
     if kernel is not None and left.constant is None and not flip_left and np.prod(kernel.shape[:-2]) == 1:
-        matrix = kernel.reshape(kernel.shape[-2:])
+        matrix: np.ndarray = kernel.reshape(kernel.shape[-2:])
         matrix = matrix.T if flip_right else matrix
         rank = max(len(left.shape), kernel.ndim)
         left = call.reshaped(left, (*(1,) * (rank - len(left.shape)), *left.shape))

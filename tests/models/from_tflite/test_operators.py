@@ -95,7 +95,11 @@ CASES = {
     "pad by a value": ("PADV2", lambda x: tf.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=2.0), [IMAGE]),
     "mirror": ("MIRROR_PAD", lambda x: tf.pad(x, [[0, 0], [2, 1], [0, 0], [0, 0]], mode="REFLECT"), [IMAGE]),
     "reshape": ("RESHAPE", lambda x: tf.reshape(tf.reshape(x, (48, 4)) * 2.0, (1, 8, 24)), [IMAGE]),
-    "transposes": ("TRANSPOSE", lambda x: tf.transpose(tf.transpose(x, [3, 0, 1, 2]) * weights(8), [1, 2, 3, 0]), [IMAGE]),
+    "transposes": (
+        "TRANSPOSE",
+        lambda x: tf.transpose(tf.transpose(x, [3, 0, 1, 2]) * weights(8), [1, 2, 3, 0]),
+        [IMAGE],
+    ),
     "squeeze, expand": (
         "RESHAPE",
         lambda x: tf.squeeze(x, [2]) + tf.expand_dims(tf.reduce_sum(tf.squeeze(x), -1), -1),
@@ -111,7 +115,11 @@ CASES = {
         lambda x: tf.compat.v1.image.resize_bilinear(x, (11, 15), align_corners=True),
         [IMAGE],
     ),
-    "resize old": ("RESIZE_NEAREST_NEIGHBOR", lambda x: tf.compat.v1.image.resize_nearest_neighbor(x, (12, 8)), [IMAGE]),
+    "resize old": (
+        "RESIZE_NEAREST_NEIGHBOR",
+        lambda x: tf.compat.v1.image.resize_nearest_neighbor(x, (12, 8)),
+        [IMAGE],
+    ),
     "resize nearest": ("RESIZE_NEAREST_NEIGHBOR", lambda x: tf.image.resize(x, (12, 16), method="nearest"), [IMAGE]),
     "blocks": ("DEPTH_TO_SPACE", lambda x: tf.nn.depth_to_space(tf.nn.space_to_depth(x, 2) * 2.0, 2), [IMAGE]),
     "gather": ("GATHER", lambda x: tf.gather(x, [2, 0, 1], axis=3), [IMAGE]),
