@@ -1,12 +1,14 @@
 """Load damaged and hostile model files: each is a model or one message, in bounded memory and time.
 
-python benchmarks/mutated_models.py --count 2000 --seed 0 [--keep FOLDER]
+python benchmarks/mutated_models.py --count 2000 --seed 0 [--keep FOLDER] [--tflite FOLDER]
 
 Small models of Keras 2 and 3 are saved in every format and mutated: cut, overwritten, their members swapped or removed,
 values of their descriptions replaced, links and claims put into their HDF5 files, operators into their functions. A
 child process that stays warm loads one after the other. A failure is: anything else than a model or an EdgepruneError
 with exit code 2 and one message; a signal; more than GROWTH of memory or LIMIT seconds; a weight out of a file that
 lies beside the model; and any file that appears in the working folder or among the temporary ones.
+
+With --tflite, the .tflite files of a folder are mutated instead, those below half a megabyte, in their bytes only.
 """
 
 import argparse
@@ -210,6 +212,15 @@ def overwrite(content: bytearray, draw: random.Random) -> bytearray:
 def move(content: bytearray, draw: random.Random) -> bytearray:
     at, length, to = draw.randrange(len(content)), draw.choice([8, 64, 1000]), draw.randrange(len(content))
     content[to:to] = content[at : at + length]
+    return content
+
+
+def number(content: bytearray, draw: random.Random) -> bytearray:
+    """Another value for a number, which may be a size, an index, an offset or an option."""
+    for _ in range(draw.choice([1, 1, 2, 4])):
+        at = draw.randrange(len(content) // 4) * 4
+        value = draw.choice([0, 1, 2, 3, -1, 255, 1 << 20, 2**31 - 1, draw.randrange(64), draw.randrange(1 << 16)])
+        content[at : at + 4] = value.to_bytes(4, "little", signed=True)
     return content
 
 
@@ -492,8 +503,11 @@ _KINDS = (
     *("bomb", "chunk bomb", "cycle", "reference", "text", "type", "compressed", "deep", "many", "name", "listed"),
 )
 
+BYTES = tuple(map(_bytes_of, (cut, flip_bits, flip_bits, flip_structure, flip_structure, overwrite, overwrite, move)))
+OF_TFLITE = (*BYTES, *[_bytes_of(number)] * 6)
+TFLITE_BYTES = 500_000
 MUTATIONS = (
-    *map(_bytes_of, (cut, flip_bits, flip_bits, flip_structure, flip_structure, overwrite, overwrite, move)),
+    *BYTES,
     *(description, description, description, description, broken_text, members, members, links, links),
 )
 
@@ -506,21 +520,24 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="where files that fail are kept")
+    parser.add_argument("--tflite", type=Path, help="a folder of .tflite files to mutate")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         return serve()
     with tempfile.TemporaryDirectory() as folder:
-        failures = run(Path(folder), options.count, options.seed, options.keep)
+        failures = run(Path(folder), options.count, options.seed, options.keep, options.tflite)
     sys.exit(1 if failures else 0)
 
 
-def run(folder: Path, count: int, seed: int, keep: Path | None) -> int:
+def run(folder: Path, count: int, seed: int, keep: Path | None, tflite: Path | None = None) -> int:
     """Mutate and load ``count`` files; prints what happened, and returns the number of failures."""
     made, work, cwd, temporary = (folder / name for name in ("made", "work", "cwd", "temporary"))
     for part in (made, work, cwd, temporary):
         part.mkdir()
-    models = make_models(made)
+    files = sorted(tflite.glob("*.tflite")) if tflite else []
+    models = [file for file in files if file.stat().st_size < TFLITE_BYTES] or make_models(made)
+    mutations = OF_TFLITE if tflite else MUTATIONS
     with h5py.File(work / "canary.h5", "w") as file:
         file["values"] = np.full(1000, CANARY, "f4")
     (work / "canary.bin").write_bytes(np.full(10_000, CANARY, "f4").tobytes())
@@ -528,7 +545,7 @@ def run(folder: Path, count: int, seed: int, keep: Path | None) -> int:
     worst, slowest, began = 0, 0.0, time.monotonic()
     for number in range(seed * 1_000_000, seed * 1_000_000 + count):
         draw = random.Random(number)
-        source, mutation = draw.choice(models), draw.choice(MUTATIONS)
+        source, mutation = draw.choice(models), draw.choice(mutations)
         path = work / f"model{source.suffix}"
         (shutil.copytree if source.is_dir() else shutil.copy)(source, path)
         try:

@@ -35,6 +35,15 @@ class FrontFacts(TypedDict):
     inputs: list[str]
 
 
+class ImportedFacts(TypedDict):
+    """Stage ``load``, of a .tflite: how far the model is from it, as ``from_tflite.check.Checked`` has it."""
+
+    difference: float
+    steps: float | None
+    unchecked: list[str]
+    states: list[str]
+
+
 class MetricFacts(TypedDict, total=False):
     """The figures on a split; ``value`` is the one that choices go by."""
 
@@ -320,6 +329,7 @@ class Facts(TypedDict, total=False):
     compiled_with: dict[str, Any]  # :class:`edgeprune.models.compiled.Compiled`, of the model as it came
     original: ModelFacts  # of the model before anything was removed
     front: FrontFacts  # where a part of the model stays on the host
+    imported: ImportedFacts  # where the model came as a .tflite
     sizes: SizesFacts  # where the model left sizes of its inputs open
     baseline: BaselineFacts
     training: list[dict[str, float]]  # one entry per epoch of the last training

@@ -292,6 +292,10 @@ def _with_data(
     modes = tuple(dict.fromkeys(mode for recipe in context.recipes for mode in recipe.quantize.modes))
     if said := preflight(model, modes):
         context.progress.note(said)
+    if "imported" in artifact.facts and context.recipe.task == TaskConfig() and data.targets == ():
+        context.progress.note("a .tflite and data without labels: its own outputs are the goal")
+        teacher = {"task": TaskConfig(kind="teacher")}
+        context = dataclasses.replace(context, recipes=tuple(r.model_copy(update=teacher) for r in context.recipes))
     compiled = artifact.facts.get("compiled_with")
     in_memory = {} if context.source is None or isinstance(context.source, Path) else live_objects(context.source)
     task = resolve_task(

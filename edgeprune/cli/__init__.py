@@ -22,6 +22,7 @@ from edgeprune._version import __version__
 COMMANDS = {
     "build": "Prune, fine-tune, quantize, convert and measure a model.",
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
+    "convert": "The Keras model that a .tflite file was made of, or could have been.",
     "sensitivity": "Accuracy against pruning rate, for each group of filters alone.",
     "profile": "Size, memory and operators of a .tflite file.",
     "check": "What in a model will not run, or not run fast, on a target, and how to fix it.",
@@ -41,7 +42,7 @@ KEPT = {
     "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",
 }
 # Commands that run native code in their own process.
-HEAVY = ("build", "inspect", "sensitivity", "check", "compare")
+HEAVY = ("build", "inspect", "convert", "sensitivity", "check", "compare")
 
 
 class LazyGroup(click.Group):

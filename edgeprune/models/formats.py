@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Format = Literal["h5", "keras", "saved_model"]
 
-ACCEPTED = "a Keras model: a .keras, .h5 or .hdf5 file, or a SavedModel folder written by Keras 2"
+ACCEPTED = "a model: a .keras, .h5, .hdf5 or .tflite file, or a SavedModel folder written by Keras 2"
 _PASS_KERAS = "pass the Keras model itself, saved with model.save('NAME.keras')."
 _COPY_AGAIN = "copy or save the file again."
 # What zipfile, HDF5 and edgeprune's own checks say of files whose end is missing.
@@ -39,7 +39,6 @@ _CUT = re.compile(r"truncated file|not a zip file|end is missing|longer than the
 
 # (offset, bytes, name) of files that people hand in by mistake.
 _FOREIGN = (
-    (4, b"TFL3", "a .tflite file, which is converted already"),
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"%PDF", "a PDF"),
@@ -88,6 +87,15 @@ class ModelFile:
     @property
     def is_keras3(self) -> bool:
         return self.keras_version.startswith("3.")
+
+
+def is_tflite_file(path: Path) -> bool:
+    """Whether a path leads to a .tflite file, by its content."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(8)[4:] == b"TFL3"
+    except (OSError, ValueError):  # for those to explain who read it
+        return False
 
 
 def read_model_file(path: Path) -> ModelFile:

@@ -9,13 +9,13 @@ import numpy as np
 
 from edgeprune.models.graph import is_symbolic
 from edgeprune.models.types import Structure, Tensor, Value
-from edgeprune.models.walk import Names
+from edgeprune.models.walk import UniqueNames
 
 
 class Emitter:
     """Makes layers and calls them. Their names begin with the name of the operation that they stand for."""
 
-    def __init__(self, names: Names, name: str):
+    def __init__(self, names: UniqueNames, name: str):
         self._names, self._name = names, name
         self._first = True
 

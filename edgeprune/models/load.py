@@ -22,6 +22,7 @@ from edgeprune.models.custom import is_keras2_class, register_known_layers, unde
 from edgeprune.models.formats import (
     ModelFile,
     check_saved_model,
+    is_tflite_file,
     open_weights,
     read_model_file,
     subclassed,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import keras
     import tf_keras
 
+    from edgeprune.models.from_tflite.check import Checked
     from edgeprune.models.front import Front
     from edgeprune.models.sizes import InputShapes
 
@@ -61,10 +63,11 @@ def load_model(
     """Load a model of Keras 2 or Keras 3 as a flat functional tf_keras model.
 
     Args:
-        source: a ``.keras``, ``.h5`` or ``.hdf5`` file, a SavedModel folder written by Keras 2, or a model of tf_keras
-            or Keras 3. A flat functional tf_keras object is returned as it is; a Sequential model, and a subclass of
-            ``Model`` that was given inputs and outputs or only calls layers, become a functional model of the same
-            layer objects. Everything of Keras 3 is translated (:mod:`edgeprune.models.keras3`).
+        source: a ``.keras``, ``.h5`` or ``.hdf5`` file, a SavedModel folder written by Keras 2, a ``.tflite`` file
+            (:mod:`edgeprune.models.from_tflite`), or a model of tf_keras or Keras 3. A flat functional tf_keras object
+            is returned as it is; a Sequential model, and a subclass of ``Model`` that was given inputs and outputs or
+            only calls layers, become a functional model of the same layer objects. Everything of Keras 3 is translated
+            (:mod:`edgeprune.models.keras3`).
         trust: let code in the file run (Lambda layers); see :mod:`edgeprune.models.safety` for what is trusted without.
         custom_objects: classes and functions that are not of Keras, by name: of tf_keras, or of Keras 3 for reading its
             files; see :func:`edgeprune.models.custom.custom_objects_from`.
@@ -84,6 +87,9 @@ def load_model(
     opened = _open(source, trust, custom_objects)
     for what, error in opened.left_out:
         _log.warning("The model's %s %s cannot be loaded and is left out: %s.", what, error.name, error.reason)
+    if opened.imported:
+        for note in opened.imported.notes:
+            _log.warning("%s: %s.", source, note)
     return opened.model if input_shape is None else sized(opened.model, input_shape)
 
 
@@ -104,7 +110,8 @@ class Opened:
 
     ``left_out``: what the model itself is not compiled with, "loss" or "metric", and why. ``front``: the part that
     looks words up and was cut off, see :mod:`edgeprune.models.front`. ``rounded``: of a model that tfmot trained for
-    int8, the same with the rounding of its kernels and activations, by operations, not compiled.
+    int8, or that was a quantized .tflite, the same with the rounding of its kernels and activations, by operations, not
+    compiled. ``imported``: how the model of a .tflite compares with it.
     """
 
     model: tf_keras.Model
@@ -112,6 +119,7 @@ class Opened:
     left_out: tuple[tuple[str, Unknown], ...] = ()
     front: Front | None = None
     rounded: tf_keras.Model | None = None
+    imported: Checked | None = None
 
 
 def open_model(
@@ -140,12 +148,15 @@ def open_model(
 def _open(
     source: str | Path | tf_keras.Model | keras.Model, trust: bool, custom_objects: Mapping[str, object] | None
 ) -> Opened:
-    file = read_model_file(Path(source)) if isinstance(source, (str, Path)) else None
+    is_tflite = isinstance(source, (str, Path)) and is_tflite_file(Path(source))
+    file = read_model_file(Path(source)) if isinstance(source, (str, Path)) and not is_tflite else None
     import_tf()
     import tf_keras
 
     use_usual_defaults(tf_keras.backend)
     register_known_layers()
+    if is_tflite:
+        return _of_tflite(Path(source))
     custom = dict(custom_objects or {})
     if file is not None:
         custom = under_stored_names([file.config, file.training], custom)
@@ -165,6 +176,15 @@ def _open(
                 expected="a model that Keras loads, and runs on an input",
                 fix="try both in Python; if they work, please report it. Else save the model again.",
             ) from error
+
+
+def _of_tflite(path: Path) -> Opened:
+    from edgeprune.models.from_tflite import import_tflite
+    from edgeprune.models.from_tflite.check import check
+
+    imported = import_tflite(path)
+    checked = check(imported, path)
+    return Opened(imported.model, Compiled.of(None, imported.outputs, 2), rounded=imported.rounded, imported=checked)
 
 
 def _of_file(file: ModelFile, trust: bool, custom_objects: CustomObjects) -> Opened:

@@ -160,7 +160,24 @@ def in_order(dialect: Dialect, graph: AnyModel, argument: Structure) -> list[Val
     return flat
 
 
-class Names:
+class UniqueNames:
+    """Hands out each name once.
+
+    Args:
+        taken: names that nothing gets.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()):
+        self._taken = dict.fromkeys(taken, 1)
+
+    def unique(self, name: str) -> str:
+        """``name``, or with the first free number behind it."""
+        number = self._taken.get(name, 0)
+        self._taken[name] = number + 1
+        return self.unique(f"{name}_{number}") if number else name
+
+
+class Names(UniqueNames):
     """Unique names for the layers of the flat model.
 
     A name stays where no other layer has it. Else the layers of the outermost model keep it, and layers of nested
@@ -184,7 +201,7 @@ class Names:
         walk(dialect, graph, inputs, note)
         self.changed = {name: scope_name(name) for name, _ in own.values() if name != scope_name(name)}
         own = {key: (self.changed.get(name, name), tuple(map(scope_name, path))) for key, (name, path) in own.items()}
-        self._taken = dict.fromkeys(dialect.input_names(graph), 1)
+        super().__init__(dialect.input_names(graph))
         counts = Counter([name for name, _ in own.values()] + list(self._taken))
         outermost_first = sorted(own.items(), key=lambda item: len(item[1][1]))
         self._of = {
@@ -195,9 +212,3 @@ class Names:
     def of(self, operation: Operation) -> str:
         """The name of a layer or operation."""
         return self._of[id(operation)]
-
-    def unique(self, name: str) -> str:
-        """``name``, or with the first free number behind it."""
-        number = self._taken.get(name, 0)
-        self._taken[name] = number + 1
-        return self.unique(f"{name}_{number}") if number else name

@@ -10,8 +10,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable
 
+from edgeprune.quantize.origin import error_by_tensor
 from edgeprune.runtime.interpreter import Runtime
-from edgeprune.runtime.origin import error_by_tensor
 from edgeprune.runtime.tensors import Sample
 from edgeprune.selection import within
 

@@ -69,6 +69,7 @@ def assemble(
             **source["model"],
             **source.get("sizes", {}),
             **_on_host(source),
+            **({"imported": source["imported"]} if "imported" in source else {}),
         },
         "target": context.target.model_dump(mode="json"),
         "data": {

@@ -56,6 +56,15 @@ class OnHost(Entry):
     inputs: list[Text]
 
 
+class Imported(Entry):
+    """How a model that came as a .tflite compares with it."""
+
+    difference: Number  # of the outputs, relative to the largest
+    steps: Number | None  # with the file's rounding, in steps of its outputs' quantization
+    unchecked: list[Text]
+    states: list[Text]
+
+
 class Model(Entry):
     """The model as it came."""
 
@@ -68,6 +77,7 @@ class Model(Entry):
     given_shape: Shapes | None = None  # of the input in the file, where that leaves sizes open
     sizes_from: Text | None = None  # what fixed them
     on_host: OnHost | None = None
+    imported: Imported | None = None
 
 
 class Target(Entry):

@@ -26,7 +26,7 @@ from edgeprune.report.blocks import (
 from edgeprune.report.conversion import integers, parity
 from edgeprune.report.plots import Line, Point, curves, scatter
 from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
-from edgeprune.report.schema import Epoch, Gate, Report, TaskOutput, Training, Variant
+from edgeprune.report.schema import Epoch, Gate, Imported, Report, TaskOutput, Training, Variant
 from edgeprune.report.variants import Setup, setups, variants_table
 
 Blocks = Sequence[Block]
@@ -355,6 +355,7 @@ def facts(report: Report) -> Blocks:
             if model.on_host
             else []
         ),
+        *([("Read from a .tflite", Cell(_imported(model.imported)))] if model.imported else []),
         ("Target", Cell(report.target.name)),
         ("Data", Cell(f"{data.source}: {counts} samples")),
         *([("Table", Cell(data.table))] if data.table else []),
@@ -367,6 +368,18 @@ def facts(report: Report) -> Blocks:
         *((name, Cell(str(value))) for name, value in report.environment.items() if value is not None),
     ]
     return [Facts(items)]
+
+
+def _imported(facts: Imported) -> str:
+    """How the model compares with its file, in a line."""
+    parts = [f"outputs differ from the file's by {facts.difference:.1e} of the largest"]
+    if facts.steps is not None:
+        parts.append(f"with its rounding by {facts.steps:.0f} steps of their quantization")
+    if facts.unchecked:
+        parts.append(f"not verified: {', '.join(facts.unchecked)}")
+    if facts.states:
+        parts.append(f"inputs and outputs now: {', '.join(facts.states)}")
+    return "; ".join(parts)
 
 
 def _task(output: TaskOutput, named: bool) -> str:

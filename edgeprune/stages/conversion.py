@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +18,9 @@ from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import WEIGHT_ONLY, QuantizationPlan
 from edgeprune.recipe.config import CalibrationConfig, Config, Mode
 from edgeprune.stages.rounding import to_convert
-from edgeprune.stages.saving import ROUNDED
+from edgeprune.stages.saving import IMPORTED, ROUNDED
 from edgeprune.stages.sparse import check_sparse
+from edgeprune.tflite.flatbuffer import read
 
 if TYPE_CHECKING:
     import tf_keras
@@ -165,7 +169,24 @@ def described_file(
     artifact: Artifact, plan: QuantizationPlan, context: Context, model: tf_keras.Model, content: bytes
 ) -> bytes:
     """A converted file with its metadata, and with the names that its inputs and outputs have for the user."""
-    return _described(_with_interface(content, artifact, model), plan, context, model)
+    named = _with_interface(content, artifact, model)
+    if IMPORTED in artifact.files and not artifact.facts["imported"]["states"]:
+        carried = _carried(named, artifact.files[IMPORTED])
+        if carried is not None:
+            return carried
+    return _described(named, plan, context, model)
+
+
+def _carried(content: bytes, path: Path) -> bytes | None:
+    """A file with the metadata, and the files within, of the .tflite that its model came from; None if it has none."""
+    from edgeprune.models.archive import open_archive
+    from edgeprune.tflite.metadata import carry
+
+    members = {}
+    if zipfile.is_zipfile(path):
+        with contextlib.suppress(zipfile.BadZipFile, zlib.error, OSError, ValueError), open_archive(path) as archive:
+            members = {name: archive.read(name) for name in archive.members}
+    return carry(content, read(path).metadata, members)
 
 
 def _with_interface(content: bytes, artifact: Artifact, model: tf_keras.Model) -> bytes:

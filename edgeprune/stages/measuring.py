@@ -102,8 +102,8 @@ def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> Json
     """The first layer after which the file departs from its Keras model, on validation samples."""
     from edgeprune.calibration import representative_dataset, representative_indices
     from edgeprune.convert.converter import convert
+    from edgeprune.quantize.origin import describe, error_by_tensor
     from edgeprune.quantize.plan import QuantizationPlan
-    from edgeprune.runtime.origin import describe, error_by_tensor
 
     data, _ = context.required()
     indices = representative_indices(data.validation, ORIGIN_SAMPLES, "stratified", seed=0)

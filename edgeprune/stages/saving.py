@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The model as it came, with the rounding that it was trained with for int8: until the model is changed.
 ROUNDED = "rounded"
+# The .tflite that the model was read from, whose metadata its files get.
+IMPORTED = "imported"
 
 
 def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> Artifact:

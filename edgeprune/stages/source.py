@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from edgeprune.artifact import Artifact, FrontFacts, SizesFacts
+from edgeprune.artifact import Artifact, FrontFacts, ImportedFacts, SizesFacts
 from edgeprune.context import Context
+from edgeprune.files import copy_file
 from edgeprune.pipeline import stage
-from edgeprune.stages.saving import ROUNDED, with_model
+from edgeprune.stages.saving import IMPORTED, ROUNDED, with_model
 
 if TYPE_CHECKING:
     import tf_keras
@@ -29,6 +31,12 @@ def load(artifact: Artifact, config: None, context: Context) -> Artifact:
 
     opened = open_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects))
     artifact = artifact.with_(compiled_with=opened.compiled.to_json())
+    if opened.imported:
+        for note in opened.imported.notes:
+            context.progress.note(note)
+        copy_file(Path(str(context.source)), context.folder / "imported.tflite")
+        facts = cast(ImportedFacts, opened.imported.to_dict())
+        artifact = artifact.with_({IMPORTED: context.folder / "imported.tflite"}, imported=facts)
     if opened.front:
         opened.front.save(context.folder / "front.keras")
         on_host: FrontFacts = {"layers": list(opened.front.layers), "inputs": list(opened.front.names)}
@@ -47,7 +55,8 @@ def _with_rounded(artifact: Artifact, rounded: tf_keras.Model, context: Context)
 
     path = context.folder / "rounded.keras"
     save_model(rounded, path)
-    context.progress.note("trained for int8 already: its int8 file keeps those ranges, unless it is pruned first")
+    if IMPORTED not in artifact.files:
+        context.progress.note("trained for int8 already: its int8 file keeps those ranges, unless it is pruned first")
     return artifact.with_({ROUNDED: path})
 
 

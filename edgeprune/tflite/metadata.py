@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 
+from edgeprune.tflite.interface import BUFFER_NAME as INTERFACE_NAME
 from edgeprune.tflite.splice import with_buffer
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from edgeprune.tflite.graph import TFLiteModel
 
 BUFFER_NAME = "TFLITE_METADATA"
+# Entries about a file itself, which its writers make anew.
+_OF_THE_FILE = ("min_runtime_version", "CONVERSION_METADATA", INTERFACE_NAME)
 IDENTIFIER = b"M001"
 MIN_PARSER_VERSION = "1.0.0"  # only tables of the schema's first version are written
 LABELS_FILE = "labels.txt"
@@ -91,6 +94,30 @@ def with_metadata(content: bytes, info: ModelInfo) -> bytes:
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         entry = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))
         archive.writestr(entry, "\n".join(labels) + "\n")
+    return whole.getvalue()
+
+
+def carry(content: bytes, metadata: Mapping[str, bytes], members: Mapping[str, bytes]) -> bytes | None:
+    """A .tflite with the metadata of the file that its model came from; None where that does not describe its ports.
+
+    What the converter and edgeprune write about a file itself is not of the model, and stays behind.
+
+    Args:
+        content: a .tflite without metadata.
+        metadata: of the other file.
+        members: the files within it.
+    """
+    if BUFFER_NAME not in metadata:
+        return None
+    for name, payload in metadata.items():
+        if name not in _OF_THE_FILE:
+            content = with_buffer(content, name, payload)
+    if not members:
+        return content
+    whole = io.BytesIO(content)
+    with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
+        for name, member in members.items():
+            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), member)
     return whole.getvalue()
 
 

@@ -202,7 +202,27 @@ def reduce(call: Call) -> Axes:
     return tuple(vector for i, vector in enumerate(axes) if i not in gone)
 
 
-@op("pad", "image.resize", "nn.avg_pool", "nn.max_pool", "nn.avg_pool2d", "nn.max_pool2d")
+@op("pad")
+def pad(call: Call) -> Axes:
+    """Zeros beside the channels, as where a residual block widens, go with whatever is added to them."""
+    axes, pads = call.inputs[0], argument(call, 1, "paddings")
+    mode = argument(call, 2, "mode", "CONSTANT").upper()
+    # Positional, the value stands at one place in TensorFlow 1 and at another in 2.
+    values = (*call.node.call_args[3:], call.node.call_kwargs.get("constant_values", 0))
+    of_zeros = mode == "CONSTANT" and not any(isinstance(value, int | float) and value for value in values)
+    if hasattr(pads, "shape") or is_symbolic(pads) or not of_zeros or axes[-1] is None or not any(pads[-1]):
+        return spatial(call)
+    before, after = (call.graph.units.new(int(count)) for count in pads[-1])
+    path = path_to(call, 1, "paddings")
+    call.edit(Edit((*path, len(axes), 0), before), Edit((*path, len(axes), 1), after))
+    call.freeze(axes[:-1], f"{call.name!r} works on these positions")
+    return (*(None,) * (len(axes) - 1), np.concatenate([before, axes[-1], after]))
+
+
+@op(
+    "image.resize", "image.resize_bilinear", "image.resize_nearest_neighbor", "nn.avg_pool", "nn.max_pool",
+    "nn.avg_pool2d", "nn.max_pool2d",
+)  # fmt: skip
 def spatial(call: Call) -> Axes:
     """Works on positions; whatever has changed its size cannot be followed."""
     axes = call.inputs[0]

@@ -5,9 +5,9 @@ import pytest
 
 from edgeprune.calibration import representative_dataset, representative_indices
 from edgeprune.convert.converter import convert
+from edgeprune.quantize.origin import describe, error_by_tensor, first_fall
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.runtime.interpreter import find_runtime
-from edgeprune.runtime.origin import describe, error_by_tensor, first_fall
 
 FLOAT = QuantizationPlan("float32", "float", False)
 

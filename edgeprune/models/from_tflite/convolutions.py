@@ -1,0 +1,220 @@
+"""Operators with kernels: convolutions of all kinds, and products with matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeprune.models.from_tflite.call import Call, Value, check_size
+from edgeprune.models.from_tflite.registry import NoRule, rule
+from edgeprune.models.types import Tensor
+
+PADDINGS = {"SAME": "same", "VALID": "valid"}
+
+
+def padding_of(call: Call) -> str:
+    return PADDINGS[call.option("padding", "SAME")]
+
+
+def rows_and_columns(call: Call, name: str, sides: tuple[str, str] = ("h", "w")) -> tuple[int, int]:
+    """An option along height and width, such as ``stride_{}``; at least 1."""
+    height, width = (int(call.option(name.format(side), 1)) for side in sides)
+    if min(height, width) < 1:
+        raise NoRule(f"has {name.format('...')} of {height} and {width}", "at least 1")
+    return height, width
+
+
+def image(call: Call, position: int = 0) -> Tensor:
+    """An input [batch, height, width, channels]."""
+    value = call.value(position)
+    if len(value.shape) != 4 or not value.has_batch:
+        raise NoRule(f"works on a tensor of shape {list(value.shape)}", "one image: [1, height, width, channels]")
+    return call.symbolic(value)
+
+
+def bias_of(call: Call, position: int, kernel: np.ndarray) -> list[np.ndarray]:
+    return [kernel, call.constant(position, "bias").ravel()] if call.has(position) else [kernel]
+
+
+@rule("CONV_2D")
+def conv_2d(call: Call) -> Tensor:
+    kernel = call.constant(1, "kernel")
+    tensor = image(call)
+    filters, height, width, depth = _kernel_shape(kernel)
+    if tensor.shape[-1] % depth:
+        raise NoRule(f"has a kernel for {depth} channels, and gets {tensor.shape[-1]}", "a complete file")
+    weights = bias_of(call, 2, kernel.transpose(1, 2, 3, 0))
+    strides, dilation = rows_and_columns(call, "stride_{}"), rows_and_columns(call, "dilation_{}_factor")
+    if max(strides) > 1 and max(dilation) > 1:
+        raise NoRule("has strides and dilation at once", "one of them")
+    made = call.weighted(
+        "Conv2D", tensor, weights, filters=filters, kernel_size=(height, width), strides=strides,
+        dilation_rate=dilation, padding=padding_of(call), use_bias=len(weights) > 1, groups=tensor.shape[-1] // depth,
+    )  # fmt: skip
+    return call.activated(made)
+
+
+def _kernel_shape(kernel: np.ndarray) -> tuple[int, int, int, int]:
+    if kernel.ndim != 4:
+        raise NoRule(f"has a kernel of shape {list(kernel.shape)}", "four axes")
+    return kernel.shape
+
+
+@rule("DEPTHWISE_CONV_2D")
+def depthwise_conv_2d(call: Call) -> Tensor:
+    kernel = call.constant(1, "kernel")
+    tensor = image(call)
+    _, height, width, made_channels = _kernel_shape(kernel)
+    channels = int(tensor.shape[-1])
+    if made_channels % channels:
+        raise NoRule(f"makes {made_channels} channels of {channels}", "a multiple")
+    multiplier = made_channels // channels
+    strides, dilation = rows_and_columns(call, "stride_{}"), rows_and_columns(call, "dilation_{}_factor")
+    padding = padding_of(call)
+    if strides[0] != strides[1] or (strides[0] > 1 and max(dilation) > 1):
+        return _grouped(call, tensor, kernel, multiplier)
+    weights = bias_of(call, 2, kernel.reshape(height, width, channels, multiplier))
+    made = call.weighted(
+        "DepthwiseConv2D", tensor, weights, kernel_size=(height, width), strides=strides, dilation_rate=dilation,
+        padding=padding, depth_multiplier=multiplier, use_bias=len(weights) > 1,
+    )  # fmt: skip
+    return call.activated(made)
+
+
+def _grouped(call: Call, tensor: Tensor, kernel: np.ndarray, multiplier: int) -> Tensor:
+    """A depthwise convolution with different strides along height and width, which TensorFlow has only as groups."""
+    channels = int(tensor.shape[-1])
+    dilation = rows_and_columns(call, "dilation_{}_factor")
+    if max(dilation) > 1:
+        raise NoRule("has strides and dilation at once", "one of them")
+    weights = bias_of(call, 2, kernel.transpose(1, 2, 0, 3))
+    made = call.weighted(
+        "Conv2D", tensor, weights, filters=channels * multiplier, kernel_size=kernel.shape[1:3],
+        strides=rows_and_columns(call, "stride_{}"), padding=padding_of(call), groups=channels,
+        use_bias=len(weights) > 1,
+    )  # fmt: skip
+    return call.activated(made)
+
+
+@rule("TRANSPOSE_CONV")
+def transpose_conv(call: Call) -> Tensor:
+    sizes = call.integers(0, "output shape")
+    return _transposed(call, image(call, 2), call.constant(1, "kernel"), 3, sizes[1:3], padding_of(call))
+
+
+@rule("Convolution2DTransposeBias")
+def convolution_2d_transpose_bias(call: Call) -> Tensor:
+    """MediaPipe's transposed convolution with a bias; its options are not in the schema, its output says what it does.
+
+    Its stride is the ratio of the sizes; both paddings give that size where kernel and stride are equal, as in all
+    published files.
+    """
+    tensor, kernel = image(call), call.constant(1, "kernel")
+    wanted = call.output().shape[1:3]
+    strides = tuple(after // before for after, before in zip(wanted, tensor.shape[1:3], strict=True))
+    if strides != tuple(kernel.shape[1:3]):
+        raise NoRule(f"has strides {list(strides)} and a kernel of {list(kernel.shape[1:3])}", "both equal")
+    return _transposed(call, tensor, kernel, 2, wanted, "same", strides)
+
+
+def _transposed(
+    call: Call,
+    tensor: Tensor,
+    kernel: np.ndarray,
+    bias: int,
+    wanted: Sequence[int],
+    padding: str,
+    strides: Sequence[int] = (),
+) -> Tensor:
+    filters, height, width, _ = _kernel_shape(kernel)
+    strides = strides or rows_and_columns(call, "stride_{}")
+    weights = bias_of(call, bias, kernel.transpose(1, 2, 0, 3))
+    check_size([filters, *wanted], False)
+    made = call.weighted(
+        "Conv2DTranspose", tensor, weights, filters=filters, kernel_size=(height, width), strides=strides,
+        padding=padding, output_padding=_output_padding(tensor, (height, width), strides, wanted, padding),
+        use_bias=len(weights) > 1,
+    )  # fmt: skip
+    if tuple(made.shape[1:3]) != tuple(wanted):
+        raise NoRule(f"makes {list(wanted)} positions of {list(tensor.shape[1:3])}", "sizes that Keras can make")
+    return call.activated(made)
+
+
+def _output_padding(
+    tensor: Tensor, kernel: Sequence[int], strides: Sequence[int], wanted: Sequence[int], padding: str
+) -> tuple[int, ...] | None:
+    """None where Keras' own size is the one that is wanted, else what makes it so."""
+    rows: list[tuple[int, int, int, int]] = list(zip(tensor.shape[1:3], kernel, strides, wanted, strict=True))
+    usual = [n * s if padding == "same" else n * s + max(k - s, 0) for n, k, s, _ in rows]
+    if usual == [after for *_, after in rows]:
+        return None
+    pads = [k // 2 if padding == "same" else 0 for _, k, _, _ in rows]
+    added = [after - ((n - 1) * s + k - 2 * p) for (n, k, s, after), p in zip(rows, pads, strict=True)]
+    if any(not 0 <= more < s for more, (_, _, s, _) in zip(added, rows, strict=True)):
+        raise NoRule(f"makes {list(wanted)} positions of {list(tensor.shape[1:3])}", "usual sizes")
+    return tuple(added)
+
+
+@rule("CONV_3D")
+def conv_3d(call: Call) -> Tensor:
+    kernel, value = call.constant(1, "kernel"), call.value(0)
+    if kernel.ndim != 5 or len(value.shape) != 5 or not value.has_batch:
+        raise NoRule(f"works on a tensor of shape {list(value.shape)}", "[1, depth, height, width, channels]")
+    weights = bias_of(call, 2, kernel)
+    made = call.weighted(
+        "Conv3D", call.symbolic(value), weights, filters=kernel.shape[-1], kernel_size=kernel.shape[:3],
+        strides=tuple(max(int(call.option(f"stride_{axis}", 1)), 1) for axis in "dhw"),
+        dilation_rate=tuple(max(int(call.option(f"dilation_{axis}_factor", 1)), 1) for axis in "dhw"),
+        padding=padding_of(call), use_bias=len(weights) > 1,
+    )  # fmt: skip
+    return call.activated(made)
+
+
+@rule("FULLY_CONNECTED")
+def fully_connected(call: Call) -> Value:
+    """A Dense layer; the operator flattens what is before its last axis unless it keeps dimensions."""
+    value = call.value(0)
+    if call.value(1).constant is None:
+        return _product_of_tensors(call)
+    kernel = call.constant(1, "kernel")
+    if kernel.ndim != 2:
+        raise NoRule(f"has a kernel of shape {list(kernel.shape)}", "two axes")
+    units, width = kernel.shape
+    if value.constant is not None or np.prod(value.shape) % width:
+        raise NoRule(f"multiplies {list(value.shape)} with {list(kernel.shape)}", "sizes that fit")
+    if not call.option("keep_num_dims", False) or value.shape[-1] != width:
+        value = call.reshaped(value, (int(np.prod(value.shape)) // width, width))
+    weights = bias_of(call, 2, kernel.T)
+    if value.shape[:1] == (1,) and len(value.shape) == 1:
+        raise NoRule("works on a single number", "a vector")
+    tensor = call.weighted("Dense", call.symbolic(value), weights, units=units, use_bias=len(weights) > 1)
+    return Value((*value.shape[:-1], units), call.activated(tensor))
+
+
+def _product_of_tensors(call: Call) -> Value:
+    left, right = call.value(0), call.value(1)
+    if call.has(2) or len(right.shape) != 2:
+        raise NoRule("has a kernel that is computed at run time", "a constant kernel")
+    left = call.reshaped(left, (int(np.prod(left.shape)) // right.shape[1], right.shape[1]))
+    made = call.emit.op("linalg.matmul", call.whole(left), call.whole(right), transpose_b=True)
+    return call.made(call.activated(made), whole=True)
+
+
+@rule("BATCH_MATMUL")
+def batch_matmul(call: Call) -> Value:
+    left, right = call.value(0), call.value(1)
+    flip_left, flip_right = bool(call.option("adj_x", False)), bool(call.option("adj_y", False))
+    kernel = right.constant
+    if kernel is not None and left.constant is None and not flip_left and np.prod(kernel.shape[:-2]) == 1:
+        matrix: np.ndarray = kernel.reshape(kernel.shape[-2:])
+        matrix = matrix.T if flip_right else matrix
+        rank = max(len(left.shape), kernel.ndim)
+        left = call.reshaped(left, (*(1,) * (rank - len(left.shape)), *left.shape))
+        made = call.weighted("Dense", call.symbolic(left), [matrix], units=matrix.shape[1], use_bias=False)
+        return Value((*left.shape[:-1], matrix.shape[1]), made)
+    rank = max(len(left.shape), len(right.shape))
+    direct = len(left.shape) == len(right.shape) and left.has_batch and right.has_batch and rank > 2
+    tensors = [call.symbolic(v) if direct else call.whole(v, rank) for v in (left, right)]
+    made = call.emit.op("linalg.matmul", *tensors, transpose_a=flip_left, transpose_b=flip_right)
+    return call.made(made, whole=not direct)

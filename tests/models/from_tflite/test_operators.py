@@ -1,0 +1,208 @@
+"""Each operator that has a rule: the model computes what the interpreter computes, by operator and as a whole."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from edgeprune.errors import ModelError  # noqa: E402
+from edgeprune.models.from_tflite import import_tflite  # noqa: E402
+from edgeprune.models.from_tflite.check import check  # noqa: E402
+from edgeprune.models.from_tflite.registry import RULES  # noqa: E402
+
+RANDOM = np.random.default_rng(0)
+
+
+def weights(*shape):
+    return tf.constant(RANDOM.normal(0, 0.5, shape), tf.float32)
+
+
+def write(path, function, *shapes, dtypes=None, optimize=False):
+    """A .tflite of a function of tensors of these shapes."""
+    dtypes = dtypes or ["float32"] * len(shapes)
+    specs = [tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    concrete = tf.function(function, input_signature=specs).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    if optimize:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16] if optimize == "float16" else []
+    path.write_bytes(converter.convert())
+    return path
+
+
+IMAGE = (1, 6, 8, 4)
+# What it is → (operator that the file must have, function, shapes of its inputs).
+CASES = {
+    "conv": ("CONV_2D", lambda x: tf.nn.relu6(tf.nn.conv2d(x, weights(3, 3, 4, 5), 2, "SAME") + weights(5)), [IMAGE]),
+    "conv explicit pads": (
+        "PAD",
+        lambda x: tf.nn.conv2d(tf.pad(x, [[0, 0], [1, 2], [1, 0], [0, 0]]), weights(3, 3, 4, 5), 2, "VALID"),
+        [IMAGE],
+    ),
+    "conv dilated": ("CONV_2D", lambda x: tf.nn.conv2d(x, weights(3, 3, 4, 5), 1, "SAME", dilations=2), [IMAGE]),
+    "conv strides": ("CONV_2D", lambda x: tf.nn.conv2d(x, weights(3, 2, 4, 5), [2, 1], "VALID"), [IMAGE]),
+    "depthwise": (
+        "DEPTHWISE_CONV_2D",
+        lambda x: tf.nn.depthwise_conv2d(x, weights(3, 3, 4, 2), [1, 2, 2, 1], "SAME") + weights(8),
+        [IMAGE],
+    ),
+    "transposed same": (
+        "TRANSPOSE_CONV",
+        lambda x: tf.nn.conv2d_transpose(x, weights(3, 3, 5, 4), [1, 12, 16, 5], 2, "SAME"),
+        [IMAGE],
+    ),
+    "transposed valid": (
+        "TRANSPOSE_CONV",
+        lambda x: tf.nn.conv2d_transpose(x, weights(3, 3, 5, 4), [1, 13, 17, 5], 2, "VALID"),
+        [IMAGE],
+    ),
+    "dense": ("FULLY_CONNECTED", lambda x: tf.matmul(x, weights(7, 3)) + weights(3), [(1, 7)]),
+    "dense of many": ("FULLY_CONNECTED", lambda x: tf.matmul(x, weights(7, 3)), [(5, 7)]),
+    "product": ("BATCH_MATMUL", lambda x, y: tf.matmul(x, y, transpose_b=True), [(1, 5, 7), (1, 4, 7)]),
+    "pools": ("MAX_POOL_2D", lambda x: tf.nn.max_pool2d(tf.nn.avg_pool2d(x, 2, 2, "SAME"), 3, 1, "SAME"), [IMAGE]),
+    "mean": ("MEAN", lambda x: tf.reduce_mean(x, [1, 2]) + tf.reduce_mean(x, [1, 3])[:, :4], [IMAGE]),
+    "sum, max, min": (
+        "REDUCE_MAX",
+        lambda x: tf.reduce_sum(x, -1) + tf.reduce_max(x, 3) - tf.reduce_min(x, 3),
+        [IMAGE],
+    ),
+    "over samples": ("SUM", lambda x: tf.reduce_sum(x, 0) + x, [IMAGE]),
+    "broadcast": ("MUL", lambda x, y: (x * y + weights(4)) / (2.0 + tf.abs(y)) - y, [IMAGE, (1, 1, 1, 4)]),
+    "broadcast over ranks": ("ADD", lambda x, y: x + y, [(1, 5, 4), (1, 4)]),
+    "larger constant": ("MUL", lambda x: x * weights(3, 8, 4), [(1, 8, 4)]),
+    "hard swish": ("HARD_SWISH", lambda x: x * tf.nn.relu6(x + 3.0) * (1 / 6), [IMAGE]),
+    "activations": (
+        "LEAKY_RELU",
+        lambda x: tf.nn.leaky_relu(x, 0.3) + tf.sigmoid(x) * tf.tanh(x) - tf.nn.elu(x),
+        [IMAGE],
+    ),
+    "gelu": ("GELU", lambda x: tf.nn.gelu(x, approximate=True), [IMAGE]),
+    "unary": (
+        "RSQRT",
+        lambda x: tf.math.rsqrt(tf.abs(x) + 1.0) + tf.sqrt(tf.square(x)) - tf.exp(-x) + tf.sin(x) * tf.floor(x),
+        [IMAGE],
+    ),
+    "log": ("LOG", lambda x: tf.math.log(tf.abs(x) + 1.0), [IMAGE]),
+    "softmax": ("SOFTMAX", lambda x: tf.nn.softmax(x) + tf.nn.log_softmax(x), [(1, 9)]),
+    "concatenation": ("CONCATENATION", lambda x, y: tf.concat([x, y, x], -1), [(1, 5, 3), (1, 5, 2)]),
+    "concatenated to a constant": ("CONCATENATION", lambda x: tf.concat([x, weights(1, 5, 2)], -1), [(1, 5, 3)]),
+    "split": ("SPLIT", lambda x: tf.split(x, 2, -1)[0] * tf.split(x, [1, 3], -1)[0], [IMAGE]),
+    "slices": ("STRIDED_SLICE", lambda x: x[:, 1:-1, ::2, 3] + x[0:1, :4, :4, 0], [IMAGE]),
+    "backwards": ("REVERSE_V2", lambda x: tf.reverse(x, [1]) + x[:, ::-1], [IMAGE]),
+    "first sample": ("ADD", lambda x: x[0] + x[0, :, ::-1], [IMAGE]),
+    "slice": ("SLICE", lambda x: tf.slice(x, [0, 1, 2, 0], [1, 3, -1, 2]), [IMAGE]),
+    "channel pad": ("PAD", lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, 3]]), [IMAGE]),
+    "pad by a value": ("PADV2", lambda x: tf.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=2.0), [IMAGE]),
+    "mirror": ("MIRROR_PAD", lambda x: tf.pad(x, [[0, 0], [2, 1], [0, 0], [0, 0]], mode="REFLECT"), [IMAGE]),
+    "reshape": ("RESHAPE", lambda x: tf.reshape(tf.reshape(x, (48, 4)) * 2.0, (1, 8, 24)), [IMAGE]),
+    "transposes": (
+        "TRANSPOSE",
+        lambda x: tf.transpose(tf.transpose(x, [3, 0, 1, 2]) * weights(8), [1, 2, 3, 0]),
+        [IMAGE],
+    ),
+    "squeeze, expand": (
+        "RESHAPE",
+        lambda x: tf.squeeze(x, [2]) + tf.expand_dims(tf.reduce_sum(tf.squeeze(x), -1), -1),
+        [(1, 6, 1, 4)],
+    ),
+    "pack": ("PACK", lambda x: tf.stack([x, 2.0 * x, tf.exp(x)], 1), [(1, 6)]),
+    "unpack": ("UNPACK", lambda x: tf.add_n(tf.unstack(x, axis=1)), [(1, 3, 4)]),
+    "pack samples": ("PACK", lambda x: tf.stack([x[0], 2.0 * x[0]], 0), [(1, 6)]),
+    "resize": ("RESIZE_BILINEAR", lambda x: tf.image.resize(x, (12, 16)), [IMAGE]),
+    "resize to odd sizes": ("RESIZE_BILINEAR", lambda x: tf.image.resize(x, (9, 7)), [IMAGE]),
+    "resize aligned": (
+        "RESIZE_BILINEAR",
+        lambda x: tf.compat.v1.image.resize_bilinear(x, (11, 15), align_corners=True),
+        [IMAGE],
+    ),
+    "resize old": (
+        "RESIZE_NEAREST_NEIGHBOR",
+        lambda x: tf.compat.v1.image.resize_nearest_neighbor(x, (12, 8)),
+        [IMAGE],
+    ),
+    "resize nearest": ("RESIZE_NEAREST_NEIGHBOR", lambda x: tf.image.resize(x, (12, 16), method="nearest"), [IMAGE]),
+    "blocks": ("DEPTH_TO_SPACE", lambda x: tf.nn.depth_to_space(tf.nn.space_to_depth(x, 2) * 2.0, 2), [IMAGE]),
+    "gather": ("GATHER", lambda x: tf.gather(x, [2, 0, 1], axis=3), [IMAGE]),
+    "tile": ("TILE", lambda x: tf.tile(x, [1, 2, 1, 3]), [IMAGE]),
+    "select": ("SELECT", lambda x: tf.where(x > 0.2, x * 3.0, tf.minimum(x, 0.1) ** 2), [IMAGE]),
+    "arg max": ("ARG_MAX", lambda x: tf.cast(tf.argmax(x, -1), tf.float32), [IMAGE]),
+    "cumsum": ("CUMSUM", lambda x: tf.cumsum(x, 1, exclusive=True), [IMAGE]),
+    "top": ("TOPK_V2", lambda x: tf.math.top_k(x, 3)[0], [(1, 9)]),
+    "one vector": ("MUL", lambda x: tf.nn.relu(x) * weights(9), [(9,)]),
+    "dtln": ("UNPACK", lambda x: tf.matmul(tf.unstack(x, axis=0)[0], weights(7, 3)), [(1, 1, 7)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_operator(case, tmp_path):
+    """The model of a file with this operator equals the interpreter's outputs up to rounding."""
+    operator, function, shapes = CASES[case]
+    path = write(tmp_path / "it.tflite", function, *shapes)
+    imported = import_tflite(path)
+    assert operator in {o.name for o in imported.file.subgraphs[0].operators}
+    assert check(imported, path).difference <= 1e-4
+
+
+def test_every_case_is_in_the_table():
+    """What is tested has a rule."""
+    assert {operator for operator, *_ in CASES.values()} <= set(RULES)
+
+
+@pytest.mark.parametrize("optimize", ["float16", "dynamic"])
+def test_weights_in_other_formats(optimize, tmp_path):
+    """float16 kernels become float32 ones; of integer kernels beside floats the runtime rounds more than the model."""
+    kernel = weights(3, 3, 8, 64)
+    path = write(tmp_path / "it.tflite", lambda x: tf.nn.conv2d(x, kernel, 1, "SAME"), (1, 6, 6, 8), optimize=optimize)
+    imported = import_tflite(path)
+    checked = check(imported, path)
+    assert checked.difference <= (1e-4 if optimize == "float16" else 0.1)
+    (layer,) = [layer for layer in imported.model.layers if layer.weights]
+    assert np.abs(layer.get_weights()[0] - kernel).max() < (2e-3 if optimize == "float16" else 2e-2)
+
+
+def test_lookup(tmp_path):
+    """A table that numbers of words are looked up in is an Embedding."""
+    table = weights(11, 6)
+    path = write(tmp_path / "it.tflite", lambda x: tf.gather(table, x), (1, 5), dtypes=["int32"])
+    imported = import_tflite(path)
+    assert check(imported, path).difference <= 1e-4
+    assert [type(layer).__name__ for layer in imported.model.layers if layer.weights] == ["Embedding"]
+
+
+def test_batch(tmp_path):
+    """The model takes any number of samples, each as the file takes its one, whatever the file does with its axes."""
+
+    def mixed(x):
+        return tf.reshape(tf.transpose(tf.reshape(x, (6, 8, 4)), [1, 0, 2]), (1, 8, 24)) * weights(24)
+
+    imported = import_tflite(write(tmp_path / "it.tflite", mixed, IMAGE))
+    samples = RANDOM.normal(size=(5, *IMAGE[1:])).astype("float32")
+    whole = imported.model(samples).numpy()
+    np.testing.assert_allclose(whole, np.concatenate([imported.model(samples[i : i + 1]) for i in range(5)]), rtol=1e-5)
+
+
+def test_no_rule_is_named(tmp_path):
+    """An operator without a rule is refused by its name and what it makes, and so is a form that Keras lacks."""
+    path = write(
+        tmp_path / "it.tflite", lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: y + 1, [x])[0], (1, 4)
+    )
+    with pytest.raises(ModelError, match=r"no rule for operator \d+ WHILE, which makes '.*'") as caught:
+        import_tflite(path)
+    assert caught.value.expected
+    assert caught.value.fix
+
+
+def test_a_wrong_rule_is_found(tmp_path, monkeypatch):
+    """Where a model computes something else, the first operator that differs is named."""
+    function = lambda x: tf.tanh(tf.nn.leaky_relu(x, 0.3) * 2.0)  # noqa: E731
+    path = write(tmp_path / "it.tflite", function, (1, 9))
+    monkeypatch.setitem(RULES, "LEAKY_RELU", RULES["RELU"])
+    monkeypatch.setattr("edgeprune.models.from_tflite.elementwise._UNARY", dict(_with_relu()))
+    with pytest.raises(ModelError, match="first operator that differs is number 0, LEAKY_RELU"):
+        check(import_tflite(path), path)
+
+
+def _with_relu():
+    from edgeprune.models.from_tflite import elementwise
+
+    return {**elementwise._UNARY, "LEAKY_RELU": elementwise._UNARY["RELU"]}

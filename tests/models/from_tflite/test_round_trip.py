@@ -1,0 +1,219 @@
+"""Files that edgeprune makes come back as models that compute the same; published files and damaged ones, too."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from commands import run  # noqa: E402
+from random_models import random_model  # noqa: E402
+
+import edgeprune  # noqa: E402
+from edgeprune.convert.converter import convert  # noqa: E402
+from edgeprune.errors import EdgepruneError  # noqa: E402
+from edgeprune.models.from_tflite import import_tflite  # noqa: E402
+from edgeprune.models.from_tflite.check import check  # noqa: E402
+from edgeprune.quantize.plan import QuantizationPlan  # noqa: E402
+from edgeprune.tflite.flatbuffer import parse  # noqa: E402
+
+PUBLISHED = Path(__file__).parents[4] / "shared" / "models" / "tflite"
+FLOAT = ("blazeface", "deeplab", "dtln1", "fd-short", "flandmark", "lstm", "mbv1f", "pitch", "selfie")
+QUANTIZED = ("automl", "jarvis", "mbv1q", "mspeech", "vad")
+# Layers of the random models that become operators without an importer: loops, and what has an input of open size.
+NO_RULE = ("WHILE", "is open", "SVDF", "batch", "one image", "one sequence", "FlexErf", "of type")
+FLOAT32 = QuantizationPlan("float32", "float", False)
+
+
+def write(path, model, plan=FLOAT32, samples=None):
+    path.write_bytes(convert(model, plan, samples))
+    return path
+
+
+@pytest.mark.parametrize("number", range(0, 24, 2))
+def test_random_model(number, tmp_path):
+    """A random model's file is a model again that computes the same; what has no rule is refused by name."""
+    made = random_model(number, "tf_keras")
+    try:
+        path = write(tmp_path / "it.tflite", edgeprune.load_model(made.model))
+    except EdgepruneError as refused:
+        pytest.skip(f"not converted: {refused.what[:80]}")
+    said = refusal(path)
+    if said is None:
+        assert check(import_tflite(path), path).difference <= 1e-4
+    else:
+        assert any(words in said.what for words in NO_RULE), said.what
+
+
+def refusal(path):
+    """The error that reading a file ends in; None if it does not."""
+    try:
+        edgeprune.load_model(path)
+    except EdgepruneError as error:
+        return error
+    return None
+
+
+def small():
+    import tf_keras
+    from tf_keras import layers
+
+    i = layers.Input((12, 12, 3), name="picture")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="stem")(i)
+    y = layers.DepthwiseConv2D(3, padding="same", name="depth")(x)
+    x = layers.ReLU(6.0)(layers.Add()([x, layers.Conv2D(8, 1, name="point")(y)]))
+    x = layers.GlobalAveragePooling2D()(x)
+    first, second = layers.Dense(4, activation="softmax", name="zebra")(x), layers.Dense(2, name="ape")(x)
+    return tf_keras.Model(i, [first, second])
+
+
+@pytest.fixture(scope="module")
+def model():
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(3)
+    return small()
+
+
+@pytest.fixture(scope="module")
+def int8_file(model, tmp_path_factory):
+    draw = np.random.default_rng(0)
+    samples = lambda: ([draw.normal(size=(1, 12, 12, 3)).astype("float32")] for _ in range(20))  # noqa: E731
+    return write(tmp_path_factory.mktemp("int8") / "it.tflite", model, QuantizationPlan("int8", "int8", True), samples)
+
+
+def test_names_and_order(model, tmp_path):
+    """Inputs and outputs keep the names and the order of the file, and constants are weights again."""
+    path = write(tmp_path / "it.tflite", model)
+    again = edgeprune.load_model(path)
+    assert again.input_names == ["picture"]
+    assert sorted(again.output_names) == ["ape", "zebra"]
+    kernels = [sorted(w.shape for w in m.get_weights() if w.ndim > 1) for m in (again, model)]
+    assert kernels[0] == kernels[1]  # biases of zeros are left out
+    x = np.random.default_rng(0).normal(size=(3, 12, 12, 3)).astype("float32")
+    expected = dict(zip(["zebra", "ape"], model(x), strict=True))
+    for name, value in zip(again.output_names, again(x), strict=True):
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_int8(int8_file):
+    """Every operator of an int8 file is within one step of its quantization, and the new file has the same ranges."""
+    imported = import_tflite(int8_file)
+    checked = check(imported, int8_file)
+    assert checked.operator_steps <= 1.01
+    assert checked.steps <= 2
+    assert any("real values" in note for note in checked.notes)
+    content = convert(imported.rounded, QuantizationPlan("int8", "int8", True, ranges_in_model=True))
+    old, new = imported.file.subgraphs[0], parse(content).subgraphs[0]
+    assert [o.name for o in new.operators] == [o.name for o in old.operators]
+    scales = [sorted(g.output(o).quantization.scale[0] for o in g.operators) for g in (old, new)]
+    np.testing.assert_allclose(scales[0], scales[1], rtol=1e-3)
+
+
+def test_what_a_range_cuts_off_is_an_activation(int8_file, monkeypatch):
+    """Where a quantized file leaves a ReLU to the range of the output, the model has one."""
+    from edgeprune.models.from_tflite import read
+
+    def without(options):
+        return {**options, "fused_activation_function": "NONE"}
+
+    real = read.parse
+
+    def parse_without(content, name="model"):
+        import dataclasses
+
+        file = real(content, name)
+        graph = file.subgraphs[0]
+        operators = tuple(dataclasses.replace(o, options=without(o.options)) for o in graph.operators)
+        return dataclasses.replace(file, subgraphs=(dataclasses.replace(graph, operators=operators),))
+
+    monkeypatch.setattr(read, "parse", parse_without)
+    imported = import_tflite(int8_file)
+    assert sum(type(layer).__name__ == "ReLU" for layer in imported.model.layers) == 2
+    assert check(imported, int8_file).operator_steps <= 1.01
+
+
+@pytest.mark.parametrize("name", FLOAT + QUANTIZED)
+def test_published_file(name):
+    """Published files are imported and verified: floats to 1e-4, integers within one step by operator."""
+    path = PUBLISHED / f"{name}.tflite"
+    if not path.exists():
+        pytest.skip("the published files are not here")
+    imported = import_tflite(path)
+    checked = check(imported, path)
+    if name in FLOAT:
+        assert checked.difference <= 1e-4
+        assert checked.steps is None
+    else:
+        assert checked.operator_steps <= 1.01
+        assert checked.steps <= 3
+
+
+def test_damaged_files(int8_file, model, tmp_path):
+    """A file with changed bytes is a model or one message, never anything else."""
+    draw = random.Random(0)
+    whole = [int8_file.read_bytes(), convert(model, FLOAT32)]
+    path, refused = tmp_path / "it.tflite", 0
+    for number in range(60):
+        content = bytearray(whole[number % 2])
+        for _ in range(draw.choice([1, 1, 2, 8])):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        path.write_bytes(content)
+        said = refusal(path)
+        if said is not None:
+            refused += 1
+            assert said.exit_code == 2, said.what
+            assert said.expected, said.what
+    assert refused
+
+
+def test_commands(int8_file, tmp_path):
+    """`convert` writes the model, `inspect` takes the file, and a build of it needs no labels; the report says so."""
+    out = tmp_path / "it.keras"
+    done = run("convert", int8_file, "--keras", out)
+    assert done.returncode == 0, done.stderr
+    assert "real values" in done.stdout
+    assert edgeprune.load_model(out).count_params() > 0
+    done = run("inspect", int8_file, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["groups"]
+    samples = np.random.default_rng(0).normal(size=(60, 12, 12, 3)).astype("float32")
+    np.savez(tmp_path / "samples.npz", x_train=samples, x_test=samples[:20])
+    done = run(
+        "build",
+        int8_file,
+        "--data",
+        tmp_path / "samples.npz",
+        "--target",
+        "rpi4",
+        "--recipe",
+        "int8",
+        "--out",
+        out.with_suffix(""),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out.with_suffix("") / "report.json").read_text())
+    assert report["model"]["imported"]["steps"] <= 2
+    assert {row["kind"] or row["loss"] for row in report["task"]}
+    assert "Read from a .tflite" in (out.with_suffix("") / "report.md").read_text()
+    made = parse(next((out.with_suffix("") / "variants").glob("*-int8.tflite")).read_bytes()).subgraphs[0]
+    old = parse(int8_file.read_bytes()).subgraphs[0]
+    scales = [
+        sorted(g.output(o).quantization.scale[0] for o in g.operators if g.output(o).quantization) for g in (old, made)
+    ]
+    np.testing.assert_allclose(scales[0], scales[1][: len(scales[0])], rtol=1e-3)
+
+
+def test_convert_refuses(tmp_path):
+    """Only .tflite files are converted, and only to .keras files."""
+    (tmp_path / "it.h5").write_bytes(b"none")
+    for arguments, words in (
+        (("convert", tmp_path / "it.h5", "--keras", tmp_path / "it.keras"), "is not a .tflite file"),
+        (("convert", tmp_path / "it.h5", "--keras", tmp_path / "it.h5"), "does not end in .keras"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
