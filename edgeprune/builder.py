@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edgeprune.data.source import DataSource
     from edgeprune.models.sizes import InputShapes
     from edgeprune.report.schema import Report
-    from edgeprune.tasks.task import Output, Task
+    from edgeprune.tasks.task import Task
 
     Source: TypeAlias = Path | tf_keras.Model | keras.Model | None  # a model as a build keeps it; None: the demo
 
@@ -436,8 +436,9 @@ def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, repor
     """Where the pick answers otherwise than the baseline, with pictures of the samples."""
     import numpy as np
 
-    from edgeprune.evaluate.answers import Answers
+    from edgeprune.evaluate.answers import Answers, masks_of
     from edgeprune.report.outcomes import describe_samples, outcomes, positions
+    from edgeprune.tasks.detection import DetectionTask
 
     shutil.rmtree(folder / "samples", ignore_errors=True)  # of an earlier build
     data, task = context.required()
@@ -454,26 +455,28 @@ def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, repor
         x, y, *_ = next(iter(data.test.batches(len(indices), indices=indices)))
         inputs = [np.asarray(part) for part in (x if isinstance(x, tuple) else [x])]
         masks: dict[str, np.ndarray] = {}
-        if found["flipped"]["kind"] == "segmentation" and len(task.outputs) == 1:
-            masks = _masks_of(context, run, plan, names, inputs, np.asarray(y), task.outputs[0])
-            found["flipped"]["masks"] = list(masks)
-        describe_samples(found["flipped"], inputs, folder, list(masks.values()))
+        boxes: dict[str, list[np.ndarray]] = {}
+        if isinstance(task, DetectionTask) or (found["flipped"]["kind"] == "segmentation" and len(task.outputs) == 1):
+            answers = _answers_of(context, run, plan, names, inputs)
+            if isinstance(task, DetectionTask):
+                boxes = {"labels": task.labelled(y), **{name: task.boxes(outputs) for name, outputs in answers.items()}}
+                found["flipped"]["boxes"] = list(boxes)
+            else:
+                output, truth = task.outputs[0], np.asarray(y)
+                masks = {"labels": masks_of(output, truth, None)}
+                masks |= {name: masks_of(output, truth, outputs[0]) for name, outputs in answers.items()}
+                found["flipped"]["masks"] = list(masks)
+        describe_samples(found["flipped"], inputs, folder, list(masks.values()), list(boxes.values()))
 
 
-def _masks_of(
-    context: BuildContext,
-    run: Run,
-    plan: planning.Plan,
-    names: tuple[str, str],
-    inputs: list[np.ndarray],
-    truth: np.ndarray,
-    output: Output,
-) -> dict[str, np.ndarray]:
-    """Masks [samples, height, width] of some samples: as labelled, of the baseline, of the pick's model in float where
-    that is another one, of the pick."""
+def _answers_of(
+    context: BuildContext, run: Run, plan: planning.Plan, names: tuple[str, str], inputs: list[np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+    """The outputs for some samples: of the baseline, of the pick's model in float where that is another one, of the
+    pick."""
     import numpy as np
+    import tensorflow as tf
 
-    from edgeprune.evaluate.answers import masks_of
     from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.runtime.session import Session
 
@@ -481,21 +484,22 @@ def _masks_of(
     base, pick = (variants[name] for name in names)
     model = context.load(run.artifacts[pick.model])
 
-    def of_file(variant: planning.Variant) -> np.ndarray:
+    def of_file(variant: planning.Variant) -> list[np.ndarray]:
         own = context.load(run.artifacts[variant.model])
         made = run.artifacts[variant.last]
         runtime = find_runtime("tensorflow" if made.facts["conversion"]["select_operators"] else None)
         session = Session(made.files["tflite"], own.input_names, own.output_names, runtime=runtime)
         try:
-            return session.run(inputs)[0]
+            return session.run(inputs)
         finally:
             session.close()
 
-    answers = {"labels": None, base.name: of_file(base)}
+    answers = {base.name: of_file(base)}
     if base.model != pick.model:
-        answers[f"{pick.model} in float"] = np.asarray(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
+        made = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
+        answers[f"{pick.model} in float"] = [np.asarray(output) for output in tf.nest.flatten(made)]
     answers[pick.name] = of_file(pick)
-    return {name: masks_of(output, truth, answer) for name, answer in answers.items()}
+    return answers
 
 
 def _compress(folder: Path) -> None:

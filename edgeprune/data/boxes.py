@@ -364,13 +364,13 @@ def _key(box: Sequence[object]) -> tuple[object, ...]:
     return tuple(box[:4])
 
 
-def frame_boxes(y: Mapping[str, tf.Tensor], size: Size, config: BoxesConfig) -> tf.Tensor:
+def frame_boxes(y: Mapping[str, tf.Tensor], size: Size, resize: str) -> tf.Tensor:
     """The boxes of a batch as a loss takes them, from labels of :class:`BoxStore`.
 
     Args:
         y: the labels.
         size: (height, width) of the model's input.
-        config: how images were resized.
+        resize: how images were brought to that size.
 
     Returns:
         float32 [batch, boxes, 5]: x1, y1, x2, y2 in fractions of the input and the class; -1 where a row is none, as
@@ -382,7 +382,7 @@ def frame_boxes(y: Mapping[str, tf.Tensor], size: Size, config: BoxesConfig) -> 
     whole = tf.constant(size, tf.float32)
     inner = tf.broadcast_to(whole, tf.shape(own))
     before = tf.zeros_like(own)
-    if config.resize == "letterbox":
+    if resize == "letterbox":
         inner = tf.clip_by_value(tf.floor(own * tf.reduce_min(whole / own, -1, keepdims=True) + 0.5), 1, whole)
         before = (whole - inner) // 2
     scale, shift = (inner / own / whole)[:, None, ::-1], (before / whole)[:, None, ::-1]

@@ -6,9 +6,10 @@ position (segmentation, tagging) keep sums and one accuracy per sample.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,9 +31,16 @@ class Answers:
 
     Args:
         outputs: those of the task, in the model's order; nothing is kept of one whose ``kind`` is None.
+        merit: from labels and outputs of a batch to how right each sample is, where that takes all outputs together;
+            what is kept goes by the name of the first one.
     """
 
-    def __init__(self, outputs: Sequence[Output]):
+    def __init__(
+        self, outputs: Sequence[Output], merit: Callable[[Any, Sequence[np.ndarray]], np.ndarray] | None = None
+    ):
+        self._merit = merit
+        if merit:
+            outputs = [dataclasses.replace(outputs[0], kind="detection"), *outputs[1:]]
         self._outputs = tuple(outputs)
         self._parts = {i: _PARTS[output.kind](output) for i, output in enumerate(outputs) if output.kind}
 
@@ -48,6 +56,12 @@ class Answers:
         Raises:
             ValueError: labels and outputs of an output do not fit each other.
         """
+        if self._merit:
+            shares = np.asarray(self._merit(labels, [np.asarray(output, np.float32) for output in outputs]), np.float32)
+            part = self._parts[0]
+            part.samples += len(shares)
+            part.append(right=shares)
+            return
         for i, part in self._parts.items():
             mask = None if masks is None or masks[i] is None else np.asarray(masks[i])
             truth = np.asarray(labels[i] if len(self._outputs) > 1 else labels)
@@ -261,6 +275,22 @@ class _Positions(_Part):
         return {"before": float(self.merit()[i]), "after": float(after.merit()[i])}
 
 
+class _Boxes(_Part):
+    """Boxes, which all outputs together make: :class:`Answers` is told how right each sample is."""
+
+    def add(self, labels: np.ndarray, outputs: np.ndarray, mask: np.ndarray | None) -> None:
+        raise AssertionError("boxes are made by all outputs together")
+
+    def summary(self) -> JsonObject:
+        return {}
+
+    def merit(self) -> np.ndarray:
+        return self.column("right")
+
+    def example(self, after: _Boxes, i: int) -> JsonObject:
+        return {"before": _number(self.merit()[i]), "after": _number(after.merit()[i])}
+
+
 class _Labels(_Part):
     """Any number of labels per sample."""
 
@@ -356,6 +386,7 @@ class _Values(_Part):
 
 _PARTS: dict[Kind, type[_Part]] = {
     "classification": _Classes,
+    "detection": _Boxes,
     "multilabel": _Labels,
     "regression": _Values,
     "segmentation": _Positions,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,6 +147,10 @@ def _einsum(layer: Layer) -> Product | None:
         turned = tf.transpose(value, [letters.index(letter) for letter in (*stay, *last)])
         return _flat(tf.reshape(turned, [-1, int(np.prod(turned.shape[len(stay) :]))]), index)
 
+    def kept_columns(kept: np.ndarray) -> np.ndarray:
+        sizes = [layer.kernel.shape[kernel.index(letter)] for letter in new]
+        return np.arange(columns).reshape(sizes).take(kept, new.index(output[-1])).reshape(-1)
+
     return Product(
         layer.kernel,
         layer.bias,
@@ -155,6 +159,7 @@ def _einsum(layer: Layer) -> Product | None:
         tuple(kernel.index(letter) for letter in (*summed, *new)),
         1,
         columns,
+        kept_columns=kept_columns if output[-1] in new else _same,
     )
 
 
@@ -306,14 +311,34 @@ def _taps(layer: Layer, x: tf.Tensor, index: Index) -> tf.Tensor:
         for length, taps, stride, apart in zip(padded.shape[1:-1], size, strides, dilation, strict=True)
     ]
     places = itertools.product(*(range(taps) for taps in size))
-    cuts = (
-        [
-            slice(at * apart, at * apart + (count - 1) * stride + 1, stride)
-            for at, apart, count, stride in zip(place, dilation, counts, strides, strict=True)
-        ]
-        for place in places
-    )
-    return tf.stack([_positions(padded[(slice(None), *cut)], index) for cut in cuts], 1)
+    firsts = [[at * apart for at, apart in zip(place, dilation, strict=True)] for place in places]
+    return _met(padded, firsts, strides, counts, index)
+
+
+def _met(
+    padded: tf.Tensor, firsts: Sequence[Sequence[int]], strides: Sequence[int], counts: Sequence[int], index: Index
+) -> tf.Tensor:
+    """What is met at each position, only at those that are asked for: a large input has far more than are needed.
+
+    Args:
+        padded: [samples, ..., channels].
+        firsts: for each place of a kernel, where the first position of a sample meets it.
+        strides: between positions, along each axis.
+        counts: of positions, along each axis.
+        index: numbers of positions of all samples; None: all.
+
+    Returns:
+        [positions, places, channels].
+    """
+    import tensorflow as tf
+
+    shape = tuple(padded.shape[:-1])
+    positions = (shape[0], *counts)
+    sample, *at = np.unravel_index(np.arange(np.prod(positions)) if index is None else index, positions)
+    corners = [sample, *(axis * stride for axis, stride in zip(at, strides, strict=True))]
+    apart = np.array([int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))])
+    rows = (apart @ np.stack(corners))[:, None] + np.asarray(firsts) @ apart[1:]
+    return tf.gather(tf.reshape(padded, [-1, padded.shape[-1]]), rows)
 
 
 def _transposed_taps(layer: Layer, x: tf.Tensor, index: Index) -> tf.Tensor:
@@ -340,16 +365,11 @@ def _transposed_taps(layer: Layer, x: tf.Tensor, index: Index) -> tf.Tensor:
         if layer.padding == "same":
             before = max((x.shape[axis + 1] - 1) * stride + reach + 1 - length, 0) // 2
         pads.append((reach, max(length + before + reach - spread.shape[axis + 1], 0)))
-        starts.append((before, reach, apart))
+        starts.append((before + reach, apart))
     padded = tf.pad(spread, [(0, 0), *pads, (0, 0)])
-    slices = []
-    for place in itertools.product(*(range(taps) for taps in layer.kernel_size)):
-        cut = [slice(None)]
-        for at, (before, reach, apart), length in zip(place, starts, lengths, strict=True):
-            first = before + reach - at * apart
-            cut.append(slice(first, first + length))
-        slices.append(_positions(padded[tuple(cut)], index))
-    return tf.stack(slices, 1)
+    places = itertools.product(*(range(taps) for taps in layer.kernel_size))
+    firsts = [[first - at * apart for at, (first, apart) in zip(place, starts, strict=True)] for place in places]
+    return _met(padded, firsts, [1] * rank, lengths, index)
 
 
 _TABLE: dict[str, Callable[[Layer], Product | None]] = {

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 
 from edgeprune.reconstruction.rounding import round_weights
+from edgeprune.reconstruction.threads import one_thread
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -207,10 +208,12 @@ def choose_ridge(
 
 def _solve(loaded: Array, wanted: Array) -> Array:
     """Where rows are few, or terms are equal, only the ridge keeps the system from being singular."""
-    try:
-        return scipy.linalg.cho_solve(scipy.linalg.cho_factor(loaded, check_finite=False), wanted, check_finite=False)
-    except scipy.linalg.LinAlgError:
-        return scipy.linalg.lstsq(loaded, wanted, check_finite=False)[0]
+    with one_thread():
+        try:
+            factor = scipy.linalg.cho_factor(loaded, check_finite=False)
+            return scipy.linalg.cho_solve(factor, wanted, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            return scipy.linalg.lstsq(loaded, wanted, check_finite=False)[0]
 
 
 def _solve_masked(loaded: Array, wanted: Array, mask: np.ndarray) -> Array:

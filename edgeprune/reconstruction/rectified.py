@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.models.graph import View, activation_name, symbol_of
+from edgeprune.models.graph import View, activation_name, flat, symbol_of
 from edgeprune.models.types import Layer, Node
 from edgeprune.reconstruction.forward import call
 from edgeprune.reconstruction.linear import Values
@@ -70,8 +70,14 @@ class Rectifier:
             slope, made = slope * factor, reader.outputs
             steps.append(reader)
 
+    def others(self, node: Node) -> list[int]:
+        """Ids of the tensors that the steps read and that are not made of the output of the layer's call ``node``."""
+        made = {id(tensor) for call_ in (node, *self.steps) for tensor in flat(call_.outputs)}
+        return [id(tensor) for step in self.steps for tensor in step.keras_inputs if id(tensor) not in made]
+
     def reached(self, node: Node, linear: Any, values: Values) -> np.ndarray:
-        """What the rectifier reads in the original model, from the output of the layer without its activation."""
+        """What the rectifier reads in the original model, from the output of the layer without its activation, and the
+        values of :meth:`others`, at the same positions."""
         made, values = linear, {**values, id(node.outputs): linear}
         for step in self.steps:
             made = call(step, values)

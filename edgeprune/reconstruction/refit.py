@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from edgeprune.models.types import Layer, Node, Tensor, Variable
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces
 from edgeprune.reconstruction.journal import Journal, key_of
-from edgeprune.reconstruction.linear import Product, products_of
+from edgeprune.reconstruction.linear import Index, Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 from edgeprune.reconstruction.rectified import Rectifier, Rows
 
@@ -279,31 +279,65 @@ class _Fit:
         moments = self.halves[batch % 2]
         for node, their_node in self.nodes:
             read, their_read = self.product.read(node, ours), self.theirs.read(their_node, theirs)
-            linear = None if self.product.inner else call(their_node, theirs, linear=True)
-            wanted = None if linear is None else self._wanted(linear, ours, theirs)
-            size = self.product.parts * self.product.columns
-            positions = int(np.prod(read.shape[:-1])) if wanted is None else wanted.size // size
+            shape = tuple(read.shape) if self.product.inner else _shape_of(their_node, theirs)
+            size = shape[-1] if self.product.inner else self.theirs.parts * self.theirs.columns
+            positions = int(np.prod(shape)) // size
             count = self.whole.count * len(self.nodes)
             index = sample(positions, moments.inputs.shape[1], count, self.generator)
-            if wanted is None:
-                targets = self.theirs.given(their_read, index)
-                if self.kept is not None and targets.shape[-1] != self.product.columns:
-                    targets = targets[..., self.theirs.kept_columns(self.kept)]
-            else:
-                targets = self.product.outputs(wanted, index).numpy()
+            # Only at these positions: a large feature map has many times more than are counted.
+            linear = self.theirs.given(their_read, index)
+            targets = self._of_kept(linear)
+            if self.sum:
+                targets = targets + self._lost(ours, theirs, index)
             rows = self.product.rows(read, index).numpy()
             moments.add(rows, targets)
             if self.rows:
-                reached = self._of_kept(self.rows.rectifier.reached(their_node, linear, theirs))
-                self.rows.add(rows, targets, self.product.outputs(reached, index).numpy())
+                reached = self._reached(self.rows.rectifier, linear, their_node, theirs, shape, index)
+                self.rows.add(rows, targets.astype(np.float32), reached)
         self.seconds += time.monotonic() - started
 
-    def _wanted(self, linear: Any, ours: Values, theirs: Values) -> np.ndarray:
-        wanted = self._of_kept(linear.numpy())
-        return wanted if self.sum is None else wanted + self.sum.lost(ours, theirs, self.kept)
-
     def _of_kept(self, values: np.ndarray) -> np.ndarray:
-        return values if self.kept is None else values[..., self.kept]
+        """Of the original product's outputs [parts, rows, columns], those that are left, as the layer has them."""
+        if self.kept is None or len(values) * values.shape[-1] == self.product.parts * self.product.columns:
+            return values
+        return self._in_parts(_side_by_side(values)[:, self.theirs.kept_columns(self.kept)])
+
+    def _in_parts(self, values: np.ndarray) -> np.ndarray:
+        """[rows, outputs] → [parts, rows, columns]."""
+        return np.moveaxis(values.reshape(len(values), self.product.parts, -1), 1, 0)
+
+    def _lost(self, ours: Values, theirs: Values, index: Index) -> np.ndarray:
+        """What the other terms of the sum behind lack, before their scale: [parts, rows, columns]."""
+        assert self.sum
+        there = sum(self.theirs.outputs(theirs[number], index).numpy() for number in self.sum.theirs)
+        here = sum(self.product.outputs(ours[number], index).numpy() for number in self.sum.ours)
+        one = ours[self.sum.ours[0]][:1].numpy()
+        factor = self.product.outputs(np.broadcast_to(self.sum.inverse, one.shape), np.zeros(1, int)).numpy()
+        return (self._of_kept(there) - here) * factor
+
+    def _reached(
+        self,
+        rectifier: Rectifier,
+        linear: np.ndarray,
+        their_node: Node,
+        theirs: Values,
+        shape: tuple[int, ...],
+        index: Index,
+    ) -> np.ndarray:
+        """What the rectifier reads in the original model, at some positions: float32 [parts, rows, columns]."""
+        import tensorflow as tf
+
+        def placed(values: np.ndarray) -> tf.Tensor:
+            """Each row as a sample of one position, so that the calls behind take it."""
+            flat_rows = _side_by_side(values)
+            return tf.constant(flat_rows.reshape(-1, *[1] * (len(shape) - 2), shape[-1]), tf.float32)
+
+        others = {
+            number: placed(self.theirs.outputs(tf.broadcast_to(theirs[number], shape), index).numpy())
+            for number in rectifier.others(their_node)
+        }
+        reached = rectifier.reached(their_node, placed(linear), others).reshape(-1, shape[-1])
+        return self._in_parts(reached if self.kept is None else reached[:, self.kept])
 
     def _rectified(self) -> Rows | None:
         """The rows to be kept, where a rectifier behind the layer cuts values off."""
@@ -315,7 +349,8 @@ class _Fit:
         )
         if rectifier is None or rectifier.slope.size != self.theirs.parts * self.theirs.columns:
             return None
-        return Rows(dataclasses.replace(rectifier, slope=self._of_kept(rectifier.slope)))
+        slope = rectifier.slope if self.kept is None else rectifier.slope[self.kept]
+        return Rows(dataclasses.replace(rectifier, slope=slope))
 
     def solve(self) -> Refitted:
         """Set the weights, and where the constant goes."""
@@ -413,12 +448,22 @@ class _Sum:
             return None
         return cls(tuple(id(ours) for ours, _ in others), tuple(id(other) for _, other in others), scale)
 
-    def lost(self, ours: Values, theirs: Values, kept: np.ndarray | None) -> np.ndarray:
-        """What the other terms lack, before the scale: [..., channels]."""
-        there = sum(theirs[number].numpy() for number in self.theirs)
-        lack = (there if kept is None else there[..., kept]) - sum(ours[number].numpy() for number in self.ours)
+    @property
+    def inverse(self) -> np.ndarray:
+        """By what an error of the sum is multiplied to be one of the output; none where the output is hidden."""
         felt = np.abs(self.scale) > _HIDDEN * np.abs(self.scale).max()
-        return lack * np.where(felt, 1 / np.where(felt, self.scale, 1), 0).astype(np.float32)
+        return np.where(felt, 1 / np.where(felt, self.scale, 1), 0).astype(np.float32)
+
+
+def _shape_of(node: Node, values: Values) -> tuple[int, ...]:
+    """The shape of what a call makes; it is only made where the model leaves sizes open."""
+    samples, shape = values[id(node.keras_inputs[0])].shape[0], node.outputs.shape[1:]
+    return (samples, *shape) if None not in shape else tuple(call(node, values).shape)
+
+
+def _side_by_side(values: np.ndarray) -> np.ndarray:
+    """[parts, rows, columns] → [rows, outputs of all parts]."""
+    return np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)
 
 
 def _is_sum(layer: Layer) -> bool:

@@ -12,6 +12,8 @@ from typing import TypeAlias
 import numpy as np
 import scipy.linalg
 
+from edgeprune.reconstruction.threads import one_thread
+
 Array: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 # Of the largest weight of a column, the ends of the grids that are tried.
@@ -85,5 +87,6 @@ def nearest(matrix: Array, levels: int) -> Array:
 
 def _inverse_factor(loaded: Array) -> Array:
     """The upper triangular U with U'U the inverse of ``loaded``."""
-    inverse = scipy.linalg.cho_solve(scipy.linalg.cho_factor(loaded, check_finite=False), np.eye(len(loaded)))
-    return scipy.linalg.cholesky(inverse, check_finite=False)
+    with one_thread():
+        inverse = scipy.linalg.cho_solve(scipy.linalg.cho_factor(loaded, check_finite=False), np.eye(len(loaded)))
+        return scipy.linalg.cholesky(inverse, check_finite=False)

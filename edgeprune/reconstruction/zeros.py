@@ -19,6 +19,7 @@ import scipy.linalg
 
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.moments import with_ridge
+from edgeprune.reconstruction.threads import one_thread
 
 Array: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 # From how much each weight counts (one array per layer, in its own layout) to which weights stay.
@@ -91,7 +92,8 @@ class _Problem:
         unit = np.sqrt(np.diagonal(squares, axis1=1, axis2=2))
         self.scale = unit[:, :, None] * np.sqrt(layer.importance)[:, None]
         scaled = squares / (unit[:, :, None] * unit[:, None])
-        pairs = [scipy.linalg.eigh(part, check_finite=False, driver="evd") for part in scaled]
+        with one_thread():
+            pairs = [scipy.linalg.eigh(part, check_finite=False, driver="evd") for part in scaled]
         self.values = np.stack([pair[0] for pair in pairs])[:, :, None]
         self.vectors = np.stack([pair[1] for pair in pairs])
         self.start = layer.matrix * self.scale

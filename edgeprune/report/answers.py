@@ -21,6 +21,11 @@ from edgeprune.report.schema import (
 )  # fmt: skip
 from edgeprune.report.variants import badges
 
+# Of boxes, by the number of their class; they can be told apart on photographs.
+BOX_COLOURS = {
+    "yellow": (255, 225, 25), "blue": (30, 120, 255), "red": (230, 25, 75), "green": (60, 200, 75),
+    "magenta": (240, 50, 230), "cyan": (70, 240, 240), "orange": (245, 130, 48), "white": (255, 255, 255),
+}  # fmt: skip
 CLASSES_SHOWN = 25  # of a table, or of a drawn confusion matrix
 
 # The files that are compared, with their outcomes of one output: the baseline, then the pick, unless they are one file.
@@ -106,6 +111,7 @@ def worst_class_line(report: Report) -> str:
 
 
 _MEASURES = {
+    "detection": "the share of right boxes (F1)",
     "multilabel": "the number of wrong labels",
     "regression": "the absolute error",
     "segmentation": "the share of right positions",
@@ -288,12 +294,22 @@ def _flipped(report: Report) -> list[Block]:
     listed = flips.total if flips.kind == "classification" else flips.broken
     what = "Samples with another answer" if flips.kind == "classification" else "Samples that became worse"
     count = f"{what}, worst first" + (f": {len(rows)} of {listed:,}." if len(rows) < listed else ".")
-    masks = ", ".join(flips.masks or ())
-    return [
-        Table(
-            count, columns, rows, [f"At the right of each picture, the classes of its pixels: {masks}."] * bool(masks)
+    notes = []
+    if flips.masks:
+        notes.append(f"At the right of each picture, the classes of its pixels: {', '.join(flips.masks)}.")
+    if flips.boxes:
+        notes.append(
+            f"From left to right, the boxes with a score of at least one half: {', '.join(flips.boxes)}."
+            f"{_colours(report.class_names or ())} A box is right where it overlaps one of its class by half."
         )
-    ]
+    return [Table(count, columns, rows, notes)]
+
+
+def _colours(names: Sequence[str]) -> str:
+    """Which class has which colour, where each has one of its own."""
+    if len(names) > len(BOX_COLOURS):
+        return ""
+    return f" {', '.join(f'{colour}: {name}' for colour, name in zip(BOX_COLOURS, names, strict=False))}."
 
 
 def _answer(
@@ -309,7 +325,7 @@ def _answer(
     if flips.kind == "classification":
         sure = None if confidence is None else f"{100 * confidence:.1f} %"
         return Cell(_class_name(report, outcome, int(value)) if outcome else f"class {value}", note=sure, tone=tone)
-    if flips.kind in ("segmentation", "sequence"):
+    if flips.kind in ("detection", "segmentation", "sequence"):
         return Cell(fmt.share(value, "").text, fmt.plain(value), tone=tone)
     return Cell(fmt.short(value), fmt.plain(value), tone=tone)
 

@@ -12,13 +12,15 @@ import numpy as np
 from edgeprune.data.pixels import palette
 from edgeprune.evaluate.answers import flipped
 from edgeprune.files import JsonObject, write_bytes
-from edgeprune.report.answers import is_image, picture
+from edgeprune.report.answers import BOX_COLOURS, is_image, picture
 
 if TYPE_CHECKING:
     from edgeprune.evaluate.answers import Answers
 
 THUMBNAIL = 64  # pixels of the longer side, at most
 MASK_SIDE = 128  # of an image with masks beside it
+BOX_SIDE = 192  # of an image with boxes
+LINE = 2  # pixels
 GAP = 4
 FEW_VALUES = 16  # inputs up to this size are written out
 # What inputs of images are usually scaled to; the first that holds all of them is shown as black to white.
@@ -51,7 +53,11 @@ def positions(flips: JsonObject) -> np.ndarray:
 
 
 def describe_samples(
-    flips: JsonObject, inputs: Sequence[np.ndarray], folder: Path, masks: Sequence[np.ndarray] = ()
+    flips: JsonObject,
+    inputs: Sequence[np.ndarray],
+    folder: Path,
+    masks: Sequence[np.ndarray] = (),
+    boxes: Sequence[Sequence[np.ndarray]] = (),
 ) -> None:
     """Add the figures of their inputs to flipped samples; of images, also write a picture for report.html.
 
@@ -60,6 +66,8 @@ def describe_samples(
         inputs: one array [samples, ...] per input of the model, preprocessed, in the order of :func:`positions`.
         folder: the run folder; pictures are its ``samples/INDEX.png``.
         masks: to be shown at the right of each image: int64 [samples, height, width] each, -1 where there is no class.
+        boxes: to be drawn into copies of the image, side by side: per copy and sample float [boxes, 5], as
+            :func:`edgeprune.data.boxes.frame_boxes` has them.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -69,26 +77,32 @@ def describe_samples(
         samples[number]["inputs"] = [_figures(array[row]) for array in inputs]
     images = next((array for array in inputs if is_image(array.shape[1:])), None)
     if images is not None:
-        for number, image in zip(numbers, thumbnails(images, masks), strict=True):
+        for number, image in zip(numbers, thumbnails(images, masks, boxes), strict=True):
             write_bytes(folder / picture(number), image)
 
 
-def thumbnails(rows: np.ndarray, masks: Sequence[np.ndarray] = ()) -> list[bytes]:
+def thumbnails(
+    rows: np.ndarray, masks: Sequence[np.ndarray] = (), boxes: Sequence[Sequence[np.ndarray]] = ()
+) -> list[bytes]:
     """Small pictures of images in any range, as PNG files: the same grey means the same value in all of them.
 
     Args:
         rows: [samples, height, width, 1, 3 or 4]; a fourth channel is left out.
         masks: classes [samples, height, width] in colours beside each, white where there is none.
+        boxes: drawn into copies, see :func:`describe_samples`.
     """
     from matplotlib.image import imsave
 
     rows = np.nan_to_num(rows[..., :3].astype(np.float32))
     low, high = _black_and_white(rows)
-    side = MASK_SIDE if masks else THUMBNAIL
+    side = BOX_SIDE if boxes else MASK_SIDE if masks else THUMBNAIL
     pixels = np.clip((_shrunk(rows, side) - low) / np.maximum(high - low, 1e-12) * 255, 0, 255).round().astype(np.uint8)
     pictures = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
     if masks:
         pictures = np.concatenate([pictures, *(_coloured(mask, pictures.shape[1:3]) for mask in masks)], axis=2)
+    if boxes:
+        copies = [_framed([_drawn(*pair) for pair in zip(pictures, each, strict=True)]) for each in boxes]
+        pictures = np.concatenate(copies, axis=2)[:, :, GAP:]
     files = []
     for image in pictures:
         buffer = io.BytesIO()
@@ -112,8 +126,26 @@ def _coloured(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Masks as uint8 [samples, height, width and a gap, 3]."""
     colors = np.array([*palette(int(masks.max(initial=0)) + 1), [255, 255, 255]], np.uint8)  # the last one is of -1
     rows = (np.arange(n) * masks.shape[axis] // n for axis, n in zip((1, 2), size, strict=True))
-    small = colors[masks[:, next(rows)][:, :, next(rows)]]
-    return np.pad(small, [(0, 0), (0, 0), (GAP, 0), (0, 0)], constant_values=255)
+    return _framed(colors[masks[:, next(rows)][:, :, next(rows)]])
+
+
+def _framed(pictures: Any) -> np.ndarray:
+    """With a gap at the left: uint8 [samples, height, width and a gap, 3]."""
+    return np.pad(np.asarray(pictures), [(0, 0), (0, 0), (GAP, 0), (0, 0)], constant_values=255)
+
+
+def _drawn(picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """A copy of a picture, uint8 [height, width, 3], with boxes [boxes, 5] in it."""
+    drawn, colours = picture.copy(), list(BOX_COLOURS.values())
+    height, width = picture.shape[:2]
+    for *corners, number in boxes[boxes[:, 4] >= 0]:
+        x1, y1, x2, y2 = np.round(np.clip(corners, 0, 1) * ([width, height] * 2)).astype(int)
+        colour = colours[int(number) % len(colours)]
+        for edge in (np.s_[y1 : y1 + LINE, x1:x2], np.s_[max(y2 - LINE, 0) : y2, x1:x2]):
+            drawn[edge] = colour
+        for edge in (np.s_[y1:y2, x1 : x1 + LINE], np.s_[y1:y2, max(x2 - LINE, 0) : x2]):
+            drawn[edge] = colour
+    return drawn
 
 
 def _shrunk(rows: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:

@@ -155,7 +155,7 @@ class Residuals(Moments):
 class Outcome(Entry):
     """What one output answered on the test split."""
 
-    kind: Literal["classification", "multilabel", "regression", "segmentation", "sequence"]
+    kind: Literal["classification", "detection", "multilabel", "regression", "segmentation", "sequence"]
     samples: Count
     confusion: list[list[Count]] | None = None  # rows: truth, columns: answers; None: too many classes, or no classes
     per_class: list[ClassFigures] | None = None
@@ -199,6 +199,7 @@ class Flipped(Entry):
     repaired: Count
     samples: list[FlippedSample]  # worst first
     masks: list[Text] | None = None  # whose masks stand at the right of each picture
+    boxes: list[Text] | None = None  # whose boxes are drawn, each in a picture of its own, from left to right
 
 
 class ValidationValue(Entry):

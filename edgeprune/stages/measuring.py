@@ -36,7 +36,7 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     runtime = _runtime(artifact, context)
     session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=runtime)
     validation, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
-    answers = Answers(task.outputs)
+    answers = Answers(task.outputs, task.merit)
     test, parity = evaluate_tflite(
         session, data.test, task, reference=model, answers=answers, progress=context.progress
     )

@@ -28,6 +28,7 @@ from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import DetectionConfig, TaskConfig
 from edgeprune.tasks import decoding
+from edgeprune.tasks.box_answers import answered, share_right
 from edgeprune.tasks.losses import as_object
 from edgeprune.tasks.metrics import of_loss
 from edgeprune.tasks.task import Figures, Metric, Output, Task
@@ -249,6 +250,33 @@ class DetectionTask(Task):
 
     def judged(self, split: Split) -> Split:
         return dataclasses.replace(split, relabel=None)
+
+    @property
+    def merit(self) -> Callable[[Any, Sequence[np.ndarray]], np.ndarray]:
+        return self._shares_right
+
+    def _shares_right(self, labels: Any, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        pairs = zip(np.asarray(labels["boxes"]), np.asarray(labels["size"]), strict=True)
+        found = (
+            share_right(self.head.detect([output[i] for output in outputs], own), rows)
+            for i, (rows, own) in enumerate(pairs)
+        )
+        return np.fromiter(found, np.float32)
+
+    def labelled(self, labels: Any) -> list[np.ndarray]:
+        """Those of the data, in the same form."""
+        size = self.head.facts["size"]
+        return list(np.asarray(frame_boxes(labels, (size[0], size[1]), self.head.resize)))
+
+    def boxes(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What is drawn of each sample of a batch: float [boxes, 5] of those with a score of at least one half, as
+        :func:`edgeprune.data.boxes.frame_boxes` has those of labels."""
+        height, width = self.head.facts["size"]
+        rows = []
+        for i in range(len(outputs[0])):
+            boxes, _, classes = answered(self.head.detect([output[i] for output in outputs], (height, width)))
+            rows.append(np.concatenate([boxes / np.array([width, height] * 2), classes[:, None]], 1))
+        return rows
 
     def compile_arguments(self) -> dict[str, Any]:
         return self.taught.compile_arguments()
@@ -526,7 +554,7 @@ def _prepare(config: BoxesConfig | None, count: int) -> Callable[[Data], Data]:
         assert width is not None
 
         def relabel(x: Structure, y: Structure, w: Structure) -> tuple[Structure, Structure]:
-            boxes = frame_boxes(y, (height, width), config)
+            boxes = frame_boxes(y, (height, width), config.resize)
             return (boxes if count == 1 else (boxes,) * count), w
 
         splits = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # A loss function or object of tf_keras; it takes labels and outputs of one output, and perhaps weights.
 Loss = Any
-Kind = Literal["classification", "multilabel", "regression", "segmentation", "sequence"]
+Kind = Literal["classification", "detection", "multilabel", "regression", "segmentation", "sequence"]
 # A figure of each metric, by its name.
 Figures = dict[str, float]
 # Samples in a batch of ``tf_keras.Model.evaluate``, by default.
@@ -116,6 +116,12 @@ class Task:
     def judged(self, split: Split) -> Split:
         """A split prepared for the task, with the labels that the figures are counted on."""
         return split
+
+    @property
+    def merit(self) -> Callable[[Any, Sequence[np.ndarray]], np.ndarray] | None:
+        """From labels and outputs of a batch to how right each sample is, 0 to 1, where that takes all outputs
+        together; None: each output has answers of its own."""
+        return None
 
     @property
     def metric(self) -> str:

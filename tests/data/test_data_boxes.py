@@ -98,7 +98,7 @@ def test_images_lie_where_the_snippet_puts_them(root, resize):
 
     data = load(root, resize=resize, fill=7)
     (x, y) = next(iter(data.test.batches(6)))
-    frames = frame_boxes(y, (48, 64), data.boxes).numpy()
+    frames = frame_boxes(y, (48, 64), data.boxes.resize).numpy()
     for number in range(6):
         image = np.asarray(Image.open(root / "test" / "images" / f"test{number}.png"))
         (height, width), (top, left) = pixels.frame(image.shape[:2], (48, 64), resize)

@@ -12,9 +12,9 @@ from matplotlib.image import imread
 
 from edgeprune.report import write_views
 from edgeprune.report.answer_plots import confusion_svg, residuals_svg
-from edgeprune.report.answers import answers, figures_by_output, flips_line, worst_class_line
+from edgeprune.report.answers import BOX_COLOURS, answers, figures_by_output, flips_line, worst_class_line
 from edgeprune.report.blocks import Figures, Table
-from edgeprune.report.outcomes import RANGES, describe_samples, outcomes, positions, thumbnails
+from edgeprune.report.outcomes import GAP, RANGES, describe_samples, outcomes, positions, thumbnails
 from edgeprune.report.schema import Histogram, parse
 from edgeprune.report.views import render
 from edgeprune.tasks.task import Output
@@ -92,6 +92,24 @@ def test_pictures_are_small_and_keep_what_is_seen(shape):
         image[0, (small.shape[0] - 1) * step :, (small.shape[1] - 1) * step :].mean(axis=(0, 1)), abs=0.003
     )
     assert png == thumbnails(image)[0]
+
+
+def test_boxes_are_drawn_into_copies_side_by_side():
+    """Each copy has the image, and its own boxes in the colour of their class; rows that fill up draw nothing."""
+    image = np.zeros((1, 96, 192, 3))
+    image[0, :, 100:] = 1
+    boxes = [np.array([[0.25, 0.25, 0.5, 0.75, 1.0], [0, 0, 1, 1, -1]])], [np.zeros((0, 5))]
+    (png,) = thumbnails(image, boxes=boxes)
+    drawn = np.round(imread(io.BytesIO(png))[..., :3] * 255).astype(int)
+    assert drawn.shape == (96, 2 * 192 + GAP, 3)
+    left, gap, right = np.split(drawn, [192, 192 + GAP], axis=1)
+    assert (gap == 255).all()
+    assert (right == np.round(image[0] * 255)).all()
+    changed = (left != right).any(-1)
+    rows, columns = np.nonzero(changed)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (24, 71, 48, 95)
+    assert not changed[26:70, 50:94].any()
+    assert (left[changed] == BOX_COLOURS["blue"]).all()
 
 
 def test_the_page_holds_the_pictures(pictured):

@@ -14,6 +14,7 @@ import edgeprune
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.evaluate.accuracy import keras_figures
+from edgeprune.evaluate.answers import Answers, flipped
 from edgeprune.evaluate.files import compare_accuracy
 from edgeprune.recipe.config import BoxesConfig, DataConfig, DetectionConfig, Recipe, TaskConfig
 from edgeprune.tasks.resolve import resolve_task
@@ -228,6 +229,38 @@ def test_training_goes_by_the_teacher_or_by_a_loss_over_boxes(place, model, monk
     assert boxes.numpy()[..., :4].max() <= 1
     with pytest.raises(RecipeError, match="does not take boxes"):
         resolve_task(model, TaskConfig(loss="mse"), data, detection=head(place))
+
+
+def test_samples_whose_boxes_became_worse_are_listed_and_drawn(place, model, tmp_path):
+    """By how far the boxes of an image are right, kept across files; drawn where they lie in the model's input."""
+    _, data = data_of(place, model)
+    task = resolve_task(model, TaskConfig(), data, detection=head(place, iou_threshold=0.3))
+    x, y = next(iter(data.test.batches(10)))
+    outputs = [output.numpy() for output in model(x)]
+    blind = [np.zeros_like(outputs[0]), outputs[1]]
+    names = []
+    for number, given in enumerate((outputs, blind)):
+        answers = Answers(task.outputs, task.merit)
+        answers.add(y, given)
+        answers.save(tmp_path / f"{number}.npz")
+        names.append(Answers.load(tmp_path / f"{number}.npz"))
+    before, after = names
+    assert before.summary()["scores"] == {"kind": "detection", "samples": 10}
+    merits = task.merit(y, outputs)
+    assert merits.mean() > 0.5
+    assert merits[9] == 1  # nothing to find, and nothing found
+    found = flipped(before, after)
+    assert found["broken"] == found["total"] == np.sum(merits[:9] > 0)
+    assert 9 not in [sample["index"] for sample in found["samples"]]
+    assert found["samples"][0]["before"] == pytest.approx(merits[:9].max())
+    assert found["samples"][0]["after"] == 0
+    for image, rows in zip(x.numpy(), task.labelled(y), strict=True):
+        for *corners, label in rows[rows[:, 4] >= 0]:
+            x1, y1, x2, y2 = np.round(np.array(corners) * [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(int)
+            assert image[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1, int(label)].mean() > 0.6
+    drawn = task.boxes(outputs)
+    assert sum(map(len, drawn)) == sum(np.sum(task.head.detect([o[i] for o in outputs], (9, 9))[1] >= 0.5)
+                                       for i in range(10))  # fmt: skip
 
 
 @pytest.fixture(scope="module")

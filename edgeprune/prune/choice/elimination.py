@@ -21,6 +21,7 @@ from edgeprune.reconstruction.inputs import input_moments
 from edgeprune.reconstruction.linear import Product, product_of
 from edgeprune.reconstruction.moments import with_ridge
 from edgeprune.reconstruction.refit import RIDGE
+from edgeprune.reconstruction.threads import one_thread
 
 # A group of more channels loses several at once.
 STEPS = 128
@@ -158,7 +159,9 @@ def consumers_of(
         units = tap.units.reshape(tap.product.parts, -1)
         for part, square in enumerate(with_ridge(squares, RIDGE)):
             terms = np.tile(units[part], len(square) // units.shape[1])
-            found.append(Consumer(terms, np.linalg.inv(square), (tap.product.matrix * weight)[part]))
+            with one_thread():
+                inverse = np.linalg.inv(square)
+            found.append(Consumer(terms, inverse, (tap.product.matrix * weight)[part]))
     return found
 
 
