@@ -79,6 +79,9 @@ def encode(file: str | Path, out: str | Path | None = None) -> Encoding:
         file: with int8 weights.
         out: where the result is written; None for nowhere.
 
+    Returns:
+        The encoded file, with the code and the bytes of each weight tensor.
+
     Raises:
         ModelError: unreadable, damaged, or without int8 weights.
         OutputError: ``out`` cannot be written.
