@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +30,16 @@ def encode(file: str, out: Path | None) -> None:
 
     try:
         # Before the file is written: weights are of no use that are encoded for an interpreter which refuses the file.
-        before: Arena | MissingError = MicroSession(file).arena
+        with contextlib.closing(MicroSession(file)) as session:
+            before: Arena | MissingError = session.arena
     except MissingError as missing:
         before = missing
     encoding = encode_file(file, out)
     if isinstance(before, MissingError):
         memory = f"RAM is not known: {before}"
     else:
-        after = MicroSession(encoding.content).arena
+        with contextlib.closing(MicroSession(encoding.content)) as session:
+            after = session.arena
         memory = (
             f"arena {before.bytes:,} → {after.bytes:,} bytes, of which {after.activations:,} are activations and "
             f"decoded weights (TensorFlow Lite Micro on this machine; a microcontroller's pointers take less)"

@@ -90,6 +90,10 @@ class MicroSession:
             )
         return self._interpreter.call("run", list(batch))
 
+    def close(self) -> None:
+        """Let go of the interpreter."""
+        self._interpreter.close()
+
     @functools.cached_property
     def arena(self) -> Arena:
         """What the file takes from the arena."""
