@@ -50,6 +50,8 @@ if TYPE_CHECKING:  # "as" makes a name public to type checkers
     from edgeprune.report.schema import Report as Report
     from edgeprune.selection import Limits as Limits
     from edgeprune.target import Target as Target
+    from edgeprune.tflite.encode import Encoding as Encoding
+    from edgeprune.tflite.encode import encode as encode
 
 _NAMES = {
     "edgeprune.builder": ("build",),
@@ -85,6 +87,7 @@ _NAMES = {
     "edgeprune.report.schema": ("Report",),
     "edgeprune.selection": ("Limits",),
     "edgeprune.target": ("Target",),
+    "edgeprune.tflite.encode": ("Encoding", "encode"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

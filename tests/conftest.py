@@ -7,7 +7,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-pytest_plugins = ["artifacts"]  # tests/support
+pytest_plugins = ["artifacts", "micro_files"]  # tests/support
 
 SHARED = Path(__file__).parents[2] / "shared"
 # Files of few tests that take minutes: first, so that no worker is left alone with one in the end.

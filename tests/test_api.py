@@ -13,12 +13,12 @@ import pytest
 import edgeprune
 
 FUNCTIONS = {
-    "build", "channel_groups", "check", "compare", "count", "load_model", "mask_filters", "profile", "prune_filters",
-    "reconstruct", "register_rule",
+    "build", "channel_groups", "check", "compare", "count", "encode", "load_model", "mask_filters", "profile",
+    "prune_filters", "reconstruct", "register_rule",
 }  # fmt: skip
 TYPES = {
-    "Comparison", "Constraints", "Counts", "DataSource", "Evidence", "Finding", "Group", "Limits", "OnDevice",
-    "Profile", "Progress", "Pruned", "Recipe", "Reconstructed", "Report", "Target",
+    "Comparison", "Constraints", "Counts", "DataSource", "Encoding", "Evidence", "Finding", "Group", "Limits",
+    "OnDevice", "Profile", "Progress", "Pruned", "Recipe", "Reconstructed", "Report", "Target",
 }  # fmt: skip
 ERRORS = {
     "ConversionError", "DataError", "DeviceError", "EdgepruneError", "MissingError", "ModelError", "OutputError",

@@ -26,6 +26,7 @@ COMMANDS = {
     "sensitivity": "Accuracy against pruning rate, for each group of filters alone.",
     "profile": "Size, memory and operators of a .tflite file.",
     "check": "What in a model will not run, or not run fast, on a target, and how to fix it.",
+    "encode": "Encode the int8 weights of a .tflite for microcontrollers: pruned, look-up tables or Huffman.",
     "compare": "Two .tflite files side by side.",
     "bench": "Measure .tflite files on this machine, a board over ssh, an Android device, or an emulated board.",
     "emulator": "An emulated Raspberry Pi that counts instructions.",

@@ -1,0 +1,178 @@
+"""TensorFlow Lite Micro's interpreter on this machine: the outputs of a file on a microcontroller, and its memory.
+
+The package ``tflite-micro`` (``pip install 'edgeprune[micro]'``) holds that interpreter with its portable kernels. It
+may end the process that it is in, so files run in the process of :data:`MICRO`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import MissingError, ModelError, UsageError
+from edgeprune.workers import Worker
+
+MICRO = Worker("TensorFlow Lite Micro's interpreter")
+_ALLOCATED = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Memory that an interpreter took from its arena, in bytes, as its recording allocator counts them.
+
+    The interpreter here has pointers of 8 bytes: with 4, as on a microcontroller, ``persistent`` is smaller.
+
+    Attributes:
+        bytes: all of it; the arena has to be that large.
+        activations: what is planned anew by lifetimes: tensors, decoded weights, scratch memory. Also called
+            non-persistent.
+        persistent: what stays for all inferences: operators, their data, variables.
+    """
+
+    bytes: int
+    activations: int
+    persistent: int
+
+
+class MicroSession:
+    """A .tflite in TensorFlow Lite Micro's interpreter, in a process of its own.
+
+    Args:
+        model: path or content of the file. Encoded weights are checked before the interpreter sees them.
+
+    Raises:
+        MissingError: the package is not installed.
+        ModelError: the file is damaged, or the interpreter does not run it.
+        WorkerDied: the interpreter ended its process; :meth:`run` may do so, too.
+    """
+
+    def __init__(self, model: str | Path | bytes):
+        from edgeprune.tflite import decode
+        from edgeprune.tflite.flatbuffer import parse, read_bytes
+
+        name = "The model" if isinstance(model, bytes) else str(model)
+        content = model if isinstance(model, bytes) else read_bytes(model)
+        parsed = parse(content, name)
+        decode.check(parsed)
+        main = parsed.subgraphs[0]
+        self._inputs = [main.tensors[index] for index in main.inputs]
+        self._interpreter = MICRO.create(_Interpreter, content, name, len(main.outputs), _room(parsed))
+
+    def run(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs of a batch, in the file's own number formats.
+
+        Args:
+            batch: one array [n, ...] per input, in the file's order and of its types.
+
+        Returns:
+            One array [n, ...] per output, in the file's order.
+
+        Raises:
+            UsageError: the arrays are not of the file's shapes and types.
+        """
+        forms = [(tensor.shape[1:], tensor.dtype) for tensor in self._inputs]
+        given = [(array.shape[1:], array.dtype.name) for array in batch]
+        if given != forms or len({len(array) for array in batch}) != 1 or not len(batch[0]):
+            raise UsageError(
+                f"The inputs have the shapes and types {[(array.shape, array.dtype.name) for array in batch]}.",
+                expected=f"one array [n, ...] each of {forms}.",
+            )
+        return self._interpreter.call("run", list(batch))
+
+    def close(self) -> None:
+        """Let go of the interpreter."""
+        self._interpreter.close()
+
+    @functools.cached_property
+    def arena(self) -> Arena:
+        """What the file takes from the arena."""
+        return self._interpreter.call("arena")
+
+
+def _room(model: Any) -> int:
+    """Bytes of an arena that is certainly large enough: lifetimes and what operators share are not known here."""
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    operators = sum(len(graph.operators) for graph in model.subgraphs)
+    # Scratch memory of an operator is at most an int32 for each byte of its output, and tables for its channels.
+    activations = sum(tensor.nbytes for tensor in tensors if not tensor.constant)
+    channels = sum(len(tensor.quantization.scale) for tensor in tensors if tensor.quantization)
+    needed = (1 << 16) + 6 * activations + 2048 * (len(tensors) + operators) + 64 * channels
+    return -(-needed // 4096) * 4096  # aligned at its end, too: what is measured depends on that
+
+
+class _Interpreter:
+    """Lives in the process of :data:`MICRO`."""
+
+    def __init__(self, content: bytes, name: str, outputs: int, room: int):
+        self.name, self.outputs = name, outputs
+        runtime = _package()
+        with self._refusals():
+            self.interpreter = runtime.Interpreter.from_bytes(content, arena_size=room)
+
+    def run(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+        rows = []
+        with self._refusals():
+            for sample in range(len(batch[0])):
+                for place, array in enumerate(batch):
+                    self.interpreter.set_input(array[sample : sample + 1], place)
+                self.interpreter.invoke()
+                rows.append([np.array(self.interpreter.get_output(place)) for place in range(self.outputs)])
+        return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+    def arena(self) -> Arena:
+        with _written() as lines:
+            self.interpreter.print_allocations()
+        found = {part: int(number) for part, number in _ALLOCATED.findall("\n".join(lines))}
+        return Arena(found["total"], found["head"], found["tail"])
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What the interpreter raises, with the line that it wrote about it."""
+        try:
+            with _written() as lines:
+                yield
+        except (RuntimeError, ValueError) as error:
+            said = next((line.rstrip(".") for line in lines if line.strip()), str(error))
+            raise ModelError(
+                f"{self.name} does not run in TensorFlow Lite Micro: {said}.",
+                expected="operators that it registers, with int8 or float32 tensors of fixed shapes.",
+            ) from None
+
+
+def _package() -> Any:
+    """The interpreter's module."""
+    try:
+        return importlib.import_module("tflite_micro").runtime
+    except ImportError:
+        raise MissingError(
+            "TensorFlow Lite Micro's interpreter (tflite-micro) is not installed.",
+            fix="pip install 'edgeprune[micro]'",
+        ) from None
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[list[str]]:
+    """What native code writes to standard error inside of this block: lines, which are there at its end."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            lines.extend(file.read().decode("utf-8", "replace").splitlines())
