@@ -3,7 +3,8 @@
 python benchmarks/workers.py [RUNS]
 
 Without: the converter and the interpreters run in the process of the command, as the same functions. Builds take turns.
-A single conversion is timed from the start of Python, with the import of TensorFlow, as a command has it.
+A single conversion is timed from the start of Python, with the import of TensorFlow, as a command has it. CPU seconds
+are those of the command and its children; beside other work on the machine, only they can be compared.
 """
 
 import argparse
@@ -94,22 +95,30 @@ def _compare(what: str, code: str, runs: int) -> None:
     pairs = []
     for _ in range(runs):
         pairs.append((_seconds(code), _seconds(INSIDE + code)))
-        print(f"{what}: {pairs[-1][0]:.2f} s with child processes, {pairs[-1][1]:.2f} s without", flush=True)
-    ratio = statistics.median(with_ / without for with_, without in pairs)
-    more = statistics.median(with_ - without for with_, without in pairs)
-    print(f"{what}: median ratio {ratio:.3f}, median difference {more:+.2f} s")
+        one, other = (f"{wall:.2f} s ({cpu:.2f} s of CPU)" for wall, cpu in pairs[-1])
+        print(f"{what}: {one} with child processes, {other} without", flush=True)
+    for number, unit in enumerate(("s", "s of CPU")):
+        ratio = statistics.median(with_[number] / without[number] for with_, without in pairs)
+        more = statistics.median(with_[number] - without[number] for with_, without in pairs)
+        print(f"{what}: median ratio {ratio:.3f}, median difference {more:+.2f} {unit}")
 
 
-def _seconds(code: str) -> float:
+def _seconds(code: str) -> tuple[float, float]:
+    """On the clock and of CPU, of the process and those that it starts."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), _cpu_seconds()
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=folder,
             check=True,
             capture_output=True,
         )
-        return time.perf_counter() - start
+        return time.perf_counter() - start, _cpu_seconds() - used
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 if __name__ == "__main__":

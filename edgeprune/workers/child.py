@@ -9,6 +9,7 @@ answers to ``next``. To the parent: ``("next", stream, pass)``, the next item of
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import threading
@@ -37,6 +38,8 @@ def main(connection: int, alive: int, warm: str) -> None:
     _die_first()
     if warm:
         resolve(warm)()
+    # What is loaded now stays: a collection that looked through it would take long, and in a fork copy its pages.
+    gc.freeze()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             _, folder, name, arguments = _connection.recv()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import subprocess
@@ -34,6 +35,11 @@ def test_a_call_gives_the_result_of_the_function(worker):
 def test_a_child_stays_for_the_next_call(worker):
     """Calls of one worker run in one process."""
     assert worker.call(os.getpid) == worker.call(os.getpid)
+
+
+def test_what_is_loaded_is_left_alone_by_collections(worker):
+    """A collection in the child does not look through modules, which in a fork would copy the parent's memory."""
+    assert worker.call(gc.get_freeze_count) > 1000
 
 
 def test_a_child_works_in_the_folder_of_its_parent(worker, tmp_path, monkeypatch):
