@@ -13,7 +13,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from edgeprune.workers import WorkerDied
 
 ARTIFACT_FILE = "artifact.json"
 KEY_FILE = "key.json"
+# Of a key in the name of a folder: enough for no two to be the same.
+_KEY_LETTERS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Run:
     """What a build has finished so far, under ``folder``: the artifact, key and record of each step by its name.
 
     ``failed``: the optional steps that ended with an error, and those that follow from them, with that error.
+    ``shared``: several builds keep their stages in the folder, at the same time, too: each stage is there once for each
+    key, whatever a build calls the step, and a build that needs what another one is just making waits for it.
     """
 
     folder: Path
@@ -102,6 +106,7 @@ class Run:
     keys: dict[str, str] = dataclasses.field(default_factory=dict)
     records: list[StageRecord] = dataclasses.field(default_factory=list)
     failed: dict[str, EdgepruneError] = dataclasses.field(default_factory=dict)
+    shared: bool = False
 
     def execute(self, steps: Sequence[Step], context: BuildContext) -> None:
         """Run ``steps`` in order, reusing the finished ones.
@@ -116,14 +121,15 @@ class Run:
                 self.failed[step.name] = self.failed[step.after]
                 continue
             key = _key(step, self.keys.get(step.after or ""), context)
-            home = self.folder / step.name
+            home = self._home(step, key)
             finished = _load(home, self.folder, key)
             context.progress.stage(number, len(steps), step.name, reused=finished is not None)
             if finished is None:
                 parent = self.artifacts.get(step.after or "", Artifact())
                 try:
-                    with output_errors(home):
-                        finished = _execute(step, parent, key, home, self.folder, context)
+                    with output_errors(home), self._alone(home):
+                        finished = _load(home, self.folder, key) if self.shared else None  # made while this one waited
+                        finished = finished or _execute(step, parent, key, home, self.folder, context)
                 except Unfinished as broken:
                     self.artifacts[step.name] = broken.artifact
                     raise (broken.__cause__ or broken) from None
@@ -136,6 +142,21 @@ class Run:
             artifact, seconds, reused = finished
             self.artifacts[step.name], self.keys[step.name] = artifact, key
             self.records.append(StageRecord(step.name, seconds, reused))
+
+    def _home(self, step: Step, key: str) -> Path:
+        return self.folder / (f"{step.stage.name}-{key[:_KEY_LETTERS]}" if self.shared else step.name)
+
+    @contextlib.contextmanager
+    def _alone(self, home: Path) -> Iterator[None]:
+        """Hold the lock of a shared stage, which the operating system releases however the process ends."""
+        if not self.shared:
+            yield
+            return
+        import filelock
+
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(home.with_name(f".{home.name}.lock")):
+            yield
 
 
 def _key(step: Step, parent: str | None, context: BuildContext) -> str:

@@ -205,6 +205,10 @@ class Target(Facts):
     channel_multiple: Multiples = Field(default_factory=lambda: _frozen({}))
     sources: Sources
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From one process to another: read-only tables cannot be pickled."""
+        return type(self).model_validate, (self.model_dump(mode="json"),)
+
     @pydantic.model_validator(mode="after")
     def _sourced(self) -> Target:
         facts = dict(_leaves(self.model_dump(exclude={"sources", "latency"}, exclude_none=True)))

@@ -21,6 +21,7 @@ from edgeprune._version import __version__
 # Command, which is also the name of its module → its line in --help, which thus imports none of the modules.
 COMMANDS = {
     "build": "Prune, fine-tune, quantize, convert and measure a model.",
+    "search": "The recipes with the best accuracy, latency and size for a board, and the one that meets a goal.",
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
     "sensitivity": "Accuracy against pruning rate, for each group of filters alone.",
     "profile": "Size, memory and operators of a .tflite file.",
@@ -36,6 +37,7 @@ COMMANDS = {
 # What an interrupted command leaves behind.
 KEPT = {
     "build": "Finished stages and training epochs are kept: the same command goes on from there.",
+    "search": "The front so far is in the run folder; the same command goes on from there.",
     "sensitivity": "Finished stages and points are kept: the same command goes on from there.",
     "bench": "Files that were measured completely have their rows in the CSV table; nothing stays on the device.",
     "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",
