@@ -21,7 +21,7 @@ from edgeprune._tensorflow import ONEDNN
 from edgeprune.artifact import Artifact
 from edgeprune.context import BuildContext, Context
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
-from edgeprune.files import output_errors, sha256_file, sha256_json, write_json
+from edgeprune.files import output_errors, sha256_file, sha256_json, write_bytes, write_json
 from edgeprune.recipe.config import Config
 from edgeprune.sources import source_hash
 from edgeprune.workers import WorkerDied
@@ -68,6 +68,8 @@ class Step:
     optional: bool = False
 
 
+# Entered with the folder of a stage.
+Exchange = Callable[[Path], contextlib.AbstractContextManager[Any]]
 # What ends one variant only: no such file can be made of the model, or none that runs.
 VARIANT_ERRORS = (ConversionError, ModelError, WorkerDied)
 
@@ -99,6 +101,8 @@ class Run:
     ``failed``: the optional steps that ended with an error, and those that follow from them, with that error.
     ``shared``: several builds keep their stages in the folder, at the same time, too: each stage is there once for each
     key, whatever a build calls the step, and a build that needs what another one is just making waits for it.
+    ``exchange``: around a shared stage that is not in the folder; may bring it there from elsewhere, and hand over what
+    was made.
     """
 
     folder: Path
@@ -107,6 +111,7 @@ class Run:
     records: list[StageRecord] = dataclasses.field(default_factory=list)
     failed: dict[str, EdgepruneError] = dataclasses.field(default_factory=dict)
     shared: bool = False
+    exchange: Exchange = contextlib.nullcontext
 
     def execute(self, steps: Sequence[Step], context: BuildContext) -> None:
         """Run ``steps`` in order, reusing the finished ones.
@@ -127,7 +132,7 @@ class Run:
             if finished is None:
                 parent = self.artifacts.get(step.after or "", Artifact())
                 try:
-                    with output_errors(home), self._alone(home):
+                    with output_errors(home), self._alone(home), self.exchange(home):
                         finished = _load(home, self.folder, key) if self.shared else None  # made while this one waited
                         finished = finished or _execute(step, parent, key, home, self.folder, context)
                 except Unfinished as broken:
@@ -235,3 +240,22 @@ def _load(home: Path, root: Path, key: str) -> tuple[Artifact, float, bool] | No
     except (OSError, ValueError, KeyError):
         return None
     return Artifact(files, document["facts"]), document["seconds"], True
+
+
+def pack_stage(home: Path) -> dict[str, bytes] | None:
+    """The content of a finished stage's own files by their paths in its folder, with what ``artifact.json`` says of
+    them, by which they are checked where they arrive; None if it is not finished."""
+    try:
+        document = (home / ARTIFACT_FILE).read_bytes()
+        paths = [home.parent / entry["path"] for entry in json.loads(document)["files"].values()]
+        own = {str(path.relative_to(home)): path.read_bytes() for path in paths if path.is_relative_to(home)}
+    except (OSError, ValueError, KeyError):
+        return None
+    return {**own, ARTIFACT_FILE: document}
+
+
+def unpack_stage(files: dict[str, bytes], home: Path) -> None:
+    """Inverse of :func:`pack_stage`; a stage is there as a whole or not at all."""
+    shutil.rmtree(home, ignore_errors=True)
+    for path, content in files.items():  # artifact.json last
+        write_bytes(home / path, content)

@@ -39,9 +39,16 @@ if TYPE_CHECKING:
     metavar="NAMES",
     help="What the front is about, of accuracy, latency, size and download.  [default: accuracy,latency,size]",
 )
-@click.option("--trials", type=click.IntRange(min=1), help="Recipes to try for each target.  [default: 50, or --timeout]")
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Recipes to try for each target.  [default: 50, or --timeout]"
+)
 @click.option("--timeout", metavar="TIME", help="No trial goes on after it: 90s, 40m, 2h.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at a time.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Trials at a time.  [default: 1, with --ray one for each processor]"
+)
+@click.option(
+    "--ray", metavar="ADDRESS|local", help="Run trials on a Ray cluster: HOST:PORT of its head, auto, or this machine."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @click.option(
     "--deterministic", is_flag=True, help="The same command on the same machine gives the same bytes. Slower."
@@ -85,5 +92,7 @@ def _print(result: SearchResult, as_json: bool) -> None:
     for front in result.fronts.values():
         console.print(front_table(front))
         click.echo(front.message)
-        click.echo(f"{front.folder} holds the pick; `edgeprune build --recipe {front.folder / 'recipe.toml'}` repeats it.")
+        click.echo(
+            f"{front.folder} holds the pick; `edgeprune build --recipe {front.folder / 'recipe.toml'}` repeats it."
+        )
     click.echo(f"{result.folder / 'report.html'} shows all trials.")

@@ -20,11 +20,15 @@ _GROWN, _GROWN_BYTES = 1.5, 500_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A call of a module's function; its arguments can be pickled unless it runs in this process."""
+    """A call of a module's function; its arguments can be pickled unless it runs in this process.
+
+    ``here``: on this machine, because it writes into the run folder.
+    """
 
     number: int
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    here: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Executor(Protocol):
         jobs: how many.
     """
 
-    jobs: int
+    @property
+    def jobs(self) -> int: ...
 
     def submit(self, job: Job) -> None:
         """Begin a job; at most ``jobs`` are under way."""

@@ -52,7 +52,8 @@ def search(
     objectives: str | Sequence[str] | None = None,
     trials: int | None = None,
     timeout: str | float | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    ray: str | None = None,
     seed: int = 0,
     sampler: Sampler = "tpe",
     deterministic: bool = False,
@@ -80,7 +81,8 @@ def search(
             target whose latency can be estimated.
         trials: how many, for each target, those of earlier calls included; None: 50, or as many as ``timeout`` allows.
         timeout: seconds, or ``"90s"``, ``"40m"``, ``"2h"``: no trial goes on after it. The front is measured then.
-        jobs: trials at a time.
+        jobs: trials at a time; None: one, or as many as the Ray cluster has processors.
+        ray: run trials on a Ray cluster: its address, ``"auto"`` on one of its machines, or ``"local"``.
         seed: every random choice derives from it.
         sampler: what Optuna suggests by: ``tpe``, ``nsga2``, or ``random``.
         deterministic: same seed, same machine, same bytes; slower.
@@ -96,7 +98,7 @@ def search(
     Raises:
         UsageError: a model without data, or options that do not go together.
         EdgepruneError: what was given cannot be opened, as for a build; or the first trials all failed.
-        MissingError: Optuna is not installed.
+        MissingError: Optuna is not installed; or Ray, or the cluster cannot be reached.
         KeyboardInterrupt: as usual; the front so far has been written.
     """
     import_optuna()
@@ -108,13 +110,13 @@ def search(
         data = DEMO
     elif data is None:
         raise UsageError("No data was given.", expected="data: every trial is judged on it.")
-    if jobs < 1 or (trials is not None and trials < 1):
+    if (jobs is not None and jobs < 1) or (trials is not None and trials < 1):
         raise UsageError("The numbers of jobs and trials are at least 1.")
     movable = isinstance(model, str | Path | None) and isinstance(data, str | Path)
-    if jobs > 1 and not movable:
+    if (ray or (jobs or 1) > 1) and not movable:
         raise UsageError(
             "Several jobs are several processes, which need the model and the data in files.",
-            fix="save them, or leave out jobs.",
+            fix="save them, or leave out jobs and ray.",
         )
     base = _base(recipe)
     folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
@@ -132,6 +134,15 @@ def search(
         input_shape,
     )
     seconds = parse_duration(timeout)
+    progress = progress or Progress()
+
+    def make_executor() -> Executor:
+        if ray:
+            from edgeprune.searching.cluster import RayCluster
+
+            return RayCluster(ray, setup.stages, jobs, progress.note)
+        return Processes(jobs or 1) if movable else InProcess()
+
     with locked(folder):
         running = _Search(
             setup,
@@ -140,10 +151,10 @@ def search(
             None if objectives is None else parse_objectives(objectives),
             DEFAULT_TRIALS if trials is None and seconds is None else trials,
             seconds,
-            (lambda: Processes(jobs)) if movable else InProcess,
+            make_executor,
             sampler,
             callback or (lambda trial: None),
-            progress or Progress(),
+            progress,
             command,
         )
         return running.run()
@@ -217,7 +228,7 @@ class _Search:
         executor = self._make_executor()
         try:
             self._progress.note("opens the model and the data")
-            self._facts = self._call(executor, functions.open_setup, self._setup)
+            self._facts = self._call(executor, functions.open_setup, self._setup, here=True)
             self._studies = [self._study(target) for target in self._setup.targets]
             executor = self._climb(executor)
             fronts = [self._measured(study, executor) for study in self._studies]
@@ -337,7 +348,9 @@ class _Search:
             return False
         study.note(record, rung, {**outcome.value, "seconds": seconds})
         file = self._file(study, record, rung)
-        self._progress.note(f"{study.target}, trial {record.number}, {rung}: {self._words(study, file)}; {self._state(study)}")
+        self._progress.note(
+            f"{study.target}, trial {record.number}, {rung}: {self._words(study, file)}; {self._state(study)}"
+        )
         return True
 
     def _failed(self, study: Study, record: Record) -> None:
@@ -424,7 +437,14 @@ class _Search:
         picked = tested[front.index(best)]
         where = str(self._best_folder(study).absolute())
         report = self._call(
-            executor, functions.write_best, self._setup, study.target, best.recipe.model_dump(), where, self._command
+            executor,
+            functions.write_best,
+            self._setup,
+            study.target,
+            best.recipe.model_dump(),
+            where,
+            self._command,
+            here=True,
         )
         picked = dataclasses.replace(picked, gates=report["gates"])
         return study, [picked if file.is_same(picked) else file for file in tested], picked
@@ -452,8 +472,8 @@ class _Search:
         )
         return result
 
-    def _call(self, executor: Executor, function: Callable[..., Any], *arguments: Any) -> Any:
-        executor.submit(Job(next(self._numbers), function, arguments))
+    def _call(self, executor: Executor, function: Callable[..., Any], *arguments: Any, here: bool = False) -> Any:
+        executor.submit(Job(next(self._numbers), function, arguments, here))
         outcome = executor.next()
         assert outcome is not None
         if outcome.error is not None:

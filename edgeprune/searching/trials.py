@@ -6,6 +6,7 @@ of stages. The model and the data are opened once per process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgeprune import plan as planning
 from edgeprune.context import BuildContext, Trust
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import JsonObject
-from edgeprune.pipeline import Run, Stage
+from edgeprune.pipeline import Exchange, Run, Stage
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
 from edgeprune.selection import Limits
@@ -36,6 +37,7 @@ class Setup:
         model: a path, a model object, or None for the demo.
         base: the recipe that the trials vary, for its data and task.
         stages: the folder where all of them keep their stages.
+        exchange: where stages come from that are not in the folder (:class:`edgeprune.pipeline.Run`).
     """
 
     model: Any
@@ -49,6 +51,7 @@ class Setup:
     trust_model: bool = False
     custom_objects: str | Path | None = None
     input_shape: InputShapes | None = None
+    exchange: Exchange = dataclasses.field(default=contextlib.nullcontext, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,19 @@ def open_setup(setup: Setup) -> JsonObject:
         "filters": any(not group.frozen for group in graph.groups),
         "weight_only": bool(quantizer_version()),
         "reference": {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets},
+    }
+
+
+def identity(setup: Setup) -> JsonObject:
+    """What has to be the same wherever trials of a search are built, by what it is in words."""
+    from edgeprune.sources import source_hash
+
+    context = next(iter(_open(setup).contexts.values()))
+    return {
+        "the model": context.inputs["model"],
+        "the data": context.inputs["data"],
+        "versions of packages": dict(context.versions),
+        "the code of edgeprune": source_hash(__name__),
     }
 
 
@@ -174,7 +190,7 @@ def _open(setup: Setup) -> _Opened:
     first = setup.targets[0]
     base = setup.base.model_copy(update={"search": {}})
     begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, Progress())
-    run = Run(setup.stages, shared=True)
+    run = Run(setup.stages, shared=True, exchange=setup.exchange)
     context, start = open_source(begun, run, setup.data, setup.limits, setup.input_shape)
     contexts = {
         target.name: dataclasses.replace(
@@ -194,7 +210,9 @@ def _open(setup: Setup) -> _Opened:
 
 def _same(one: Setup, other: Setup) -> bool:
     """Whether two setups are equal; objects in memory are the same only if they are one object."""
-    pairs = ((getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(Setup))
+    pairs = (
+        (getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(Setup) if field.compare
+    )
     return all(a is b or (isinstance(a, _PLAIN) and isinstance(b, _PLAIN) and a == b) for a, b in pairs)
 
 
@@ -226,7 +244,7 @@ def _run(plan: planning.Plan, opened: _Opened, context: BuildContext) -> Run:
     from edgeprune.data import data_errors
 
     known = opened.run
-    run = Run(known.folder, dict(known.artifacts), dict(known.keys), shared=True)
+    run = Run(known.folder, dict(known.artifacts), dict(known.keys), shared=True, exchange=known.exchange)
     with data_errors():
         run.execute(plan.steps, context)
     if error := run.failed.get(plan.variants[-1].last):

@@ -1,0 +1,137 @@
+"""A search on a Ray cluster of two nodes on loopback, against the same search on one machine; and how stages travel."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import UsageError
+from edgeprune.pipeline import pack_stage, unpack_stage
+from edgeprune.progress import Progress
+from edgeprune.searching.search import search
+
+pytest.importorskip("optuna")
+pytest.importorskip("ray")
+
+RECIPE = """
+extends = "int8"
+[finetune]
+epochs = 0
+[filters]
+max_macs = 0.5
+[search]
+"filters.max_macs" = {choices = [0.4, 0.6, 0.8]}
+"""
+
+
+class Notes(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def run(folder, tmp_path, **options):
+    recipe = tmp_path / "varied.toml"
+    recipe.write_text(RECIPE)
+    notes = Notes()
+    return search(recipe=recipe, target="rpi4", out=folder, trials=3, progress=notes, **options), notes.lines
+
+
+def front_of(result):
+    return [(one.value, one.latency_ms, one.bytes, one.test_value) for one in result.front.trials]
+
+
+def stages_of(folder):
+    return {path.parent.name: path.read_bytes() for path in (folder / "stages").glob("*/artifact.json")}
+
+
+def node_folders():
+    own = Path(tempfile.gettempdir()) / f"edgeprune-{os.getuid()}"
+    return list(own.iterdir()) if own.is_dir() else []
+
+
+def finished_stage(home):
+    """A finished stage with a file of its own and one of the stage before it."""
+    home.mkdir(parents=True)
+    (home / "model.bin").write_bytes(b"new")
+    (home / "training.npz").write_bytes(b"no part of the result")
+    files = {"model": {"path": f"{home.name}/model.bin"}, "teacher": {"path": "source-1/model.bin"}}
+    (home / "artifact.json").write_text(json.dumps({"key": "k", "files": files}))
+    return home
+
+
+def test_a_stage_travels_with_its_own_files(tmp_path):
+    """What a stage made and its document arrive; files of other stages, and those of unfinished training, do not."""
+    home = finished_stage(tmp_path / "a" / "finetune-2")
+    files = pack_stage(home)
+    assert sorted(files) == ["artifact.json", "model.bin"]
+    there = tmp_path / "b" / "finetune-2"
+    there.mkdir(parents=True)
+    (there / "half").touch()
+    unpack_stage(files, there)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == files
+    assert pack_stage(tmp_path / "nothing") is None
+
+
+def test_one_maker_for_each_stage(tmp_path):
+    """The first who asks for a missing stage makes it, others wait; if it dies, the next one makes it."""
+    from edgeprune.searching.cluster import _Stages
+
+    stages = _Stages(str(tmp_path))
+    assert stages.claim("finetune-2", "first") == ("yours", [])
+    assert stages.claim("finetune-2", "second") == ("wait", [])
+    assert stages.claim("other-1", "second") == ("yours", [])
+    stages.release("first")
+    assert stages.claim("finetune-2", "second") == ("yours", [])
+    assert stages.claim("other-1", "first") == ("wait", [])
+    files = pack_stage(finished_stage(tmp_path / "elsewhere" / "finetune-2"))
+    stages.offer("finetune-2", files)
+    assert pack_stage(tmp_path / "finetune-2") == files
+
+
+def test_clients_outside_of_the_cluster_are_refused(tmp_path):
+    """An address of Ray's client is refused before anything is run: the run folder has to be in the cluster."""
+    with pytest.raises(UsageError, match="outside of the cluster"):
+        run(tmp_path / "run", tmp_path, ray="ray://127.0.0.1:10001")
+
+
+def test_objects_in_memory_stay_here(tmp_path):
+    """A model in memory cannot be opened by other machines, and the message says so."""
+    with pytest.raises(UsageError, match="model and the data in files"):
+        search(object(), data=object(), target="rpi4", out=tmp_path / "run", ray="local")
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_its_trial_only(tmp_path):
+    """A node is killed in the middle of a search: the front is that of one machine, and no stage is missing. The same
+    search again finds all trials done, and builds nothing."""
+    from ray.cluster_utils import Cluster
+
+    single, _ = run(tmp_path / "single", tmp_path, jobs=2)
+    before = node_folders()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    killed = []
+
+    def kill(trial):
+        if not killed:
+            killed.append(trial.number)
+            cluster.remove_node(node, allow_graceful=False)
+
+    try:
+        node = cluster.add_node(num_cpus=1)
+        there, notes = run(tmp_path / "cluster", tmp_path, ray=cluster.address, callback=kill)
+        assert killed
+        assert sum("is begun again" in line for line in notes) == 1, notes
+        assert front_of(there) == front_of(single)
+        made = stages_of(tmp_path / "cluster")
+        assert made.keys() == stages_of(tmp_path / "single").keys()
+        again, _ = run(tmp_path / "cluster", tmp_path, ray=cluster.address)
+        assert front_of(again) == front_of(single)
+        assert stages_of(tmp_path / "cluster") == made
+    finally:
+        cluster.shutdown()
+    assert len(set(node_folders()) - set(before)) <= 1  # that of the node that was killed
