@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--data", help="Folder of class folders, .npz, module:function, file.py:function, or demo.")
 @click.option(
     "--recipe",
-    help="What is varied, and within what, if it has [search].  [default: ./edgeprune.toml, else what suits the target]",
+    help="What is varied, and within what, if it has [search].  [default: ./edgeprune.toml, else what suits]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/MODEL-search]")
 @click.option(
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     metavar="NAMES",
     help="What the front is about, of accuracy, latency, size and download.  [default: accuracy,latency,size]",
 )
-@click.option("--trials", type=click.IntRange(min=1), help="Recipes to try for each target.  [default: 50, or --timeout]")
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Recipes to try for each target.  [default: 50, or --timeout]"
+)
 @click.option("--timeout", metavar="TIME", help="No trial goes on after it: 90s, 40m, 2h.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
@@ -85,5 +87,7 @@ def _print(result: SearchResult, as_json: bool) -> None:
     for front in result.fronts.values():
         console.print(front_table(front))
         click.echo(front.message)
-        click.echo(f"{front.folder} holds the pick; `edgeprune build --recipe {front.folder / 'recipe.toml'}` repeats it.")
+        click.echo(
+            f"{front.folder} holds the pick; `edgeprune build --recipe {front.folder / 'recipe.toml'}` repeats it."
+        )
     click.echo(f"{result.folder / 'report.html'} shows all trials.")

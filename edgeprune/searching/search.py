@@ -248,7 +248,7 @@ class _Search:
         base = self._base or base_recipe()
         given = Circumstances(
             target, facts["blocks"], facts["filters"], facts["weight_only"], "download" in objectives,
-            base.finetune.epochs,
+            base.finetune.epochs, facts["least_latency"][target.name],
         )  # fmt: skip
         space = space_of(self._base, given)
         return Study(
@@ -337,7 +337,9 @@ class _Search:
             return False
         study.note(record, rung, {**outcome.value, "seconds": seconds})
         file = self._file(study, record, rung)
-        self._progress.note(f"{study.target}, trial {record.number}, {rung}: {self._words(study, file)}; {self._state(study)}")
+        self._progress.note(
+            f"{study.target}, trial {record.number}, {rung}: {self._words(study, file)}; {self._state(study)}"
+        )
         return True
 
     def _failed(self, study: Study, record: Record) -> None:
