@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--data", help="Folder of class folders, .npz, module:function, file.py:function, or demo.")
 @click.option(
     "--recipe",
-    help="What is varied, and within what, if it has [search].  [default: ./edgeprune.toml, else what suits the target]",
+    help="What is varied, and within what, if it has [search].  [default: ./edgeprune.toml, else what suits]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/MODEL-search]")
 @click.option(

@@ -152,7 +152,7 @@ def _check(key: str, value: Any) -> None:
             _annotation((*key.split("."), inner))
         return
     field = _annotation(tuple(key.split(".")))
-    kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     try:
         pydantic.TypeAdapter(kind).validate_python(as_field(key, value))
     except pydantic.ValidationError as error:
@@ -171,7 +171,9 @@ def _check_range(key: str, varies: Varies) -> None:
 def as_field(key: str, value: Any) -> Any:
     """A value as the key takes it: a name where a list of names belongs is a list of one."""
     field = _annotation(tuple(key.split(".")))
-    is_list = any(getattr(kind, "__origin__", None) is tuple for kind in (field.annotation, *get_args(field.annotation)))
+    is_list = any(
+        getattr(kind, "__origin__", None) is tuple for kind in (field.annotation, *get_args(field.annotation))
+    )
     return (value,) if is_list and isinstance(value, str) else value
 
 

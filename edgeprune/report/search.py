@@ -177,7 +177,7 @@ def _parallel(target: Document, files: Sequence[Document], axes: Sequence[_Axis]
 
 
 class _Choices:
-    """A scale of the values of a key: numbers by size, others in the order of their names; absent ones at the bottom."""
+    """A scale of the values of a key: numbers by size, others by name; absent ones at the bottom."""
 
     def __init__(self, key: str, values: Sequence[Any]):
         self.key = key

@@ -101,6 +101,8 @@ def canonical(recipe: Recipe) -> Recipe:
             "augment": default.augment,
             "finetune": default.finetune.model_copy(update=batch),
         }
+    if recipe.filters and recipe.filters.steps == 1:
+        changes["filters"] = recipe.filters.model_copy(update={"step_epochs": 1})
     return recipe.model_copy(update=changes)
 
 

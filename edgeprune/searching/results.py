@@ -118,8 +118,6 @@ def report_of(file: Found) -> Trial:
     )  # fmt: skip
 
 
-
-
 def verdict(goal: Goal, best: Found | None) -> tuple[bool, str]:
     """Whether the goal is met, and a sentence about it. Of a file that was tested, its gates decide."""
     if best is None:
@@ -130,7 +128,9 @@ def verdict(goal: Goal, best: Found | None) -> tuple[bool, str]:
     else:
         set_ = {"max_drop": goal.limits.max_drop, "max_latency": goal.limits.max_latency}
         set_["max_size"] = goal.limits.max_size
-        rows = [(gate, best.figures[key], most) for gate, (key, most) in goal.bounds().items() if set_[gate] is not None]
+        rows = [
+            (gate, best.figures[key], most) for gate, (key, most) in goal.bounds().items() if set_[gate] is not None
+        ]
         split = "validation"
     if not rows:
         return True, f"No limit was set; the pick is {who}."
@@ -247,9 +247,15 @@ def _csv(document: JsonObject) -> str:
                 figures = made.get("figures", {})
                 writer.writerow(
                     [
-                        target["name"], trial["number"], trial["state"], trial["reason"], rung,
-                        f"{made['seconds']:.2f}" if made else "", int((trial["number"], rung) in front),
-                        *(figures.get(key, "") for key in FIGURES), *params,
-                    ]  # fmt: skip
+                        target["name"],
+                        trial["number"],
+                        trial["state"],
+                        trial["reason"],
+                        rung,
+                        f"{made['seconds']:.2f}" if made else "",
+                        int((trial["number"], rung) in front),
+                        *(figures.get(key, "") for key in FIGURES),
+                        *params,
+                    ]
                 )
     return out.getvalue()

@@ -259,7 +259,7 @@ class _Search:
         base = self._base or base_recipe()
         given = Circumstances(
             target, facts["blocks"], facts["filters"], facts["weight_only"], "download" in objectives,
-            base.finetune.epochs,
+            base.finetune.epochs, facts["least_latency"][target.name],
         )  # fmt: skip
         space = space_of(self._base, given)
         return Study(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -22,8 +23,10 @@ BASE = {
 BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
 # Keys that matter only where something is trained.
 TRAINING = ("distill", "augment", "qat", "finetune.")
-# Shares of the latency that the first trials keep, without training: a first front within seconds.
-FIRST = (90, 75, 60, 45, 30)
+# The first trials have so many budgets, without training: a first front within seconds.
+FIRST = 4
+# Budgets in percent, from the least to the most, if the model and the target allow that much; and how many there are.
+LEAST, MOST, BUDGET_STEPS = 25, 95, 14
 
 
 class Asked(Protocol):
@@ -46,6 +49,8 @@ class Circumstances:
         weight_only: the package for formats of weights alone is installed.
         download: the size after compression is an objective, the only one that single zeros make smaller.
         epochs: of the recipe's training.
+        least_latency: the least share of the latency that removing filters can leave; None: latency is no limit to
+            set, for nothing is known about it, or filters make too little of it.
     """
 
     target: Target
@@ -54,6 +59,18 @@ class Circumstances:
     weight_only: bool
     download: bool
     epochs: int
+    least_latency: float | None
+
+    @property
+    def budgets(self) -> tuple[int, int]:
+        """The least share of the latency that is asked for, in percent, and the step between two shares."""
+        least = max(LEAST, math.ceil(100 * (self.least_latency or 0)))
+        step = max(1, (MOST - least) // BUDGET_STEPS)
+        return MOST - (MOST - least) // step * step, step
+
+    @property
+    def by_latency(self) -> bool:
+        return self.filters and self.least_latency is not None and 100 * self.least_latency <= MOST - 1
 
 
 def formats(given: Circumstances) -> list[str]:
@@ -71,13 +88,13 @@ BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[
     ("filters", lambda g: {"choices": [True, False]}, lambda g: g.filters),
     (
         "filters.max_latency",
-        lambda g: {"low": "25%", "high": "95%", "step": "5%"},
-        lambda g: g.filters and g.target.latency is not None,
+        lambda g: {"low": f"{g.budgets[0]}%", "high": f"{MOST}%", "step": f"{g.budgets[1]}%"},
+        lambda g: g.by_latency,
     ),
     (
         "filters.max_macs",
-        lambda g: {"choices": [share / 100 for share in range(25, 100, 5)]},
-        lambda g: g.filters and g.target.latency is None,
+        lambda g: {"low": LEAST / 100, "high": MOST / 100, "step": 0.05},
+        lambda g: g.filters and not g.by_latency,
     ),
     ("filters.criterion", lambda g: {"choices": ["reconstruct", "taylor"]}, lambda g: g.filters),
     ("filters.blocks", lambda g: {"choices": [False, True]}, lambda g: g.filters and g.blocks),
@@ -129,11 +146,12 @@ def suggest(trial: Asked, key: str, varies: Varies) -> Any:
     if varies.choices is not None:
         labels = {_label(choice): choice for choice in varies.choices}
         return labels[trial.suggest_categorical(key, tuple(labels))]
-    assert varies.low is not None and varies.high is not None
+    assert varies.low is not None
+    assert varies.high is not None
     low, high = number(varies.low), number(varies.high)
     if takes_integers(key):
-        step = 1 if varies.step is None else int(number(varies.step))
-        return trial.suggest_int(key, int(low), int(high), step=step, log=varies.log)
+        whole = 1 if varies.step is None else int(number(varies.step))
+        return trial.suggest_int(key, int(low), int(high), step=whole, log=varies.log)
     step = None if varies.step is None else number(varies.step)
     value = trial.suggest_float(key, low, high, step=step, log=varies.log)
     return f"{value:g}%" if isinstance(varies.low, str) else value
@@ -202,8 +220,17 @@ def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
     usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False}
     fixed = {key: value for key, value in usual.items() if key in varies}
     budgets: list[dict[str, Any]] = [{"filters": False}] if "filters" in varies else [{}]
-    if "filters.max_latency" in varies:
-        budgets += [{"filters.max_latency": float(share)} for share in FIRST]
-    elif "filters.max_macs" in varies:
-        budgets += [{"filters.max_macs": share / 100} for share in FIRST]
+    for key in ("filters.max_latency", "filters.max_macs"):
+        if key in varies:
+            budgets += [{key: value} for value in _spread(varies[key])]
     return tuple({**fixed, **budget} for budget in budgets)
+
+
+def _spread(varies: Varies) -> list[float]:
+    """Values spread evenly over a range, from the most to the least."""
+    assert varies.low is not None
+    assert varies.high is not None
+    assert varies.step is not None
+    low, high, step = number(varies.low), number(varies.high), number(varies.step)
+    steps = round((high - low) / step)
+    return list(dict.fromkeys(low + step * round(steps * part / (FIRST - 1)) for part in reversed(range(FIRST))))

@@ -102,7 +102,14 @@ class Study:
     """
 
     def __init__(
-        self, folder: Path, target: str, space: Space, goal: Goal, seed: int, sampler: Sampler, inputs: Mapping[str, Any]
+        self,
+        folder: Path,
+        target: str,
+        space: Space,
+        goal: Goal,
+        seed: int,
+        sampler: Sampler,
+        inputs: Mapping[str, Any],
     ):
         self.target, self.space, self.goal = target, space, goal
         self._seed, self._sampler = seed, sampler

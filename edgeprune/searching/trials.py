@@ -23,6 +23,8 @@ from edgeprune.selection import Limits
 from edgeprune.target import Target
 
 if TYPE_CHECKING:
+    import tf_keras
+
     from edgeprune.artifact import Artifact
     from edgeprune.data.source import DataSource
     from edgeprune.models.sizes import InputShapes
@@ -73,7 +75,8 @@ def open_setup(setup: Setup) -> JsonObject:
     Returns:
         ``metric`` (name, higher_is_better, points); ``data``: sizes of the splits and a ``fingerprint``; ``model``;
         ``blocks``, ``filters``: whether there are any that can go; ``weight_only``: whether formats of weights alone
-        can be made; ``reference``: by target, the figures of the unpruned float32 file.
+        can be made; ``reference``: by target, the figures of the unpruned float32 file; ``least_latency``: by target,
+        the least share of the int8 file's latency that removing filters can leave, in steps of 5 %, or None.
 
     Raises:
         EdgepruneError: what was given cannot be opened, as for a build.
@@ -85,7 +88,8 @@ def open_setup(setup: Setup) -> JsonObject:
     context = next(iter(opened.contexts.values()))
     data, task = context.required()
     source = opened.run.artifacts[opened.source]
-    graph = analyse(context.load(source))
+    model = context.load(source)
+    graph = analyse(model)
     float32 = Recipe(name="reference", data=setup.base.data, task=setup.base.task, detection=setup.base.detection)
     return {
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
@@ -100,6 +104,7 @@ def open_setup(setup: Setup) -> JsonObject:
         "blocks": any(group.block and not group.frozen for group in graph.groups),
         "filters": any(not group.frozen for group in graph.groups),
         "weight_only": bool(quantizer_version()),
+        "least_latency": {target.name: _least_latency(model, target) for target in setup.targets},
         "reference": {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets},
     }
 
@@ -115,6 +120,17 @@ def identity(setup: Setup) -> JsonObject:
         "versions of packages": dict(context.versions),
         "the code of edgeprune": source_hash(__name__),
     }
+
+
+def _least_latency(model: tf_keras.Model, target: Target) -> float | None:
+    """None where nothing is known about the target's speed, or filters make too little of it."""
+    from edgeprune.tradeoff import channel_costs
+
+    try:
+        rows = channel_costs(model, target, "int8")["budgets"]
+    except EdgepruneError:  # no coefficients, or a file that does not follow the channels
+        return None
+    return min((row["latency"] for row in rows), default=None)
 
 
 def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:

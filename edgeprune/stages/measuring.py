@@ -69,9 +69,7 @@ def validate(artifact: Artifact, config: None, context: Context) -> Artifact:
         metrics, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     finally:
         session.close()
-    return artifact.with_(
-        validated={"value": task.value(metrics), "samples": data.validation.size, "metrics": metrics}
-    )
+    return artifact.with_(validated={"value": task.value(metrics), "samples": data.validation.size, "metrics": metrics})
 
 
 @stage("target", "compiler")

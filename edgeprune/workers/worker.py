@@ -118,9 +118,7 @@ class Worker:
         with self._lock:
             if self._child is None or not self._child.alive:
                 self.close()
-                self._child = _Child(
-                    self._warm, self._fork() and threading.active_count() == 1, self._environment
-                )
+                self._child = _Child(self._warm, self._fork() and threading.active_count() == 1, self._environment)
 
     def call(self, function: Callable[..., T], *arguments: Any, limit_s: float = LIMIT_S) -> T:
         """Call a function in the child.

@@ -7,7 +7,7 @@ import pytest
 import tf_keras
 
 import edgeprune
-from edgeprune.builder import build_context, _with_data
+from edgeprune.builder import _with_data, build_context
 from edgeprune.context import Trust
 from edgeprune.convert.converter import convert
 from edgeprune.pipeline import Run
