@@ -13,6 +13,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -30,6 +31,7 @@ from edgeprune.searching.executors import Job, Outcome, Processes
 if TYPE_CHECKING:
     from types import ModuleType
 
+logger = logging.getLogger(__name__)
 # A job whose process or node died so many times is at fault itself.
 ATTEMPTS = 4
 # A process of a node is replaced after so many jobs: not all that TensorFlow takes does it give back.
@@ -218,6 +220,18 @@ def _connect(ray: ModuleType, address: str) -> None:
             fix="start one with `ray start --head`, join it on every other machine with "
             "`ray start --address=HOST:6379`, and search on one of them; or use --ray local.",
         ) from None
+    _quiet()
+
+
+def _quiet() -> None:
+    """Keep what Ray says of dead nodes off standard output, where --json prints; Ray has no option for that.
+
+    In a release without the function that is replaced here, Ray speaks again, and nothing else is different.
+    """
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda data, **_: logger.debug("%s", data)
 
 
 # -- beside the searching process ---------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import json
 import os
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ epochs = 0
 [filters]
 max_macs = 0.5
 [search]
-"filters.max_macs" = {choices = [0.4, 0.6, 0.8]}
+"filters.max_macs" = {choices = [0.4, 0.55, 0.7, 0.85]}
 """
 
 
@@ -34,11 +36,15 @@ class Notes(Progress):
         self.lines.append(text)
 
 
-def run(folder, tmp_path, **options):
+_THREADS = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def run(folder, tmp_path, model=None, **options):
     recipe = tmp_path / "varied.toml"
     recipe.write_text(RECIPE)
     notes = Notes()
-    return search(recipe=recipe, target="rpi4", out=folder, trials=3, progress=notes, **options), notes.lines
+    fixed = {"target": "rpi4", "trials": 4, "deterministic": True}
+    return search(model, data="demo", recipe=recipe, out=folder, progress=notes, **fixed, **options), notes.lines
 
 
 def front_of(result):
@@ -106,30 +112,42 @@ def test_objects_in_memory_stay_here(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_costs_its_trial_only(tmp_path):
+def test_a_node_that_dies_costs_its_trial_only(tmp_path, monkeypatch):
     """A node is killed in the middle of a search: the front is that of one machine, and no stage is missing. The same
     search again finds all trials done, and builds nothing."""
+    import ray
     from ray.cluster_utils import Cluster
 
-    single, _ = run(tmp_path / "single", tmp_path, jobs=2)
+    from edgeprune.data.demo import train_demo_model
+
+    # As many threads everywhere: sums in another order are other figures.
+    monkeypatch.setattr("edgeprune.searching.executors.thread_environment", lambda jobs: _THREADS)
+    model = tmp_path / "digits.h5"
+    train_demo_model().save(model)
+    single, _ = run(tmp_path / "single", tmp_path, model, jobs=2)
     before = node_folders()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    killed = []
+    killer = threading.Thread(target=lambda: kill(), daemon=True)
 
-    def kill(trial):
-        if not killed:
-            killed.append(trial.number)
-            cluster.remove_node(node, allow_graceful=False)
+    def kill():
+        seen = 0
+        while seen < 3:  # both nodes are at work
+            time.sleep(0.2)
+            seen = 0 if ray.available_resources().get("CPU", 0) else seen + 1
+        cluster.remove_node(node, allow_graceful=False)
+
+    def after(trial):
+        if killer.ident is None:
+            killer.start()
 
     try:
         node = cluster.add_node(num_cpus=1)
-        there, notes = run(tmp_path / "cluster", tmp_path, ray=cluster.address, callback=kill)
-        assert killed
+        there, notes = run(tmp_path / "cluster", tmp_path, model, ray=cluster.address, callback=after)
         assert sum("is begun again" in line for line in notes) == 1, notes
         assert front_of(there) == front_of(single)
         made = stages_of(tmp_path / "cluster")
         assert made.keys() == stages_of(tmp_path / "single").keys()
-        again, _ = run(tmp_path / "cluster", tmp_path, ray=cluster.address)
+        again, _ = run(tmp_path / "cluster", tmp_path, model, ray=cluster.address)
         assert front_of(again) == front_of(single)
         assert stages_of(tmp_path / "cluster") == made
     finally:
