@@ -1,5 +1,6 @@
 """A search on a Ray cluster of two nodes on loopback, against the same search on one machine; and how stages travel."""
 
+import csv
 import json
 import os
 import tempfile
@@ -49,6 +50,13 @@ def run(folder, tmp_path, model=None, **options):
 
 def front_of(result):
     return [(one.value, one.latency_ms, one.bytes, one.test_value) for one in result.front.trials]
+
+
+def files_of(folder):
+    """The figures of all files that trials made."""
+    with open(folder / "trials.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {tuple(row[key] for key in ("rung", "value", "drop", "latency_ms", "bytes", "gzip_bytes")) for row in rows}
 
 
 def stages_of(folder):
@@ -145,6 +153,7 @@ def test_a_node_that_dies_costs_its_trial_only(tmp_path, monkeypatch):
         there, notes = run(tmp_path / "cluster", tmp_path, model, ray=cluster.address, callback=after)
         assert sum("is begun again" in line for line in notes) == 1, notes
         assert front_of(there) == front_of(single)
+        assert files_of(tmp_path / "cluster") == files_of(tmp_path / "single")
         made = stages_of(tmp_path / "cluster")
         assert made.keys() == stages_of(tmp_path / "single").keys()
         again, _ = run(tmp_path / "cluster", tmp_path, model, ray=cluster.address)
