@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -211,7 +212,10 @@ def _connect(ray: ModuleType, address: str) -> None:
             expected="HOST:PORT of the head, or auto, on a machine of the cluster: the run folder is there.",
         )
     options = {"include_dashboard": False} if address == "local" else {}
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdecimal():  # Ray would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.errors import UsageError
+from edgeprune.errors import MissingError, UsageError
 from edgeprune.pipeline import pack_stage, unpack_stage
 from edgeprune.progress import Progress
 from edgeprune.searching.search import search
@@ -111,6 +112,14 @@ def test_clients_outside_of_the_cluster_are_refused(tmp_path):
     """An address of Ray's client is refused before anything is run: the run folder has to be in the cluster."""
     with pytest.raises(UsageError, match="outside of the cluster"):
         run(tmp_path / "run", tmp_path, ray="ray://127.0.0.1:10001")
+
+
+def test_no_cluster_is_said_at_once(tmp_path):
+    """Where nothing listens at the address, the message says how a cluster is started."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(MissingError, match=r"cannot be reached.*refused(.|\n)*ray start --head"):
+        run(tmp_path / "run", tmp_path, ray=f"127.0.0.1:{port}")
 
 
 def test_objects_in_memory_stay_here(tmp_path):
