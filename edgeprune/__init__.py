@@ -48,6 +48,10 @@ if TYPE_CHECKING:  # "as" makes a name public to type checkers
     from edgeprune.prune.repair import reconstruct as reconstruct
     from edgeprune.recipe.config import Recipe as Recipe
     from edgeprune.report.schema import Report as Report
+    from edgeprune.searching.results import Front as Front
+    from edgeprune.searching.results import SearchResult as SearchResult
+    from edgeprune.searching.results import Trial as Trial
+    from edgeprune.searching.search import search as search
     from edgeprune.selection import Limits as Limits
     from edgeprune.target import Target as Target
     from edgeprune.tflite.encode import Encoding as Encoding
@@ -85,6 +89,8 @@ _NAMES = {
     "edgeprune.prune.repair": ("Reconstructed", "reconstruct"),
     "edgeprune.recipe.config": ("Recipe",),
     "edgeprune.report.schema": ("Report",),
+    "edgeprune.searching.results": ("Front", "SearchResult", "Trial"),
+    "edgeprune.searching.search": ("search",),
     "edgeprune.selection": ("Limits",),
     "edgeprune.target": ("Target",),
     "edgeprune.tflite.encode": ("Encoding", "encode"),

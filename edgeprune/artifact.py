@@ -349,6 +349,7 @@ class Facts(TypedDict, total=False):
     compiled: CompiledFacts
     profile: dict[str, Any]
     evaluation: EvaluationFacts
+    validated: MetricFacts  # stage ``validate``: the file's figures on validation
     latency: list[dict[str, Any]]  # on this machine
     on_device: OnDeviceFacts
     warnings: list[str]

@@ -127,7 +127,7 @@ def build(
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
-        context = _context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
+        context = build_context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
         with context.connection or contextlib.nullcontext():
             report = _build(context, data, folder, limits or Limits(), command, export_keras3, compress, input_shape)
     from edgeprune.report.schema import parse
@@ -138,7 +138,12 @@ def build(
 def default_folder(model: str | Path | tf_keras.Model | keras.Model | None, target: str | Target) -> Path:
     """Where a build goes if nobody says."""
     chosen = target if isinstance(target, Target) else load_target(target)
-    return Path("runs") / f"{_name(_source(model))}-{chosen.name}"
+    return Path("runs") / f"{source_name(model)}-{chosen.name}"
+
+
+def source_name(model: str | Path | tf_keras.Model | keras.Model | None) -> str:
+    """What the files of a model are named after."""
+    return _name(_source(model))
 
 
 def _with_verify(recipes: tuple[Recipe, ...], verify: bool | None) -> tuple[Recipe, ...]:
@@ -167,16 +172,49 @@ def _build(
     input_shape: InputShapes | None,
 ) -> JsonObject:
     from edgeprune.data import data_errors
+
+    run = Run(folder / "stages")
+    context, source = open_source(context, run, data, limits, input_shape)
+    on_device = context.connection is not None
+    plan = planning.make_plan(context.recipes, context.target, on_device=on_device, source=source)
+    with data_errors():
+        run.execute(plan.steps, context)
+    return write_run(context, run, plan, folder, limits, command, export_keras3, compress)
+
+
+def open_source(
+    context: BuildContext, run: Run, data: DataSource, limits: Limits, input_shape: InputShapes | None
+) -> tuple[BuildContext, str]:
+    """Open the model and the data; returns the context with both, and the name of the step that plans start from.
+
+    Raises:
+        EdgepruneError: as :func:`build`.
+    """
+    from edgeprune.data import data_errors
+
+    run.execute([planning.source_step(context.source is None)], context)
+    with data_errors():
+        return _with_data(context, run, data, limits, input_shape)
+
+
+def write_run(
+    context: BuildContext,
+    run: Run,
+    plan: planning.Plan,
+    folder: Path,
+    limits: Limits,
+    command: str | None,
+    export_keras3: bool = False,
+    compress: bool = False,
+) -> JsonObject:
+    """Fill the run folder with what the steps of a plan made; returns the report.
+
+    Raises:
+        EdgepruneError: as :func:`build`, once everything else is written.
+    """
     from edgeprune.report import write_views
     from edgeprune.report.document import assemble
 
-    run = Run(folder / "stages")
-    run.execute([planning.source_step(context.source is None)], context)
-    with data_errors():
-        context, source = _with_data(context, run, data, limits, input_shape)
-        on_device = context.connection is not None
-        plan = planning.make_plan(context.recipes, context.target, on_device=on_device, source=source)
-        run.execute(plan.steps, context)
     missing = {variant.name: error for variant in plan.variants if (error := run.failed.get(variant.last))}
     plan = plan.without(run.failed)
     name = _name(context.source)
@@ -226,7 +264,7 @@ def _name(source: Source) -> str:
     return re.sub(r"[^\w.-]+", "_", source.name).strip("._") or "model"
 
 
-def _context(
+def build_context(
     source: Source,
     recipes: tuple[Recipe, ...],
     target: Target,
@@ -234,8 +272,9 @@ def _context(
     deterministic: bool,
     trust: Trust,
     progress: Progress,
-    where: OnDevice | None,
+    where: OnDevice | None = None,
 ) -> BuildContext:
+    """The surroundings of a build before its data are opened; seeds Python, NumPy and TensorFlow."""
     from edgeprune.convert.weight_only import quantizer_version
     from edgeprune.hardware.compilers import compiler_version
     from edgeprune.models.hash import model_hash

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from edgeprune._tensorflow import ONEDNN
 from edgeprune.artifact import Artifact
 from edgeprune.context import BuildContext, Context
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
-from edgeprune.files import output_errors, sha256_file, sha256_json, write_json
+from edgeprune.files import output_errors, sha256_file, sha256_json, write_bytes, write_json
 from edgeprune.recipe.config import Config
 from edgeprune.sources import source_hash
 from edgeprune.workers import WorkerDied
 
 ARTIFACT_FILE = "artifact.json"
 KEY_FILE = "key.json"
+# Of a key in the name of a folder: enough for no two to be the same.
+_KEY_LETTERS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Step:
     optional: bool = False
 
 
+# Entered with the folder of a stage.
+Exchange = Callable[[Path], contextlib.AbstractContextManager[Any]]
 # What ends one variant only: no such file can be made of the model, or none that runs.
 VARIANT_ERRORS = (ConversionError, ModelError, WorkerDied)
 
@@ -95,6 +99,10 @@ class Run:
     """What a build has finished so far, under ``folder``: the artifact, key and record of each step by its name.
 
     ``failed``: the optional steps that ended with an error, and those that follow from them, with that error.
+    ``shared``: several builds keep their stages in the folder, at the same time, too: each stage is there once for each
+    key, whatever a build calls the step, and a build that needs what another one is just making waits for it.
+    ``exchange``: around a shared stage that is not in the folder; may bring it there from elsewhere, and hand over what
+    was made.
     """
 
     folder: Path
@@ -102,6 +110,8 @@ class Run:
     keys: dict[str, str] = dataclasses.field(default_factory=dict)
     records: list[StageRecord] = dataclasses.field(default_factory=list)
     failed: dict[str, EdgepruneError] = dataclasses.field(default_factory=dict)
+    shared: bool = False
+    exchange: Exchange = contextlib.nullcontext
 
     def execute(self, steps: Sequence[Step], context: BuildContext) -> None:
         """Run ``steps`` in order, reusing the finished ones.
@@ -116,14 +126,15 @@ class Run:
                 self.failed[step.name] = self.failed[step.after]
                 continue
             key = _key(step, self.keys.get(step.after or ""), context)
-            home = self.folder / step.name
+            home = self._home(step, key)
             finished = _load(home, self.folder, key)
             context.progress.stage(number, len(steps), step.name, reused=finished is not None)
             if finished is None:
                 parent = self.artifacts.get(step.after or "", Artifact())
                 try:
-                    with output_errors(home):
-                        finished = _execute(step, parent, key, home, self.folder, context)
+                    with output_errors(home), self._alone(home), self.exchange(home):
+                        finished = _load(home, self.folder, key) if self.shared else None  # made while this one waited
+                        finished = finished or _execute(step, parent, key, home, self.folder, context)
                 except Unfinished as broken:
                     self.artifacts[step.name] = broken.artifact
                     raise (broken.__cause__ or broken) from None
@@ -136,6 +147,21 @@ class Run:
             artifact, seconds, reused = finished
             self.artifacts[step.name], self.keys[step.name] = artifact, key
             self.records.append(StageRecord(step.name, seconds, reused))
+
+    def _home(self, step: Step, key: str) -> Path:
+        return self.folder / (f"{step.stage.name}-{key[:_KEY_LETTERS]}" if self.shared else step.name)
+
+    @contextlib.contextmanager
+    def _alone(self, home: Path) -> Iterator[None]:
+        """Hold the lock of a shared stage, which the operating system releases however the process ends."""
+        if not self.shared:
+            yield
+            return
+        import filelock
+
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(home.with_name(f".{home.name}.lock")):
+            yield
 
 
 def _key(step: Step, parent: str | None, context: BuildContext) -> str:
@@ -214,3 +240,22 @@ def _load(home: Path, root: Path, key: str) -> tuple[Artifact, float, bool] | No
     except (OSError, ValueError, KeyError):
         return None
     return Artifact(files, document["facts"]), document["seconds"], True
+
+
+def pack_stage(home: Path) -> dict[str, bytes] | None:
+    """The content of a finished stage's own files by their paths in its folder, with what ``artifact.json`` says of
+    them, by which they are checked where they arrive; None if it is not finished."""
+    try:
+        document = (home / ARTIFACT_FILE).read_bytes()
+        paths = [home.parent / entry["path"] for entry in json.loads(document)["files"].values()]
+        own = {str(path.relative_to(home)): path.read_bytes() for path in paths if path.is_relative_to(home)}
+    except (OSError, ValueError, KeyError):
+        return None
+    return {**own, ARTIFACT_FILE: document}
+
+
+def unpack_stage(files: dict[str, bytes], home: Path) -> None:
+    """Inverse of :func:`pack_stage`; a stage is there as a whole or not at all."""
+    shutil.rmtree(home, ignore_errors=True)
+    for path, content in files.items():  # artifact.json last
+        write_bytes(home / path, content)

@@ -24,6 +24,9 @@ BASELINE = "baseline"
 CONTROL = "control"
 # What rounding looks at where calibration finds its own number.
 ROUNDING_SAMPLES = 256
+# What is measured on each file of a build; and on each file of a trial of a search, which never sees test data.
+MEASURED = (stages.profile, stages.evaluate, stages.latency)
+JUDGED = (stages.profile, stages.validate)
 # The variant that every report compares against; it is always built.
 REFERENCE: Mode = "float32"
 
@@ -118,8 +121,17 @@ def sizes_step() -> Step:
     return Step(SIZED, stages.fix_sizes, after=MODEL)
 
 
-def make_plan(recipes: Sequence[Recipe], target: Target, *, on_device: bool = False, source: str = MODEL) -> Plan:
+def make_plan(
+    recipes: Sequence[Recipe],
+    target: Target,
+    *,
+    on_device: bool = False,
+    source: str = MODEL,
+    measured: Sequence[Stage] = MEASURED,
+) -> Plan:
     """All steps of a build from ``source`` on; with those that measure on a device if there is one.
+
+    Every file goes through the stages ``measured``.
 
     What several recipes have in common is there once. Formats of the unpruned model are as the first recipe says that
     has them. A recipe whose steps have the names of another one's, and do something else, has its own name before
@@ -130,25 +142,26 @@ def make_plan(recipes: Sequence[Recipe], target: Target, *, on_device: bool = Fa
     for mode in dict.fromkeys((REFERENCE, *(mode for recipe in recipes for mode in recipe.quantize.modes))):
         recipe = next((recipe for recipe in recipes if mode in recipe.quantize.modes), recipes[0])
         config = _convert_config(recipe, target, mode)
-        made = _variant_steps(mode, BASELINE, config, target, _rounding(recipe, mode), optional=mode != REFERENCE)
+        rounding = _rounding(recipe, mode)
+        made = _variant_steps(mode, BASELINE, config, target, measured, rounding, optional=mode != REFERENCE)
         variants[mode] = Variant(mode, made[-1].name, BASELINE)
         steps |= {step.name: step for step in made}
     for recipe in recipes:
-        own, ends = _changed(recipe, target, source)
+        own, ends = _changed(recipe, target, source, measured)
         if any(steps.get(step.name, step) != step for step in own):
-            own, ends = _changed(recipe, target, source, prefix=recipe.name)
+            own, ends = _changed(recipe, target, source, measured, prefix=recipe.name)
         steps |= {step.name: step for step in own}
         variants |= {variant.name: variant for variant in ends}
     found = tuple(variants.values())
     if not on_device:
         return Plan(tuple(steps.values()), found, source=source)
     measuring = tuple(Step(f"{v.name}.on_device", stages.measure_on_device, after=v.last) for v in found)
-    measured = (dataclasses.replace(v, on_device=step.name) for v, step in zip(found, measuring, strict=True))
-    return Plan(tuple(steps.values()), tuple(measured), measuring, source)
+    there = tuple(dataclasses.replace(v, on_device=step.name) for v, step in zip(found, measuring, strict=True))
+    return Plan(tuple(steps.values()), there, measuring, source)
 
 
 def _changed(
-    recipe: Recipe, target: Target, source: str, prefix: str | None = None
+    recipe: Recipe, target: Target, source: str, measured: Sequence[Stage], prefix: str | None = None
 ) -> tuple[list[Step], list[Variant]]:
     """The steps and variants of what a recipe makes of the model; none if it changes nothing."""
     steps: list[Step] = []
@@ -163,7 +176,7 @@ def _changed(
                 ending = f"{mode}-sparse" if config.plan.sparse else mode
                 trained = recipe.qat or recipe.cluster  # for these very integers
                 rounding = None if trained else _rounding(recipe, mode)
-                made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target, rounding)
+                made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target, measured, rounding)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
                 control_of = f"{chain.treated.name}-{ending}" if chain.treated else None
                 variants.append(Variant(f"{chain.last}-{ending}", made[-1].name, chain.last, series, rate, control_of))
@@ -231,7 +244,7 @@ def file_limits(recipe: Recipe, target: Target) -> tuple[stages.FileLimit, ...]:
     for what, amounts in recipe.filters.of_file.items() if recipe.filters else ():
         for name, most in amounts.items():
             board = target if name is None else _named(name, f"max_{what}")
-            plan = quantization_plan(_limited(recipe), recipe, board)
+            plan = quantization_plan(main_mode(recipe), recipe, board)
             limit = stages.FileLimit(what=what, most=most, target=board, named=name, plan=plan)
             if what == "latency" and board.latency is None:
                 raise RecipeError(
@@ -256,7 +269,7 @@ def _named(name: str, key: str) -> Target:
         raise
 
 
-def _limited(recipe: Recipe) -> Mode:
+def main_mode(recipe: Recipe) -> Mode:
     """The format of the file that limits of latency, memory and size are meant for."""
     wanted: tuple[Mode, ...] = ("int8", "int16x8", "dynamic", "float16")
     return next((mode for mode in wanted if mode in recipe.quantize.modes), "float32")
@@ -376,6 +389,7 @@ def _variant_steps(
     parent: str,
     config: stages.ConvertConfig,
     target: Target,
+    measured: Sequence[Stage],
     rounding: stages.RoundStageConfig | None = None,
     optional: bool = True,
 ) -> list[Step]:
@@ -388,7 +402,7 @@ def _variant_steps(
     steps.append(Step(f"{name}.convert", _converting(config), config, after=parent))
     if target.compiler and config.plan.mode == "int8":  # the compilers take integers only
         steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
-    for measuring in (stages.profile, stages.evaluate, stages.latency):
+    for measuring in measured:
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
     return [dataclasses.replace(step, optional=optional) for step in steps]
 

@@ -243,6 +243,10 @@ class Target(Facts):
         """Of a number format: any number of channels for one that the file says nothing about."""
         return ChannelSteps(self.channel_multiple.get(dtype, 1), self.channel_block.get(dtype))  # type: ignore[call-overload]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From one process to another: read-only tables cannot be pickled."""
+        return type(self).model_validate, (self.model_dump(mode="json"),)
+
     @pydantic.model_validator(mode="after")
     def _sourced(self) -> Target:
         facts = dict(_leaves(self.model_dump(exclude={"sources", "latency"}, exclude_none=True)))

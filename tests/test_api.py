@@ -14,11 +14,11 @@ import edgeprune
 
 FUNCTIONS = {
     "build", "channel_groups", "check", "compare", "count", "encode", "load_model", "mask_filters", "profile",
-    "prune_filters", "reconstruct", "register_rule",
+    "prune_filters", "reconstruct", "register_rule", "search",
 }  # fmt: skip
 TYPES = {
-    "Comparison", "Constraints", "Counts", "DataSource", "Encoding", "Evidence", "Finding", "Group", "Limits",
-    "OnDevice", "Profile", "Progress", "Pruned", "Recipe", "Reconstructed", "Report", "Target",
+    "Comparison", "Constraints", "Counts", "DataSource", "Encoding", "Evidence", "Finding", "Front", "Group", "Limits",
+    "OnDevice", "Profile", "Progress", "Pruned", "Recipe", "Reconstructed", "Report", "SearchResult", "Target", "Trial",
 }  # fmt: skip
 ERRORS = {
     "ConversionError", "DataError", "DeviceError", "EdgepruneError", "MissingError", "ModelError", "OutputError",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune import stages
-from edgeprune.builder import _context
+from edgeprune.builder import build_context
 from edgeprune.context import Context, Trust, UndeclaredInput
 from edgeprune.devices.variants import OnDevice
 from edgeprune.pipeline import Stage
@@ -32,7 +32,7 @@ READERS = {
 @pytest.fixture(scope="module")
 def surroundings():
     recipe, target = load_recipe("int8"), load_target("rpi4")
-    return _context(None, (recipe,), target, 0, False, Trust(), Progress(), OnDevice("host"))
+    return build_context(None, (recipe,), target, 0, False, Trust(), Progress(), OnDevice("host"))
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -21,6 +21,7 @@ from edgeprune._version import __version__
 # Command, which is also the name of its module → its line in --help, which thus imports none of the modules.
 COMMANDS = {
     "build": "Prune, fine-tune, quantize, convert and measure a model.",
+    "search": "The recipes with the best accuracy, latency and size for a board, and the one that meets a goal.",
     "inspect": "Layers, parameters, MACs, and what can be pruned from a model.",
     "convert": "The Keras model that a .tflite file was made of, or could have been.",
     "sensitivity": "Accuracy against pruning rate, for each group of filters alone.",
@@ -38,6 +39,7 @@ COMMANDS = {
 # What an interrupted command leaves behind.
 KEPT = {
     "build": "Finished stages and training epochs are kept: the same command goes on from there.",
+    "search": "The front so far is in the run folder; the same command goes on from there.",
     "sensitivity": "Finished stages and points are kept: the same command goes on from there.",
     "bench": "Files that were measured completely have their rows in the table of --append; the device keeps nothing.",
     "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from edgeprune.cli.options import device_options, model_options
 
 if TYPE_CHECKING:
     from edgeprune.report.schema import Report
+    from edgeprune.selection import Limits
 
 
 @click.command()
@@ -90,7 +92,21 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
         )
     _print(report, as_json, out)
     if not all(gate.passed for gate in report.gates):
+        command = _search(model, target, recipe, limits, options)
+        click.echo(f"A gate was not met. This looks for a recipe that meets it:\n  {command}", err=True)
         click.get_current_context().exit(1)
+
+
+def _search(model: str | None, target: str, recipe: object, limits: Limits, options: Mapping[str, object]) -> str:
+    """The command that searches where this build did not get: the same model, data and gates."""
+    words: list[object] = ["edgeprune", "search", *([model] if model else []), "--target", target]
+    given = {"--data": options["data"], "--max-drop": limits.max_drop, "--max-size": limits.max_size}
+    given |= {"--max-latency": limits.max_latency, "--seed": options["seed"] or None}
+    if isinstance(recipe, tuple) and len(recipe) == 1:
+        given["--recipe"] = recipe[0]
+    for name, value in given.items():
+        words += [] if value is None else [name, value]
+    return shlex.join(map(str, words))
 
 
 def _print(report: Report, as_json: bool, folder: Path) -> None:

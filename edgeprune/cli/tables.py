@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,9 @@ from rich.text import Text
 from edgeprune.files import JsonObject
 from edgeprune.report.format import short
 from edgeprune.selection import within
+
+if TYPE_CHECKING:
+    from edgeprune.searching.results import Front
 
 _BAR = 24  # characters at most
 
@@ -176,3 +180,23 @@ def sensitivity_table(document: JsonObject) -> Table:
 def _nearest(points: list[JsonObject], rate: float) -> JsonObject:
     """The point that a rate was rounded to."""
     return min(points, key=lambda point: abs(point["rate"] - rate))
+
+
+def front_table(front: Front) -> Table:
+    """The files of a search that no other one beats, and the one that is handed over."""
+    table = Table(title=f"Front for {front.target}", box=SIMPLE_HEAD)
+    for column in ("trial", "trained", "validation", "test", "drop on test", "latency ms", "bytes", "after gzip"):
+        table.add_column(column, justify="left" if column == "trained" else "right")
+    for trial in front.trials:
+        is_best = front.best is not None and (trial.number, trial.rung) == (front.best.number, front.best.rung)
+        table.add_row(
+            f"{trial.number}{' (pick)' if is_best else ''}",
+            trial.rung,
+            f"{trial.value:.5g}",
+            "–" if trial.test_value is None else f"{trial.test_value:.5g}",
+            "–" if trial.test_drop is None else f"{trial.test_drop:.3g}",
+            "–" if trial.latency_ms is None else f"{trial.latency_ms:.4g}",
+            f"{trial.bytes:,}",
+            f"{trial.gzip_bytes:,}",
+        )
+    return table

@@ -634,6 +634,7 @@ class Recipe(Config):
     mixed: MixedConfig = MixedConfig()
     convert: ConversionConfig = ConversionConfig()
     rates: tuple[OpenFraction, ...] = ()  # a pruned chain for each; (): one chain, as the sections say
+    search: dict[str, Any] = {}  # what `edgeprune search` may vary; {}: what it varies by itself. Builds take no notice
 
     @pydantic.field_validator("rates")
     @classmethod

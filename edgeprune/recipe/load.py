@@ -13,6 +13,7 @@ import pydantic
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe.config import Config, Recipe
+from edgeprune.recipe.space import parse_space
 
 # One recipe of a build, or several: names, files or objects.
 Recipes: TypeAlias = str | Path | Recipe | Sequence[str | Path | Recipe] | None
@@ -85,11 +86,15 @@ def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
     """Validate a recipe given as nested tables; ``source`` names it in errors."""
     table = {"name": Path(source).stem, **_resolve_extends(table)}
     try:
-        return Recipe.model_validate(table)
+        recipe = Recipe.model_validate(table)
+        parse_space(recipe.search)
     except pydantic.ValidationError as error:
         raise RecipeError(
             _explain(error, source), fix="`edgeprune init` writes a recipe with every key explained."
         ) from None
+    except ValueError as error:
+        raise RecipeError(f"The recipe {source} is not valid.\n  search.{error}.") from None
+    return recipe
 
 
 def _read(name_or_path: str) -> dict[str, Any]:

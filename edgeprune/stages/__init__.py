@@ -18,7 +18,7 @@ from edgeprune.stages.filters import FileLimit, FiltersStageConfig, filters
 from edgeprune.stages.integer import MixedStageConfig, mix_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
-from edgeprune.stages.measuring import evaluate, latency, measure_on_device, profile
+from edgeprune.stages.measuring import evaluate, latency, measure_on_device, profile, validate
 from edgeprune.stages.quantization import ClusterStageConfig, QatStageConfig, cluster, qat
 from edgeprune.stages.reconstruction import ZeroStageConfig, zero
 from edgeprune.stages.rounding import RoundStageConfig, round_weights
@@ -68,6 +68,7 @@ __all__ = [
     "round_weights",
     "sparsify",
     "ticket",
+    "validate",
     "weights",
     "zero",
 ]

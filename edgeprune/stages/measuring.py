@@ -55,6 +55,23 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     )
 
 
+@stage("data", "task", "runtime")
+def validate(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """The metrics of the .tflite on validation alone: what trials of a search are chosen by."""
+    from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.runtime.session import Session
+
+    data, task = context.required()
+    model = context.load(artifact)
+    runtime = _runtime(artifact, context)
+    session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=runtime)
+    try:
+        metrics, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
+    finally:
+        session.close()
+    return artifact.with_(validated={"value": task.value(metrics), "samples": data.validation.size, "metrics": metrics})
+
+
 @stage("target", "compiler")
 def profile(artifact: Artifact, config: None, context: Context) -> Artifact:
     """What the file itself tells: sizes, sparsity, memory, operator versions."""

@@ -52,17 +52,16 @@ def _answer(folder: str, name: str, arguments: tuple[Any, ...]) -> None:
         message: tuple[Any, ...] = ("result", resolve(name)(*arguments))
         content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # whatever it is, it is raised again where the call was made
-        content = _error(error)
+        content = pickle.dumps(("error", portable(error), traceback.format_exc()))
     _connection.send_bytes(content)
 
 
-def _error(error: Exception) -> bytes:
-    said = traceback.format_exc()
+def portable(error: Exception) -> Exception:
+    """The exception, or one that says the same if it cannot go to another process."""
     with contextlib.suppress(Exception):  # not every exception can be pickled, and not every pickle can be read
-        content = pickle.dumps(("error", error, said))
-        pickle.loads(content)
-        return content
-    return pickle.dumps(("error", RuntimeError(f"{type(error).__name__}: {error}"), said))
+        pickle.loads(pickle.dumps(error))
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _leave_with_parent(alive: int) -> None:

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -94,11 +94,19 @@ class Worker:
         warm: a function without arguments that the child calls first.
         fork: whether the child may be a fork of this process at the moment, which is warm at once: no thread may run
             whose work, or whose locks, the child would miss. Otherwise it is a fresh process.
+        environment: variables of a fresh process beside those of this one.
     """
 
-    def __init__(self, name: str, warm: Callable[[], object] | None = None, fork: Callable[[], bool] = lambda: False):
+    def __init__(
+        self,
+        name: str,
+        warm: Callable[[], object] | None = None,
+        fork: Callable[[], bool] = lambda: False,
+        environment: Mapping[str, str] | None = None,
+    ):
         self.name = name
         self._fork = fork
+        self._environment = dict(environment or {})
         self._warm = name_of(warm) if warm else ""
         self._lock = threading.RLock()
         self._child: _Child | None = None
@@ -110,7 +118,7 @@ class Worker:
         with self._lock:
             if self._child is None or not self._child.alive:
                 self.close()
-                self._child = _Child(self._warm, self._fork() and threading.active_count() == 1)
+                self._child = _Child(self._warm, self._fork() and threading.active_count() == 1, self._environment)
 
     def call(self, function: Callable[..., T], *arguments: Any, limit_s: float = LIMIT_S) -> T:
         """Call a function in the child.
@@ -141,6 +149,11 @@ class Worker:
             number = next(self._numbers)
             self._run(self._child, name_of(child.create), (number, name_of(cls), arguments), LIMIT_S)
             return Remote(self, self._child, number)
+
+    def kill(self) -> None:
+        """End the child at once, in the middle of a call of another thread, too, which then raises WorkerDied."""
+        if (process := self._child) is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the child; the next call starts another."""
@@ -224,7 +237,7 @@ class _Fork:
 
 
 class _Child:
-    def __init__(self, warm: str, fork: bool):
+    def __init__(self, warm: str, fork: bool, environment: Mapping[str, str]):
         ours, theirs = socket.socketpair()
         alive, self._alive = os.pipe()
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # open as long as the child lives
@@ -239,6 +252,7 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
+                env={**os.environ, **environment},
                 pass_fds=(theirs.fileno(), alive),
                 start_new_session=True,
             )
@@ -304,6 +318,9 @@ class _Child:
         size = self._log.seek(0, io.SEEK_END)
         self._log.seek(max(size - _TAIL_BYTES, 0))
         return self._log.read().decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def end(self) -> None:
         self._connection.close()

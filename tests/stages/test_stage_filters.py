@@ -7,7 +7,7 @@ import pytest
 import tf_keras
 
 import edgeprune
-from edgeprune.builder import _context, _with_data
+from edgeprune.builder import _with_data, build_context
 from edgeprune.context import Trust
 from edgeprune.convert.converter import convert
 from edgeprune.pipeline import Run
@@ -68,7 +68,7 @@ def _recipe(filters, **table):
 def _pruned(model, recipe, folder):
     """The artifact of every step of a build for rpi4 that prunes, and what it said meanwhile."""
     target, heard = load_target("rpi4"), Notes()
-    context = _context(model, (recipe,), target, 0, False, Trust(), heard, None)
+    context = build_context(model, (recipe,), target, 0, False, Trust(), heard, None)
     run = Run(folder)
     run.execute([source_step(False)], context)
     context, source = _with_data(context, run, "demo", Limits(), None)

@@ -1,0 +1,143 @@
+"""What a search is after: objectives, limits, the front, and the one file to hand over."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from edgeprune.errors import UsageError
+from edgeprune.selection import SLOWER_ON_TARGET, Limits, Scale, drop_points
+
+T = TypeVar("T")
+# Of one file: value (the metric on validation), drop (points, or the metric's unit), latency_ms, bytes, gzip_bytes.
+Figures = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Something to make as small as possible.
+
+    Attributes:
+        key: the figure; ``drop`` stands for accuracy.
+        limit: the gate that limits it, if one can.
+        title, unit: for people.
+    """
+
+    key: str
+    limit: str | None
+    title: str
+    unit: str
+
+
+# What can be searched for. The first that the goal does not limit decides which file is handed over.
+OBJECTIVES = {
+    "latency": Objective("latency_ms", "max_latency", "Latency", "ms"),
+    "size": Objective("bytes", "max_size", "Size", "bytes"),
+    "download": Objective("gzip_bytes", None, "Size after gzip", "bytes"),
+    "accuracy": Objective("drop", "max_drop", "Accuracy lost", "points"),
+}
+DEFAULT_OBJECTIVES = ("accuracy", "latency", "size")
+
+
+def parse_objectives(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Objectives by name, each once.
+
+    Raises:
+        UsageError: no such objective, or none.
+    """
+    import difflib
+
+    given = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    for name in given:
+        if name not in OBJECTIVES:
+            close = difflib.get_close_matches(name, OBJECTIVES, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise UsageError(f"There is no objective {name!r}{hint}", expected=f"some of: {', '.join(OBJECTIVES)}.")
+    if not given:
+        raise UsageError("No objective was given.", expected=f"some of: {', '.join(OBJECTIVES)}.")
+    return tuple(dict.fromkeys(given))
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """Objectives and limits for one target.
+
+    Attributes:
+        metric: its direction and unit.
+        reference: the metric of the unpruned float32 file on validation, that drops count from.
+    """
+
+    objectives: tuple[str, ...]
+    limits: Limits
+    metric: Scale
+    reference: float
+
+    def drop(self, value: float) -> float:
+        return drop_points(self.metric, self.reference, value)
+
+    def costs(self, figures: Figures) -> tuple[float, ...]:
+        """A number per objective, the smaller the better."""
+        return tuple(float(figures[OBJECTIVES[name].key]) for name in self.objectives)
+
+    def bounds(self) -> dict[str, tuple[str, float]]:
+        """The limits that are set, and the drop that is allowed anyway: gate → (figure, the most)."""
+        found = {"max_drop": ("drop", self.limits.drop.limit(self.metric, self.reference))}
+        if self.limits.max_latency is not None:
+            found["max_latency"] = ("latency_ms", self.limits.max_latency)
+        if self.limits.max_size is not None:
+            found["max_size"] = ("bytes", float(self.limits.max_size))
+        return found
+
+    def excess(self, figures: Figures) -> dict[str, float]:
+        """How far each limit is missed (above 0) or kept, relative to the limit; of drops in their own unit."""
+        return {
+            gate: figures[key] - most if gate == "max_drop" else figures[key] / most - 1
+            for gate, (key, most) in self.bounds().items()
+        }
+
+    def met(self, figures: Figures) -> bool:
+        return all(value <= 0 for value in self.excess(figures).values())
+
+    def front(self, items: Sequence[T], figures: Callable[[T], Figures]) -> list[T]:
+        """The items that no other one beats: as good in all objectives, and better in one. Of equals, the first."""
+        costs = [self.costs(figures(item)) for item in items]
+        return [
+            item
+            for index, item in enumerate(items)
+            if not any(
+                beats(other, costs[index]) or (other == costs[index] and place < index)
+                for place, other in enumerate(costs)
+            )
+        ]
+
+    def best(self, items: Sequence[T], figures: Callable[[T], Figures]) -> T | None:
+        """The item to hand over; None: there is none.
+
+        Of those that keep all limits, the smallest in the first objective without a limit, in the order of the table
+        ``OBJECTIVES``; of those within a tenth of it, the one that loses least. Where none keeps the limits, the one
+        that misses them least.
+        """
+        if not items:
+            return None
+        good = [item for item in items if self.met(figures(item))]
+        if not good:
+            return min(items, key=lambda item: sum(max(value, 0) for value in self.excess(figures(item)).values()))
+        limited = {"accuracy", *(name for name, one in OBJECTIVES.items() if one.limit in self.bounds())}
+        if self.limits.max_drop is None and len(limited) > 1:  # the allowed drop is nobody's wish
+            limited.discard("accuracy")
+        free = [name for name in OBJECTIVES if name in self.objectives and name not in limited]
+        key = OBJECTIVES[free[0] if free else "accuracy"].key
+        least = min(figures(item)[key] for item in good)
+        near = [item for item in good if figures(item)[key] <= max(SLOWER_ON_TARGET * least, least)]
+        return min(near, key=lambda item: (figures(item)["drop"], self.costs(figures(item))))
+
+
+def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether costs are nowhere above others, and somewhere below them."""
+    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,141 @@
+"""The ladder that a trial climbs: cheap first, and on only as long as it may still reach the front.
+
+The rule. What training changes of a file is its accuracy: latency and size are known from the first rung on. So after
+each rung a trial goes on if
+
+- it keeps the limits of latency and size, and
+- it might keep the limit of accuracy, where another file keeps all limits already, and
+- no file that is known is as small in every objective but accuracy and at least as accurate as the trial might become.
+
+How accurate it might become is what the trials that climbed to the top before it gained from that rung on: of the
+``NEIGHBOURS`` whose accuracy there was nearest, the largest share of the gap to the best known accuracy that one of
+them closed. Before ``ENOUGH`` of them are known, every trial goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import pydantic
+
+from edgeprune.recipe.config import Recipe
+from edgeprune.searching.goal import Figures, Goal
+
+NEIGHBOURS = 5
+ENOUGH = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """A step of the ladder: the share of the recipe's epochs that is trained for."""
+
+    name: str
+    share: float
+
+
+RUNGS = (Rung("reconstructed", 0.0), Rung("few epochs", 0.25), Rung("full", 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Climb:
+    """What a trial that reached its top had lost on each rung, by its name; and at the top."""
+
+    drops: dict[str, float]
+    top: float
+
+
+def ladder(recipe: Recipe) -> list[tuple[Rung, Recipe]]:
+    """The rungs of a recipe with what is built on each; rungs where nothing new would be built are left out."""
+    found: list[tuple[Rung, Recipe]] = []
+    for rung in RUNGS:
+        try:
+            made = canonical(at(recipe, rung.share))
+        except pydantic.ValidationError:  # such as a lottery, which is nothing without training
+            continue
+        if found and found[-1][1] == made:
+            found.pop()
+        found.append((rung, made))
+    return found
+
+
+def at(recipe: Recipe, share: float) -> Recipe:
+    """The recipe with a share of its epochs, rounded up; without any, what only training can do is left out.
+
+    Raises:
+        pydantic.ValidationError: it makes no sense with so little training.
+    """
+    if share == 1.0:
+        return recipe
+
+    def part(epochs: int) -> int:
+        return math.ceil(share * epochs)
+
+    table = recipe.model_dump()
+    table["finetune"]["epochs"] = part(recipe.finetune.epochs)
+    for name in ("qat", "cluster", "sparsify"):
+        section = table[name]
+        if section and section["epochs"] is not None:
+            section["epochs"] = part(section["epochs"])
+    if table["filters"]:
+        table["filters"]["step_epochs"] = part(table["filters"]["step_epochs"])
+    if not share:
+        table["qat"] = table["sparsify"] = None
+        if recipe.weights and not recipe.lottery:
+            kept = {"sparsity", "granularity", "scope", "include", "exclude", "sparse_inference"}
+            given = {key: value for key, value in table["weights"].items() if key in kept}
+            table["weights"] = {**given, "criterion": "reconstruct"}
+    return Recipe.model_validate(table)
+
+
+def canonical(recipe: Recipe) -> Recipe:
+    """The recipe without settings that change nothing, so that trials which build the same are known to be the same."""
+    changes: dict[str, object] = {"search": {}}
+    trained = (recipe.finetune.epochs, recipe.lottery, recipe.sparsify, recipe.qat and recipe.qat.epochs)
+    if not any((*trained, recipe.cluster and recipe.cluster.epochs)):
+        default = Recipe()
+        batch = {"epochs": 0, "batch_size": recipe.finetune.batch_size}
+        changes |= {
+            "distill": None,
+            "augment": default.augment,
+            "finetune": default.finetune.model_copy(update=batch),
+        }
+    if recipe.filters and recipe.filters.steps == 1:
+        changes["filters"] = recipe.filters.model_copy(update={"step_epochs": 1})
+    return recipe.model_copy(update=changes)
+
+
+def may_reach(
+    rung: str, figures: Figures, goal: Goal, known: Sequence[Figures], climbs: Sequence[Climb]
+) -> tuple[bool, str]:
+    """Whether a trial goes on after a rung, by the rule above; and why not, in words.
+
+    Args:
+        figures: of the trial's file on this rung.
+        known: figures of the files of other trials.
+        climbs: of the trials that reached their top.
+    """
+    for gate in ("max_latency", "max_size"):
+        if goal.excess(figures).get(gate, 0.0) > 0:
+            return False, f"misses {gate}, which training does not change"
+    drop = least_drop(rung, figures["drop"], known, climbs)
+    hoped = {**figures, "drop": drop}
+    if any(map(goal.met, known)) and not goal.met(hoped):
+        return False, f"cannot be expected to lose less than {drop:.3g}"
+    for other in known:
+        if all(a <= b for a, b in zip(goal.costs(other), goal.costs(hoped), strict=True)):
+            return False, "another file is expected to stay better"
+    return True, ""
+
+
+def least_drop(rung: str, drop: float, known: Sequence[Figures], climbs: Sequence[Climb]) -> float:
+    """The least that a trial may be expected to lose in the end, given what it loses on a rung."""
+    near = sorted((c for c in climbs if rung in c.drops), key=lambda c: abs(c.drops[rung] - drop))[:NEIGHBOURS]
+    if len(near) < ENOUGH:
+        return -math.inf
+    floor = min([drop, *(one["drop"] for one in known), *(c.top for c in near)])
+    closed = [
+        (c.drops[rung] - c.top) / gap for c in near if (gap := c.drops[rung] - floor) > 0
+    ]  # shares of the gap between what was lost and the best known
+    return drop - max([0.0, *closed]) * (drop - floor)

@@ -1,0 +1,487 @@
+"""One search: a model, data, targets and a goal in; the front, and the file that meets the goal, out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.builder import DEMO, source_name
+from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.files import JsonObject, locked
+from edgeprune.progress import Progress
+from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.load import WORKING_RECIPE, load_recipe
+from edgeprune.searching import trials as functions
+from edgeprune.searching.executors import Executor, InProcess, Job, Outcome, Processes
+from edgeprune.searching.goal import DEFAULT_OBJECTIVES, Goal, parse_objectives
+from edgeprune.searching.ladder import may_reach
+from edgeprune.searching.results import Found, Front, SearchResult, Trial, report_of, write_results
+from edgeprune.searching.space import Circumstances, base_recipe, space_of
+from edgeprune.searching.study import Record, Sampler, Study, import_optuna
+from edgeprune.selection import Limits
+from edgeprune.target import Target, load_target
+
+if TYPE_CHECKING:
+    import keras
+    import tf_keras
+
+    from edgeprune.data.source import DataSource
+    from edgeprune.models.sizes import InputShapes
+
+DEFAULT_TRIALS = 50
+# So many repetitions in a row say that the space holds nothing new.
+EXHAUSTED = 30
+# So many failures from the first trial on, none of them good, end a search: something is wrong with all of them.
+HOPELESS = 10
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def search(
+    model: str | Path | tf_keras.Model | keras.Model | None = None,
+    *,
+    target: str | Path | Target | Sequence[str | Path | Target] = "rpi4",
+    data: DataSource | None = None,
+    recipe: str | Path | Recipe | None = None,
+    out: str | Path | None = None,
+    limits: Limits | None = None,
+    objectives: str | Sequence[str] | None = None,
+    trials: int | None = None,
+    timeout: str | float | None = None,
+    jobs: int | None = None,
+    ray: str | None = None,
+    seed: int = 0,
+    sampler: Sampler = "tpe",
+    deterministic: bool = False,
+    trust_model: bool = False,
+    custom_objects: str | Path | None = None,
+    input_shape: InputShapes | None = None,
+    callback: Callable[[Trial], None] | None = None,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> SearchResult:
+    """Find the recipes with the best accuracy, latency and size, and build the one that meets the goal.
+
+    The same call with the same ``out`` goes on from what an earlier one finished, however that ended.
+
+    Args:
+        model: a model file or folder, or a model object; None: the demo. Objects, and data in memory, are searched in
+            this process; everything else in processes of their own.
+        target: a board, or several: each has its own front.
+        data: as for :func:`edgeprune.build`. Test data are read for the front only.
+        recipe: name, file or object: what is varied, and within what, if it has ``[search]``. None: ``edgeprune.toml``
+            in the working folder, else a recipe that suits the target.
+        out: the run folder; None: ``runs/MODEL-search``.
+        limits: the goal: points, bytes, milliseconds.
+        objectives: of ``accuracy``, ``latency``, ``size``, ``download``; None: the first three, latency only for a
+            target whose latency can be estimated.
+        trials: how many, for each target, those of earlier calls included; None: 50, or as many as ``timeout`` allows.
+        timeout: seconds, or ``"90s"``, ``"40m"``, ``"2h"``: no trial goes on after it. The front is measured then.
+        jobs: trials at a time; None: one, or as many as the Ray cluster has processors.
+        ray: run trials on a Ray cluster: its address, ``"auto"`` on one of its machines, or ``"local"``.
+        seed: every random choice derives from it.
+        sampler: what Optuna suggests by: ``tpe``, ``nsga2``, or ``random``.
+        deterministic: same seed, same machine, same bytes; slower.
+        trust_model, custom_objects, input_shape: as for :func:`edgeprune.build`.
+        callback: called with every trial that has ended, in the order in which they do.
+        progress: hears what is going on.
+        command: how the search was started, for the report.
+
+    Returns:
+        The fronts by target. search.json, trials.csv and report.html are in ``out``, the pick is in ``out / "best"``
+        (``best/TARGET``, of several targets).
+
+    Raises:
+        UsageError: a model without data, or options that do not go together.
+        EdgepruneError: what was given cannot be opened, as for a build; or the first trials all failed.
+        MissingError: Optuna is not installed; or Ray, or the cluster cannot be reached.
+        KeyboardInterrupt: as usual; the front so far has been written.
+    """
+    import_optuna()
+    several = [target] if isinstance(target, str | Path | Target) else list(target)
+    boards = tuple(one if isinstance(one, Target) else load_target(one) for one in several)
+    if not boards or len({board.name for board in boards}) < len(boards):
+        raise UsageError("The targets of a search are at least one, and each once.")
+    if model is None:
+        data = DEMO
+    elif data is None:
+        raise UsageError("No data was given.", expected="data: every trial is judged on it.")
+    if (jobs is not None and jobs < 1) or (trials is not None and trials < 1):
+        raise UsageError("The numbers of jobs and trials are at least 1.")
+    movable = isinstance(model, str | Path | None) and isinstance(data, str | Path)
+    if (ray or (jobs or 1) > 1) and not movable:
+        raise UsageError(
+            "Several jobs are several processes, which need the model and the data in files.",
+            fix="save them, or leave out jobs and ray.",
+        )
+    base = _base(recipe)
+    folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
+    setup = functions.Setup(
+        model if model is None or not movable else Path(str(model)).absolute() if _is_path(model) else model,
+        data,
+        base or base_recipe(),
+        boards,
+        folder.absolute() / "stages",
+        limits or Limits(),
+        seed,
+        deterministic,
+        trust_model,
+        custom_objects,
+        input_shape,
+    )
+    seconds = parse_duration(timeout)
+    progress = progress or Progress()
+
+    def make_executor() -> Executor:
+        if ray:
+            from edgeprune.searching.cluster import RayCluster
+
+            return RayCluster(ray, setup.stages, jobs, progress.note)
+        return Processes(jobs or 1) if movable else InProcess()
+
+    with locked(folder):
+        running = _Search(
+            setup,
+            base,
+            folder,
+            None if objectives is None else parse_objectives(objectives),
+            DEFAULT_TRIALS if trials is None and seconds is None else trials,
+            seconds,
+            make_executor,
+            sampler,
+            callback or (lambda trial: None),
+            progress,
+            command,
+        )
+        return running.run()
+
+
+def _is_path(model: Any) -> bool:
+    return isinstance(model, str | Path)
+
+
+def parse_duration(text: str | float | None) -> float | None:
+    """Seconds: of a number, or of ``90s``, ``40m``, ``2h``, ``1h30m``, ``1d``; None stays None.
+
+    Raises:
+        UsageError: neither.
+    """
+    if text is None:
+        return None
+    words = str(text).strip()
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", words)
+    if parts and re.fullmatch(r"(\d+(?:\.\d+)?[smhd])+", words):
+        seconds = sum(float(value) * _UNITS[unit] for value, unit in parts)
+    elif re.fullmatch(r"\d+(\.\d+)?", words):
+        seconds = float(words)
+    else:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"A time of {text!r} is not understood.", expected="90s, 40m, 2h, 1h30m, or seconds.")
+    return seconds
+
+
+def _base(recipe: str | Path | Recipe | None) -> Recipe | None:
+    if recipe is None:
+        recipe = WORKING_RECIPE if WORKING_RECIPE.is_file() else None
+    return recipe if recipe is None or isinstance(recipe, Recipe) else load_recipe(recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Metric:
+    name: str
+    higher_is_better: bool
+    points: float
+
+
+class _Search:
+    """A search while it runs."""
+
+    def __init__(
+        self,
+        setup: functions.Setup,
+        base: Recipe | None,
+        folder: Path,
+        objectives: tuple[str, ...] | None,
+        most: int | None,
+        seconds: float | None,
+        make_executor: Callable[[], Executor],
+        sampler: Sampler,
+        callback: Callable[[Trial], None],
+        progress: Progress,
+        command: str | None,
+    ):
+        self._setup, self._base, self._folder, self._objectives = setup, base, folder, objectives
+        self._most, self._seconds, self._make_executor, self._sampler = most, seconds, make_executor, sampler
+        self._callback, self._progress, self._command = callback, progress, command
+        self._began = time.monotonic()
+        self._numbers = itertools.count()
+        self._studies: list[Study] = []
+        self._exhausted: set[str] = set()
+        self._facts: JsonObject = {}
+
+    def run(self) -> SearchResult:
+        executor = self._make_executor()
+        try:
+            self._progress.note("opens the model and the data")
+            self._facts = self._call(executor, functions.open_setup, self._setup, here=True)
+            self._studies = [self._study(target) for target in self._setup.targets]
+            executor = self._climb(executor)
+            fronts = [self._measured(study, executor) for study in self._studies]
+            return self._write(fronts)
+        except BaseException as error:
+            executor.close()
+            if self._studies and isinstance(error, KeyboardInterrupt):
+                self._write([self._front(study) for study in self._studies])
+            raise
+        finally:
+            executor.close()
+
+    # -- trials ---------------------------------------------------------------------------------------------------
+
+    def _study(self, target: Target) -> Study:
+        facts, limits = self._facts, self._setup.limits
+        objectives = self._objectives or DEFAULT_OBJECTIVES
+        if target.latency is None:
+            if "latency" in (self._objectives or ()) or limits.max_latency is not None:
+                raise UsageError(
+                    f"The target {target.name} has no coefficients to estimate a latency by.",
+                    fix="leave latency out of --objective and --max-latency, or measure files on the board and run "
+                    "`edgeprune targets fit`.",
+                )
+            objectives = tuple(name for name in objectives if name != "latency")
+        metric = _Metric(**facts["metric"])
+        goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
+        base = self._base or base_recipe()
+        given = Circumstances(
+            target, facts["blocks"], facts["filters"], facts["weight_only"], "download" in objectives,
+            base.finetune.epochs, facts["least_latency"][target.name],
+        )  # fmt: skip
+        space = space_of(self._base, given)
+        return Study(
+            self._folder, target.name, space, goal, self._setup.seed, self._sampler,
+            {**facts["inputs"], "target": target.model_dump(mode="json"), "deterministic": self._setup.deterministic},
+        )  # fmt: skip
+
+    def _climb(self, executor: Executor) -> Executor:
+        """Run trials until all are done or the time is up; returns an executor that runs nothing."""
+        under_way: dict[int, tuple[Study, Record, str, float]] = {}
+        waiting = [(study, record) for study in self._studies for record in study.unfinished]
+        turns = itertools.cycle(self._studies)
+        while True:
+            while len(under_way) < executor.jobs and not self._is_late():
+                if (step := self._next(waiting, turns)) is None:
+                    break
+                study, record = step
+                rung, recipe = self._rung(record)
+                number = next(self._numbers)
+                arguments = (self._setup, study.target, recipe.model_dump())
+                executor.submit(Job(number, functions.build_rung, arguments))
+                under_way[number] = study, record, rung, time.monotonic()
+            if not under_way:
+                return executor
+            outcome = executor.next(self._left())
+            if outcome is None:
+                self._progress.note(f"the time is up; {len(under_way)} trials are left where they are")
+                executor.close()
+                return self._make_executor()
+            study, record, rung, started = under_way.pop(outcome.number)
+            if self._took(study, record, rung, outcome, time.monotonic() - started):
+                waiting.insert(0, (study, record))
+
+    def _rung(self, record: Record) -> tuple[str, Recipe]:
+        step = record.next
+        assert step is not None
+        return step[0].name, step[1]
+
+    def _next(self, waiting: list[tuple[Study, Record]], turns: Iterator[Study]) -> tuple[Study, Record] | None:
+        """What to run now: a trial that goes on, else a new one; None: there is none."""
+        while waiting:
+            study, record = waiting.pop(0)
+            if self._goes_on(study, record):
+                return study, record
+        for study in itertools.islice(turns, len(self._studies)):
+            while not self._is_full(study) and study.target not in self._exhausted:
+                for _ in range(EXHAUSTED):
+                    if (record := study.ask()).state != "repeated":
+                        break
+                else:
+                    self._exhausted.add(study.target)
+                    self._progress.note(f"{study.target}: the space holds nothing that was not tried")
+                    break
+                if record.state == "running":
+                    return study, record
+                self._failed(study, record)
+        return None
+
+    def _is_full(self, study: Study) -> bool:
+        return self._most is not None and study.counted >= self._most
+
+    def _goes_on(self, study: Study, record: Record) -> bool:
+        """Whether a trial goes on from where it is; if not, it is ended."""
+        if not record.rungs:
+            return True
+        if record.next is None:
+            study.end(record, "complete")
+        else:
+            known = [file.figures for file in self._files(study) if file.trial != record.number]
+            climbs = [climb for one in study.records if (climb := one.climb())]
+            figures = record.rungs[record.top]["figures"]
+            going, why = may_reach(record.top, figures, study.goal, known, climbs)
+            if going:
+                return True
+            study.end(record, "stopped", why)
+        self._callback(report_of(self._file(study, record, record.top)))
+        return False
+
+    def _took(self, study: Study, record: Record, rung: str, outcome: Outcome, seconds: float) -> bool:
+        """Keep what came of a rung; returns whether the trial may have another one."""
+        if outcome.error is not None:
+            if not isinstance(outcome.error, EdgepruneError):
+                raise outcome.error
+            study.end(record, "failed", outcome.error.what)
+            self._failed(study, record)
+            return False
+        study.note(record, rung, {**outcome.value, "seconds": seconds})
+        file = self._file(study, record, rung)
+        self._progress.note(
+            f"{study.target}, trial {record.number}, {rung}: {self._words(study, file)}; {self._state(study)}"
+        )
+        return True
+
+    def _failed(self, study: Study, record: Record) -> None:
+        self._progress.note(f"{study.target}, trial {record.number} failed: {record.reason}")
+        if study.counted == HOPELESS and all(one.state == "failed" for one in study.records):
+            raise EdgepruneError(
+                f"The first {HOPELESS} trials failed, the last one with: {record.reason}",
+                fix="build one recipe with `edgeprune build` to see what is wrong, or change [search].",
+            )
+
+    # -- progress -------------------------------------------------------------------------------------------------
+
+    def _left(self) -> float | None:
+        return None if self._seconds is None else self._seconds - (time.monotonic() - self._began)
+
+    def _is_late(self) -> bool:
+        left = self._left()
+        return left is not None and left <= 0
+
+    def _words(self, study: Study, file: Found) -> str:
+        figures = file.figures
+        metric = study.goal.metric
+        words = [f"{self._facts['metric']['name']} {figures['value']:.4f} ({-figures['drop']:+.2f})"]
+        if metric.points != 100:
+            words = [f"{self._facts['metric']['name']} {figures['value']:.5g}"]
+        if figures["latency_ms"] is not None:
+            words.append(f"{figures['latency_ms']:.3g} ms")
+        return ", ".join([*words, f"{figures['bytes'] / 1000:,.1f} kB"])
+
+    def _state(self, study: Study) -> str:
+        """How far the search is: trials, the best file so far, the time left."""
+        done = sum(record.state not in ("running", "repeated") for record in study.records)
+        of = f" of {self._most}" if self._most else ""
+        best = study.goal.best(self._files(study), lambda file: file.figures)
+        assert best is not None
+        goal = "best" if study.goal.met(best.figures) else "nearest to the goal"
+        words = [f"{done}{of} trials done", f"{goal}: trial {best.trial}, {self._words(study, best)}"]
+        left = self._left()
+        if self._most and done:
+            passed = time.monotonic() - self._began
+            guess = passed / max(len(self._studies) * done, 1) * (self._most - done) * len(self._studies)
+            left = guess if left is None else min(left, guess)
+        if left is not None:
+            words.append(f"about {_duration(left)} left")
+        return "; ".join(words)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _file(self, study: Study, record: Record, rung: str) -> Found:
+        recipe = next(recipe for step, recipe in record.steps if step.name == rung)
+        return Found(study.target, record.number, rung, recipe, record.rungs[rung]["figures"])
+
+    def _files(self, study: Study) -> list[Found]:
+        """The file of every rung of every trial."""
+        return [
+            self._file(study, record, rung)
+            for record in study.records
+            if record.state != "repeated"
+            for rung in record.rungs
+        ]
+
+    def _front(self, study: Study) -> tuple[Study, list[Found], Found | None]:
+        files = self._files(study)
+        best = study.goal.best(files, lambda file: file.figures)
+        front = study.goal.front(files, lambda file: file.figures)
+        if best is not None and best not in front:  # within a tenth of the smallest, or as good
+            front.append(best)
+        front.sort(key=lambda file: study.goal.costs(file.figures)[::-1])
+        return study, front, best
+
+    def _measured(self, study: Study, executor: Executor) -> tuple[Study, list[Found], Found | None]:
+        """The front with its figures on test data, and the run folder of the best file."""
+        study, front, best = self._front(study)
+        if best is None:
+            raise EdgepruneError(
+                f"No trial for {study.target} ended well.",
+                fix="give the search more time, or look at the reasons in search.json." if study.records else None,
+            )
+        self._progress.note(f"{study.target}: measures the front of {len(front)} files on test data")
+        tested = []
+        for file in front:
+            made = self._call(executor, functions.test_file, self._setup, study.target, file.recipe.model_dump())
+            tested.append(dataclasses.replace(file, test={"value": made["value"], "drop": made["drop"]}))
+        picked = tested[front.index(best)]
+        where = str(self._best_folder(study).absolute())
+        report = self._call(
+            executor,
+            functions.write_best,
+            self._setup,
+            study.target,
+            best.recipe.model_dump(),
+            where,
+            self._command,
+            here=True,
+        )
+        picked = dataclasses.replace(picked, gates=report["gates"])
+        return study, [picked if file.is_same(picked) else file for file in tested], picked
+
+    def _best_folder(self, study: Study) -> Path:
+        return self._folder / "best" / (study.target if len(self._studies) > 1 else "")
+
+    def _write(self, fronts: list[tuple[Study, list[Found], Found | None]]) -> SearchResult:
+        made = [
+            Front.of(study.target, study.goal, front, best, self._best_folder(study)) for study, front, best in fronts
+        ]
+        result = SearchResult({front.target: front for front in made}, self._folder)
+        write_results(
+            result,
+            [(study, front) for study, front, _ in fronts],
+            self._facts,
+            {
+                "command": self._command,
+                "seed": self._setup.seed,
+                "sampler": self._sampler,
+                "deterministic": self._setup.deterministic,
+                "model": {"name": source_name(self._setup.model), "source": str(self._setup.model or DEMO)},
+                "seconds": time.monotonic() - self._began,
+            },
+        )
+        return result
+
+    def _call(self, executor: Executor, function: Callable[..., Any], *arguments: Any, here: bool = False) -> Any:
+        executor.submit(Job(next(self._numbers), function, arguments, here))
+        outcome = executor.next()
+        assert outcome is not None
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,236 @@
+"""What a search may vary: the recipe's ``[search]``, or a space that suits the target; and a recipe out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.load import parse_recipe
+from edgeprune.recipe.space import Varies, as_field, number, parse_space, takes_integers
+from edgeprune.target import Target
+
+# What the built-in space starts from.
+BASE = {
+    "extends": "int8",
+    "finetune": {"epochs": 8},
+    "distill": {"temperature": 2.0, "weight": 0.9},
+}
+BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
+# Keys that matter only where something is trained.
+TRAINING = ("distill", "augment", "qat", "finetune.")
+# The first trials have so many budgets, without training: a first front within seconds.
+FIRST = 4
+# Budgets in percent, from the least to the most, if the model and the target allow that much; and how many there are.
+LEAST, MOST, BUDGET_STEPS = 25, 95, 14
+
+
+class Asked(Protocol):
+    """A trial of Optuna, as far as it is needed here."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Circumstances:
+    """What the built-in space depends on.
+
+    Attributes:
+        blocks: the model has residual blocks that can go as a whole.
+        filters: it has filters that can go.
+        weight_only: the package for formats of weights alone is installed.
+        download: the size after compression is an objective, the only one that single zeros make smaller.
+        epochs: of the recipe's training.
+        least_latency: the least share of the latency that removing filters can leave; None: latency is no limit to
+            set, for nothing is known about it, or filters make too little of it.
+    """
+
+    target: Target
+    blocks: bool
+    filters: bool
+    weight_only: bool
+    download: bool
+    epochs: int
+    least_latency: float | None
+
+    @property
+    def budgets(self) -> tuple[int, int]:
+        """The least share of the latency that is asked for, in percent, and the step between two shares."""
+        least = max(LEAST, math.ceil(100 * (self.least_latency or 0)))
+        step = max(1, (MOST - least) // BUDGET_STEPS)
+        return MOST - (MOST - least) // step * step, step
+
+    @property
+    def by_latency(self) -> bool:
+        return self.filters and self.least_latency is not None and 100 * self.least_latency <= MOST - 1
+
+
+def formats(given: Circumstances) -> list[str]:
+    """The number formats worth trying. Accelerators, and those with a compiler, take int8 only."""
+    if given.target.accelerator or given.target.compiler:
+        return ["int8"]
+    return ["int8", "float16", *(["int8-weights"] if given.weight_only else [])]
+
+
+_ZEROS = [{"sparsity": sparsity, "criterion": "reconstruct", "scope": "global"} for sparsity in (0.3, 0.5, 0.7, 0.8)]
+# The built-in space: key, what it may be, and when it is tried. Sections stand before their keys, and the epochs first.
+BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[Circumstances], bool]], ...] = (
+    ("finetune.epochs", lambda g: {"choices": [0, g.epochs]}, lambda g: g.epochs > 0),
+    ("quantize.modes", lambda g: {"choices": formats(g)}, lambda g: len(formats(g)) > 1),
+    ("filters", lambda g: {"choices": [True, False]}, lambda g: g.filters),
+    (
+        "filters.max_latency",
+        lambda g: {"low": f"{g.budgets[0]}%", "high": f"{MOST}%", "step": f"{g.budgets[1]}%"},
+        lambda g: g.by_latency,
+    ),
+    (
+        "filters.max_macs",
+        lambda g: {"low": LEAST / 100, "high": MOST / 100, "step": 0.05},
+        lambda g: g.filters and not g.by_latency,
+    ),
+    ("filters.criterion", lambda g: {"choices": ["reconstruct", "taylor"]}, lambda g: g.filters),
+    ("filters.blocks", lambda g: {"choices": [False, True]}, lambda g: g.filters and g.blocks),
+    ("weights", lambda g: {"choices": [False, *_ZEROS]}, lambda g: g.download),
+    ("distill", lambda g: {"choices": [True, False]}, lambda g: g.epochs > 0),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """A recipe, and which of its keys may vary.
+
+    Attributes:
+        base: the recipe as a table, without ``[search]``.
+        varies: by dotted key, in the order in which they are asked for.
+        first: values that the first trials are given, by key.
+    """
+
+    base: dict[str, Any]
+    varies: dict[str, Varies]
+    first: tuple[dict[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: varies.model_dump(mode="json", exclude_defaults=True) for key, varies in self.varies.items()}
+
+    def recipe(self, trial: Asked, name: str) -> Recipe:
+        """The recipe of a trial, whose values Optuna suggests.
+
+        Raises:
+            RecipeError: the values do not go together.
+        """
+        table: dict[str, Any] = json.loads(json.dumps(self.base))
+        for key, varies in self.varies.items():
+            if self._matters(key, table):
+                _put(table, key.split("."), as_field(key, suggest(trial, key, varies)))
+        return parse_recipe({**table, "name": name}, name)
+
+    def _matters(self, key: str, table: Mapping[str, Any]) -> bool:
+        section = key.partition(".")[0]
+        # Sections that are varied as a whole, and are out.
+        if section in self.varies and section != key and section not in table:
+            return False
+        trained = table.get("finetune", {}).get("epochs", 0) or "lottery" in table
+        return bool(trained) or key == "finetune.epochs" or not key.startswith(TRAINING)
+
+
+def suggest(trial: Asked, key: str, varies: Varies) -> Any:
+    """The value of a key in a trial."""
+    if varies.choices is not None:
+        labels = {_label(choice): choice for choice in varies.choices}
+        return labels[trial.suggest_categorical(key, tuple(labels))]
+    assert varies.low is not None
+    assert varies.high is not None
+    low, high = number(varies.low), number(varies.high)
+    if takes_integers(key):
+        whole = 1 if varies.step is None else int(number(varies.step))
+        return trial.suggest_int(key, int(low), int(high), step=whole, log=varies.log)
+    step = None if varies.step is None else number(varies.step)
+    value = trial.suggest_float(key, low, high, step=step, log=varies.log)
+    return f"{value:g}%" if isinstance(varies.low, str) else value
+
+
+def _label(choice: Any) -> Any:
+    """A choice as Optuna stores it: scalars as they are, tables and lists as JSON."""
+    return choice if isinstance(choice, bool | int | float | str) else json.dumps(choice)
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a key; of a section, ``False`` takes it out, ``True`` leaves it as it is, a table changes it."""
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+    last = path[-1]
+    if value is False and (last not in table or isinstance(table[last], Mapping)) and len(path) == 1:
+        table.pop(last, None)
+    elif value is True and len(path) == 1:
+        table.setdefault(last, {})
+    elif isinstance(value, Mapping) and isinstance(table.get(last), Mapping):
+        table[last] = {**table[last], **value}
+    else:
+        table[last] = value
+
+
+def space_of(recipe: Recipe | None, given: Circumstances) -> Space:
+    """The space of a search: what the recipe says may vary, else the built-in one around it.
+
+    Args:
+        recipe: None: the built-in one.
+
+    Raises:
+        RecipeError: ``[search]`` does not fit the recipe, or nothing can be varied.
+    """
+    recipe = recipe or base_recipe()
+    base = recipe.model_dump(mode="json", exclude_none=True)
+    stated = base.pop("search", {})
+    base.pop("rates", None)
+    if stated:
+        try:
+            varies = parse_space(stated)
+        except ValueError as error:
+            raise RecipeError(f"The recipe {recipe.name} is not valid.\n  search.{error}.") from None
+        order = sorted(varies, key=lambda key: (key != "finetune.epochs", key.count(".")))
+        return Space(base, {key: varies[key] for key in order})
+    budget = any(key in base.get("filters", {}) for key in BUDGETS)
+    if budget:
+        base["filters"] = {key: value for key, value in base["filters"].items() if key not in BUDGETS}
+    chosen = {key: Varies.model_validate(make(given)) for key, make, when in BUILT_IN if when(given)}
+    if not chosen:
+        raise RecipeError(
+            "Nothing of the recipe can be varied: the model has no filters that can go, and nothing is trained.",
+            fix="say in [search] of a recipe what may vary.",
+        )
+    return Space(base, chosen, _first(chosen))
+
+
+def base_recipe() -> Recipe:
+    """What the built-in space starts from."""
+    return parse_recipe(BASE, "search")
+
+
+def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
+    """Values of the first trials: no training, several budgets, and none."""
+    usual: dict[str, Any] = {"finetune.epochs": 0, "filters": True, "filters.criterion": "reconstruct"}
+    usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False}
+    fixed = {key: value for key, value in usual.items() if key in varies}
+    budgets: list[dict[str, Any]] = [{"filters": False}] if "filters" in varies else [{}]
+    for key in ("filters.max_latency", "filters.max_macs"):
+        if key in varies:
+            budgets += [{key: value} for value in _spread(varies[key])]
+    return tuple({**fixed, **budget} for budget in budgets)
+
+
+def _spread(varies: Varies) -> list[float]:
+    """Values spread evenly over a range, from the most to the least."""
+    assert varies.low is not None
+    assert varies.high is not None
+    assert varies.step is not None
+    low, high, step = number(varies.low), number(varies.high), number(varies.step)
+    steps = round((high - low) / step)
+    return list(dict.fromkeys(low + step * round(steps * part / (FIRST - 1)) for part in reversed(range(FIRST))))

@@ -1,0 +1,257 @@
+"""The study: which trials there were, and what came of them, in Optuna's journal on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeprune.errors import MissingError, RecipeError
+from edgeprune.files import JsonObject, sha256_json
+from edgeprune.recipe.config import Recipe
+from edgeprune.searching.goal import OBJECTIVES, Goal
+from edgeprune.searching.ladder import RUNGS, Climb, Rung, ladder
+from edgeprune.searching.space import Space
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import optuna
+
+Sampler = Literal["tpe", "nsga2", "random"]
+# Random trials that the sampler learns from before it takes over.
+STARTUP = 10
+JOURNAL = "search.journal"
+
+
+def import_optuna() -> ModuleType:
+    """Optuna, without its log.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise MissingError(
+            "A search needs Optuna, which is not installed.", fix="pip install 'edgeprune[search]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("optuna").propagate = False
+    return optuna
+
+
+@dataclasses.dataclass
+class Record:
+    """A trial: its recipe, and the file of each rung that it reached.
+
+    Attributes:
+        number: counted from 0, of all trials for one target.
+        rungs: name of the rung → its figures (:func:`edgeprune.searching.trials.build_rung`, with the drop) and the
+            seconds it took.
+        state: running, complete (it reached its top), stopped (it could not reach the front any more), failed, or
+            repeated (another trial builds the same).
+        reason: why it was stopped or failed; of which trial it is a repetition.
+    """
+
+    number: int
+    params: dict[str, Any]
+    recipe: Recipe | None
+    rungs: dict[str, JsonObject]
+    state: str = "running"
+    reason: str = ""
+
+    @functools.cached_property
+    def steps(self) -> list[tuple[Rung, Recipe]]:
+        return ladder(self.recipe) if self.recipe else []
+
+    @functools.cached_property
+    def built(self) -> str:
+        """Equal for trials that build the same."""
+        return sha256_json([recipe.model_dump(mode="json", exclude={"name"}) for _, recipe in self.steps])
+
+    @property
+    def next(self) -> tuple[Rung, Recipe] | None:
+        """The rung that comes next; None: it is at its top."""
+        return next(((rung, recipe) for rung, recipe in self.steps if rung.name not in self.rungs), None)
+
+    def climb(self) -> Climb | None:
+        """What the trial gained, if it reached its top."""
+        if self.state != "complete" or not self.rungs:
+            return None
+        drops = {name: made["figures"]["drop"] for name, made in self.rungs.items()}
+        return Climb(drops, drops[self.top])
+
+    @property
+    def top(self) -> str:
+        """The highest rung that was reached."""
+        return [rung.name for rung in RUNGS if rung.name in self.rungs][-1]
+
+
+class Study:
+    """The trials for one target.
+
+    Args:
+        folder: of the journal; studies of several targets, and of other goals, share it.
+        inputs: what the trials depend on beside their values: a study of other inputs is another one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        target: str,
+        space: Space,
+        goal: Goal,
+        seed: int,
+        sampler: Sampler,
+        inputs: Mapping[str, Any],
+    ):
+        self.target, self.space, self.goal = target, space, goal
+        self._seed, self._sampler = seed, sampler
+        self._optuna = import_optuna()
+        key = sha256_json(
+            {
+                **inputs,
+                "space": space.to_json(),
+                "base": space.base,
+                "objectives": goal.objectives,
+                "limits": dataclasses.asdict(goal.limits),
+                "reference": goal.reference,
+                "seed": seed,
+                "sampler": sampler,
+            }
+        )
+        from optuna.storages.journal import JournalFileBackend
+
+        storage = self._optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        with self._quiet():
+            self._study: optuna.study.Study = self._optuna.create_study(
+                storage=storage,
+                study_name=f"{target}-{key[:16]}",
+                directions=["minimize"] * len(goal.objectives),
+                load_if_exists=True,
+            )
+            for values in space.first:
+                self._study.enqueue_trial(values, skip_if_exists=True)
+        self._live: dict[int, optuna.trial.Trial] = {}
+        self.records: list[Record] = []
+        self._restore()
+
+    def ask(self) -> Record:
+        """A new trial: one that an earlier search began, else one that Optuna suggests. It may have failed already."""
+        with self._quiet():
+            self._study.sampler = self._make_sampler(len(self.records))
+            trial = self._study.ask()
+            return self._begin(trial)
+
+    def note(self, record: Record, rung: str, made: JsonObject) -> None:
+        """Keep what came of a rung."""
+        figures = {**made["figures"], "drop": self.goal.drop(made["figures"]["value"])}
+        record.rungs[rung] = {**made, "figures": figures}
+        self._live[record.number].set_user_attr(f"rung:{rung}", record.rungs[rung])
+
+    def end(self, record: Record, state: str, reason: str = "") -> None:
+        """Tell Optuna how a trial ended."""
+        record.state, record.reason = state, reason
+        trial = self._live.pop(record.number)
+        trial.set_user_attr("state", state)
+        trial.set_user_attr("reason", reason)
+        with self._quiet():
+            if state == "failed":
+                self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+                return
+            figures = record.rungs[record.top]["figures"]
+            for gate, excess in self.goal.excess(figures).items():
+                trial.set_constraint(gate, excess)
+            self._study.tell(trial, list(self.goal.costs(figures)))
+
+    def importances(self) -> dict[str, float]:
+        """How much each key mattered for reaching the front, by Optuna's PED-ANOVA; nothing before ten trials."""
+        ended = [record for record in self.records if record.state in ("complete", "stopped")]
+        if len(ended) < STARTUP:
+            return {}
+        with self._quiet(), contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
+            return dict(self._optuna.importance.get_param_importances(self._study))
+        return {}
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+
+    def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """A sampler whose random numbers depend on the trial's number alone, so that it makes no difference whether the
+        search was interrupted before it."""
+        samplers, seed = self._optuna.samplers, (self._seed * 1_000_003 + number) % 2**32
+        if self._sampler == "tpe":
+            return samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+        return samplers.NSGAIISampler(seed=seed) if self._sampler == "nsga2" else samplers.RandomSampler(seed=seed)
+
+    def _begin(self, trial: optuna.trial.Trial) -> Record:
+        self._live[trial.number] = trial
+        try:
+            recipe: Recipe | None = self.space.recipe(trial, f"trial{trial.number}")
+            error = None
+        except RecipeError as caught:
+            recipe, error = None, caught
+        record = Record(trial.number, dict(trial.params), recipe, {})
+        self.records.append(record)
+        if error is not None:
+            self.end(record, "failed", error.what)
+        elif same := self._same(record):
+            record.rungs = dict(same.rungs)
+            self.end(record, "repeated", f"as trial {same.number}")
+        return record
+
+    def _same(self, record: Record) -> Record | None:
+        """An ended trial that builds the same."""
+        ended = (one for one in self.records if one.state in ("complete", "stopped"))
+        return next((one for one in ended if one.built == record.built), None)
+
+    def _restore(self) -> None:
+        """The records of what the journal holds. Trials that were under way go on."""
+        states = self._optuna.trial.TrialState
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state == states.WAITING:
+                continue
+            trial = self._optuna.trial.Trial(self._study, frozen._trial_id)
+            attrs = frozen.user_attrs
+            rungs = {name[5:]: value for name, value in attrs.items() if name.startswith("rung:")}
+            if frozen.state == states.RUNNING:
+                with self._quiet():
+                    self._study.sampler = self._make_sampler(len(self.records))
+                    record = self._begin(trial)
+                if record.state == "running":
+                    record.rungs = rungs
+                continue
+            try:
+                recipe = self.space.recipe(self._optuna.trial.FixedTrial(frozen.params), f"trial{frozen.number}")
+            except RecipeError:
+                recipe = None
+            record = Record(frozen.number, dict(frozen.params), recipe, rungs)
+            record.state, record.reason = attrs.get("state", "failed"), attrs.get("reason", "")
+            self.records.append(record)
+        by_number = {record.number: record for record in self.records}
+        for record in self.records:
+            if record.state == "repeated":
+                record.rungs = by_number[int(record.reason.split()[-1])].rungs
+
+    @property
+    def unfinished(self) -> list[Record]:
+        """Trials that an earlier search left under way."""
+        return [record for record in self.records if record.state == "running"]
+
+    @property
+    def counted(self) -> int:
+        """Trials that count: repetitions cost nothing."""
+        return sum(record.state != "repeated" for record in self.records)
+
+    @property
+    def titles(self) -> list[str]:
+        return [OBJECTIVES[name].title for name in self.goal.objectives]

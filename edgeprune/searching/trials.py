@@ -1,0 +1,308 @@
+"""What an executor runs: functions that build one rung of a trial, look at test data for the front, or write ``best/``.
+
+Each takes a :class:`Setup`, and what it returns is JSON: the functions can run in any process that reaches the folder
+of stages. The model and the data are opened once per process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import plan as planning
+from edgeprune.context import BuildContext, Trust
+from edgeprune.errors import EdgepruneError
+from edgeprune.files import JsonObject
+from edgeprune.pipeline import Exchange, Run, Stage
+from edgeprune.progress import Progress
+from edgeprune.recipe.config import Recipe
+from edgeprune.selection import Limits
+from edgeprune.target import Target
+
+if TYPE_CHECKING:
+    import tf_keras
+
+    from edgeprune.artifact import Artifact
+    from edgeprune.data.source import DataSource
+    from edgeprune.models.sizes import InputShapes
+    from edgeprune.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What all trials of a search have in common.
+
+    Attributes:
+        model: a path, a model object, or None for the demo.
+        base: the recipe that the trials vary, for its data and task.
+        stages: the folder where all of them keep their stages.
+        exchange: where stages come from that are not in the folder (:class:`edgeprune.pipeline.Run`).
+    """
+
+    model: Any
+    data: DataSource
+    base: Recipe
+    targets: tuple[Target, ...]
+    stages: Path
+    limits: Limits
+    seed: int
+    deterministic: bool = False
+    trust_model: bool = False
+    custom_objects: str | Path | None = None
+    input_shape: InputShapes | None = None
+    exchange: Exchange = dataclasses.field(default=contextlib.nullcontext, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """The model and the data, for every target, and the steps that led to them."""
+
+    setup: Setup
+    contexts: dict[str, BuildContext]
+    source: str
+    run: Run
+
+
+_opened: _Opened | None = None
+
+
+def open_setup(setup: Setup) -> JsonObject:
+    """Open the model and the data, and judge the model as it came.
+
+    Returns:
+        ``metric`` (name, higher_is_better, points); ``data``: sizes of the splits and a ``fingerprint``; ``model``;
+        ``blocks``, ``filters``: whether there are any that can go; ``weight_only``: whether formats of weights alone
+        can be made; ``reference``: by target, the figures of the unpruned float32 file; ``least_latency``: by target,
+        the least share of the int8 file's latency that removing filters can leave, in steps of 5 %, or None.
+
+    Raises:
+        EdgepruneError: what was given cannot be opened, as for a build.
+    """
+    from edgeprune.convert.weight_only import quantizer_version
+    from edgeprune.prune.channels.analyse import analyse
+
+    opened = _open(setup)
+    context = next(iter(opened.contexts.values()))
+    data, task = context.required()
+    source = opened.run.artifacts[opened.source]
+    model = context.load(source)
+    graph = analyse(model)
+    float32 = Recipe(name="reference", data=setup.base.data, task=setup.base.task, detection=setup.base.detection)
+    return {
+        "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
+        "data": {
+            "source": data.source,
+            "train": data.train.size,
+            "validation": data.validation.size,
+            "test": data.test.size,
+        },
+        "inputs": {key: context.inputs[key] for key in ("model", "data", "task", "input_shape")},
+        "model": source.facts["model"],
+        "blocks": any(group.block and not group.frozen for group in graph.groups),
+        "filters": any(not group.frozen for group in graph.groups),
+        "weight_only": bool(quantizer_version()),
+        "least_latency": {target.name: _least_latency(model, target) for target in setup.targets},
+        "reference": {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets},
+    }
+
+
+def identity(setup: Setup) -> JsonObject:
+    """What has to be the same wherever trials of a search are built, by what it is in words."""
+    from edgeprune.sources import source_hash
+
+    context = next(iter(_open(setup).contexts.values()))
+    return {
+        "the model": context.inputs["model"],
+        "the data": context.inputs["data"],
+        "versions of packages": dict(context.versions),
+        "the code of edgeprune": source_hash(__name__),
+    }
+
+
+def _least_latency(model: tf_keras.Model, target: Target) -> float | None:
+    """None where nothing is known about the target's speed, or filters make too little of it."""
+    from edgeprune.tradeoff import channel_costs
+
+    try:
+        rows = channel_costs(model, target, "int8")["budgets"]
+    except EdgepruneError:  # no coefficients, or a file that does not follow the channels
+        return None
+    return min((row["latency"] for row in rows), default=None)
+
+
+def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
+    """Build one file of a recipe, and judge it on validation data.
+
+    Args:
+        target: the name of one of the setup's.
+        recipe: as :meth:`Recipe.model_dump` gives it; of several number formats, the one that limits are meant for.
+
+    Returns:
+        ``figures`` of the file, ``stages`` that were run or reused, with their seconds, and ``rss_bytes``, the memory
+        of this process.
+
+    Raises:
+        EdgepruneError: a stage failed.
+    """
+    opened = _open(setup)
+    context = _context(opened, target, recipe)
+    plan = _plan(context, opened, planning.JUDGED)
+    run = _run(plan, opened, context)
+    artifact = run.artifacts[plan.variants[-1].last]
+    made = _figures(artifact, artifact.facts["validated"]["value"], context)
+    _forget()
+    return {"figures": made, "stages": [dataclasses.asdict(one) for one in run.records], "rss_bytes": _rss()}
+
+
+def test_file(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
+    """What a file of the front makes of the test data, which nothing before has read.
+
+    Returns:
+        ``value``, ``drop`` against the unpruned float32 file on test, ``samples``, ``stages``.
+    """
+    opened = _open(setup)
+    context = _context(opened, target, recipe)
+    plan = _plan(context, opened, planning.MEASURED[:-1])
+    run = _run(plan, opened, context)
+    _, task = context.required()
+    reference, found = (run.artifacts[plan.variants[i].last].facts["evaluation"]["test"] for i in (0, -1))
+    _forget()
+    return {
+        "value": found["value"],
+        "drop": task.drop(reference["value"], found["value"]),
+        "samples": found["samples"],
+        "stages": [dataclasses.asdict(one) for one in run.records],
+    }
+
+
+def write_best(setup: Setup, target: str, recipe: JsonObject, folder: str, command: str | None) -> JsonObject:
+    """Write the complete run folder of a recipe; returns its report."""
+    from edgeprune.builder import write_run
+    from edgeprune.files import locked
+
+    opened = _open(setup)
+    context = _context(opened, target, recipe)
+    plan = _plan(context, opened, planning.MEASURED)
+    run = _run(plan, opened, context)
+    with locked(Path(folder)):
+        return write_run(context, run, plan, Path(folder), setup.limits, command)
+
+
+def _open(setup: Setup) -> _Opened:
+    """The model and the data of a setup, opened by the first call in this process."""
+    global _opened
+    if _opened is not None and _opened.setup is setup:
+        return _opened
+    if _opened is not None and _same(_opened.setup, setup):
+        return _opened
+    from edgeprune.builder import build_context, open_source
+    from edgeprune.hardware.compilers import compiler_version
+
+    source = Path(setup.model) if isinstance(setup.model, str) else setup.model
+    trust = Trust.of(setup.trust_model, setup.custom_objects)
+    first = setup.targets[0]
+    base = setup.base.model_copy(update={"search": {}})
+    begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, Progress())
+    run = Run(setup.stages, shared=True, exchange=setup.exchange)
+    context, start = open_source(begun, run, setup.data, setup.limits, setup.input_shape)
+    contexts = {
+        target.name: dataclasses.replace(
+            context,
+            target=target,
+            inputs={
+                **context.inputs,
+                "target": target.model_dump(mode="json"),
+                "compiler": compiler_version(target),
+            },
+        )
+        for target in setup.targets
+    }
+    _opened = _Opened(setup, contexts, start, run)
+    return _opened
+
+
+def _same(one: Setup, other: Setup) -> bool:
+    """Whether two setups are equal; objects in memory are the same only if they are one object."""
+    pairs = (
+        (getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(Setup) if field.compare
+    )
+    return all(a is b or (isinstance(a, _PLAIN) and isinstance(b, _PLAIN) and a == b) for a, b in pairs)
+
+
+_PLAIN = (str, Path, int, float, bool, type(None), tuple, dict, Recipe, Limits)
+
+
+def _context(opened: _Opened, target: str, recipe: JsonObject) -> BuildContext:
+    """The surroundings of a trial: those of the search, with its recipe and fresh random numbers."""
+    from edgeprune.train.determinism import start
+
+    context = opened.contexts[target]
+    made = Recipe.model_validate(recipe)
+    update: dict[str, Any] = {"task": context.recipe.task}
+    update["quantize"] = made.quantize.model_copy(update={"modes": (planning.main_mode(made),)})
+    start(context.seed, context.deterministic)
+    return dataclasses.replace(context, recipes=(made.model_copy(update=update),))
+
+
+def _plan(context: BuildContext, opened: _Opened, measured: Sequence[Stage]) -> planning.Plan:
+    return planning.make_plan(context.recipes, context.target, source=opened.source, measured=measured)
+
+
+def _run(plan: planning.Plan, opened: _Opened, context: BuildContext) -> Run:
+    """Run the steps of a plan, those of them that no trial has run before.
+
+    Raises:
+        EdgepruneError: the file that the plan is about cannot be made.
+    """
+    from edgeprune.data import data_errors
+
+    known = opened.run
+    run = Run(known.folder, dict(known.artifacts), dict(known.keys), shared=True, exchange=known.exchange)
+    with data_errors():
+        run.execute(plan.steps, context)
+    if error := run.failed.get(plan.variants[-1].last):
+        raise error
+    return run
+
+
+def _figures(artifact: Artifact, value: float, context: BuildContext) -> JsonObject:
+    profile = artifact.facts["profile"]
+    estimated = profile["latency"].get("estimated")
+    _, task = context.required()
+    _known(task, value)
+    return {
+        "value": value,
+        "latency_ms": estimated["median_ms"] if estimated else None,
+        **{key: profile[key] for key in ("bytes", "gzip_bytes", "params", "nonzero_params", "macs", "weight_sparsity")},
+    }
+
+
+def _known(task: Task, value: float) -> None:
+    import math
+
+    if not math.isfinite(value):
+        raise EdgepruneError(f"The {task.metric} of the file is {value}: it answers with what is no number.")
+
+
+def _forget() -> None:
+    """Let go of what Keras keeps of models that nobody needs any more."""
+    import gc
+
+    import tf_keras
+
+    tf_keras.backend.clear_session()
+    gc.collect()
+
+
+def _rss() -> int:
+    """Bytes of memory of this process; 0 where that cannot be read."""
+    import os
+
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

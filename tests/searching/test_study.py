@@ -1,0 +1,103 @@
+"""The study on disk: what was asked and found is there again, whenever the search ended."""
+
+import types
+
+import pytest
+
+from edgeprune.recipe.load import parse_recipe
+from edgeprune.recipe.space import Varies
+from edgeprune.searching.goal import Goal
+from edgeprune.searching.space import Space
+from edgeprune.searching.study import Study
+from edgeprune.selection import Limits
+
+FRACTION = types.SimpleNamespace(higher_is_better=True, points=100.0)
+BASE = parse_recipe({"extends": "int8"}, "base").model_dump(mode="json", exclude_none=True)
+BASE.pop("search", None)
+
+
+def study(folder, limits=None, **changes):
+    varies = {
+        "finetune.epochs": Varies(choices=(0, 4)),
+        "filters.max_macs": Varies(low=0.3, high=0.9, step=0.1),
+        "distill": Varies(choices=(True, False)),
+    }
+    space = Space(BASE, varies, ({"finetune.epochs": 0, "filters.max_macs": 0.5},))
+    goal = Goal(("accuracy", "latency"), limits or Limits(max_drop=2), FRACTION, 0.9)
+    return Study(folder, "rpi4", space, goal, **{"seed": 0, "sampler": "tpe", "inputs": {}, **changes})
+
+
+def made(value, ms):
+    return {"figures": {"value": value, "latency_ms": ms, "bytes": 10, "gzip_bytes": 5}, "stages": [], "seconds": 1.0}
+
+
+def climb(one, record):
+    """Give every rung of a trial figures that follow from its recipe."""
+    while record.state == "running" and record.next:
+        rung, recipe = record.next
+        share = recipe.filters.max_macs
+        one.note(record, rung.name, made(0.5 + 0.4 * share + 0.02 * recipe.finetune.epochs, share))
+    if record.state == "running":
+        one.end(record, "complete")
+
+
+def outline(one):
+    return [(record.number, record.state, record.params, record.rungs) for record in one.records]
+
+
+def test_the_first_trial_is_the_one_that_was_given(tmp_path):
+    """The others are Optuna's; what builds the same as an earlier one is not built again, and does not count."""
+    one = study(tmp_path)
+    for _ in range(40):
+        climb(one, one.ask())
+    assert one.records[0].params == {"finetune.epochs": 0, "filters.max_macs": 0.5}
+    states = [record.state for record in one.records]
+    assert states.count("repeated") > 5
+    built = [record.built for record in one.records if record.state == "complete"]
+    assert len(set(built)) == len(built) == one.counted
+    again = next(record for record in one.records if record.state == "repeated")
+    assert again.rungs == one.records[int(again.reason.split()[-1])].rungs
+    assert set(one.importances()) <= {"finetune.epochs", "filters.max_macs", "distill"}
+
+
+def test_a_study_that_broke_off_anywhere_goes_on_as_if_it_had_not(tmp_path):
+    """Trials, rungs and what is asked next are the same as of a study that was never interrupted."""
+    (tmp_path / "whole").mkdir()
+    whole = study(tmp_path / "whole")
+    for _ in range(14):
+        climb(whole, whole.ask())
+    (tmp_path / "broken").mkdir()
+    for number in range(14):
+        one = study(tmp_path / "broken")
+        assert outline(one) == outline(whole)[:number]
+        record = one.ask()
+        if record.state == "running" and len(record.steps) > 1 and number % 2:
+            rung, recipe = record.next
+            share = recipe.filters.max_macs
+            one.note(record, rung.name, made(0.5 + 0.4 * share + 0.02 * recipe.finetune.epochs, share))
+        one = study(tmp_path / "broken")  # as after kill -9
+        for record in one.unfinished:
+            climb(one, record)
+    assert outline(study(tmp_path / "broken")) == outline(whole)
+
+
+def test_another_goal_is_another_study(tmp_path):
+    """What was learned for one set of limits says nothing about another one; the journal holds both."""
+    one = study(tmp_path)
+    climb(one, one.ask())
+    assert study(tmp_path, Limits(max_drop=3)).records == []
+    assert study(tmp_path, seed=1).records == []
+    assert len(study(tmp_path).records) == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_every_sampler_asks(tmp_path, sampler):
+    """Failed trials are no obstacle."""
+    one = study(tmp_path, sampler=sampler)
+    for number in range(12):
+        record = one.ask()
+        if record.state == "running" and number % 3 == 0:
+            one.end(record, "failed", "it does not fit")
+        climb(one, record)
+    assert {record.state for record in one.records} >= {"failed", "complete"}
+    assert outline(study(tmp_path, sampler=sampler)) == outline(one)
