@@ -206,8 +206,12 @@ def write_run(
     command: str | None,
     export_keras3: bool = False,
     compress: bool = False,
+    pick: str | None = None,
 ) -> JsonObject:
     """Fill the run folder with what the steps of a plan made; returns the report.
+
+    Args:
+        pick: the variant that was chosen already; None: the balanced one.
 
     Raises:
         EdgepruneError: as :func:`build`, once everything else is written.
@@ -221,7 +225,7 @@ def write_run(
     files = _export(plan, run, context, folder, name)
     broken: EdgepruneError | None = _measure_on_device(plan, run, context)
     broken = broken or next(iter(missing.values()), None)
-    report = assemble(plan, run, context, files, limits, name, command)
+    report = assemble(plan, run, context, files, limits, name, command, pick)
     report["missing"] = [{"name": n, "what": error.what, "fix": error.fix} for n, error in missing.items()]
     _compare_answers(context, run, plan, report, folder)
     _write_pick(context, run, plan, report, folder, name)

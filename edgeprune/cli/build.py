@@ -102,10 +102,13 @@ def _search(model: str | None, target: str, recipe: object, limits: Limits, opti
     words: list[object] = ["edgeprune", "search", *([model] if model else []), "--target", target]
     given = {"--data": options["data"], "--max-drop": limits.max_drop, "--max-size": limits.max_size}
     given |= {"--max-latency": limits.max_latency, "--seed": options["seed"] or None}
+    given["--custom-objects"] = options["custom_objects"]
     if isinstance(recipe, tuple) and len(recipe) == 1:
         given["--recipe"] = recipe[0]
     for name, value in given.items():
         words += [] if value is None else [name, value]
+    if options["trust_model"]:
+        words += ["--trust-model"]
     return shlex.join(map(str, words))
 
 

@@ -38,6 +38,7 @@ def assemble(
     limits: selection.Limits,
     name: str,
     command: str | None,
+    pick: str | None = None,
 ) -> JsonObject:
     """The report of a finished build.
 
@@ -45,6 +46,7 @@ def assemble(
         files: path of each variant's .tflite, relative to the run folder.
         limits: the gates.
         name: the model's name.
+        pick: the variant that was chosen already; None: the balanced one.
     """
     data, task = context.required()
     from edgeprune.data.table import in_words
@@ -54,7 +56,7 @@ def assemble(
     variants = [_variant(v, run, files[v.name], reference, task) for v in plan.variants]
     variants[0]["baseline"] = True
     picks = selection.choose(variants, limits, task)
-    pick = next(v for v in variants if v["name"] == picks["balanced"])
+    picked = next(v for v in variants if v["name"] == (pick or picks["balanced"]))
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -83,9 +85,9 @@ def assemble(
         "task": task.to_json(),
         "variants": variants,
         "picks": picks,
-        "pick": pick["name"],
+        "pick": picked["name"],
         "max_drop": dataclasses.asdict(limits.drop),
-        "gates": selection.check_gates(pick, limits, task, reference),
+        "gates": selection.check_gates(picked, limits, task, reference),
         "stages": [vars(record) for record in run.records],
         "training": [
             {"name": step.name, "epochs": run.artifacts[step.name].facts["training"]}
@@ -100,7 +102,7 @@ def assemble(
         "warnings": [
             *(f"{note[:1].upper()}{note[1:]}." for note in data.notes),
             *run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
-            *_unwatched_drops(variants[0], pick, limits, task),
+            *_unwatched_drops(variants[0], picked, limits, task),
             *([CRASHED] if WITHOUT_ONEDNN in os.environ else []),
         ],
         "environment": environment(),

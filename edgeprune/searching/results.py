@@ -225,7 +225,7 @@ def _trial(record: Record) -> JsonObject:
         "reason": record.reason,
         "params": record.params,
         "recipe": None if reached is None else reached.model_dump(mode="json", exclude_defaults=True),
-        "rungs": record.rungs,
+        "rungs": {} if record.state == "repeated" else record.rungs,
     }
 
 

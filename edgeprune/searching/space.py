@@ -196,10 +196,10 @@ def space_of(recipe: Recipe | None, given: Circumstances) -> Space:
         except ValueError as error:
             raise RecipeError(f"The recipe {recipe.name} is not valid.\n  search.{error}.") from None
         order = sorted(varies, key=lambda key: (key != "finetune.epochs", key.count(".")))
+        if any(f"filters.{budget}" in varies for budget in BUDGETS):
+            _without_budget(base)
         return Space(base, {key: varies[key] for key in order})
-    budget = any(key in base.get("filters", {}) for key in BUDGETS)
-    if budget:
-        base["filters"] = {key: value for key, value in base["filters"].items() if key not in BUDGETS}
+    _without_budget(base)
     chosen = {key: Varies.model_validate(make(given)) for key, make, when in BUILT_IN if when(given)}
     if not chosen:
         raise RecipeError(
@@ -207,6 +207,12 @@ def space_of(recipe: Recipe | None, given: Circumstances) -> Space:
             fix="say in [search] of a recipe what may vary.",
         )
     return Space(base, chosen, _first(chosen))
+
+
+def _without_budget(base: dict[str, Any]) -> None:
+    """Take out how much of the filters goes: a budget that is searched stands in its place, not beside it."""
+    if "filters" in base:
+        base["filters"] = {key: value for key, value in base["filters"].items() if key not in BUDGETS}
 
 
 def base_recipe() -> Recipe:

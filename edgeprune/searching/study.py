@@ -46,6 +46,28 @@ def import_optuna() -> ModuleType:
     return optuna
 
 
+def _storage(path: Path) -> optuna.storages.JournalStorage:
+    """Optuna's journal in a file that this process alone writes: its folder is locked.
+
+    Optuna's own lock is a symbolic link, which a process that is killed leaves behind, and the next one waits for. A
+    line that such a process did not write to its end goes.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    class Held(JournalFileOpenLock):
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    if path.is_file():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=Held(str(path))))
+
+
 @dataclasses.dataclass
 class Record:
     """A trial: its recipe, and the file of each rung that it reached.
@@ -126,9 +148,7 @@ class Study:
                 "sampler": sampler,
             }
         )
-        from optuna.storages.journal import JournalFileBackend
-
-        storage = self._optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        storage = _storage(folder / JOURNAL)
         with self._quiet():
             self._study: optuna.study.Study = self._optuna.create_study(
                 storage=storage,

@@ -188,7 +188,7 @@ def write_best(setup: Setup, target: str, recipe: JsonObject, folder: str, comma
     plan = _plan(context, opened, planning.MEASURED)
     run = _run(plan, opened, context)
     with locked(Path(folder)):
-        return write_run(context, run, plan, Path(folder), setup.limits, command)
+        return write_run(context, run, plan, Path(folder), setup.limits, command, pick=plan.variants[-1].name)
 
 
 def _open(setup: Setup) -> _Opened:

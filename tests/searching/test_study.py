@@ -81,6 +81,22 @@ def test_a_study_that_broke_off_anywhere_goes_on_as_if_it_had_not(tmp_path):
     assert outline(study(tmp_path / "broken")) == outline(whole)
 
 
+def test_a_line_that_was_not_written_to_its_end_is_no_obstacle(tmp_path):
+    """A journal cut off anywhere in its last line, as by kill -9, is the journal without that line."""
+    one = study(tmp_path)
+    for _ in range(2):
+        climb(one, one.ask())
+    journal = tmp_path / "search.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-7])
+    again = study(tmp_path)
+    assert [record.state for record in again.records] == ["complete", "running"]
+    for record in again.unfinished:
+        climb(again, record)
+    assert outline(study(tmp_path)) == outline(one)
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_another_goal_is_another_study(tmp_path):
     """What was learned for one set of limits says nothing about another one; the journal holds both."""
     one = study(tmp_path)

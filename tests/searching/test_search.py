@@ -1,0 +1,259 @@
+"""Whole searches of a tiny model, in this process."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import edgeprune
+from edgeprune.cli.build import _search
+from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.progress import Progress
+from edgeprune.recipe.load import load_recipe, parse_recipe
+from edgeprune.searching.goal import beats
+from edgeprune.selection import Limits
+
+RECIPE = {
+    "extends": "int8",
+    "filters": {"max_macs": 0.5, "criterion": "l2", "samples": 64, "verify": False},
+    "reconstruct": {"samples": 64},
+    "calibration": {"samples": 16},
+    "search": {
+        "filters": {"max_macs": {"choices": [0.02, 0.4, 0.6, 0.8]}},
+        "finetune": {"epochs": {"choices": [0, 2]}},
+    },
+}
+TRIALS = 6
+
+
+class Notes(Progress):
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text):
+        self.texts.append(text)
+
+
+@pytest.fixture(scope="module")
+def given(tiny_model, tiny_data):
+    """The model and few of the digits, in memory."""
+    sizes = {"train": 192, "validation": 96, "test": 96}
+    parts = {}
+    for name, size in sizes.items():
+        x, y, *_ = next(iter(getattr(tiny_data, name).batches(size)))
+        parts[name] = (np.asarray(x), np.asarray(y))
+    recipe = parse_recipe({**RECIPE, "task": {"kind": "classification"}}, "tiny")
+    return {"model": tiny_model, "data": parts, "recipe": recipe, "target": "rpi4", "limits": Limits(max_drop=90)}
+
+
+@pytest.fixture(scope="module")
+def done(given, tmp_path_factory):
+    """A finished search: its result, its folder, the trials that were called back, and what was said."""
+    folder, called, notes = tmp_path_factory.mktemp("search") / "out", [], Notes()
+    result = edgeprune.search(**given, trials=TRIALS, out=folder, callback=called.append, progress=notes)
+    return result, folder, called, notes.texts
+
+
+def document(folder):
+    return json.loads((folder / "search.json").read_text())
+
+
+def stages(folder, name):
+    return sorted(path.name for path in (folder / "stages").glob(f"{name}-*"))
+
+
+def test_the_front_is_what_no_file_of_any_trial_beats(done):
+    """Its files were measured on test data; the pick keeps the goal."""
+    result, folder, _, _ = done
+    (target,) = document(folder)["targets"]
+    files = {
+        (trial["number"], rung): made["figures"]
+        for trial in target["trials"]
+        if trial["state"] != "repeated"
+        for rung, made in trial["rungs"].items()
+    }
+    costs = {key: (one["drop"], one["latency_ms"], one["bytes"]) for key, one in files.items()}
+    best = {key for key in costs if not any(beats(other, costs[key]) for other in costs.values())}
+    front = {(trial.number, trial.rung) for trial in result.front.trials}
+    assert front - {(result.front.best.number, result.front.best.rung)} <= best
+    assert {costs[key] for key in best} <= {costs[key] for key in front}
+    assert all(trial.test_value is not None for trial in result.front.trials)
+    assert result.met
+    assert result.front.met
+    assert "The goal is met" in result.front.message
+
+
+def test_test_data_are_read_for_the_front_only(done):
+    """Every file was judged on validation; as many were tested as the front has, and the two unpruned ones."""
+    result, folder, _, _ = done
+    assert len(stages(folder, "evaluate")) == len(result.front.trials) + 2
+    assert len(stages(folder, "validate")) > len(stages(folder, "evaluate"))
+
+
+def test_trials_share_what_they_have_in_common(done):
+    """One model, one baseline, one unpruned file, one choice of filters for each budget, whatever is trained after."""
+    _, folder, _, _ = done
+    for name in ("load", "baseline"):
+        assert len(stages(folder, name)) == 1
+    (target,) = document(folder)["targets"]
+    budgets = {trial["params"]["filters.max_macs"] for trial in target["trials"]}
+    assert len(stages(folder, "filters")) == len(budgets)
+    ran = [
+        (one["name"], trial["number"])
+        for trial in target["trials"]
+        for made in trial["rungs"].values()
+        for one in made["stages"]
+        if not one["reused"] and one["name"] == "filters.remove1"
+    ]
+    assert len(ran) <= len(budgets)
+
+
+def test_trials_climb_from_no_training_to_all_of_it(done):
+    """A trial with epochs has a file of its cheapest rung; one without has no other."""
+    _, folder, _, _ = done
+    (target,) = document(folder)["targets"]
+    for trial in target["trials"]:
+        if trial["state"] == "failed":
+            assert "cannot be reached" in trial["reason"]
+            assert not trial["rungs"]
+        elif trial["state"] == "repeated":
+            assert not trial["rungs"]
+        elif trial["params"]["finetune.epochs"]:
+            assert next(iter(trial["rungs"])) == "reconstructed"
+        else:
+            assert list(trial["rungs"]) == ["full"]
+    assert {trial["state"] for trial in target["trials"]} >= {"complete", "failed"}
+
+
+def test_every_trial_that_ended_well_is_called_back_and_progress_is_said(done):
+    """With the best under the goal, and how many are done."""
+    _, folder, called, texts = done
+    (target,) = document(folder)["targets"]
+    ended = [trial["number"] for trial in target["trials"] if trial["state"] in ("complete", "stopped")]
+    assert [trial.number for trial in called] == ended
+    assert any(f"of {TRIALS} trials done" in text and "best: trial" in text and "left" in text for text in texts)
+
+
+def test_the_pick_is_a_run_folder_whose_recipe_builds(done):
+    """With report, recipe and files; the recipe no longer says what may vary."""
+    result, folder, _, _ = done
+    best = folder / "best"
+    assert result.front.folder == best
+    report = json.loads((best / "report.json").read_text())
+    (picked,) = [variant for variant in report["variants"] if variant["name"] == report["pick"]]
+    assert picked == report["variants"][-1]
+    assert picked["metric"]["value"] == pytest.approx(result.front.best.test_value)
+    assert (best / "tiny.tflite").read_bytes() == (best / picked["file"]).read_bytes()
+    assert {path.name for path in best.iterdir()} >= {"report.html", "recipe.toml", "manifest.json", "tiny.tflite"}
+    recipe = load_recipe(best / "recipe.toml")
+    assert recipe.search == {}
+    assert recipe.filters.max_macs == result.front.best.recipe.filters.max_macs
+
+
+def test_the_table_has_a_row_per_file_and_the_page_shows_each(done):
+    """trials.csv and report.html say the same as search.json; the page has no scripts, and loads nothing."""
+    _, folder, _, _ = done
+    (target,) = document(folder)["targets"]
+    rows = list(csv.DictReader((folder / "trials.csv").open()))
+    assert len(rows) == sum(max(1, len(trial["rungs"])) for trial in target["trials"])
+    assert sum(int(row["front"]) for row in rows) == len(target["front"])
+    page = (folder / "report.html").read_text()
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    for trial in target["trials"]:
+        for rung in trial["rungs"] if trial["state"] != "repeated" else ():
+            # the point, its line, its row, and the rules that light them up
+            assert page.count(f"t0-{trial['number']}-{rung.replace(' ', '-')}") >= 5
+        if trial["state"] == "failed":
+            assert trial["reason"].split(":")[0] in page
+
+
+def test_a_search_goes_on_and_runs_no_finished_stage_again(given, done, tmp_path):
+    """More trials in the same folder: the earlier ones stay as they are, and so does every finished stage."""
+    _, folder, _, _ = done
+    shutil.copytree(folder, tmp_path / "out")
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/stages").glob("*/artifact.json")}
+    before = document(folder)["targets"][0]["trials"]
+    edgeprune.search(**given, trials=TRIALS + 1, out=tmp_path / "out")
+    after = document(tmp_path / "out")["targets"][0]["trials"]
+    assert after[: len(before)] == before
+    assert len(after) > len(before)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+def test_an_interrupted_search_leaves_the_front_so_far(given, done, tmp_path):
+    """Without having read test data; the same call goes on."""
+    _, folder, _, _ = done
+    shutil.copytree(folder, tmp_path / "out")
+    (tmp_path / "out/search.json").unlink()
+
+    def interrupt(trial):
+        raise KeyboardInterrupt
+
+    changed = {**given, "limits": Limits(max_drop=80)}  # another goal: trials begin anew, and stages are there
+    with pytest.raises(KeyboardInterrupt):
+        edgeprune.search(**changed, trials=TRIALS, out=tmp_path / "out", callback=interrupt)
+    (target,) = document(tmp_path / "out")["targets"]
+    assert [file["test"] for file in target["front"]] == [None] * len(target["front"])
+    assert target["front"]
+    result = edgeprune.search(**changed, trials=2, out=tmp_path / "out")
+    assert result.front.best.test_value is not None
+
+
+def test_a_goal_that_nothing_meets_names_the_limit_and_the_distance(given, done, tmp_path):
+    """The nearest file is handed over all the same."""
+    _, folder, _, _ = done
+    shutil.copytree(folder, tmp_path / "out")
+    result = edgeprune.search(**{**given, "limits": Limits(max_drop=90, max_size=100)}, trials=2, out=tmp_path / "out")
+    assert not result.met
+    assert "max_size is missed by" in result.front.message
+    assert "at most 100 bytes" in result.front.message
+    assert (tmp_path / "out/best/report.json").is_file()
+
+
+def test_several_targets_have_fronts_of_their_own(given, done, tmp_path):
+    """They share what does not depend on a target."""
+    _, folder, _, _ = done
+    shutil.copytree(folder, tmp_path / "out")
+    changed = {**given, "target": ["rpi4", "rpi5"]}
+    result = edgeprune.search(**changed, trials=2, out=tmp_path / "out")
+    assert list(result.fronts) == ["rpi4", "rpi5"]
+    assert [front.target for front in result.fronts.values()] == ["rpi4", "rpi5"]
+    assert all((tmp_path / "out/best" / name / "report.json").is_file() for name in result.fronts)
+    assert len(stages(tmp_path / "out", "baseline")) == 1
+
+
+def test_what_cannot_be_searched_is_said_before_anything_runs(given, tmp_path):
+    """Several processes with data in memory; no data; targets twice."""
+    for changes, words in [
+        ({"jobs": 2}, "in files"),
+        ({"data": None}, "No data"),
+        ({"target": ["rpi4", "rpi4"]}, "each once"),
+        ({"trials": 0}, "at least 1"),
+        ({"objectives": "speed"}, "no objective"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            edgeprune.search(**{**given, **changes}, out=tmp_path / "out")
+
+
+def test_trials_that_all_fail_end_the_search(given, tmp_path):
+    """With the reason, and not after hours."""
+    recipe = parse_recipe(
+        {**RECIPE, "search": {"filters": {"max_macs": {"low": 0.001, "high": 0.01}}}, "finetune": {"epochs": 0}}, "bad"
+    )
+    with pytest.raises(EdgepruneError, match=r"The first 10 trials failed.*cannot be reached"):
+        edgeprune.search(**{**given, "recipe": recipe}, trials=20, out=tmp_path / "out")
+
+
+def test_a_build_that_misses_its_gates_names_the_search():
+    """With the same model, data, recipe and gates."""
+    options = {"data": "my data", "seed": 3, "trust_model": True, "custom_objects": None}
+    words = _search("m.keras", "rpi4", ("int8",), Limits(max_drop="1", max_latency=5.0), options)
+    assert words == (
+        "edgeprune search m.keras --target rpi4 --data 'my data' --max-drop 1 --max-latency 5.0 --seed 3 --recipe int8 "
+        "--trust-model"
+    )
+    plain = {"data": None, "seed": 0, "trust_model": False, "custom_objects": None}
+    assert _search(None, "rpi4", None, Limits(max_size=9), plain) == "edgeprune search --target rpi4 --max-size 9"
