@@ -33,7 +33,7 @@ def row(file: str) -> str:
     graph = read(file).subgraphs[0]
     generator = np.random.default_rng(0)
     tensors = [graph.tensors[index] for index in graph.inputs]
-    batch = [generator.integers(-128, 128, (INPUTS, *one.shape[1:])).astype(np.int8) for one in tensors]
+    batch = [generator.integers(0, 128, (INPUTS, *one.shape[1:])).astype(one.dtype) for one in tensors]
     encoding = encode(file)
     sessions = MicroSession(file), MicroSession(encoding.content)
     outputs, seconds = [], []
