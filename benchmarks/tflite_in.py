@@ -113,7 +113,7 @@ def _ports(old, new) -> str:
     from edgeprune.tflite.interface import interface
 
     sides = [
-        [[port.tensor.shape for port in getattr(interface(file), side)] for side in ("inputs", "outputs")]
+        [sorted(port.tensor.shape for port in getattr(interface(file), side)) for side in ("inputs", "outputs")]
         for file in (old, new)
     ]
     if sides[0] == sides[1]:

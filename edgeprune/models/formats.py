@@ -92,6 +92,8 @@ class ModelFile:
 def is_tflite_file(path: Path) -> bool:
     """Whether a path leads to a .tflite file, by its content."""
     try:
+        if not path.is_file():  # to open a pipe would wait for who writes into it
+            return False
         with open(path, "rb") as file:
             return file.read(8)[4:] == b"TFL3"
     except (OSError, ValueError):  # for those to explain who read it
