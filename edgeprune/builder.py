@@ -495,7 +495,7 @@ def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, repor
     report["flipped"], report["class_names"] = found["flipped"], found["class_names"]
     if found["flipped"] and found["flipped"]["samples"]:
         indices = positions(found["flipped"])
-        x, y, *_ = next(iter(data.test.batches(len(indices), indices=indices)))
+        x, y, *_ = next(iter(task.judged(data.test).batches(len(indices), indices=indices)))
         inputs = [np.asarray(part) for part in (x if isinstance(x, tuple) else [x])]
         masks: dict[str, np.ndarray] = {}
         boxes: dict[str, list[np.ndarray]] = {}

@@ -31,7 +31,7 @@ class Answers:
 
     Args:
         outputs: those of the task, in the model's order; nothing is kept of one whose ``kind`` is None.
-        merit: from labels and outputs of a batch to how right each sample is, where that takes all outputs together;
+        merit: from labels and outputs of a batch to how good each answer is, where that takes all outputs together;
             what is kept goes by the name of the first one.
     """
 
@@ -57,10 +57,10 @@ class Answers:
             ValueError: labels and outputs of an output do not fit each other.
         """
         if self._merit:
-            shares = np.asarray(self._merit(labels, [np.asarray(output, np.float32) for output in outputs]), np.float32)
+            values = np.asarray(self._merit(labels, [np.asarray(output, np.float32) for output in outputs]), np.float32)
             part = self._parts[0]
-            part.samples += len(shares)
-            part.append(right=shares)
+            part.samples += len(values)
+            part.append(quality=values)
             return
         for i, part in self._parts.items():
             mask = None if masks is None or masks[i] is None else np.asarray(masks[i])
@@ -276,7 +276,7 @@ class _Positions(_Part):
 
 
 class _Boxes(_Part):
-    """Boxes, which all outputs together make: :class:`Answers` is told how right each sample is."""
+    """Boxes, which all outputs together make: :class:`Answers` is told how good they are."""
 
     def add(self, labels: np.ndarray, outputs: np.ndarray, mask: np.ndarray | None) -> None:
         raise AssertionError("boxes are made by all outputs together")
@@ -285,7 +285,7 @@ class _Boxes(_Part):
         return {}
 
     def merit(self) -> np.ndarray:
-        return self.column("right")
+        return self.column("quality")
 
     def example(self, after: _Boxes, i: int) -> JsonObject:
         return {"before": _number(self.merit()[i]), "after": _number(after.merit()[i])}

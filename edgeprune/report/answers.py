@@ -111,7 +111,7 @@ def worst_class_line(report: Report) -> str:
 
 
 _MEASURES = {
-    "detection": "the share of right boxes (F1)",
+    "detection": "the quality of the boxes",
     "multilabel": "the number of wrong labels",
     "regression": "the absolute error",
     "segmentation": "the share of right positions",
@@ -300,7 +300,8 @@ def _flipped(report: Report) -> list[Block]:
     if flips.boxes:
         notes.append(
             f"From left to right, the boxes with a score of at least one half: {', '.join(flips.boxes)}."
-            f"{_colours(report.class_names or ())} A box is right where it overlaps one of its class by half."
+            f"{_colours(report.class_names or ())} Quality: "
+            "overlaps of right boxes, which overlap one of their class by half, over all boxes found and wanted."
         )
     return [Table(count, columns, rows, notes)]
 

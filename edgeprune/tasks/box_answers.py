@@ -1,4 +1,4 @@
-"""How far the boxes found in one image are right: a figure per image, where average precision is one of all images."""
+"""How good the boxes found in one image are: a figure per image, where average precision is one of all images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def answered(found: Found) -> Found:
     return boxes[sure], scores[sure], classes[sure]
 
 
-def share_right(found: Found, truth: np.ndarray) -> float:
-    """Twice the boxes that are right, over all boxes found and demanded (F1); 1 where there are none.
+def quality(found: Found, truth: np.ndarray) -> float:
+    """Twice the overlaps of the boxes that are right with their truth, over all boxes found and demanded; 1 where
+    there are none. It is the panoptic quality (Kirillov et al. 2019, arXiv:1801.00868), of all classes together.
 
     Each box of the truth is found once, by the best box of its class that overlaps it by half. Crowds and difficult
     objects are neither demanded nor counted against what overlaps them.
@@ -35,14 +36,14 @@ def share_right(found: Found, truth: np.ndarray) -> float:
     rows = truth[truth[:, 4] >= 0]
     demanded = rows[:, 5] == 0
     left = demanded.copy()
-    right = wrong = 0
+    overlaps, wrong = [], 0
     for box, _, number in zip(*answered(found), strict=True):
         same = (rows[:, 4] == number) & (overlap(box, rows[:, :4].T) >= SAME)
         if (same & left).any():
             shares = np.where(same & left, overlap(box, rows[:, :4].T), -1)
             left[int(shares.argmax())] = False
-            right += 1
+            overlaps.append(float(shares.max()))
         elif not (same & ~demanded).any():
             wrong += 1
-    total = int(demanded.sum()) + right + wrong
-    return 2 * right / total if total else 1.0
+    total = int(demanded.sum()) + len(overlaps) + wrong
+    return 2 * sum(overlaps) / total if total else 1.0

@@ -28,7 +28,7 @@ from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import DetectionConfig, TaskConfig
 from edgeprune.tasks import decoding
-from edgeprune.tasks.box_answers import answered, share_right
+from edgeprune.tasks.box_answers import answered, quality
 from edgeprune.tasks.losses import as_object
 from edgeprune.tasks.metrics import of_loss
 from edgeprune.tasks.task import Figures, Metric, Output, Task
@@ -253,12 +253,12 @@ class DetectionTask(Task):
 
     @property
     def merit(self) -> Callable[[Any, Sequence[np.ndarray]], np.ndarray]:
-        return self._shares_right
+        return self._qualities
 
-    def _shares_right(self, labels: Any, outputs: Sequence[np.ndarray]) -> np.ndarray:
+    def _qualities(self, labels: Any, outputs: Sequence[np.ndarray]) -> np.ndarray:
         pairs = zip(np.asarray(labels["boxes"]), np.asarray(labels["size"]), strict=True)
         found = (
-            share_right(self.head.detect([output[i] for output in outputs], own), rows)
+            quality(self.head.detect([output[i] for output in outputs], own), rows)
             for i, (rows, own) in enumerate(pairs)
         )
         return np.fromiter(found, np.float32)

@@ -119,7 +119,7 @@ class Task:
 
     @property
     def merit(self) -> Callable[[Any, Sequence[np.ndarray]], np.ndarray] | None:
-        """From labels and outputs of a batch to how right each sample is, 0 to 1, where that takes all outputs
+        """From labels and outputs of a batch to how good each answer is, 0 to 1, where that takes all outputs
         together; None: each output has answers of its own."""
         return None
 

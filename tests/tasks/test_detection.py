@@ -232,7 +232,7 @@ def test_training_goes_by_the_teacher_or_by_a_loss_over_boxes(place, model, monk
 
 
 def test_samples_whose_boxes_became_worse_are_listed_and_drawn(place, model, tmp_path):
-    """By how far the boxes of an image are right, kept across files; drawn where they lie in the model's input."""
+    """By how good the boxes of an image are, kept across files; drawn where they lie in the model's input."""
     _, data = data_of(place, model)
     task = resolve_task(model, TaskConfig(), data, detection=head(place, iou_threshold=0.3))
     x, y = next(iter(data.test.batches(10)))

@@ -94,6 +94,22 @@ def test_masks_are_taught_pixel_by_pixel():
     assert meter.result() == {"mean_iou": pytest.approx(np.mean(overlaps)), "accuracy": pytest.approx(right)}
 
 
+def test_a_loss_of_the_whole_batch_is_one_number_and_so_is_the_teachers(tmp_path, monkeypatch):
+    """As losses of detectors are, which divide by the number of objects in a batch."""
+    (tmp_path / "own.py").write_text(
+        "import tensorflow as tf\ndef loss(y, p):\n    return tf.reduce_sum(abs(y - p)) / 7"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = dense_model(3, "linear")
+    x, y = (RANDOM.normal(size=(8, 4, 4, last)).astype("float32") for last in (2, 3))
+    config = DistillConfig(temperature=2.0, weight=0.4)
+    task, _, (_, packed) = taught(model, data_of(model, x, y), config, loss="own.py:loss", metric="mae")
+    student = RANDOM.normal(size=(8, 4, 4, 3)).astype("float32")
+    squared = np.square(student - model.predict(x, verbose=0)).mean()
+    expected = 0.6 * np.abs(student - y).sum() / 7 + 0.4 * squared
+    assert float(task.loss_function()(packed, student)) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("units", [1, 3])
 def test_images_of_numbers_are_taught_by_squared_differences(units):
     """Depth, for example: the labels' loss and the mean squared difference from the teacher, whatever the rank."""
