@@ -149,7 +149,10 @@ def test_the_metadata_name_version_pythons_and_urls(metadata):
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (["edgeprune", "calibration"], {"audio", "detection", "parquet", "vela", "weight-only"}),
+        (
+            ["edgeprune", "calibration"],
+            {"audio", "detection", "micro", "parquet", "ray", "search", "vela", "weight-only"},
+        ),
         (["tests", "benchmarks"], {"test"}),
     ],
     ids=["edgeprune", "tests"],
