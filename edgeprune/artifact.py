@@ -42,6 +42,7 @@ class ImportedFacts(TypedDict):
     steps: float | None
     unchecked: list[str]
     states: list[str]
+    input_ranges: list[list[float] | None]
 
 
 class MetricFacts(TypedDict, total=False):

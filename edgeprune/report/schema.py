@@ -63,6 +63,7 @@ class Imported(Entry):
     steps: Number | None  # with the file's rounding, in steps of its outputs' quantization
     unchecked: list[Text]
     states: list[Text]
+    input_ranges: list[list[Number] | None]  # of a quantized file, what its inputs can hold
 
 
 class Model(Entry):

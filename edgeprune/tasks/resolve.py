@@ -111,7 +111,7 @@ def resolve(
             fix="to train against the unpruned model instead, and report agreement with it, write in the recipe:\n"
             '  [task]\n  kind = "teacher"',
         )
-    sample = _sample(data)
+    sample = sample_of(data)
     outputs_seen = predict(sample[0])
     facts, many = facts_from(outputs_seen), len(names) > 1
     sole = sum(target is not None for target in targets) == 1
@@ -150,7 +150,7 @@ def resolve(
         prepare=_prepare(plan),
         warnings=tuple(warning for one in resolved for warning in one.warnings),
     )
-    _try(task, _sample(task.prepare(data)), outputs_seen)
+    _try(task, sample_of(task.prepare(data)), outputs_seen)
     return task
 
 
@@ -165,7 +165,7 @@ def check_names(config: TaskConfig, names: Sequence[Sequence[str]]) -> None:
         )
 
 
-def _sample(data: Data) -> tuple[Structure, ...]:
+def sample_of(data: Data) -> tuple[Structure, ...]:
     """A few samples of validation data: inputs, labels, and weights if there are any."""
     from edgeprune.data import data_errors
 

@@ -48,6 +48,7 @@ class Checked:
         operator_steps: the same, of any one operator on the same inputs.
         unchecked: operators that no runtime has, and those behind them.
         states: variables of the file that are inputs and outputs of the model.
+        input_ranges: of each input of the file the values that it can hold; None of floats, which hold any.
     """
 
     difference: float
@@ -55,6 +56,7 @@ class Checked:
     operator_steps: float | None = None
     unchecked: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
+    input_ranges: tuple[tuple[float, float] | None, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -83,6 +85,7 @@ class Checked:
             "steps": self.steps,
             "unchecked": list(self.unchecked),
             "states": list(self.states),
+            "input_ranges": [list(ends) if ends else None for ends in self.input_ranges],
         }
 
 
@@ -102,7 +105,9 @@ def check(imported: Imported, path: Path, runtime: Runtime | None = None) -> Che
         raise _not_run(path, f"{death.worker} {death.how}") from death
     except ModelError as error:
         raise error if error.expected else _not_run(path, error.what) from error
-    return dataclasses.replace(checked, states=tuple(imported.states.read))
+    graph = imported.file.subgraphs[0]
+    ranges = tuple(bounds(graph.tensors[index]) for index in graph.inputs)
+    return dataclasses.replace(checked, states=tuple(imported.states.read), input_ranges=ranges)
 
 
 def _not_run(path: Path, why: str) -> ModelError:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +201,12 @@ def test_commands(int8_file, tmp_path):
     assert report["model"]["imported"]["steps"] <= 2
     assert {row["kind"] or row["loss"] for row in report["task"]}
     assert "Read from a .tflite" in (out.with_suffix("") / "report.md").read_text()
+    np.savez(tmp_path / "pixels.npz", x_train=100 * samples, x_test=100 * samples[:20])
+    done = run("build", int8_file, "--data", tmp_path / "pixels.npz", "--target", "rpi4", "--out", tmp_path / "pixels")
+    assert done.returncode == 2
+    assert re.search(r"and the .tflite takes -[\d.]+ to [\d.]+\..*std = \[[\d.]+\]", done.stderr, re.DOTALL), (
+        done.stderr
+    )
     made = parse(next((out.with_suffix("") / "variants").glob("*-int8.tflite")).read_bytes()).subgraphs[0]
     old = parse(int8_file.read_bytes()).subgraphs[0]
     scales = [
@@ -217,3 +225,21 @@ def test_convert_refuses(tmp_path):
         done = run(*arguments)
         assert done.returncode == 2
         assert words in done.stderr
+
+
+def test_metadata_is_carried_over(model, tmp_path):
+    """What a file says about its inputs, and the labels within it, are in the files that are made of it."""
+    from edgeprune.stages.conversion import _carried
+    from edgeprune.tflite.splice import with_buffer
+
+    content = write(tmp_path / "it.tflite", model).read_bytes()
+    old = tmp_path / "old.tflite"
+    old.write_bytes(with_buffer(with_buffer(content, "TFLITE_METADATA", b"about the ports"), "OF_ITS_OWN", b"more"))
+    with zipfile.ZipFile(old, "a") as archive:
+        archive.writestr("labels.txt", "ape\nzebra\n")
+    (tmp_path / "new.tflite").write_bytes(_carried(content, old))
+    made = parse((tmp_path / "new.tflite").read_bytes())
+    assert made.metadata["TFLITE_METADATA"] == b"about the ports"
+    assert made.metadata["OF_ITS_OWN"] == b"more"
+    assert zipfile.ZipFile(tmp_path / "new.tflite").read("labels.txt") == b"ape\nzebra\n"
+    assert _carried(content, tmp_path / "it.tflite") is None
