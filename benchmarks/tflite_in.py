@@ -109,12 +109,12 @@ def _estimate(facts) -> list[float]:
 
 
 def _ports(old, new) -> str:
-    """Whether both have the same inputs and outputs, by shape; types of quantized files may differ."""
-    from edgeprune.tflite.interface import interface
-
+    """Whether both have the same inputs and outputs, by shape and in the graph's order; types of quantized files may
+    differ."""
+    graphs = [file.subgraphs[0] for file in (old, new)]
     sides = [
-        [sorted(port.tensor.shape for port in getattr(interface(file), side)) for side in ("inputs", "outputs")]
-        for file in (old, new)
+        [[graph.tensors[index].shape for index in getattr(graph, side)] for side in ("inputs", "outputs")]
+        for graph in graphs
     ]
     if sides[0] == sides[1]:
         return "the same"

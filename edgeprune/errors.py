@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # What a message quotes from a file may be of any length.
@@ -96,3 +97,11 @@ class OutputError(EdgepruneError):
     """The output could not be written: no space, no permission."""
 
     exit_code = 3
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The rest of a sentence about an unknown word, with the nearest known one; empty where none is near."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

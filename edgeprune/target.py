@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.resources
 import math
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import AfterValidator, Field, PlainSerializer
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import TargetError, did_you_mean
 
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0)]
@@ -300,9 +299,8 @@ def load_target(name_or_path: str | Path) -> Target:
     if name.endswith(".toml") or Path(name).is_file():
         return _parse(_read(Path(name)), name)
     words = sorted([*known, *aliases])
-    close = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
     raise TargetError(
-        f"There is no target {name!r}{f'; did you mean {close[0]!r}?' if close else '.'}",
+        f"There is no target {name!r}{did_you_mean(name, words) or '.'}",
         expected=f"a TOML file, or one of: {', '.join(words)}.",
         fix="`edgeprune targets list` describes them.",
     )

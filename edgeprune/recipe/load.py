@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pydantic
 
-from edgeprune.errors import RecipeError
+from edgeprune.errors import RecipeError, did_you_mean
 from edgeprune.recipe.config import Config, Recipe
 from edgeprune.recipe.space import parse_space
 
@@ -110,7 +109,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
             raise RecipeError(f"The recipe {name_or_path} cannot be read: {error}.") from None
     else:
         raise RecipeError(
-            f"There is no recipe {name_or_path!r}{_did_you_mean(name_or_path, names)}",
+            f"There is no recipe {name_or_path!r}{did_you_mean(name_or_path, names) or '.'}",
             expected=f"a TOML file, or one of: {', '.join(names)}.",
         )
     try:
@@ -149,13 +148,13 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
             continue  # items that are at fault themselves are not counted
         if item["type"] == "extra_forbidden":
             keys = _keys_at(path[:-1])
-            hint = f"; did you mean {RENAMED[where]!r}?" if where in RENAMED else _did_you_mean(path[-1], keys)
+            hint = f"; did you mean {RENAMED[where]!r}?" if where in RENAMED else did_you_mean(path[-1], keys) or "."
             lines.append(f"  {where}: unknown key{hint} Known keys: {', '.join(keys)}.")
         elif item["type"] == "literal_error":
             known = [word.strip("'") for word in item["ctx"]["expected"].replace(" or ", ", ").split(", ")]
             lines.append(
                 f"  {where} = {item['input']!r}: expected one of {', '.join(known)}"
-                + _did_you_mean(str(item["input"]), known)
+                + (did_you_mean(str(item["input"]), known) or ".")
             )
         elif path and isinstance(item["input"], Mapping):  # about several keys of a section
             lines.append(f"  {where}: {reason}.")
@@ -185,8 +184,3 @@ def _configs_in(annotation: Any) -> Iterator[type[Config]]:
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
         yield from _configs_in(inner)
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."

@@ -7,12 +7,12 @@ The section mirrors the recipe. In place of a value stands what it may be: ``{ c
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args
 
 import pydantic
 
+from edgeprune.errors import did_you_mean
 from edgeprune.recipe.config import Config, Recipe
 
 # What a search compares trials by must be the same in all of them.
@@ -99,17 +99,16 @@ def _leaves(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[s
             except pydantic.ValidationError as error:
                 item = error.errors()[0]
                 inner = ".".join(map(str, item["loc"]))
-                known = did_you_mean(inner, list(Varies.model_fields)) if item["type"] == "extra_forbidden" else ""
+                known = _nearest(inner, list(Varies.model_fields)) if item["type"] == "extra_forbidden" else ""
                 message = item["msg"].removeprefix("Value error, ")
                 raise ValueError(f"{where}{'.' + inner if inner else ''}: {message}{known}") from None
         else:
             yield from _leaves(value, here)
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
+def _nearest(word: str, known: list[str]) -> str:
     """The rest of a sentence about an unknown word."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    return did_you_mean(word, known) or f"; known: {', '.join(known)}"
 
 
 def _annotation(path: tuple[str, ...]) -> Any:
@@ -121,7 +120,7 @@ def _annotation(path: tuple[str, ...]) -> Any:
             where = ".".join(path[:depth])
             if config is Recipe and part in FIXED:
                 raise ValueError(f"{where}: stays as it is in a search, or its trials could not be compared")
-            raise ValueError(f"{where}: unknown key{did_you_mean(part, known)}")
+            raise ValueError(f"{where}: unknown key{_nearest(part, known)}")
         field = config.model_fields[part]
         section = next(_sections(field.annotation), None)
         if depth == len(path):
@@ -158,7 +157,7 @@ def _check(key: str, value: Any) -> None:
     except pydantic.ValidationError as error:
         item = error.errors()[0]
         known = [word.strip("'") for word in item.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")]
-        hint = did_you_mean(str(value), known) if item["type"] == "literal_error" else ""
+        hint = _nearest(str(value), known) if item["type"] == "literal_error" else ""
         raise ValueError(f"{key} = {value!r}: {item['msg'].removeprefix('Value error, ')}{hint}") from None
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from edgeprune.errors import UsageError
+from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.selection import SLOWER_ON_TARGET, Limits, Scale, drop_points
 
 T = TypeVar("T")
@@ -47,13 +46,10 @@ def parse_objectives(names: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: no such objective, or none.
     """
-    import difflib
-
     given = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     for name in given:
         if name not in OBJECTIVES:
-            close = difflib.get_close_matches(name, OBJECTIVES, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
+            hint = did_you_mean(name, OBJECTIVES) or "."
             raise UsageError(f"There is no objective {name!r}{hint}", expected=f"some of: {', '.join(OBJECTIVES)}.")
     if not given:
         raise UsageError("No objective was given.", expected=f"some of: {', '.join(OBJECTIVES)}.")
@@ -137,7 +133,3 @@ class Goal:
 def beats(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether costs are nowhere above others, and somewhere below them."""
     return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -121,7 +121,7 @@ def search(
     base = _base(recipe)
     folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
     setup = functions.Setup(
-        model if model is None or not movable else Path(str(model)).absolute() if _is_path(model) else model,
+        Path(model).absolute() if movable and isinstance(model, str | Path) else model,
         data,
         base or base_recipe(),
         boards,
@@ -158,10 +158,6 @@ def search(
             command,
         )
         return running.run()
-
-
-def _is_path(model: Any) -> bool:
-    return isinstance(model, str | Path)
 
 
 def parse_duration(text: str | float | None) -> float | None:
@@ -233,9 +229,9 @@ class _Search:
             executor = self._climb(executor)
             fronts = [self._measured(study, executor) for study in self._studies]
             return self._write(fronts)
-        except BaseException as error:
+        except KeyboardInterrupt:
             executor.close()
-            if self._studies and isinstance(error, KeyboardInterrupt):
+            if self._studies:
                 self._write([self._front(study) for study in self._studies])
             raise
         finally:

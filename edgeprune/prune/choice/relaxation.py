@@ -209,8 +209,9 @@ def _improved(
             for row, left in zip(change[1:], room, strict=True):
                 both[row[:, None] + row[None] > left] = np.inf
             both[axes[:, None] == axes[None]] = np.inf
-            for pair in np.argsort(both, axis=None)[:1] if both.min() < 1.5 * gain else ():
-                first, second = divmod(int(pair), len(axes))
+            first, second = divmod(int(np.argmin(both)), len(axes))
+            # Two changes for less than half as much again as one: the one is taken, and leaves room for more of them.
+            if both[first, second] < 1.5 * gain:
                 trial = options.copy()
                 trial[axes[[first, second]]] = numbers[[first, second]]
                 then = np.array([_value(tables, trial) for tables in [loss, *costs]])
