@@ -24,6 +24,8 @@ def convert(model: Path, out: Path) -> None:
     from edgeprune.files import output_errors
     from edgeprune.models.formats import is_tflite_file
 
+    if not model.exists():
+        raise UsageError(f"{model} does not exist.", expected="a .tflite file.", fix="check the path.")
     if not is_tflite_file(model):
         raise UsageError(f"{model} is not a .tflite file.", expected="a .tflite file; others are Keras models already.")
     import_tf()

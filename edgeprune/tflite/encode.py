@@ -91,7 +91,7 @@ def encode(file: str | Path, out: str | Path | None = None) -> Encoding:
         raise ModelError(
             f"{file} has no weights that can be encoded.",
             expected=f"int8 weights of {', '.join(_TAKING)} that each belong to one tensor.",
-            fix='build an int8 file: mode = "int8" in the recipe\'s [quantize].',
+            fix="build an int8 file: `edgeprune build --recipe int8`.",
         )
     if out is not None:
         write_bytes(Path(out), encoding.content)

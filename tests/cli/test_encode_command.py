@@ -1,8 +1,11 @@
 """``edgeprune encode``: what it prints, writes and refuses."""
 
+import re
+
 import pytest
 from commands import run
 
+from edgeprune.recipe.load import load_recipe
 from edgeprune.tflite.encode import encoded
 
 
@@ -32,3 +35,9 @@ def test_bad_files_are_one_message(tiny_files, tmp_path):
         assert done.returncode != 0
         assert str(file) in done.stderr
         assert not (tmp_path / "out.tflite").exists()
+
+
+def test_its_advice_gives_a_file_that_can_be_encoded(tiny_files, tmp_path):
+    """A float file is refused with a recipe that makes int8 weights."""
+    recipe = re.search(r"--recipe (\w+)", run("encode", tiny_files["float32"]).stderr)[1]
+    assert "int8" in load_recipe(recipe).quantize.modes

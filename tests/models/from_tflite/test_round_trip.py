@@ -221,6 +221,7 @@ def test_convert_refuses(tmp_path):
     for arguments, words in (
         (("convert", tmp_path / "it.h5", "--keras", tmp_path / "it.keras"), "is not a .tflite file"),
         (("convert", tmp_path / "it.h5", "--keras", tmp_path / "it.h5"), "does not end in .keras"),
+        (("convert", tmp_path / "none.tflite", "--keras", tmp_path / "it.keras"), "does not exist"),
     ):
         done = run(*arguments)
         assert done.returncode == 2
