@@ -96,7 +96,7 @@ class Processes:
         self._todo: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         environment = thread_environment(jobs)
-        self._workers = [Worker("The process of a trial", import_tf, environment=environment) for _ in range(jobs)]
+        self._workers = [Worker("The process of a trial", warm_up, environment=environment) for _ in range(jobs)]
         self._closed = False
         for worker in self._workers:
             worker.start()
@@ -134,6 +134,17 @@ class Processes:
                 first = 0
             self._done.put(outcome)
         worker.close()
+
+
+def warm_up() -> None:
+    """Import TensorFlow. What is there then stays: to look through it for garbage takes most of a second each time."""
+    import gc
+
+    import_tf()
+    import tf_keras  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def thread_environment(jobs: int) -> dict[str, str]:
