@@ -43,7 +43,5 @@ def test_a_float_file_has_the_figures_that_the_example_printed(name, shared, tmp
     recipe = parse_recipe({**given, "extends": [], "quantize": {"modes": ["float32"]}}, "float32.toml")
     report = edgeprune.build(tmp_path / "model.keras", data=str(tmp_path / data), recipe=recipe, out=tmp_path / "run")
     figures = {key.replace(".", "_"): metric["value"] for key, metric in report["variants"][0]["metrics"].items()}
-    # Of boxes, overlaps at the edge of a threshold fall to either side by the last digit.
-    close = 1e-3 if name == "detection" else 1e-5
-    assert figures == pytest.approx({key: printed[key] for key in figures}, abs=close)
+    assert figures == pytest.approx({key: printed[key] for key in figures}, abs=1e-5)
     assert set(printed) - set(figures) == {key for key in printed if key.endswith("loss")}

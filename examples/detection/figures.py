@@ -23,12 +23,13 @@ def figures(model: tf_keras.Model, x: np.ndarray, truth: Path, anchors: np.ndarr
     for image, loc, cls in zip(order, *model.predict(x, 8, verbose=0), strict=True):
         centre, size = anchors[:, :2] + loc[:, :2] * 0.1 * anchors[:, 2:], anchors[:, 2:] * np.exp(loc[:, 2:] * 0.2)
         boxes = np.concatenate([centre - size / 2, centre + size / 2], 1)
-        whole = [image["width"], image["height"]]
+        whole, own = [image["width"], image["height"]], []
         for label, name in enumerate(names):
             for i in tf.image.non_max_suppression(boxes, cls[:, label], 100, OVERLAP, THRESHOLD).numpy():
                 corner, end = (np.clip(part, 0, 1) * whole for part in (boxes[i, :2], boxes[i, 2:]))
-                own = {"image_id": image["id"], "category_id": numbers[name], "score": float(cls[i, label])}
-                found.append({**own, "bbox": [*corner.tolist(), *(end - corner).tolist()]})
+                box = {"image_id": image["id"], "category_id": numbers[name], "score": float(cls[i, label])}
+                own.append({**box, "bbox": [*corner.tolist(), *(end - corner).tolist()]})
+        found += sorted(own, key=lambda box: -box["score"])[:100]  # of all classes together
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(truth)
         judge = COCOeval(coco, coco.loadRes(found), "bbox")
