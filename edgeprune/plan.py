@@ -225,7 +225,7 @@ def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
             files=limits,
         )
         chain = chain.step(stages.filters, config, f".remove{number}")
-        if number < filters.steps:
+        if number < filters.steps and filters.step_epochs:
             chain = chain.step(stages.finetune, _training(recipe, epochs=filters.step_epochs), f".finetune{number}")
     return [chain.step(stages.finetune, _training(recipe))]
 

@@ -4,7 +4,7 @@ import pytest
 
 from edgeprune.errors import RecipeError
 from edgeprune.plan import make_plan
-from edgeprune.recipe.load import parse_recipe
+from edgeprune.recipe.load import load_recipe, parse_recipe
 from edgeprune.target import ChannelSteps, load_target
 
 LAYERS, SPARSIFY, FILTERS = {"layers": {"remove": 1}}, {"sparsify": {"bn_l1": 0.1}}, {"filters": {"rate": 0.5}}
@@ -87,3 +87,15 @@ def test_zeros_without_training_take_one_step():
     assert [s.name for s in plan_of(("x", zeros | {"finetune": {"epochs": 0}})).steps][-5] == "reconstruct"
     names = [step.name for step in plan_of(("x", zeros)).steps]
     assert names.index("reconstruct.zero") + 1 == names.index("reconstruct")
+
+
+@pytest.mark.parametrize("recipe", ["oneshot", "oneshot-half"])
+def test_without_training_steps_are_not_trained_between(recipe, tmp_path):
+    """A recipe that never trains does not begin to when its pruning is split into steps."""
+    path = tmp_path / "mine.toml"
+    path.write_text(f'extends = ["{recipe}"]\n[filters]\nsteps = 3\n')
+    plan = make_plan([load_recipe(path)], load_target("rpi4"))
+    trained = [step for step in plan.steps if hasattr(step.config, "finetune") and step.config.finetune.epochs]
+    removing = [step for step in plan.steps if ".remove" in step.name]
+    assert (len(removing), trained) == (3, [])
+    assert [step.after for step in removing[1:]] == [step.name for step in removing[:-1]]

@@ -10,11 +10,13 @@ import edgeprune
 from edgeprune.builder import _with_data, build_context
 from edgeprune.context import Trust
 from edgeprune.convert.converter import convert
+from edgeprune.data import InputSpec, load_data
 from edgeprune.pipeline import Run
 from edgeprune.plan import make_plan, source_step
 from edgeprune.profiling.profile import profile
 from edgeprune.progress import Progress
 from edgeprune.quantize.plan import QuantizationPlan, quantization_plan
+from edgeprune.recipe.config import DataConfig
 from edgeprune.recipe.load import parse_recipe
 from edgeprune.selection import Limits
 from edgeprune.stages.filters import FiltersStageConfig, _step_most
@@ -65,13 +67,13 @@ def _recipe(filters, **table):
     return parse_recipe(table, "mine.toml")
 
 
-def _pruned(model, recipe, folder):
+def _pruned(model, recipe, folder, source="demo"):
     """The artifact of every step of a build for rpi4 that prunes, and what it said meanwhile."""
     target, heard = load_target("rpi4"), Notes()
     context = build_context(model, (recipe,), target, 0, False, Trust(), heard, None)
     run = Run(folder)
     run.execute([source_step(False)], context)
-    context, source = _with_data(context, run, "demo", Limits(), None)
+    context, source = _with_data(context, run, source, Limits(), None)
     plan = make_plan([recipe], target, source=source)
     last = next(variant.model for variant in plan.variants if "filters" in variant.name)
     run.execute([step for step in plan.steps if step.name.split(".")[0] == last or step.name == "layers"], context)
@@ -172,3 +174,33 @@ def test_the_last_step_asks_for_what_was_asked(schedule):
         ratios = [after / before for before, after in zip([9.3, *asked], asked, strict=False)]
         assert all(math.isclose(ratio, (1.7 / 9.3) ** 0.25) for ratio in ratios)
     assert [_step_most(step, 1.7, 1.7) for step in steps] == [_step_most(step, 1.7, 1.2) for step in steps] == [1.7] * 4
+
+
+def test_steps_without_training_leave_as_good_a_model_as_one_step(model, tmp_path):
+    """Four steps leave a model about as near to the original one as a single step does, and nothing is trained."""
+    data = load_data("demo", DataConfig(), InputSpec.of(model), seed=0)
+    images = np.concatenate([x for x, *_ in data.train.batches(64)])
+    whole = _logits(model, images / 255)
+    # Labelled by the model itself, so that validation tells a good repair from a bad one.
+    labelled = {
+        "train": (images[:600], whole[:600].argmax(1)),
+        "validation": (images[600:800], whole[600:800].argmax(1)),
+    }
+    filters = {"max_macs": "50%", "criterion": "reconstruct", "samples": 128, "round_to": 4}
+    errors = {}
+    for steps in (1, 4):
+        recipe = _recipe({**filters, "steps": steps}, reconstruct={"samples": 256})
+        artifacts, last, _ = _pruned(model, recipe, tmp_path / str(steps), {**labelled, "test": labelled["validation"]})
+        assert [name for name in artifacts if "finetune" in name] == []
+        left = _logits(edgeprune.load_model(artifacts[f"{last}.remove{steps}"].files["model"]), images / 255)
+        errors[steps] = np.square(left - whole)[800:].sum() / np.square(whole - whole.mean(0))[800:].sum()
+    assert errors[4] < 1.25 * errors[1]
+    assert errors[1] < 0.5
+
+
+def _logits(model, images):
+    """What a model says of images, before its softmax."""
+    ends = tf_keras.models.clone_model(model)
+    ends.set_weights(model.get_weights())
+    ends.layers[-1].activation = tf_keras.activations.linear
+    return ends(images).numpy()

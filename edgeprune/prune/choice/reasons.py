@@ -2,7 +2,7 @@
 
 A step is worth what it saves at the shadow prices of the limits. If widths were continuous and every group paid for
 itself, each would be narrowed until a step loses more than it is worth. Widths are whole steps, and layers share what
-they cost, so that this holds but for the difference between the choice and the linear relaxation that has the prices.
+they cost, so that this holds but for the difference between the choice and the relaxation that has the prices.
 """
 
 from __future__ import annotations
