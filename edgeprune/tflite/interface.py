@@ -1,7 +1,8 @@
 """The inputs and outputs of a .tflite as its user knows them: names, and the order of the model that it was made of.
 
-A signature keeps names but sorts them, and knows nothing of the keys of a dict of outputs. Where a model has several
-inputs or outputs, edgeprune writes what is lost into the file's metadata.
+The converter puts them into an order of its own, and a signature keeps names but sorts them, and knows nothing of the
+keys of a dict of outputs. Where a model has several inputs or outputs, edgeprune brings the graph's into the model's
+order, as interpreters count them, and writes what is lost of the names into the file's metadata.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import tflite
+
 from edgeprune.files import JsonObject
+from edgeprune.tflite.flatbuffer import parse
 from edgeprune.tflite.graph import Signature, Subgraph, Tensor, TFLiteModel
 from edgeprune.tflite.splice import with_buffer
 
@@ -79,6 +83,7 @@ def other_signatures(model: TFLiteModel) -> Iterator[str]:
 
 
 _KINDS = ("inputs", "outputs")
+_SLOTS = (1, 2)  # of the table SubGraph: their fields
 
 
 def _describes(signature: Signature, graph: Subgraph) -> bool:
@@ -112,7 +117,7 @@ def _written(model: TFLiteModel, named: Sequence[Mapping[str, int]]) -> JsonObje
 def with_interface(
     content: bytes, inputs: Sequence[str], outputs: Sequence[Sequence[str]], padded: bool = False
 ) -> bytes:
-    """The file with what :func:`interface` cannot know otherwise; unchanged if that is nothing.
+    """The file in the model's order, with what :func:`interface` cannot know otherwise; unchanged if that is nothing.
 
     Args:
         content: the .tflite.
@@ -127,4 +132,23 @@ def with_interface(
         "outputs": [list(names) for names in outputs],
         **({"padded": True} if padded else {}),
     }
+    content = _in_order(content, [inputs, [names[-1] for names in outputs]])
     return with_buffer(content, BUFFER_NAME, json.dumps(document, separators=(",", ":")).encode())
+
+
+def _in_order(content: bytes, wanted: Sequence[Sequence[str]]) -> bytes:
+    """The file with the inputs and outputs of its first graph in the order of these names of the signature.
+
+    The lists of tensors are permuted where they stand. Outputs that the converter made one tensor stay as they are.
+    """
+    graph = tflite.Model.GetRootAs(content, 0).Subgraphs(0)
+    named = interface(parse(content))
+    ordered = bytearray(content)
+    for kind, slot, names in zip(_KINDS, _SLOTS, wanted, strict=True):
+        listed = getattr(graph, f"{kind.title()}AsNumpy")()
+        place = {port.signature: port.place for port in getattr(named, kind)}
+        order = [place[name] for name in names if name in place]
+        if sorted(order) == list(range(len(listed))):
+            start = graph._tab.Vector(graph._tab.Offset(4 + 2 * slot))
+            ordered[start : start + listed.nbytes] = listed[order].tobytes()
+    return bytes(ordered)
