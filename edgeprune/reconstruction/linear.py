@@ -62,8 +62,8 @@ class Product:
     kept_columns: Callable[[np.ndarray], np.ndarray] = _same
 
     def given(self, x: tf.Tensor, index: Index) -> np.ndarray:
-        """The product of what is read, with the bias: float [parts, rows, columns]."""
-        made = self.rows(x, index).numpy() @ self.matrix
+        """The product of what is read, with the bias: float32 [parts, rows, columns]."""
+        made = self.rows(x, index).numpy() @ self.matrix.astype(np.float32)
         return made if self.bias is None else made + self.bias.numpy().reshape(self.parts, 1, self.columns)
 
     @property

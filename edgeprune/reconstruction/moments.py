@@ -142,26 +142,37 @@ def fit(
             not rounded.
     """
     squares, cross, energy = moments.centered(intercept)
-    if ridge == np.inf:
-        matrix = start if levels is None else _rounded(with_ridge(squares, DAMPING), start, levels, mask)
-        return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
-    loaded = with_ridge(squares, ridge)
-    start = start if mask is None else start * mask
-    wanted = cross - squares @ start
-    if mask is None:
-        change = np.stack([_solve(*pair) for pair in zip(loaded, wanted, strict=True)])
+    if ridge != np.inf:
+        start = start if mask is None else start * mask
+        matrix = start + _change(squares, cross - squares @ start, ridge, mask)
     else:
-        change = np.stack([_solve_masked(*row) for row in zip(loaded, wanted, mask, strict=True)])
-    matrix = start + change
+        matrix = start
     if levels is not None:
-        matrix = _rounded(with_ridge(squares, max(ridge, DAMPING)), matrix, levels, mask)
+        damping = DAMPING if ridge == np.inf else max(ridge, DAMPING)
+        matrix = _rounded(with_ridge(squares, damping), matrix, levels, mask)
     return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
+
+
+def _change(squares: Array, wanted: Array, ridge: float, mask: np.ndarray | None) -> Array:
+    """What is added to a matrix so that its products change as wanted: [parts, terms, columns], zero behind a mask."""
+    found = np.empty_like(wanted)
+    for part, loaded in enumerate(with_ridge(squares, ridge)):
+        # Most columns are whole where zeros are few, and are solved at once.
+        whole = np.ones(wanted.shape[2], bool) if mask is None else mask[part].all(0)
+        if whole.any():
+            found[part][:, whole] = _solve(loaded, wanted[part][:, whole])
+        if not whole.all():
+            assert mask is not None
+            found[part][:, ~whole] = _solve_masked(loaded, wanted[part][:, ~whole], mask[part][:, ~whole])
+    return found
 
 
 def with_ridge(squares: Array, ridge: float) -> Array:
     """Moments [parts, terms, terms] with a ridge on their diagonal, in units of its mean; positive definite."""
-    weight = ridge * np.trace(squares, axis1=1, axis2=2) / squares.shape[1] + 1e-30
-    return squares + weight[:, None, None] * np.eye(squares.shape[1])
+    terms = np.arange(squares.shape[1])
+    loaded = squares.copy()
+    loaded[:, terms, terms] += ridge * np.trace(squares, axis1=1, axis2=2)[:, None] / len(terms) + 1e-30
+    return loaded
 
 
 def _rounded(loaded: Array, matrix: Array, levels: int, mask: np.ndarray | None) -> Array:
@@ -197,12 +208,14 @@ def choose_ridge(
         return ridge
     if not all(half.rows for half in halves):
         return np.inf
+    start = start if mask is None else start * mask
     errors = dict.fromkeys([np.inf, *(factor * ridge for factor in _FACTORS)], 0.0)
     for half, judge in zip(halves, halves[::-1], strict=True):
-        moments = judge.centered(intercept)
+        squares, cross, _ = half.centered(intercept)
+        wanted, judged = cross - squares @ start, judge.centered(intercept)
         for tried in errors:
-            matrix = fit(half, start, tried, intercept=intercept, mask=mask).matrix
-            errors[tried] += float(_error(*moments, matrix).sum())
+            matrix = start if tried == np.inf else start + _change(squares, wanted, tried, mask)
+            errors[tried] += float(_error(*judged, matrix).sum())
     return min(errors, key=lambda tried: errors[tried])
 
 

@@ -58,10 +58,12 @@ def test_the_ridge_pulls_to_the_start(rows):
     assert distances[-1] < 1e-3
 
 
-def test_a_masked_fit_is_the_closed_form_of_each_column(rows):
+@pytest.mark.parametrize("whole", [[], [1], [0, 1, 2]], ids=["none", "one", "all"])
+def test_a_masked_fit_is_the_closed_form_of_each_column(rows, whole):
     """Under a mask each column is the least-squares fit of the terms that it may use; the others are zero."""
     x, y = rows
     mask = np.random.default_rng(2).random([1, 6, 3]) < 0.6
+    mask[:, :, whole] = True
     found = fit(moments_of(x, y), np.ones([1, 6, 3]), 1e-12, intercept=True, mask=mask)
     centered = x[0] - x[0].mean(0), y[0] - y[0].mean(0)
     for column in range(3):
