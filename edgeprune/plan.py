@@ -133,23 +133,23 @@ def make_plan(
 
     Every file goes through the stages ``measured``.
 
-    What several recipes have in common is there once. Formats of the unpruned model are as the first recipe says that
-    has them. A recipe whose steps have the names of another one's, and do something else, has its own name before
-    them.
+    What several recipes have in common is there once. A recipe whose steps have the names of another one's, and do
+    something else, has its own name before them.
     """
     steps: dict[str, Step] = {BASELINE: Step(BASELINE, stages.baseline, after=source)}
     variants: dict[str, Variant] = {}
-    for mode in dict.fromkeys((REFERENCE, *(mode for recipe in recipes for mode in recipe.quantize.modes))):
-        recipe = next((recipe for recipe in recipes if mode in recipe.quantize.modes), recipes[0])
-        config = _convert_config(recipe, target, mode)
-        rounding = _rounding(recipe, mode)
-        made = _variant_steps(mode, BASELINE, config, target, measured, rounding, optional=mode != REFERENCE)
-        variants[mode] = Variant(mode, made[-1].name, BASELINE)
-        steps |= {step.name: step for step in made}
-    for recipe in recipes:
-        own, ends = _changed(recipe, target, source, measured)
+    modes = dict.fromkeys((REFERENCE, *(mode for recipe in recipes for mode in recipe.quantize.modes)))
+    makers = [
+        (recipe, functools.partial(_unchanged, recipe, target, mode, measured))
+        for mode in modes
+        for recipe in recipes
+        if mode in (REFERENCE, *recipe.quantize.modes)
+    ]
+    makers += [(recipe, functools.partial(_changed, recipe, target, source, measured)) for recipe in recipes]
+    for recipe, make in makers:
+        own, ends = make(None)
         if any(steps.get(step.name, step) != step for step in own):
-            own, ends = _changed(recipe, target, source, measured, prefix=recipe.name)
+            own, ends = make(recipe.name)
         steps |= {step.name: step for step in own}
         variants |= {variant.name: variant for variant in ends}
     found = tuple(variants.values())
@@ -160,8 +160,19 @@ def make_plan(
     return Plan(tuple(steps.values()), there, measuring, source)
 
 
+def _unchanged(
+    recipe: Recipe, target: Target, mode: Mode, measured: Sequence[Stage], prefix: str | None
+) -> tuple[list[Step], list[Variant]]:
+    """The steps and the variant of the model as it is, in one format."""
+    name = f"{prefix}-{mode}" if prefix else mode
+    config, rounding = _convert_config(recipe, target, mode), _rounding(recipe, mode)
+    optional = mode != REFERENCE
+    made = _variant_steps(name, BASELINE, config, target, measured, rounding, optional, rounded=prefix or BASELINE)
+    return made, [Variant(name, made[-1].name, BASELINE)]
+
+
 def _changed(
-    recipe: Recipe, target: Target, source: str, measured: Sequence[Stage], prefix: str | None = None
+    recipe: Recipe, target: Target, source: str, measured: Sequence[Stage], prefix: str | None
 ) -> tuple[list[Step], list[Variant]]:
     """The steps and variants of what a recipe makes of the model; none if it changes nothing."""
     steps: list[Step] = []
@@ -392,12 +403,14 @@ def _variant_steps(
     measured: Sequence[Stage],
     rounding: stages.RoundStageConfig | None = None,
     optional: bool = True,
+    rounded: str | None = None,
 ) -> list[Step]:
-    """The steps of one file; formats with integers of the same size share their rounding."""
+    """The steps of one file; formats with integers of the same size share their rounding, which is called after
+    ``rounded``, or else after the parent."""
     steps = []
     if rounding:
         grid = "equalize" if rounding.levels is None else f"round{rounding.levels.bit_length() + 1}"
-        steps.append(Step(f"{parent}.{grid}", stages.round_weights, rounding, after=parent))
+        steps.append(Step(f"{rounded or parent}.{grid}", stages.round_weights, rounding, after=parent))
         parent = steps[-1].name
     steps.append(Step(f"{name}.convert", _converting(config), config, after=parent))
     if target.compiler and config.plan.mode == "int8":  # the compilers take integers only

@@ -72,6 +72,17 @@ def test_what_several_recipes_have_in_common_is_done_once():
     ]  # fmt: skip
 
 
+def test_the_unpruned_model_is_quantized_as_each_recipe_says():
+    """Recipes that differ in how they quantize each have their own file, also where they prune nothing."""
+    by_range = {"quantize": {"modes": ["int8"]}, "calibration": {"range": "mse"}}
+    nearest = {"quantize": {"modes": ["int8"], "rounding": "nearest", "equalize": True}}
+    plan = plan_of(("a", {"quantize": {"modes": ["int8"]}}), ("b", by_range), ("c", nearest), ("d", by_range))
+    assert [v.name for v in plan.variants] == ["float32", "int8", "b-int8", "c-int8", "d-int8"]
+    steps = {step.name: step for step in plan.steps}
+    assert steps["b-int8.convert"].config.plan.ranges == "mse"
+    assert steps["c-int8.convert"].after == "c.equalize"
+
+
 def test_recipes_whose_steps_differ_are_told_apart_by_their_names():
     """The second recipe that removes filters, and removes others, has its name before its steps and variants."""
     plan = plan_of(("one", FILTERS), ("two", {"filters": {"rate": 0.25}}))
