@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -9,16 +11,133 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.data.file_store import in_threads
-from edgeprune.data.images import image_size
+from edgeprune.data.folder import (
+    IMAGES,
+    KEEP_DECODED_BYTES,
+    SHOWN,
+    Entry,
+    Folder,
+    files_below,
+    is_hidden,
+    listing_hash,
+    readable,
+    said_left_out,
+    some,
+    split_folders,
+    unreadable_files,
+)
+from edgeprune.data.images import ImageStore, image_size
+from edgeprune.data.masks import Masks
 from edgeprune.data.pixels import read_mask
+from edgeprune.data.preprocess import CHANNELS, Preprocessing
+from edgeprune.data.spec import Shape
+from edgeprune.data.split import groups_of_paths
 from edgeprune.errors import DataError
 
 if TYPE_CHECKING:
+    from edgeprune.recipe.config import DataConfig, MasksConfig
+
+PAIR = ("images", "masks")  # folders beside each other, whose files belong together by their names
+Pair = tuple[str, str]  # image and mask, relative to the source
+
+
+def has_masks(root: Path, config: DataConfig) -> bool:
+    """Whether images and masks lie in folders beside each other.
+
+    Raises:
+        DataError: in some splits only, or beside other folders, where they could be classes.
+    """
+    with readable():
+        folders = split_folders(root, IMAGES)
+        inside = {
+            split: {entry.name for entry in os.scandir(path) if entry.is_dir() and not is_hidden(entry.name)}
+            for split, path in folders.items()
+        }
+    lacking = [split for split, names in inside.items() if not names >= set(PAIR)]
+    if len(lacking) == len(inside) and config.masks is None:
+        return False
+    if lacking:
+        raise DataError(
+            f"{folders[lacking[0]]} has no folders images/ and masks/"
+            + (", and the recipe has [data.masks]." if len(lacking) == len(inside) else ", and other splits do."),
+            expected="images/ and masks/ directly in the folder, or in each of train/, val/ and test/.",
+            fix="move the images and masks there" + ("." if config.masks is None else ", or remove [data.masks]."),
+        )
+    others = sorted({name for names in inside.values() for name in names - set(PAIR)})
+    if others and config.masks is None:
+        raise DataError(
+            f"The folder {root} has images/ and masks/ beside {some(others)}: masks, or class folders?",
+            expected="images/ and masks/ alone, or a recipe that says that they belong together.",
+            fix="write a section [data.masks] into the recipe if masks/ has the classes of the pixels of images/.",
+        )
+    return True
+
+
+def open_pairs(root: Path, preprocessing: Preprocessing, config: DataConfig, output: Shape | None) -> Folder:
+    """List a folder of ``images/`` and ``masks/``, or of splits with these, and look at all pairs.
+
+    Args:
+        preprocessing: with ``size`` and ``color`` resolved.
+        config: classes, group, masks, broken.
+        output: shape of the model's output, without the batch, where it has one only; None: not known.
+
+    Raises:
+        DataError: no images, files that cannot be read, masks that do not fit their images or the classes.
+    """
     from edgeprune.recipe.config import MasksConfig
 
-SHOWN = 10  # problems that the message lists
-Pair = tuple[str, str]  # image and mask, relative to the source
-Entry = tuple[str, int, int]
+    assert preprocessing.size is not None
+    assert preprocessing.color is not None
+    with readable():
+        folders = split_folders(root, IMAGES)
+        images, masks = (
+            {split: sorted(files_below(folder / kind, root, IMAGES)) for split, folder in folders.items()}
+            for kind in PAIR
+        )
+    empty = [split for split in images if not images[split]]
+    if empty:
+        raise DataError(f"{folders[empty[0]] / 'images'} has no images.", expected="JPEG, PNG, BMP, GIF or WebP files.")
+    pairs, problems = paired(images, masks)
+    left_out = unreadable_files(root, [pair for of_split in pairs.values() for pair in of_split], config)
+    pairs = {split: [pair for pair in of_split if pair[0] not in left_out] for split, of_split in pairs.items()}
+    size, classes = preprocessing.size, len(config.classes) if config.classes else None
+    if output is not None and len(output) == 3:
+        # A model may give its classes for every fourth pixel: masks are made as large as its output.
+        size = (output[0] or size[0], output[1] or size[1])
+        width = max(output[2] or 0, 2)  # one value per pixel tells two classes apart
+        if classes not in (None, width):
+            raise DataError(
+                f"[data] classes names {classes} classes, and the model gives {width} for every pixel.",
+                expected="the name of each class, in the order of the model's outputs, without that of void pixels.",
+                fix="correct [data] classes in the recipe.",
+            )
+        classes = width
+    settings = config.masks or MasksConfig()
+    values = check_pairs(root, pairs, problems, settings, classes)
+    count = sum(map(len, pairs.values()))
+    pixels = preprocessing.size[0] * preprocessing.size[1] * CHANNELS[preprocessing.color] + 4 * size[0] * size[1]
+    stores = {
+        split: ImageStore(
+            root,
+            [image for image, _ in of_split],
+            Masks(
+                root,
+                [mask for _, mask in of_split],
+                size=size,
+                void=settings.void,
+                values=settings.values,
+                found=values,
+            ),
+            size=preprocessing.size,
+            color=preprocessing.color,
+            keep_decoded=count * pixels <= KEEP_DECODED_BYTES,
+            groups=groups_of_paths([image for image, _ in of_split], config.group),
+        )
+        for split, of_split in pairs.items()
+    }
+    entries = [entry for listing in (images, masks) for files in listing.values() for entry in files]
+    identity = hashlib.sha256(listing_hash(entries) + repr((size, settings, sorted(left_out))).encode()).digest()
+    return Folder(stores, None, identity, said_left_out(left_out))
 
 
 def paired(

@@ -75,6 +75,18 @@ def test_a_folder_without_splits_is_split_by_seed(tmp_path):
     assert (data.train.size, data.validation.size, data.test.size) == (14, 2, 4)
 
 
+def test_groups_of_images_with_boxes_stay_together(tmp_path):
+    """As those of other files."""
+    cells.write(tmp_path, splits=("",), count=20, forms=("coco",))
+    config = DataConfig(boxes=BoxesConfig(), group=r"(\d)\.png")
+    data = load_data(str(tmp_path), config, SPEC)
+    parts = [
+        {path[-5] for path in map(split.store.path, split.index.tolist())}
+        for split in (data.train, data.validation, data.test)
+    ]
+    assert sorted(digit for part in parts for digit in part) == list("0123456789")
+
+
 def test_batches_keep_images_and_boxes_together(root):
     """In any order: where a box is, the image has the colour of its class."""
     data = load(root)

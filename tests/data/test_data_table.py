@@ -320,7 +320,12 @@ def test_other_sources_and_missing_parts(folder, tmp_path):
         load(tmp_path / "other", **NUMBERS)
 
 
-def test_groups_in_two_tables_are_told(folder):
-    """Given splits that share values of the group column are taken, and noted."""
-    data = load(folder, target="price", group="who", ignore=("zone", "kind"))
-    assert any(re.match("5 of 5 values of who in test are in train as well", note) for note in data.notes)
+def test_groups_in_two_tables_are_an_error(folder):
+    """It names them and the line that asks for groups; without that line the tables are taken. The line for folders is
+    none for tables."""
+    with pytest.raises(DataError, match=r"5 of 5 groups in the test part .*: p0, p1(.|\n)*take group = \"who\" out"):
+        load(folder, target="price", group="who", ignore=("zone", "kind"))
+    assert load(folder, target="price", ignore=("zone", "kind", "who")).test.size == 12
+    table = {"target": "price", "ignore": ("zone", "kind", "who")}
+    with pytest.raises(DataError, match=r"\[data\] group is for paths of files(.|\n)*\[data.table\]\n  group"):
+        load_data(str(folder), DataConfig(table=table, group="who"), InputSpec(((2,),)))
