@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune.data.annotations import CROWD, Box, Boxes, Found, Size, read_coco, read_voc, read_yolo, yolo_names
 from edgeprune.data.folder import IMAGES, KEEP_DECODED_BYTES, SPLIT_FOLDERS, image_files, listing_hash, split_folders
-from edgeprune.data.images import ImageStore
+from edgeprune.data.images import ImageStore, image_size
 from edgeprune.data.pixels import framed
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.split import groups_of_paths
@@ -37,7 +37,6 @@ _SUFFIXES = {"voc": "*.xml", "yolo": "*.txt"}
 SHOWN = 20  # problems in one message
 TOLERANCE = 1.01  # pixels, between the same corner in two forms: VOC has whole numbers
 ROW = 6  # x1, y1, x2, y2 in pixels, number of the class, kind
-ORIENTATION = 274  # of EXIF: how the camera was held; images are read as it was
 PADDING = -1  # the class of rows that fill up
 
 
@@ -176,7 +175,8 @@ def open_boxes(
         names = {form: _names(form, read[form], order, problems) for form in forms}
     if problems:
         raise DataError(
-            f"{len(problems)} things are wrong with the images and boxes of {root}:\n"
+            f"{len(problems)} {'thing is' if len(problems) == 1 else 'things are'} wrong with the images and boxes of "
+            f"{root}:\n"
             + "\n".join(f"  {problem}" for problem in problems[:SHOWN])
             + (f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""),
             expected="boxes of known classes within images that are there.",
@@ -249,9 +249,7 @@ def _sizes(paths: Sequence[tuple[str, Path]], problems: list[str]) -> dict[str, 
     sizes = {}
     for name, path in paths:
         try:
-            with Image.open(path) as image:
-                turned = image.getexif().get(ORIENTATION, 1) >= 5  # by a quarter
-                sizes[name] = (image.width, image.height) if turned else (image.height, image.width)
+            sizes[name] = image_size(str(path))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             problems.append(f"{path}: no readable image ({error})")
     return sizes

@@ -95,7 +95,7 @@ def open_folder(root: Path, preprocessing: Preprocessing, config: DataConfig) ->
         folders = split_folders(root, IMAGES)
         listings = {split: _list_folder(folder, root, IMAGES) for split, folder in folders.items()}
     entries = [entry for listing in listings.values() for files in listing.values() for entry in files]
-    left_out = unreadable_files(root, [(name,) for name, _, _ in entries], config)
+    left_out = unreadable_files(root, [name for name, _, _ in entries], config)
     for listing in listings.values():
         for files in listing.values():
             files[:] = [entry for entry in files if entry[0] not in left_out]
@@ -136,18 +136,17 @@ def listing_hash(entries: Sequence[Entry]) -> bytes:
     return hashlib.sha256(b"\n".join(os.fsencode(repr(entry)) for entry in sorted(entries))).digest()
 
 
-def unreadable_files(root: Path, samples: Sequence[tuple[str, ...]], config: DataConfig) -> set[str]:
-    """The first file of each sample that has a file which cannot be read.
+def unreadable_files(root: Path, names: Sequence[str], config: DataConfig) -> set[str]:
+    """Image files that cannot be read.
 
     Raises:
         DataError: there are some, and the recipe does not have them left out.
     """
-    names = [(sample[0], name) for sample in samples for name in sample]
-    reasons = in_threads(damage, [str(root / name) for _, name in names])
-    broken = [(first, name, reason) for (first, name), reason in zip(names, reasons, strict=True) if reason]
+    reasons = in_threads(damage, [str(root / name) for name in names])
+    broken = [(name, reason) for name, reason in zip(names, reasons, strict=True) if reason]
     if broken and config.broken == "error":
-        raise broken_images(root, [(name, reason) for _, name, reason in broken], len(names))
-    return {first for first, _, _ in broken}
+        raise broken_images(root, broken, len(names))
+    return {name for name, _ in broken}
 
 
 def said_left_out(names: Collection[str]) -> tuple[str, ...]:
@@ -182,7 +181,7 @@ def size_of_images(root: Path, folders: Iterable[Path], wanted: Shape, config: D
     """
     with readable():
         names = sorted(name for folder in folders for name, *_ in files_below(folder, root, IMAGES))
-    left_out = unreadable_files(root, [(name,) for name in names], config)
+    left_out = unreadable_files(root, names, config)
     names = [name for name in names if name not in left_out]
     sizes: dict[tuple[int, int], str] = {}
     for name, size in zip(names, image_sizes(root, names), strict=True):

@@ -22,6 +22,7 @@ from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from PIL import Image
 
 
 class ImageStore(FileStore):
@@ -110,19 +111,25 @@ def named(path: str) -> Iterator[None]:
 
 def damage(path: str) -> str | None:
     """Why an image file cannot be read; None: it can. A JPEG is decoded at an eighth of its size, but as a whole."""
+    return look_at(path)[1]
+
+
+def look_at(path: str) -> tuple[tuple[int, int] | None, str | None]:
+    """(height, width) of an image file as :func:`image_size` has it, or None; and :func:`damage`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         if not os.path.getsize(path):
-            return "it is empty"
+            return None, "it is empty"
         with Image.open(path) as image:
+            size = _upright_size(image)
             image.draft("RGB", (1, 1))
             image.load()
     except UnidentifiedImageError:
-        return "it is no image of a known format"
+        return None, "it is no image of a known format"
     except Exception as error:  # of damaged files, Pillow's readers raise many types
-        return " ".join(str(error).split()) or type(error).__name__
-    return None
+        return None, " ".join(str(error).split()) or type(error).__name__
+    return size, None
 
 
 def image_sizes(root: Path, names: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -143,5 +150,9 @@ def image_size(path: str) -> tuple[int, int]:
     from PIL import Image
 
     with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations with rows for columns
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return _upright_size(image)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations with rows for columns
+    return (image.width, image.height) if turned else (image.height, image.width)

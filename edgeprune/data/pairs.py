@@ -17,6 +17,7 @@ from edgeprune.data.folder import (
     SHOWN,
     Entry,
     Folder,
+    broken_images,
     files_below,
     is_hidden,
     listing_hash,
@@ -24,9 +25,8 @@ from edgeprune.data.folder import (
     said_left_out,
     some,
     split_folders,
-    unreadable_files,
 )
-from edgeprune.data.images import ImageStore, image_size
+from edgeprune.data.images import ImageStore, damage, look_at
 from edgeprune.data.masks import Masks
 from edgeprune.data.pixels import read_mask
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
@@ -98,8 +98,6 @@ def open_pairs(root: Path, preprocessing: Preprocessing, config: DataConfig, out
     if empty:
         raise DataError(f"{folders[empty[0]] / 'images'} has no images.", expected="JPEG, PNG, BMP, GIF or WebP files.")
     pairs, problems = paired(images, masks)
-    left_out = unreadable_files(root, [pair for of_split in pairs.values() for pair in of_split], config)
-    pairs = {split: [pair for pair in of_split if pair[0] not in left_out] for split, of_split in pairs.items()}
     size, classes = preprocessing.size, len(config.classes) if config.classes else None
     if output is not None and len(output) == 3:
         # A model may give its classes for every fourth pixel: masks are made as large as its output.
@@ -113,7 +111,8 @@ def open_pairs(root: Path, preprocessing: Preprocessing, config: DataConfig, out
             )
         classes = width
     settings = config.masks or MasksConfig()
-    values = check_pairs(root, pairs, problems, settings, classes)
+    values, left_out = check_pairs(root, pairs, problems, settings, classes, skip=config.broken == "skip")
+    pairs = {split: [pair for pair in of_split if pair[0] not in left_out] for split, of_split in pairs.items()}
     count = sum(map(len, pairs.values()))
     pixels = preprocessing.size[0] * preprocessing.size[1] * CHANNELS[preprocessing.color] + 4 * size[0] * size[1]
     stores = {
@@ -187,8 +186,10 @@ def check_pairs(
     problems: Sequence[str],
     config: MasksConfig,
     classes: int | None,
-) -> frozenset[int]:
-    """Look at every pair.
+    *,
+    skip: bool,
+) -> tuple[frozenset[int], set[str]]:
+    """Look at every pair, once.
 
     Args:
         root: the folder that names are relative to.
@@ -196,9 +197,10 @@ def check_pairs(
         problems: what is known to be wrong.
         config: void, values.
         classes: how many the model gives; None: not known.
+        skip: whether files that cannot be read are left out.
 
     Returns:
-        The numbers that occur in the masks.
+        The numbers that occur in the masks, and the images that are left out, with their masks.
 
     Raises:
         DataError: of all that is wrong, with the names of the files.
@@ -212,33 +214,50 @@ def check_pairs(
     known = None if allowed is None and config.values is None else {*(config.values or allowed or ()), config.void}
     found: set[int] = set()
     odd: set[int] = set()
-    problems = list(problems)
+    problems, broken, left_out = list(problems), [], set()
     listed = [pair for of_split in pairs.values() for pair in of_split]
     looks = in_threads(_look, [(str(root / image), str(root / mask)) for image, mask in listed])
-    for (image, mask), (numbers, problem) in zip(listed, looks, strict=True):
+    for pair, (numbers, damaged, problem) in zip(listed, looks, strict=True):
+        image, mask = pair
         wrong = sorted(numbers - known) if known is not None else []
+        if any(damaged):
+            broken += [(name, reason) for name, reason in zip(pair, damaged, strict=True) if reason]
+            left_out.add(image)
+            continue
         if problem:
             problems.append(f"{mask}: {problem.format(image=image)}")
         elif wrong:
             problems.append(f"{mask}: has {_numbers(wrong)}")
         found |= numbers
         odd.update(wrong)
+    if broken and not skip:
+        raise broken_images(root, broken, 2 * len(listed))
     if problems:
         raise _unfit(root, problems, len(listed), found, odd, config, classes)
-    return frozenset(found)
+    if found == {config.void}:
+        raise DataError(
+            f"All pixels of the masks of {root} are {config.void}, which does not count.",
+            expected="pixels of the classes.",
+            fix="correct [data.masks] void, or the masks.",
+        )
+    return frozenset(found), left_out
 
 
-def _look(pair: Pair) -> tuple[frozenset[int], str | None]:
-    """The numbers in a mask, and what is wrong with it."""
+def _look(pair: Pair) -> tuple[frozenset[int], tuple[str | None, str | None], str | None]:
+    """The numbers in a mask; why image and mask cannot be read; and what else is wrong with the mask."""
     image, mask = pair
+    size, damaged = look_at(image)
     try:
         numbers = read_mask(mask)
-    except ValueError as error:
-        return frozenset(), str(error)
-    if numbers.shape != image_size(image):
-        sizes = (" x ".join(map(str, size)) for size in (numbers.shape, image_size(image)))
-        return frozenset(), "{} pixels (height x width), and {{image}} has {}".format(*sizes)
-    return frozenset(np.flatnonzero(np.bincount(numbers.reshape(-1))).tolist()), None
+    except ValueError as error:  # Pillow raises it for damaged files as well
+        reason = damage(mask)
+        return frozenset(), (damaged, reason), None if reason else str(error)
+    except Exception as error:  # see damage()
+        return frozenset(), (damaged, damage(mask) or str(error)), None
+    if size and numbers.shape != size:
+        sizes = (" x ".join(map(str, one)) for one in (numbers.shape, size))
+        return frozenset(), (damaged, None), "{} pixels (height x width), and {{image}} has {}".format(*sizes)
+    return frozenset(np.flatnonzero(np.bincount(numbers.reshape(-1))).tolist()), (damaged, None), None
 
 
 def _numbers(numbers: Sequence[int]) -> str:
@@ -256,7 +275,7 @@ def _unfit(
 ) -> DataError:
     listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
     return DataError(
-        f"The masks of {root} do not fit, in {len(problems)} places"
+        f"The masks of {root} do not fit, in {len(problems)} {'place' if len(problems) == 1 else 'places'}"
         + (f", the first {SHOWN} of them:" if len(problems) > SHOWN else ":")
         + listed,
         expected="a PNG of class numbers or with a palette for every image, of its name and size"

@@ -50,7 +50,8 @@ def read_mask(file: str) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+        is_turned = opened.getexif().get(0x0112, 1) != 1
+        image = ImageOps.exif_transpose(opened) if is_turned else opened
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ValueError(f"it holds colours ({image.mode}), neither class numbers nor a palette")
         return np.asarray(image).astype(np.int32)

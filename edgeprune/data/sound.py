@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _FOREIGN = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma", ".au")
 SOUNDS = FileKind("sound file", "WAV", "WAV", (".wav", ".wave"), _FOREIGN)
+FORMATS = ("WAV", "WAVEX", "RF64")  # in the words of soundfile, which reads others whatever their name is
 KEEP_READ_BYTES = 256 * 2**20  # the whole source, as float32 at the recipe's rate
 FILES_NAMED = 20  # in the message about files that cannot be read
 BLOCK = 2**16  # samples of a file that are looked at at once
@@ -143,6 +144,24 @@ class SoundStore(FileStore):
             return (tf.reshape(values, [-1, *self.shapes[0]]),), y, ()
 
         return raw.enumerate().map(through_front, num_parallel_calls=DECODERS, deterministic=True)
+
+    @functools.cached_property
+    def _shown(self) -> dict[str, Any]:
+        changes = {"front": "log-mel", "transpose": True}
+        if self.sound.front == "raw":
+            changes |= {"low": 0.0, "high": self.sound.rate / 2, "frame": min(self.sound.frame, self.sound.length)}
+        return self.sound.model_copy(update=changes).resolved()
+
+    @property
+    def heard(self) -> str:
+        """What :meth:`spectrogram` shows, in words."""
+        shown = self._shown
+        return f"{shown['low']:,.0f} to {shown['high']:,.0f} Hz from below, over {shown['seconds']:g} s"
+
+    def spectrogram(self, i: int) -> np.ndarray:
+        """What the model hears of a file, to be looked at: float32 [bands, frames], low ones first. Log-mel bands
+        whatever the front end is; of raw samples up to half of their rate."""
+        return sound_front.front_end(self._samples(i), self._shown)
 
     def _samples(self, i: int) -> np.ndarray:
         path = self.path(i)
@@ -346,6 +365,8 @@ def _fault(path: str) -> tuple[str | None, bytes]:
                 if length != UNKNOWN_LENGTH and place + length > size:
                     return f"it is cut off: {length} bytes of samples are announced, {size - place} are there", content
         with soundfile.SoundFile(path) as sound:
+            if sound.format not in FORMATS:
+                return f"it is {sound.format} under the name of a WAV file, which boards do not read", content
             if not sound.frames:
                 return "it has no samples", content
             for block in sound.blocks(BLOCK, dtype="float32"):

@@ -190,3 +190,11 @@ def test_groups_of_masks_stay_together(folder):
     data = load_data(folder, VOID.model_copy(update={"group": r"(\d)\.png"}), SPEC)
     parts = [set(split.groups) for split in (data.train, data.validation, data.test)]
     assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+
+
+def test_masks_without_any_pixel_that_counts_are_refused(folder):
+    """Nothing could be measured."""
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(np.full(SIZE, 3, np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"All pixels of the masks of .* are 3, which does not count"):
+        load_data(folder, VOID, SPEC)
