@@ -80,8 +80,8 @@ class TableFile:
         """The rows in order, CHUNK_ROWS at a time.
 
         Raises:
-            DataError: the file is damaged, a line has too few or too many values, or a column of Parquet has values
-                that are neither numbers nor texts.
+            DataError: the file is damaged, a line has too few or too many values, or a column of Parquet has
+                several values in a row.
         """
         names = list(dict.fromkeys(names))
         with _readable(self.path):
@@ -109,9 +109,10 @@ class TableFile:
     def _parquet_chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
         done, schema = 0, _parquet(self.path).schema_arrow
         for name in names:
-            if not _is_plain(schema.field(name).type):
+            kind = schema.field(name).type
+            if kind.num_fields:  # lists and structures
                 raise DataError(
-                    f"The column {name!r} of {self.path} is of type {schema.field(name).type}.",
+                    f"The column {name!r} of {self.path} is of type {kind}.",
                     expected="a number or a text in every row.",
                     fix="write its values as columns of their own, or leave it out: ignore = "
                     f"[{json.dumps(name)}] under [data.table].",
@@ -216,16 +217,6 @@ def is_number(cell: Any) -> bool:
 def _from_arrow(column: Any) -> Sequence[Any] | np.ndarray:
     values = column.to_numpy(zero_copy_only=False) if column.null_count == 0 else np.array(None)
     return values if values.dtype.kind in "biuf" else column.to_pylist()
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether a type of Arrow is that of numbers or texts."""
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    tests = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_string)
-    return any(test(kind) for test in (*tests, types.is_large_string, types.is_null))
 
 
 def _parquet(path: Path) -> Any:

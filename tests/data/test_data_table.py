@@ -323,7 +323,7 @@ def test_other_sources_and_missing_parts(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("cell", "kind"), [([1, 2], "list<.*int64>"), ({"a": 1}, "struct<a: int64>")])
-def test_columns_of_parquet_that_hold_neither_numbers_nor_texts_are_refused(tmp_path, cell, kind):
+def test_columns_of_parquet_with_several_values_in_a_row_are_refused(tmp_path, cell, kind):
     """By their type, and not cell by cell; such a column that is not used does not matter."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
