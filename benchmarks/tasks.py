@@ -19,6 +19,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,30 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """An example's script, its archive and arguments, what the build takes as data, and the recipes beside `int8`."""
+    """An example's script, its archive and arguments, what the build takes as data, the recipes beside `int8`, and the
+    one that the script writes, which says how data are read and which all others extend."""
 
     script: str
     archive: str
     arguments: tuple[str, ...] = ()
     data: str = "data.npz"
     recipes: tuple[str, ...] = ("filters-int8",)
+    reading: str | None = None
 
 
+# Without training and without labels, at so many of the MACs.
+BUDGETS = {f"oneshot-{100 - kept}": {"extends": ["oneshot"], "filters": {"max_macs": f"{kept}%"}} for kept in (70, 50)}
+PRUNED = ("filters-int8", *BUDGETS)
 TABLES = ("tables", "regression_tabular.tar.gz")
 TASKS = {
-    "sensor windows": Task("sensor_windows", "har_smartphone.tar.gz"),
+    "keywords": Task("keywords", "audio_fsdd.tar.gz", data="data", recipes=PRUNED, reading="keywords.toml"),
+    "sensor windows": Task("sensor_windows", "har_smartphone.tar.gz", recipes=PRUNED),
     "steering": Task("steering", "regression_steering.tar.gz", data="data.py:load"),
     "california housing": Task(*TABLES, ("--table", "california_housing"), recipes=("filters-int8", "mixed")),
     "air quality": Task(*TABLES, ("--table", "air_quality"), recipes=("filters-int8", "mixed")),
+    "air quality, as CSV": Task(
+        *TABLES, ("--table", "air_quality", "--csv"), data="data", recipes=PRUNED, reading="recipe.toml"
+    ),
 }
 # Of one seed: figures by metric, of Keras and of each variant; and the variants.
 Run = tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]
@@ -66,11 +76,17 @@ def main() -> None:
     print(f"`{shlex.join(['python', *sys.argv])}` on {platform.system()}, {os.cpu_count()} cores.\n")
     print("All figures are those on the test split, `Keras` by `model.evaluate`. Each seed has a model of its own.")
     print("Why int8 ruins tables, and what to do about it: [examples](../../examples/README.md).")
+    for name, document in BUDGETS.items():
+        print(
+            f'`{name}` is `extends = ["oneshot"]` with `max_macs = "{document["filters"]["max_macs"]}"` in `[filters]`.'
+        )
     for name in options.only:
         task = TASKS[name]
         print(f"\n## {name[0].upper()}{name[1:]}\n\n```sh\npython {' '.join(_training(task, Path(), 'RUN', 'SEED'))}")
         for recipe in ("int8", *task.recipes):
             print(f"edgeprune build RUN/model.keras --data RUN/{task.data} --target rpi4 --recipe {recipe} --seed SEED")
+        if task.reading:
+            print(f"# each with what else is in RUN/{task.reading}")
         print("```\n", flush=True)
         _print([_run(name, options, seed) for seed in range(options.seeds)])
 
@@ -88,27 +104,38 @@ def _folder(name: str, options: argparse.Namespace, seed: int) -> Path:
 def _run(name: str, options: argparse.Namespace, seed: int) -> Run:
     task, folder = TASKS[name], _folder(name, options, seed)
     model = folder / "model.keras"
+    reading = tomllib.loads((folder / task.reading).read_text("utf-8")) if task.reading else {}
     variants = {}
     for recipe in ("int8", *task.recipes):
         data = str(folder / task.data)
-        report = builds.build(model, data, {"extends": [recipe]}, recipe, folder, seed, first="int8")
-        variants |= {variant["name"]: variant for variant in report["variants"]}
+        document = {**reading, **BUDGETS.get(recipe, {"extends": [recipe]})}
+        report = builds.build(model, data, document, recipe, folder, seed, first="int8")
+        for variant in report["variants"]:
+            own = variant["name"].replace("filters", recipe) if recipe in BUDGETS else variant["name"]
+            variants[own] = variant
     names = variants["float32"]["metrics"]
-    keras = _evaluate(model)
+    keras = _evaluate(task, model)
     figures = {"Keras": {metric: keras[metric.replace(".", "_")] for metric in names}}
     figures |= {file: {metric: v["metrics"][metric]["value"] for metric in names} for file, v in variants.items()}
     return figures, variants
 
 
-def _evaluate(model: Path) -> dict[str, float]:
+def _evaluate(task: Task, model: Path) -> dict[str, float]:
     import numpy as np
     import tf_keras
 
-    source = model.with_name("data.py")
-    if source.exists():
-        x, y = runpy.run_path(str(source))["load"]()["test"]
+    folder = model.parent
+    if task.script == "keywords":
+        x, y = runpy.run_path(str(EXAMPLES / "keywords" / "train.py"))["read"](folder / "data" / "test")
+    elif task.reading:
+        columns = {name: np.loadtxt(folder / "data" / f"{name}.csv", np.float32, delimiter=",", skiprows=1)
+                   for name in ("train", "test")}  # fmt: skip
+        mean, std = columns["train"][:, :-1].mean(0), columns["train"][:, :-1].std(0)
+        x, y = (columns["test"][:, :-1] - mean) / std, columns["test"][:, -1:]
+    elif (folder / "data.py").exists():
+        x, y = runpy.run_path(str(folder / "data.py"))["load"]()["test"]
     else:
-        arrays = np.load(model.with_name("data.npz"))
+        arrays = np.load(folder / "data.npz")
         x, y = arrays["x_test"], arrays["y_test"]
     return tf_keras.models.load_model(model).evaluate(x, y, verbose=0, return_dict=True)
 

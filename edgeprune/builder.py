@@ -510,6 +510,7 @@ def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, repor
     """Where the pick answers otherwise than the baseline, with pictures of the samples."""
     import numpy as np
 
+    from edgeprune.data.sound import SoundStore
     from edgeprune.evaluate.answers import Answers, masks_of
     from edgeprune.report.outcomes import describe_samples, outcomes, positions
     from edgeprune.tasks.detection import DetectionTask
@@ -540,7 +541,11 @@ def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, repor
                 masks = {"labels": masks_of(output, truth, None)}
                 masks |= {name: masks_of(output, truth, outputs[0]) for name, outputs in answers.items()}
                 found["flipped"]["masks"] = list(masks)
-        describe_samples(found["flipped"], inputs, folder, list(masks.values()), list(boxes.values()))
+        spectrograms = None
+        if isinstance(data.test.store, SoundStore):
+            spectrograms = np.array([data.test.store.spectrogram(int(i)) for i in data.test.index[indices]])
+            found["flipped"]["spectrograms"] = data.test.store.heard
+        describe_samples(found["flipped"], inputs, folder, list(masks.values()), list(boxes.values()), spectrograms)
 
 
 def _answers_of(

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import xml.parsers.expat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -82,6 +82,16 @@ class Found:
             inside = max(box.x1, 0), max(box.y1, 0), min(box.x2, width), min(box.y2, height)
             self.boxes[image].append(Box(*inside, box.name, box.kind))
 
+    def compare(self, image: str, sizes: Mapping[str, Size], stated: tuple[Any, Any], place: str) -> None:
+        """Take boxes for those of the image only if its size is what the annotations say, where they do: (height,
+        width). Sizes of 0 are written by tools that do not know them."""
+        own = sizes.get(image)
+        if own and all(stated) and own != tuple(map(int, stated)):
+            height, width = stated
+            self.problems.append(
+                f"{place}: boxes for {width} x {height} pixels (width x height), and {image} has {own[1]} x {own[0]}"
+            )
+
 
 def _corners(box: Box) -> str:
     return "({})".format(", ".join(f"{value:g}" for value in box[:4]))
@@ -106,24 +116,37 @@ def read_coco(path: Path, sizes: Mapping[str, Size]) -> Found:
         return found
     try:
         document = json.loads(content)
-        images = {entry["id"]: str(PurePosixPath(entry["file_name"])) for entry in document["images"]}
+        listed = document["images"]
+        images = {entry["id"]: str(PurePosixPath(entry["file_name"])) for entry in listed}
         names = {entry["id"]: str(entry["name"]) for entry in sorted(document["categories"], key=lambda one: one["id"])}
         entries = document["annotations"]
     except json.JSONDecodeError as error:
         found.problems.append(f"{path}:{error.lineno}: no JSON ({error.msg})")
         return found
-    except (KeyError, TypeError, UnicodeDecodeError, AttributeError) as error:
-        found.problems.append(f"{path}: not as COCO has it: {type(error).__name__} {error}")
+    except KeyError as error:
+        found.problems.append(f"{path}: not as COCO has it: no {error}")
+        return found
+    except (TypeError, UnicodeDecodeError, AttributeError) as error:
+        found.problems.append(f"{path}: not as COCO has it: {error}")
         return found
     found.names = tuple(names.values())
+    if len(images) < len(listed):
+        found.problems.append(f"{path}: {len(listed)} images have {len(images)} different ids")
+    for number, entry in enumerate(listed):
+        found.compare(
+            images[entry["id"]], sizes, (entry.get("height"), entry.get("width")), f"{path}: images[{number}]"
+        )
     _fit_images(found, list(images.values()), sizes, str(path), listed=True)
     for number, entry in enumerate(entries):
         place = f"{path}: annotations[{number}]"
         try:
             image, category = images.get(entry["image_id"]), names.get(entry["category_id"])
             x, y, width, height = map(float, entry["bbox"])
-        except (KeyError, TypeError, ValueError) as error:
-            found.problems.append(f"{place}: not as COCO has it: {type(error).__name__} {error}")
+        except KeyError as error:
+            found.problems.append(f"{place}: not as COCO has it: no {error}")
+            continue
+        except (TypeError, ValueError):
+            found.problems.append(f"{place}: bbox is not x, y, width, height: {str(entry['bbox'])[:60]}")
             continue
         if image is None:
             found.problems.append(f"{place}: there is no image with id {entry['image_id']}")
@@ -163,11 +186,12 @@ def read_voc(folder: Path, sizes: Mapping[str, Size]) -> Found:
             continue
         found.boxes[image] = []
         try:
-            objects = list(_voc_objects(content))
+            size, objects = _voc_objects(content)
         except xml.parsers.expat.ExpatError as error:
             what = "is empty" if not content.strip() else f"no XML ({xml.parsers.expat.ErrorString(error.code)})"
             found.problems.append(f"{path}:{error.lineno}: {what}")
             continue
+        found.compare(image, sizes, (size.get("height"), size.get("width")), str(path))
         for line, values in objects:
             place = f"{path}:{line}"
             try:
@@ -203,9 +227,10 @@ def _stem(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder))[: -len(path.suffix)]
 
 
-def _voc_objects(content: bytes) -> Iterator[tuple[int, dict[tuple[str, ...], str]]]:
-    """The line of every object, and its texts by path of tags."""
+def _voc_objects(content: bytes) -> tuple[dict[str, int], list[tuple[int, dict[tuple[str, ...], str]]]]:
+    """The whole numbers of ``size``; and the line of every object, and its texts by path of tags."""
     path: list[str] = []
+    size: dict[str, int] = {}
     objects: list[tuple[int, dict[tuple[str, ...], str]]] = []
     parser = xml.parsers.expat.ParserCreate()
 
@@ -219,12 +244,14 @@ def _voc_objects(content: bytes) -> Iterator[tuple[int, dict[tuple[str, ...], st
             values = objects[-1][1]
             key = tuple(path[2:])
             values[key] = values.get(key, "") + data.strip()
+        elif path[1:2] == ["size"] and data.strip().isdecimal():
+            size[path[-1]] = int(data)
 
     parser.buffer_text = True
     parser.StartElementHandler, parser.CharacterDataHandler = start, text
     parser.EndElementHandler = lambda tag: path.pop()
     parser.Parse(content, True)
-    yield from objects
+    return size, objects
 
 
 # --- YOLO

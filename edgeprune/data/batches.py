@@ -55,16 +55,24 @@ def _passes(value: Any, where: str) -> Callable[[], Iterable[Any]] | None:
     if isinstance(value, (tuple, list, Mapping, str, bytes, tf.data.Dataset)) or hasattr(value, "__array__"):
         return None
     if hasattr(value, "__getitem__") and not isinstance(value, type):
-        try:
-            count = len(value)
-        except Exception as error:  # of the user's code, and of PyDataset where it has no length
-            raise DataError(
-                f"The {where} have no length: {error}.",
-                expected="a finite number of batches.",
-                fix="give __len__ the number of batches of one pass.",
-            ) from error
+        count = _count(value, where)
         return lambda: (value[i] for i in range(count))
     return value if callable(value) else None
+
+
+def _count(value: Any, where: str) -> int:
+    """How many batches an indexable one has: its length, or what a PyDataset states in its place."""
+    try:
+        count = len(value) if hasattr(value, "__len__") else value.num_batches
+        if count is None:
+            raise ValueError("num_batches is None")
+        return int(count)
+    except Exception as error:  # of the user's code
+        raise DataError(
+            f"The {where} have no length: {error}.",
+            expected="a finite number of batches.",
+            fix="give __len__, or num_batches of a PyDataset, the number of batches of one pass.",
+        ) from error
 
 
 def _dataset(passes: Callable[[], Iterable[Any]], spec: InputSpec, where: str) -> tf.data.Dataset:

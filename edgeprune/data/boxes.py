@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.data.annotations import CROWD, Box, Boxes, Found, Size, read_coco, read_voc, read_yolo, yolo_names
-from edgeprune.data.folder import IMAGES, KEEP_DECODED_BYTES, SPLIT_FOLDERS, image_files, split_folders
-from edgeprune.data.images import ImageStore
+from edgeprune.data.folder import IMAGES, KEEP_DECODED_BYTES, SPLIT_FOLDERS, image_files, listing_hash, split_folders
+from edgeprune.data.images import ImageStore, image_size
 from edgeprune.data.pixels import framed
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
-from edgeprune.data.split import ordered
+from edgeprune.data.split import groups_of_paths
 from edgeprune.data.targets import TargetFacts
 from edgeprune.errors import DataError
 
@@ -37,7 +37,6 @@ _SUFFIXES = {"voc": "*.xml", "yolo": "*.txt"}
 SHOWN = 20  # problems in one message
 TOLERANCE = 1.01  # pixels, between the same corner in two forms: VOC has whole numbers
 ROW = 6  # x1, y1, x2, y2 in pixels, number of the class, kind
-ORIENTATION = 274  # of EXIF: how the camera was held; images are read as it was
 PADDING = -1  # the class of rows that fill up
 
 
@@ -49,7 +48,7 @@ class BoxStore(ImageStore):
     list of the store. ``size``: height and width of the file in pixels.
 
     Args:
-        root, names, size, color, keep_decoded: as those of :class:`~edgeprune.data.images.ImageStore`.
+        root, names, size, color, keep_decoded, groups: as those of :class:`~edgeprune.data.images.ImageStore`.
         rows: float32 [all boxes, 6].
         counts: boxes of each image.
         sizes: (height, width) of each image.
@@ -68,8 +67,9 @@ class BoxStore(ImageStore):
         size: Size,
         color: str,
         keep_decoded: bool,
+        groups: np.ndarray | None = None,
     ):
-        super().__init__(root, names, None, size=size, color=color, keep_decoded=keep_decoded)
+        super().__init__(root, names, (), size=size, color=color, keep_decoded=keep_decoded, groups=groups)
         self.counts = counts
         self._rows, self._sizes, self._config = rows, np.float32(sizes), config
         self._most = int(counts.max(initial=1))
@@ -79,30 +79,18 @@ class BoxStore(ImageStore):
             "size": TargetFacts((2,), "float32", 1.0, highest, False, None, None),
         }
 
-    def batches(
-        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
-    ) -> tf.data.Dataset:
-        """See :class:`edgeprune.data.split.Store`."""
+    def _labels_of(self, positions: tf.Tensor) -> dict[str, tf.Tensor]:
         import tensorflow as tf
 
-        order = ordered(index, shuffle_seed)
-        images = super().batches(order, batch_size, shuffle_seed=None, drop_remainder=drop_remainder)
-
-        @tf.autograph.experimental.do_not_convert
-        def labels(i: tf.Tensor) -> dict[str, tf.Tensor]:
-            rows, sizes = self._tensors
-            filling = tf.constant([0, 0, 0, 0, PADDING, 0], tf.float32)
-            ragged = tf.gather(rows, i)
-            dense = ragged.to_tensor(0.0, shape=(None, self._most, ROW))
-            there = tf.sequence_mask(ragged.row_lengths(), self._most)[..., None]
-            return {"boxes": tf.where(there, dense, filling), "size": tf.gather(sizes, i)}
-
-        numbers = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
-        zipped = tf.data.Dataset.zip((images, numbers.map(labels, num_parallel_calls=1, deterministic=True)))
-        return zipped.map(lambda image, y: (image[0], y, ()), num_parallel_calls=1, deterministic=True)
+        rows, sizes = self._boxes
+        filling = tf.constant([0, 0, 0, 0, PADDING, 0], tf.float32)
+        ragged = tf.gather(rows, positions)
+        dense = ragged.to_tensor(0.0, shape=(None, self._most, ROW))
+        there = tf.sequence_mask(ragged.row_lengths(), self._most)[..., None]
+        return {"boxes": tf.where(there, dense, filling), "size": tf.gather(sizes, positions)}
 
     @functools.cached_property
-    def _tensors(self) -> tuple[tf.RaggedTensor, tf.Tensor]:
+    def _boxes(self) -> tuple[tf.RaggedTensor, tf.Tensor]:
         import tensorflow as tf
 
         with tf.init_scope(), tf.device("CPU:0"):
@@ -128,7 +116,11 @@ def has_boxes(root: Path) -> bool:
 
 
 def open_boxes(
-    root: Path, preprocessing: Preprocessing, order: tuple[str, ...] | None, config: BoxesConfig
+    root: Path,
+    preprocessing: Preprocessing,
+    order: tuple[str, ...] | None,
+    config: BoxesConfig,
+    group: str | None = None,
 ) -> tuple[dict[str, BoxStore], tuple[str, ...], bytes, str]:
     """List the images of a folder and read their annotations. Reads of images their headers only.
 
@@ -138,6 +130,7 @@ def open_boxes(
         order: the classes in the order of the model's outputs; None: as the annotations number them, names of VOC
             sorted.
         config: ``[data.boxes]``.
+        group: see :func:`edgeprune.data.split.groups_of_paths`.
 
     Returns:
         (stores, names of the classes, a hash of images and annotations, which annotations were taken).
@@ -182,7 +175,8 @@ def open_boxes(
         names = {form: _names(form, read[form], order, problems) for form in forms}
     if problems:
         raise DataError(
-            f"{len(problems)} things are wrong with the images and boxes of {root}:\n"
+            f"{len(problems)} {'thing is' if len(problems) == 1 else 'things are'} wrong with the images and boxes of "
+            f"{root}:\n"
             + "\n".join(f"  {problem}" for problem in problems[:SHOWN])
             + (f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""),
             expected="boxes of known classes within images that are there.",
@@ -209,9 +203,9 @@ def open_boxes(
             size=preprocessing.size,
             color=preprocessing.color,
             keep_decoded=keep,
+            groups=groups_of_paths([name for name, *_ in entries], group),
         )
-    images = sorted(entry for own in listed.values() for entry in own)
-    digest = hashlib.sha256(b"\n".join(os.fsencode(repr(entry)) for entry in images))
+    digest = hashlib.sha256(listing_hash([entry for own in listed.values() for entry in own]))
     for _, found in sorted(read[chosen].items()):
         digest.update(found.digest)
     digest.update(repr((chosen, classes)).encode())
@@ -255,9 +249,7 @@ def _sizes(paths: Sequence[tuple[str, Path]], problems: list[str]) -> dict[str, 
     sizes = {}
     for name, path in paths:
         try:
-            with Image.open(path) as image:
-                turned = image.getexif().get(ORIENTATION, 1) >= 5  # by a quarter
-                sizes[name] = (image.width, image.height) if turned else (image.height, image.width)
+            sizes[name] = image_size(str(path))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             problems.append(f"{path}: no readable image ({error})")
     return sizes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from edgeprune.data.guard import data_errors
 from edgeprune.data.targets import target_facts
 from edgeprune.models.types import Structure
 
@@ -32,13 +33,19 @@ class FileStore:
     Args:
         root: the folder that ``names`` are relative to.
         names: file names, any number; held as bytes.
-        labels: int64 (files,); None: without labels.
-        groups: of the files, str (files,), which are kept together where a part is held out.
+        y: targets, arrays with files first; ``()``: without labels.
+        labels: the class of each file, int64 (files,), where ``y`` is one.
+        groups: of the files, (files,), which are kept together where a part is held out.
     """
 
-    def __init__(self, root: Path, names: Sequence[str], labels: np.ndarray | None, groups: np.ndarray | None):
+    def __init__(
+        self, root: Path, names: Sequence[str], y: Structure, labels: np.ndarray | None, groups: np.ndarray | None
+    ):
+        import tensorflow as tf
+
         self.labels, self.size, self.groups = labels, len(names), groups
-        self.targets: Structure = () if labels is None else target_facts(labels)
+        self.targets: Structure = tf.nest.map_structure(target_facts, y)
+        self._y = y
         self._root = os.fsencode(root) + os.sep.encode()
         self._names = np.array([os.fsencode(name) for name in names])
 
@@ -47,18 +54,67 @@ class FileStore:
         return os.fsdecode(self._root + bytes(self._names[i]))
 
     def _labels_of(self, positions: tf.Tensor) -> Structure:
+        """The targets of these files."""
         import tensorflow as tf
 
-        return () if self.labels is None else tf.gather(self._label_tensor, positions)
+        return tf.nest.map_structure(lambda array: tf.gather(array, positions), self._tensors)
 
     @functools.cached_property
-    def _label_tensor(self) -> tf.Tensor | tuple[()]:
+    def _tensors(self) -> Structure:
         import tensorflow as tf
 
-        if self.labels is None:
-            return ()
         with tf.init_scope(), tf.device("CPU:0"):  # first used inside a function that tf.data traces
-            return tf.constant(self.labels, tf.int64)
+            return tf.nest.map_structure(tf.convert_to_tensor, self._y)
+
+
+class Contents:
+    """An array of each of ``count`` files, all of one shape.
+
+    With ``keep``, the first pass over at least half of the files reads all of them into one array, which later passes
+    take; without it nothing is kept.
+
+    Args:
+        read: the array of a file.
+
+    Attributes:
+        kept: those of all files, [count, *shape], once they are read.
+    """
+
+    def __init__(
+        self, read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...], dtype: str, *, keep: bool
+    ):
+        self.kept: np.ndarray | None = None
+        self._read, self._count, self._shape, self._dtype, self._keep = read, count, shape, np.dtype(dtype), keep
+
+    def prepare(self, order: np.ndarray) -> None:
+        """Before a pass over these files.
+
+        Raises:
+            DataError: a file cannot be read (only where all are read here).
+        """
+        if not self._keep or self.kept is not None or 2 * len(order) < self._count:
+            return
+        kept, done = np.empty((self._count, *self._shape), self._dtype), 0
+        with data_errors():
+            for part in read_in_batches(np.arange(self._count), 64, self.of).prefetch(1).as_numpy_iterator():
+                kept[done : done + len(part)] = part
+                done += len(part)
+        self.kept = kept
+
+    def of(self, positions: tf.Tensor) -> tf.Tensor:
+        """Those of these files, [batch, *shape], inside a function that tf.data traces."""
+        import tensorflow as tf
+
+        def together(numbers: np.ndarray) -> np.ndarray:
+            if self.kept is not None:
+                return self.kept[numbers]
+            arrays = np.empty((len(numbers), *self._shape), self._dtype)
+            for place, number in enumerate(numbers.tolist()):
+                arrays[place] = self._read(number)
+            return arrays
+
+        read = tf.numpy_function(together, [positions], tf.as_dtype(self._dtype), stateful=False)
+        return tf.ensure_shape(read, (None, *self._shape))
 
 
 def read_in_batches(
@@ -71,21 +127,6 @@ def read_in_batches(
     positions = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
     read = tf.autograph.experimental.do_not_convert(read)
     return positions.map(read, num_parallel_calls=DECODERS, deterministic=True)
-
-
-def read_each(
-    read: Callable[[int], np.ndarray], positions: tf.Tensor, shape: Sequence[int], dtype: tf.DType
-) -> tf.Tensor:
-    """``read`` of every position, [batch, *shape], inside a function that tf.data traces."""
-    import tensorflow as tf
-
-    def together(numbers: np.ndarray) -> np.ndarray:
-        arrays = np.empty((len(numbers), *shape), dtype.as_numpy_dtype)
-        for place, number in enumerate(numbers):
-            arrays[place] = read(int(number))
-        return arrays
-
-    return tf.ensure_shape(tf.numpy_function(together, [positions], dtype, stateful=False), (None, *shape))
 
 
 def in_threads(function: Callable[..., T], items: Sequence[object]) -> Iterator[T]:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,11 @@ import numpy as np
 
 from edgeprune.data.file_store import in_threads
 from edgeprune.data.images import ImageStore, damage, image_sizes
-from edgeprune.data.masks import VOID, Masks
-from edgeprune.data.pairs import check_pairs, paired
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import groups_of_paths
 from edgeprune.errors import DataError
+from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     from edgeprune.recipe.config import DataConfig
@@ -53,7 +52,6 @@ KEEP_DECODED_BYTES = 256 * 2**20  # the whole source, decoded to uint8
 
 Entry = tuple[str, int, int]  # path relative to the source, bytes, mtime_ns
 Listing = dict[str | None, list[Entry]]  # class name → its files, both sorted; None: files without a class
-PAIR = {"images", "masks"}  # folders beside each other, whose files belong together by their names
 SHOWN = 10  # files that one message names
 
 
@@ -65,45 +63,39 @@ class Folder:
         stores: by split; one named ``whole`` where there are no split folders.
         class_names: of the class folders; None where there are none.
         identity: a hash over path, size and modification time of every file.
-        left_out: images that cannot be read, where the recipe has them left out.
-        void: the number in labels of pixels that do not count; None: there are no masks.
+        notes: images that cannot be read, where the recipe has them left out.
     """
 
     stores: dict[str, ImageStore]
     class_names: tuple[str, ...] | None
     identity: bytes
-    left_out: tuple[str, ...]
-    void: int | None = None
+    notes: tuple[str, ...]
 
 
-def open_folder(root: Path, preprocessing: Preprocessing, config: DataConfig, output: Shape | None = None) -> Folder:
+def open_folder(root: Path, preprocessing: Preprocessing, config: DataConfig) -> Folder:
     """List an image folder, and look whether its files can be read.
 
     ``train/``, ``val/`` or ``validation/``, and ``test/`` above the class folders are the splits; without them all
     images are one store named ``whole``. Classes are the names of the class folders, sorted as numbers if all are whole
     numbers, else as strings (like Keras); images may lie in folders below them. Folders that hold images and no
-    folders are data without labels; ``images/`` and ``masks/`` beside each other are images with the class of every
-    pixel. Hidden files and files that are not images are left out.
+    folders are data without labels. Hidden files and files that are not images are left out.
 
     Args:
         preprocessing: with ``size`` and ``color`` resolved.
-        config: classes, group, masks, broken.
-        output: shape of the model's output, without the batch, where it has one only; None: not known.
+        config: classes, group, broken.
 
     Raises:
         DataError: one class, no images, files that cannot be read, an image format that is not read, a missing split
             folder, a class in validation or test that train does not have, images beside class folders, other classes
-            than ``config.classes`` has, masks that do not fit their images or the classes.
+            than ``config.classes`` has.
     """
     assert preprocessing.size is not None
     assert preprocessing.color is not None
-    with _readable():
+    with readable():
         folders = split_folders(root, IMAGES)
-        if _has_masks(folders, root, config):
-            return _open_pairs(folders, root, preprocessing, config, output)
         listings = {split: _list_folder(folder, root, IMAGES) for split, folder in folders.items()}
     entries = [entry for listing in listings.values() for files in listing.values() for entry in files]
-    left_out = _left_out(root, [(name,) for name, _, _ in entries], config)
+    left_out = unreadable_files(root, [name for name, _, _ in entries], config)
     for listing in listings.values():
         for files in listing.values():
             files[:] = [entry for entry in files if entry[0] not in left_out]
@@ -115,7 +107,7 @@ def open_folder(root: Path, preprocessing: Preprocessing, config: DataConfig, ou
         split: ImageStore(
             root,
             [name for files in listing.values() for name, _, _ in files],
-            class_numbers(listing, classes),
+            *labels_of(listing, classes),
             size=preprocessing.size,
             color=preprocessing.color,
             keep_decoded=keep_decoded,
@@ -123,7 +115,7 @@ def open_folder(root: Path, preprocessing: Preprocessing, config: DataConfig, ou
         )
         for split, listing in listings.items()
     }
-    return Folder(stores, classes, _identity(entries), tuple(sorted(left_out)))
+    return Folder(stores, classes, listing_hash(entries), said_left_out(left_out))
 
 
 def list_files(
@@ -134,111 +126,35 @@ def list_files(
     Raises:
         DataError: as :func:`open_folder`.
     """
-    with _readable():
+    with readable():
         listings = {split: _list_folder(folder, root, kind) for split, folder in split_folders(root, kind).items()}
     return listings, _classes(listings, root, order, kind)
 
 
-def _identity(entries: Sequence[Entry]) -> bytes:
+def listing_hash(entries: Sequence[Entry]) -> bytes:
+    """sha256 over path, size and modification time of files."""
     return hashlib.sha256(b"\n".join(os.fsencode(repr(entry)) for entry in sorted(entries))).digest()
 
 
-def _has_masks(folders: dict[str, Path], root: Path, config: DataConfig) -> bool:
-    """Whether images and masks lie in folders beside each other.
-
-    Raises:
-        DataError: in some splits only, or beside other folders, where they could be classes.
-    """
-    inside = {
-        split: {e.name for e in os.scandir(path) if e.is_dir() and not _hidden(e.name)}
-        for split, path in folders.items()
-    }
-    lacking = [split for split, names in inside.items() if not names >= PAIR]
-    if len(lacking) == len(inside) and config.masks is None:
-        return False
-    if lacking:
-        raise DataError(
-            f"{folders[lacking[0]]} has no folders images/ and masks/"
-            + (", and the recipe has [data.masks]." if len(lacking) == len(inside) else ", and other splits do."),
-            expected="images/ and masks/ directly in the folder, or in each of train/, val/ and test/.",
-            fix="move the images and masks there" + ("." if config.masks is None else ", or remove [data.masks]."),
-        )
-    others = sorted({name for names in inside.values() for name in names - PAIR})
-    if others and config.masks is None:
-        raise DataError(
-            f"The folder {root} has images/ and masks/ beside {_some(others)}: masks, or class folders?",
-            expected="images/ and masks/ alone, or a recipe that says that they belong together.",
-            fix="write a section [data.masks] into the recipe if masks/ has the classes of the pixels of images/.",
-        )
-    return True
-
-
-def _open_pairs(
-    folders: dict[str, Path], root: Path, preprocessing: Preprocessing, config: DataConfig, output: Shape | None
-) -> Folder:
-    from edgeprune.recipe.config import MasksConfig
-
-    assert preprocessing.size is not None
-    assert preprocessing.color is not None
-    images = {split: sorted(_files_below(folder / "images", root, IMAGES)) for split, folder in folders.items()}
-    masks = {split: sorted(_files_below(folder / "masks", root, IMAGES)) for split, folder in folders.items()}
-    empty = [split for split in images if not images[split]]
-    if empty:
-        raise DataError(f"{folders[empty[0]] / 'images'} has no images.", expected="JPEG, PNG, BMP, GIF or WebP files.")
-    pairs, problems = paired(images, masks)
-    left_out = _left_out(root, [pair for of_split in pairs.values() for pair in of_split], config)
-    pairs = {split: [pair for pair in of_split if pair[0] not in left_out] for split, of_split in pairs.items()}
-    size, classes = preprocessing.size, len(config.classes) if config.classes else None
-    if output is not None and len(output) == 3:
-        # A model may give its classes for every fourth pixel: masks are made as large as its output.
-        size = (output[0] or size[0], output[1] or size[1])
-        width = max(output[2] or 0, 2)  # one value per pixel tells two classes apart
-        if classes not in (None, width):
-            raise DataError(
-                f"[data] classes names {classes} classes, and the model gives {width} for every pixel.",
-                expected="the name of each class, in the order of the model's outputs, without that of void pixels.",
-                fix="correct [data] classes in the recipe.",
-            )
-        classes = width
-    settings = config.masks or MasksConfig()
-    values = check_pairs(root, pairs, problems, settings, classes)
-    count = sum(map(len, pairs.values()))
-    pixels = preprocessing.size[0] * preprocessing.size[1] * CHANNELS[preprocessing.color] + 4 * size[0] * size[1]
-    stores = {
-        split: ImageStore(
-            root,
-            [image for image, _ in of_split],
-            Masks(
-                root,
-                [mask for _, mask in of_split],
-                size=size,
-                void=settings.void,
-                values=settings.values,
-                found=values,
-            ),
-            size=preprocessing.size,
-            color=preprocessing.color,
-            keep_decoded=count * pixels <= KEEP_DECODED_BYTES,
-        )
-        for split, of_split in pairs.items()
-    }
-    entries = [entry for listing in (images, masks) for files in listing.values() for entry in files]
-    identity = hashlib.sha256(_identity(entries) + repr((size, settings, sorted(left_out))).encode()).digest()
-    return Folder(stores, None, identity, tuple(sorted(left_out)), VOID)
-
-
-def _left_out(root: Path, samples: Sequence[tuple[str, ...]], config: DataConfig) -> set[str]:
-    """The first file of each sample that has a file which cannot be read.
+def unreadable_files(root: Path, names: Sequence[str], config: DataConfig) -> set[str]:
+    """Image files that cannot be read.
 
     Raises:
         DataError: there are some, and the recipe does not have them left out.
     """
-    names = [(sample[0], name) for sample in samples for name in sample]
-    reasons = in_threads(damage, [str(root / name) for _, name in names])
-    broken = [(first, name, reason) for (first, name), reason in zip(names, reasons, strict=True) if reason]
+    reasons = in_threads(damage, [str(root / name) for name in names])
+    broken = [(name, reason) for name, reason in zip(names, reasons, strict=True) if reason]
     if broken and config.broken == "error":
-        raise broken_images(root, [(name, reason) for _, name, reason in broken], len(names))
-    return {first for first, _, _ in broken}
+        raise broken_images(root, broken, len(names))
+    return {name for name, _ in broken}
+
+
+def said_left_out(names: Collection[str]) -> tuple[str, ...]:
+    """What the report says of files that are not part of the data."""
+    if not names:
+        return ()
+    named = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return (f"{len(names)} of the image files cannot be read and were left out, as the recipe says: {named}",)
 
 
 def broken_images(root: Path, broken: Sequence[tuple[str, str]], count: int) -> DataError:
@@ -253,25 +169,19 @@ def broken_images(root: Path, broken: Sequence[tuple[str, str]], count: int) -> 
     )
 
 
-def size_of_images(root: Path, wanted: Shape, config: DataConfig) -> tuple[int, int]:
-    """(height, width) of all images of a folder, for a model of images of any size.
+def size_of_images(root: Path, folders: Iterable[Path], wanted: Shape, config: DataConfig) -> tuple[int, int]:
+    """(height, width) of all images below folders of a source, for a model of images of any size.
 
     Args:
         wanted: the model's shape, for the message.
-        config: masks, broken.
+        config: broken.
 
     Raises:
         DataError: they differ, or one is damaged; as :func:`open_folder`.
     """
-    with _readable():
-        folders = split_folders(root, IMAGES)
-        if _has_masks(folders, root, config):
-            of_pairs = (sorted(_files_below(folder / "images", root, IMAGES)) for folder in folders.values())
-            listings: list[Listing] = [{None: images} for images in of_pairs]
-        else:
-            listings = [_list_folder(folder, root, IMAGES) for folder in folders.values()]
-    names = [name for listing in listings for files in listing.values() for name, _, _ in files]
-    left_out = _left_out(root, [(name,) for name in names], config)
+    with readable():
+        names = sorted(name for folder in folders for name, *_ in files_below(folder, root, IMAGES))
+    left_out = unreadable_files(root, names, config)
     names = [name for name in names if name not in left_out]
     sizes: dict[tuple[int, int], str] = {}
     for name, size in zip(names, image_sizes(root, names), strict=True):
@@ -293,7 +203,8 @@ def size_of_images(root: Path, wanted: Shape, config: DataConfig) -> tuple[int, 
 
 
 @contextlib.contextmanager
-def _readable() -> Iterator[None]:
+def readable() -> Iterator[None]:
+    """Turn an error of the system into one of the data."""
     try:
         yield
     except OSError as error:
@@ -329,13 +240,13 @@ def split_folders(root: Path, kind: FileKind) -> dict[str, Path]:
 
 def _list_folder(folder: Path, root: Path, kind: FileKind) -> Listing:
     with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not _hidden(entry.name)]
+        visible = [entry for entry in entries if not is_hidden(entry.name)]
     names = sorted(entry.name for entry in visible if entry.is_dir())
     loose = sorted(_files((entry for entry in visible if not entry.is_dir()), root, kind))
     if names and loose:
         raise DataError(
             f"The folder {folder} has {kind.noun}s ({len(loose)}, for example {Path(loose[0][0]).name}) beside the "
-            f"folders {_some(names)}.",
+            f"folders {some(names)}.",
             expected=f"class folders alone, or {kind.noun}s alone (data without labels).",
             fix=f"if the folders are classes, move the {kind.noun}s into them; else move the folders elsewhere.",
         )
@@ -347,7 +258,7 @@ def _list_folder(folder: Path, root: Path, kind: FileKind) -> Listing:
             expected=f"one folder per class, with {kind.noun}s in it: CLASS/FILE; or {kind.noun}s without labels.",
             fix=f"move the {kind.noun}s of each class into a folder with the name of the class.",
         )
-    return {name: sorted(_files_below(folder / name, root, kind)) for name in names}
+    return {name: sorted(files_below(folder / name, root, kind)) for name in names}
 
 
 def image_files(folder: Path, root: Path) -> list[Entry]:
@@ -356,19 +267,20 @@ def image_files(folder: Path, root: Path) -> list[Entry]:
     Raises:
         DataError: none, one of a format that is not read, or what may not be read.
     """
-    with _readable():
-        entries = sorted(_files_below(folder, root, IMAGES))
+    with readable():
+        entries = sorted(files_below(folder, root, IMAGES))
     if not entries:
         raise DataError(f"The folder {folder} has no images.", expected=f"{IMAGES.formats} files.")
     return entries
 
 
-def _files_below(folder: Path, root: Path, kind: FileKind) -> Iterator[Entry]:
+def files_below(folder: Path, root: Path, kind: FileKind) -> Iterator[Entry]:
+    """The files of a kind in a folder and in those below it."""
     with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not _hidden(entry.name)]
+        visible = [entry for entry in entries if not is_hidden(entry.name)]
     for entry in visible:
         if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(folder / entry.name, root, kind)
+            yield from files_below(folder / entry.name, root, kind)
     yield from _files((entry for entry in visible if not entry.is_dir(follow_symlinks=False)), root, kind)
 
 
@@ -390,7 +302,8 @@ def _entry(entry: os.DirEntry[str], root: Path, kind: FileKind) -> Entry:
     return os.path.relpath(entry.path, root), stat.st_size, stat.st_mtime_ns
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether files and folders of this name are no part of the data."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -412,27 +325,25 @@ def _classes(
         return tuple(sorted(names, key=lambda name: (int(name), name))) if all(map(_is_number, names)) else names
     if set(order) != set(names):
         raise DataError(
-            f"[data] classes names {_some(order)}; the class folders of {root} are {_some(names)}.",
+            f"[data] classes names {some(order)}; the class folders of {root} are {some(names)}.",
             expected="the name of each class folder once, in the order of the model's outputs.",
             fix="correct [data] classes in the recipe, or leave it out: then the folders' names are sorted.",
         )
     return order
 
 
-def class_numbers(listing: Listing, classes: tuple[str, ...] | None) -> np.ndarray | None:
-    """The class of each file of a listing, int64 [files]; None without classes."""
+def labels_of(listing: Listing, classes: tuple[str, ...] | None) -> tuple[Structure, np.ndarray | None]:
+    """(targets, labels) of the files of a listing, both the class of each, int64 [files]; ``()``, None without."""
     if classes is None:
-        return None
-    return np.repeat([classes.index(str(name)) for name in listing], [len(files) for files in listing.values()])
+        return (), None
+    places = [classes.index(str(name)) for name in listing]
+    numbers = np.repeat(np.array(places, np.int64), [len(files) for files in listing.values()])
+    return numbers, numbers
 
 
 def groups_of_files(listing: Listing, pattern: str | None) -> np.ndarray | None:
-    """The group of each file of a listing, see :func:`edgeprune.data.split.groups_of_paths`; None without a pattern."""
-    return (
-        None
-        if pattern is None
-        else groups_of_paths([name for files in listing.values() for name, *_ in files], pattern)
-    )
+    """The group of each file of a listing, see :func:`edgeprune.data.split.groups_of_paths`."""
+    return groups_of_paths([name for files in listing.values() for name, *_ in files], pattern)
 
 
 def _is_number(name: str) -> bool:
@@ -443,7 +354,7 @@ def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root:
     empty = [name for name in classes if not (listings.get("train") or listings["whole"])[name]]
     if len(empty) == len(classes):
         raise DataError(
-            f"The folder {root} has no {kind.noun}s in its class folders ({_some(classes)}).",
+            f"The folder {root} has no {kind.noun}s in its class folders ({some(classes)}).",
             expected=f"{kind.formats} files in one folder per class.",
         )
     if len(classes) == 1:
@@ -465,12 +376,13 @@ def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root:
         if unknown:
             raise DataError(
                 f"The class {unknown[0]!r} is in {split}/ but not in train/ of {root}.",
-                expected=f"the classes of train: {_some(classes)}.",
+                expected=f"the classes of train: {some(classes)}.",
                 fix=f"add {kind.noun}s of this class to train/, or correct the name of the folder.",
             )
         if not any(listing.values()):
             raise DataError(f"The {split} part of {root} has no {kind.noun}s.", expected=f"at least one {kind.noun}.")
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, for a message."""
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

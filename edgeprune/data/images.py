@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.arrays import gather_batches
-from edgeprune.data.file_store import FileStore, read_each, read_in_batches
-from edgeprune.data.guard import damaged, data_errors, unreadable
+from edgeprune.data.file_store import Contents, FileStore, read_in_batches
+from edgeprune.data.guard import damaged, unreadable
 from edgeprune.data.masks import Masks
 from edgeprune.data.pixels import read_image, resize_image
 from edgeprune.data.preprocess import CHANNELS
@@ -22,45 +22,47 @@ from edgeprune.models.types import Structure
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from PIL import Image
 
 
 class ImageStore(FileStore):
     """Image files as 8-bit pixels, read by the rules of :mod:`edgeprune.data.pixels`; resized if they differ from
     ``size``, never cropped.
 
-    With ``keep_decoded``, the first pass over at least half of the files decodes all of them into one uint8 array, and
-    their masks into one of int32, which later passes read; without it nothing decoded is kept.
-
     Args:
         root: the folder that ``names`` are relative to.
         names: file names, any number; held as bytes.
-        labels: int64 (files,), or a mask per file; None: without labels.
+        y: targets of the files, or a mask for each; ``()``: without labels.
+        labels: int64 (files,), see :class:`~edgeprune.data.file_store.FileStore`.
         size: (height, width) in pixels.
         color: of :data:`edgeprune.data.preprocess.CHANNELS`.
-        keep_decoded: for small data only: files * height * width * channels bytes, and 4 per pixel of a mask.
-        groups: of the files, str [files], which are kept together where a part is held out.
+        keep_decoded: for small data only: files * height * width * channels bytes, and 4 per pixel of a mask. See
+            :class:`~edgeprune.data.file_store.Contents`.
+        groups: of the files, (files,), which are kept together where a part is held out.
     """
 
     def __init__(
         self,
         root: Path,
         names: Sequence[str],
-        labels: np.ndarray | Masks | None,
+        y: Structure | Masks,
+        labels: np.ndarray | None = None,
         *,
         size: tuple[int, int],
         color: str,
         keep_decoded: bool,
         groups: np.ndarray | None = None,
     ):
-        self._masks = labels if isinstance(labels, Masks) else None
-        super().__init__(root, names, None if isinstance(labels, Masks) else labels, groups)
-        if self._masks is not None:
-            self.targets = self._masks.facts
+        masks = y if isinstance(y, Masks) else None
+        super().__init__(root, names, () if masks else y, labels, groups)
         self._shape = (*size, CHANNELS[color])
         self.shapes: tuple[Shape, ...] = (self._shape,)
         self._color = color
-        self._keep_decoded = keep_decoded
-        self._decoded: tuple[tf.Tensor, Structure] | None = None
+        self._images = Contents(self._pixels, self.size, self._shape, "uint8", keep=keep_decoded)
+        self._masks: Contents | None = None
+        if masks:
+            self.targets = masks.facts
+            self._masks = Contents(functools.partial(_mask, masks), self.size, masks.size, "int32", keep=keep_decoded)
 
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
@@ -70,48 +72,18 @@ class ImageStore(FileStore):
         Raises:
             DataError: a file cannot be decoded (only where all files are decoded here).
         """
-
         order = ordered(index, shuffle_seed)
-        if self._keep_decoded and self._decoded is None and 2 * len(order) >= self.size:
-            self._decoded = self._decode_all()
-        if self._decoded is not None:
-            images, labels = self._decoded
-            return gather_batches(((images,), labels, ()), order, batch_size, drop_remainder)
+        for contents in (self._images, self._masks):
+            if contents:
+                contents.prepare(order)
 
         def read(positions: tf.Tensor) -> tuple[tuple[tf.Tensor], Structure, Structure]:
-            images, labels = self._read(positions)
-            return (images,), labels, ()
+            return (self._images.of(positions),), self._labels_of(positions), ()
 
         return read_in_batches(order, batch_size, read, drop_remainder=drop_remainder)
 
-    def _decode_all(self) -> tuple[tf.Tensor, Structure]:
-        import tensorflow as tf
-
-        def read(positions: tf.Tensor) -> Structure:
-            images, labels = self._read(positions)
-            return (images, labels) if self._masks is not None else (images,)
-
-        arrays = [np.empty((self.size, *self._shape), np.uint8)]
-        if self._masks is not None:
-            arrays.append(np.empty((self.size, *self._masks.size), np.int32))
-        done = 0
-        with data_errors():
-            for batch in read_in_batches(np.arange(self.size), 64, read).prefetch(1).as_numpy_iterator():
-                for array, part in zip(arrays, batch, strict=True):
-                    array[done : done + len(part)] = part
-                done += len(batch[0])
-        with tf.device("CPU:0"):
-            images, *masks = map(tf.convert_to_tensor, arrays)
-        return images, masks[0] if masks else self._label_tensor
-
-    def _read(self, positions: tf.Tensor) -> tuple[tf.Tensor, Structure]:
-        """These files as uint8 (batch, height, width, channels), and their labels."""
-        import tensorflow as tf
-
-        images = read_each(self._pixels, positions, self._shape, tf.uint8)
-        if self._masks is None:
-            return images, self._labels_of(positions)
-        return images, read_each(self._mask, positions, self._masks.size, tf.int32)
+    def _labels_of(self, positions: tf.Tensor) -> Structure:
+        return self._masks.of(positions) if self._masks else super()._labels_of(positions)
 
     def _pixels(self, i: int) -> np.ndarray:
         with named(self.path(i)):
@@ -122,10 +94,10 @@ class ImageStore(FileStore):
         """An image of any size, uint8 [height, width, channels], in the store's."""
         return resize_image(image, *self._shape[:2])
 
-    def _mask(self, i: int) -> np.ndarray:
-        assert self._masks is not None
-        with named(self._masks.path(i)):
-            return self._masks.read(i)
+
+def _mask(masks: Masks, i: int) -> np.ndarray:
+    with named(masks.path(i)):
+        return masks.read(i)
 
 
 @contextlib.contextmanager
@@ -139,19 +111,25 @@ def named(path: str) -> Iterator[None]:
 
 def damage(path: str) -> str | None:
     """Why an image file cannot be read; None: it can. A JPEG is decoded at an eighth of its size, but as a whole."""
+    return look_at(path)[1]
+
+
+def look_at(path: str) -> tuple[tuple[int, int] | None, str | None]:
+    """(height, width) of an image file as :func:`image_size` has it, or None; and :func:`damage`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         if not os.path.getsize(path):
-            return "it is empty"
+            return None, "it is empty"
         with Image.open(path) as image:
+            size = _upright_size(image)
             image.draft("RGB", (1, 1))
             image.load()
     except UnidentifiedImageError:
-        return "it is no image of a known format"
+        return None, "it is no image of a known format"
     except Exception as error:  # of damaged files, Pillow's readers raise many types
-        return " ".join(str(error).split()) or type(error).__name__
-    return None
+        return None, " ".join(str(error).split()) or type(error).__name__
+    return size, None
 
 
 def image_sizes(root: Path, names: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -172,5 +150,9 @@ def image_size(path: str) -> tuple[int, int]:
     from PIL import Image
 
     with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations with rows for columns
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return _upright_size(image)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations with rows for columns
+    return (image.width, image.height) if turned else (image.height, image.width)

@@ -17,17 +17,19 @@ from edgeprune.data.arrays import ArrayStore
 from edgeprune.data.batches import with_datasets
 from edgeprune.data.boxes import has_boxes, open_boxes
 from edgeprune.data.duplicates import shared_samples
-from edgeprune.data.folder import open_folder, size_of_images
+from edgeprune.data.folder import IMAGES, open_folder, size_of_images, split_folders
 from edgeprune.data.function import call_function, source_hash
-from edgeprune.data.grouping import hold_out_groups
+from edgeprune.data.grouping import hold_out_groups, hold_out_last
 from edgeprune.data.labels import hold_out
+from edgeprune.data.masks import VOID
 from edgeprune.data.npz import Samples, read_npz
+from edgeprune.data.pairs import has_masks, open_pairs
 from edgeprune.data.parts import Part, is_dataset, read_parts
 from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
 from edgeprune.data.sizes import common_spec
 from edgeprune.data.sound import open_sound, unstated
 from edgeprune.data.spec import InputSpec
-from edgeprune.data.split import Data, Grouped, Split, Store, check_groups
+from edgeprune.data.split import Data, Split, Store, Timed, check_groups
 from edgeprune.data.stream import StreamStore
 from edgeprune.data.table import normalized, open_table, table_files
 from edgeprune.data.targets import TargetFacts, merge_targets
@@ -41,11 +43,11 @@ if TYPE_CHECKING:
     from edgeprune.recipe.config import BoxesConfig, DataConfig
 
 TEST_SHARE = 0.2  # of a source that has no splits
-SOURCES = (
-    "a folder of class folders, of images or of sound files, of images, of images/ and masks/, or of images with boxes,"
-    " a .csv or .parquet file or a folder with train.csv and test.csv, an .npz file, package.module:function, "
-    "file.py:function, or demo."
-)
+SOURCES = """one of these:
+  a folder of images or sound files, in a folder for each class (or without classes: no labels);
+  a folder of images/ and masks/, or of images/ and boxes (COCO, Pascal VOC or YOLO);
+  a .csv or .parquet file, or a folder with train.csv and test.csv;
+  an .npz file; package.module:function or file.py:function; demo."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,6 @@ class _Opened:
     preprocessing: Preprocessing
     identity: bytes
     class_names: tuple[str, ...] | None = None
-    left_out: tuple[str, ...] = ()
     void: int | None = None
     boxes: BoxesConfig | None = None  # how images with boxes are resized
     table: JsonObject | None = None  # how a row becomes a sample
@@ -88,7 +89,8 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
     input_spec = _with_recipe_size(config, input_spec)
     opened = _open(source, config, input_spec)
     splits = {name: Split(store, opened.preprocessing, np.arange(store.size)) for name, store in opened.stores.items()}
-    check_groups(splits, opened.name)
+    group = config.group or (config.table.group if config.table else None)
+    check_groups(splits, opened.name, f"group = {json.dumps(group)}")
     if "whole" in splits:
         splits["train"], splits["test"] = _carve(splits.pop("whole"), TEST_SHARE, "test", opened.name, seed)
     preprocessing = opened.preprocessing
@@ -123,7 +125,6 @@ def load_data(source: DataSource, config: DataConfig, input_spec: InputSpec, *, 
         preprocessing=stated,
         targets=targets,
         void=opened.void,
-        left_out=opened.left_out,
         boxes=opened.boxes,
         notes=(*opened.notes, *shared_samples(splits)),
         said=opened.said,
@@ -149,17 +150,7 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     if path.is_dir() and config.table is None:
         if error := unstated(path, spec):
             raise error
-        preprocessing = resolve_preprocessing(_with_size(config, spec, path), spec, images=True)
-        found = open_folder(path, preprocessing, config, spec.outputs[0] if len(spec.outputs) == 1 else None)
-        return _Opened(
-            name,
-            found.stores,
-            preprocessing,
-            found.identity,
-            found.class_names,
-            left_out=found.left_out,
-            void=found.void,
-        )
+        return (_open_pairs if has_masks(path, config) else _open_images)(name, path, config, spec)
     if path.is_file() and path.suffix == ".npz":
         preprocessing = resolve_preprocessing(config, spec, images=False)
         arrays, identity = read_npz(path, whole_spec(spec).names)
@@ -179,15 +170,33 @@ def _open(source: DataSource, config: DataConfig, spec: InputSpec) -> _Opened:
     )
 
 
+def _open_images(name: str, path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
+    preprocessing = resolve_preprocessing(_with_size(config, spec, path, ""), spec, images=True)
+    found = open_folder(path, preprocessing, config)
+    return _Opened(name, found.stores, preprocessing, found.identity, found.class_names, notes=found.notes)
+
+
+def _open_pairs(name: str, path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
+    preprocessing = resolve_preprocessing(_with_size(config, spec, path, "images"), spec, images=True)
+    found = open_pairs(path, preprocessing, config, spec.outputs[0] if len(spec.outputs) == 1 else None)
+    return _Opened(name, found.stores, preprocessing, found.identity, void=VOID, notes=found.notes)
+
+
 def _open_boxes(name: str, path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
     preprocessing = resolve_preprocessing(config, spec, images=True)
-    stores, classes, identity, said = open_boxes(path, preprocessing, config.classes, config.boxes)
+    stores, classes, identity, said = open_boxes(path, preprocessing, config.classes, config.boxes, config.group)
     return _Opened(name, stores, preprocessing, identity, classes, boxes=config.boxes, said=(said,))
 
 
 def _open_table(name: str, files: Mapping[str, Path], config: DataConfig, spec: InputSpec) -> _Opened:
     from edgeprune.recipe.config import TableConfig
 
+    if config.group:
+        raise DataError(
+            f"[data] group is for paths of files, and {name} is a table.",
+            expected="the name of the column whose values stay together.",
+            fix='take it out, and write in the recipe:\n  [data.table]\n  group = "COLUMN"',
+        )
     table = config.table or TableConfig()
     preprocessing = resolve_preprocessing(config, spec, images=table.image is not None)
     opened = open_table(files, table, config.classes, spec, preprocessing)
@@ -198,7 +207,6 @@ def _open_table(name: str, files: Mapping[str, Path], config: DataConfig, spec: 
         opened.identity,
         opened.class_names,
         table=opened.stated,
-        notes=opened.notes,
     )
 
 
@@ -211,11 +219,16 @@ def _with_recipe_size(config: DataConfig, spec: InputSpec) -> InputSpec:
     return dataclasses.replace(spec, shapes=(shape,))
 
 
-def _with_size(config: DataConfig, spec: InputSpec, folder: Path) -> DataConfig:
-    """The config; for a model of images of any size, with the size of all images of the folder where it names none."""
+def _with_size(config: DataConfig, spec: InputSpec, root: Path, below: str) -> DataConfig:
+    """The config; for a model of images of any size, with the size of all images where it names none.
+
+    Args:
+        below: the folder of the images in that of a split.
+    """
     if config.size or len(spec.shapes) != 1 or len(spec.shapes[0]) != 3 or None not in spec.shapes[0][:2]:
         return config
-    return config.model_copy(update={"size": size_of_images(folder, spec.shapes[0], config)})
+    folders = [folder / below for folder in split_folders(root, IMAGES).values()]
+    return config.model_copy(update={"size": size_of_images(root, folders, spec.shapes[0], config)})
 
 
 def _open_demo(config: DataConfig, spec: InputSpec) -> _Opened:
@@ -266,10 +279,11 @@ def _carve(split: Split, share: float, into: str, name: str, seed: int) -> tuple
             f"The data of {name} have too few samples: {share:.0%} of {split.size} for {into} leaves one part empty.",
             expected=f"enough samples for all parts, or a {into} part of its own.",
         )
-    if isinstance(split.store, Grouped):
-        kept, held = split.store.hold_out(split.index, count, seed=seed)
-    elif split.groups is not None:
-        kept, held = hold_out_groups(split.groups, split.labels, count, seed=seed, where=name)
+    groups, spans = split.groups, split.store.spans(split.index) if isinstance(split.store, Timed) else None
+    if groups is not None and (spans is None or len(set(groups)) > 1):
+        kept, held = hold_out_groups(groups, split.labels, count, seed=seed, where=name)
+    elif spans is not None:
+        kept, held = hold_out_last(*spans, count, where=name)
     else:
         kept, held = hold_out(split.size, split.labels, count, seed=seed)
     return split.subset(kept), split.subset(held)

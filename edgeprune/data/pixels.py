@@ -50,7 +50,8 @@ def read_mask(file: str) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+        is_turned = opened.getexif().get(0x0112, 1) != 1
+        image = ImageOps.exif_transpose(opened) if is_turned else opened
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ValueError(f"it holds colours ({image.mode}), neither class numbers nor a palette")
         return np.asarray(image).astype(np.int32)
@@ -119,3 +120,26 @@ def palette(classes: int) -> list:  # type: ignore[type-arg]
         for number in range(classes)
     ]
     return [[sum(bit << (7 - place) for place, bit in enumerate(one)) for one in number] for number in bits]
+
+
+def write_mask(file: str, mask: np.ndarray, colors: Sequence[Sequence[int]]) -> None:
+    """Class numbers [height, width] as a PNG with a palette, by what Python has: boards have no Pillow.
+
+    Args:
+        file: its path.
+        mask: whole numbers of 0 to 255.
+        colors: red, green and blue of each class.
+    """
+    import struct
+    import zlib
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = mask.shape
+    lines = np.pad(mask.astype(np.uint8), [(0, 0), (1, 0)])  # a line begins with its filter, 0 for none
+    with open(file, "wb") as png:
+        png.write(b"\x89PNG\r\n\x1a\n")
+        png.write(chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)))
+        png.write(chunk(b"PLTE", bytes(value for color in colors for value in color)))
+        png.write(chunk(b"IDAT", zlib.compress(lines.tobytes())) + chunk(b"IEND", b""))

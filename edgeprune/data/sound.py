@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.data import sound_front
-from edgeprune.data.arrays import gather_batches
-from edgeprune.data.file_store import DECODERS, FileStore, in_threads, read_each, read_in_batches
-from edgeprune.data.folder import IMAGES, FileKind, class_numbers, groups_of_files, list_files
-from edgeprune.data.guard import data_errors, unreadable
+from edgeprune.data.file_store import DECODERS, Contents, FileStore, in_threads, read_in_batches
+from edgeprune.data.folder import IMAGES, FileKind, groups_of_files, labels_of, list_files
+from edgeprune.data.guard import unreadable
 from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.data.split import ordered
 from edgeprune.data.wav import UNKNOWN_LENGTH, chunks
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 _FOREIGN = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma", ".au")
 SOUNDS = FileKind("sound file", "WAV", "WAV", (".wav", ".wave"), _FOREIGN)
+FORMATS = ("WAV", "WAVEX", "RF64")  # in the words of soundfile, which reads others whatever their name is
 KEEP_READ_BYTES = 256 * 2**20  # the whole source, as float32 at the recipe's rate
 FILES_NAMED = 20  # in the message about files that cannot be read
 BLOCK = 2**16  # samples of a file that are looked at at once
@@ -70,7 +70,7 @@ def open_sound(
         split: SoundStore(
             root,
             names[split],
-            class_numbers(listing, classes),
+            labels_of(listing, classes)[1],
             sound,
             shape,
             keep_read=keep_read,
@@ -85,15 +85,14 @@ class SoundStore(FileStore):
     """WAV files of any rate, width and number of channels as what the front end makes of them.
 
     Channels are averaged. Other rates are resampled by soxr (HQ). Longer files are cut at the end, shorter ones get
-    zeros there. With ``keep_read``, the first pass over at least half of the files reads all of them into one float32
-    array, which later passes take; without it nothing is kept.
+    zeros there.
 
     Args:
         root: the folder that ``names`` are relative to.
         labels: int64 (files,); None: without labels.
         shape: of a model input, which the front end's values are reshaped to.
-        keep_read: for small data only: files * samples * 4 bytes.
-        groups: of the files, str (files,), which are kept together where a part is held out.
+        keep_read: for small data only: files * samples * 4 bytes; see :class:`~edgeprune.data.file_store.Contents`.
+        groups: of the files, (files,), which are kept together where a part is held out.
     """
 
     def __init__(
@@ -107,11 +106,11 @@ class SoundStore(FileStore):
         keep_read: bool,
         groups: np.ndarray | None = None,
     ):
-        super().__init__(root, names, labels, groups)
+        super().__init__(root, names, () if labels is None else labels, labels, groups)
         self.shapes: tuple[Shape, ...] = (shape,)
         self.sound = sound
-        self._keep_read = keep_read
-        self._kept: list[tf.Tensor] = []  # all files, once they are read; the changed stores share it
+        # Shared by the changed stores.
+        self._contents = Contents(self._samples, self.size, (sound.length,), "float32", keep=keep_read)
         self._change: Change | None = None
 
     def changed(self, change: Change) -> SoundStore:
@@ -131,12 +130,12 @@ class SoundStore(FileStore):
         import tensorflow as tf
 
         order = ordered(index, shuffle_seed)
-        if self._keep_read and not self._kept and 2 * len(order) >= self.size:
-            self._kept.append(self._read_all())
-        if self._kept:
-            raw = gather_batches((self._kept[0], self._label_tensor), order, batch_size, drop_remainder)
-        else:
-            raw = read_in_batches(order, batch_size, self._read, drop_remainder=drop_remainder)
+        self._contents.prepare(order)
+
+        def read(positions: tf.Tensor) -> tuple[tf.Tensor, Structure]:
+            return self._contents.of(positions), self._labels_of(positions)
+
+        raw = read_in_batches(order, batch_size, read, drop_remainder=drop_remainder)
 
         @tf.autograph.experimental.do_not_convert
         def through_front(number: tf.Tensor, batch: Structure) -> tuple[tuple[tf.Tensor], Structure, Structure]:
@@ -146,12 +145,23 @@ class SoundStore(FileStore):
 
         return raw.enumerate().map(through_front, num_parallel_calls=DECODERS, deterministic=True)
 
-    def _read(self, positions: tf.Tensor) -> tuple[tf.Tensor, Structure]:
-        """(raw samples float32 [batch, samples], labels) of these files."""
-        import tensorflow as tf
+    @functools.cached_property
+    def _shown(self) -> dict[str, Any]:
+        changes = {"front": "log-mel", "transpose": True}
+        if self.sound.front == "raw":
+            changes |= {"low": 0.0, "high": self.sound.rate / 2, "frame": min(self.sound.frame, self.sound.length)}
+        return self.sound.model_copy(update=changes).resolved()
 
-        samples = read_each(self._samples, positions, (self.sound.length,), tf.float32)
-        return samples, self._labels_of(positions)
+    @property
+    def heard(self) -> str:
+        """What :meth:`spectrogram` shows, in words."""
+        shown = self._shown
+        return f"{shown['low']:,.0f} to {shown['high']:,.0f} Hz from below, over {shown['seconds']:g} s"
+
+    def spectrogram(self, i: int) -> np.ndarray:
+        """What the model hears of a file, to be looked at: float32 [bands, frames], low ones first. Log-mel bands
+        whatever the front end is; of raw samples up to half of their rate."""
+        return sound_front.front_end(self._samples(i), self._shown)
 
     def _samples(self, i: int) -> np.ndarray:
         path = self.path(i)
@@ -159,19 +169,6 @@ class SoundStore(FileStore):
             return read_sound(path, self.sound)
         except (OSError, RuntimeError) as error:  # soundfile's own are RuntimeErrors
             raise unreadable("sound file", path, _fault(path)[0] or str(error)) from error
-
-    def _read_all(self) -> tf.Tensor:
-        import tensorflow as tf
-
-        kept = np.empty((self.size, self.sound.length), np.float32)
-        done = 0
-        with data_errors():
-            batches = read_in_batches(np.arange(self.size), 64, lambda positions: self._read(positions)[0])
-            for samples in batches.prefetch(1).as_numpy_iterator():
-                kept[done : done + len(samples)] = samples
-                done += len(samples)
-        with tf.device("CPU:0"):
-            return tf.convert_to_tensor(kept)
 
 
 def read_sound(path: str, sound: SoundConfig) -> np.ndarray:
@@ -368,6 +365,8 @@ def _fault(path: str) -> tuple[str | None, bytes]:
                 if length != UNKNOWN_LENGTH and place + length > size:
                     return f"it is cut off: {length} bytes of samples are announced, {size - place} are there", content
         with soundfile.SoundFile(path) as sound:
+            if sound.format not in FORMATS:
+                return f"it is {sound.format} under the name of a WAV file, which boards do not read", content
             if not sound.frames:
                 return "it has no samples", content
             for block in sound.blocks(BLOCK, dtype="float32"):

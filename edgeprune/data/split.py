@@ -46,8 +46,8 @@ class Store(Protocol):
 
     @property
     def groups(self) -> np.ndarray | None:
-        """What samples belong to that must not be on both sides of a split (speaker, patient, drive), str or integers
-        (size,); None: every sample stands for itself."""
+        """What samples belong to that must not be on both sides of a split (speaker, patient, drive), texts (size,);
+        None: every sample stands for itself."""
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -63,15 +63,11 @@ class Store(Protocol):
 
 
 @runtime_checkable
-class Grouped(Protocol):
-    """A store that knows more of its samples than their groups: which of them overlap in time."""
+class Timed(Protocol):
+    """A store whose samples may be windows over time, which overlap."""
 
-    def hold_out(self, index: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Split the samples ``index`` in two, about ``count`` of them held out: positions in ``index``, (kept, held).
-
-        Raises:
-            DataError: they cannot be split.
-        """
+    def spans(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Where these samples begin, and end, int64 (samples,) each; None: they are no windows."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,7 +184,6 @@ class Data:
             and ``fill``; of tables ``table``, as :class:`edgeprune.data.table.OpenedTable` states it.
         targets: facts of the targets of all three splits, in the structure of y; ``()`` for data without labels.
         void: the class number of what does not count, where the source says which; else None.
-        left_out: files of the source that cannot be read, where the recipe has them left out.
         boxes: how images with boxes were resized; None for other data.
         notes: what the user should know about the data, one sentence each: warnings of the report.
         said: what the reader decided, for the user; nothing to be warned of.
@@ -203,14 +198,13 @@ class Data:
     preprocessing: JsonObject
     targets: Structure = ()
     void: int | None = None
-    left_out: tuple[str, ...] = ()
     boxes: BoxesConfig | None = None
     notes: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
 
 
-def groups_of_paths(paths: Sequence[str], pattern: str) -> np.ndarray:
-    """The group of each file: what a regular expression finds in its path.
+def groups_of_paths(paths: Sequence[str], pattern: str | None) -> np.ndarray | None:
+    """The group of each file: what a regular expression finds in its path; None without one.
 
     Args:
         paths: relative to the source.
@@ -222,6 +216,8 @@ def groups_of_paths(paths: Sequence[str], pattern: str) -> np.ndarray:
     Raises:
         DataError: paths without a match.
     """
+    if pattern is None:
+        return None
     matches = [re.search(pattern, Path(path).as_posix()) for path in paths]
     missing = [path for path, match in zip(paths, matches, strict=True) if not match]
     if missing:
@@ -234,19 +230,24 @@ def groups_of_paths(paths: Sequence[str], pattern: str) -> np.ndarray:
     return np.array(["/".join(match.groups("") or [match.group()]) for match in matches if match], str)
 
 
-def check_groups(splits: Mapping[str, Split], name: str) -> None:
-    """Raise DataError if a group is in two splits, which only a source with splits of its own can have."""
+def check_groups(splits: Mapping[str, Split], name: str, line: str) -> None:
+    """Raise DataError if a group is in two splits, which only a source with splits of its own can have.
+
+    Args:
+        line: what asks for groups in the recipe.
+    """
     seen: dict[str, set[str]] = {}
     for split, part in splits.items():
         found = set() if part.groups is None else set(part.groups.tolist())
         for other, groups in seen.items():
             if common := sorted(found & groups):
                 raise DataError(
-                    f"{len(common)} groups of {name} are in {other} and in {split}: "
-                    f"{', '.join(map(str, common[:5]))}{', ...' if len(common) > 5 else ''}.",
-                    expected="splits that have no group in common, as [data] group asks for.",
-                    fix=f"put the class folders of all splits into one folder, which is then split by groups; or "
-                    f"move the files of these groups; or leave group out, where {split} may hold the same groups.",
+                    f"{len(common)} of {len(found)} groups in the {split} part of {name} are in {other} as well: "
+                    f"{', '.join(common[:5])}{', ...' if len(common) > 5 else ''}.",
+                    expected=f"splits that have no group in common, as {line} in the recipe asks for: figures on "
+                    f"{split} would not show how the model does on new ones.",
+                    fix="put the samples of all splits into one folder or table, which is then split by groups; or "
+                    f"move those of these groups; or, if {split} may have them as well, take {line} out of the recipe.",
                 )
         seen[split] = found
 

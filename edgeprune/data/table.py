@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,14 +38,12 @@ class OpenedTable:
         class_names: of text targets, in the order of their numbers.
         stated: how a row becomes a sample, for the manifest and for scripts on a device.
         identity: sha256 over the files, and over path, size and modification time of images.
-        notes: what the user should know.
     """
 
     stores: Mapping[str, TableStore | ListedImages]
     class_names: tuple[str, ...] | None
     stated: JsonObject
     identity: bytes
-    notes: tuple[str, ...] = ()
 
 
 def table_files(path: Path) -> dict[str, Path] | None:
@@ -109,9 +107,7 @@ def open_table(
         else:
             stores[split] = images = ListedImages(tables[split], rows, targets[split], preprocessing)
             identity.update(images.listing)
-    return OpenedTable(
-        stores, coding.classes, _stated(layout, coding, config), identity.digest(), tuple(_shared_groups(read, config))
-    )
+    return OpenedTable(stores, coding.classes, _stated(layout, coding, config), identity.digest())
 
 
 def normalized(preprocessing: Preprocessing, train: Split, stated: JsonObject) -> Preprocessing:
@@ -290,8 +286,7 @@ def _read(table: TableFile, layout: _Layout, coding: _Coding, spec: InputSpec, s
         values,
         [np.concatenate(parts) for parts in targets],
         np.concatenate(lines),
-        np.concatenate(groups) if groups else None,
-        list(codes),
+        np.array(list(codes), object)[np.concatenate(groups)] if groups else None,
         images if layout.image else None,
     )
 
@@ -419,18 +414,6 @@ def _stated(layout: _Layout, coding: _Coding, config: TableConfig) -> JsonObject
         "stride": (config.stride or config.window) if config.window else None,
         "normalize": config.normalize,
     }
-
-
-def _shared_groups(read: Mapping[str, Rows], config: TableConfig) -> Iterator[str]:
-    for split, rows in read.items():
-        shared = (
-            sorted(set(rows.group_names) & set(read["train"].group_names)) if split not in ("train", "whole") else []
-        )
-        if shared:
-            yield (
-                f"{len(shared)} of {len(rows.group_names)} values of {config.group} in {split} are in train as well, "
-                f"such as {shared[0]!r}: figures on {split} do not show how the model does on new ones"
-            )
 
 
 def _width(column: JsonObject) -> int:

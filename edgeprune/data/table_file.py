@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgeprune.errors import DataError
 SUFFIXES = (".csv", ".parquet")
 CHUNK_ROWS = 8192
 PROBLEMS_SHOWN = 5
+DECIMAL_COMMA = "write numbers with a decimal point: 0.5, not 0,5."
 # What tables write where there is no value.
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 
@@ -78,7 +80,8 @@ class TableFile:
         """The rows in order, CHUNK_ROWS at a time.
 
         Raises:
-            DataError: the file is damaged, or a line has too few or too many values.
+            DataError: the file is damaged, a line has too few or too many values, or a column of Parquet has
+                several values in a row.
         """
         names = list(dict.fromkeys(names))
         with _readable(self.path):
@@ -104,7 +107,16 @@ class TableFile:
             )
 
     def _parquet_chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
-        done = 0
+        done, schema = 0, _parquet(self.path).schema_arrow
+        for name in names:
+            kind = schema.field(name).type
+            if kind.num_fields:  # lists and structures
+                raise DataError(
+                    f"The column {name!r} of {self.path} is of type {kind}.",
+                    expected="a number or a text in every row.",
+                    fix="write its values as columns of their own, or leave it out: ignore = "
+                    f"[{json.dumps(name)}] under [data.table].",
+                )
         for batch in _parquet(self.path).iter_batches(CHUNK_ROWS, columns=list(names)):
             cells = {name: _from_arrow(batch.column(name)) for name in names}
             yield Chunk(np.arange(done + 1, done + 1 + batch.num_rows, dtype=np.int64), cells)
@@ -173,7 +185,10 @@ def numbers(chunk: Chunk, column: str, problems: Problems, fix: str) -> np.ndarr
     with np.errstate(over="ignore"):
         bad = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
     for i in bad:
-        problems.add(int(chunk.lines[i]), column, cells[int(i)], "is no number that float32 can hold", fix)
+        cell = cells[int(i)]
+        what = "is no number that float32 can hold" if is_number(cell) else "is no number"
+        comma = isinstance(cell, str) and is_number(cell.replace(",", ".", 1))
+        problems.add(int(chunk.lines[i]), column, cell, what, DECIMAL_COMMA if comma and "," in cell else fix)
     return values
 
 
@@ -221,11 +236,14 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise DataError(
-            f"The file {path} is not UTF-8: {error.reason}.", expected="a table as text in UTF-8, or a Parquet file."
+            f"The file {path} is not UTF-8: {error.reason}.",
+            expected="a table as text in UTF-8, or a Parquet file.",
+            fix="save it again in UTF-8, for example: iconv -f LATIN1 -t UTF-8 OLD.csv > NEW.csv",
         ) from None
     except (csv.Error, OSError, ValueError) as error:  # pyarrow's errors are ValueError and OSError, too
         raise DataError(
-            f"The table {path} cannot be read: {error}.", expected="a CSV file with a header, or a Parquet file."
+            f"The table {path} cannot be read: {str(error).rstrip('.')}.",
+            expected="a CSV file with a header, or a Parquet file.",
         ) from None
 
 

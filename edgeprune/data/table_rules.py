@@ -25,9 +25,14 @@ def read_rows(path):
         first = file.readline()
         separator = max(SEPARATORS, key=first.count)
         reader = csv.reader(itertools.chain([first], file), delimiter=separator, strict=True)
-        for cells in reader:
-            if cells:
-                yield reader.line_num, [cell.strip() for cell in cells]
+        line = 1
+        try:
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, [cell.strip() for cell in cells]
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise csv.Error(f"line {line}: {error}") from None
 
 
 def encode_cell(cell, column):

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.data.folder import KEEP_DECODED_BYTES
-from edgeprune.data.grouping import hold_out_groups, hold_out_last
 from edgeprune.data.images import ImageStore
-from edgeprune.data.labels import class_labels, hold_out
+from edgeprune.data.labels import class_labels
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import BATCHES_AHEAD, ordered
@@ -39,7 +38,7 @@ class Rows:
         values: float32 [rows, features], in a file.
         targets: one array [rows] for each target column: int64 for classes and whole numbers, else float64.
         lines: int64 [rows], in the file.
-        groups: int64 [rows], or None; group_names: by number.
+        groups: [rows], texts of which each is there once; or None.
         images: file names, or None.
     """
 
@@ -47,7 +46,6 @@ class Rows:
     targets: list[np.ndarray]
     lines: np.ndarray
     groups: np.ndarray | None
-    group_names: list[str]
     images: list[str] | None
 
 
@@ -62,17 +60,17 @@ class TableStore:
         DataError: no group has enough rows for a window.
     """
 
-    groups: np.ndarray | None = None  # what they do to splits is decided in hold_out
-
     def __init__(self, table: TableFile, rows: Rows, targets: Structure, config: TableConfig):
         self._file, self._values, self._lines = table, rows.values, rows.lines
         count = len(rows.lines)
         self._window = config.window
         window, stride = config.window or 1, config.stride or config.window or 1
         # Rows of a group next to each other, each in the order of the file.
-        groups = np.zeros(count, np.int64) if rows.groups is None or not config.window else rows.groups
-        self._order = np.argsort(groups, kind="stable")
-        sizes = np.bincount(groups, minlength=1)
+        codes = np.zeros(count, np.int64)
+        if rows.groups is not None and config.window:
+            codes = np.unique(rows.groups, return_inverse=True)[1]
+        self._order = np.argsort(codes, kind="stable")
+        sizes = np.bincount(codes, minlength=1)
         begins = np.concatenate([[0], np.cumsum(sizes)])
         of_groups = [np.arange(a, b - window + 1, stride) for a, b in itertools.pairwise(begins)]
         starts = np.concatenate(of_groups).astype(np.int64)
@@ -87,7 +85,7 @@ class TableStore:
         by_time = np.argsort(last, kind="stable")
         self._starts, self._last = starts[by_time], last[by_time]
         self.size = len(starts)
-        self._groups = None if rows.groups is None else rows.groups[self._last]
+        self.groups = None if rows.groups is None else rows.groups[self._last]
         self.shapes: tuple[Shape, ...] = (self._sample_shape,)
         self._y = _map(lambda array: array[self._last], targets)
         self.labels = class_labels(self._y)
@@ -117,16 +115,10 @@ class TableStore:
         positions = positions.batch(batch_size, drop_remainder=drop_remainder)
         return positions.map(gather, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
 
-    def hold_out(self, index: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`edgeprune.data.split.Grouped`: whole groups; of windows without groups the last ones."""
-        groups = None if self._groups is None else self._groups[index]
-        labels = None if self.labels is None else self.labels[index]
-        if groups is not None and (self._window is None or len(np.unique(groups)) > 1):
-            return hold_out_groups(groups, labels, count, seed=seed, where=str(self._file.path))
-        if self._window is None:
-            return hold_out(len(index), labels, count, seed=seed)
+    def spans(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """See :class:`edgeprune.data.split.Timed`."""
         starts = self._starts[index]
-        return hold_out_last(starts, starts + self._window, count, where=str(self._file.path))
+        return None if self._window is None else (starts, starts + self._window)
 
     def ranges(self, index: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
         """Over all rows of these samples, each once, float64 [features]: mean and deviation, or minimum and range."""
@@ -161,7 +153,7 @@ class TableStore:
             yield self._values[rows[start : start + ROWS_AT_A_TIME]].astype(np.float64)
 
 
-class ListedImages:
+class ListedImages(ImageStore):
     """Image files that a table names, relative to its folder, with the targets of its rows.
 
     Attributes:
@@ -170,8 +162,6 @@ class ListedImages:
     Raises:
         DataError: a file that is missing or empty, with the line that names it.
     """
-
-    groups: np.ndarray | None = None  # what they do to splits is decided in hold_out
 
     def __init__(self, table: TableFile, rows: Rows, targets: Structure, preprocessing: Preprocessing):
         assert rows.images is not None
@@ -192,46 +182,16 @@ class ListedImages:
         self.listing = listing.digest()
         height, width = preprocessing.size
         decoded = len(rows.images) * height * width * CHANNELS[preprocessing.color]
-        # The label of a file is its place in the table, by which its targets are found.
-        self._images = ImageStore(
+        super().__init__(
             root,
             rows.images,
-            np.arange(len(rows.images)),
+            targets,
+            class_labels(targets),
             size=preprocessing.size,
             color=preprocessing.color,
             keep_decoded=decoded <= KEEP_DECODED_BYTES,
+            groups=rows.groups,
         )
-        self._groups, self._file = rows.groups, table
-        self._y, self.size, self.shapes = targets, self._images.size, self._images.shapes
-        self.labels = class_labels(targets)
-        self.targets: Structure = _map(target_facts, targets)
-
-    def batches(
-        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
-    ) -> tf.data.Dataset:
-        """See :class:`edgeprune.data.split.Store`."""
-        import tensorflow as tf
-
-        with tf.device("CPU:0"):
-            targets = _map(tf.convert_to_tensor, self._y)
-
-        @tf.autograph.experimental.do_not_convert
-        def with_targets(inputs: Structure, places: tf.Tensor, w: Structure) -> Structure:
-            return inputs, tf.nest.map_structure(lambda array: tf.gather(array, places), targets), w
-
-        batches = self._images.batches(index, batch_size, shuffle_seed=shuffle_seed, drop_remainder=drop_remainder)
-        return batches.map(with_targets)
-
-    def hold_out(self, index: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`edgeprune.data.split.Grouped`."""
-        labels = None if self.labels is None else self.labels[index]
-        if self._groups is not None:
-            return hold_out_groups(self._groups[index], labels, count, seed=seed, where=str(self._file.path))
-        return hold_out(len(index), labels, count, seed=seed)
-
-    def path(self, i: int) -> str:
-        """The path of file ``i``."""
-        return self._images.path(i)
 
 
 def _map(function: Any, structure: Structure) -> Structure:

@@ -268,7 +268,7 @@ def _flipped(report: Report) -> list[Block]:
     if flips is None or base is None or not flips.samples:
         return []
     pair = _pair(report, flips.output)
-    pictures = any(is_image(one.shape) for one in flips.samples[0].inputs or ())
+    pictures = flips.spectrograms is not None or any(is_image(one.shape) for one in flips.samples[0].inputs or ())
     has_truth = any(sample.label is not None or sample.truth is not None for sample in flips.samples)
     measure = "" if has_truth else _MEASURES.get(flips.kind, "").removeprefix("the ")
     columns = [
@@ -303,6 +303,8 @@ def _flipped(report: Report) -> list[Block]:
             f"{_colours(report.class_names or ())} Quality: "
             "overlaps of right boxes, which overlap one of their class by half, over all boxes found and wanted."
         )
+    if flips.spectrograms:
+        notes.append(f"Pictures are spectrograms of what the model hears, {flips.spectrograms}: louder is brighter.")
     return [Table(count, columns, rows, notes)]
 
 

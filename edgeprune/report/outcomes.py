@@ -58,8 +58,9 @@ def describe_samples(
     folder: Path,
     masks: Sequence[np.ndarray] = (),
     boxes: Sequence[Sequence[np.ndarray]] = (),
+    spectrograms: np.ndarray | None = None,
 ) -> None:
-    """Add the figures of their inputs to flipped samples; of images, also write a picture for report.html.
+    """Add the figures of their inputs to flipped samples; of images and sound, also write a picture for report.html.
 
     Args:
         flips: ``flipped`` of :func:`outcomes`; changed.
@@ -68,6 +69,7 @@ def describe_samples(
         masks: to be shown at the right of each image: int64 [samples, height, width] each, -1 where there is no class.
         boxes: to be drawn into copies of the image, side by side: per copy and sample float [boxes, 5], as
             :func:`edgeprune.data.boxes.frame_boxes` has them.
+        spectrograms: pictures in place of those of inputs: [samples, bands, frames], low bands first.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -76,9 +78,26 @@ def describe_samples(
     for row, number in enumerate(numbers):
         samples[number]["inputs"] = [_figures(array[row]) for array in inputs]
     images = next((array for array in inputs if is_image(array.shape[1:])), None)
-    if images is not None:
-        for number, image in zip(numbers, thumbnails(images, masks, boxes), strict=True):
-            write_bytes(folder / picture(number), image)
+    pictures = []
+    if spectrograms is not None:
+        pictures = coloured_spectrograms(spectrograms)
+    elif images is not None:
+        pictures = thumbnails(images, masks, boxes)
+    for number, image in zip(numbers, pictures, strict=bool(pictures)):
+        write_bytes(folder / picture(number), image)
+
+
+def coloured_spectrograms(values: np.ndarray) -> list[bytes]:
+    """PNG files [samples, bands, frames], low bands at the bottom; the same colour means the same value in all."""
+    from matplotlib.image import imsave
+
+    files, times = [], max(1, MASK_SIDE // max(values.shape[1:]))
+    for bands in values.repeat(times, axis=1).repeat(times, axis=2):
+        buffer = io.BytesIO()
+        scale = {"vmin": values.min(), "vmax": values.max(), "cmap": "magma"}
+        imsave(buffer, bands, format="png", origin="lower", metadata={"Software": None}, **scale)  # type: ignore[dict-item]
+        files.append(buffer.getvalue())
+    return files
 
 
 def thumbnails(

@@ -201,6 +201,7 @@ class Flipped(Entry):
     samples: list[FlippedSample]  # worst first
     masks: list[Text] | None = None  # whose masks stand at the right of each picture
     boxes: list[Text] | None = None  # whose boxes are drawn, each in a picture of its own, from left to right
+    spectrograms: Text | None = None  # pictures are those of sound: of which frequencies, over how long
 
 
 class ValidationValue(Entry):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.data import sound_front, table_rules, wav
-from edgeprune.data.pixels import frame, framed, palette, read_image, resize_image
+from edgeprune.data.pixels import frame, framed, palette, read_image, resize_image, write_mask
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
 from edgeprune.tasks import decoding
@@ -69,8 +69,8 @@ def write_snippets(
     """
     facts = _facts(model, preprocessing, inputs, outputs, labels)
     facts["mask"] = {**mask, "palette": palette(len(mask["names"]))} if mask else None
-    reading = (read_image, resize_image, *((frame, framed) if head else ()))
-    facts["pixels"] = "\n\n\n".join(inspect.getsource(function).rstrip() for function in reading)
+    used = (read_image, resize_image, *((frame, framed) if head else ()), *((write_mask,) if mask else ()))
+    facts["pixels"] = "\n\n\n".join(inspect.getsource(function).rstrip() for function in used)
     written = []
     facts["front"] = _on_host(model, front, [entry["shape"][1:] for entry in facts["inputs"]]) if front else None
     if front:

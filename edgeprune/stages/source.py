@@ -14,8 +14,6 @@ from edgeprune.stages.saving import IMPORTED, ROUNDED, with_model
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.data import Data
-
 # The role of a model whose inputs have open sizes, which no stage but ``fix_sizes`` reads.
 OPEN = "open"
 # The role of the part of the model that stays on the host.
@@ -86,14 +84,6 @@ def demo(artifact: Artifact, config: None, context: Context) -> Artifact:
     return with_model(artifact, train_demo_model(context.seed), context)
 
 
-def left_out(data: Data) -> list[str]:
-    """What a reader of the report should know about files that are not part of the data."""
-    if not data.left_out:
-        return []
-    named = ", ".join(data.left_out[:10]) + (", ..." if len(data.left_out) > 10 else "")
-    return [f"{len(data.left_out)} of the image files cannot be read and were left out, as the recipe says: {named}."]
-
-
 @stage("data", "task")
 def baseline(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The model as it came, measured on validation data."""
@@ -106,7 +96,7 @@ def baseline(artifact: Artifact, config: None, context: Context) -> Artifact:
         what = output["kind"] or output["loss"] or "none"
         context.progress.note(f"task of {output['name']}: {what}, {output['origin']}")
     value = evaluate_keras(model, data.validation, task)
-    warnings = [*left_out(data), *task.warnings, *diagnose(model, data, task, value)]
+    warnings = [*task.warnings, *diagnose(model, data, task, value)]
     for warning in warnings:  # said before hours of training
         context.progress.note(warning)
     return artifact.with_(baseline={"validation": value, "warnings": warnings})

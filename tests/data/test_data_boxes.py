@@ -75,6 +75,18 @@ def test_a_folder_without_splits_is_split_by_seed(tmp_path):
     assert (data.train.size, data.validation.size, data.test.size) == (14, 2, 4)
 
 
+def test_groups_of_images_with_boxes_stay_together(tmp_path):
+    """As those of other files."""
+    cells.write(tmp_path, splits=("",), count=20, forms=("coco",))
+    config = DataConfig(boxes=BoxesConfig(), group=r"(\d)\.png")
+    data = load_data(str(tmp_path), config, SPEC)
+    parts = [
+        {path[-5] for path in map(split.store.path, split.index.tolist())}
+        for split in (data.train, data.validation, data.test)
+    ]
+    assert sorted(digit for part in parts for digit in part) == list("0123456789")
+
+
 def test_batches_keep_images_and_boxes_together(root):
     """In any order: where a box is, the image has the colour of its class."""
     data = load(root)
@@ -188,6 +200,37 @@ def test_coco_entries_that_are_none_are_told(tmp_path):
     path.write_text('{"images": [],\n')
     with pytest.raises(DataError, match=r"instances_coco.json:2: no JSON"):
         load(tmp_path)
+
+
+def test_annotations_for_images_of_another_size_are_told(tmp_path):
+    """Boxes of a resized copy would lie elsewhere; sizes of 0 say nothing. Ids that two images share are counted, and
+    boxes of another form are told by their position."""
+    cells.write(tmp_path, forms=("coco", "voc"))
+    path = tmp_path / "val" / "instances_coco.json"
+    document = json.loads(path.read_text())
+    document["images"][0]["width"] = 600
+    document["images"][2]["id"] = document["images"][1]["id"]
+    document["annotations"][0]["bbox"] = [1, 2, 3]
+    document["annotations"][1]["bbox"][2] = -3
+    path.write_text(json.dumps(document))
+    for number, width in ((0, 600), (2, 0)):
+        xml = tmp_path / "val" / "annotations_voc" / f"val{number}.xml"
+        xml.write_text(
+            xml.read_text().replace(
+                "<annotation>", f"<annotation><size><width>{width}</width><height>40</height></size>"
+            )
+        )
+    with pytest.raises(DataError) as error:
+        load(tmp_path)
+    for part in (
+        "images[0]: boxes for 600 x 40 pixels (width x height), and val0.png has 60 x 40",
+        "6 images have 5 different ids",
+        "annotations[0]: bbox is not x, y, width, height: [1, 2, 3]",
+        "annotations[1]: the box",
+        "val0.xml: boxes for 600 x 40 pixels",
+    ):
+        assert part in error.value.what, part
+    assert "val2.xml" not in error.value.what
 
 
 def test_a_class_that_training_does_not_have_is_told(tmp_path):

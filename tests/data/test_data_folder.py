@@ -100,8 +100,8 @@ def test_decoded_once_or_every_time_gives_the_same_batches(tmp_path, monkeypatch
     monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 0)
     streamed = load_data(tmp_path, DataConfig(), SPEC)
     a, b = (first_batch(data.train, shuffle_seed=1) for data in (kept, streamed))
-    assert kept.train.store._decoded is not None
-    assert streamed.train.store._decoded is None
+    assert kept.train.store._images.kept is not None
+    assert streamed.train.store._images.kept is None
     np.testing.assert_array_equal(a[0], b[0])
     np.testing.assert_array_equal(a[1], b[1])
 
@@ -371,6 +371,7 @@ def test_broken_images_are_listed_together(flat_folder):
     assert 'broken = "skip"' in str(error.value)
     data = load_data(flat_folder, DataConfig(broken="skip"), SPEC)
     assert data.train.size + data.validation.size + data.test.size == 48
-    assert data.left_out == tuple(f"cat/{i:02}.png" for i in range(12))
+    (note,) = data.notes
+    assert note.startswith("12 of the image files cannot be read and were left out, as the recipe says: cat/00.png, ")
     assert data.fingerprint != whole.fingerprint
-    assert whole.left_out == ()
+    assert whole.notes == ()

@@ -159,6 +159,11 @@ CODE_ERRORS = {
         "def load(): return Batches()",
         "have no length(.|\n)*give __len__",
     ),
+    "batches without an end": (
+        "import keras\nclass Batches(keras.utils.PyDataset):\n    num_batches = None\n"
+        "    def __getitem__(self, i): return 1, 2\ndef load(): return Batches()",
+        "have no length: num_batches is None",
+    ),
     "no batches": ("def load():\n    return (lambda: iter(())), (lambda: iter(()))", "have no batches"),
     "a function without batches": ("def load():\n    return {'train': dict, 'test': dict}", "returns dict"),
     "failing batches": (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import edgeprune.data.folder
+import edgeprune.data.pairs
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.recipe.config import DataConfig, MasksConfig
@@ -54,7 +54,7 @@ def _samples(data):
 @pytest.mark.parametrize("kept", [True, False])
 def test_masks_arrive_with_their_images_resized_by_the_nearest_pixel(folder, monkeypatch, kept):
     """Gray values and indices of palettes are class numbers; void is -1; no number comes out of two others."""
-    monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 2**28 if kept else 0)
+    monkeypatch.setattr(edgeprune.data.pairs, "KEEP_DECODED_BYTES", 2**28 if kept else 0)
     data = load_data(folder, VOID, SPEC)
     seen = 0
     for path, x, y in _samples(data):
@@ -139,7 +139,7 @@ def test_broken_masks_are_broken_images(folder):
     with pytest.raises(DataError, match=r"1 of 40 image files cannot be read:\n.*masks/04\.png"):
         load_data(folder, VOID, SPEC)
     data = load_data(folder, VOID.model_copy(update={"broken": "skip"}), SPEC)
-    assert data.left_out == ("images/04.png",)
+    assert [note for note in data.notes if "images/04.png" in note]
     assert data.train.size + data.validation.size + data.test.size == 19
 
 
@@ -183,3 +183,18 @@ def test_a_number_is_of_one_class():
     for given in ({"values": (0, 0)}, {"values": (0, 3), "void": 3}):
         with pytest.raises((ValueError, RecipeError), match="twice"):
             MasksConfig(**given)
+
+
+def test_groups_of_masks_stay_together(folder):
+    """As those of other files: no drive is in two splits."""
+    data = load_data(folder, VOID.model_copy(update={"group": r"(\d)\.png"}), SPEC)
+    parts = [set(split.groups) for split in (data.train, data.validation, data.test)]
+    assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+
+
+def test_masks_without_any_pixel_that_counts_are_refused(folder):
+    """Nothing could be measured."""
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(np.full(SIZE, 3, np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"All pixels of the masks of .* are 3, which does not count"):
+        load_data(folder, VOID, SPEC)

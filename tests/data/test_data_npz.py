@@ -162,7 +162,7 @@ def test_file_of_another_kind(tmp_path):
     (tmp_path / "data.txt").write_text("1,2")
     with pytest.raises(DataError, match=r"is a file of another kind") as error:
         load_data(tmp_path / "data.txt", DataConfig(), SPEC)
-    assert "class folders" in str(error.value)
+    assert "a folder for each class" in str(error.value)
 
 
 def test_class_names_from_the_recipe(tmp_path):

@@ -171,7 +171,7 @@ def test_labels_belong_to_their_sounds(words, kept, monkeypatch):
     for x, y in data.train.batches(16, shuffle_seed=3):
         assert ((np.rint(100 * x.numpy()[:, 0]) - 1) // 30 == y.numpy()).all()
     assert numbers(data.train, shuffle_seed=1) != numbers(data.train)
-    assert bool(data.train.store._kept) is kept
+    assert (data.train.store._contents.kept is not None) is kept
 
 
 def test_split_folders_and_sounds_without_labels(words, tmp_path):
@@ -245,12 +245,14 @@ def test_all_files_that_cannot_be_used_are_one_message(words):
         "cut": (whole[:-100], "it is cut off: 3200 bytes of samples are announced, 3100 are there"),
         "text": (b"no sound at all", "damaged or no sound"),
         "nan": (None, "NaN or infinite"),
+        "flac": (None, "it is FLAC under the name of a WAV file"),
     }
     for name, (content, _) in bad.items():
         (words / "yes" / f"{name}.wav").write_bytes(content or b"")
     write(words / "yes" / "silent.wav", count=0)
     write(words / "yes" / "nan.wav", value=np.nan)
-    with pytest.raises(DataError, match="6 of 66 sound files cannot be used") as caught:
+    soundfile.write(words / "yes" / "flac.wav", np.zeros(800), 8000, format="FLAC")
+    with pytest.raises(DataError, match="7 of 67 sound files cannot be used") as caught:
         load_data(words, RAW, SPEC)
     for name, (_, reason) in bad.items():
         assert re.search(rf"{name}\.wav: .*{re.escape(reason)}", str(caught.value)), str(caught.value)
@@ -341,7 +343,24 @@ def test_groups_that_cannot_be_kept_together_are_errors(words, tmp_path):
         load_data({"train": x, "test": x}, DataConfig(group="a"), SPEC)
     shutil.copytree(words, tmp_path / "split" / "train")
     shutil.copytree(words, tmp_path / "split" / "test")
-    with pytest.raises(DataError, match=r"6 groups of .* are in train and in test: speaker0"):
+    with pytest.raises(DataError, match=r"6 of 6 groups in the test part of .* are in train as well: speaker0"):
         load_data(tmp_path / "split", RAW.model_copy(update={"group": r"speaker\d"}), SPEC)
     with pytest.raises(ValueError, match="no regular expression"):
         DataConfig(group="(")
+
+
+@pytest.mark.parametrize("front", ["raw", "log-mel", "mfcc"])
+def test_a_spectrogram_shows_what_is_heard(tmp_path, front):
+    """Of any front end: a tone that rises goes from a low band to a high one."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            half = [np.sin(2 * np.pi * hertz * np.arange(4000) / 8000) for hertz in (400, 2500)]
+            soundfile.write(tmp_path / name / f"{i}.wav", 0.5 * np.concatenate(half), 8000)
+    config = SoundConfig(rate=8000, front=front, high=3800.0, mels=20)
+    store = load_data(tmp_path, DataConfig(sound=config), InputSpec((front_shape(config),))).test.store
+    shown = store.spectrogram(0)
+    assert shown.shape == (20, 24)
+    early, late = shown[:, :8].mean(1).argmax(), shown[:, -8:].mean(1).argmax()
+    assert early < 7 < 12 < late
+    assert store.heard == f"{'0 to 4,000' if front == 'raw' else '20 to 3,800'} Hz from below, over 1 s"

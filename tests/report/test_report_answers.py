@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 from edgeprune.report import write_views
 from edgeprune.report.answer_plots import confusion_svg, residuals_svg
@@ -59,6 +60,22 @@ def test_samples_carry_the_figures_of_their_own_inputs(collected, tmp_path):
         assert "values" not in sample["inputs"][1]
     json.dumps(flips, allow_nan=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_sound_is_shown_as_spectrograms(collected, tmp_path):
+    """In place of inputs: low bands at the bottom, louder is brighter, in one scale; a note says what is shown."""
+    labels, scores = np.array([0, 1, 1]), np.array([[0.1], [0.8], [0.9]])
+    flips = outcomes(collected(BINARY, labels, scores), collected(BINARY, labels, 1 - scores), None, "out")["flipped"]
+    values = np.zeros((3, 4, 8))
+    values[:, 0, 2] = [1, 2, 4]
+    describe_samples(flips, [np.zeros((3, 800))], tmp_path, spectrograms=values)
+    pictures = [np.asarray(Image.open(tmp_path / f"samples/{i}.png").convert("L")).astype(int) for i in range(3)]
+    assert pictures[0].shape == (64, 128)
+    bright = [picture[-16:, 32:48] for picture in pictures]
+    assert (np.diff([one.mean() for one in bright]) > 20).all()
+    assert all(
+        (one == one[0, 0]).all() and picture[:48].max() < 20 for one, picture in zip(bright, pictures, strict=True)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A small data set of boxes, drawn: coloured squares on noise, written in three forms of annotations."""
+"""Coloured squares on noise as images with boxes, in three forms of annotations; and a detector of them."""
 
 import json
 
@@ -7,6 +7,29 @@ from PIL import Image
 
 CLASSES = ("red", "green")
 COLORS = np.array([[230, 30, 30], [30, 230, 30]])
+HEIGHT, WIDTH, SIDE = 48, 64, 12  # of the detector's input, and of the squares that it looks for
+
+
+def detector():
+    """Squares of 12 pixels, every 4 pixels, with how red and how green each is on average; no offsets to them."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    image = layers.Input((HEIGHT, WIDTH, 3))
+    means = layers.AveragePooling2D(SIDE, 4)(image)
+    colours, zeros = layers.Conv2D(2, 1, activation="sigmoid"), layers.Conv2D(4, 1, kernel_initializer="zeros")
+    scores = layers.Reshape((-1, 2), name="scores")(colours(means))
+    model = tf_keras.Model(image, [scores, layers.Reshape((-1, 4), name="offsets")(zeros(means))], name="squares")
+    kernel = np.array([[12.0, -12.0], [-12.0, 12.0], [-6.0, -6.0]]) * 1.5
+    colours.set_weights([kernel[None, None], np.array([-6.0, -6.0])])
+    return model
+
+
+def anchors():
+    """The squares that the detector looks at: x1, y1, x2, y2 in fractions of its input, [squares, 4]."""
+    y, x = np.mgrid[: (HEIGHT - SIDE) // 4 + 1, : (WIDTH - SIDE) // 4 + 1]
+    corners = np.stack([x * 4, y * 4, x * 4 + SIDE, y * 4 + SIDE], axis=-1).reshape(-1, 4)
+    return corners / np.array([WIDTH, HEIGHT] * 2)
 
 
 def write(root, splits=("train", "val", "test"), count=6, forms=("coco", "voc", "yolo"), seed=0):

@@ -9,6 +9,7 @@ import cells
 import numpy as np
 import pytest
 import tf_keras
+from cells import HEIGHT, SIDE, WIDTH
 
 import edgeprune
 from edgeprune.data import InputSpec, load_data
@@ -19,29 +20,12 @@ from edgeprune.evaluate.files import compare_accuracy
 from edgeprune.recipe.config import BoxesConfig, DataConfig, DetectionConfig, Recipe, TaskConfig
 from edgeprune.tasks.resolve import resolve_task
 
-HEIGHT, WIDTH, SIDE = 48, 64, 12
-
-
-def detector():
-    """Squares of 12 pixels, every 4 pixels, with how red and how green each is on average; no offsets to them."""
-    layers = tf_keras.layers
-    image = layers.Input((HEIGHT, WIDTH, 3))
-    means = layers.AveragePooling2D(SIDE, 4)(image)
-    colours, zeros = layers.Conv2D(2, 1, activation="sigmoid"), layers.Conv2D(4, 1, kernel_initializer="zeros")
-    scores = layers.Reshape((-1, 2), name="scores")(colours(means))
-    model = tf_keras.Model(image, [scores, layers.Reshape((-1, 4), name="offsets")(zeros(means))], name="squares")
-    kernel = np.array([[12.0, -12.0], [-12.0, 12.0], [-6.0, -6.0]]) * 1.5
-    colours.set_weights([kernel[None, None], np.array([-6.0, -6.0])])
-    return model
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("cells")
     cells.write(root / "data", count=10, seed=1)
-    y, x = np.mgrid[: (HEIGHT - SIDE) // 4 + 1, : (WIDTH - SIDE) // 4 + 1]
-    corners = np.stack([x * 4, y * 4, x * 4 + SIDE, y * 4 + SIDE], axis=-1).reshape(-1, 4)
-    np.save(root / "anchors.npy", corners / np.array([WIDTH, HEIGHT] * 2))
+    np.save(root / "anchors.npy", cells.anchors())
     return root
 
 
@@ -56,7 +40,7 @@ def data_of(place, model, resize="letterbox"):
 
 @pytest.fixture(scope="module")
 def model():
-    return detector()
+    return cells.detector()
 
 
 def independent(model, data, iou):

@@ -69,7 +69,7 @@ def test_raw_changes_come_before_the_front_end_and_a_seed_decides_them(folder):
     np.testing.assert_array_equal(changed, samples(with_changed_sound(split, changes, 3)))
     assert not np.array_equal(changed, samples(with_changed_sound(split, changes, 4)))
     assert not np.array_equal(changed, samples(split))
-    assert split.store._kept is with_changed_sound(split, changes, 4).store._kept
+    assert split.store._contents is with_changed_sound(split, changes, 4).store._contents
 
 
 @pytest.mark.parametrize("transpose", [False, True])
