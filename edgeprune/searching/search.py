@@ -240,7 +240,7 @@ class _Search:
     # -- trials ---------------------------------------------------------------------------------------------------
 
     def _study(self, target: Target) -> Study:
-        facts, limits = self._facts, self._setup.limits
+        facts, limits = self._facts, self._setup.limits.on(target)
         objectives = self._objectives or DEFAULT_OBJECTIVES
         if target.latency is None:
             if "latency" in (self._objectives or ()) or limits.max_latency is not None:
@@ -250,6 +250,10 @@ class _Search:
                     "`edgeprune targets fit`.",
                 )
             objectives = tuple(name for name in objectives if name != "latency")
+        if self._objectives is None and target.micro:
+            objectives = tuple("flash" if name == "size" else name for name in objectives)
+        if "flash" in objectives and target.micro is None:
+            raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
         metric = _Metric(**facts["metric"])
         goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
         base = self._base or base_recipe()
