@@ -138,7 +138,7 @@ def _sizes(subject: Subject, target: Target) -> list[Finding]:
             severity: Severity = "error" if target.compiler or target.micro else "warning"
             what = f"The input {tensor.name!r} has sizes that are known at run time only: {list(tensor.signature)}."
             findings.append(Finding(severity, what, "give the model a fixed input size (Input(shape=...))."))
-        elif tensor.signature[:1] == (-1,) and target.quantization.static_batch:
+        elif tensor.signature[:1] == (-1,) and target.quantization.static_batch and not target.micro:
             what = f"The batch of the input {tensor.name!r} is not fixed; compilers take it as 1 or refuse."
             findings.append(Finding("warning", what, "convert with a batch of 1 (edgeprune build does)."))
     return findings

@@ -28,7 +28,7 @@ from edgeprune.workers import Worker
 
 if TYPE_CHECKING:
     from edgeprune.runtime.api import TensorDetails
-    from edgeprune.tflite.graph import Tensor, TFLiteModel
+    from edgeprune.tflite.graph import Subgraph, Tensor, TFLiteModel
 
 PACKAGE = "tflite-micro"
 MICRO = Worker("TensorFlow Lite Micro's interpreter")
@@ -93,16 +93,31 @@ def footprint(content: bytes, name: str = "The model") -> Footprint:
         WorkerDied: the interpreter ended its process.
     """
     from edgeprune.tflite.flatbuffer import parse
-    from edgeprune.tflite.micro import estimated_arena, kernel_scratch
 
     version, graph = installed_version(), parse(content, name).subgraphs[0]
     if version is None:
-        activations, persistent = estimated_arena(graph)
-    else:
-        with contextlib.closing(MicroSession(content, name=name)) as session:
-            activations, persistent = session.arena.activations, session.arena.persistent
+        return estimated_footprint(len(content), graph)
+    with contextlib.closing(MicroSession(content, name=name)) as session:
+        return _footprint(len(content), graph, session.arena.activations, session.arena.persistent, version)
+
+
+def estimated_footprint(size: int, graph: Subgraph) -> Footprint:
+    """The same by the file alone, which is not run.
+
+    Args:
+        size: of the file, in bytes.
+        graph: its main subgraph.
+    """
+    from edgeprune.tflite.micro import estimated_arena
+
+    return _footprint(size, graph, *estimated_arena(graph), None)
+
+
+def _footprint(size: int, graph: Subgraph, activations: int, persistent: int, version: str | None) -> Footprint:
+    from edgeprune.tflite.micro import kernel_scratch
+
     scratch = kernel_scratch(graph)
-    return Footprint(len(content), activations + persistent + scratch, activations, persistent, scratch, version)
+    return Footprint(size, activations + persistent + scratch, activations, persistent, scratch, version)
 
 
 class MicroSession:

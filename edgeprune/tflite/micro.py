@@ -20,6 +20,8 @@ ALIGNMENT_BYTES = 16
 # Operator → the axis of its weights, input 1, whose indices have scales of their own. The kernels take no other, and
 # most of them do not look which one the file names. Vectors, such as biases in input 2, have one axis.
 _CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
+# Operators that keep an int32 for each int8 of their output while they run.
+_SUMMING = ("TRANSPOSE_CONV",)
 _DEPTHWISE_BLOCK = 124  # CH_IN_BLOCK_MVE
 # Bytes that stay for all inferences on a machine with pointers of 8 bytes, fitted by hand to ten files: of the
 # interpreter, of each operator and tensor, and of each channel of a convolution.
@@ -102,7 +104,7 @@ def _aligned(nbytes: int) -> int:
 
 
 def _lifetimes(graph: Subgraph) -> list[tuple[int, int, int]]:
-    """Of each tensor in the arena, the last one first: aligned bytes, first and last operator."""
+    """Of sums, and of each tensor in the arena, the last one first: aligned bytes, first and last operator."""
     first = {index: 0 for index in graph.inputs if index >= 0}
     last: dict[int, int] = dict(first)
     for operator in graph.operators:
@@ -111,7 +113,12 @@ def _lifetimes(graph: Subgraph) -> list[tuple[int, int, int]]:
             last.setdefault(index, operator.index)
         last |= {index: operator.index for index in operator.inputs if index in first}
     last |= {index: len(graph.operators) for index in graph.outputs if index in first}
-    return [
+    sums = [
+        (_aligned(4 * output.size), operator.index, operator.index)
+        for operator in graph.operators
+        if operator.name in _SUMMING and (output := graph.output(operator)) is not None and output.dtype == "int8"
+    ]
+    return sums + [
         (_aligned(graph.tensors[index].nbytes), first[index], last[index])
         for index in sorted(first, reverse=True)
         if index >= 0 and not graph.tensors[index].variable
