@@ -66,7 +66,7 @@ def test_scratch_memory_is_that_of_the_largest_operator(micro_file):
 
 
 def test_a_compact_file_holds_what_is_read(micro_file):
-    """Names and metadata are gone, over a twentieth of this file; operators, shapes, scales and weights are the same."""
+    """Names and metadata are gone, over a twentieth of this file; operators, shapes, scales and weights stay."""
     content = micro_file.read_bytes()
     made = compact(content)
     assert len(made) < 0.95 * len(content)
