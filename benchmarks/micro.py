@@ -2,9 +2,10 @@
 
     python benchmarks/micro.py FILE.tflite ...
 
-For each int8 file: bytes plain, encoded, and as flashed, without names and metadata; the codes that were chosen, the arena of TensorFlow Lite Micro's
-interpreter on this machine for both, on how many of 1,000 random inputs all outputs are equal, and the time of an
-inference there, encoded over plain (portable kernels on a PC, not a microcontroller). Needs ``edgeprune[micro]``.
+For each int8 file: bytes plain, encoded, and as flashed, without names and metadata; the codes that were chosen, the
+arena of TensorFlow Lite Micro's interpreter on this machine for both, on how many of 1,000 random inputs all outputs
+are equal, and the time of an inference there, encoded over plain (portable kernels on a PC, not a microcontroller).
+Needs ``edgeprune[micro]``.
 """
 
 from __future__ import annotations

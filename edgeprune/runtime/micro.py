@@ -281,6 +281,7 @@ class _Interpreter:
         rows = []
         with self._refusals():
             for sample in range(len(batch[0])):
+                self.interpreter.reset()  # states would begin where the last sample ended
                 for place, array in enumerate(batch):
                     self.interpreter.set_input(array[sample : sample + 1], place)
                 self.interpreter.invoke()

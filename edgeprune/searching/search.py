@@ -118,6 +118,8 @@ def search(
             "Several jobs are several processes, which need the model and the data in files.",
             fix="save them, or leave out jobs and ray.",
         )
+    for board in boards:
+        (limits or Limits()).on(board)  # what a board cannot be limited by is refused before anything is opened
     base = _base(recipe)
     folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
     setup = functions.Setup(

@@ -9,7 +9,7 @@ from edgeprune.runtime.micro import FloatMicroSession, MicroSession, footprint
 from edgeprune.tflite import decode
 from edgeprune.tflite.compact import compact
 from edgeprune.tflite.encode import encoded
-from edgeprune.tflite.flatbuffer import parse
+from edgeprune.tflite.flatbuffer import parse, read
 
 pytest.importorskip("tflite_micro", reason="edgeprune[micro] is not installed")
 
@@ -94,6 +94,15 @@ def test_what_is_flashed_runs_on_float_samples(micro_file):
     np.testing.assert_allclose(session.run([batch])[0], expected)
     np.testing.assert_allclose(session.run([batch[:1]])[0], expected[:1])
     session.close()
+
+
+def test_states_do_not_go_from_one_sample_to_the_next(artifacts):
+    """The same sequence four times gives the same outputs four times: the LSTM begins anew with each."""
+    graph = read(artifacts["lstm"]).subgraphs[0]
+    form = graph.tensors[graph.inputs[0]]
+    batch = np.repeat(np.random.default_rng(0).random((1, *form.shape[1:]), np.float32), 4, axis=0)
+    (outputs,) = MicroSession(artifacts["lstm"]).run([batch])
+    np.testing.assert_array_equal(outputs, np.repeat(outputs[:1], 4, axis=0))
 
 
 def test_memory_is_recorded_or_estimated(micro_file, monkeypatch):
