@@ -308,9 +308,9 @@ def _micro_figure(pick: JsonObject, what: str) -> tuple[float, str | None]:
 
 def recorded(micro: Measurable) -> str:
     """Where a figure of RAM comes from."""
-    if micro["recorded_by"] is None:
-        return "estimated from the file; edgeprune[micro] records it"
-    return f"recorded by {micro['recorded_by']}"
+    took, by = micro["activation_bytes"] + micro["persistent_bytes"], micro["recorded_by"]
+    how = f"recorded by {by}" if by else "estimated from the file, which edgeprune[micro] records"
+    return f"{took:,} {how}, {micro['scratch_bytes']:,} for optimized kernels"
 
 
 def check_gates(pick: JsonObject, limits: Limits, metric: Scale, baseline: float) -> list[JsonObject]:

@@ -112,7 +112,7 @@ def fits_line(report: Report) -> str:
         if limit is not None and value > limit:
             over.append(f"{value - limit:,.0f} bytes of {title}")
     verdict = f"does not fit, {' and '.join(over)} over" if over else "fits" if limits.keys() & _MEMORY else "takes"
-    return f"{verdict}: {', '.join(words)} bytes; RAM is {recorded(micro)}, without the program's own"
+    return f"{verdict}: {', '.join(words)} bytes (RAM: {recorded(micro)})"
 
 
 # Gates of a microcontroller's memory.
