@@ -228,7 +228,7 @@ def _trial(record: Record) -> JsonObject:
     }
 
 
-FIGURES = ("value", "drop", "latency_ms", "bytes", "gzip_bytes", "params", "macs")
+FIGURES = ("value", "drop", "latency_ms", "bytes", "gzip_bytes", "flash_bytes", "ram_bytes", "params", "macs")
 
 
 def _csv(document: JsonObject) -> str:

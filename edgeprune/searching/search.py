@@ -380,6 +380,8 @@ class _Search:
             words = [f"{self._facts['metric']['name']} {figures['value']:.5g}"]
         if figures["latency_ms"] is not None:
             words.append(f"{figures['latency_ms']:.3g} ms")
+        if "flash_bytes" in figures:
+            return ", ".join([*words, f"{figures['flash_bytes']:,} bytes of flash, {figures['ram_bytes']:,} of RAM"])
         return ", ".join([*words, f"{figures['bytes'] / 1000:,.1f} kB"])
 
     def _state(self, study: Study) -> str:
