@@ -10,8 +10,8 @@ Needs ``edgeprune[micro]``.
 
 from __future__ import annotations
 
+import argparse
 import collections
-import sys
 import time
 
 import numpy as np
@@ -58,4 +58,6 @@ def row(file: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", metavar="FILE.tflite")
+    main(parser.parse_args().files)
