@@ -307,12 +307,31 @@ class CompiledFacts(TypedDict):
     warnings: list[str]
 
 
+class MicroFacts(TypedDict):
+    """Stage ``encode_weights``: what the file for a microcontroller takes (:class:`edgeprune.runtime.micro.Footprint`).
+
+    ``plain_…``: without encoded weights. ``codes``: by encoded weight tensor. ``methods``: that register operators.
+    """
+
+    flash_bytes: int
+    ram_bytes: int
+    activation_bytes: int
+    persistent_bytes: int
+    scratch_bytes: int
+    recorded_by: str | None
+    plain_bytes: int
+    plain_ram_bytes: int
+    codes: dict[str, str]
+    methods: list[str]
+
+
 class EvaluationFacts(TypedDict):
-    """Stage ``evaluate``: the file's figures, and ``parity`` with its Keras model."""
+    """Stages ``evaluate``, ``evaluate_micro``: the file's figures, ``parity`` with its Keras model, what ran it."""
 
     validation: MetricFacts
     test: MetricFacts
     parity: dict[str, Any]
+    runtime: str
 
 
 class OnDeviceFacts(TypedDict, total=False):
@@ -348,6 +367,7 @@ class Facts(TypedDict, total=False):
     mixed: MixedFacts
     prepared: PreparedFacts
     compiled: CompiledFacts
+    micro: MicroFacts
     profile: dict[str, Any]
     evaluation: EvaluationFacts
     validated: MetricFacts  # stage ``validate``: the file's figures on validation

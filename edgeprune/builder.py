@@ -78,6 +78,7 @@ def build(
             ``magnitude-int8`` and ``filters-int8``.
         out: the run folder; None: ``runs/MODEL-TARGET``.
         limits: the gates, in points, bytes and milliseconds; one that is not met raises nothing: see ``report.gates``.
+            Those of flash and RAM are the board's where nothing else is said.
         seed: every random choice derives from it.
         deterministic: same seed, same machine, same bytes; slower.
         fresh: forget what an earlier run finished.
@@ -108,6 +109,7 @@ def build(
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     resolved = _with_verify(resolve_recipes(recipe), verify)
+    limits = (limits or Limits()).on(chosen)
     for one in resolved:
         planning.file_limits(one, chosen)  # what cannot be limited is refused before anything is trained
     source = _source(model)
@@ -130,7 +132,7 @@ def build(
         trust = Trust.of(trust_model, custom_objects)
         context = build_context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
         with context.connection or contextlib.nullcontext():
-            report = _build(context, data, folder, limits or Limits(), command, export_keras3, compress, input_shape)
+            report = _build(context, data, folder, limits, command, export_keras3, compress, input_shape)
     from edgeprune.report.schema import parse
 
     return parse(report)
@@ -284,6 +286,7 @@ def build_context(
     from edgeprune.hardware.compilers import compiler_version
     from edgeprune.models.hash import model_hash
     from edgeprune.runtime.interpreter import find_runtime
+    from edgeprune.runtime.micro import installed_version
     from edgeprune.train.determinism import start
 
     start(seed, deterministic)
@@ -295,6 +298,7 @@ def build_context(
         "target": target.model_dump(mode="json"),
         "runtime": find_runtime().version,
         "compiler": compiler_version(target),
+        "micro": installed_version() if target.micro else None,
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
         "input_shape": None,  # once the data is known, of a model that leaves it open
@@ -426,7 +430,7 @@ def check_limits(task: Task, limits: Limits, recipe: Recipe) -> None:
 
 
 def _compiled_name(stem: str, compiled: str | Path) -> str:
-    """``stem`` with the compiler's ending: ``_edgetpu.tflite``, ``_vela.tflite``."""
+    """``stem`` with the ending of what was made of a file: ``_edgetpu.tflite``, ``_vela.tflite``, ``_micro.tflite``."""
     return f"{stem}_{Path(compiled).name.rpartition('_')[2]}"
 
 
@@ -440,11 +444,11 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
         model = folder / "models" / f"{name}-{variant.model}.keras"
         copy_file(run.artifacts[variant.model].files["model"], model)
         wanted |= {folder / files[variant.name], model}
-        compiled = run.artifacts[variant.last].files.get("compiled")
-        if compiled:
-            exported = folder / "variants" / _compiled_name(f"{name}-{variant.name}", compiled)
-            copy_file(compiled, exported)
-            wanted.add(exported)
+        for role in ("compiled", "micro"):
+            if made := run.artifacts[variant.last].files.get(role):
+                exported = folder / "variants" / _compiled_name(f"{name}-{variant.name}", made)
+                copy_file(made, exported)
+                wanted.add(exported)
     # What an earlier build left in places that belong to builds would be taken for results of this one.
     ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras", "*-table.json")
     for stale in {path for pattern in ours for path in folder.glob(pattern)} - wanted:
@@ -454,6 +458,7 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
         write_bytes(folder / "labels.txt", ("\n".join(data.class_names) + "\n").encode())
     for stale in folder.glob("recipe*.toml"):
         stale.unlink()
+    shutil.rmtree(folder / "micro", ignore_errors=True)
     for recipe in context.recipes:
         own = "recipe.toml" if len(context.recipes) == 1 else f"recipe-{recipe.name}.toml"
         write_bytes(folder / own, recipe.to_toml().encode())
@@ -479,6 +484,7 @@ def _write_pick(
 ) -> None:
     """The pick under the model's own name, and beside it code that runs it."""
     from edgeprune.snippets import write_snippets
+    from edgeprune.snippets.micro import write_sources
     from edgeprune.tasks.detection import DetectionTask
 
     data, task = context.required()
@@ -486,14 +492,17 @@ def _write_pick(
     copy_file(folder / pick["file"], folder / f"{name}.tflite")
     if pick["compiled"]:
         copy_file(folder / pick["compiled"]["file"], folder / _compiled_name(name, pick["compiled"]["file"]))
-    source = next(variant.model for variant in plan.variants if variant.name == pick["name"])
-    artifact = run.artifacts[source]
+    variant = next(variant for variant in plan.variants if variant.name == pick["name"])
+    artifact = run.artifacts[variant.model]
     model = context.load(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
     head = task.head if isinstance(task, DetectionTask) else None
     classes = data.class_names if task.row_classes or head else None
     front = artifact.files.get(stages.FRONT)
     mask = _mask_facts(data.class_names, task)
+    if pick["micro"]:
+        flashed, facts = folder / pick["micro"]["file"], run.artifacts[variant.last].facts["micro"]
+        write_sources(folder / "micro", name, flashed, facts, None if head else classes)
     write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, front, mask, head)
 
 

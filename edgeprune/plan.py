@@ -27,6 +27,8 @@ ROUNDING_SAMPLES = 256
 # What is measured on each file of a build; and on each file of a trial of a search, which never sees test data.
 MEASURED = (stages.profile, stages.evaluate, stages.latency)
 JUDGED = (stages.profile, stages.validate)
+# What takes the place of a stage where the file goes to a microcontroller.
+ON_MICRO = {stages.evaluate: stages.evaluate_micro}
 # The variant that every report compares against; it is always built.
 REFERENCE: Mode = "float32"
 
@@ -415,6 +417,9 @@ def _variant_steps(
     steps.append(Step(f"{name}.convert", _converting(config), config, after=parent))
     if target.compiler and config.plan.mode == "int8":  # the compilers take integers only
         steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
+    if target.micro and config.plan.mode == "int8":
+        steps.append(Step(f"{name}.encode", stages.encode_weights, after=steps[-1].name))
+        measured = [ON_MICRO.get(stage, stage) for stage in measured]
     for measuring in measured:
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
     return [dataclasses.replace(step, optional=optional) for step in steps]

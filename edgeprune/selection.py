@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from edgeprune.errors import UsageError
 from edgeprune.files import JsonObject
+from edgeprune.target import Target
 
 Measurable: TypeAlias = Any  # a variant, as report.json has it or typed: both have their keys in brackets
 
@@ -105,6 +107,21 @@ SLOWER_ON_TARGET, SLOWER_ELSEWHERE = 1.1, 2.0
 DEFAULT_MIXED_DROP = MaxDrop(0.5, part=0.01)
 
 
+_MULTIPLES = {"": 1, "k": 2**10, "m": 2**20}
+
+
+def parse_bytes(text: str) -> int:
+    """``64k`` is 65536 and ``1m`` is 1048576, as memories of microcontrollers are counted; ``65536`` is that.
+
+    Raises:
+        UsageError: none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([km]?)\s*", text.lower())
+    if match is None or not float(match[1]):
+        raise UsageError(f"{text!r} is no amount of memory.", expected="bytes, with k or m for KiB or MiB: 65536, 64k.")
+    return int(float(match[1]) * _MULTIPLES[match[2]])
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """The gates that the user set; None: not set. ``max_drop`` as :meth:`MaxDrop.parse` takes it.
@@ -116,6 +133,8 @@ class Limits:
     max_drop: str | float | None = None
     max_size: int | None = None  # bytes
     max_latency: float | None = None  # ms
+    max_flash: int | None = None  # bytes, of the file as it is flashed on a microcontroller
+    max_ram: int | None = None  # bytes, of its arena
 
     def __post_init__(self) -> None:
         _ = self.drop  # which parses it
@@ -125,6 +144,37 @@ class Limits:
         """What the balanced pick may lose."""
         return DEFAULT_MAX_DROP if self.max_drop is None else MaxDrop.parse(self.max_drop)
 
+    @property
+    def of_micro(self) -> dict[str, int]:
+        """The limits of memory on a microcontroller that are set."""
+        limits = {"flash": self.max_flash, "ram": self.max_ram}
+        return {what: most for what, most in limits.items() if most is not None}
+
+    def on(self, target: Target) -> Limits:
+        """The limits on a target: flash and RAM are those of the board where nothing else was said.
+
+        Raises:
+            UsageError: flash or RAM of what is no microcontroller.
+        """
+        if target.micro is None:
+            if self.max_flash is None and self.max_ram is None:
+                return self
+            raise UsageError(
+                f"--max-flash and --max-ram are about microcontrollers, and {target.name} is none.",
+                fix="use --max-size, or a target with [micro]: `edgeprune targets list` has them.",
+            )
+        return dataclasses.replace(
+            self,
+            max_flash=target.micro.flash_bytes if self.max_flash is None else self.max_flash,
+            max_ram=target.micro.ram_bytes if self.max_ram is None else self.max_ram,
+        )
+
+
+def on_micro(variant: Measurable, key: str) -> float:
+    """``flash_bytes`` or ``ram_bytes`` of a variant; of one that is not made for microcontrollers, infinite."""
+    made = variant.get("micro")
+    return made[key] if made else math.inf
+
 
 def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[str, str]:
     """The picks, by name of variant.
@@ -132,15 +182,17 @@ def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[st
     quality: best on validation. compact: fewest bytes after gzip. balanced: of the variants within the gates that lose
     no more points on validation than allowed, and of these of those that were not measured slower than the baseline
     (:func:`slowdown`) if that leaves any, the fastest on the target (:func:`target_times`); of those that are as fast,
-    the most compact. quality if none is within. Controls are there to be compared with, and never picked.
+    the most compact. quality if none is within. Controls are there to be compared with, and never picked. On a
+    microcontroller only what is made for it is picked, and compact means the fewest bytes of flash.
     """
     variants = [v for v in variants if not v.get("control_of")]
     sign = 1 if metric.higher_is_better else -1
     reference = next(v for v in variants if v["baseline"])
     baseline = reference["validation"]["value"]
+    variants = [v for v in variants if v.get("micro")] or variants
 
-    def size(variant: JsonObject) -> tuple[int, int]:
-        return variant["gzip_bytes"], variant["bytes"]
+    def size(variant: JsonObject) -> tuple[float, int]:
+        return (on_micro(variant, "flash_bytes") if variant.get("micro") else variant["gzip_bytes"]), variant["bytes"]
 
     def value(variant: JsonObject) -> float:
         figure = sign * variant["validation"]["value"]
@@ -153,6 +205,7 @@ def choose(variants: list[JsonObject], limits: Limits, metric: Scale) -> dict[st
         if limits.drop.allows(metric, baseline, v["validation"]["value"])
         and (limits.max_size is None or within(v["bytes"], limits.max_size))
         and (limits.max_latency is None or within(latency_ms(v), limits.max_latency))
+        and all(within(on_micro(v, f"{what}_bytes"), most) for what, most in limits.of_micro.items())
     ]
     left = [v for v in fitting if slowdown(v, reference) is None] or fitting
     if times := target_times(left):
@@ -246,6 +299,20 @@ def gate_latency(variant: JsonObject) -> tuple[float, str]:
     )
 
 
+def _micro_figure(pick: JsonObject, what: str) -> tuple[float, str | None]:
+    """Bytes of flash or RAM, and who says so."""
+    made = pick.get("micro")
+    said = None if made is None else recorded(made) if what == "ram" else f"{made['plain_bytes']:,} bytes not encoded"
+    return on_micro(pick, f"{what}_bytes"), said
+
+
+def recorded(micro: Measurable) -> str:
+    """Where a figure of RAM comes from."""
+    took, by = micro["activation_bytes"] + micro["persistent_bytes"], micro["recorded_by"]
+    how = f"recorded by {by}" if by else "estimated from the file, which edgeprune[micro] records"
+    return f"{took:,} {how}, {micro['scratch_bytes']:,} for optimized kernels"
+
+
 def check_gates(pick: JsonObject, limits: Limits, metric: Scale, baseline: float) -> list[JsonObject]:
     """The gates that are set, with the pick's value on each and its source; accuracy is the one on test.
 
@@ -260,12 +327,13 @@ def check_gates(pick: JsonObject, limits: Limits, metric: Scale, baseline: float
         ("max_drop", max_drop, pick["drop_points"], None),
         ("max_size", limits.max_size, pick["bytes"], None),
         ("max_latency", limits.max_latency, latency, source),
+        *((f"max_{what}", most, *_micro_figure(pick, what)) for what, most in limits.of_micro.items()),
     ]
     return [
         {
             "name": name,
             "limit": limit,
-            "value": value,
+            "value": value if math.isfinite(value) else None,
             "passed": within(value, limit),
             **({"source": words} if words else {}),
         }

@@ -44,15 +44,25 @@ class Facts(pydantic.BaseModel):
 class BoardRuntime(Facts):
     """``[runtime]``: the oldest runtime that the board is expected to have."""
 
-    package: Literal["ai-edge-litert", "litert", "tensorflow", "tensorflow-lite", "tflite-runtime"]
-    version: Annotated[str, Field(pattern=r"^\d+(\.\d+)+")]
+    package: Literal["ai-edge-litert", "litert", "tensorflow", "tensorflow-lite", "tflite-micro", "tflite-runtime"]
+    version: Annotated[str, Field(pattern=r"^\d+(\.\d+)+")]  # of tflite-micro, which has no releases: the day
+
+
+class Micro(Facts):
+    """``[micro]``: a microcontroller, whose files TensorFlow Lite Micro runs.
+
+    The program has to fit beside the model. ``None``: of a family, whose boards differ.
+    """
+
+    flash_bytes: Positive | None = None  # that programs and models can take
+    ram_bytes: Positive | None = None  # in one piece, as an arena is
 
 
 class Cpu(Facts):
     """``[cpu]``: the cores that run the model."""
 
     model: str
-    architecture: Literal["aarch64", "armv7", "x86_64"]
+    architecture: Literal["aarch64", "armv7", "armv7e-m", "x86_64", "xtensa"]
     cores: Positive
     clock_hz: Positive
     l1d_bytes: Positive | None = None  # per core
@@ -231,6 +241,7 @@ class Target(Facts):
     cpu: Cpu | None = None
     accelerator: Accelerator | None = None
     compiler: CompilerSettings | None = None
+    micro: Micro | None = None
     delegates: tuple[Literal["gpu", "nnapi", "xnnpack"], ...] = ("xnnpack",)
     quantization: Quantization
     latency: LatencyModel | None = None
@@ -245,6 +256,12 @@ class Target(Facts):
     def __reduce__(self) -> tuple[Any, ...]:
         """From one process to another: read-only tables cannot be pickled."""
         return type(self).model_validate, (self.model_dump(mode="json"),)
+
+    @pydantic.model_validator(mode="after")
+    def _micro_has_its_runtime(self) -> Target:
+        if (self.micro is not None) != (self.runtime.package == "tflite-micro"):
+            raise ValueError("[micro] and the runtime package tflite-micro go together")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _sourced(self) -> Target:

@@ -23,6 +23,7 @@ READERS = {
     "data": lambda context: context.required(),
     "task": lambda context: context.required(),
     "runtime": lambda context: context.runtime(),
+    "micro": lambda context: context.require("micro"),
     "quantizer": lambda context: context.require("quantizer"),
     "device": lambda context: context.connection(),
     "input_shape": lambda context: context.input_shape,

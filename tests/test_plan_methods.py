@@ -110,3 +110,12 @@ def test_without_training_steps_are_not_trained_between(recipe, tmp_path):
     removing = [step for step in plan.steps if ".remove" in step.name]
     assert (len(removing), trained) == (3, [])
     assert [step.after for step in removing[1:]] == [step.name for step in removing[:-1]]
+
+
+def test_int8_files_are_encoded_for_microcontrollers():
+    """The encoded file is measured, by its own interpreter; formats that are there to be compared are not encoded."""
+    plan = make_plan([load_recipe("int8")], load_target("cortex-m4"))
+    names = [step.name for step in plan.steps]
+    assert {"int8.encode", "int8.evaluate_micro", "float32.evaluate"} <= set(names)
+    assert "float32.encode" not in names
+    assert names.index("int8.convert") < names.index("int8.encode") < names.index("int8.evaluate_micro")

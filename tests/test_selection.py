@@ -13,10 +13,12 @@ from edgeprune.selection import (
     check_gates,
     choose,
     drop_points,
+    parse_bytes,
     slowdown,
     target_times,
     within,
 )
+from edgeprune.target import load_target
 
 ACCURACY = Metric(name="accuracy", higher_is_better=True, points=100)
 ERROR = Metric(name="mae", higher_is_better=False, points=1)
@@ -219,3 +221,52 @@ def test_times_are_compared_if_all_are_of_one_kind():
     assert choose(rows, Limits(), ACCURACY)["balanced"] == "zeros"
     del rows[0]["latency"]["estimated"]
     assert target_times(rows) is None
+
+
+def flashed(name, validation, flash, ram, recorded_by="tflite-micro 0.dev1"):
+    made = {"flash_bytes": flash, "ram_bytes": ram, "plain_bytes": 2 * flash, "recorded_by": recorded_by}
+    parts = {"activation_bytes": ram - 3, "persistent_bytes": 2, "scratch_bytes": 1}
+    return {**variant(name, validation, 10), "micro": made | parts}
+
+
+def test_a_microcontroller_gets_what_is_made_for_it():
+    """Only files for it are picked, by flash; the memory of the board decides, and float files have none."""
+    rows = [VARIANTS[0], flashed("int8", 0.9, 900, 50), flashed("zeros", 0.895, 500, 60), flashed("tiny", 0.5, 100, 10)]
+    assert choose(rows, Limits(), ACCURACY) == {"quality": "int8", "balanced": "zeros", "compact": "tiny"}
+    assert choose(rows, Limits(max_ram=55), ACCURACY)["balanced"] == "int8"
+    assert choose(rows, Limits(max_flash=400), ACCURACY)["balanced"] == "int8"  # none keeps both limits
+
+
+def test_gates_of_flash_and_ram():
+    """Each says where its figure comes from; a file that is not for microcontrollers has no figure and misses both."""
+    flash, ram = check_gates(flashed("int8", 0.9, 900, 50, None), Limits(max_flash=900, max_ram=40), ACCURACY, 0.9)
+    assert (flash["value"], flash["passed"], flash["source"]) == (900, True, "1,800 bytes not encoded")
+    assert (ram["value"], ram["passed"]) == (50, False)
+    assert ram["source"].startswith("49 estimated from the file")
+    assert ram["source"].endswith("1 for optimized kernels")
+    (row,) = check_gates(VARIANTS[0], Limits(max_flash=900), ACCURACY, 0.9)
+    assert (row["value"], row["passed"]) == (None, False)
+
+
+def test_a_board_has_its_own_limits():
+    """Flash and RAM are the board's unless said otherwise; other boards have none to limit."""
+    board = load_target("arduino-nano33")
+    limits = Limits(max_ram=1000).on(board)
+    assert (limits.max_flash, limits.max_ram) == (2**20, 1000)
+    assert Limits().on(load_target("cortex-m4")) == Limits()
+    assert Limits(max_size=5).on(load_target("rpi4")) == Limits(max_size=5)
+    with pytest.raises(UsageError, match="rpi4 is none"):
+        Limits(max_flash=5).on(load_target("rpi4"))
+
+
+@pytest.mark.parametrize(("text", "value"), [("65536", 65536), ("64k", 65536), (" 1.5M ", 1572864)])
+def test_amounts_of_memory(text, value):
+    """Bytes, KiB, MiB."""
+    assert parse_bytes(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "k", "64kb", "-3", "0", "1e3"])
+def test_what_is_no_amount_of_memory(text):
+    """Is an error that says how to write one."""
+    with pytest.raises(UsageError, match="64k"):
+        parse_bytes(text)

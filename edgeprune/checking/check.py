@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.checking.finding import SEVERITIES, Finding, Severity
+from edgeprune.checking.micro import on_microcontroller
 from edgeprune.checking.running import running
 from edgeprune.checking.sparse import has_arm_cpu, sparse_inference
 from edgeprune.hardware.placement import NOT_IN_BOOK, STRANDED, PlacedOperator, Placement, fitting
@@ -20,7 +21,7 @@ from edgeprune.target import ChannelSteps, Target
 from edgeprune.tflite.faults import faults
 from edgeprune.tflite.graph import Operator, Subgraph, TFLiteModel
 from edgeprune.tflite.interface import other_signatures
-from edgeprune.tflite.versions import ProblemKind, runtime_problems
+from edgeprune.tflite.versions import ProblemKind, RuntimeProblem, runtime_problems
 
 if TYPE_CHECKING:
     import tf_keras
@@ -98,6 +99,7 @@ _CUSTOM_FIXES: dict[ProblemKind, str] = {
     "custom": "replace the layer by ones that TensorFlow Lite has operators for, or use a runtime with this operator "
     "built in or registered.",
     "compiled": "take the file that it was compiled from, or a target with that accelerator.",
+    "micro": "replace the layer by ones that it has operators for (edgeprune/tflite/micro_operators.csv lists them).",
 }
 
 
@@ -115,7 +117,16 @@ def _contents(subject: Subject, target: Target) -> list[Finding]:
 def _runtime(subject: Subject, target: Target) -> list[Finding]:
     """Custom operators, and operators newer than the runtime on the board."""
     problems = runtime_problems(subject.file, target)
-    return [Finding("error", problem.what, _CUSTOM_FIXES.get(problem.kind)) for problem in problems]
+    return [
+        Finding("error", problem.what, _CUSTOM_FIXES.get(problem.kind), _places(subject, problem))
+        for problem in problems
+    ]
+
+
+def _places(subject: Subject, problem: RuntimeProblem) -> tuple[str, ...]:
+    """Where the operators are that microcontrollers do not have; the others are in tables of their own."""
+    named = [op for op in subject.graph.operators if op.name == problem.operator and problem.kind == "micro"]
+    return tuple(dict.fromkeys(map(subject.where, named)))
 
 
 def _sizes(subject: Subject, target: Target) -> list[Finding]:
@@ -124,10 +135,10 @@ def _sizes(subject: Subject, target: Target) -> list[Finding]:
     for index in subject.graph.inputs:
         tensor = subject.graph.tensors[index]
         if any(size < 0 for size in tensor.signature[1:]):
-            severity: Severity = "error" if target.compiler else "warning"
+            severity: Severity = "error" if target.compiler or target.micro else "warning"
             what = f"The input {tensor.name!r} has sizes that are known at run time only: {list(tensor.signature)}."
             findings.append(Finding(severity, what, "give the model a fixed input size (Input(shape=...))."))
-        elif tensor.signature[:1] == (-1,) and target.quantization.static_batch:
+        elif tensor.signature[:1] == (-1,) and target.quantization.static_batch and not target.micro:
             what = f"The batch of the input {tensor.name!r} is not fixed; compilers take it as 1 or refuse."
             findings.append(Finding("warning", what, "convert with a batch of 1 (edgeprune build does)."))
     return findings
@@ -319,7 +330,8 @@ def _predicted(target: Target) -> bool:
 CHECKERS: list[Checker] = [
     ("contents", lambda target: True, _contents),
     ("runtime", lambda target: not (target.compiler and target.compiler.required), _runtime),
-    ("running", lambda target: not (target.compiler and target.compiler.required), running),
+    ("running", lambda target: not (target.micro or (target.compiler and target.compiler.required)), running),
+    ("microcontroller", lambda target: target.micro is not None, on_microcontroller),
     ("sizes", lambda target: True, _sizes),
     ("accelerator", _predicted, _accelerator),
     ("compiler", lambda target: target.compiler is not None and not _predicted(target), _compiler),

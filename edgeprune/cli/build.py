@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.options import device_options, model_options
+from edgeprune.cli.options import LIMITS, device_options, memory_options, model_options
 
 if TYPE_CHECKING:
     from edgeprune.report.schema import Report
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--max-size", type=int, help="Gate: largest size of the pick, in bytes.")
 @click.option("--max-latency", type=float, help="Gate: largest latency of the pick on the target, in milliseconds.")
+@memory_options("Gate")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @click.option(
     "--deterministic", is_flag=True, help="The same command on the same machine gives the same bytes. Slower."
@@ -66,7 +67,7 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
     from edgeprune.runtime.interpreter import INTERPRETER
     from edgeprune.selection import Limits
 
-    limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
+    limits = Limits(**{name: options.pop(name) for name in LIMITS})  # type: ignore[arg-type]
     INTERPRETER.start()
     import_tf()
     CONVERTER.start()
@@ -101,7 +102,8 @@ def _search(model: str | None, target: str, recipe: object, limits: Limits, opti
     """The command that searches where this build did not get: the same model, data and gates."""
     words: list[object] = ["edgeprune", "search", *([model] if model else []), "--target", target]
     given = {"--data": options["data"], "--max-drop": limits.max_drop, "--max-size": limits.max_size}
-    given |= {"--max-latency": limits.max_latency, "--seed": options["seed"] or None}
+    given |= {"--max-latency": limits.max_latency, "--max-flash": limits.max_flash, "--max-ram": limits.max_ram}
+    given |= {"--seed": options["seed"] or None}
     given["--custom-objects"] = options["custom_objects"]
     if isinstance(recipe, tuple) and len(recipe) == 1:
         given["--recipe"] = recipe[0]

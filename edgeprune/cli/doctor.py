@@ -20,6 +20,9 @@ RUNTIMES = {
     "ai-edge-litert": "runs .tflite files: pip install ai-edge-litert",
     "tflite-runtime": "runs .tflite files, the predecessor of ai-edge-litert: pip install 'edgeprune[tflite-runtime]'",
 }
+OPTIONAL = {
+    "tflite-micro": "runs files as microcontrollers do, and says what RAM they take: pip install 'edgeprune[micro]'",
+}
 TOOLS = {
     "edgetpu_compiler": "compiles for Coral; Debian packages by Google, x86-64 only",
     "vela": "compiles for Ethos-U: pip install 'edgeprune[vela]'",
@@ -33,6 +36,8 @@ def doctor() -> None:
     packages = [_line(name, purpose) for name, purpose in PACKAGES.items()]
     runtimes = [_line(name, purpose) for name, purpose in RUNTIMES.items()]
     click.echo("Optional tools, which are used when they are installed:")
+    for name, purpose in OPTIONAL.items():
+        _line(name, purpose)
     for name, purpose in TOOLS.items():
         where = find(name)
         click.echo(f"  {'ok     ' if where else 'missing'} {name}: {where or purpose}")

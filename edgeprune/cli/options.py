@@ -45,6 +45,41 @@ def model_options(command: Command) -> Command:
     return command
 
 
+class Memory(click.ParamType):  # type: ignore[type-arg]
+    """An amount of memory: 65536, 64k."""
+
+    name = "BYTES"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        from edgeprune.selection import parse_bytes
+
+        return value if isinstance(value, int) else parse_bytes(str(value))
+
+
+def memory_options(kind: str) -> Callable[[Command], Command]:
+    """Limits of a file on a microcontroller: ``max_flash``, ``max_ram``; ``kind``: what the command calls a limit."""
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option(
+                "--max-ram", type=Memory(), help=f"{kind}: arena on a microcontroller.  [default: the board's RAM]"
+            ),
+            click.option(
+                "--max-flash",
+                type=Memory(),
+                help=f"{kind}: file on a microcontroller, encoded; 64k is 65,536.  [default: the board's flash]",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# The values of a command that are limits.
+LIMITS = ("max_drop", "max_size", "max_latency", "max_flash", "max_ram")
+
+
 def device_options(command: Command) -> Command:
     """Options of every command that measures on a device: ``python``, ``benchmark_binary``."""
     for option in (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.options import model_options
+from edgeprune.cli.options import LIMITS, memory_options, model_options
 
 if TYPE_CHECKING:
     from edgeprune.searching.results import SearchResult
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 )
 @click.option("--max-size", type=int, help="Goal: largest size, in bytes.")
 @click.option("--max-latency", type=float, help="Goal: largest latency on the target, in milliseconds.")
+@memory_options("Goal")
 @click.option(
     "--objective",
     metavar="NAMES",
-    help="What the front is about, of accuracy, latency, size and download.  [default: accuracy,latency,size]",
+    help="What the front is about, of accuracy, latency, size, flash and download.  [default: accuracy,latency,size; "
+    "on microcontrollers accuracy,flash]",
 )
 @click.option(
     "--trials", type=click.IntRange(min=1), help="Recipes to try for each target.  [default: 50, or --timeout]"
@@ -64,7 +66,7 @@ def search(model: str | None, target: tuple[str, ...], as_json: bool, objective:
     from edgeprune.searching.search import search as find
     from edgeprune.selection import Limits
 
-    limits = Limits(*(options.pop(name) for name in ("max_drop", "max_size", "max_latency")))  # type: ignore[arg-type]
+    limits = Limits(**{name: options.pop(name) for name in LIMITS})  # type: ignore[arg-type]
     with TerminalProgress() as progress:
         result = find(
             model,

@@ -38,6 +38,7 @@ def profile_table(profile: JsonObject) -> Table:
             f"{_zeros(profile['weight_sparsity'])}",
             f"{profile['macs']:,} MACs; arena {memory['arena_bytes']:,} bytes"
             + (f", at most {memory['peak_bytes']:,} in use at once (operator {peak})" if peak else ""),
+            *_micro_line(profile),
             f"needs TensorFlow Lite {profile['min_runtime'] or '(not known)'}, or ai-edge-litert "
             f"{profile['min_litert'] or '(not known)'}, or later",
             *placement_lines(profile),
@@ -46,6 +47,15 @@ def profile_table(profile: JsonObject) -> Table:
         ]
     )
     return table
+
+
+def _micro_line(profile: JsonObject) -> Iterator[str]:
+    """What the file takes of a microcontroller."""
+    if made := profile["micro"]:
+        yield (
+            f"on {profile['target']}: {made['flash_bytes']:,} bytes of flash, {made['ram_bytes']:,} of RAM (TensorFlow "
+            "Lite Micro's arena, estimated; the arena above is LiteRT's)"
+        )
 
 
 def _zeros(sparsity: float | None) -> str:

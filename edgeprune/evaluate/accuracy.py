@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data import InputSpec, Split
     from edgeprune.evaluate.answers import Answers
+    from edgeprune.runtime.micro import FloatMicroSession
     from edgeprune.runtime.session import Session
     from edgeprune.tasks.task import Figures, Task
 
@@ -103,7 +104,7 @@ def keras_figures(model: tf_keras.Model, split: Split, task: Task) -> Figures:
 
 
 def evaluate_tflite(
-    session: Session,
+    session: Session | FloatMicroSession,
     split: Split,
     task: Task,
     *,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeprune.hardware.latency.estimate import Estimate, KernelSet, Prediction
     from edgeprune.hardware.target_placement import TargetPlacement
     from edgeprune.hardware.xnnpack.sparse_file import SparsePath
+    from edgeprune.runtime.micro import Footprint
     from edgeprune.target import Target
     from edgeprune.tflite.graph import Subgraph, TFLiteModel
     from edgeprune.tflite.memory import MemoryPlan
@@ -96,6 +97,7 @@ class Profile:
     metadata: tuple[str, ...]  # names
     latency: Latency
     memory: Memory
+    micro: Footprint | None  # on a microcontroller, estimated; None for other targets
     sparse_path: SparsePath | None  # None: nothing in the file is stored sparse
     placement: Mapping[str, object] | None
     delegates: tuple[Mapping[str, object], ...]
@@ -146,6 +148,7 @@ def profile(
     from edgeprune.hardware.latency import estimate as latency
     from edgeprune.hardware.target_placement import delegates_of, placement_of
     from edgeprune.hardware.xnnpack.sparse_file import sparse_path
+    from edgeprune.runtime.micro import estimated_footprint
     from edgeprune.target import load_target
     from edgeprune.tflite import macs, memory, size, versions
     from edgeprune.tflite.faults import faults
@@ -179,6 +182,7 @@ def profile(
         metadata=tuple(model.metadata),
         latency=_latency(graph, chosen, predicted, threads, placed),
         memory=_memory(graph, plan),
+        micro=estimated_footprint(len(content), graph) if chosen and chosen.micro else None,
         sparse_path=path_taken,
         placement=placed.placement,
         delegates=delegates_of(graph, chosen),

@@ -197,6 +197,7 @@ def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task
         "placement": profile["placement"],
         "delegates": profile["delegates"],
         "compiled": _compiled(artifact, file),
+        "micro": _micro(artifact, file),
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
         **{key: value for key, value in artifact.facts.items() if key in ("mixed", "prepared")},
@@ -215,6 +216,19 @@ def _on_device(variant: Variant, run: Run) -> OnDeviceFacts:
     """What the device said about a variant: nothing where the build has none, or where it went away before."""
     measured = run.artifacts.get(variant.on_device) if variant.on_device else None
     return measured.facts.get("on_device", {}) if measured else {}
+
+
+def _micro(artifact: Artifact, file: str) -> JsonObject | None:
+    """The file of a variant for a microcontroller."""
+    if "micro" not in artifact.files:
+        return None
+    path = artifact.files["micro"]
+    return {
+        "file": f"{file.removesuffix('.tflite')}_micro.tflite",
+        "sha256": sha256_file(path),
+        **artifact.facts["micro"],
+        "evaluated_by": artifact.facts["evaluation"]["runtime"],
+    }
 
 
 def _compiled(artifact: Artifact, file: str) -> JsonObject | None:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from edgeprune.report import format as fmt
 from edgeprune.report.schema import Report, Variant
 from edgeprune.report.variants import Setup
-from edgeprune.selection import DEFAULT_MAX_DROP, MaxDrop, slowdown, target_times
+from edgeprune.selection import DEFAULT_MAX_DROP, MaxDrop, recorded, slowdown, target_times
 
 ROLES = {
     "quality": "best on validation data",
@@ -79,7 +79,7 @@ def _reason(report: Report) -> str:
     metric = fmt.metric_word(report.metric)
     gates = {gate.name: gate for gate in report.gates}
     allowed = _rule(report)
-    others = {"max_size": "size", "max_latency": "latency"}
+    others = {"max_size": "size", "max_latency": "latency", "max_flash": "flash", "max_ram": "RAM"}
     if not _fits(report, allowed) or any(not gates[name].passed for name in others if name in gates):
         return f"No variant keeps all the limits, so it is the one with the best {metric} on validation data."
     limits = [words for name, words in others.items() if name in gates]
@@ -93,8 +93,30 @@ def _reason(report: Report) -> str:
     fast = f", and of those as fast on the target as the fastest ({source})" if times else ""
     return (
         f"Of the variants that lose at most {allowed.words(report.metric)} of {metric} on validation data{kept}{fast}, "
-        "it is the smallest after compression (gzip)."
+        f"it is the smallest {'in flash' if report.picked.micro else 'after compression (gzip)'}."
     )
+
+
+def fits_line(report: Report) -> str:
+    """Flash and RAM of the pick on a microcontroller, and whether it fits there; empty for other targets."""
+    micro = report.picked.micro
+    if micro is None:
+        return ""
+    limits = {gate.name: gate.limit for gate in report.gates}
+    words, over = [], []
+    for title, value, limit in (
+        ("flash", micro.flash_bytes, limits.get("max_flash")),
+        ("RAM", micro.ram_bytes, limits.get("max_ram")),
+    ):
+        words.append(f"{title} {value:,}" + ("" if limit is None else f" of {limit:,.0f}"))
+        if limit is not None and value > limit:
+            over.append(f"{value - limit:,.0f} bytes of {title}")
+    verdict = f"does not fit, {' and '.join(over)} over" if over else "fits" if limits.keys() & _MEMORY else "takes"
+    return f"{verdict}: {', '.join(words)} bytes (RAM: {recorded(micro)})"
+
+
+# Gates of a microcontroller's memory.
+_MEMORY = {"max_flash", "max_ram"}
 
 
 def gates_line(report: Report) -> str:

@@ -362,6 +362,28 @@ class Prepared(Entry):
     rounded: Rounded | None = None
 
 
+class Micro(Entry):
+    """The file for a microcontroller: its bytes in flash, its arena, and those of the same file not encoded.
+
+    ``recorded_by``: the interpreter that took this arena; None: estimated from the file. ``codes``: by weight tensor.
+    ``methods``: of MicroMutableOpResolver, that register its operators.
+    """
+
+    file: Text
+    sha256: Sha256
+    flash_bytes: Count
+    ram_bytes: Count
+    activation_bytes: Count
+    persistent_bytes: Count
+    scratch_bytes: Count
+    recorded_by: Text | None
+    plain_bytes: Count
+    plain_ram_bytes: Count
+    codes: dict[Text, Text]
+    methods: list[Text]
+    evaluated_by: Text  # what ran the file whose metric and parity the variant has
+
+
 class Variant(Entry):
     """One .tflite. ``drop_points``: how much worse than the baseline, in points; negative: better."""
 
@@ -382,6 +404,7 @@ class Variant(Entry):
     memory: Memory
     placement: Placement | None
     compiled: Compiled | None = None
+    micro: Micro | None = None
     warnings: list[Text]
     drop_points: Number | None
     validation: ValidationValue | None

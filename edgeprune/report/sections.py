@@ -159,13 +159,15 @@ _GATES: dict[str, tuple[str, Callable[[Report, float], str]]] = {
     "max_drop": ("Drop against the baseline", lambda report, value: fmt.points(report.metric, value)),
     "max_size": ("File size", lambda report, value: fmt.scaled(value, "B")),
     "max_latency": ("Median latency", lambda report, value: fmt.milliseconds(value)),
+    "max_flash": ("Flash", lambda report, value: f"{value:,.0f} B"),
+    "max_ram": ("RAM", lambda report, value: f"{value:,.0f} B"),
 }
 
 
 def gates(report: Report) -> Blocks:
     """The limits that the user set, and whether the pick keeps them."""
     if not report.gates:
-        return [Paragraph("No gates were set (--max-drop, --max-size, --max-latency).")]
+        return [Paragraph("No gates were set (--max-drop, --max-size, --max-latency, --max-flash, --max-ram).")]
     columns = [
         Column("Gate", numeric=False),
         Column("Limit", "at most"),

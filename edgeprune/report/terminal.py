@@ -47,6 +47,7 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
             for about, text in headline.warning_messages(parsed)
         ),
         Text(_files(parsed, folder)),
+        *([Text(fits, style="bold")] if (fits := headline.fits_line(parsed)) else []),
     ]
     spaced = [part for block in parts for part in (Text(), block)]
     return Group(*spaced[1:])
@@ -113,8 +114,11 @@ def _files(report: Report, folder: Path | None) -> str:
     pick, compiled = headline.pick_file(report), report.picked.compiled
     ending = compiled.file.rpartition("_")[2] if compiled else ""
     made = [(path(f"{Path(pick).stem}_{ending}"), f"the pick, compiled by {compiled.compiler}")] if compiled else []
+    if report.picked.micro:
+        made.append((path("micro"), "sources for the microcontroller; README.md says how they are used"))
+    goes = "the pick" if report.picked.micro else "the pick: this file goes to the device"
     files = [
-        (path(pick), "the pick: this file goes to the device"),
+        (path(pick), goes),
         *made,
         (path("variants"), "all variants"),
         (path("report.html"), "the report with plots; open it in a browser"),

@@ -68,7 +68,7 @@ def setups(report: Report) -> list[Setup]:
 def variants_table(report: Report) -> Table:
     """Every variant with every figure."""
     entries = [
-        *_quality(report), *_size(), *_content(), *_placement(report), *_compiled(report),
+        *_quality(report), *_size(), *_micro(report), *_content(), *_placement(report), *_compiled(report),
         *(_measured(setup, first=not number) for number, setup in enumerate(setups(report))), *_estimated(report),
         *_instructions(report),
     ]  # fmt: skip
@@ -134,6 +134,25 @@ def _size() -> list[Entry]:
             Column("Metadata", "part of the file", "Size", level=IN_HTML),
             lambda variant: fmt.size(variant.metadata_bytes),
         ),
+    ]
+
+
+def _micro(report: Report) -> list[Entry]:
+    """Memory on a microcontroller; nothing for other targets."""
+    made = next((variant.micro for variant in report.variants if variant.micro), None)
+    if made is None:
+        return []
+
+    def cell(variant: Variant, key: str, plain: str) -> Cell:
+        if variant.micro is None:
+            return fmt.absent("not made for microcontrollers")
+        size = fmt.size(variant.micro[key])  # type: ignore[arg-type]
+        return Cell(size.text, f"{size.exact}; {variant.micro[plain]:,} bytes not encoded")
+
+    source = "TFLM's arena" if made.recorded_by else "arena, estimated"
+    return [
+        (Column("Flash", "encoded", "Memory"), lambda variant: cell(variant, "flash_bytes", "plain_bytes")),
+        (Column("RAM", source, "Memory"), lambda variant: cell(variant, "ram_bytes", "plain_ram_bytes")),
     ]
 
 

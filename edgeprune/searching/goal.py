@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -10,7 +11,8 @@ from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.selection import SLOWER_ON_TARGET, Limits, Scale, drop_points
 
 T = TypeVar("T")
-# Of one file: value (the metric on validation), drop (points, or the metric's unit), latency_ms, bytes, gzip_bytes.
+# Of one file: value (the metric on validation), drop (points, or the metric's unit), latency_ms, bytes, gzip_bytes; of
+# one for microcontrollers, flash_bytes and ram_bytes.
 Figures = Mapping[str, Any]
 
 
@@ -34,6 +36,7 @@ class Objective:
 OBJECTIVES = {
     "latency": Objective("latency_ms", "max_latency", "Latency", "ms"),
     "size": Objective("bytes", "max_size", "Size", "bytes"),
+    "flash": Objective("flash_bytes", "max_flash", "Flash", "bytes"),
     "download": Objective("gzip_bytes", None, "Size after gzip", "bytes"),
     "accuracy": Objective("drop", "max_drop", "Accuracy lost", "points"),
 }
@@ -75,7 +78,7 @@ class Goal:
 
     def costs(self, figures: Figures) -> tuple[float, ...]:
         """A number per objective, the smaller the better."""
-        return tuple(float(figures[OBJECTIVES[name].key]) for name in self.objectives)
+        return tuple(float(figures.get(OBJECTIVES[name].key, math.inf)) for name in self.objectives)
 
     def bounds(self) -> dict[str, tuple[str, float]]:
         """The limits that are set, and the drop that is allowed anyway: gate → (figure, the most)."""
@@ -84,12 +87,13 @@ class Goal:
             found["max_latency"] = ("latency_ms", self.limits.max_latency)
         if self.limits.max_size is not None:
             found["max_size"] = ("bytes", float(self.limits.max_size))
-        return found
+        return found | {f"max_{what}": (f"{what}_bytes", float(most)) for what, most in self.limits.of_micro.items()}
 
     def excess(self, figures: Figures) -> dict[str, float]:
         """How far each limit is missed (above 0) or kept, relative to the limit; of drops in their own unit."""
         return {
-            gate: figures[key] - most if gate == "max_drop" else figures[key] / most - 1
+            # A file that is not made for microcontrollers has neither flash nor RAM.
+            gate: figures[key] - most if gate == "max_drop" else figures.get(key, math.inf) / most - 1
             for gate, (key, most) in self.bounds().items()
         }
 

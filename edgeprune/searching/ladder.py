@@ -116,7 +116,7 @@ def may_reach(
         known: figures of the files of other trials.
         climbs: of the trials that reached their top.
     """
-    for gate in ("max_latency", "max_size"):
+    for gate in ("max_latency", "max_size", "max_ram"):
         if goal.excess(figures).get(gate, 0.0) > 0:
             return False, f"misses {gate}, which training does not change"
     drop = least_drop(rung, figures["drop"], known, climbs)

@@ -126,8 +126,7 @@ def verdict(goal: Goal, best: Found | None) -> tuple[bool, str]:
     if best.gates is not None:
         rows, split = [(gate["name"], gate["value"], gate["limit"]) for gate in best.gates], "test"
     else:
-        set_ = {"max_drop": goal.limits.max_drop, "max_latency": goal.limits.max_latency}
-        set_["max_size"] = goal.limits.max_size
+        set_ = dataclasses.asdict(goal.limits)
         rows = [
             (gate, best.figures[key], most) for gate, (key, most) in goal.bounds().items() if set_[gate] is not None
         ]
@@ -229,7 +228,7 @@ def _trial(record: Record) -> JsonObject:
     }
 
 
-FIGURES = ("value", "drop", "latency_ms", "bytes", "gzip_bytes", "params", "macs")
+FIGURES = ("value", "drop", "latency_ms", "bytes", "gzip_bytes", "flash_bytes", "ram_bytes", "params", "macs")
 
 
 def _csv(document: JsonObject) -> str:

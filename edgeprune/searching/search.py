@@ -118,6 +118,8 @@ def search(
             "Several jobs are several processes, which need the model and the data in files.",
             fix="save them, or leave out jobs and ray.",
         )
+    for board in boards:
+        (limits or Limits()).on(board)  # what a board cannot be limited by is refused before anything is opened
     base = _base(recipe)
     folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
     setup = functions.Setup(
@@ -240,7 +242,7 @@ class _Search:
     # -- trials ---------------------------------------------------------------------------------------------------
 
     def _study(self, target: Target) -> Study:
-        facts, limits = self._facts, self._setup.limits
+        facts, limits = self._facts, self._setup.limits.on(target)
         objectives = self._objectives or DEFAULT_OBJECTIVES
         if target.latency is None:
             if "latency" in (self._objectives or ()) or limits.max_latency is not None:
@@ -250,6 +252,10 @@ class _Search:
                     "`edgeprune targets fit`.",
                 )
             objectives = tuple(name for name in objectives if name != "latency")
+        if self._objectives is None and target.micro:
+            objectives = tuple("flash" if name == "size" else name for name in objectives)
+        if "flash" in objectives and target.micro is None:
+            raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
         metric = _Metric(**facts["metric"])
         goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
         base = self._base or base_recipe()
@@ -374,6 +380,8 @@ class _Search:
             words = [f"{self._facts['metric']['name']} {figures['value']:.5g}"]
         if figures["latency_ms"] is not None:
             words.append(f"{figures['latency_ms']:.3g} ms")
+        if "flash_bytes" in figures:
+            return ", ".join([*words, f"{figures['flash_bytes']:,} bytes of flash, {figures['ram_bytes']:,} of RAM"])
         return ", ".join([*words, f"{figures['bytes'] / 1000:,.1f} kB"])
 
     def _state(self, study: Study) -> str:

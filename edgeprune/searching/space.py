@@ -74,8 +74,8 @@ class Circumstances:
 
 
 def formats(given: Circumstances) -> list[str]:
-    """The number formats worth trying. Accelerators, and those with a compiler, take int8 only."""
-    if given.target.accelerator or given.target.compiler:
+    """The number formats worth trying. Accelerators, those with a compiler, and microcontrollers take int8 only."""
+    if given.target.accelerator or given.target.compiler or given.target.micro:
         return ["int8"]
     return ["int8", "float16", *(["int8-weights"] if given.weight_only else [])]
 
@@ -98,7 +98,7 @@ BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[
     ),
     ("filters.criterion", lambda g: {"choices": ["reconstruct", "taylor"]}, lambda g: g.filters),
     ("filters.blocks", lambda g: {"choices": [False, True]}, lambda g: g.filters and g.blocks),
-    ("weights", lambda g: {"choices": [False, *_ZEROS]}, lambda g: g.download),
+    ("weights", lambda g: {"choices": [False, *_ZEROS]}, lambda g: g.download or g.target.micro is not None),
     ("distill", lambda g: {"choices": [True, False]}, lambda g: g.epochs > 0),
 )
 

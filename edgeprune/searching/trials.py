@@ -189,7 +189,8 @@ def write_best(setup: Setup, target: str, recipe: JsonObject, folder: str, comma
     plan = _plan(context, opened, planning.MEASURED)
     run = _run(plan, opened, context)
     with locked(Path(folder)):
-        return write_run(context, run, plan, Path(folder), setup.limits, command, pick=plan.variants[-1].name)
+        limits = setup.limits.on(context.target)
+        return write_run(context, run, plan, Path(folder), limits, command, pick=plan.variants[-1].name)
 
 
 def _open(setup: Setup) -> _Opened:
@@ -201,6 +202,7 @@ def _open(setup: Setup) -> _Opened:
         return _opened
     from edgeprune.builder import build_context, open_source
     from edgeprune.hardware.compilers import compiler_version
+    from edgeprune.runtime.micro import installed_version
 
     source = Path(setup.model) if isinstance(setup.model, str) else setup.model
     trust = Trust.of(setup.trust_model, setup.custom_objects)
@@ -217,6 +219,7 @@ def _open(setup: Setup) -> _Opened:
                 **context.inputs,
                 "target": target.model_dump(mode="json"),
                 "compiler": compiler_version(target),
+                "micro": installed_version() if target.micro else None,
             },
         )
         for target in setup.targets
@@ -269,6 +272,10 @@ def _run(plan: planning.Plan, opened: _Opened, context: BuildContext) -> Run:
     return run
 
 
+# Figures of files for microcontrollers.
+ON_MICRO = ("flash_bytes", "ram_bytes")
+
+
 def _figures(artifact: Artifact, value: float, context: BuildContext) -> JsonObject:
     profile = artifact.facts["profile"]
     estimated = profile["latency"].get("estimated")
@@ -277,6 +284,7 @@ def _figures(artifact: Artifact, value: float, context: BuildContext) -> JsonObj
     return {
         "value": value,
         "latency_ms": estimated["median_ms"] if estimated else None,
+        **{key: artifact.facts["micro"][key] for key in ON_MICRO if "micro" in artifact.facts},  # type: ignore[literal-required]
         **{key: profile[key] for key in ("bytes", "gzip_bytes", "params", "nonzero_params", "macs", "weight_sparsity")},
     }
 

@@ -85,8 +85,8 @@ def write_snippets(
         # Kotlin has no NumPy: its snippet covers what an app feeds most, one image, and no boxes.
         if not wanted(target) or (template.endswith(".kt.jinja") and not _takes_one_image(facts)):
             continue
-        path = model.parent / pattern.format(name=_identifier(model.stem), camel=_camel(model.stem))
-        write_bytes(path, _render(template, {**facts, "camel": _camel(model.stem)}).encode())
+        path = model.parent / pattern.format(name=identifier(model.stem), camel=_camel(model.stem))
+        write_bytes(path, render(template, {**facts, "camel": _camel(model.stem)}).encode())
         written.append(path)
     return written
 
@@ -169,7 +169,7 @@ def _boxes(model: Path, head: Head) -> JsonObject:
         write_bytes(model.with_name(found["anchors"]), content.getvalue())
         found["files"].append(found["anchors"])
     if head.function is not None:
-        found["module"], found["function"] = f"{_identifier(model.stem)}_boxes", head.function.__name__
+        found["module"], found["function"] = f"{identifier(model.stem)}_boxes", head.function.__name__
         name = f"{found['module']}.py"
         write_bytes(model.with_name(name), source_file(head.function).read_bytes())
         found["files"].append(name)
@@ -204,7 +204,8 @@ def _tensor(tensor: Tensor) -> JsonObject:
     }
 
 
-def _render(template: str, facts: Mapping[str, Any]) -> str:
+def render(template: str, facts: Mapping[str, Any]) -> str:
+    """A template of this folder, filled in."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -216,6 +217,9 @@ def _render(template: str, facts: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["kotlin"] = _kotlin
+    environment.filters["c_bytes"] = lambda row: "".join(f"0x{byte:02x}," for byte in row)
+    environment.filters["c_string"] = _c_string
+    environment.filters["real"] = _real
     environment.filters["python"] = repr
     return environment.get_template(template).render(facts)
 
@@ -228,7 +232,21 @@ def _kotlin(value: Any) -> str:
     return f"{float(value)!r}f"
 
 
-def _identifier(name: str) -> str:
+def _c_string(text: str) -> str:
+    """A C string literal, in UTF-8; escapes end with their three digits."""
+    plain = {byte: chr(byte) for byte in range(32, 127) if chr(byte) not in '"\\?'}
+    return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'
+
+
+def _real(tensor: Tensor) -> str:
+    """How a stored number becomes a real one."""
+    if tensor.quantization is None or tensor.dtype == "float32":
+        return "as stored"
+    return f"{tensor.quantization.scale[0]:.6g} * (stored - {tensor.quantization.zero_point[0]})"
+
+
+def identifier(name: str) -> str:
+    """A name with letters, digits and underscores only."""
     return "".join(character if character.isalnum() else "_" for character in name)
 
 

@@ -18,7 +18,8 @@ from edgeprune.stages.filters import FileLimit, FiltersStageConfig, filters
 from edgeprune.stages.integer import MixedStageConfig, mix_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
-from edgeprune.stages.measuring import evaluate, latency, measure_on_device, profile, validate
+from edgeprune.stages.measuring import evaluate, evaluate_micro, latency, measure_on_device, profile, validate
+from edgeprune.stages.micro import encode_weights
 from edgeprune.stages.quantization import ClusterStageConfig, QatStageConfig, cluster, qat
 from edgeprune.stages.reconstruction import ZeroStageConfig, zero
 from edgeprune.stages.rounding import RoundStageConfig, round_weights
@@ -51,7 +52,9 @@ __all__ = [
     "convert_weights",
     "convert_without_samples",
     "demo",
+    "encode_weights",
     "evaluate",
+    "evaluate_micro",
     "filters",
     "finetune",
     "fix_sizes",

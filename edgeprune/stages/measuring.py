@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.runtime.interpreter import Runtime
+    from edgeprune.runtime.micro import FloatMicroSession
+    from edgeprune.runtime.session import Session
 
 # Below this agreement with the Keras model, the report says where the error arises.
 LOW_AGREEMENT = 0.98
@@ -25,16 +27,43 @@ ANSWERS = "answers.npz"
 def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The metrics of the .tflite on validation and test, and its parity with its Keras model on test.
 
-    The only stage that reads test data.
+    With :func:`evaluate_micro`, which does the same, the only stage that reads test data.
     """
-    from edgeprune.evaluate.accuracy import evaluate_tflite
-    from edgeprune.evaluate.answers import Answers
     from edgeprune.runtime.session import Session
 
-    data, task = context.required()
     model = context.load(artifact)
     runtime = _runtime(artifact, context)
     session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=runtime)
+    return _evaluated(artifact, context, model, session, runtime.version)
+
+
+@stage("data", "task", "runtime", "micro")
+def evaluate_micro(artifact: Artifact, config: None, context: Context) -> Artifact:
+    """As :func:`evaluate`, of the file that is flashed, run by TensorFlow Lite Micro's interpreter.
+
+    Where that is not installed, LiteRT runs the plain file.
+    """
+    from edgeprune.runtime.micro import FloatMicroSession, installed_version
+    from edgeprune.tflite.flatbuffer import read
+
+    context.require("micro")
+    version = installed_version()
+    if version is None:
+        context.progress.note("measured by LiteRT: edgeprune[micro] has the interpreter of microcontrollers")
+        return evaluate.run(artifact, config, context)
+    model = context.load(artifact)
+    flashed, plain = artifact.files["micro"].read_bytes(), read(artifact.files["tflite"])
+    session = FloatMicroSession(flashed, plain, model.input_names, model.output_names)
+    return _evaluated(artifact, context, model, session, version)
+
+
+def _evaluated(
+    artifact: Artifact, context: Context, model: tf_keras.Model, session: Session | FloatMicroSession, runtime: str
+) -> Artifact:
+    from edgeprune.evaluate.accuracy import evaluate_tflite
+    from edgeprune.evaluate.answers import Answers
+
+    data, task = context.required()
     validation, _ = evaluate_tflite(session, data.validation, task, progress=context.progress)
     answers = Answers(task.outputs, task.merit)
     test, parity = evaluate_tflite(
@@ -51,6 +80,7 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
             "validation": {"value": task.value(validation), "samples": data.validation.size, "metrics": validation},
             "test": {"value": task.value(test), "samples": data.test.size, "split": "test", "metrics": test},
             "parity": {**dataclasses.asdict(parity), "origin": origin},
+            "runtime": runtime,
         },
     )
 

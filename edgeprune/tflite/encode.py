@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import collections
 import copy
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 
 from edgeprune.errors import ModelError, VerificationError
 from edgeprune.files import write_bytes
 from edgeprune.tflite import decode
 from edgeprune.tflite.decode import OPERATOR, Code, Encoded
-from edgeprune.tflite.flatbuffer import IDENTIFIER, parse, read_bytes
+from edgeprune.tflite.flatbuffer import parse, read_bytes
 from edgeprune.tflite.graph import TFLiteModel
+from edgeprune.tflite.objects import drop_unused_buffers, packed, schema, unpacked
 from edgeprune.tflite.size import KERNEL_INPUTS
-from edgeprune.tflite.splice import ALIGNMENT
 
 # Operators of TensorFlow Lite Micro that take weights which another operator has written.
 _TAKING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
@@ -169,7 +167,7 @@ def _verify(plain: TFLiteModel, content: bytes, chosen: dict[_Place, Encoded]) -
 
 def _written(content: bytes, chosen: dict[_Place, Encoded]) -> bytes:
     """The file with some of its weights encoded."""
-    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    model = unpacked(content)
     if any(buffer.offset > 1 for buffer in model.buffers):
         raise ModelError("The weights are stored behind the model, as in files above 2 GB.")
     for number, graph in enumerate(model.subgraphs):
@@ -188,7 +186,7 @@ def _written(content: bytes, chosen: dict[_Place, Encoded]) -> bytes:
             outputs = {index: _copy(graph, index) if index in decoded else index for index in own}
             decoded |= set(own)
             if own:
-                step = _schema().OperatorT()
+                step = schema().OperatorT()
                 step.opcodeIndex = code
                 step.inputs = np.array([part for index in own for part in pairs[index]], np.int32)
                 step.outputs = np.array(list(outputs.values()), np.int32)
@@ -198,13 +196,8 @@ def _written(content: bytes, chosen: dict[_Place, Encoded]) -> bytes:
         graph.operators = operators
         for index in pairs:
             graph.tensors[index].buffer = 0  # empty by convention: what is written at run time
-    _drop_unused_buffers(model)
-    return _packed(model)
-
-
-def _schema() -> Any:
-    """Tables of a .tflite as objects. The package declares no types."""
-    return importlib.import_module("ai_edge_litert.schema_py_generated")
+    drop_unused_buffers(model)
+    return packed(model)
 
 
 def _operator_code(model: Any) -> int:
@@ -212,8 +205,8 @@ def _operator_code(model: Any) -> int:
     for index, known in enumerate(model.operatorCodes):
         if known.customCode == OPERATOR.encode():
             return index
-    code = _schema().OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = _schema().BuiltinOperator.CUSTOM
+    code = schema().OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema().BuiltinOperator.CUSTOM
     code.customCode, code.version = OPERATOR.encode(), 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
@@ -221,10 +214,10 @@ def _operator_code(model: Any) -> int:
 
 def _constant(model: Any, graph: Any, content: bytes) -> int:
     """Add a tensor of bytes; returns its index."""
-    buffer, tensor = _schema().BufferT(), _schema().TensorT()
+    buffer, tensor = schema().BufferT(), schema().TensorT()
     buffer.data = np.frombuffer(content, np.uint8)
     model.buffers.append(buffer)
-    tensor.shape, tensor.type = np.array([len(content)], np.int32), _schema().TensorType.UINT8
+    tensor.shape, tensor.type = np.array([len(content)], np.int32), schema().TensorType.UINT8
     tensor.buffer = len(model.buffers) - 1
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
@@ -235,41 +228,3 @@ def _copy(graph: Any, index: int) -> int:
     tensor.buffer = 0
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
-
-
-def _drop_unused_buffers(model: Any) -> None:
-    """Leave out buffers that nothing reads any more, other than the empty one at the front."""
-    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
-    owners = tensors + list(model.metadata or ())
-    used = sorted({0} | {owner.buffer for owner in owners} | set(model.metadataBuffer or ()))
-    places = {old: new for new, old in enumerate(used)}
-    model.buffers = [model.buffers[old] for old in used]
-    for owner in owners:
-        owner.buffer = places[owner.buffer]
-    if model.metadataBuffer is not None:
-        model.metadataBuffer = [places[old] for old in model.metadataBuffer]
-
-
-def _packed(model: Any) -> bytes:
-    """The bytes of a model, with buffers at multiples of 16 bytes, which the package's own writer does not see to."""
-    schema = _schema()
-
-    class Aligned(schema.BufferT):  # type: ignore[name-defined]  # of a package without types
-        def Pack(self, builder: Any) -> int:
-            vector = None
-            if self.data is not None and len(self.data):
-                content = np.asarray(self.data, np.uint8).tobytes()
-                builder.StartVector(1, len(content), ALIGNMENT)
-                builder.head -= len(content)
-                builder.Bytes[builder.head : builder.head + len(content)] = content
-                vector = builder.EndVector()
-            schema.BufferStart(builder)
-            if vector is not None:
-                schema.BufferAddData(builder, vector)
-            return int(schema.BufferEnd(builder))
-
-    for buffer in model.buffers:
-        buffer.__class__ = Aligned
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from edgeprune.tflite.graph import Subgraph, TFLiteModel
+from edgeprune.tflite.micro import unregistered
 
 if TYPE_CHECKING:
     from edgeprune.target import Target
@@ -53,8 +54,8 @@ COMPILED = {"edgetpu-custom-op": ("edgetpu", "libedgetpu"), "ethos-u": ("vela", 
 
 # select: an operator of full TensorFlow; custom: one of the user's own; compiled: what a compiler for another
 # accelerator left; delegate: one that the default delegate of newer runtimes brings; newer: a built-in one that came
-# after the runtime; unknown: one whose first release is not known.
-ProblemKind = Literal["select", "custom", "compiled", "delegate", "newer", "unknown"]
+# after the runtime; unknown: one whose first release is not known; micro: one that microcontrollers do not have.
+ProblemKind = Literal["select", "custom", "compiled", "delegate", "newer", "unknown", "micro"]
 _SENTENCES: dict[ProblemKind, str] = {
     "select": "{operator} is a TensorFlow operator: it runs only where the Flex delegate (Select TF ops) is linked in.",
     "custom": "{operator} is a custom operator: it runs only where the application registers it.",
@@ -71,6 +72,7 @@ _SENTENCES: dict[ProblemKind, str] = {
         "It is not known which {package} release first runs {operator} version {version}; try the file on the device "
         "before relying on it."
     ),
+    "micro": "{operator} is not among the operators of TensorFlow Lite Micro.",
 }
 
 
@@ -126,6 +128,8 @@ def min_runtime(model: TFLiteModel, package: str = "tflite-runtime") -> Version 
 
 def runtime_problems(model: TFLiteModel, target: Target) -> list[RuntimeProblem]:
     """What in the model the target's runtime may not run: custom operators first."""
+    if target.micro is not None:
+        return [RuntimeProblem("micro", name) for name in unregistered(model)]
     return [*_custom_operators(model, target), *_new_versions(model, target)]
 
 

@@ -5,10 +5,11 @@ import pytest
 
 from edgeprune.errors import MissingError, ModelError, UsageError
 from edgeprune.runtime import micro
-from edgeprune.runtime.micro import MicroSession
+from edgeprune.runtime.micro import FloatMicroSession, MicroSession, footprint
 from edgeprune.tflite import decode
+from edgeprune.tflite.compact import compact
 from edgeprune.tflite.encode import encoded
-from edgeprune.tflite.flatbuffer import parse
+from edgeprune.tflite.flatbuffer import parse, read
 
 pytest.importorskip("tflite_micro", reason="edgeprune[micro] is not installed")
 
@@ -74,6 +75,70 @@ def test_what_the_interpreter_refuses(micro_file):
     content = encoded(micro_file.read_bytes()).content
     with pytest.raises(ModelError, match="Failed to get registration from op code CUSTOM"):
         MicroSession(content.replace(b"TFLM_DECODE", b"TFLM_DECODX"))
+
+
+def test_what_is_flashed_runs_on_float_samples(micro_file):
+    """Encoded and without names, spread over processes: outputs are those of the plain file on quantized samples."""
+    content = micro_file.read_bytes()
+    plain = parse(content)
+    given, made = (
+        plain.subgraphs[0].tensors[one[0]] for one in (plain.subgraphs[0].inputs, plain.subgraphs[0].outputs)
+    )
+    batch = np.random.default_rng(0).random((9, 8, 8, 3), np.float32)
+    scale, zero = given.quantization.scale[0], given.quantization.zero_point[0]
+    quantized = np.clip(np.round(batch / scale) + zero, -128, 127).astype(np.int8)
+    expected = MicroSession(micro_file).run([quantized])[0].astype(np.float32)
+    expected = (expected - made.quantization.zero_point[0]) * made.quantization.scale[0]
+    (signature,) = plain.signatures
+    session = FloatMicroSession(compact(encoded(content).content), plain, [*signature.inputs], [*signature.outputs])
+    np.testing.assert_allclose(session.run([batch])[0], expected)
+    np.testing.assert_allclose(session.run([batch[:1]])[0], expected[:1])
+    session.close()
+
+
+def test_states_do_not_go_from_one_sample_to_the_next(artifacts):
+    """The same sequence four times gives the same outputs four times: the LSTM begins anew with each."""
+    graph = read(artifacts["lstm"]).subgraphs[0]
+    form = graph.tensors[graph.inputs[0]]
+    batch = np.repeat(np.random.default_rng(0).random((1, *form.shape[1:]), np.float32), 4, axis=0)
+    (outputs,) = MicroSession(artifacts["lstm"]).run([batch])
+    np.testing.assert_array_equal(outputs, np.repeat(outputs[:1], 4, axis=0))
+
+
+def test_memory_is_recorded_or_estimated(micro_file, monkeypatch):
+    """The footprint is the arena and what optimized kernels may want; without the interpreter it is an estimate."""
+    content = micro_file.read_bytes()
+    arena, recorded = MicroSession(micro_file).arena, footprint(content)
+    assert (recorded.flash_bytes, recorded.activation_bytes) == (len(content), arena.activations)
+    assert recorded.ram_bytes == arena.bytes + recorded.scratch_bytes
+    assert recorded.recorded_by.startswith("tflite-micro 0.")
+    monkeypatch.setattr(micro, "installed_version", lambda: None)
+    estimated = footprint(content)
+    assert estimated.recorded_by is None
+    assert estimated.ram_bytes == pytest.approx(recorded.ram_bytes, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_files_are_refused_or_run(micro_file, seed):
+    """Twenty bytes of ancillary data flipped, one at a time: no process dies of it."""
+    content = encoded(micro_file.read_bytes()).content
+    graph, generator = parse(content).subgraphs[0], np.random.default_rng(seed)
+    blocks = [
+        bytes(graph.tensors[index].stored)
+        for one in graph.operators
+        if one.name == decode.OPERATOR
+        for index in one.inputs[1::2]
+    ]
+    batch, refused = [samples(1, 8, 8, 3)], 0
+    for _ in range(20):
+        block = blocks[generator.integers(len(blocks))]
+        damaged = bytearray(content)
+        damaged[content.index(block) + int(generator.integers(len(block)))] ^= int(generator.integers(1, 256))
+        try:
+            MicroSession(bytes(damaged)).run(batch)
+        except ModelError:
+            refused += 1
+    assert refused < 20  # what says another weight is no damage that can be seen
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):

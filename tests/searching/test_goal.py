@@ -104,3 +104,13 @@ def test_constraints_are_negative_where_limits_are_kept():
         assert {name: value > 0 for name, value in excess.items()} == {
             "max_drop": drop > 2, "max_latency": ms > 4, "max_size": size > 1000,
         }  # fmt: skip
+
+
+def test_memory_of_microcontrollers_is_a_limit_and_an_objective():
+    """Flash and RAM have to be kept; a file that has neither keeps no limit and is beaten by any that has."""
+    chosen = goal("accuracy", "flash", max_flash=100, max_ram=50)
+    kept = {**figures(1, None), "flash_bytes": 90, "ram_bytes": 50}
+    assert chosen.met(kept)
+    assert chosen.excess({**kept, "ram_bytes": 75})["max_ram"] == pytest.approx(0.5)
+    assert not chosen.met(figures(1, None))
+    assert chosen.front([figures(1, None), kept], itself) == [kept]
