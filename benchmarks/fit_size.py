@@ -95,8 +95,8 @@ def main() -> None:
         "measurements.", "",
         *rows(Lab(load(options.table, options.cache)), options.repeats), "",
         "Published files of a board are of few architectures, and mostly of one (MobileNetV1 in 16 sizes), which "
-        "helps: a new architecture is as far off as `latency.md` says. The files of `edgeprune targets kit` were measured "
-        "on no board.", "",
+        "helps: a new architecture is as far off as `latency.md` says. The files of `edgeprune targets kit` were "
+        "measured on no board.", "",
     ]  # fmt: skip
     print("\n".join(lines))
     RESULTS.write_text("\n".join(lines), encoding="utf-8")

@@ -122,7 +122,7 @@ def _residual(x: Any) -> Any:
 
 # Name → input without the batch, network.
 NETWORKS: dict[str, tuple[tuple[int, ...], Body]] = {
-    "many-small": ((4, 4, 32), _repeated(24, _conv(32, 1))),
+    "many-small": ((16, 16, 8), _repeated(24, _conv(8, 1))),
     "pointwise": ((28, 28, 128), _repeated(4, _conv(256, 1))),
     "convolution": ((40, 40, 32), _repeated(3, _conv(32, 3))),
     "depthwise": ((56, 56, 64), _repeated(2, _depthwise(3), _depthwise(5))),

@@ -255,7 +255,7 @@ def _slower_in_int8(graph: Subgraph, target: Target, estimate: Estimate) -> list
         if took > other:
             said.append(
                 f"Operator {operator.index}, {operator.name}: int8 is estimated to take {took / other:.2g} times as "
-                "long as float32. Its gates cost more than its products save: small recurrent layers are better in float."
+                "long as float32. Its gates cost more than its products save: keep small recurrent layers in float."
             )
     return said
 
