@@ -5,8 +5,10 @@ import json
 import pytest
 
 import edgeprune
+from edgeprune.errors import ModelError
 from edgeprune.recipe.load import parse_recipe
 from edgeprune.report.boards import picks_lines
+from edgeprune.report.schema import parse
 from edgeprune.selection import Limits
 
 RECIPE = parse_recipe({"quantize": {"modes": ["int8"]}}, "mine.toml")
@@ -71,3 +73,24 @@ def test_a_build_for_one_of_them_makes_the_same_files(built, tiny_model, tmp_pat
     document = json.loads((out / "report.json").read_text())
     assert "targets" not in document
     assert all("targets" not in variant for variant in document["variants"])
+
+
+def test_a_file_that_fails_on_one_board_is_missing_there_only(tiny_model, tmp_path, monkeypatch):
+    """The other board keeps the variant; the report says where it is missing, and picks without it there."""
+    from edgeprune.profiling import profile as module
+
+    genuine = module.profile
+
+    def fail_there(path, target, *arguments, **options):
+        if target.name == "rpi5" and "int8" in str(path):
+            raise ModelError("It cannot be read there.")
+        return genuine(path, target, *arguments, **options)
+
+    monkeypatch.setattr(module, "profile", fail_there)
+    with pytest.raises(ModelError, match="cannot be read there"):
+        edgeprune.build(tiny_model, data="demo", recipe=RECIPE, target=["rpi4", "rpi5"], out=tmp_path)
+    report = parse(json.loads((tmp_path / "report.json").read_text()))
+    assert [entry.name for entry in report.missing] == ["int8 on rpi5"]
+    assert [board.variants for board in report.targets] == [["float32", "int8"], ["float32"]]
+    assert list(report.variants[1].targets) == ["rpi4"]
+    assert "| int8 |" in (tmp_path / "report.md").read_text()

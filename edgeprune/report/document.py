@@ -62,7 +62,8 @@ def assemble(
     picked = next(v for v in variants if v["name"] == (pick or picks["balanced"]))
     boards = {board.target.name: _on_board(board, plan, run, files, reference, task) for board in plan.boards}
     for variant in variants if boards else ():
-        variant["targets"] = {name: _facts_there(there[variant["name"]]) for name, there in boards.items()}
+        known = {name: there[variant["name"]] for name, there in boards.items() if variant["name"] in there}
+        variant["targets"] = {name: _facts_there(entry) for name, entry in known.items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -151,13 +152,13 @@ def _judged(
     board: Board, there: dict[str, JsonObject], limits: selection.Limits, reference: float, task: Task
 ) -> JsonObject:
     """The picks and the gates of one of several targets."""
-    own = [there[name] for name in board.own]
+    own = [there[name] for name in board.own if name in there]
     picks = selection.choose(own, limits, task)
     picked = there[picks["balanced"]]
     return {
         "name": board.target.name,
         "title": board.target.title,
-        "variants": list(board.own),
+        "variants": [variant["name"] for variant in own],
         "picks": picks,
         "pick": picked["name"],
         "gates": selection.check_gates(picked, limits, task, reference),
