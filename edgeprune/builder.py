@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import shutil
 import sys
@@ -19,12 +20,13 @@ from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import DataError, EdgepruneError, MissingError, RecipeError, UsageError
 from edgeprune.files import JsonObject, copy_file, locked, output_errors, sha256_file, write_bytes, write_json
+from edgeprune.hardware.compilers import compiler_version
 from edgeprune.pipeline import Run
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe, TaskConfig
 from edgeprune.recipe.load import Recipes, resolve_recipes
 from edgeprune.selection import Limits, MaxDrop
-from edgeprune.target import Target, load_target
+from edgeprune.target import OneOrMore, Target, load_targets
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +49,7 @@ KERAS3_SUFFIX = ".keras3.keras"
 def build(
     model: str | Path | tf_keras.Model | keras.Model | None = None,
     *,
-    target: str | Path | Target = "rpi4",
+    target: OneOrMore = "rpi4",
     data: DataSource | None = None,
     recipe: Recipes = None,
     out: str | Path | None = None,
@@ -70,15 +72,17 @@ def build(
     Args:
         model: a model file or folder or a model object of tf_keras or Keras 3, as
             :func:`edgeprune.models.load.load_model` takes it; None for the demo.
-        target: the board: its name, its TOML file, or a :class:`~edgeprune.target.Target`.
+        target: the board: its name, its TOML file, or a :class:`~edgeprune.target.Target`; or several, which share
+            every stage that does not depend on one; "all": those that come with edgeprune. Where the report speaks of
+            one target, and has no column for each, it is the first.
         data: the samples, each of the shape of the model's input without the batch: a folder of class folders, an .npz,
             ``module:function``, a function, arrays, a dataset, or "demo"; see
             :func:`edgeprune.data.load.load_data`. None: the demo's, for the demo only.
         recipe: name, TOML file or object, or several of them; None: ``edgeprune.toml`` in the working folder, else
             ``magnitude-int8`` and ``filters-int8``.
         out: the run folder; None: ``runs/MODEL-TARGET``.
-        limits: the gates, in points, bytes and milliseconds; one that is not met raises nothing: see ``report.gates``.
-            Those of flash and RAM are the board's where nothing else is said.
+        limits: the gates, for each target, in points, bytes and milliseconds; one that is not met raises nothing: see
+            ``report.gates``. Those of flash and RAM are the board's where nothing else is said.
         seed: every random choice derives from it.
         deterministic: same seed, same machine, same bytes; slower.
         fresh: forget what an earlier run finished.
@@ -87,7 +91,8 @@ def build(
         export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
         verify: compare models whose filters were removed with the masked original; None: as the recipe says.
         compress: write every .tflite once more as .tflite.gz.
-        device: where every variant is measured, too: ``host``, ``ssh://…``, ``adb://…`` or ``emulator``.
+        device: where every variant for the first target is measured, too: ``host``, ``ssh://…``, ``adb://…`` or
+            ``emulator``.
         input_shape: sizes for inputs of open size, as :func:`edgeprune.models.load.load_model` takes them; None: those
             of the data, or ``[data] size``.
         progress: hears what is going on.
@@ -107,11 +112,14 @@ def build(
             measured, or a model cannot be exported, the report has been written all the same.
         OutputError: the run folder cannot be written to.
     """
-    chosen = target if isinstance(target, Target) else load_target(target)
+    targets = load_targets(target)
     resolved = _with_verify(resolve_recipes(recipe), verify)
-    limits = (limits or Limits()).on(chosen)
-    for one in resolved:
-        planning.file_limits(one, chosen)  # what cannot be limited is refused before anything is trained
+    limits = limits or Limits()
+    limits.check(targets)
+    for one, board in itertools.product(resolved, targets):
+        planning.file_limits(one, board)  # what cannot be limited is refused before anything is trained
+    for board in targets:
+        compiler_version(board)  # and a compiler that is missing is said
     source = _source(model)
     if model is None:
         data = DEMO
@@ -123,25 +131,24 @@ def build(
     where = OnDevice(device) if isinstance(device, str) else device
     if where:
         where.check()
-    folder = Path(out) if out else default_folder(model, chosen)
+    folder = Path(out) if out else default_folder(model, targets)
     import_tf()
     CONVERTER.start()
     with locked(folder):
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
-        context = build_context(source, resolved, chosen, seed, deterministic, trust, progress or Progress(), where)
+        context = build_context(source, resolved, targets[0], seed, deterministic, trust, progress or Progress(), where)
         with context.connection or contextlib.nullcontext():
-            report = _build(context, data, folder, limits, command, export_keras3, compress, input_shape)
+            report = _build(context, targets, data, folder, limits, command, export_keras3, compress, input_shape)
     from edgeprune.report.schema import parse
 
     return parse(report)
 
 
-def default_folder(model: str | Path | tf_keras.Model | keras.Model | None, target: str | Target) -> Path:
+def default_folder(model: str | Path | tf_keras.Model | keras.Model | None, target: OneOrMore) -> Path:
     """Where a build goes if nobody says."""
-    chosen = target if isinstance(target, Target) else load_target(target)
-    return Path("runs") / f"{source_name(model)}-{chosen.name}"
+    return Path("runs") / f"{source_name(model)}-{'+'.join(one.name for one in load_targets(target))}"
 
 
 def source_name(model: str | Path | tf_keras.Model | keras.Model | None) -> str:
@@ -166,6 +173,7 @@ def _with_verify(recipes: tuple[Recipe, ...], verify: bool | None) -> tuple[Reci
 
 def _build(
     context: BuildContext,
+    targets: Sequence[Target],
     data: DataSource,
     folder: Path,
     limits: Limits,
@@ -179,7 +187,7 @@ def _build(
     run = Run(folder / "stages")
     context, source = open_source(context, run, data, limits, input_shape)
     on_device = context.connection is not None
-    plan = planning.make_plan(context.recipes, context.target, on_device=on_device, source=source)
+    plan = planning.plan_for(context.recipes, targets, on_device=on_device, source=source)
     with data_errors():
         run.execute(plan.steps, context)
     return write_run(context, run, plan, folder, limits, command, export_keras3, compress)
@@ -222,7 +230,7 @@ def write_run(
     from edgeprune.report import write_views
     from edgeprune.report.document import assemble
 
-    missing = {variant.name: error for variant in plan.variants if (error := run.failed.get(variant.last))}
+    missing = _missing(plan, run)
     plan = plan.without(run.failed)
     name = _name(context.source)
     files = _export(plan, run, context, folder, name)
@@ -231,7 +239,7 @@ def write_run(
     report = assemble(plan, run, context, files, limits, name, command, pick)
     report["missing"] = [{"name": n, "what": error.what, "fix": error.fix} for n, error in missing.items()]
     _compare_answers(context, run, plan, report, folder)
-    _write_pick(context, run, plan, report, folder, name)
+    _write_picks(context, run, plan, report, folder, name)
     if compress:
         _compress(folder)
     with output_errors(folder):
@@ -244,6 +252,16 @@ def write_run(
         broken.add_note(f"The report in {folder} has everything else.")
         raise broken
     return report
+
+
+def _missing(plan: planning.Plan, run: Run) -> dict[str, EdgepruneError]:
+    """Variants that could not be made → why; of several targets, with those on which there is no such file."""
+    missing = {variant.name: error for variant in plan.variants if (error := run.failed.get(variant.last))}
+    for board in plan.boards[1:]:
+        for name, step in board.last.items():
+            if name not in missing and (error := run.failed.get(step)):
+                missing[f"{name} on {board.target.name}"] = error
+    return missing
 
 
 def _measure_on_device(plan: planning.Plan, run: Run, context: BuildContext) -> MissingError | None:
@@ -283,7 +301,6 @@ def build_context(
 ) -> BuildContext:
     """The surroundings of a build before its data are opened; seeds Python, NumPy and TensorFlow."""
     from edgeprune.convert.weight_only import quantizer_version
-    from edgeprune.hardware.compilers import compiler_version
     from edgeprune.models.hash import model_hash
     from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.runtime.micro import installed_version
@@ -429,13 +446,10 @@ def check_limits(task: Task, limits: Limits, recipe: Recipe) -> None:
         MaxDrop.parse(recipe.mixed.max_drop).limit(task, 1.0)
 
 
-def _compiled_name(stem: str, compiled: str | Path) -> str:
-    """``stem`` with the ending of what was made of a file: ``_edgetpu.tflite``, ``_vela.tflite``, ``_micro.tflite``."""
-    return f"{stem}_{Path(compiled).name.rpartition('_')[2]}"
-
-
 def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, name: str) -> dict[str, str]:
     """Copy what the stages made to where the user finds it; returns the path of each variant's file."""
+    from edgeprune.report.document import compiled_file
+
     files = {}
     wanted = set()
     for variant in plan.variants:
@@ -444,9 +458,10 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
         model = folder / "models" / f"{name}-{variant.model}.keras"
         copy_file(run.artifacts[variant.model].files["model"], model)
         wanted |= {folder / files[variant.name], model}
-        for role in ("compiled", "micro"):
-            if made := run.artifacts[variant.last].files.get(role):
-                exported = folder / "variants" / _compiled_name(f"{name}-{variant.name}", made)
+        lasts = {None: variant.last} | {board.target.name: board.last.get(variant.name) for board in plan.boards[1:]}
+        for (board, last), role in itertools.product(lasts.items(), ("compiled", "micro")):
+            if last and (made := run.artifacts[last].files.get(role)):
+                exported = folder / compiled_file(files[variant.name], made, board)
                 copy_file(made, exported)
                 wanted.add(exported)
     # What an earlier build left in places that belong to builds would be taken for results of this one.
@@ -479,20 +494,39 @@ def _export_keras3(folder: Path, context: BuildContext) -> EdgepruneError | None
     return None
 
 
-def _write_pick(
+def _write_picks(
     context: BuildContext, run: Run, plan: planning.Plan, report: JsonObject, folder: Path, name: str
 ) -> None:
-    """The pick under the model's own name, and beside it code that runs it."""
+    """The pick under the model's own name, and those for further targets with the target's behind it."""
+    _write_pick(context, run, plan, report, folder, name, context.target, report["pick"])
+    for board, entry in zip(plan.boards[1:], report.get("targets", ())[1:], strict=True):
+        own = f"{name}-{board.target.name}"
+        _write_pick(context, run, plan, report, folder, own, board.target, entry["pick"])
+
+
+def _write_pick(
+    context: BuildContext,
+    run: Run,
+    plan: planning.Plan,
+    report: JsonObject,
+    folder: Path,
+    name: str,
+    target: Target,
+    chosen: str,
+) -> None:
+    """The pick for a target as ``name``, and beside it code that runs it."""
+    from edgeprune.report.document import compiled_file
     from edgeprune.snippets import write_snippets
     from edgeprune.snippets.micro import write_sources
     from edgeprune.tasks.detection import DetectionTask
 
     data, task = context.required()
-    pick = next(variant for variant in report["variants"] if variant["name"] == report["pick"])
+    pick = next(variant for variant in report["variants"] if variant["name"] == chosen)
     copy_file(folder / pick["file"], folder / f"{name}.tflite")
-    if pick["compiled"]:
-        copy_file(folder / pick["compiled"]["file"], folder / _compiled_name(name, pick["compiled"]["file"]))
-    variant = next(variant for variant in plan.variants if variant.name == pick["name"])
+    facts = pick["targets"][target.name] if pick.get("targets") else pick
+    if compiled := facts["compiled"]:
+        copy_file(folder / compiled["file"], folder / compiled_file(f"{name}.tflite", compiled["file"]))
+    variant = next(variant for variant in plan.variants if variant.name == chosen)
     artifact = run.artifacts[variant.model]
     model = context.load(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
@@ -500,10 +534,12 @@ def _write_pick(
     classes = data.class_names if task.row_classes or head else None
     front = artifact.files.get(stages.FRONT)
     mask = _mask_facts(data.class_names, task)
-    if pick["micro"]:
-        flashed, facts = folder / pick["micro"]["file"], run.artifacts[variant.last].facts["micro"]
-        write_sources(folder / "micro", name, flashed, facts, None if head else classes)
-    write_snippets(folder / f"{name}.tflite", context.target, data.preprocessing, *names, classes, front, mask, head)
+    if made := facts["micro"]:
+        last = next((board.last[chosen] for board in plan.boards if board.target == target), variant.last)
+        sources = folder / ("micro" if target == context.target else f"micro-{target.name}")
+        measured = run.artifacts[last].facts["micro"]
+        write_sources(sources, name, folder / made["file"], measured, None if head else classes)
+    write_snippets(folder / f"{name}.tflite", target, data.preprocessing, *names, classes, front, mask, head)
 
 
 def _mask_facts(class_names: Sequence[str] | None, task: Task) -> JsonObject | None:
@@ -621,6 +657,7 @@ def _write_manifest(context: BuildContext, run: Run, plan: planning.Plan, folder
             "deterministic": context.deterministic,
             "reproducibility": promise,
             "inputs": dict(context.inputs),
+            **({"targets": [b.target.model_dump(mode="json") for b in plan.boards]} if plan.boards else {}),
             "preprocessing": data.preprocessing,
             "calibration": {
                 variant.name: run.artifacts[variant.last].facts["calibration"]["indices"]

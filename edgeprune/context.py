@@ -100,6 +100,18 @@ class BuildContext:
     def versions(self) -> dict[str, str]:
         return versions()
 
+    def at(self, target: Target) -> BuildContext:
+        """The same with another board."""
+        from edgeprune.hardware.compilers import compiler_version
+        from edgeprune.runtime.micro import installed_version
+
+        own = {
+            "target": target.model_dump(mode="json"),
+            "compiler": compiler_version(target),
+            "micro": installed_version() if target.micro else None,
+        }
+        return dataclasses.replace(self, target=target, inputs={**self.inputs, **own})
+
     def required(self) -> tuple[Data, Task]:
         """Data and task; every stage but the first may count on them."""
         assert self.data is not None

@@ -24,6 +24,7 @@ from edgeprune.errors import ConversionError, EdgepruneError, ModelError
 from edgeprune.files import output_errors, sha256_file, sha256_json, write_bytes, write_json
 from edgeprune.recipe.config import Config
 from edgeprune.sources import source_hash
+from edgeprune.target import Target
 from edgeprune.workers import WorkerDied
 
 ARTIFACT_FILE = "artifact.json"
@@ -58,6 +59,7 @@ class Step:
         after: the step whose artifact it takes.
         ends_method: it is the last step of a method, after which a model is as good as the method makes it.
         optional: a build goes on without it, and without what follows from it, where its file cannot be made or run.
+        target: the board that it is about, where that is not the first one of the build.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Step:
     after: str | None = None
     ends_method: bool = False
     optional: bool = False
+    target: Target | None = None
 
 
 # Entered with the folder of a stage.
@@ -125,7 +128,8 @@ class Run:
             if step.after in self.failed:
                 self.failed[step.name] = self.failed[step.after]
                 continue
-            key = _key(step, self.keys.get(step.after or ""), context)
+            there = context.at(step.target) if step.target else context
+            key = _key(step, self.keys.get(step.after or ""), there)
             home = self._home(step, key)
             finished = _load(home, self.folder, key)
             context.progress.stage(number, len(steps), step.name, reused=finished is not None)
@@ -134,7 +138,7 @@ class Run:
                 try:
                     with output_errors(home), self._alone(home), self.exchange(home):
                         finished = _load(home, self.folder, key) if self.shared else None  # made while this one waited
-                        finished = finished or _execute(step, parent, key, home, self.folder, context)
+                        finished = finished or _execute(step, parent, key, home, self.folder, there)
                 except Unfinished as broken:
                     self.artifacts[step.name] = broken.artifact
                     raise (broken.__cause__ or broken) from None

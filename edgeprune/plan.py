@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from edgeprune import stages
@@ -24,9 +24,13 @@ BASELINE = "baseline"
 CONTROL = "control"
 # What rounding looks at where calibration finds its own number.
 ROUNDING_SAMPLES = 256
-# What is measured on each file of a build; and on each file of a trial of a search, which never sees test data.
-MEASURED = (stages.profile, stages.evaluate, stages.latency)
-JUDGED = (stages.profile, stages.validate)
+# What is measured on each file of a build, what depends on the target last; on each file of a trial of a search, which
+# never sees test data; and on those of the front of a search.
+MEASURED = (stages.evaluate, stages.latency, stages.profile)
+JUDGED = (stages.validate, stages.profile)
+TESTED = (stages.evaluate,)
+# Stages that differ from board to board by what they do to the same file.
+OF_BOARD = (stages.compile_model, stages.profile)
 # What takes the place of a stage where the file goes to a microcontroller.
 ON_MICRO = {stages.evaluate: stages.evaluate_micro}
 # The variant that every report compares against; it is always built.
@@ -37,6 +41,7 @@ REFERENCE: Mode = "float32"
 class Variant:
     """One .tflite of a build: its name, the step that ends it, and the step its Keras model comes from.
 
+    ``shared``: the last step that is the same on all boards that the file is for.
     Where the recipe explores rates: the rate, and the series of variants that differ in nothing else. Where it stands
     only for comparison: the variant that it is the control of.
     """
@@ -44,6 +49,7 @@ class Variant:
     name: str
     last: str
     model: str
+    shared: str
     series: str | None = None  # the method and format that variants of several rates have in common
     rate: float | None = None
     control_of: str | None = None
@@ -51,17 +57,37 @@ class Variant:
 
 
 @dataclasses.dataclass(frozen=True)
+class Board:
+    """One of several targets of a build.
+
+    Attributes:
+        own: the variants that a build for this target alone makes; picks are chosen among them.
+        last: every variant of the build → the step that says what it is like on this board.
+    """
+
+    target: Target
+    own: tuple[str, ...]
+    last: Mapping[str, str]
+
+    def without(self, failed: Container[str]) -> Board:
+        """The same where some steps failed."""
+        last = {name: step for name, step in self.last.items() if step not in failed}
+        return dataclasses.replace(self, own=tuple(name for name in self.own if name in last), last=last)
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """The steps after the model is there, and the variants that they make.
 
     ``on_device`` come last, one per variant: a device may go away, and must not take the rest along. ``source``: the
-    step that all of them start from.
+    step that all of them start from. ``boards``: of a build for several targets; ``Variant.last`` is on the first.
     """
 
     steps: tuple[Step, ...]
     variants: tuple[Variant, ...]
     on_device: tuple[Step, ...] = ()
     source: str = MODEL
+    boards: tuple[Board, ...] = ()
 
     def without(self, failed: Container[str]) -> Plan:
         """The plan of what is there where some steps failed."""
@@ -70,6 +96,7 @@ class Plan:
             steps=tuple(step for step in self.steps if step.name not in failed),
             variants=tuple(variant for variant in self.variants if variant.last not in failed),
             on_device=tuple(step for step in self.on_device if step.after not in failed),
+            boards=tuple(board.without(failed) for board in self.boards),
         )
 
 
@@ -170,7 +197,83 @@ def _unchanged(
     config, rounding = _convert_config(recipe, target, mode), _rounding(recipe, mode)
     optional = mode != REFERENCE
     made = _variant_steps(name, BASELINE, config, target, measured, rounding, optional, rounded=prefix or BASELINE)
-    return made, [Variant(name, made[-1].name, BASELINE)]
+    return made, [Variant(name, made[-1].name, BASELINE, _shared(made))]
+
+
+def plan_for(
+    recipes: Sequence[Recipe], targets: Sequence[Target], *, on_device: bool = False, source: str = MODEL
+) -> Plan:
+    """The plan of a build for one target or several.
+
+    Each target gets the files that a build for it alone makes. Steps that do the same for several targets are there
+    once; where the same name stands for something else, it is followed by ``@`` and the target. Every file is profiled
+    on every board. A device stands for the first target.
+    """
+    plan = make_plan(recipes, targets[0], on_device=on_device, source=source)
+    if len(targets) == 1:
+        return plan
+    steps = {step.name: step for step in plan.steps}
+    variants = {variant.shared: variant for variant in plan.variants}
+    boards = [Board(targets[0], tuple(v.name for v in plan.variants), {v.name: v.last for v in plan.variants})]
+    for target in targets[1:]:
+        alone = make_plan(recipes, target, source=source)
+        names = _join(steps, alone, target)
+        found = {variant.name: variants.get(names[variant.shared]) for variant in alone.variants}
+        called = {name: known.name if known else f"{name}@{target.name}" for name, known in found.items()}
+        for variant in alone.variants:
+            shared = names[variant.shared]
+            variants.setdefault(shared, _moved(variant, target, called, names))
+        last = {called[variant.name]: names[variant.last] for variant in alone.variants}
+        boards.append(Board(target, tuple(last), last))
+    boards = [_everywhere(board, tuple(variants.values()), steps) for board in boards]
+    first = tuple(dataclasses.replace(v, last=boards[0].last[v.name]) for v in variants.values())
+    return dataclasses.replace(plan, steps=tuple(steps.values()), variants=first, boards=tuple(boards))
+
+
+def _join(steps: dict[str, Step], alone: Plan, target: Target) -> dict[str, str]:
+    """Add the steps of a plan for another target to ``steps``; returns what each of them is called there."""
+    names = {alone.source: alone.source}
+    for step in alone.steps:
+        moved = dataclasses.replace(
+            step, after=names[step.after or ""], target=target if step.stage in OF_BOARD else None
+        )
+        same = (known for known in steps.values() if dataclasses.replace(moved, name=known.name) == known)
+        known = moved if steps.get(step.name) == moved else next(same, None)
+        if known is None:
+            own = f"{step.name}@{target.name}" if step.name in steps else step.name
+            known = steps[own] = dataclasses.replace(moved, name=own)
+        names[step.name] = known.name
+    return names
+
+
+def _moved(variant: Variant, target: Target, called: Mapping[str, str], names: Mapping[str, str]) -> Variant:
+    """A variant of a plan for one target as it is called in a plan for several."""
+    return dataclasses.replace(
+        variant,
+        name=called[variant.name],
+        last=names[variant.last],
+        model=names[variant.model],
+        shared=names[variant.shared],
+        series=variant.series and f"{variant.series}@{target.name}",
+        control_of=variant.control_of and called[variant.control_of],
+        on_device=None,
+    )
+
+
+def _everywhere(board: Board, variants: Sequence[Variant], steps: dict[str, Step]) -> Board:
+    """The board with the variants that are for others; adds the steps that profile them there."""
+    last = dict(board.last)
+    for variant in variants:
+        if variant.name not in last:
+            name = f"{variant.name}.elsewhere@{board.target.name}"
+            steps[name] = Step(name, stages.profile, after=variant.shared, optional=True, target=board.target)
+            last[variant.name] = name
+    return dataclasses.replace(board, last=last)
+
+
+def _shared(made: Sequence[Step]) -> str:
+    """Of the steps of one file, the last that does not depend on the board."""
+    return next(step.name for step in reversed(made) if step.stage not in OF_BOARD)
 
 
 def _changed(
@@ -192,7 +295,8 @@ def _changed(
                 made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target, measured, rounding)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
                 control_of = f"{chain.treated.name}-{ending}" if chain.treated else None
-                variants.append(Variant(f"{chain.last}-{ending}", made[-1].name, chain.last, series, rate, control_of))
+                name, last = f"{chain.last}-{ending}", made[-1].name
+                variants.append(Variant(name, last, chain.last, _shared(made), series, rate, control_of))
                 steps += made
     return steps, variants
 
@@ -415,12 +519,12 @@ def _variant_steps(
         steps.append(Step(f"{rounded or parent}.{grid}", stages.round_weights, rounding, after=parent))
         parent = steps[-1].name
     steps.append(Step(f"{name}.convert", _converting(config), config, after=parent))
-    if target.compiler and config.plan.mode == "int8":  # the compilers take integers only
-        steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
     if target.micro and config.plan.mode == "int8":
         steps.append(Step(f"{name}.encode", stages.encode_weights, after=steps[-1].name))
         measured = [ON_MICRO.get(stage, stage) for stage in measured]
     for measuring in measured:
+        if measuring is stages.profile and target.compiler and config.plan.mode == "int8":  # compilers take integers
+            steps.append(Step(f"{name}.compile", stages.compile_model, after=steps[-1].name))
         steps.append(Step(f"{name}.{measuring.name}", measuring, after=steps[-1].name))
     return [dataclasses.replace(step, optional=optional) for step in steps]
 

@@ -150,23 +150,30 @@ class Limits:
         limits = {"flash": self.max_flash, "ram": self.max_ram}
         return {what: most for what, most in limits.items() if most is not None}
 
-    def on(self, target: Target) -> Limits:
-        """The limits on a target: flash and RAM are those of the board where nothing else was said.
+    def check(self, targets: Sequence[Target]) -> None:
+        """Refuse limits that are about none of the targets.
 
         Raises:
-            UsageError: flash or RAM of what is no microcontroller.
+            UsageError: flash or RAM, and no target is a microcontroller.
         """
-        if target.micro is None:
-            if self.max_flash is None and self.max_ram is None:
-                return self
-            raise UsageError(
-                f"--max-flash and --max-ram are about microcontrollers, and {target.name} is none.",
-                fix="use --max-size, or a target with [micro]: `edgeprune targets list` has them.",
-            )
+        if (self.max_flash is None and self.max_ram is None) or any(target.micro for target in targets):
+            return
+        names = " and ".join(target.name for target in targets)
+        raise UsageError(
+            f"--max-flash and --max-ram are about microcontrollers, and {names} is none.",
+            fix="use --max-size, or a target with [micro]: `edgeprune targets list` has them.",
+        )
+
+    def on(self, target: Target) -> Limits:
+        """The limits on a target: flash and RAM are those of the board where nothing else was said, and none on what
+        is no microcontroller."""
+        own = target.micro
+        if own is None:
+            return dataclasses.replace(self, max_flash=None, max_ram=None)
         return dataclasses.replace(
             self,
-            max_flash=target.micro.flash_bytes if self.max_flash is None else self.max_flash,
-            max_ram=target.micro.ram_bytes if self.max_ram is None else self.max_ram,
+            max_flash=own.flash_bytes if self.max_flash is None else self.max_flash,
+            max_ram=own.ram_bytes if self.max_ram is None else self.max_ram,
         )
 
 

@@ -7,16 +7,16 @@ import importlib.resources
 import math
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import pydantic
 from pydantic import AfterValidator, Field, PlainSerializer
 
-from edgeprune.errors import TargetError, did_you_mean
+from edgeprune.errors import TargetError, UsageError, did_you_mean
 
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0)]
@@ -111,7 +111,8 @@ class CpuSeconds(Facts):
     reduced_elements: Amount  # of the input: pooling and means
     window_rows: Amount  # copied when windows are unrolled into rows of a matrix: output pixels x window height
     moved_bytes: Amount  # read and written by that unrolling, and by operators that only copy
-    panel_bytes: Amount  # of weights that are read again for each few rows of a product, and miss the first-level cache
+    # Of weights that are read again for each few rows of a product, and miss the first-level cache. All cores together.
+    panel_bytes: Amount
     memory_bytes: Amount  # read from and written to main memory
     operators: Amount  # started, without those that do nothing at run time
 
@@ -143,6 +144,7 @@ class Coefficients(Facts):
         origin: 'fitted' to measurements of this board, or 'derived' from another board and hardware facts.
         measurements: number of measurements in the fit.
         range_factor: about 80 % of true latencies lie between estimate / factor and estimate * factor.
+        range_note: why the range is wider than the errors on files left out would make it, where it is.
         heldout_median_error: median relative error on architectures that were left out of the fit.
         heldout_rank_correlation: of estimates and measurements, on the same architectures.
     """
@@ -151,6 +153,7 @@ class Coefficients(Facts):
     origin: Literal["fitted", "derived"]
     measurements: Annotated[int, Field(ge=0)]
     range_factor: Annotated[float, Field(gt=1)]
+    range_note: str | None = None
     heldout_median_error: Annotated[float, Field(ge=0)] | None = None
     heldout_rank_correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
 
@@ -321,6 +324,28 @@ def load_target(name_or_path: str | Path) -> Target:
         expected=f"a TOML file, or one of: {', '.join(words)}.",
         fix="`edgeprune targets list` describes them.",
     )
+
+
+ALL = "all"
+OneOrMore: TypeAlias = str | Path | Target | Sequence[str | Path | Target]
+
+
+def load_targets(given: OneOrMore) -> tuple[Target, ...]:
+    """One target or several: each by name or file, or ready; "all" stands for those that come with edgeprune.
+
+    Raises:
+        TargetError: as :func:`load_target`.
+        UsageError: none, or two that are called the same.
+    """
+    several = [given] if isinstance(given, str | Path | Target) else list(given)
+    names = [one for entry in several for one in (target_names() if entry == ALL else [entry])]
+    targets = tuple(one if isinstance(one, Target) else load_target(one) for one in names)
+    if not targets or len({target.name for target in targets}) < len(targets):
+        raise UsageError(
+            f"{len(targets)} targets were given: {', '.join(target.name for target in targets) or 'none'}.",
+            expected="at least one, and each once, under a name of its own.",
+        )
+    return targets
 
 
 def to_toml(target: Target) -> str:

@@ -255,8 +255,15 @@ def test_a_board_has_its_own_limits():
     assert (limits.max_flash, limits.max_ram) == (2**20, 1000)
     assert Limits().on(load_target("cortex-m4")) == Limits()
     assert Limits(max_size=5).on(load_target("rpi4")) == Limits(max_size=5)
+    assert Limits(max_flash=5).on(load_target("rpi4")) == Limits()
+
+
+def test_limits_of_flash_need_a_microcontroller():
+    """They are refused where none of the targets is one, and hold for those that are."""
+    Limits(max_flash=5).check([load_target("rpi4"), board := load_target("arduino-nano33")])
+    assert Limits(max_flash=5).on(board).max_flash == 5
     with pytest.raises(UsageError, match="rpi4 is none"):
-        Limits(max_flash=5).on(load_target("rpi4"))
+        Limits(max_flash=5).check([load_target("rpi4")])
 
 
 @pytest.mark.parametrize(("text", "value"), [("65536", 65536), ("64k", 65536), (" 1.5M ", 1572864)])

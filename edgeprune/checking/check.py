@@ -26,8 +26,6 @@ from edgeprune.tflite.versions import ProblemKind, RuntimeProblem, runtime_probl
 if TYPE_CHECKING:
     import tf_keras
 
-# With fewer channels, two at a time cost less than what eight at a time would compute for nothing.
-PAIRED_FROM = 16
 # The format of a file that was not converted here.
 AS_IT_IS = "as it is"
 
@@ -259,24 +257,16 @@ def _channels(subject: Subject, target: Target) -> list[Finding]:
 
 def _pairs(subject: Subject, target: Target) -> list[Finding]:
     """Float 1x1 convolutions that XNNPACK computes two channels at a time."""
-    from edgeprune.hardware.latency.features import COST_OF_PAIRS, in_pairs
+    from edgeprune.hardware.latency.features import computed_in_pairs, words_of_pairs
 
-    graph = subject.graph
-    slow: dict[int, list[str]] = {}
-    for operator in graph.operators:
-        output = graph.output(operator)
-        if in_pairs(graph, operator) and output is not None and output.shape and output.shape[-1] > PAIRED_FROM:
-            slow.setdefault(output.shape[-1], []).append(subject.where(operator))
     return [
         Finding(
             "warning",
-            f"{channels} output channels of a float 1x1 convolution: {target.runtime.package} computes them two at a "
-            f"time, {COST_OF_PAIRS * channels / (-(-channels // 8) * 8):.2f} times the work of "
-            f"{-(-channels // 8) * 8}.",
+            words_of_pairs(channels, target.runtime.package),
             f"use {' or '.join(map(str, _neighbours(channels, 8)))} channels.",
-            tuple(dict.fromkeys(where)),
+            tuple(dict.fromkeys(map(subject.where, operators))),
         )
-        for channels, where in sorted(slow.items())
+        for channels, operators in sorted(computed_in_pairs(subject.graph).items())
     ]
 
 

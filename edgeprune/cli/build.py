@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.options import LIMITS, device_options, memory_options, model_options
+from edgeprune.cli.options import LIMITS, device_options, memory_options, model_options, targets_option
 
 if TYPE_CHECKING:
     from edgeprune.report.schema import Report
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
+@targets_option
 @click.option("--data", help="Folder of class folders, .npz, module:function, file.py:function, or demo.")
 @click.option(
     "--recipe",
@@ -51,11 +51,13 @@ if TYPE_CHECKING:
 )
 @click.option("--compress", is_flag=True, help="Also write every .tflite as .tflite.gz.")
 @click.option(
-    "--device", help="Also measure the variants on a device: host, emulator, ssh://USER@HOST[:PORT] or adb://SERIAL."
+    "--device",
+    help="Also measure the variants for the first target on a device: host, emulator, ssh://USER@HOST[:PORT] or "
+    "adb://SERIAL.",
 )
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print report.json, and nothing else.")
-def build(model: str | None, target: str, as_json: bool, out: Path | None, **options: object) -> None:
+def build(model: str | None, target: tuple[str, ...], as_json: bool, out: Path | None, **options: object) -> None:
     """Prune, fine-tune, quantize, convert and measure MODEL.
 
     MODEL is a Keras file (.keras, .h5) or a SavedModel folder; without it, a small CNN for handwritten digits is
@@ -92,15 +94,18 @@ def build(model: str | None, target: str, as_json: bool, out: Path | None, **opt
             **options,  # type: ignore[arg-type]
         )
     _print(report, as_json, out)
-    if not all(gate.passed for gate in report.gates):
+    if not report.passed:
         command = _search(model, target, recipe, limits, options)
         click.echo(f"A gate was not met. This looks for a recipe that meets it:\n  {command}", err=True)
         click.get_current_context().exit(1)
 
 
-def _search(model: str | None, target: str, recipe: object, limits: Limits, options: Mapping[str, object]) -> str:
+def _search(
+    model: str | None, target: tuple[str, ...], recipe: object, limits: Limits, options: Mapping[str, object]
+) -> str:
     """The command that searches where this build did not get: the same model, data and gates."""
-    words: list[object] = ["edgeprune", "search", *([model] if model else []), "--target", target]
+    words: list[object] = ["edgeprune", "search", *([model] if model else [])]
+    words += [word for name in target for word in ("--target", name)]
     given = {"--data": options["data"], "--max-drop": limits.max_drop, "--max-size": limits.max_size}
     given |= {"--max-latency": limits.max_latency, "--max-flash": limits.max_flash, "--max-ram": limits.max_ram}
     given |= {"--seed": options["seed"] or None}

@@ -80,6 +80,15 @@ def memory_options(kind: str) -> Callable[[Command], Command]:
 LIMITS = ("max_drop", "max_size", "max_latency", "max_flash", "max_ram")
 
 
+targets_option = click.option(
+    "--target",
+    required=True,
+    multiple=True,
+    help="The board: a name from `edgeprune targets list`, or a TOML file; may be given again, for several. "
+    "`all`: every one that comes with edgeprune.",
+)
+
+
 def device_options(command: Command) -> Command:
     """Options of every command that measures on a device: ``python``, ``benchmark_binary``."""
     for option in (

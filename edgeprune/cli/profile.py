@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeprune.cli.options import targets_option
+
 if TYPE_CHECKING:
     from edgeprune.hardware.latency.estimate import KernelSet
 
 
 @click.command()
 @click.argument("file", type=click.Path())
-@click.option("--target", required=True, help="The board: a name from `edgeprune targets list`, or a TOML file.")
+@targets_option
 @click.option(
     "--kernels",
     type=click.Choice(["builtin", "xnnpack", "edgetpu"]),
@@ -27,31 +29,49 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def profile(
     file: str,
-    target: str,
+    target: tuple[str, ...],
     kernels: KernelSet | None,
     threads: int | None,
     runtime: str | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Size, memory and operators of a .tflite FILE, and how long it should take on the target."""
+    """Size, memory and operators of a .tflite FILE, and how long it should take on the target.
+
+    For several targets: milliseconds, memory, placement and warnings of each.
+    """
     import json
 
+    from edgeprune.errors import EdgepruneError
     from edgeprune.profiling.profile import profile as profile_file
-    from edgeprune.target import load_target, with_runtime
+    from edgeprune.target import load_targets, with_runtime
 
-    chosen = load_target(target)
-    chosen = with_runtime(chosen, runtime) if runtime else chosen
-    document = profile_file(file, chosen, kernels=kernels, threads=threads).to_dict()
+    boards = [with_runtime(board, runtime) if runtime else board for board in load_targets(target)]
+    documents: list[dict[str, object]] = []
+    missing: dict[str, EdgepruneError] = {}
+    for board in boards:
+        try:
+            documents.append(profile_file(file, board, kernels=kernels, threads=threads).to_dict())
+        except EdgepruneError as error:  # such as a compiler that is not installed
+            missing[board.name] = error
+    if not documents:
+        raise next(iter(missing.values()))
     if plot:
         from edgeprune.report.profile_plots import write_pngs
 
-        write_pngs(document, plot)
+        for document in documents:
+            write_pngs(document, plot if len(boards) == 1 else plot / str(document["target"]))
     if as_json:
-        click.echo(json.dumps(document, indent=2))
-        return
-    from rich.console import Console
+        without = [{"target": name, "what": lost.what, "fix": lost.fix} for name, lost in missing.items()]
+        several = {"file": file, "targets": documents, "missing": without}
+        click.echo(json.dumps(documents[0] if len(boards) == 1 else several, indent=2))
+    else:
+        from rich.console import Console
 
-    from edgeprune.cli.tables import profile_table
+        from edgeprune.cli.tables import profile_table, targets_table
 
-    Console().print(profile_table(document))
+        Console().print(profile_table(documents[0]) if len(boards) == 1 else targets_table(documents))
+    for name, lost in missing.items():
+        click.echo(f"edgeprune: {name}: {lost}", err=True)
+    if missing:
+        click.get_current_context().exit(max(lost.exit_code for lost in missing.values()))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -58,6 +59,36 @@ def _micro_line(profile: JsonObject) -> Iterator[str]:
         )
 
 
+def targets_table(profiles: Sequence[JsonObject]) -> Group:
+    """How one file does on several targets; below, each warning with the targets that it is about."""
+    first = profiles[0]
+    title = f"{first['file']}: {first['bytes']:,} bytes, {first['params']:,} parameters, {first['macs']:,} MACs"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("target", "ms", "80 % range", "kernels", "arena bytes", "accelerator"):
+        justify: JustifyMethod = "left" if column in ("target", "kernels", "accelerator") else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
+    said: dict[str, list[str]] = {}
+    for profile in profiles:
+        found = profile["latency"]["estimated"]
+        if found is None:
+            said.setdefault(f"No latency estimate: {profile['latency']['unknown']}.", []).append(profile["target"])
+        figures = ["–"] * 3
+        if found:
+            spread = f"{found['low_ms']:.3g} to {found['high_ms']:.3g}" if found["low_ms"] < found["high_ms"] else "–"
+            figures = [f"{found['median_ms']:.3g}", spread, found["kernels"]]
+        table.add_row(profile["target"], *figures, f"{profile['memory']['arena_bytes']:,}", _on_accelerator(profile))
+        for warning in profile["warnings"]:
+            said.setdefault(warning, []).append(profile["target"])
+    return Group(table, *(Text(f"{', '.join(dict.fromkeys(names))}: {text}") for text, names in said.items()))
+
+
+def _on_accelerator(profile: JsonObject) -> str:
+    place = profile["placement"]
+    if place is None:
+        return "–"
+    return f"{place['accelerator_ops']} of {place['accelerator_ops'] + place['cpu_ops']}"
+
+
 def _zeros(sparsity: float | None) -> str:
     return "no kernels" if sparsity is None else f"{sparsity:.1%} of the kernels' weights are zero"
 
@@ -101,6 +132,8 @@ def _latency_lines(profile: JsonObject) -> Iterator[str]:
             f"{entry['threads']} thread{'s' if entry['threads'] != 1 else ''}; 80 % range {entry['low_ms']:.3g} to "
             f"{entry['high_ms']:.3g} ms ({entry['origin']})"
         )
+        if entry["range_note"]:
+            yield f"  the range is wide: {entry['range_note']}"
 
 
 def inspection_tables(inspection: JsonObject) -> Iterator[Table]:

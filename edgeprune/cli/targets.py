@@ -50,6 +50,27 @@ def show(name: str, as_json: bool) -> None:
 
 
 @targets.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("kit"), show_default=True, help="The folder to write."
+)
+def kit(out: Path) -> None:
+    """Write 20 small .tflite files to measure a board with, for `edgeprune targets fit`.
+
+    They span operators, sizes and number formats. A README beside them has the commands.
+    """
+    from edgeprune._tensorflow import import_tf
+    from edgeprune.convert.converter import CONVERTER
+
+    CONVERTER.start()
+    import_tf()
+    from edgeprune.devices.kit import README, write_kit
+
+    paths = write_kit(out)
+    total = sum(path.stat().st_size for path in paths)
+    click.echo(f"Wrote {len(paths)} files, {total:,} bytes, into {out}. {out / README} says how to measure with them.")
+
+
+@targets.command()
 @click.argument("name")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE.tflite...]")
 @click.option("--from", "table", type=click.Path(path_type=Path), help="CSV made by `edgeprune bench`.")
@@ -59,6 +80,13 @@ def show(name: str, as_json: bool) -> None:
     "--runs", type=click.IntRange(10), default=50, show_default=True, help="Inferences to time per file, with --device."
 )
 @device_options
+@click.option(
+    "--next",
+    "candidates",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Also say which .tflite files of a folder, such as the kit, to measure next.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.toml]")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def fit(
@@ -67,6 +95,7 @@ def fit(
     table: Path | None,
     device: str | None,
     base: str | None,
+    candidates: Path | None,
     out: Path | None,
     force: bool,
     **settings: Any,
@@ -94,11 +123,16 @@ def fit(
     if device:
         _measure(device, files, rows, start, settings)
     left = measurements.left_out(rows)
-    target = measurements.fit_target(name, start, measurements.read_measurements(rows), left)
+    measured = measurements.read_measurements(rows)
+    target = measurements.fit_target(name, start, measured, left)
     with output_errors(path):
         path.write_text(to_toml(target), encoding="utf-8")
     _print_fit(target, measurements.words_left_out(left))
     click.echo(f"Wrote {path}. Use it with --target {path}")
+    if candidates:
+        found = measurements.propose(start, measured, sorted(candidates.glob("*.tflite")))
+        words = "\n".join(f"  {file}: the estimate may be {spread:.0%} off" for file, spread in found)
+        click.echo(f"Measure next, best first:\n{words}" if found else "All files of the folder are measured.")
 
 
 def _measure(device: str, files: tuple[Path, ...], table: Path, base: Target, settings: JsonObject) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import os
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgeprune import plan as plans
@@ -19,7 +20,7 @@ from edgeprune.files import JsonObject, sha256_file
 if TYPE_CHECKING:
     from edgeprune.context import BuildContext
     from edgeprune.pipeline import Run
-    from edgeprune.plan import Plan, Variant
+    from edgeprune.plan import Board, Plan, Variant
     from edgeprune.tasks.task import Task
 
 SCHEMA_VERSION = 1
@@ -48,15 +49,22 @@ def assemble(
         name: the model's name.
         pick: the variant that was chosen already; None: the balanced one.
     """
-    data, task = context.required()
     from edgeprune.data.table import in_words
 
+    data, task = context.required()
+    here = limits.on(context.target)
     source = run.artifacts[plan.source].facts
     reference = run.artifacts[plan.variants[0].last].facts["evaluation"]["test"]["value"]
     variants = [_variant(v, run, files[v.name], reference, task) for v in plan.variants]
     variants[0]["baseline"] = True
-    picks = selection.choose(variants, limits, task)
+    own = plan.boards[0].own if plan.boards else [v["name"] for v in variants]
+    candidates = [v for v in variants if v["name"] in own]
+    picks = selection.choose(candidates, here, task)
     picked = next(v for v in variants if v["name"] == (pick or picks["balanced"]))
+    boards = {board.target.name: _on_board(board, plan, run, files, reference, task) for board in plan.boards}
+    for variant in variants if boards else ():
+        known = {name: there[variant["name"]] for name, there in boards.items() if variant["name"] in there}
+        variant["targets"] = {name: _facts_there(entry) for name, entry in known.items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -87,7 +95,12 @@ def assemble(
         "picks": picks,
         "pick": picked["name"],
         "max_drop": dataclasses.asdict(limits.drop),
-        "gates": selection.check_gates(picked, limits, task, reference),
+        "gates": selection.check_gates(picked, here, task, reference),
+        **(
+            {"targets": [_judged(board, boards[board.target.name], limits, reference, task) for board in plan.boards]}
+            if boards
+            else {}
+        ),
         "stages": [vars(record) for record in run.records],
         "training": [
             {"name": step.name, "epochs": run.artifacts[step.name].facts["training"]}
@@ -106,6 +119,50 @@ def assemble(
             *([CRASHED] if WITHOUT_ONEDNN in os.environ else []),
         ],
         "environment": environment(),
+    }
+
+
+def _on_board(
+    board: Board, plan: Plan, run: Run, files: dict[str, str], reference: float, task: Task
+) -> dict[str, JsonObject]:
+    """Every variant as it is on one of several targets, by name."""
+    first = board is plan.boards[0]
+    there = {}
+    for variant in plan.variants:
+        if variant.name in board.last:
+            moved = dataclasses.replace(
+                variant, last=board.last[variant.name], on_device=variant.on_device if first else None
+            )
+            name = None if first else board.target.name
+            there[variant.name] = _variant(moved, run, files[variant.name], reference, task, name)
+    there[board.own[0]]["baseline"] = True  # the first is the unpruned float32 file, as this target takes it
+    return there
+
+
+def _facts_there(variant: JsonObject) -> JsonObject:
+    """What of a variant depends on the board."""
+    warnings = list(dict.fromkeys(variant["warnings"]))
+    return {
+        "latency": {"estimated": variant["latency"]["estimated"], "unknown": variant["latency"]["unknown"]},
+        **{key: variant[key] for key in ("memory", "placement", "delegates", "compiled", "micro")},
+        "warnings": warnings,
+    }
+
+
+def _judged(
+    board: Board, there: dict[str, JsonObject], limits: selection.Limits, reference: float, task: Task
+) -> JsonObject:
+    """The picks and the gates of one of several targets."""
+    own, limits = [there[name] for name in board.own if name in there], limits.on(board.target)
+    picks = selection.choose(own, limits, task)
+    picked = there[picks["balanced"]]
+    return {
+        "name": board.target.name,
+        "title": board.target.title,
+        "variants": [variant["name"] for variant in own],
+        "picks": picks,
+        "pick": picked["name"],
+        "gates": selection.check_gates(picked, limits, task, reference),
     }
 
 
@@ -167,7 +224,9 @@ def _conversion_warnings(artifact: Artifact) -> list[str]:
     ]
 
 
-def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task) -> JsonObject:
+def _variant(
+    variant: Variant, run: Run, file: str, reference: float, task: Task, board: str | None = None
+) -> JsonObject:
     artifact = run.artifacts[variant.last]
     on_device = _on_device(variant, run)
     profile, evaluation = dict(artifact.facts["profile"]), artifact.facts["evaluation"]
@@ -196,8 +255,8 @@ def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task
         "memory": profile["memory"],
         "placement": profile["placement"],
         "delegates": profile["delegates"],
-        "compiled": _compiled(artifact, file),
-        "micro": _micro(artifact, file),
+        "compiled": _compiled(artifact, file, board),
+        "micro": _micro(artifact, file, board),
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
         **{key: value for key, value in artifact.facts.items() if key in ("mixed", "prepared")},
@@ -218,26 +277,36 @@ def _on_device(variant: Variant, run: Run) -> OnDeviceFacts:
     return measured.facts.get("on_device", {}) if measured else {}
 
 
-def _micro(artifact: Artifact, file: str) -> JsonObject | None:
+def _micro(artifact: Artifact, file: str, board: str | None) -> JsonObject | None:
     """The file of a variant for a microcontroller."""
     if "micro" not in artifact.files:
         return None
     path = artifact.files["micro"]
     return {
-        "file": f"{file.removesuffix('.tflite')}_micro.tflite",
+        "file": compiled_file(file, path, board),
         "sha256": sha256_file(path),
         **artifact.facts["micro"],
         "evaluated_by": artifact.facts["evaluation"]["runtime"],
     }
 
 
-def _compiled(artifact: Artifact, file: str) -> JsonObject | None:
+def compiled_file(file: str, compiled: str | Path, board: str | None = None) -> str:
+    """What a vendor's compiler made of ``file``, which has the compiler's ending: ``_edgetpu.tflite``.
+
+    Args:
+        board: that it was compiled for, where that is not the first target of a build.
+    """
+    stem, ending = file.removesuffix(".tflite"), Path(compiled).name.rpartition("_")[2]
+    return f"{stem}{'' if board is None or stem.endswith(f'@{board}') else f'@{board}'}_{ending}"
+
+
+def _compiled(artifact: Artifact, file: str, board: str | None) -> JsonObject | None:
     """What the vendor's compiler made of a variant: its file, and its own estimate."""
     if "compiled" not in artifact.files:
         return None
     path, facts = artifact.files["compiled"], artifact.facts["compiled"]
     return {
-        "file": f"{file.removesuffix('.tflite')}_{path.name.rpartition('_')[2]}",
+        "file": compiled_file(file, path, board),
         "sha256": sha256_file(path),
         "bytes": path.stat().st_size,
         "compiler": facts["compiler"],

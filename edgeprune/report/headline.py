@@ -28,7 +28,12 @@ class Tile:
 
 
 def title(report: Report) -> str:
-    return f"{report.model.name} for {report.target.name}"
+    return f"{report.model.name} for {targets(report)}"
+
+
+def targets(report: Report) -> str:
+    """The target, or several."""
+    return ", ".join(one.name for one in report.targets) or report.target.name
 
 
 def built(report: Report) -> str:
@@ -40,7 +45,7 @@ def built(report: Report) -> str:
     recipes = report.recipe.split(" + ")
     word = "recipe" if len(recipes) == 1 else "recipes"
     return (
-        f"edgeprune built {made} of {report.model.name} for {report.target.name}, with the {word} "
+        f"edgeprune built {made} of {report.model.name} for {targets(report)}, with the {word} "
         f"{' and '.join(recipes)}, and measured each file.{lost}"
     )
 
@@ -136,6 +141,10 @@ def warning_messages(report: Report) -> list[tuple[str, str]]:
         for text in variant.warnings:
             if text not in report.warnings:
                 about.setdefault(text, []).append(variant.name)
+        for board, there in (variant.targets or {}).items():
+            for text in there.warnings:
+                if text not in variant.warnings and board not in about.setdefault(text, []):
+                    about[text].append(board)
     missing = [(entry.name, " ".join(filter(None, ("Missing.", entry.what, entry.fix)))) for entry in report.missing]
     return [*missing, *((", ".join(names), text) for text, names in about.items())]
 

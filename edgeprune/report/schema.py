@@ -421,6 +421,7 @@ class Variant(Entry):
     metrics: dict[Text, MetricFigure] | None = None  # all metrics of all outputs
     outcomes: dict[Text, Outcome] | None = None  # by output; of the baseline and the pick only
     min_runtime: Text | None = None  # the oldest TensorFlow Lite release that has every operator in the file
+    targets: dict[Text, OnTarget] | None = None  # by name of target, of a build for several
 
 
 class Picks(Entry):
@@ -469,6 +470,33 @@ class MissingVariant(Entry):
     name: Text
     what: Text
     fix: Text | None
+
+
+class OnTarget(Entry):
+    """A variant on one of several targets: what depends on the board. ``latency.unknown``: why there is no estimate."""
+
+    latency: Expected
+    memory: Memory
+    placement: Placement | None
+    compiled: Compiled | None = None
+    micro: Micro | None = None
+    warnings: list[Text]
+
+
+class Expected(Entry):
+    estimated: Estimated | None
+    unknown: Text | None = None
+
+
+class Judged(Entry):
+    """One of several targets: the variants that a build for it alone makes, and its picks and gates."""
+
+    name: Text
+    title: Text
+    variants: list[Text]
+    picks: Picks
+    pick: Text
+    gates: list[Gate]
 
 
 class StageRun(Entry):
@@ -618,6 +646,7 @@ class Report(Entry):
     picks: Picks
     pick: Text
     gates: list[Gate]
+    targets: list[Judged] = []  # of a build for several; the first is ``target``, whose picks and gates are above
     stages: list[StageRun]
     training: list[Training]
     pruning: list[Pruning] = []
@@ -645,6 +674,11 @@ class Report(Entry):
         if sum(variant.baseline for variant in self.variants) > 1:
             raise ValueError("variants: more than one is marked as the baseline")
         return self
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates were met, those of all targets."""
+        return all(gate.passed for gates in (self.gates, *(one.gates for one in self.targets)) for gate in gates)
 
     @property
     def picked(self) -> Variant:

@@ -23,6 +23,7 @@ from edgeprune.report.blocks import (
     Paragraph,
     Table,
 )  # fmt: skip
+from edgeprune.report.boards import matrix
 from edgeprune.report.conversion import integers, parity
 from edgeprune.report.plots import Line, Point, curves, scatter
 from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
@@ -424,6 +425,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("outputs", "Figures by output", figures_by_output),
     Section("tradeoffs", "Quality against cost", tradeoffs, in_markdown=False),
     Section("gates", "Gates", gates),
+    Section("boards", "Variants on each target", matrix),
     Section("answers", "Where answers differ", answers),
     Section("operators", "The pick by operator", on_target, in_markdown=False),
     Section("training", "Training", training),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.report import headline
 from edgeprune.report.answers import flips_line, worst_class_line
 from edgeprune.report.blocks import EVERYWHERE, Cell, Table
+from edgeprune.report.boards import picks_lines
 from edgeprune.report.schema import Report, parse
 from edgeprune.report.sections import gates
 from edgeprune.report.variants import variants_table
@@ -42,6 +43,7 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
         Text(headline.why(parsed)),
         *_answers(parsed),
         *_gates(parsed),
+        *([Text("The pick for each target:\n  " + "\n  ".join(lines))] if (lines := picks_lines(parsed)) else []),
         *(
             Text(f"Warning: {f'{about}: ' if about else ''}{text}", "yellow")
             for about, text in headline.warning_messages(parsed)
@@ -120,6 +122,7 @@ def _files(report: Report, folder: Path | None) -> str:
     files = [
         (path(pick), goes),
         *made,
+        *((path(f"{Path(pick).stem}-{one.name}.tflite"), f"the pick for {one.name}") for one in report.targets[1:]),
         (path("variants"), "all variants"),
         (path("report.html"), "the report with plots; open it in a browser"),
         (path("report.json"), "every figure, for programs"),

@@ -24,7 +24,7 @@ from edgeprune.searching.results import Found, Front, SearchResult, Trial, repor
 from edgeprune.searching.space import Circumstances, base_recipe, space_of
 from edgeprune.searching.study import Record, Sampler, Study, import_optuna
 from edgeprune.selection import Limits
-from edgeprune.target import Target, load_target
+from edgeprune.target import Target, load_targets
 
 if TYPE_CHECKING:
     import keras
@@ -102,10 +102,7 @@ def search(
         KeyboardInterrupt: as usual; the front so far has been written.
     """
     import_optuna()
-    several = [target] if isinstance(target, str | Path | Target) else list(target)
-    boards = tuple(one if isinstance(one, Target) else load_target(one) for one in several)
-    if not boards or len({board.name for board in boards}) < len(boards):
-        raise UsageError("The targets of a search are at least one, and each once.")
+    boards = load_targets(target)
     if model is None:
         data = DEMO
     elif data is None:
@@ -118,8 +115,7 @@ def search(
             "Several jobs are several processes, which need the model and the data in files.",
             fix="save them, or leave out jobs and ray.",
         )
-    for board in boards:
-        (limits or Limits()).on(board)  # what a board cannot be limited by is refused before anything is opened
+    (limits or Limits()).check(boards)
     base = _base(recipe)
     folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
     setup = functions.Setup(

@@ -166,7 +166,7 @@ def test_file(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
     """
     opened = _open(setup)
     context = _context(opened, target, recipe)
-    plan = _plan(context, opened, planning.MEASURED[:-1])
+    plan = _plan(context, opened, planning.TESTED)
     run = _run(plan, opened, context)
     _, task = context.required()
     reference, found = (run.artifacts[plan.variants[i].last].facts["evaluation"]["test"] for i in (0, -1))
@@ -201,8 +201,6 @@ def _open(setup: Setup) -> _Opened:
     if _opened is not None and _same(_opened.setup, setup):
         return _opened
     from edgeprune.builder import build_context, open_source
-    from edgeprune.hardware.compilers import compiler_version
-    from edgeprune.runtime.micro import installed_version
 
     source = Path(setup.model) if isinstance(setup.model, str) else setup.model
     trust = Trust.of(setup.trust_model, setup.custom_objects)
@@ -211,19 +209,7 @@ def _open(setup: Setup) -> _Opened:
     begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, Progress())
     run = Run(setup.stages, shared=True, exchange=setup.exchange)
     context, start = open_source(begun, run, setup.data, setup.limits, setup.input_shape)
-    contexts = {
-        target.name: dataclasses.replace(
-            context,
-            target=target,
-            inputs={
-                **context.inputs,
-                "target": target.model_dump(mode="json"),
-                "compiler": compiler_version(target),
-                "micro": installed_version() if target.micro else None,
-            },
-        )
-        for target in setup.targets
-    }
+    contexts = {target.name: context.at(target) for target in setup.targets}
     _opened = _Opened(setup, contexts, start, run)
     return _opened
 

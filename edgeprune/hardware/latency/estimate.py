@@ -23,8 +23,11 @@ from edgeprune.hardware.latency.features import (
     CpuKernelSet,
     Work,
     caches_of,
+    computed_in_pairs,
+    lstm_amounts,
     small_operators,
     weights_miss,
+    words_of_pairs,
     work,
     works,
 )
@@ -49,6 +52,7 @@ class Estimate:
         kernels: 'builtin', 'xnnpack' or 'edgetpu'; for a compiler's own estimate, the name of the compiler. A compiler
             gives no range, so ``low_ms`` and ``high_ms`` equal ``median_ms`` then.
         origin: 'fitted' to measurements of this board, 'derived' from another board and hardware facts, or 'compiler'.
+        range_note: why the range is wider than the model's errors would make it; None: it is not.
     """
 
     median_ms: float
@@ -58,6 +62,7 @@ class Estimate:
     model_version: str
     kernels: str
     origin: str
+    range_note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ def predict(
         model_version=f"{target.latency.version}-{chosen}",
         kernels=chosen,
         origin=table.origin,
+        range_note=table.range_note,
     )
     return Prediction(estimate, tuple(1e3 * seconds.get(operator.index, 0.0) for operator in graph.operators))
 
@@ -208,8 +214,14 @@ def of_compiler(performance: Mapping[str, Any], source: str, target: Target) -> 
 
 
 def warnings(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
-    """Warnings about an estimate: operators that were never measured, coefficients that were not fitted here."""
+    """Warnings about an estimate: operators that were never measured, coefficients that were not fitted here; and what
+    is slow for a reason that the file does not show."""
+    paired = computed_in_pairs(graph) if estimate.kernels == "xnnpack" and caches_of(target).pairing else {}
     said = [
+        *(words_of_pairs(channels, target.runtime.package) for channels in sorted(paired)),
+        *_slower_in_int8(graph, target, estimate),
+    ]
+    said += [
         f"{doubt.why} Its share of the latency estimate may be off by a factor of {DOUBT_FACTOR:g}; the range says so."
         for doubt in _doubts(graph)
     ]
@@ -221,6 +233,31 @@ def warnings(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
         "board: it is derived from another board and hardware facts, and its range is wide. `edgeprune targets fit` "
         "improves it with measurements.",
     ]
+
+
+def _slower_in_int8(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
+    """Fused LSTMs of integers that take longer than they would in float, as both are priced."""
+    table = target.latency.builtin if target.latency else None
+    if table is None or estimate.kernels == "edgetpu":
+        return []
+    said, caches = [], caches_of(target)
+    miss = weights_miss(graph, caches)
+    for operator in graph.operators:
+        counted = work(graph, operator, "builtin", caches, miss)
+        if counted.kind != "lstm" or counted.dtype != "int8":
+            continue
+        amounts = {**counted.amounts, **lstm_amounts(graph, operator, "float32")}
+        amounts["memory_bytes"] *= 4
+        as_float = replace(counted, dtype="float32", amounts=amounts)
+        took, other = (
+            _work_seconds(each, table, PARALLEL["builtin"], estimate.threads) for each in (counted, as_float)
+        )
+        if took > other:
+            said.append(
+                f"Operator {operator.index}, {operator.name}: int8 is estimated to take {took / other:.2g} times as "
+                "long as float32. Its gates cost more than its products save: keep small recurrent layers in float."
+            )
+    return said
 
 
 @dataclass(frozen=True)

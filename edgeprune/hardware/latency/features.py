@@ -19,11 +19,12 @@ from edgeprune.tflite.size import UNPACKING, stored_source
 
 CpuKernelSet = Literal["builtin", "xnnpack"]
 
-# Terms of work that threads share. The built-in kernels run all other work on one thread; under XNNPACK, only the wait
-# for memory and the start of an operator are not shared.
+# Terms of work that threads share. The built-in kernels run all other work on one thread. Under XNNPACK, what is not
+# shared is the start of an operator, the wait for memory, and that for weights which are read again: all cores read
+# them the same way (one and four threads of MobileNetV1 in float on a Raspberry Pi 4: 312 and 142 ms, XNNPACK#814).
 PARALLEL: dict[CpuKernelSet, frozenset[str]] = {
     "builtin": frozenset({"conv_macs", "conv_elements", "dense_macs", "depthwise_macs"}),
-    "xnnpack": frozenset(CpuSeconds.model_fields) - {"memory_bytes", "operators"},
+    "xnnpack": frozenset(CpuSeconds.model_fields) - {"memory_bytes", "panel_bytes", "operators"},
 }
 # Operators that pass their input on unchanged, or that run once when the model is loaded.
 FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "BITCAST", "CALL_ONCE", "VAR_HANDLE"}
@@ -84,6 +85,8 @@ _PANEL_ROWS = {"float32": 6, "int8": 4}
 # (benchmarks/results/odd_channels.md). tflite-runtime 2.14.0 does not.
 PAIRS, COST_OF_PAIRS = 2, 9.05 / 5.92
 PAIRING = {"ai-edge-litert", "litert"}
+# With fewer channels, two at a time cost less than what eight at a time would compute for nothing.
+PAIRED_FROM = 16
 
 
 # Instructions of a sparse kernel per weight that is not zero, relative to the dense kernel's per multiply-accumulate.
@@ -253,6 +256,25 @@ def in_pairs(graph: Subgraph, operator: Operator) -> bool:
     return kernel.shape[0] % 8 not in (0, 7)
 
 
+def computed_in_pairs(graph: Subgraph) -> dict[int, list[Operator]]:
+    """Channels → the float 1x1 convolutions of so many that are computed two at a time, where that is worth a word."""
+    found: dict[int, list[Operator]] = {}
+    for operator in graph.operators:
+        output = graph.output(operator)
+        if in_pairs(graph, operator) and output is not None and output.shape and output.shape[-1] > PAIRED_FROM:
+            found.setdefault(output.shape[-1], []).append(operator)
+    return found
+
+
+def words_of_pairs(channels: int, package: str) -> str:
+    """What so many channels cost under a runtime."""
+    full = -(-channels // 8) * 8
+    return (
+        f"{channels} output channels of a float 1x1 convolution: {package} computes them two at a time, "
+        f"{COST_OF_PAIRS * channels / full:.2f} times the work of {full}."
+    )
+
+
 def _data(graph: Subgraph, operator: Operator) -> Tensor | None:
     return graph.input(operator, 2 if operator.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE") else 0)
 
@@ -262,6 +284,10 @@ def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
 
 
 def _lstm(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    return lstm_amounts(graph, operator, dtype)
+
+
+def lstm_amounts(graph: Subgraph, operator: Operator, dtype: DType) -> Amounts:
     """Products with the kernels of the gates; the gates' functions, products and sums of each cell in each step."""
     data, output = graph.input(operator, 0), graph.output(operator)
     if data is None or output is None or not output.shape:

@@ -80,17 +80,12 @@ def fit(samples: Samples, prior: np.ndarray, each: np.ndarray | float = EACH, co
     Returns:
         Logarithms of the coefficients and, last, of the serial fraction [k + 1].
     """
-    count = len(prior)
-    spread = np.diag(np.broadcast_to(np.asarray(each, float) ** 2, count)).copy()
-    spread[:-1, :-1] += common**2
-    precision = np.linalg.inv(spread)
+    precision = _precision(len(prior), each, common)
     theta, damping = prior.copy(), 1e-3
     loss = _loss(samples, theta, prior, precision)
     for _ in range(_ROUNDS):
-        parts, slope = _parts(samples, theta)
-        total = parts.sum(axis=1)
-        jacobian = np.concatenate([parts, slope[:, None]], axis=1) / total[:, None]
-        residual = np.log(total / samples.seconds) / NOISE
+        jacobian = _slopes(samples, theta)
+        residual = np.log(predict(samples, theta) / samples.seconds) / NOISE
         trust = samples.weights**2 * (FREEDOM + 1) / (FREEDOM + residual**2)
         slopes = (jacobian / NOISE).T * trust
         gradient = slopes @ residual + precision @ (theta - prior)
@@ -106,6 +101,54 @@ def fit(samples: Samples, prior: np.ndarray, each: np.ndarray | float = EACH, co
         if change < _TOLERANCE:
             break
     return theta
+
+
+def uncertainty(samples: Samples, theta: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Standard deviations [n] of the logarithms of predictions, from that of the coefficients."""
+    slopes = _slopes(samples, theta)
+    return np.sqrt(np.einsum("ni,ij,nj->n", slopes, covariance, slopes))
+
+
+def covariance(
+    samples: Samples, theta: np.ndarray, each: np.ndarray | float = EACH, common: float = COMMON
+) -> np.ndarray:
+    """What is not known about the coefficients [k + 1, k + 1] after a fit to samples (Laplace's approximation)."""
+    slopes = _slopes(samples, theta) * samples.weights[:, None] / NOISE
+    return np.linalg.inv(slopes.T @ slopes + _precision(len(theta), each, common))
+
+
+def most_informative(candidates: Samples, theta: np.ndarray, known: np.ndarray, count: int) -> list[int]:
+    """Which candidates to measure next, best first: each time the one whose time is least known, given those before.
+
+    This is sequential D-optimal design (Wynn 1970, doi:10.1214/aoms/1177696809).
+
+    Args:
+        candidates: their ``seconds`` are not looked at.
+        known: covariance of the coefficients, see :func:`covariance`.
+        count: how many to choose, at most.
+    """
+    chosen: list[int] = []
+    slopes = _slopes(candidates, theta)
+    for _ in range(min(count, len(slopes))):
+        spread = uncertainty(candidates, theta, known)
+        spread[chosen] = -1.0
+        chosen.append(int(np.argmax(spread)))
+        gain = known @ slopes[chosen[-1]]
+        known = known - np.outer(gain, gain) / (NOISE**2 + slopes[chosen[-1]] @ gain)
+    return chosen
+
+
+def _slopes(samples: Samples, theta: np.ndarray) -> np.ndarray:
+    """Derivatives [n, k + 1] of the logarithms of predictions by ``theta``."""
+    parts, slope = _parts(samples, theta)
+    return np.concatenate([parts, slope[:, None]], axis=1) / parts.sum(axis=1)[:, None]
+
+
+def _precision(count: int, each: np.ndarray | float, common: float) -> np.ndarray:
+    """Of the prior."""
+    spread = np.diag(np.broadcast_to(np.asarray(each, float) ** 2, count)).copy()
+    spread[:-1, :-1] += common**2
+    return np.linalg.inv(spread)
 
 
 def _loss(samples: Samples, theta: np.ndarray, prior: np.ndarray, precision: np.ndarray) -> float:
@@ -138,7 +181,7 @@ def range_factor(residuals: np.ndarray, groups: np.ndarray, least: float = 1.05)
     """The factor around an estimate that covers 80 % of the left-out measurements, with equal weight for each group.
 
     This is conformal prediction (Vovk et al. 2005, Algorithmic Learning in a Random World): a further group, which
-    stands for new models, is counted as not covered.
+    stands for a new file, is counted as not covered.
 
     Args:
         residuals: [n], from :func:`left_out`.

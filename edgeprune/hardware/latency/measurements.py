@@ -31,6 +31,7 @@ from edgeprune.tflite.graph import Subgraph
 KERNELS: dict[str, CpuKernelSet] = {"none": "builtin", "builtin": "builtin", "xnnpack": "xnnpack"}
 COLUMNS_NEEDED = ("file", "device", "threads", "delegate", "median_ms")
 MIN_FILES = 3  # for a fit, measured with one set of kernels
+PROPOSED = 5  # files to measure next
 ENOUGH_FILES = 5  # for an error and a range of the fit's own: with fewer files left out in turn, 80 % cannot be covered
 
 
@@ -188,6 +189,48 @@ def fit_target(
     return base.model_copy(update={"name": name, "title": title, "aliases": (), "latency": model})
 
 
+def propose(
+    base: Target, measurements: Sequence[Measurement], files: Sequence[Path], count: int = PROPOSED
+) -> list[tuple[Path, float]]:
+    """Which files to measure next: those that say most about coefficients that the measurements leave open.
+
+    Args:
+        base: the target that the fit starts from.
+        measurements: what there is already.
+        files: candidates; those that were measured are left out.
+        count: how many to propose, at most.
+
+    Returns:
+        Best first; with each the standard deviation of its estimate now, as a fraction of it.
+    """
+    assert base.latency is not None
+    kernels = _most_measured(base, measurements)
+    used = _of(measurements, kernels)
+    prior = cpu_vector(getattr(base.latency, kernels))
+    samples = _samples(base, kernels, used)
+    theta = latency_fit.fit(samples, prior)
+    open_ = latency_fit.covariance(samples, theta)
+    contents = {path: read_bytes(path) for path in files}
+    known, device, threads = _files(used), used[0].device, used[0].threads
+    candidates = [
+        Measurement(path, digest, device, kernels, threads, 1.0, parse(content, name=str(path)).subgraphs[0])
+        for path, content in contents.items()
+        if (digest := hashlib.sha256(content).hexdigest()) not in known
+    ]
+    if not candidates:
+        return []
+    rows = _samples(base, kernels, candidates)
+    spread = latency_fit.uncertainty(rows, theta, open_)
+    chosen = latency_fit.most_informative(rows, theta, open_, count)
+    return [(candidates[index].file, float(np.expm1(spread[index]))) for index in chosen]
+
+
+def _most_measured(base: Target, measurements: Sequence[Measurement]) -> CpuKernelSet:
+    assert base.latency is not None
+    known = [kernels for kernels in PARALLEL if getattr(base.latency, kernels)]
+    return max(known, key=lambda kernels: len(_files(_of(measurements, kernels))))
+
+
 def _of(measurements: Sequence[Measurement], kernels: CpuKernelSet) -> list[Measurement]:
     return [one for one in measurements if one.kernels == kernels]
 
@@ -203,9 +246,11 @@ def _fit(base: Target, kernels: CpuKernelSet, measurements: Sequence[Measurement
     theta = latency_fit.fit(samples, prior)
     files = np.array([one.sha256 for one in measurements])
     count, factor, error = len(set(files)), table.range_factor, None
+    note: str | None = f"{count} files are too few for a range of their own; it is that of {base.name}"
     if count >= ENOUGH_FILES:
         residuals = latency_fit.left_out(samples, prior, files)
         factor, error = latency_fit.range_factor(residuals, files), float(np.median(np.abs(np.expm1(residuals))))
+        note = None
     seconds, serial = cpu_seconds(theta)
     return CpuLatency(
         how=f"fitted by `edgeprune targets fit` to {len(files)} measurements of {count} files on "
@@ -213,6 +258,7 @@ def _fit(base: Target, kernels: CpuKernelSet, measurements: Sequence[Measurement
         origin="fitted",
         measurements=len(files),
         range_factor=round(factor, 3),
+        range_note=note,
         heldout_median_error=None if error is None else round(error, 4),
         serial_fraction=serial,
         seconds_per=seconds,

@@ -161,6 +161,35 @@ def test_what_was_never_measured_has_a_wider_range_and_says_so():
         assert spread[word] == pytest.approx(DOUBT_FACTOR**2 * spread[""])
 
 
+@pytest.mark.parametrize(
+    ("units", "dtype", "slower"), [(16, "int8", True), (512, "int8", False), (16, "float32", False)]
+)
+def test_int8_recurrent_layers_that_are_slower_than_float_are_said_to_be(units, dtype, slower):
+    """A small LSTM loses more by its gates than its products gain; a large one gains, and float is never slower."""
+    board, graph = load_target("rpi4"), lstm(10, 6, units, dtype)
+    said = warnings(graph, board, predict(graph, board).estimate)
+    assert any("int8 is estimated to take" in text for text in said) == slower
+
+
+def test_odd_channels_are_said_where_they_are_priced():
+    """60 channels of a float 1x1 convolution are computed in pairs by one runtime, and by the other they are not."""
+    graph = with_biases(convolutions(60))
+    for runtime, number in (("ai-edge-litert 2.1.6", 1), ("tflite-runtime 2.14.0", 0)):
+        board = with_runtime(load_target("rpi4"), runtime)
+        said = warnings(graph, board, predict(graph, board).estimate)
+        assert sum("60 output channels" in text for text in said) == number
+
+
+def test_threads_gain_less_where_weights_are_read_again():
+    """All cores read weights the same way: kernels beyond the first cache leave four threads less to gain."""
+    board, gains = load_target("rpi4"), []
+    for channels in (32, 512):
+        graph = with_biases(convolutions(channels, side=28))
+        one, four = (predict(graph, board, "xnnpack", threads).estimate.median_ms for threads in (1, 4))
+        gains.append(one / four)
+    assert 1 < gains[1] < gains[0] < 4
+
+
 def test_amounts_are_the_coefficients_names():
     """Every amount of every operator has a coefficient, and every parallel term is one."""
     names = ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "LOGISTIC", "MEAN", "PAD", "MAX_POOL_2D", "LSTM"]

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.hardware.latency import prior
-from edgeprune.hardware.latency.fit import COVERED, Samples, fit, left_out, predict, range_factor
+from edgeprune.hardware.latency.fit import (
+    COVERED,
+    Samples,
+    covariance,
+    fit,
+    left_out,
+    most_informative,
+    predict,
+    range_factor,
+    uncertainty,
+)
 from edgeprune.target import load_target
 
 RPI4 = load_target("rpi4")
@@ -103,3 +113,39 @@ def test_a_board_carried_to_itself_stays_and_a_faster_one_is_faster():
     assert prior.scaled(theta, RPI4.cpu, RPI4.cpu) == pytest.approx(theta)
     assert (prior.scaled(theta, RPI4.cpu, load_target("rpi5").cpu) <= theta).all()
     assert (prior.scaled(theta, RPI4.cpu, load_target("rpi-zero2w").cpu)[:-1] > theta[:-1]).all()
+
+
+def test_the_file_that_tells_most_is_proposed_first():
+    """Of candidates, one whose work was never measured comes before repeats of what was."""
+    truth = np.log([1e-9, 3e-9, 2e-10, 5e-6, 4e-10, 0.1])
+    measured = made(truth, 20, 3)
+    amounts = measured.amounts.copy()
+    amounts[:, 4] = 0  # never measured
+    known = Samples(
+        amounts, measured.parallel, measured.threads, predict_of(amounts, measured, truth), measured.weights
+    )
+    alone = np.zeros_like(amounts[:1])
+    alone[0, 4] = 1e7
+    both = Samples(np.concatenate([amounts[:6], alone]), known.parallel, np.full(7, 4.0), np.ones(7), np.ones(7))
+    theta = fit(known, truth)
+    spread = covariance(known, theta)
+    assert most_informative(both, theta, spread, 3)[0] == 6
+    assert uncertainty(both, theta, spread)[6] > 2 * uncertainty(both, theta, spread)[:6].max()
+    assert sorted(most_informative(both, theta, spread, 10)) == list(range(7))
+
+
+def predict_of(amounts, samples, theta):
+    return predict(Samples(amounts, samples.parallel, samples.threads, samples.seconds, samples.weights), theta)
+
+
+def test_proposals_shrink_what_is_not_known_faster_than_chance():
+    """After five proposed measurements, the candidates' times are known better than after five at random."""
+    truth = np.log([1e-9, 3e-9, 2e-10, 5e-6, 4e-10, 0.1])
+    pool = made(truth, 60, 5)
+    chosen = most_informative(pool, truth, covariance(pool.take(np.zeros(60, bool)), truth), 5)
+
+    def left(rows):
+        return np.mean(uncertainty(pool, truth, covariance(pool.take(np.array(rows)), truth)))
+
+    chance = [left(np.random.default_rng(seed).permutation(60)[:5]) for seed in range(20)]
+    assert left(chosen) < np.median(chance)
