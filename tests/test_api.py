@@ -17,7 +17,7 @@ FUNCTIONS = {
     "prune_filters", "reconstruct", "register_rule", "search",
 }  # fmt: skip
 TYPES = {
-    "Comparison", "Constraints", "Counts", "DataSource", "Encoding", "Evidence", "Finding", "Front", "Group", "Limits",
+    "Baseline", "Comparison", "Constraints", "Counts", "DataSource", "Encoding", "Evidence", "Finding", "Front", "Group", "Limits",
     "OnDevice", "Profile", "Progress", "Pruned", "Recipe", "Reconstructed", "Report", "SearchResult", "Target", "Trial",
 }  # fmt: skip
 ERRORS = {

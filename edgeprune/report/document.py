@@ -15,6 +15,7 @@ from edgeprune._version import __version__
 from edgeprune.artifact import Artifact, Facts, MetricFacts, OnDeviceFacts
 from edgeprune.context import versions
 from edgeprune.files import JsonObject, sha256_file
+from edgeprune.report.reading import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from edgeprune.context import BuildContext
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from edgeprune.plan import Plan, Variant
     from edgeprune.tasks.task import Task
 
-SCHEMA_VERSION = 1
 CRASHED = (
     "TensorFlow crashed during this build, which went on without oneDNN's kernels: another build, without the crash, "
     "would give slightly different weights."

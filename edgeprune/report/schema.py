@@ -439,6 +439,46 @@ class Gate(Entry):
     source: Text | None = None
 
 
+class EarlierBuild(Entry):
+    """The build that this one was compared with; ``source``: where its report was read."""
+
+    source: Text
+    created: Text
+    edgeprune_version: Text
+    pick: Text
+
+
+class RegressionRow(Entry):
+    """A figure of a variant, then and now; ``limit``: the worst value that passes.
+
+    ``figure``: ``"metric"``, ``"bytes"``, ``"latency_ms"``, ``"arena_bytes"`` or ``"cpu_ops"``. ``before_variant``
+    differs where another variant was the pick.
+    """
+
+    variant: Text
+    before_variant: Text
+    figure: Text
+    before: Number
+    after: Number
+    limit: Number
+    passed: Flag
+    source: Text | None = None
+
+
+class Regression(Entry):
+    """What became of the figures of an earlier build; ``notes``: what could not be compared."""
+
+    baseline: EarlierBuild
+    tolerances: dict[Text, Number | Text | None]
+    rows: list[RegressionRow]
+    notes: list[Text]
+
+    @property
+    def worse(self) -> list[RegressionRow]:
+        """What got worse by more than it may."""
+        return [row for row in self.rows if not row.passed]
+
+
 class MissingVariant(Entry):
     """A variant that could not be made, or does not run: why, and what to do."""
 
@@ -594,6 +634,7 @@ class Report(Entry):
     picks: Picks
     pick: Text
     gates: list[Gate]
+    regression: Regression | None = None  # None: built without --baseline
     stages: list[StageRun]
     training: list[Training]
     pruning: list[Pruning] = []
@@ -626,6 +667,11 @@ class Report(Entry):
     def picked(self) -> Variant:
         """The variant that NAME.tflite is."""
         return next(variant for variant in self.variants if variant.name == self.pick)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the pick keeps every gate, and nothing got worse than in an earlier build by more than it may."""
+        return all(gate.passed for gate in self.gates) and not (self.regression and self.regression.worse)
 
     @property
     def baseline(self) -> Variant | None:

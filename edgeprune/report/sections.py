@@ -23,6 +23,7 @@ from edgeprune.report.blocks import (
     Paragraph,
     Table,
 )  # fmt: skip
+from edgeprune.report.compared import regression
 from edgeprune.report.conversion import integers, parity
 from edgeprune.report.plots import Line, Point, curves, scatter
 from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
@@ -166,13 +167,18 @@ def gates(report: Report) -> Blocks:
     """The limits that the user set, and whether the pick keeps them."""
     if not report.gates:
         return [Paragraph("No gates were set (--max-drop, --max-size, --max-latency).")]
+    return [gates_table(report)]
+
+
+def gates_table(report: Report) -> Table:
+    """A row per gate."""
     columns = [
         Column("Gate", numeric=False),
         Column("Limit", "at most"),
         Column("Pick"),
         Column("Result", numeric=False),
     ]
-    return [Table(f"The pick, {report.pick}, against the limits.", columns, [_gate(report, g) for g in report.gates])]
+    return Table(f"The pick, {report.pick}, against the limits.", columns, [_gate(report, g) for g in report.gates])
 
 
 def _gate(report: Report, gate: Gate) -> list[Cell]:
@@ -422,6 +428,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("outputs", "Figures by output", figures_by_output),
     Section("tradeoffs", "Quality against cost", tradeoffs, in_markdown=False),
     Section("gates", "Gates", gates),
+    Section("regression", "Against an earlier build", regression),
     Section("answers", "Where answers differ", answers),
     Section("operators", "The pick by operator", on_target, in_markdown=False),
     Section("training", "Training", training),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.report import headline
 from edgeprune.report.answers import flips_line, worst_class_line
 from edgeprune.report.blocks import EVERYWHERE, Cell, Table
+from edgeprune.report.compared import regression_line, regression_table
 from edgeprune.report.schema import Report, parse
 from edgeprune.report.sections import gates
 from edgeprune.report.variants import variants_table
@@ -42,6 +43,7 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
         Text(headline.why(parsed)),
         *_answers(parsed),
         *_gates(parsed),
+        *_regression(parsed),
         *(
             Text(f"Warning: {f'{about}: ' if about else ''}{text}", "yellow")
             for about, text in headline.warning_messages(parsed)
@@ -104,6 +106,18 @@ def _gates(report: Report) -> list[Any]:
                 line = f"  {result.text}: {name.text} {value.text}{note}, at most {limit.text}"
                 lines.append(Text(line, style=_STYLES[result.tone]))
     return [Text("\n").join(lines)]
+
+
+def _regression(report: Report) -> list[Any]:
+    """What got worse than in the earlier build, as a table."""
+    from rich.text import Text
+
+    found = report.regression
+    if found is None:
+        return []
+    line = Text(regression_line(report), style="bold" if found.worse else "")
+    notes = [Text(note, style="dim") for note in found.notes]
+    return [line, *([_table(regression_table(report, found.worse, ""))] if found.worse else []), *notes]
 
 
 def _files(report: Report, folder: Path | None) -> str:
