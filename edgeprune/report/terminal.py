@@ -38,7 +38,7 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
     parsed = parse(report)
     parts: list[rich.console.RenderableType] = [
         Text(headline.built(parsed)),
-        _table(variants_table(parsed)),
+        drawn(variants_table(parsed)),
         Text(headline.pick_figures(parsed), style="bold"),
         Text(headline.why(parsed)),
         *_answers(parsed),
@@ -54,7 +54,7 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
     return Group(*spaced[1:])
 
 
-def _table(table: Table) -> rich.console.RenderableType:
+def drawn(table: Table) -> rich.console.RenderableType:
     """The columns for which 80 characters have room; what latencies were measured with stands below."""
     from rich import box
     from rich.console import Group
@@ -62,22 +62,22 @@ def _table(table: Table) -> rich.console.RenderableType:
     from rich.text import Text
 
     shown = table.at_level(EVERYWHERE)
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     legend: list[str] = []
     for column in shown.columns:
         title = column.title
         if column.latency:
             legend.append(f"[{len(legend) + 1}] Time of one inference, {column.latency}: {title}, {column.note}.")
             title = f"Time [{len(legend)}]"
-        drawn.add_column(
+        grid.add_column(
             Text(textwrap.fill(title, 12, break_long_words=False)),
             justify="right" if column.numeric else "left",
             no_wrap=not column.code,
             overflow="fold",
         )
     for index, row in enumerate(shown.rows):
-        drawn.add_row(*map(_cell, row), style="bold" if index == shown.highlighted else "")
-    return Group(drawn, Text(), *(Text(note, style="dim") for note in (*legend, *shown.notes)))
+        grid.add_row(*map(_cell, row), style="bold" if index == shown.highlighted else "")
+    return Group(grid, Text(), *(Text(note, style="dim") for note in (*legend, *shown.notes)))
 
 
 def _cell(cell: Cell) -> Any:
@@ -117,7 +117,7 @@ def _regression(report: Report) -> list[Any]:
         return []
     line = Text(regression_line(report), style="bold" if found.worse else "")
     notes = [Text(note, style="dim") for note in found.notes]
-    return [line, *([_table(regression_table(report, found.worse, ""))] if found.worse else []), *notes]
+    return [line, *([drawn(regression_table(report, found.worse, ""))] if found.worse else []), *notes]
 
 
 def _files(report: Report, folder: Path | None) -> str:
