@@ -185,7 +185,7 @@ def profile(
         performance=placed.performance,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
-        operators=operator_rows(graph, predicted.operator_ms if predicted else None),
+        operators=operator_rows(graph, predicted.operator_ms if predicted else None, placed.mapped),
         kernels=tuple(_kernel_row(kernel, path_taken) for kernel in table),
         warnings=(
             *faults(model),

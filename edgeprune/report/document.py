@@ -27,6 +27,10 @@ CRASHED = (
     "TensorFlow crashed during this build, which went on without oneDNN's kernels: another build, without the crash, "
     "would give slightly different weights."
 )
+OPERATOR_KEYS = (
+    "index", "name", "output_name", "output_shape", "dtype", "macs", "weight_bytes", "weight_sparsity", "estimated_ms",
+    "reads", "on_accelerator",
+)  # fmt: skip
 PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")
 
 
@@ -189,10 +193,7 @@ def _variant(variant: Variant, run: Run, file: str, reference: float, task: Task
         "parity": evaluation["parity"],
         # What the device says comes first: it decides about the limit of latency.
         "latency": {**profile["latency"], "measured": [*on_device.get("measured", []), *artifact.facts["latency"]]},
-        "operators": [
-            {key: row[key] for key in ("index", "name", "output_name", "macs", "estimated_ms")}
-            for row in profile["operators"]
-        ],
+        "operators": [{key: row[key] for key in OPERATOR_KEYS} for row in profile["operators"]],
         "memory": profile["memory"],
         "placement": profile["placement"],
         "delegates": profile["delegates"],

@@ -314,13 +314,22 @@ class SparsePath(Entry):
 
 
 class Operator(Entry):
-    """One operator of the main subgraph; ``estimated_ms`` on the target."""
+    """One operator of the main subgraph; ``estimated_ms`` on the target. Later keys are None in older reports.
+
+    ``reads``: indices of the operators whose outputs it reads. ``on_accelerator``: None without one, or if not known.
+    """
 
     index: Count
     name: Text
     output_name: Text
     macs: Count
     estimated_ms: Amount | None
+    output_shape: Shape | None = None
+    dtype: Text | None = None
+    weight_bytes: Count | None = None
+    weight_sparsity: Fraction | None = None
+    reads: list[Count] | None = None
+    on_accelerator: Flag | None = None
 
 
 class Trial(Entry):

@@ -25,8 +25,9 @@ from edgeprune.report.blocks import (
 )  # fmt: skip
 from edgeprune.report.compared import regression
 from edgeprune.report.conversion import integers, parity
+from edgeprune.report.graph import graph_figure, operators_table
 from edgeprune.report.plots import Line, Point, curves, scatter
-from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
+from edgeprune.report.profile_plots import axis_label, memory_svg
 from edgeprune.report.schema import Epoch, Gate, Imported, Report, TaskOutput, Training, Variant
 from edgeprune.report.variants import Setup, setups, variants_table
 
@@ -288,30 +289,25 @@ def _tickets(report: Report, model: str) -> list[list[Cell]]:
 
 
 def on_target(report: Report) -> Blocks:
-    """Where the pick spends its time and memory: estimates for the target, and the plan of the interpreter."""
-    pick, figures = report.picked, []
-    timed = [(row.index, row.name, row.estimated_ms or 0.0) for row in pick.operators or ()]
-    if pick.latency.estimated and (rows := bars(timed)):
-        label = axis_label(report.target.name, pick.latency.estimated.model_dump())
-        slowest = max(rows, key=lambda row: row.ms)
-        figures.append(
-            Figure(
-                draw=partial(latency_svg, rows, label, "operators"),
-                alt=f"Bars, {' '.join(label.split())}, by operator; the longest is {slowest.name} with "
-                f"{fmt.milliseconds(slowest.ms)}.",
-                caption=f"Estimated latency of {pick.name} by operator, in the order in which they run.",
-            )
-        )
+    """The pick's graph: where it spends its time, on the target; and its memory, as the interpreter plans it."""
+    pick = report.picked
+    blocks: list[Block] = []
+    if pick.operators:
+        guess = pick.latency.estimated
+        times = f" {' '.join(axis_label(report.target.name, guess.model_dump()).split())}." if guess else ""
+        blocks += [
+            Figures([graph_figure(pick.name, pick.operators)], wide=True),
+            operators_table(pick.name, pick.operators, times),
+        ]
     if timeline := pick.memory.timeline_bytes:
-        figures.append(
-            Figure(
-                draw=partial(memory_svg, timeline, "memory"),
-                alt=f"Memory of the arena in use over {len(timeline)} operators; at most "
-                f"{fmt.scaled(max(timeline), 'B')} at operator {timeline.index(max(timeline))}.",
-                caption=f"Arena in use while each operator of {pick.name} runs, with the built-in kernels.",
-            )
+        memory = Figure(
+            draw=partial(memory_svg, timeline, "memory"),
+            alt=f"Memory of the arena in use over {len(timeline)} operators; at most "
+            f"{fmt.scaled(max(timeline), 'B')} at operator {timeline.index(max(timeline))}.",
+            caption=f"Arena in use while each operator of {pick.name} runs, with the built-in kernels.",
         )
-    return [Figures(figures)] if figures else []
+        blocks.append(Figures([memory]))
+    return blocks
 
 
 def stages(report: Report) -> Blocks:
