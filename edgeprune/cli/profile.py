@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     "--runtime", help="A runtime that you will install on the board: 'ai-edge-litert 2.1.6'.  [default: the target's]"
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Write latency.png and memory.png into this folder.")
+@click.option(
+    "--model-explorer",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write each figure of the operators as node data for Google's Model Explorer.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def profile(
     file: str,
@@ -32,6 +38,7 @@ def profile(
     threads: int | None,
     runtime: str | None,
     plot: Path | None,
+    model_explorer: Path | None,
     as_json: bool,
 ) -> None:
     """Size, memory and operators of a .tflite FILE, and how long it should take on the target."""
@@ -42,7 +49,12 @@ def profile(
 
     chosen = load_target(target)
     chosen = with_runtime(chosen, runtime) if runtime else chosen
-    document = profile_file(file, chosen, kernels=kernels, threads=threads).to_dict()
+    found = profile_file(file, chosen, kernels=kernels, threads=threads)
+    document = found.to_dict()
+    if model_explorer:
+        from edgeprune.profiling.model_explorer import write_node_data
+
+        write_node_data(found, model_explorer)
     if plot:
         from edgeprune.report.profile_plots import write_pngs
 

@@ -93,6 +93,7 @@ class Profile:
     macs: int
     weight_bytes: int  # of the kernels, as stored
     subgraphs: int
+    graph: str  # name of the main subgraph
     metadata: tuple[str, ...]  # names
     latency: Latency
     memory: Memory
@@ -176,6 +177,7 @@ def profile(
         macs=macs.macs(model),
         weight_bytes=sum(kernel.stored_bytes for kernel in table),
         subgraphs=len(model.subgraphs),
+        graph=graph.name,
         metadata=tuple(model.metadata),
         latency=_latency(graph, chosen, predicted, threads, placed),
         memory=_memory(graph, plan),

@@ -672,6 +672,12 @@ class Report(Entry):
             raise ValueError("variants: more than one is marked as the baseline")
         return self
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pick and why, the variants, and quality against cost."""
+        from edgeprune.report.views import render_cell
+
+        return render_cell(self)
+
     @property
     def picked(self) -> Variant:
         """The variant that NAME.tflite is."""

@@ -48,8 +48,8 @@ def variants(report: Report) -> Blocks:
     return [variants_table(report)]
 
 
-def tradeoffs(report: Report) -> Blocks:
-    """Cost against quality, one plot per cost that at least two variants have."""
+def tradeoffs(report: Report, prefix: str = "plot") -> Blocks:
+    """Cost against quality, one plot per cost that at least two variants have; ``prefix`` begins the drawings' ids."""
     costs: list[tuple[str, str, Callable[[Variant], float | None]]] = [
         ("File size (kB)", "file size", lambda variant: variant.bytes / 1000),
         ("Compressed size, gzip (kB)", "compressed size", lambda v: v.gzip_bytes and v.gzip_bytes / 1000),
@@ -59,7 +59,7 @@ def tradeoffs(report: Report) -> Blocks:
             for setup in setups(report)
         ),
     ]
-    figures = [_scatter(report, f"plot{number}", *cost) for number, cost in enumerate(costs, 1)]
+    figures = [_scatter(report, f"{prefix}{number}", *cost) for number, cost in enumerate(costs, 1)]
     return [Figures([figure for figure in figures if figure])] if any(figures) else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from edgeprune.report import headline
 from edgeprune.report.blocks import EVERYWHERE, IN_FILES, Table
 from edgeprune.report.compared import regression_line, regression_table
 from edgeprune.report.schema import Report, parse
-from edgeprune.report.sections import SECTIONS, gates_table
+from edgeprune.report.sections import SECTIONS, gates_table, tradeoffs
 from edgeprune.report.variants import variants_table
 
 if TYPE_CHECKING:
@@ -45,6 +46,18 @@ def render(report: Report, template: str, folder: Path | None = None) -> str:
     return environment(folder).get_template(template).render(
         report=report, headline=headline, sections=sections, in_files=IN_FILES, regression_line=regression_line,
         summary=summary,
+    )  # fmt: skip
+
+
+def render_cell(report: Report) -> str:
+    """The output of a notebook's cell: an element with styles of its own, and ids that no other report's has."""
+    digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()[:8]
+    style = (Path(__file__).parent / "report.css").read_text("utf-8")
+    # Nested, the page's rules are about what is in the element, and those about the page about the element.
+    style = re.sub(r"^(\s*)(?::root|body)(?= \{)", r"\1&", style, flags=re.MULTILINE)
+    blocks = [variants_table(report).at_level(IN_FILES), *tradeoffs(report, f"e{digest}-")]
+    return environment().get_template("cell.html").render(
+        report=report, headline=headline, blocks=blocks, style=style, regression_line=regression_line
     )  # fmt: skip
 
 

@@ -2,33 +2,16 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from chromium import CHROMIUM, open_page
 
 from edgeprune.report.runs import Run
 from edgeprune.report.runs import render as render_runs
 from edgeprune.report.schema import parse
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium executable on PATH")
-
-
-def open_page(text, folder, *options):
-    """The DOM after loading, and what the page's console said."""
-    path = folder / "report.html"
-    path.write_text(text, "utf-8")
-    done = subprocess.run(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'profile'}",
-            "--enable-logging=stderr", "--window-size=1280,2400", *options, "--dump-dom", path.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=100, check=True,
-    )  # fmt: skip
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def test_the_page_opens_offline_without_a_complaint(report, html, tmp_path):

@@ -1,5 +1,6 @@
 """The graph of a file in the report: every line stands for something that an operator reads."""
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 
 from hypothesis import given
@@ -29,7 +30,7 @@ def test_arcs_are_what_is_read_from_further_above(operators):
     assert sorted(pairs) == sorted((i, one.index) for one in operators for i in one.reads if i < one.index - 1)
     for lane in {arc.lane for arc in found}:
         spans = sorted((arc.start, arc.ends[-1]) for arc in found if arc.lane == lane)
-        assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_the_drawing_has_a_row_for_each_operator(variations):
