@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # "as" makes a name public to type checkers
     from edgeprune.prune.repair import Reconstructed as Reconstructed
     from edgeprune.prune.repair import reconstruct as reconstruct
     from edgeprune.recipe.config import Recipe as Recipe
+    from edgeprune.report.regression import Baseline as Baseline
     from edgeprune.report.schema import Report as Report
     from edgeprune.searching.results import Front as Front
     from edgeprune.searching.results import SearchResult as SearchResult
@@ -88,6 +89,7 @@ _NAMES = {
     "edgeprune.prune.filters": ("Pruned", "channel_groups", "mask_filters", "prune_filters"),
     "edgeprune.prune.repair": ("Reconstructed", "reconstruct"),
     "edgeprune.recipe.config": ("Recipe",),
+    "edgeprune.report.regression": ("Baseline",),
     "edgeprune.report.schema": ("Report",),
     "edgeprune.searching.results": ("Front", "SearchResult", "Trial"),
     "edgeprune.searching.search": ("search",),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgeprune.data import Data
     from edgeprune.data.source import DataSource
     from edgeprune.models.sizes import InputShapes
+    from edgeprune.report.regression import Baseline, Earlier
     from edgeprune.report.schema import Report
     from edgeprune.tasks.task import Task
 
@@ -54,6 +55,7 @@ def build(
     recipe: Recipes = None,
     out: str | Path | None = None,
     limits: Limits | None = None,
+    baseline: str | Path | Baseline | None = None,
     seed: int = 0,
     deterministic: bool = False,
     fresh: bool = False,
@@ -62,6 +64,7 @@ def build(
     export_keras3: bool = False,
     verify: bool | None = None,
     compress: bool = False,
+    junit: str | Path | None = None,
     device: str | OnDevice | None = None,
     input_shape: InputShapes | None = None,
     progress: Progress | None = None,
@@ -83,6 +86,8 @@ def build(
         out: the run folder; None: ``runs/MODEL-TARGET``.
         limits: the gates, for each target, in points, bytes and milliseconds; one that is not met raises nothing: see
             ``report.gates``. Those of flash and RAM are the board's where nothing else is said.
+        baseline: an earlier report.json or its run folder; what got worse is in ``report.regression``, and raises
+            nothing either: ``report.passed`` says whether gates and comparison were passed.
         seed: every random choice derives from it.
         deterministic: same seed, same machine, same bytes; slower.
         fresh: forget what an earlier run finished.
@@ -91,6 +96,7 @@ def build(
         export_keras3: write every model in ``models/`` as a Keras 3 file, too, verified equal.
         verify: compare models whose filters were removed with the masked original; None: as the recipe says.
         compress: write every .tflite once more as .tflite.gz.
+        junit: an XML file for CI to write: a test case per variant, gate, and figure compared with ``baseline``.
         device: where every variant for the first target is measured, too: ``host``, ``ssh://…``, ``adb://…`` or
             ``emulator``.
         input_shape: sizes for inputs of open size, as :func:`edgeprune.models.load.load_model` takes them; None: those
@@ -103,7 +109,8 @@ def build(
         files are at ``out / variant.file``.
 
     Raises:
-        UsageError: a model without data, or options that do not go together.
+        UsageError: a model without data, an earlier report that cannot be compared with, or options that do not go
+            together.
         RecipeError, TargetError, ModelError, DataError: what was given cannot be read, or does not fit.
         ConversionError: a variant cannot be made; the report of the others has been written, unless it is the one that
             all are compared with.
@@ -128,6 +135,7 @@ def build(
             "No data was given.",
             expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
         )
+    earlier = read_baseline(baseline, resolved)
     where = OnDevice(device) if isinstance(device, str) else device
     if where:
         where.check()
@@ -139,11 +147,36 @@ def build(
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
         context = build_context(source, resolved, targets[0], seed, deterministic, trust, progress or Progress(), where)
+        extras = Extras(export_keras3, compress, Path(junit) if junit else None, earlier)
         with context.connection or contextlib.nullcontext():
-            report = _build(context, targets, data, folder, limits, command, export_keras3, compress, input_shape)
+            report = _build(context, targets, data, folder, limits, command, extras, input_shape)
     from edgeprune.report.schema import parse
 
     return parse(report)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What a build does besides: see :func:`build`."""
+
+    export_keras3: bool = False
+    compress: bool = False
+    junit: Path | None = None
+    earlier: Earlier | None = None
+
+
+def read_baseline(baseline: str | Path | Baseline | None, recipes: Sequence[Recipe]) -> Earlier | None:
+    """The earlier report, with the tolerances of the recipes.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if baseline is None:
+        return None
+    from edgeprune.report.regression import Baseline
+
+    given = Baseline(baseline) if isinstance(baseline, str | Path) else baseline
+    return given.read(recipes[0].regression)
 
 
 def default_folder(model: str | Path | tf_keras.Model | keras.Model | None, target: OneOrMore) -> Path:
@@ -178,19 +211,20 @@ def _build(
     folder: Path,
     limits: Limits,
     command: str | None,
-    export_keras3: bool,
-    compress: bool,
+    extras: Extras,
     input_shape: InputShapes | None,
 ) -> JsonObject:
     from edgeprune.data import data_errors
 
     run = Run(folder / "stages")
     context, source = open_source(context, run, data, limits, input_shape)
+    if extras.earlier:
+        extras.earlier.require_comparable(context.target.name, context.required()[1])
     on_device = context.connection is not None
     plan = planning.plan_for(context.recipes, targets, on_device=on_device, source=source)
     with data_errors():
         run.execute(plan.steps, context)
-    return write_run(context, run, plan, folder, limits, command, export_keras3, compress)
+    return write_run(context, run, plan, folder, limits, command, extras)
 
 
 def open_source(
@@ -215,8 +249,7 @@ def write_run(
     folder: Path,
     limits: Limits,
     command: str | None,
-    export_keras3: bool = False,
-    compress: bool = False,
+    extras: Extras = Extras(),
     pick: str | None = None,
 ) -> JsonObject:
     """Fill the run folder with what the steps of a plan made; returns the report.
@@ -229,6 +262,7 @@ def write_run(
     """
     from edgeprune.report import write_views
     from edgeprune.report.document import assemble
+    from edgeprune.report.junit import write_junit
 
     missing = _missing(plan, run)
     plan = plan.without(run.failed)
@@ -239,13 +273,17 @@ def write_run(
     report = assemble(plan, run, context, files, limits, name, command, pick)
     report["missing"] = [{"name": n, "what": error.what, "fix": error.fix} for n, error in missing.items()]
     _compare_answers(context, run, plan, report, folder)
+    if extras.earlier:
+        report["regression"] = extras.earlier.compare(report)
     _write_picks(context, run, plan, report, folder, name)
-    if compress:
+    if extras.compress:
         _compress(folder)
     with output_errors(folder):
         write_json(folder / "report.json", report)
         write_views(report, folder)
-    if export_keras3:
+    if extras.junit:
+        write_junit(report, extras.junit)
+    if extras.export_keras3:
         broken = broken or _export_keras3(folder, context)
     _write_manifest(context, run, plan, folder, command)
     if broken:

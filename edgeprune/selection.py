@@ -100,6 +100,8 @@ class MaxDrop:
 
 # What the balanced pick may lose on validation where no --max-drop says otherwise.
 DEFAULT_MAX_DROP = MaxDrop(2.0, part=0.05)
+# What the metric may lose on test against an earlier build where the recipe does not say.
+DEFAULT_REGRESSION_DROP = MaxDrop(1.0, part=0.02)
 # From which factor on a variant is slower than the baseline: on the target, past the noise of a measurement; elsewhere,
 # where other kernels run than on the target, only what is gross.
 SLOWER_ON_TARGET, SLOWER_ELSEWHERE = 1.1, 2.0

@@ -17,8 +17,9 @@ FUNCTIONS = {
     "prune_filters", "reconstruct", "register_rule", "search",
 }  # fmt: skip
 TYPES = {
-    "Comparison", "Constraints", "Counts", "DataSource", "Encoding", "Evidence", "Finding", "Front", "Group", "Limits",
-    "OnDevice", "Profile", "Progress", "Pruned", "Recipe", "Reconstructed", "Report", "SearchResult", "Target", "Trial",
+    "Baseline", "Comparison", "Constraints", "Counts", "DataSource", "Encoding", "Evidence", "Finding", "Front",
+    "Group", "Limits", "OnDevice", "Profile", "Progress", "Pruned", "Recipe", "Reconstructed", "Report",
+    "SearchResult", "Target", "Trial",
 }  # fmt: skip
 ERRORS = {
     "ConversionError", "DataError", "DeviceError", "EdgepruneError", "MissingError", "ModelError", "OutputError",

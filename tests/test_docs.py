@@ -1,5 +1,6 @@
 """The documentation names only what is there: files, commands and options, keys of recipes, Python names."""
 
+import json
 import pkgutil
 import re
 import subprocess
@@ -20,7 +21,7 @@ from edgeprune.target import Target
 
 ROOT = Path(__file__).parents[1]
 # Where people read about this checkout: the changelog also names what was there once.
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SKILL.md"]
 PAGES += [*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("benchmarks/**/*.md"))]
 PAGES += sorted(ROOT.glob("examples/**/*.md"))
 TEXT = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
@@ -109,6 +110,18 @@ def test_commands_and_options_exist(page):
             elif isinstance(command, click.Group) and re.fullmatch(r"[a-z]+", word):
                 command = command.get_command(click.Context(command), word)
                 assert command, shown
+
+
+def test_keys_that_agents_are_told_to_read_are_in_the_report():
+    """Every key that SKILL.md names is in the schema of report.json, and the example of a report has it."""
+    from edgeprune.report.schema import Report
+
+    schema = json.dumps(Report.model_json_schema())
+    section = TEXT["SKILL.md"].partition("## Reading report.json")[2]
+    spans = re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)`", section)
+    assert len(spans) > 15
+    words = {word for span in spans if not span.endswith(".json") for word in span.split(".")} - {"null"}
+    assert [word for word in words if f'"{word}"' not in schema] == []
 
 
 def options_of(command: click.Command) -> set[str]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "profile": "Size, memory and operators of a .tflite file.",
     "check": "What in a model will not run, or not run fast, on a target, and how to fix it.",
     "encode": "Encode the int8 weights of a .tflite for microcontrollers: pruned, look-up tables or Huffman.",
+    "report": "The report of a run folder once more, or one page that compares several.",
     "compare": "Two .tflite files side by side.",
     "bench": "Measure .tflite files on this machine, a board over ssh, an Android device, or an emulated board.",
     "emulator": "An emulated Raspberry Pi that counts instructions.",

@@ -6,13 +6,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.cli.options import LIMITS, device_options, memory_options, model_options, targets_option
+from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgeprune.report.regression import Baseline
     from edgeprune.report.schema import Report
     from edgeprune.selection import Limits
 
@@ -37,6 +39,28 @@ if TYPE_CHECKING:
 @click.option("--max-size", type=int, help="Gate: largest size of the pick, in bytes.")
 @click.option("--max-latency", type=float, help="Gate: largest latency of the pick on the target, in milliseconds.")
 @memory_options("Gate")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="REPORT.json",
+    help="Gate: nothing gets worse than in an earlier build: its report.json, or its run folder.",
+)
+@click.option(
+    "--max-regression-drop",
+    metavar="DROP",
+    help="What the metric may lose against --baseline: points of a fraction (1), or a part of any metric's value (2%). "
+    " [default: the recipe's, else 1 or 2%]",
+)
+@click.option("--max-regression-size", metavar="PART", help="What a file may grow.  [default: the recipe's, else 1%]")
+@click.option(
+    "--max-regression-latency", metavar="PART", help="What a latency may grow.  [default: the recipe's, else 10%]"
+)
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write gates, and figures compared with --baseline, as JUnit XML.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @click.option(
     "--deterministic", is_flag=True, help="The same command on the same machine gives the same bytes. Slower."
@@ -70,6 +94,7 @@ def build(model: str | None, target: tuple[str, ...], as_json: bool, out: Path |
     from edgeprune.selection import Limits
 
     limits = Limits(**{name: options.pop(name) for name in LIMITS})  # type: ignore[arg-type]
+    options["baseline"] = _baseline(options)
     INTERPRETER.start()
     import_tf()
     CONVERTER.start()
@@ -94,10 +119,28 @@ def build(model: str | None, target: tuple[str, ...], as_json: bool, out: Path |
             **options,  # type: ignore[arg-type]
         )
     _print(report, as_json, out)
-    if not report.passed:
+    if not report.gates_passed:
         command = _search(model, target, recipe, limits, options)
         click.echo(f"A gate was not met. This looks for a recipe that meets it:\n  {command}", err=True)
+    if not report.passed:
         click.get_current_context().exit(1)
+
+
+def _baseline(options: dict[str, Any]) -> Baseline | None:
+    """The earlier report with the tolerances of the command line, which are taken out of ``options``."""
+    from edgeprune.report.regression import Baseline
+
+    path = options.pop("baseline")
+    tolerances = {f"max_{what}": options.pop(f"max_regression_{what}") for what in ("drop", "size", "latency")}
+    if path is None:
+        if given := [key for key, value in tolerances.items() if value is not None]:
+            raise UsageError(
+                f"--{given[0].replace('_', '-regression-', 1)} says how much worse than an earlier build files may be, "
+                "and none is given.",
+                fix="add --baseline REPORT.json.",
+            )
+        return None
+    return Baseline(path, **tolerances)
 
 
 def _search(

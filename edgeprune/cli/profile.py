@@ -11,6 +11,7 @@ from edgeprune.cli.options import targets_option
 
 if TYPE_CHECKING:
     from edgeprune.hardware.latency.estimate import KernelSet
+    from edgeprune.profiling.profile import Profile
 
 
 @click.command()
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     "--runtime", help="A runtime that you will install on the board: 'ai-edge-litert 2.1.6'.  [default: the target's]"
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Write latency.png and memory.png into this folder.")
+@click.option(
+    "--model-explorer",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write each figure of the operators as node data for Google's Model Explorer.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
 def profile(
     file: str,
@@ -34,6 +41,7 @@ def profile(
     threads: int | None,
     runtime: str | None,
     plot: Path | None,
+    model_explorer: Path | None,
     as_json: bool,
 ) -> None:
     """Size, memory and operators of a .tflite FILE, and how long it should take on the target.
@@ -47,15 +55,20 @@ def profile(
     from edgeprune.target import load_targets, with_runtime
 
     boards = [with_runtime(board, runtime) if runtime else board for board in load_targets(target)]
-    documents: list[dict[str, object]] = []
+    found: list[Profile] = []
     missing: dict[str, EdgepruneError] = {}
     for board in boards:
         try:
-            documents.append(profile_file(file, board, kernels=kernels, threads=threads).to_dict())
+            found.append(profile_file(file, board, kernels=kernels, threads=threads))
         except EdgepruneError as error:  # such as a compiler that is not installed
             missing[board.name] = error
-    if not documents:
+    if not found:
         raise next(iter(missing.values()))
+    documents = [one.to_dict() for one in found]
+    if model_explorer:
+        from edgeprune.profiling.model_explorer import write_node_data
+
+        write_node_data(found[0], model_explorer)
     if plot:
         from edgeprune.report.profile_plots import write_pngs
 

@@ -94,6 +94,7 @@ class Profile:
     macs: int
     weight_bytes: int  # of the kernels, as stored
     subgraphs: int
+    graph: str  # name of the main subgraph
     metadata: tuple[str, ...]  # names
     latency: Latency
     memory: Memory
@@ -179,6 +180,7 @@ def profile(
         macs=macs.macs(model),
         weight_bytes=sum(kernel.stored_bytes for kernel in table),
         subgraphs=len(model.subgraphs),
+        graph=graph.name,
         metadata=tuple(model.metadata),
         latency=_latency(graph, chosen, predicted, threads, placed),
         memory=_memory(graph, plan),
@@ -189,7 +191,7 @@ def profile(
         performance=placed.performance,
         min_runtime=versions.format_version(minimum) if minimum else None,
         min_litert=versions.format_version(litert) if litert else None,
-        operators=operator_rows(graph, predicted.operator_ms if predicted else None),
+        operators=operator_rows(graph, predicted.operator_ms if predicted else None, placed.mapped),
         kernels=tuple(_kernel_row(kernel, path_taken) for kernel in table),
         warnings=(
             *faults(model),

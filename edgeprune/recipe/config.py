@@ -587,6 +587,18 @@ class ConversionConfig(Config):
     sparse_encoding: bool = False  # float32 files of pruned weights store them sparse where that is smaller
 
 
+class RegressionConfig(Config):
+    """``[regression]``: how much worse than an earlier build the files may be (``--baseline REPORT.json``)."""
+
+    # Of the metric on test: points of a fraction, or "1%" of the metric's value. None: one point of a fraction, 2 % of
+    # any other metric.
+    max_drop: Annotated[float, pydantic.Field(ge=0)] | DropShare | None = None
+    max_size: DropShare = "1%"  # of the file
+    max_latency: DropShare = "10%"  # under the same conditions
+    max_memory: DropShare = "5%"  # of the arena
+    max_cpu_operators: Annotated[int, pydantic.Field(ge=0)] = 0  # more that the accelerator does not take
+
+
 def _filters_at(filters: FiltersConfig, rate: float) -> dict[str, Any]:
     """Removes ``rate`` of what the section limits: filters, parameters, MACs, or what files come to on each target."""
     share = f"{100 * (1 - rate):g}%"
@@ -633,6 +645,7 @@ class Recipe(Config):
     calibration: CalibrationConfig = CalibrationConfig()
     mixed: MixedConfig = MixedConfig()
     convert: ConversionConfig = ConversionConfig()
+    regression: RegressionConfig = RegressionConfig()
     rates: tuple[OpenFraction, ...] = ()  # a pruned chain for each; (): one chain, as the sections say
     search: dict[str, Any] = {}  # what `edgeprune search` may vary; {}: what it varies by itself. Builds take no notice
 

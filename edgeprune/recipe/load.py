@@ -38,7 +38,7 @@ def resolve_recipes(recipes: Recipes) -> tuple[Recipe, ...]:
     """The recipes of one build, each once: given themselves, by name or file; or those that apply where none is named.
 
     Raises:
-        RecipeError: one cannot be read; two have one name, or say different things of data or task.
+        RecipeError: one cannot be read; two have one name, or say different things of data, task or regressions.
     """
     if recipes is None:
         recipes = [WORKING_RECIPE] if WORKING_RECIPE.is_file() else DEFAULT_RECIPES
@@ -62,11 +62,11 @@ def resolve_recipes(recipes: Recipes) -> tuple[Recipe, ...]:
             expected="a name without slashes: each recipe is written out under its own.",
         )
     for other in others:
-        for section in ("data", "task", "detection"):
+        for section in ("data", "task", "detection", "regression"):
             if getattr(other, section) != getattr(first, section):
                 raise RecipeError(
                     f"The recipes {first.name!r} and {other.name!r} say different things in [{section}].",
-                    expected="one reading of the data for one build, or its figures could not be compared.",
+                    expected="one reading of the data for one build, and one measure of its figures.",
                     fix=f"give both the same [{section}], or build them one after the other.",
                 )
     return tuple(found.values())

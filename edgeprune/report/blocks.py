@@ -94,8 +94,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
+    """``wide``: one below the other, each as wide as it is drawn, in a window of its own where it is long."""
+
     kind: ClassVar[str] = "figures"
     items: Sequence[Figure]
+    wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from edgeprune._version import __version__
 from edgeprune.artifact import Artifact, Facts, MetricFacts, OnDeviceFacts
 from edgeprune.context import versions
 from edgeprune.files import JsonObject, sha256_file
+from edgeprune.report.reading import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from edgeprune.context import BuildContext
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from edgeprune.plan import Board, Plan, Variant
     from edgeprune.tasks.task import Task
 
-SCHEMA_VERSION = 1
 CRASHED = (
     "TensorFlow crashed during this build, which went on without oneDNN's kernels: another build, without the crash, "
     "would give slightly different weights."
 )
+OPERATOR_KEYS = (
+    "index", "name", "output_name", "output_shape", "dtype", "macs", "weight_bytes", "weight_sparsity", "estimated_ms",
+    "reads", "on_accelerator",
+)  # fmt: skip
 PROFILE_KEYS = ("sha256", "bytes", "gzip_bytes", "zstd_bytes", "params", "nonzero_params", "macs")
 
 
@@ -248,10 +252,7 @@ def _variant(
         "parity": evaluation["parity"],
         # What the device says comes first: it decides about the limit of latency.
         "latency": {**profile["latency"], "measured": [*on_device.get("measured", []), *artifact.facts["latency"]]},
-        "operators": [
-            {key: row[key] for key in ("index", "name", "output_name", "macs", "estimated_ms")}
-            for row in profile["operators"]
-        ],
+        "operators": [{key: row[key] for key in OPERATOR_KEYS} for row in profile["operators"]],
         "memory": profile["memory"],
         "placement": profile["placement"],
         "delegates": profile["delegates"],

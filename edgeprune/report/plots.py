@@ -45,7 +45,7 @@ _LOG_FROM = 20  # a logarithmic axis where the largest is this many times the sm
 
 @dataclass(frozen=True)
 class Point:
-    """A variant in a scatter plot."""
+    """A variant in a scatter plot; one without a name has no label."""
 
     name: str
     x: float
@@ -260,6 +260,8 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], best: Sequence[P
         across, up = axes.transData.transform((x, y))
         return scale * float(across), scale * float(up)
 
+    obstacles = [position(p.x, p.y) for p in points]
+    points = [point for point in points if point.name]
     positions = [position(p.x, p.y) for p in points]
     corners = [position(p.x, q.y) for p, q in zip(best[1:], best, strict=False)]
     path = [position(best[0].x, best[0].y)]
@@ -272,7 +274,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], best: Sequence[P
     groups = [sorted(group, key=lambda i: -points[i].y) for group in labels.clusters(positions)]
     anchors = [positions[group[len(group) // 2]] for group in groups]
     blocks = [(max(sizes[i][0] for i in group), sum(sizes[i][1] for i in group)) for group in groups]
-    places = labels.place(anchors, blocks, frame, positions, _segments(path))
+    places = labels.place(anchors, blocks, frame, obstacles, _segments(path))
     for group, anchor, spot in zip(groups, anchors, places, strict=True):
         _write(axes, [points[i] for i in group], anchor, spot)
 

@@ -39,13 +39,6 @@ def bars(operators: Sequence[tuple[int, str, float]], limit: int = MAX_BARS) -> 
     return [*shown, Bar(f"{len(rest)} others", sum(rest))] if rest else shown
 
 
-def latency_svg(rows: Sequence[Bar], x_label: str, prefix: str) -> str:
-    """Milliseconds by operator as an ``<svg>`` element; ``prefix`` begins its ids and is unique in the page."""
-    with svg_axes(prefix, _bars_height(rows)) as (_, axes, result):
-        _draw_bars(axes, rows, x_label, COLORS)
-    return result[0]
-
-
 def memory_svg(timeline_bytes: Sequence[int], prefix: str) -> str:
     """Memory in use over the operators as an ``<svg>`` element; ``prefix`` begins its ids, unique in the page."""
     with svg_axes(prefix, 3.1) as (_, axes, result):

@@ -315,13 +315,22 @@ class SparsePath(Entry):
 
 
 class Operator(Entry):
-    """One operator of the main subgraph; ``estimated_ms`` on the target."""
+    """One operator of the main subgraph; ``estimated_ms`` on the target. Later keys are None in older reports.
+
+    ``reads``: indices of the operators whose outputs it reads. ``on_accelerator``: None without one, or if not known.
+    """
 
     index: Count
     name: Text
     output_name: Text
     macs: Count
     estimated_ms: Amount | None
+    output_shape: Shape | None = None
+    dtype: Text | None = None
+    weight_bytes: Count | None = None
+    weight_sparsity: Fraction | None = None
+    reads: list[Count] | None = None
+    on_accelerator: Flag | None = None
 
 
 class Trial(Entry):
@@ -462,6 +471,46 @@ class Gate(Entry):
     value: Number | None
     passed: Flag
     source: Text | None = None
+
+
+class EarlierBuild(Entry):
+    """The build that this one was compared with; ``source``: where its report was read."""
+
+    source: Text
+    created: Text
+    edgeprune_version: Text
+    pick: Text
+
+
+class RegressionRow(Entry):
+    """A figure of a variant, then and now; ``limit``: the worst value that passes.
+
+    ``figure``: ``"metric"``, ``"bytes"``, ``"latency_ms"``, ``"arena_bytes"`` or ``"cpu_ops"``. ``before_variant``
+    differs where another variant was the pick.
+    """
+
+    variant: Text
+    before_variant: Text
+    figure: Text
+    before: Number
+    after: Number
+    limit: Number
+    passed: Flag
+    source: Text | None = None
+
+
+class Regression(Entry):
+    """What became of the figures of an earlier build; ``notes``: what could not be compared."""
+
+    baseline: EarlierBuild
+    tolerances: dict[Text, Number | Text | None]
+    rows: list[RegressionRow]
+    notes: list[Text]
+
+    @property
+    def worse(self) -> list[RegressionRow]:
+        """What got worse by more than it may."""
+        return [row for row in self.rows if not row.passed]
 
 
 class MissingVariant(Entry):
@@ -647,6 +696,7 @@ class Report(Entry):
     pick: Text
     gates: list[Gate]
     targets: list[Judged] = []  # of a build for several; the first is ``target``, whose picks and gates are above
+    regression: Regression | None = None  # None: built without --baseline
     stages: list[StageRun]
     training: list[Training]
     pruning: list[Pruning] = []
@@ -675,15 +725,26 @@ class Report(Entry):
             raise ValueError("variants: more than one is marked as the baseline")
         return self
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pick and why, the variants, and quality against cost."""
+        from edgeprune.report.views import render_cell
+
+        return render_cell(self)
+
     @property
-    def passed(self) -> bool:
-        """Whether all gates were met, those of all targets."""
+    def gates_passed(self) -> bool:
+        """Whether the picks keep every gate, those of all targets."""
         return all(gate.passed for gates in (self.gates, *(one.gates for one in self.targets)) for gate in gates)
 
     @property
     def picked(self) -> Variant:
         """The variant that NAME.tflite is."""
         return next(variant for variant in self.variants if variant.name == self.pick)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate is kept, and nothing got worse than in an earlier build by more than it may."""
+        return self.gates_passed and not (self.regression and self.regression.worse)
 
     @property
     def baseline(self) -> Variant | None:

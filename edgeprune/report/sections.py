@@ -24,9 +24,11 @@ from edgeprune.report.blocks import (
     Table,
 )  # fmt: skip
 from edgeprune.report.boards import matrix
+from edgeprune.report.compared import regression
 from edgeprune.report.conversion import integers, parity
+from edgeprune.report.graph import graph_figure, operators_table
 from edgeprune.report.plots import Line, Point, curves, scatter
-from edgeprune.report.profile_plots import axis_label, bars, latency_svg, memory_svg
+from edgeprune.report.profile_plots import axis_label, memory_svg
 from edgeprune.report.schema import Epoch, Gate, Imported, Report, TaskOutput, Training, Variant
 from edgeprune.report.variants import Setup, setups, variants_table
 
@@ -47,8 +49,8 @@ def variants(report: Report) -> Blocks:
     return [variants_table(report)]
 
 
-def tradeoffs(report: Report) -> Blocks:
-    """Cost against quality, one plot per cost that at least two variants have."""
+def tradeoffs(report: Report, prefix: str = "plot") -> Blocks:
+    """Cost against quality, one plot per cost that at least two variants have; ``prefix`` begins the drawings' ids."""
     costs: list[tuple[str, str, Callable[[Variant], float | None]]] = [
         ("File size (kB)", "file size", lambda variant: variant.bytes / 1000),
         ("Compressed size, gzip (kB)", "compressed size", lambda v: v.gzip_bytes and v.gzip_bytes / 1000),
@@ -58,7 +60,7 @@ def tradeoffs(report: Report) -> Blocks:
             for setup in setups(report)
         ),
     ]
-    figures = [_scatter(report, f"plot{number}", *cost) for number, cost in enumerate(costs, 1)]
+    figures = [_scatter(report, f"{prefix}{number}", *cost) for number, cost in enumerate(costs, 1)]
     return [Figures([figure for figure in figures if figure])] if any(figures) else []
 
 
@@ -169,13 +171,18 @@ def gates(report: Report) -> Blocks:
     """The limits that the user set, and whether the pick keeps them."""
     if not report.gates:
         return [Paragraph("No gates were set (--max-drop, --max-size, --max-latency, --max-flash, --max-ram).")]
+    return [gates_table(report)]
+
+
+def gates_table(report: Report) -> Table:
+    """A row per gate."""
     columns = [
         Column("Gate", numeric=False),
         Column("Limit", "at most"),
         Column("Pick"),
         Column("Result", numeric=False),
     ]
-    return [Table(f"The pick, {report.pick}, against the limits.", columns, [_gate(report, g) for g in report.gates])]
+    return Table(f"The pick, {report.pick}, against the limits.", columns, [_gate(report, g) for g in report.gates])
 
 
 def _gate(report: Report, gate: Gate) -> list[Cell]:
@@ -285,30 +292,25 @@ def _tickets(report: Report, model: str) -> list[list[Cell]]:
 
 
 def on_target(report: Report) -> Blocks:
-    """Where the pick spends its time and memory: estimates for the target, and the plan of the interpreter."""
-    pick, figures = report.picked, []
-    timed = [(row.index, row.name, row.estimated_ms or 0.0) for row in pick.operators or ()]
-    if pick.latency.estimated and (rows := bars(timed)):
-        label = axis_label(report.target.name, pick.latency.estimated.model_dump())
-        slowest = max(rows, key=lambda row: row.ms)
-        figures.append(
-            Figure(
-                draw=partial(latency_svg, rows, label, "operators"),
-                alt=f"Bars, {' '.join(label.split())}, by operator; the longest is {slowest.name} with "
-                f"{fmt.milliseconds(slowest.ms)}.",
-                caption=f"Estimated latency of {pick.name} by operator, in the order in which they run.",
-            )
-        )
+    """The pick's graph: where it spends its time, on the target; and its memory, as the interpreter plans it."""
+    pick = report.picked
+    blocks: list[Block] = []
+    if pick.operators:
+        guess = pick.latency.estimated
+        times = f" {' '.join(axis_label(report.target.name, guess.model_dump()).split())}." if guess else ""
+        blocks += [
+            Figures([graph_figure(pick.name, pick.operators)], wide=True),
+            operators_table(pick.name, pick.operators, times),
+        ]
     if timeline := pick.memory.timeline_bytes:
-        figures.append(
-            Figure(
-                draw=partial(memory_svg, timeline, "memory"),
-                alt=f"Memory of the arena in use over {len(timeline)} operators; at most "
-                f"{fmt.scaled(max(timeline), 'B')} at operator {timeline.index(max(timeline))}.",
-                caption=f"Arena in use while each operator of {pick.name} runs, with the built-in kernels.",
-            )
+        memory = Figure(
+            draw=partial(memory_svg, timeline, "memory"),
+            alt=f"Memory of the arena in use over {len(timeline)} operators; at most "
+            f"{fmt.scaled(max(timeline), 'B')} at operator {timeline.index(max(timeline))}.",
+            caption=f"Arena in use while each operator of {pick.name} runs, with the built-in kernels.",
         )
-    return [Figures(figures)] if figures else []
+        blocks.append(Figures([memory]))
+    return blocks
 
 
 def stages(report: Report) -> Blocks:
@@ -426,6 +428,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("tradeoffs", "Quality against cost", tradeoffs, in_markdown=False),
     Section("gates", "Gates", gates),
     Section("boards", "Variants on each target", matrix),
+    Section("regression", "Against an earlier build", regression),
     Section("answers", "Where answers differ", answers),
     Section("operators", "The pick by operator", on_target, in_markdown=False),
     Section("training", "Training", training),

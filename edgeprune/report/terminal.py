@@ -11,6 +11,7 @@ from edgeprune.report import headline
 from edgeprune.report.answers import flips_line, worst_class_line
 from edgeprune.report.blocks import EVERYWHERE, Cell, Table
 from edgeprune.report.boards import picks_lines
+from edgeprune.report.compared import regression_line, regression_table
 from edgeprune.report.schema import Report, parse
 from edgeprune.report.sections import gates
 from edgeprune.report.variants import variants_table
@@ -38,12 +39,13 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
     parsed = parse(report)
     parts: list[rich.console.RenderableType] = [
         Text(headline.built(parsed)),
-        _table(variants_table(parsed)),
+        drawn(variants_table(parsed)),
         Text(headline.pick_figures(parsed), style="bold"),
         Text(headline.why(parsed)),
         *_answers(parsed),
         *_gates(parsed),
         *([Text("The pick for each target:\n  " + "\n  ".join(lines))] if (lines := picks_lines(parsed)) else []),
+        *_regression(parsed),
         *(
             Text(f"Warning: {f'{about}: ' if about else ''}{text}", "yellow")
             for about, text in headline.warning_messages(parsed)
@@ -55,7 +57,7 @@ def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> 
     return Group(*spaced[1:])
 
 
-def _table(table: Table) -> rich.console.RenderableType:
+def drawn(table: Table) -> rich.console.RenderableType:
     """The columns for which 80 characters have room; what latencies were measured with stands below."""
     from rich import box
     from rich.console import Group
@@ -63,22 +65,22 @@ def _table(table: Table) -> rich.console.RenderableType:
     from rich.text import Text
 
     shown = table.at_level(EVERYWHERE)
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     legend: list[str] = []
     for column in shown.columns:
         title = column.title
         if column.latency:
             legend.append(f"[{len(legend) + 1}] Time of one inference, {column.latency}: {title}, {column.note}.")
             title = f"Time [{len(legend)}]"
-        drawn.add_column(
+        grid.add_column(
             Text(textwrap.fill(title, 12, break_long_words=False)),
             justify="right" if column.numeric else "left",
             no_wrap=not column.code,
             overflow="fold",
         )
     for index, row in enumerate(shown.rows):
-        drawn.add_row(*map(_cell, row), style="bold" if index == shown.highlighted else "")
-    return Group(drawn, Text(), *(Text(note, style="dim") for note in (*legend, *shown.notes)))
+        grid.add_row(*map(_cell, row), style="bold" if index == shown.highlighted else "")
+    return Group(grid, Text(), *(Text(note, style="dim") for note in (*legend, *shown.notes)))
 
 
 def _cell(cell: Cell) -> Any:
@@ -107,6 +109,18 @@ def _gates(report: Report) -> list[Any]:
                 line = f"  {result.text}: {name.text} {value.text}{note}, at most {limit.text}"
                 lines.append(Text(line, style=_STYLES[result.tone]))
     return [Text("\n").join(lines)]
+
+
+def _regression(report: Report) -> list[Any]:
+    """What got worse than in the earlier build, as a table."""
+    from rich.text import Text
+
+    found = report.regression
+    if found is None:
+        return []
+    line = Text(regression_line(report), style="bold" if found.worse else "")
+    notes = [Text(note, style="dim") for note in found.notes]
+    return [line, *([drawn(regression_table(report, found.worse, ""))] if found.worse else []), *notes]
 
 
 def _files(report: Report, folder: Path | None) -> str:

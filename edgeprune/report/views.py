@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.files import write_bytes
 from edgeprune.report import headline
-from edgeprune.report.blocks import IN_FILES
+from edgeprune.report.blocks import EVERYWHERE, IN_FILES, Table
+from edgeprune.report.compared import regression_line, regression_table
 from edgeprune.report.schema import Report, parse
-from edgeprune.report.sections import SECTIONS
+from edgeprune.report.sections import SECTIONS, gates_table, tradeoffs
+from edgeprune.report.variants import variants_table
 
 if TYPE_CHECKING:
     import jinja2
 
-FILES = ("report.html", "report.md")
+FILES = ("report.html", "report.md", "summary.md")
 
 
 def write_views(report: Mapping[str, Any], folder: Path) -> None:
-    """Write ``report.html`` and ``report.md`` into ``folder``, each atomically. The same report gives the same bytes.
+    """Write ``FILES`` into ``folder``, each atomically. The same report gives the same bytes.
 
     Args:
         report: a report.json document.
@@ -41,8 +44,29 @@ def render(report: Report, template: str, folder: Path | None = None) -> str:
     shown = [section for section in SECTIONS if section.in_markdown or template.endswith(".html")]
     sections = [(section, blocks) for section in shown if (blocks := section.blocks(report))]
     return environment(folder).get_template(template).render(
-        report=report, headline=headline, sections=sections, in_files=IN_FILES
+        report=report, headline=headline, sections=sections, in_files=IN_FILES, regression_line=regression_line,
+        summary=summary,
     )  # fmt: skip
+
+
+def render_cell(report: Report) -> str:
+    """The output of a notebook's cell: an element with styles of its own, and ids that no other report's has."""
+    digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()[:8]
+    style = (Path(__file__).parent / "report.css").read_text("utf-8")
+    # Nested, the page's rules are about what is in the element, and those about the page about the element.
+    style = re.sub(r"^(\s*)(?::root|body)(?= \{)", r"\1&", style, flags=re.MULTILINE)
+    blocks = [variants_table(report).at_level(IN_FILES), *tradeoffs(report, f"e{digest}-")]
+    return environment().get_template("cell.html").render(
+        report=report, headline=headline, blocks=blocks, style=style, regression_line=regression_line
+    )  # fmt: skip
+
+
+def summary(report: Report) -> list[Table]:
+    """The tables of summary.md: what a reviewer looks at."""
+    found = report.regression
+    worse = [regression_table(report, found.worse, "What got worse.")] if found and found.worse else []
+    gates = [gates_table(report)] if report.gates else []
+    return [*worse, *gates, variants_table(report).at_level(EVERYWHERE)]
 
 
 def environment(folder: Path | None = None) -> jinja2.Environment:

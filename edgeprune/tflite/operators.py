@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,8 @@ class OperatorRow:
         weight_sparsity: fraction of zeros among its kernels; None when it has none.
         quantization: of its kernels, else of its output.
         estimated_ms: estimated latency on the target; None without a target, or without an estimate for it.
+        reads: indices of the operators whose outputs it reads.
+        on_accelerator: whether the target's accelerator runs it; None without one, or where that is not known.
     """
 
     index: int
@@ -53,19 +55,32 @@ class OperatorRow:
     weight_sparsity: float | None
     quantization: QuantizationKind
     estimated_ms: float | None
+    reads: tuple[int, ...]
+    on_accelerator: bool | None
 
 
-def operator_rows(graph: Subgraph, estimated_ms: Sequence[float] | None) -> tuple[OperatorRow, ...]:
+def operator_rows(
+    graph: Subgraph, estimated_ms: Sequence[float] | None, mapped: Collection[int] | None = None
+) -> tuple[OperatorRow, ...]:
     """A row for each operator, in the order in which they run.
 
     Args:
         graph: the main subgraph.
         estimated_ms: milliseconds of each operator; None when there is no estimate.
+        mapped: indices of the operators that the accelerator runs; None when there is none, or that is not known.
     """
-    return tuple(_row(graph, op, estimated_ms[op.index] if estimated_ms else None) for op in graph.operators)
+    return tuple(
+        _row(
+            graph,
+            op,
+            estimated_ms[op.index] if estimated_ms else None,
+            None if mapped is None else op.index in mapped,
+        )
+        for op in graph.operators
+    )
 
 
-def _row(graph: Subgraph, operator: Operator, estimated_ms: float | None) -> OperatorRow:
+def _row(graph: Subgraph, operator: Operator, estimated_ms: float | None, on_accelerator: bool | None) -> OperatorRow:
     data, output = graph.input(operator, 0), graph.output(operator)
     kernels = _kernels(graph, operator)
     return OperatorRow(
@@ -85,6 +100,8 @@ def _row(graph: Subgraph, operator: Operator, estimated_ms: float | None) -> Ope
         weight_sparsity=_sparsity(kernels),
         quantization=_quantization(kernels[0] if kernels else output),
         estimated_ms=estimated_ms,
+        reads=tuple(sorted({graph.producers[i].index for i in operator.inputs if i in graph.producers})),
+        on_accelerator=on_accelerator,
     )
 
 

@@ -86,6 +86,23 @@ def estimated():
     return report
 
 
+def placed():
+    """A pick whose operators are known, on a board with an accelerator: two branches, one operator on the CPU."""
+    report = estimated()
+    reads = [[], [0], [1], [0], [2, 3], [4]]
+    names = ["QUANTIZE", "CONV_2D", "CONV_2D", "CONV_2D", "ADD", "SOFTMAX"]
+    report["variants"][3]["operators"] = [
+        {
+            "index": index, "name": name, "output_name": f"tensor {index}", "output_shape": [1, 8, 8, 4],
+            "dtype": "int8", "macs": 1000 * index, "weight_bytes": 100 * index, "reads": reads[index],
+            "weight_sparsity": 0.5 if name == "CONV_2D" else None, "estimated_ms": 0.1 * index,
+            "on_accelerator": name != "SOFTMAX",
+        }
+        for index, name in enumerate(names)
+    ]  # fmt: skip
+    return report
+
+
 def quantized():
     """Two outputs, a file that departs from its model, trials of mixed precision, and an equalized model."""
     report = sample()
@@ -215,6 +232,7 @@ VARIATIONS = {
         nothing_measured,
         crowded,
         estimated,
+        placed,
         quantized,
         explained,
         differing,

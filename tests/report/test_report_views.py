@@ -263,9 +263,9 @@ def test_the_same_report_gives_the_same_bytes(report, tmp_path):
     subprocess.run(
         [sys.executable, "-c", script, source, tmp_path / "b"], check=True, env={**os.environ, "PYTHONHASHSEED": "7"}
     )
-    for name in ("report.html", "report.md"):
+    for name in ("report.html", "report.md", "summary.md"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html", "report.md", "summary.md"]
 
 
 def test_an_invalid_report_writes_nothing(report, tmp_path):
