@@ -30,7 +30,7 @@ MEASURED = (stages.evaluate, stages.latency, stages.profile)
 JUDGED = (stages.validate, stages.profile)
 TESTED = (stages.evaluate,)
 # Stages that differ from board to board by what they do to the same file.
-OF_BOARD = (stages.compile_model, stages.profile)
+OF_BOARD = (stages.compile_model, stages.encode_weights, stages.evaluate_micro, stages.profile)
 # What takes the place of a stage where the file goes to a microcontroller.
 ON_MICRO = {stages.evaluate: stages.evaluate_micro}
 # The variant that every report compares against; it is always built.
