@@ -1,6 +1,6 @@
 """A .tflite that somebody else converted, pruned and quantized with a folder of images and no labels.
 
-    python examples/tflite/run.py --model mbv1f.tflite --data imagenet_images224.tar.gz --out OUT [--images 300]
+    python examples/tflite/run.py --model mbv1f.tflite --data imagenet_images224.tar.gz --out OUT [--images 150]
 
 Writes OUT/model.tflite, OUT/images, OUT/recipe.toml, and the run folder OUT/run. The last line has, for every file, how
 often its class is that of the original file, on images that no step saw.
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("--model", "--data", "--out"):
         parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--images", type=int, default=150)
     options = parser.parse_args()
     out, images = options.out, options.out / "images"
     images.mkdir(parents=True, exist_ok=True)
