@@ -1,8 +1,8 @@
 """What the pages for beginners tell to type: every command of docs/start.md and docs/tasks/ is run as it stands there.
 
 A page is run from its top to its end in one folder, which holds `examples`, the archives that the page names, and, of
-the reader's own, a `model.keras` with a folder `images`. A ```console block shows commands behind `$`, and what they print:
-the shown lines must come in this order, where figures are free and `…` is anything.
+the reader's own, a `model.keras` with a folder `images`. A ```console block shows commands behind `$`, and what
+they print: the shown lines must come in this order, where figures are free and `…` is anything.
 """
 
 import os
@@ -126,10 +126,10 @@ def folder(shared, tmp_path):
 def test_every_command_runs_as_it_is_written(page, folder):
     """From the top of the page to its end; `check` may also end with 1, which says that something will not run."""
     (folder / "bin").mkdir()
-    (folder / "bin" / "python").symlink_to(sys.executable)
-    program = folder / "bin" / "edgeprune"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m edgeprune "$@"\n')
-    program.chmod(0o755)
+    for name, arguments in (("python", ""), ("edgeprune", "-m edgeprune ")):
+        program = folder / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
+        program.chmod(0o755)
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     for step in [step for step in steps(PAGES[page]) if not NOT_RUN.search(step.command)]:

@@ -21,6 +21,7 @@ std = [127.5]
 
 [filters]
 max_macs = "85%"
+criterion = "l2"
 """
 
 

@@ -26,6 +26,7 @@ std = [127.5]
 
 [filters]
 max_macs = "70%"
+criterion = "taylor"
 
 [finetune]
 epochs = 3
