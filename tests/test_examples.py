@@ -1,4 +1,4 @@
-"""The scripts in examples/ train models that a build takes, or build them. How good these are is never asserted here."""
+"""The scripts in examples/ train models, or build them, as they say. How good these are is never asserted here."""
 
 import ast
 import json

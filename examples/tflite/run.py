@@ -1,6 +1,6 @@
 """A .tflite that somebody else converted, pruned and quantized with a folder of images and no labels.
 
-    python examples/tflite/run.py --model mbv1f.tflite --data imagenet_images224.tar.gz --out OUT [--images 150]
+    python examples/tflite/run.py --model mbv1f.tflite --data imagenet_images224.tar.gz --out OUT [--images 300]
 
 Writes OUT/model.tflite, OUT/images, OUT/recipe.toml, and the run folder OUT/run. The last line has, for every file, how
 often its class is that of the original file, on images that no step saw.
@@ -21,7 +21,9 @@ std = [127.5]
 
 [filters]
 max_macs = "85%"
-criterion = "l2"
+
+[reconstruct]
+samples = 100
 """
 
 
@@ -29,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("--model", "--data", "--out"):
         parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--images", type=int, default=150)
+    parser.add_argument("--images", type=int, default=300)
     options = parser.parse_args()
     out, images = options.out, options.out / "images"
     images.mkdir(parents=True, exist_ok=True)
