@@ -3,7 +3,8 @@
     python examples/tflite/run.py --model mbv1f.tflite --data imagenet_images224.tar.gz --out OUT [--images 300]
 
 Writes OUT/model.tflite, OUT/images, OUT/recipe.toml, and the run folder OUT/run. The last line has, for every file, how
-often its class is that of the original file, on images that no step saw.
+often its class is that of the original file, on images that no step saw. Most of its four minutes go into the choice
+of channels.
 """
 
 import argparse
@@ -21,9 +22,6 @@ std = [127.5]
 
 [filters]
 max_macs = "85%"
-
-[reconstruct]
-samples = 100
 """
 
 
