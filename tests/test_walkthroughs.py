@@ -115,8 +115,10 @@ def folder(shared, tmp_path):
     layers = tf_keras.layers
     body = [layers.Conv2D(filters, 3, activation="relu") for filters in (16, 32)]
     head = [layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")]
-    model = tf_keras.Sequential([layers.Input((16, 16, 3)), *body, *head])
+    model = tf_keras.Sequential([layers.Input((16, 16, 3)), layers.Rescaling(1 / 255), *body, *head])
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    data = tf_keras.utils.image_dataset_from_directory(tmp_path / "images", image_size=(16, 16))
+    model.fit(data, epochs=5, verbose=0)
     model.save(tmp_path / "model.keras")
     return tmp_path
 
