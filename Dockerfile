@@ -2,7 +2,7 @@
 FROM python:3.11-slim-bookworm
 
 COPY . /opt/edgeprune
-RUN python -m pip install --no-cache-dir --constraint /opt/edgeprune/constraints.txt /opt/edgeprune \
+RUN python -m pip install --no-cache-dir --constraint /opt/edgeprune/constraints.txt '/opt/edgeprune[build]' \
     && rm -r /opt/edgeprune \
     && useradd --create-home --uid 1000 edgeprune
 

@@ -1,9 +1,9 @@
-# Two commands for a newcomer: `make demo` builds the demo, `make test` runs the tests. Both make .venv first.
+# Two commands for a newcomer: `make demo` builds the demo, `make test` runs the tests. All make .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint schemas clean
+.PHONY: demo test test-all lint examples docs schemas clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgeprune build --target rpi4
@@ -20,6 +20,13 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# The scripts of examples/ on the data in ../shared: 20 minutes and more.
+examples: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 1 tests/test_examples.py
+
+docs: $(VENV)/installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -28,12 +35,12 @@ schemas: $(VENV)/installed
 
 # The stamps are remade when what they install changes; pip then finds most of it there.
 $(VENV)/installed: setup.cfg constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build]'
 	touch $@
 
 $(VENV)/installed-test: setup.cfg constraints.txt $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,test]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

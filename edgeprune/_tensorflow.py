@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 
 from edgeprune.chatter import without_lines
+from edgeprune.errors import MissingError
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _SILENT = "3"
@@ -42,7 +43,23 @@ def import_tf() -> ModuleType:
 
     Returns:
         the module ``tensorflow``.
+
+    Raises:
+        MissingError: edgeprune was installed without the extra ``build``.
     """
+    try:
+        return _imported()
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise MissingError(
+            "This needs TensorFlow, which is not installed.",
+            expected="edgeprune with what builds need; looking at a .tflite file needs less.",
+            fix="pip install 'edgeprune[build]'",
+        ) from None
+
+
+def _imported() -> ModuleType:
     for name, value in {"TF_USE_LEGACY_KERAS": "1", ONEDNN: "1"}.items():
         os.environ.setdefault(name, value)
     if WITHOUT_ONEDNN in os.environ:

@@ -22,7 +22,7 @@ from edgeprune.target import Target
 ROOT = Path(__file__).parents[1]
 # Where people read about this checkout: the changelog also names what was there once.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SKILL.md"]
-PAGES += [*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("benchmarks/**/*.md"))]
+PAGES += [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("benchmarks/**/*.md"))]
 PAGES += sorted(ROOT.glob("examples/**/*.md"))
 TEXT = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 # Pages whose paths are all of this repository; other pages name files of the reader's, too.
@@ -99,7 +99,7 @@ def test_names_stand_where_contributors_are_sent():
 @every_page
 def test_commands_and_options_exist(page):
     """Every ``edgeprune …``, in text or in a block, is a command, and takes the options that it is shown with."""
-    lines = [line.strip() for line in TEXT[page].splitlines()]
+    lines = [line.strip().removeprefix("$ ") for line in TEXT[page].splitlines()]
     for shown in [text for text in [*code_spans(page), *lines] if text.startswith("edgeprune ")]:
         command = command_line
         for word in (word.strip("[]") for word in shown.split()[1:]):

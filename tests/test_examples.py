@@ -1,6 +1,7 @@
-"""The scripts in examples/ train models that a build takes. How good these are is never asserted here."""
+"""The scripts in examples/ train models, or build them, as they say. How good these are is never asserted here."""
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
@@ -23,9 +24,50 @@ EXPECTED = {
 }
 
 
+# Folder whose script goes from data to files → its options, with files of ../shared, and the file that it names first.
+RUNS = {
+    "transfer": {"--weights": "models/imagenet_mobilenet025.tar.gz", "--data": "data/cifar10-jpeg.tar.gz"},
+    "teacher": {"--detector": "models/detector_facemask.tar.gz"},
+    "tflite": {"--model": "models/tflite/mbv1f.tflite", "--data": "data/imagenet_images224.tar.gz"},
+}
+
+
 def test_every_example_is_tested():
-    """Each folder of examples/ has a row above."""
+    """Each folder of examples/ has a row above, or a test of its own; each script is short."""
     assert {path.parent.name for path in EXAMPLES.glob("*/train.py")} == set(EXPECTED)
+    assert {path.parent.name for path in EXAMPLES.glob("*/run.py")} == {*RUNS, "micro"}
+    assert [path for path in EXAMPLES.glob("*/run.py") if len(path.read_text("utf-8").splitlines()) > 85] == []
+
+
+def run(script: str, *options: str | Path) -> dict:
+    """What an example prints in its last line."""
+    command = [sys.executable, str(EXAMPLES / script), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_an_example_goes_from_data_to_a_smaller_file(name, shared, tmp_path):
+    """The files are there with the bytes that are printed, and the pruned int8 file is the smallest of all."""
+    options = [part for option, path in RUNS[name].items() for part in (option, shared / path)]
+    printed = run(f"{name}/run.py", *options, "--out", tmp_path)
+    variants = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))["variants"]
+    sizes = {variant["name"]: (tmp_path / "run" / variant["file"]).stat().st_size for variant in variants}
+    assert {file: figures["bytes"] for file, figures in printed.items()} == sizes
+    assert min(sizes, key=sizes.get) == "filters-int8"
+    assert all(0 < value <= 1 for figures in printed.values() for key, value in figures.items() if key != "bytes")
+
+
+@pytest.mark.slow
+def test_the_encoded_keywords_answer_as_the_plain_ones(shared, tmp_path):
+    """The file for microcontrollers is smaller, and all of its 100 answers are those of the plain one."""
+    digits = tmp_path / "digits"
+    run("keywords/train.py", "--data", shared / "data" / "audio_fsdd.tar.gz", "--out", digits, "--epochs", "2")
+    printed = run("micro/run.py", "--keywords", digits, "--out", tmp_path / "spotter")
+    assert printed["equal"] == 100
+    assert (tmp_path / "spotter" / "encoded.tflite").stat().st_size == printed["encoded"] < printed["bytes"]
 
 
 @pytest.mark.parametrize(

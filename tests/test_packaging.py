@@ -151,9 +151,9 @@ def test_the_metadata_name_version_pythons_and_urls(metadata):
     [
         (
             ["edgeprune", "calibration"],
-            {"audio", "detection", "micro", "parquet", "ray", "search", "vela", "weight-only"},
+            {"audio", "build", "detection", "micro", "parquet", "ray", "search", "vela", "weight-only"},
         ),
-        (["tests", "benchmarks"], {"test"}),
+        (["tests", "benchmarks", "docs", "examples"], {"build", "test"}),
     ],
     ids=["edgeprune", "tests"],
 )
@@ -185,7 +185,7 @@ def test_requirements_are_met(built, index, tmp_path, python):
     """
     report = tmp_path / "report.json"
     options = ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--python-version", python]
-    done = _pip("install", *options, "--target", tmp_path / "none", "--report", report, f"{built.wheel}[test]")
+    done = _pip("install", *options, "--target", tmp_path / "none", "--report", report, f"{built.wheel}[build,test]")
     _succeeds(done)
     found = {
         entry["metadata"]["name"]: entry["metadata"]["version"] for entry in json.loads(report.read_text())["install"]
@@ -196,18 +196,19 @@ def test_requirements_are_met(built, index, tmp_path, python):
 
 @pytest.fixture
 def clean(built, index, tmp_path):
-    """The Python of an environment into which only the wheel, and what it needs, is installed."""
+    """The Python of an environment into which only the wheel, and what builds need, is installed."""
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
-    _succeeds(_run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", built.wheel))
+    install = ("-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt")
+    _succeeds(_run(python, *install, f"{built.wheel}[build]"))
     yield python
     shutil.rmtree(environment)  # over 2 GB
 
 
 @pytest.mark.slow
 def test_the_demo_is_built_by_the_wheel_in_a_clean_environment(clean, tmp_path):
-    """`python -m build`'s wheel, installed with its requirements alone, builds the demo outside the checkout."""
+    """`python -m build`'s wheel, installed with what builds need, builds the demo outside the checkout."""
     _succeeds(_run(clean, "-m", "pip", "check"))
     folder = tmp_path / "elsewhere"
     folder.mkdir()

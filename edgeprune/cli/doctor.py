@@ -9,15 +9,16 @@ import click
 
 from edgeprune.external import find
 
+BUILD = "pip install 'edgeprune[build]'"
 # Package → what it is for, and how to install it.
 PACKAGES = {
-    "tensorflow": "training and conversion: pip install tensorflow",
-    "tf_keras": "the Keras that models are pruned in: pip install tf_keras",
-    "tensorflow-model-optimization": "magnitude pruning and quantization-aware training: pip install edgeprune",
-    "numpy": "arrays: pip install numpy",
+    "tensorflow": f"training and conversion: {BUILD}",
+    "tf_keras": f"the Keras that models are pruned in: {BUILD}",
+    "tensorflow-model-optimization": f"magnitude pruning and quantization-aware training: {BUILD}",
+    "numpy": "arrays: pip install edgeprune",
 }
 RUNTIMES = {
-    "ai-edge-litert": "runs .tflite files: pip install ai-edge-litert",
+    "ai-edge-litert": "runs .tflite files: pip install 'edgeprune[litert]'",
     "tflite-runtime": "runs .tflite files, the predecessor of ai-edge-litert: pip install 'edgeprune[tflite-runtime]'",
 }
 OPTIONAL = {
@@ -48,8 +49,9 @@ def doctor() -> None:
     from edgeprune.errors import MissingError
 
     raise MissingError(
-        "Something that edgeprune needs is missing.",
-        fix="install what is marked as missing above; one runtime for .tflite files is enough.",
+        "Something that builds need is missing: profile, check and compare of .tflite files, bench on a board, encode "
+        "and targets work.",
+        fix=f"{BUILD}, or what is marked as missing above; one runtime for .tflite files is enough.",
     )
 
 

@@ -107,7 +107,8 @@ def compare(
     """Put two .tflite files side by side: sizes, memory, MACs, operators, and more where it is asked for.
 
     Args:
-        a, b: the files.
+        a: a .tflite file.
+        b: the other one.
         target: the board that latency is estimated for: its name, its TOML file, or a
             :class:`~edgeprune.target.Target`; None: no latency. Without data, TensorFlow is not imported.
         data: whose test split the metrics of both are measured on, as for :func:`edgeprune.build`; None: no metrics.

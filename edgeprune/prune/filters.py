@@ -79,8 +79,9 @@ def prune_filters(
 
     Args:
         model: of tf_keras or Keras 3; it is not changed.
-        rate: fraction of filters removed, in (0, 1); or
-        max_params, max_macs: fraction of the parameters or multiply-accumulates that may stay, in (0, 1); or both.
+        rate: fraction of filters removed, in (0, 1); or one of the next two, or both.
+        max_params: fraction of the parameters that may stay, in (0, 1).
+        max_macs: fraction of the multiply-accumulates that may stay, in (0, 1).
         criterion: a key of :data:`edgeprune.prune.choice.criteria.CRITERIA`.
         allocation: how much each group loses; see :func:`edgeprune.prune.choice.allocation.allocate`.
         constraints: what every layer keeps; None: one channel, any multiple, nothing protected.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.errors import MissingError
 from edgeprune.report import labels, pareto
 
 if TYPE_CHECKING:
@@ -168,7 +169,12 @@ def png_axes(path: Path, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes
 @contextmanager
 def drawing(width: float, height: float, colors: Mapping[str, str] = COLORS) -> Iterator[Figure]:
     """An empty figure in the page's style, ``width`` x ``height`` in inches; save it before leaving."""
-    import matplotlib
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise MissingError(
+            "Plots need matplotlib, which is not installed.", fix="pip install 'edgeprune[build]'"
+        ) from None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from edgeprune.report.answers import flips_line, worst_class_line
 from edgeprune.report.blocks import EVERYWHERE, Cell, Table
 from edgeprune.report.boards import picks_lines
 from edgeprune.report.compared import regression_line, regression_table
-from edgeprune.report.schema import Report, parse
+from edgeprune.report.schema import Judged, Report, parse
 from edgeprune.report.sections import gates
 from edgeprune.report.variants import variants_table
 
@@ -136,10 +136,18 @@ def _files(report: Report, folder: Path | None) -> str:
     files = [
         (path(pick), goes),
         *made,
-        *((path(f"{Path(pick).stem}-{one.name}.tflite"), f"the pick for {one.name}") for one in report.targets[1:]),
+        *(row for one in report.targets[1:] for row in _of_target(report, one, Path(pick).stem, path)),
         (path("variants"), "all variants"),
         (path("report.html"), "the report with plots; open it in a browser"),
         (path("report.json"), "every figure, for programs"),
     ]
     width = max(len(name) for name, _ in files)
     return "Files:\n" + "\n".join(f"  {name:{width}}  {words}" for name, words in files)
+
+
+def _of_target(report: Report, board: Judged, stem: str, path: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """The files of a further target."""
+    yield path(f"{stem}-{board.name}.tflite"), f"the pick for {board.name}"
+    pick = next(variant for variant in report.variants if variant.name == board.pick)
+    if (pick.targets or {})[board.name].micro:
+        yield path(f"micro-{board.name}"), f"sources for {board.name}; README.md says how they are used"

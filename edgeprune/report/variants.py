@@ -68,7 +68,7 @@ def setups(report: Report) -> list[Setup]:
 def variants_table(report: Report) -> Table:
     """Every variant with every figure."""
     entries = [
-        *_quality(report), *_size(), *_micro(report), *_content(), *_placement(report), *_compiled(report),
+        *_quality(report), *_size(report), *_micro(report), *_content(), *_placement(report), *_compiled(report),
         *(_measured(setup, first=not number) for number, setup in enumerate(setups(report))), *_estimated(report),
         *_instructions(report),
     ]  # fmt: skip
@@ -125,10 +125,12 @@ def _ground(variant: Variant) -> str:
     return f"{variant.metric.split}, {variant.metric.samples:,} samples" if variant.metric else ""
 
 
-def _size() -> list[Entry]:
+def _size(report: Report) -> list[Entry]:
+    # Nothing is unzipped on a microcontroller, and the terminal has no room for more.
+    packed = IN_HTML if report.picked.micro else EVERYWHERE
     return [
         (Column("File", "as it is", "Size"), lambda variant: fmt.size(variant.bytes)),
-        (Column("gzip", "compressed", "Size"), lambda variant: fmt.size(variant.gzip_bytes)),
+        (Column("gzip", "compressed", "Size", level=packed), lambda variant: fmt.size(variant.gzip_bytes)),
         (Column("zstd", "compressed", "Size", level=IN_HTML), lambda variant: fmt.size(variant.zstd_bytes)),
         (
             Column("Metadata", "part of the file", "Size", level=IN_HTML),
@@ -150,9 +152,16 @@ def _micro(report: Report) -> list[Entry]:
         return Cell(size.text, f"{size.exact}; {variant.micro[plain]:,} bytes not encoded")
 
     source = "TFLM's arena" if made.recorded_by else "arena, estimated"
+    level = EVERYWHERE if report.picked.micro else IN_HTML
     return [
-        (Column("Flash", "encoded", "Memory"), lambda variant: cell(variant, "flash_bytes", "plain_bytes")),
-        (Column("RAM", source, "Memory"), lambda variant: cell(variant, "ram_bytes", "plain_ram_bytes")),
+        (
+            Column("Flash", "encoded", "Memory", level=level),
+            lambda variant: cell(variant, "flash_bytes", "plain_bytes"),
+        ),
+        (
+            Column("RAM", source, "Memory", level=level),
+            lambda variant: cell(variant, "ram_bytes", "plain_ram_bytes"),
+        ),
     ]
 
 

@@ -86,7 +86,9 @@ def search(
         seed: every random choice derives from it.
         sampler: what Optuna suggests by: ``tpe``, ``nsga2``, or ``random``.
         deterministic: same seed, same machine, same bytes; slower.
-        trust_model, custom_objects, input_shape: as for :func:`edgeprune.build`.
+        trust_model: as for :func:`edgeprune.build`.
+        custom_objects: likewise.
+        input_shape: likewise.
         callback: called with every trial that has ended, in the order in which they do.
         progress: hears what is going on.
         command: how the search was started, for the report.
