@@ -169,6 +169,8 @@ class Program:
         """The best of a choice and those that take useful options only, where all better ones are."""
         kept = [np.union1d(some, [option]) for some, option in zip(useful, best.options.tolist(), strict=True)]
         left = [axis for axis, some in enumerate(kept) if len(some) > 1]
+        if not left:  # no other choice can be better, whatever the bound, which rounding may have left behind
+            return dataclasses.replace(best, bound=best.loss)
         number = {axis: place for place, axis in enumerate(left)}
 
         def within(tables: Tables) -> Tables:

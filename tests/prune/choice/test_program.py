@@ -1,5 +1,6 @@
 """Allocations as integer programs: the least loss under every limit, as trying everything finds it."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -105,3 +106,13 @@ def test_prices_tell_what_a_limit_costs():
     prices = program.solve().prices
     assert prices["tight"] == pytest.approx(0.05)
     assert prices["loose"] == pytest.approx(0.0)
+
+
+def test_a_choice_without_rivals_is_the_best():
+    """Where the relaxation leaves every axis one option, its choice is returned, and the bound is its loss."""
+    loss = {(0,): np.array([0.0, 1.0]), (1,): np.array([0.0, 2.0])}
+    cost = {(0,): np.array([2.0, 1.0]), (1,): np.array([2.0, 1.0])}
+    program = Program([2, 2], loss, [Limit("macs", (cost,), 3.0)])
+    best = dataclasses.replace(program.solve(), bound=-1.0)
+    found = program._searched(best, [np.array([], int)] * 2, 1.0, 1e-3)
+    assert (found.options.tolist(), found.loss, found.bound) == ([1, 0], 1.0, 1.0)
