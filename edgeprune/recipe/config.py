@@ -529,6 +529,7 @@ class FinetuneConfig(Config):
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
     patience: Annotated[int, pydantic.Field(ge=0)] | None = None  # epochs without progress before stopping; None: never
     weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0  # decoupled; biases and normalization are left alone
+    strategy: Literal["none", "mirrored"] = "none"  # mirrored: on all GPUs of the machine, which share each batch
 
 
 class DistillConfig(Config):
@@ -687,6 +688,15 @@ class Recipe(Config):
         if self.lottery and self.weights and self.weights.sparse_inference:
             raise ValueError(
                 "[lottery] trains the model as it was, and [weights] sparse_inference rewrites it: one of them"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _batches_stay_whole(self) -> Recipe:
+        if self.distill and self.distill.features and self.finetune.strategy == "mirrored":
+            raise ValueError(
+                '[distill] features compares the samples of a whole batch, and [finetune] strategy = "mirrored" '
+                "divides batches among devices: leave one of them out"
             )
         return self
 

@@ -44,12 +44,14 @@ def ticket(artifact: Artifact, config: LotteryStageConfig, context: Context) -> 
     """
     from edgeprune.prune.weights import lottery
     from edgeprune.prune.weights.masked import masked_model
+    from edgeprune.train.replicas import replicated
 
     early, rewind = context.folder / "early.npz", config.lottery.rewind
     first = config.round == 1
     if first:
-        start = _initial(artifact, config, context)
-        model = masked_model(start, _names(start, config), config.weights.criterion)
+        with replicated(config.finetune):
+            start = _initial(artifact, config, context)
+            model = masked_model(start, _names(start, config), config.weights.criterion)
         if rewind == 0:
             lottery.save_arrays(start.get_weights(), early)
     else:
@@ -94,11 +96,13 @@ def _rewound(artifact: Artifact, config: LotteryStageConfig, context: Context) -
     """The early weights (the control: other random ones) under the mask that was found."""
     from edgeprune.prune.weights import lottery
     from edgeprune.prune.weights.masked import masked_model
+    from edgeprune.train.replicas import replicated
 
-    start = _initial(artifact, config, context) if config.control else context.load(artifact)
-    if not config.control:
-        start.set_weights(lottery.load_arrays(artifact.files["early"]))
-    model = masked_model(start, _names(start, config), config.weights.criterion)
+    with replicated(config.finetune):
+        start = _initial(artifact, config, context) if config.control else context.load(artifact)
+        if not config.control:
+            start.set_weights(lottery.load_arrays(artifact.files["early"]))
+        model = masked_model(start, _names(start, config), config.weights.criterion)
     model.set_masks(lottery.load_arrays(artifact.files["masks"]))
     return model
 

@@ -35,11 +35,13 @@ def cluster(artifact: Artifact, config: ClusterStageConfig, context: Context) ->
     from edgeprune.quantize.prepare import prepare
     from edgeprune.quantize.qat import share_weights
     from edgeprune.quantize.structure import count_clusters, count_zeros
+    from edgeprune.train.replicas import replicated
 
-    prepared = prepare(context.load(artifact))
     pruned = bool(artifact.facts.get("zeros"))
-    kept = share(prepared, config.cluster, zeros=pruned, seed=context.seed)
-    trainee = share_weights(prepared, kept)
+    with replicated(config.finetune):
+        prepared = prepare(context.load(artifact))
+        kept = share(prepared, config.cluster, zeros=pruned, seed=context.seed)
+        trainee = share_weights(prepared, kept)
     history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     clusters = count_clusters(baked, kept)
@@ -58,6 +60,7 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     """
     from edgeprune.quantize.qat import Preserved, prepare_training, refusal
     from edgeprune.quantize.structure import count_clusters, count_zeros
+    from edgeprune.train.replicas import replicated
 
     model = context.load(artifact)
     if reason := refusal(model):
@@ -69,7 +72,8 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     data, _ = context.required()
     _, calibration = representative(model, config.calibration, context)
     batches = data.train.batches(_BATCH, indices=np.asarray(calibration["indices"]))
-    trainee = prepare_training(model, (x for x, *_ in batches), preserve)
+    with replicated(config.finetune):
+        trainee = prepare_training(model, (x for x, *_ in batches), preserve)
     history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     pruned = [name for name, structure in trainee.kept.items() if structure.mask is not None]

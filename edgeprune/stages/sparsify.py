@@ -21,15 +21,19 @@ def sparsify(artifact: Artifact, config: SparsifyStageConfig, context: Context) 
     """Train with the recipe's penalties; the model that is saved has none."""
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.prune import penalties
+    from edgeprune.train.finetune import compile_for_saving
+    from edgeprune.train.replicas import replicated
 
     data, task = context.required()
-    model, settings = context.load(artifact), config.sparsify
+    settings = config.sparsify
+    with replicated(config.finetune):
+        model = context.load(artifact)
+        penalized = penalties.penalized(model, settings)
     before = penalties.values(model, settings)
     # The best epoch would often be the first, before the penalties have done anything.
     last = config.finetune.epochs
-    penalized = penalties.penalized(model, settings)
     history = train(penalized, artifact, config, context, first_eligible_epoch=last)
-    model.compile(**task.saved_arguments())
+    compile_for_saving(model, task)
     after = penalties.values(model, settings)
     rows: list[PenaltyFacts] = [
         {"name": name, "weight": weight, "before": before[name], "after": after[name]}

@@ -30,7 +30,10 @@ class WeightsStageConfig(TrainingConfig):
 @stage("data", "task", "seed", "deterministic")
 def finetune(artifact: Artifact, config: TrainingConfig, context: Context) -> Artifact:
     """Train the model as it is."""
-    model = context.load(artifact)
+    from edgeprune.train.replicas import replicated
+
+    with replicated(config.finetune):
+        model = context.load(artifact)
     history = train(model, artifact, config, context)
     return with_model(artifact, model, context).with_(training=history)
 
@@ -41,12 +44,15 @@ def weights(artifact: Artifact, config: WeightsStageConfig, context: Context) ->
     from edgeprune.prune.weights.engines import check, engine_for
     from edgeprune.prune.weights.schedule import final_epoch
     from edgeprune.train.finetune import steps_per_epoch
+    from edgeprune.train.replicas import replicated
 
     data, _ = context.required()
     total_steps = config.finetune.epochs * steps_per_epoch(data, config.finetune)
-    model, settings = context.load(artifact), for_sparse_inference(config.weights, artifact)
-    engine = engine_for(model, settings)
-    wrapped, names = engine.wrap(model, settings, total_steps, context.seed)
+    settings = for_sparse_inference(config.weights, artifact)
+    with replicated(config.finetune):
+        model = context.load(artifact)
+        engine = engine_for(model, settings)
+        wrapped, names = engine.wrap(model, settings, total_steps, context.seed)
     history = train(
         wrapped,
         artifact,

@@ -21,6 +21,7 @@ from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
 from edgeprune.train.augmentation import augment, mixing, unmixed, with_changed_sound
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.features import FeatureLessons
+from edgeprune.train.replicas import agree
 from edgeprune.train.variables import trainable_kernels
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def finetune(
     kept, features = model, lessons.features(model)
     if features is not None:  # trained with more outputs; the layers are the model's own
         model, task = features.student, features.task(task)
-    compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
+    with model.distribute_strategy.scope():  # of edgeprune.train.replicas
+        compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
     model.optimizer.iterations.assign(start_epoch * steps_per_epoch(data, config))
     state = _restore(model, state_file) or TrainingState()
     validation = lessons.validation(data, features)
@@ -147,6 +149,7 @@ def finetune(
         order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
         batches = lessons.training(own_task, data, order, features)
         logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
+        agree(model)
         _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
         _save(model, state, state_file)
         progress.note(_line(state.history[-1], config.epochs, task.metric))
@@ -154,7 +157,7 @@ def finetune(
     if state.best is not None:
         model.set_weights(state.best)
     # Whoever trains the saved model further gets the task's own loss, not the one with the teacher.
-    kept.compile(**own_task.saved_arguments())
+    compile_for_saving(kept, own_task)
     return state.history
 
 
@@ -179,6 +182,12 @@ def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, tot
     optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if id(weight) not in decayed])
     model.compile(optimizer=optimizer, **task.compile_arguments())
     model.optimizer.build(model.trainable_variables)
+
+
+def compile_for_saving(model: tf_keras.Model, task: Task) -> None:
+    """Compile as whoever trains the saved model further expects it; on the devices that the model was made on."""
+    with model.distribute_strategy.scope():
+        model.compile(**task.saved_arguments())
 
 
 def _run_epoch(

@@ -25,8 +25,13 @@ def can(model: tf_keras.Model, config: WeightsConfig) -> bool:
     """Whether tfmot supports what the recipe asks for.
 
     Its limits: per-layer magnitude only, no regrowth; blocks in kernels of two dimensions; n:m chosen once, in
-    the first training step, in kernels of two or four dimensions whose last axis is the output.
+    the first training step, in kernels of two or four dimensions whose last axis is the output; one device: its layers
+    raise a TypeError where variables are mirrored.
     """
+    import tensorflow as tf
+
+    if isinstance(model.distribute_strategy, tf.distribute.MirroredStrategy):
+        return False
     if config.criterion != "magnitude" or config.scope != "layer" or config.regrow != "none":
         return False
     pattern = parse(config.granularity)

@@ -92,6 +92,10 @@ class MaskedModel(tf_keras.Model):
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def _remember(self, gradients: list[tf.Tensor]) -> None:
+        if all(pruned.evidence is None and pruned.gradient is None for pruned in self.pruned):
+            return
+        # Each replica has seen its part of the batch (see edgeprune.train.replicas); alone, it is the whole.
+        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         for pruned, gradient in zip(self.pruned, gradients, strict=True):
             if pruned.evidence is not None:
                 add = EVIDENCE[self.criterion]
