@@ -146,7 +146,9 @@ def build(
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
-        context = build_context(source, resolved, targets[0], seed, deterministic, trust, progress or Progress(), where)
+        first, *others = targets
+        heard = progress or Progress()
+        context = build_context(source, resolved, first, seed, deterministic, trust, heard, where, others)
         extras = Extras(export_keras3, compress, Path(junit) if junit else None, earlier)
         with context.connection or contextlib.nullcontext():
             report = _build(context, targets, data, folder, limits, command, extras, input_shape)
@@ -336,31 +338,45 @@ def build_context(
     trust: Trust,
     progress: Progress,
     where: OnDevice | None = None,
+    others: Sequence[Target] = (),
 ) -> BuildContext:
-    """The surroundings of a build before its data are opened; seeds Python, NumPy and TensorFlow."""
+    """The surroundings of a build before its data are opened; seeds Python, NumPy and TensorFlow.
+
+    Args:
+        others: further targets of the build.
+    """
     from edgeprune.convert.weight_only import quantizer_version
     from edgeprune.models.hash import model_hash
     from edgeprune.runtime.interpreter import find_runtime
-    from edgeprune.runtime.micro import installed_version
     from edgeprune.train.determinism import start
 
     start(seed, deterministic)
+    boards = {board.name: _board_inputs(board) for board in (target, *others)}
     inputs = {
         "model": None if source is None else model_hash(source),
         "seed": seed,
         "deterministic": deterministic,
         "trust": trust.fingerprint,
-        "target": target.model_dump(mode="json"),
         "runtime": find_runtime().version,
-        "compiler": compiler_version(target),
-        "micro": installed_version() if target.micro else None,
+        **boards[target.name],
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
         "input_shape": None,  # once the data is known, of a model that leaves it open
         "task": recipes[0].task.model_dump(mode="json"),  # with the user's code once the data is known
     }
     connection = Connection(where) if where else None
-    return BuildContext(source, recipes, target, seed, deterministic, trust, inputs, progress, connection)
+    return BuildContext(source, recipes, target, seed, deterministic, trust, inputs, boards, progress, connection)
+
+
+def _board_inputs(target: Target) -> dict[str, object]:
+    """What the keys of stages may depend on that is another for each board."""
+    from edgeprune.runtime.micro import installed_version
+
+    return {
+        "target": target.model_dump(mode="json"),
+        "compiler": compiler_version(target),
+        "micro": installed_version() if target.micro else None,
+    }
 
 
 def _with_data(

@@ -75,6 +75,7 @@ class BuildContext:
         deterministic: same seed, same machine, same bytes.
         trust: what of the user's code may run.
         inputs: what the keys of stages may depend on: name → JSON value.
+        boards: which of these are others for each of the build's targets, by its name.
         connection: the device that variants are measured on, if there is one.
         data, task: set once the model is known.
     """
@@ -86,6 +87,7 @@ class BuildContext:
     deterministic: bool
     trust: Trust
     inputs: Mapping[str, Any]
+    boards: Mapping[str, Mapping[str, Any]]
     progress: Progress = dataclasses.field(default_factory=Progress)
     connection: Connection | None = None
     data: Data | None = None
@@ -101,16 +103,8 @@ class BuildContext:
         return versions()
 
     def at(self, target: Target) -> BuildContext:
-        """The same with another board."""
-        from edgeprune.hardware.compilers import compiler_version
-        from edgeprune.runtime.micro import installed_version
-
-        own = {
-            "target": target.model_dump(mode="json"),
-            "compiler": compiler_version(target),
-            "micro": installed_version() if target.micro else None,
-        }
-        return dataclasses.replace(self, target=target, inputs={**self.inputs, **own})
+        """The same with another of the build's boards."""
+        return dataclasses.replace(self, target=target, inputs={**self.inputs, **self.boards[target.name]})
 
     def required(self) -> tuple[Data, Task]:
         """Data and task; every stage but the first may count on them."""

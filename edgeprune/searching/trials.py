@@ -204,9 +204,9 @@ def _open(setup: Setup) -> _Opened:
 
     source = Path(setup.model) if isinstance(setup.model, str) else setup.model
     trust = Trust.of(setup.trust_model, setup.custom_objects)
-    first = setup.targets[0]
+    first, *others = setup.targets
     base = setup.base.model_copy(update={"search": {}})
-    begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, Progress())
+    begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, Progress(), others=others)
     run = Run(setup.stages, shared=True, exchange=setup.exchange)
     context, start = open_source(begun, run, setup.data, setup.limits, setup.input_shape)
     contexts = {target.name: context.at(target) for target in setup.targets}

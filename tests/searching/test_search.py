@@ -251,10 +251,10 @@ def test_trials_that_all_fail_end_the_search(given, tmp_path):
 def test_a_build_that_misses_its_gates_names_the_search():
     """With the same model, data, recipe and gates."""
     options = {"data": "my data", "seed": 3, "trust_model": True, "custom_objects": None}
-    words = _search("m.keras", "rpi4", ("int8",), Limits(max_drop="1", max_latency=5.0), options)
+    words = _search("m.keras", ("rpi4",), ("int8",), Limits(max_drop="1", max_latency=5.0), options)
     assert words == (
         "edgeprune search m.keras --target rpi4 --data 'my data' --max-drop 1 --max-latency 5.0 --seed 3 --recipe int8 "
         "--trust-model"
     )
     plain = {"data": None, "seed": 0, "trust_model": False, "custom_objects": None}
-    assert _search(None, "rpi4", None, Limits(max_size=9), plain) == "edgeprune search --target rpi4 --max-size 9"
+    assert _search(None, ("rpi4",), None, Limits(max_size=9), plain) == "edgeprune search --target rpi4 --max-size 9"

@@ -215,8 +215,8 @@ def test_snippets_read_tables_as_edgeprune_does(tmp_path, script, labels):
     from edgeprune.recipe.config import DataConfig
 
     rng = np.random.default_rng(0)
-    rows = [f"{rng.normal(5, 9):.5g},{('n', 's')[i % 2]},p{i % 3},{i % 2}" for i in range(120)]
-    for name in ("train", "test"):
+    for name, who in (("train", "q"), ("test", "p")):
+        rows = [f"{rng.normal(5, 9):.5g},{('n', 's')[i % 2]},{who}{i % 3},{i % 2}" for i in range(120)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["heat,side,who,y", *rows]) + "\n")
     table = {"target": "y", "group": "who", "window": 4, "normalize": "standard", "categories": {"side": "one-hot"}}
     data = load_data(str(tmp_path), DataConfig(table=table), InputSpec(((4, 3),)))
