@@ -46,7 +46,7 @@ def run(folder, tmp_path, model=None, **options):
     recipe.write_text(RECIPE)
     notes = Notes()
     fixed = {"target": "rpi4", "trials": 4, "deterministic": True}
-    return search(model, data="demo", recipe=recipe, out=folder, progress=notes, **fixed, **options), notes.lines
+    return search(model, data="demo", recipe=recipe, out=folder, progress=notes, **(fixed | options)), notes.lines
 
 
 def front_of(result):
@@ -171,3 +171,13 @@ def test_a_node_that_dies_costs_its_trial_only(tmp_path, monkeypatch):
     finally:
         cluster.shutdown()
     assert len(set(node_folders()) - set(before)) <= 1  # that of the node that was killed
+
+
+@pytest.mark.slow
+def test_a_cluster_of_this_machine_alone(tmp_path):
+    """``local`` starts one, whose trials end as everywhere, and which is gone after the search."""
+    import ray
+
+    result, _ = run(tmp_path / "run", tmp_path, trials=1, jobs=1, ray="local")
+    assert result.front.trials
+    assert not ray.is_initialized()

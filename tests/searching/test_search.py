@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +136,29 @@ def test_every_trial_that_ended_well_is_called_back_and_progress_is_said(done):
     ended = [trial["number"] for trial in target["trials"] if trial["state"] in ("complete", "stopped")]
     assert [trial.number for trial in called] == ended
     assert any(f"of {TRIALS} trials done" in text and "best: trial" in text and "left" in text for text in texts)
+
+
+def test_the_log_of_the_guide_writes_every_trial_with_mlflow(done, tmp_path, monkeypatch):
+    """The code of docs/search.md, with MLflow's own client and its folder, over the trials that were called back."""
+    mlflow = pytest.importorskip("mlflow")
+    _, _, called, _ = done
+    guide = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "import mlflow" in block]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # the guide sets it
+    names = {}
+    exec(code, names)
+    for trial in called:
+        names["log"](trial)
+    runs = mlflow.search_runs(experiment_names=["model-search"], output_format="list")
+    logged = {run.info.run_name: run for run in runs}
+    assert logged.keys() == {f"rpi4-{trial.number}" for trial in called}
+    for trial in called:
+        run = logged[f"rpi4-{trial.number}"]
+        assert run.data.metrics["value"] == trial.value
+        assert run.data.metrics["bytes"] == trial.bytes
+        assert run.data.params["rung"] == trial.rung
+        assert mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/recipe.toml") == trial.recipe.to_toml()
 
 
 def test_the_pick_is_a_run_folder_whose_recipe_builds(done):
