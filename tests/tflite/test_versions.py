@@ -12,7 +12,9 @@ def runtime_warnings(read, board):
 
 
 def target(package, version):
-    return SimpleNamespace(name="board", compiler=None, runtime=SimpleNamespace(package=package, version=version))
+    return SimpleNamespace(
+        micro=None, name="board", compiler=None, runtime=SimpleNamespace(package=package, version=version)
+    )
 
 
 def model(*codes):
