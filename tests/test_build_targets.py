@@ -1,6 +1,7 @@
 """A build for several targets: one report, in which each target is judged for itself."""
 
 import json
+import shutil
 
 import pytest
 
@@ -60,6 +61,16 @@ def test_the_folder_has_the_pick_of_each_target(built):
         assert (folder / f"run_{name.replace('-', '_')}.py").is_file()
     assert "| int8@coral-usb |" in (folder / "report.md").read_text()
     assert len(picks_lines(report)) == 3
+
+
+def test_a_folder_used_again_has_no_picks_of_targets_that_are_gone(built, tiny_model, tmp_path):
+    """The pick for another target of an earlier build would be taken for a result of this one."""
+    out = shutil.copytree(built[1], tmp_path / "run")
+    (out / "micro-other").mkdir()
+    (out / "mine.tflite").write_bytes(b"of the user")
+    edgeprune.build(tiny_model, data="demo", recipe=RECIPE, target="rpi4", out=out)
+    assert {path.name for path in out.glob("*.tflite")} == {"tiny.tflite", "mine.tflite"}
+    assert not (out / "micro-other").exists()
 
 
 def test_a_build_for_one_of_them_makes_the_same_files(built, tiny_model, tmp_path):

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from edgeprune import stages
-from edgeprune.plan import OF_BOARD, make_plan, plan_for
+from edgeprune.plan import OF_BOARD, make_plan
+from edgeprune.plan_targets import plan_for
 from edgeprune.recipe.load import load_recipe, parse_recipe
 from edgeprune.target import load_target, load_targets
 

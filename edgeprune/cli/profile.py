@@ -68,7 +68,8 @@ def profile(
     if model_explorer:
         from edgeprune.profiling.model_explorer import write_node_data
 
-        write_node_data(found[0], model_explorer)
+        for one in found:
+            write_node_data(one, model_explorer if len(boards) == 1 else model_explorer / str(one.target))
     if plot:
         from edgeprune.report.profile_plots import write_pngs
 

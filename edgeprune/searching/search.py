@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.builder import DEMO, source_name
+from edgeprune.builder import source_name
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.files import JsonObject, locked
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
 from edgeprune.recipe.load import WORKING_RECIPE, load_recipe
+from edgeprune.run_folder import DEMO
 from edgeprune.searching import trials as functions
 from edgeprune.searching.executors import Executor, InProcess, Job, Outcome, Processes
 from edgeprune.searching.goal import DEFAULT_OBJECTIVES, Goal, parse_objectives

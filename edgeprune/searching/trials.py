@@ -181,8 +181,8 @@ def test_file(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
 
 def write_best(setup: Setup, target: str, recipe: JsonObject, folder: str, command: str | None) -> JsonObject:
     """Write the complete run folder of a recipe; returns its report."""
-    from edgeprune.builder import write_run
     from edgeprune.files import locked
+    from edgeprune.run_folder import write_run
 
     opened = _open(setup)
     context = _context(opened, target, recipe)

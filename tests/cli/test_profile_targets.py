@@ -16,6 +16,15 @@ def test_each_target_has_a_profile_of_its_own(tiny_files):
     assert both == {"file": path, "targets": alone, "missing": []}
 
 
+def test_each_target_has_a_folder_for_its_node_data(tiny_files, tmp_path):
+    """Figures of operators for Model Explorer are another for each target."""
+    path, options = str(tiny_files["int8"]), ["--target", "rpi4", "--target", "coral-usb"]
+    assert run("profile", path, *options, "--model-explorer", str(tmp_path / "nodes"), "--json").returncode == 0
+    names = {folder.name: {file.name for file in folder.iterdir()} for folder in (tmp_path / "nodes").iterdir()}
+    assert set(names) == {"rpi4", "coral-usb"}
+    assert all(names.values())
+
+
 def test_each_of_many_targets_is_a_row(tiny_files):
     """The table has every target with its figures; a warning that several share is said once."""
     with_compiler = {name for name in target_names() if (made := load_target(name).compiler) and made.required}
