@@ -529,7 +529,8 @@ class FinetuneConfig(Config):
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
     patience: Annotated[int, pydantic.Field(ge=0)] | None = None  # epochs without progress before stopping; None: never
     weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0  # decoupled; biases and normalization are left alone
-    strategy: Literal["none", "mirrored"] = "none"  # mirrored: on all GPUs of the machine, which share each batch
+    # mirrored: on all GPUs of the machine, which share each batch; multiworker: on those of several machines
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
 
 
 class DistillConfig(Config):
@@ -693,10 +694,10 @@ class Recipe(Config):
 
     @pydantic.model_validator(mode="after")
     def _batches_stay_whole(self) -> Recipe:
-        if self.distill and self.distill.features and self.finetune.strategy == "mirrored":
+        if self.distill and self.distill.features and self.finetune.strategy != "none":
             raise ValueError(
-                '[distill] features compares the samples of a whole batch, and [finetune] strategy = "mirrored" '
-                "divides batches among devices: leave one of them out"
+                "[distill] features compares the samples of a whole batch, and [finetune] strategy = "
+                f'"{self.finetune.strategy}" divides batches among devices: leave one of them out'
             )
         return self
 

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 RIDGE = 1e-4
 # What the tensors that are kept for all samples may fill.
-MEMORY_BYTES = 1_500_000_000
+MEMORY_BYTES = 1_000_000_000
 # How often targets are set anew to what a rectifier lets through of the errors.
 SWEEPS = 3
 # A normalization that multiplies a channel by less than this share of its largest factor hides it.
