@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     "--delegate",
     default="default",
     show_default=True,
-    help="default (the runtime's choice), builtin (no XNNPACK), edgetpu on a board; xnnpack, gpu or nnapi on Android.",
+    help="default (the runtime's choice), builtin (no XNNPACK), compiled (LiteRT's CompiledModel on the CPU), edgetpu "
+    "on a board; xnnpack, gpu or nnapi on Android.",
 )
 @device_options
 @click.option("--runtime", help="On the emulator: ai-edge-litert or tflite-runtime.  [default: ai-edge-litert]")
