@@ -8,10 +8,11 @@ and with XNNPACK: float files in tflite-runtime 2.14.0, which is nearer in time 
 ai-edge-litert 2.1.6; int8 files in the latter, as the former does not give them to XNNPACK. Of published times on
 XNNPACK those of the 64-bit system count. EfficientNet-Lite2 and -Lite4 are left out, as their runs take long.
 
-The tool has two constants of its own: nanoseconds for a line from memory, and microseconds for an operator. They were
-found on other files, and are not fitted here; the table shows what a fit to these files would make of them, by leaving
-out one architecture after the other. MLPerf's times include that the program reads and normalizes its input; how long
-that takes for a value of a float input is fitted, always to the other architectures. FOLDER keeps files and counts.
+The tool has two constants of its own: nanoseconds for a line from memory, and microseconds for an operator. They come
+from an earlier experiment on about half of these files, and are not fitted here. MLPerf's times include that the
+program reads and normalizes its input; how long that takes for a value of a float input is fitted, to the architectures
+that are not judged. In the column 'left out', all three constants are fitted to the other architectures: that is the error
+on what no fit has seen. FOLDER keeps files and counts.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from edgeprune.files import write_json
 from edgeprune.target import load_target
 
 THREADS = "4"
+BAR = 0.1
 BOARD = load_target("rpi4")
 FAMILIES = ("MobileNetV1", "MobileNetV3", "EfficientNet-Lite")
 # Kernels and number format → the runtimes that are emulated, and the delegate.
@@ -59,6 +61,7 @@ class File:
     compute_ms: float
     transfers: float
     starts: float
+    one_thread_ms: float
 
     @property
     def family(self) -> str:
@@ -120,6 +123,7 @@ def _simulated(rows: list[dict[str, str]], cache: Path) -> list[File]:
                 compute_ms=on_four["compute_ms"],
                 transfers=explained["memory_bytes"] / LINE_BYTES / 1e6,
                 starts=on_four["operators_ms"] / _START_US,
+                one_thread_ms=explained["simulated"][0]["ms"],
             )
         )
     return files
@@ -169,19 +173,33 @@ def _print(files: list[File]) -> None:
         "Published files on a Raspberry Pi 4 with four threads, and their time by `bench --explain`: cycles by LLVM's"
     )
     print(f"model of the Cortex-A72, {_TRANSFER_NS:.0f} ns for a line from or to memory, {_START_US:.0f} us for an")
-    print("operator; both constants come from another set of files. MLPerf's times (built-in kernels) include that the")
+    print("operator. MLPerf's times (built-in kernels) include that the program normalizes its input:")
     print(
-        f"program normalizes its input: {value_ns:.0f} ns for each value of a float input, fitted to the architectures"
+        f"{value_ns:.0f} ns for each value of a float input, fitted to the architectures that are not judged. The other"
     )
     print(
-        "that are not judged. 'All fitted': the other two constants, too, are fitted to the other architectures; fitted"
+        "two constants come from an earlier experiment on about half of these files. 'Left out': all three are fitted"
     )
-    print(f"to all, they would be {everything[0]:.1f} ns and {everything[1]:.0f} us.\n")
-    _print_header("kernels", "runtime", "files", "median error", "worst", "all fitted", "bar", "met")
+    print("to the other architectures, with the built-in kernels. Fitted to all of these files, they would be")
+    print(f"{everything[0]:.1f} ns, {everything[1]:.0f} us and {everything[2]:.0f} ns.\n")
+    _print_header("kernels", "runtime", "files", "median error", "worst", "left out", "bar", "met")
     for kernels, runtime in dict.fromkeys((file.kernels, file.runtime) for file in files):
         mine = np.array([(file.kernels, file.runtime) == (kernels, runtime) for file in files])
         _print_row(kernels, runtime, errors[mine], fitted[mine])
     _print_row("both", "all", errors, fitted)
+    print(
+        "\nMissed with XNNPACK: three files are published, of a release of February 2022, which no wheel has: later ones"
+    )
+    print(
+        "divide products into other blocks, and so read weights less often. Times of today's release would close it.\n"
+    )
+    print(
+        "One thread takes as many times as long as four (published for MobileNetV1 in float with XNNPACK: 312 and 142 ms,"
+    )
+    print("2.19, google/XNNPACK#814):\n")
+    for file in files:
+        if (file.model, file.dtype, file.kernels) == ("MobileNetV1_1.0", "fp32", "xnnpack"):
+            print(f"- {file.runtime}: {file.one_thread_ms / file.simulated_ms(*start):.2f}")
     print()
     names = (
         "model",
@@ -208,9 +226,11 @@ def _print_header(*names: str) -> None:
 
 
 def _print_row(kernels: str, runtime: str, errors: np.ndarray, fitted: np.ndarray) -> None:
-    median = np.median(np.abs(errors))
-    cells = [f"{median:.1%}", f"{errors[np.abs(errors).argmax()]:+.1%}", f"{np.median(np.abs(fitted)):.1%}"]
-    print(f"| {kernels} | {runtime} | {len(errors)} | {' | '.join(cells)} | 10% | {'yes' if median <= 0.1 else 'no'} |")
+    medians = [float(np.median(np.abs(each))) for each in (errors, fitted)]
+    worst = errors[np.abs(errors).argmax()]
+    met = "yes" if max(medians) <= BAR else "no"
+    cells = [f"{len(errors)}", f"{medians[0]:.1%}", f"{worst:+.1%}", f"{medians[1]:.1%}", f"{BAR:.0%}", met]
+    print(f"| {kernels} | {runtime} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

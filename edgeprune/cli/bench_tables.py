@@ -142,7 +142,7 @@ def _explained(name: str, explained: JsonObject) -> Iterator[Table | Text]:
         yield Text(f"Warning: simulated with {llvm}; on this core, nothing was compared with measured times.", "yellow")
     else:
         kernels = explained["kernels"]
-        yield Text(f"Simulated with {llvm}: median error {error:.0%} on published times with {kernels} kernels.")
+        yield Text(f"Simulated with {llvm}: median error {error:.0%} on published times of {kernels} kernels.")
 
 
 def _work(label: str, work: JsonObject, times_ms: list[float]) -> Iterator[Text]:

@@ -35,8 +35,8 @@ from edgeprune.tflite.prefixes import with_all_results
 # published files, by benchmarks/results/simulated_latency.md.
 COPYING_SHARE = 0.75
 START_CYCLES = 52_500.0
-# Kernels → median error on the published files of a Raspberry Pi 4.
-MEDIAN_ERROR = {"builtin": 0.06, "xnnpack": 0.16}
+# Kernels → median error on published files of a Raspberry Pi 4, each of an architecture that was left out of the fit.
+MEDIAN_ERROR = {"builtin": 0.09, "xnnpack": 0.2}
 # Kinds of operators whose built-in kernels divide their work among threads; XNNPACK divides all work.
 _SHARED = {"conv", "dense", "depthwise", "lstm"}
 PARTS = ("compute", "memory", "operators")
