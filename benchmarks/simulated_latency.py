@@ -11,8 +11,8 @@ XNNPACK those of the 64-bit system count. EfficientNet-Lite2 and -Lite4 are left
 The tool has two constants of its own: nanoseconds for a line from memory, and microseconds for an operator. They come
 from an earlier experiment on about half of these files, and are not fitted here. MLPerf's times include that the
 program reads and normalizes its input; how long that takes for a value of a float input is fitted, to the architectures
-that are not judged. In the column 'left out', all three constants are fitted to the other architectures: that is the error
-on what no fit has seen. FOLDER keeps files and counts.
+that are not judged. In the column 'left out', all three constants are fitted to the other architectures: that is the
+error on what no fit has seen. FOLDER keeps files and counts.
 """
 
 from __future__ import annotations
@@ -46,6 +46,15 @@ RUNTIMES = {
     ("xnnpack", "fp32"): (("tflite-runtime", "default"), ("ai-edge-litert", "default")),
     ("xnnpack", "int8"): (("ai-edge-litert", "default"),),
 }
+
+
+_MISSED = """
+Missed with XNNPACK: three files are published, of a release of February 2022, which no wheel has: later ones divide
+products into other blocks, and so read weights less often. Times of today's release would close it.
+
+How many times as long one thread takes as four, for MobileNetV1 in float with XNNPACK (published: 312 and 142 ms, 2.19,
+google/XNNPACK#814):
+"""
 
 
 @dataclass(frozen=True)
@@ -187,16 +196,7 @@ def _print(files: list[File]) -> None:
         mine = np.array([(file.kernels, file.runtime) == (kernels, runtime) for file in files])
         _print_row(kernels, runtime, errors[mine], fitted[mine])
     _print_row("both", "all", errors, fitted)
-    print(
-        "\nMissed with XNNPACK: three files are published, of a release of February 2022, which no wheel has: later ones"
-    )
-    print(
-        "divide products into other blocks, and so read weights less often. Times of today's release would close it.\n"
-    )
-    print(
-        "One thread takes as many times as long as four (published for MobileNetV1 in float with XNNPACK: 312 and 142 ms,"
-    )
-    print("2.19, google/XNNPACK#814):\n")
+    print(_MISSED)
     for file in files:
         if (file.model, file.dtype, file.kernels) == ("MobileNetV1_1.0", "fp32", "xnnpack"):
             print(f"- {file.runtime}: {file.one_thread_ms / file.simulated_ms(*start):.2f}")
