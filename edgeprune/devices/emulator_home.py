@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from edgeprune.devices.cores import DEFAULT, Core
 from edgeprune.errors import MissingError
 from edgeprune.external import execute, find
@@ -234,14 +236,16 @@ class Home:
         if core.info is None:
             return self.sysroot
         root = self.folder / "cores" / sha256_json([core.info, self.parts.digest])[:12]
-        if not root.is_dir():
-            part = root.with_suffix(f".{os.getpid()}.part")
-            part.mkdir(parents=True)
+        made = root / "proc/cpuinfo"
+        if made.is_file():
+            return root
+        with FileLock(self.folder / "lock"):
             for place in self.sysroot.iterdir():
-                if place.name != "proc":
-                    (part / place.name).symlink_to(Path("../..") / self.sysroot.name / place.name)
-            write_bytes(part / "proc/cpuinfo", cpu_info(self.parts.cpu.cores, core.info))
-            os.replace(part, root)
+                link = root / place.name
+                if place.name != "proc" and not link.is_symlink():
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(Path("../..") / self.sysroot.name / place.name)
+            write_bytes(made, cpu_info(self.parts.cpu.cores, core.info))  # last: the folder is complete
         return root
 
     def command(
