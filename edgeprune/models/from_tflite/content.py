@@ -100,8 +100,17 @@ def _changed(content: bytes, change: Callable[[Any], None]) -> bytes:
     import flatbuffers
     from tensorflow.lite.python import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(content), 0))
-    change(model)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
+    root = schema.Model.GetRootAsModel(bytearray(content), 0)
+    # The tables are copied: in a real file they do not overlap.
+    if sum(root.Buffers(i).DataLength() for i in range(root.BuffersLength())) > len(content):
+        raise ModelError("The buffers of the file overlap.", expected="a sound file", fix="convert the model again.")
+    try:
+        model = schema.ModelT.InitFromObj(root)
+        change(model)
+        builder = flatbuffers.Builder(len(content))
+        builder.Finish(model.Pack(builder), b"TFL3")
+    except Exception as error:  # a damaged file can hold what the accessors fail at in any way
+        raise ModelError(
+            f"The tables of the file cannot be copied: {error}", expected="a sound file", fix="convert the model again."
+        ) from error
     return bytes(builder.Output())
