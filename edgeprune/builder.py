@@ -226,6 +226,7 @@ def open_source(
     """
     from edgeprune.data import data_errors
 
+    context = dataclasses.replace(context, inputs={**context.inputs, "asked_shape": input_shape})
     run.execute([planning.source_step(context.source is None)], context)
     with data_errors():
         return _with_data(context, run, data, limits, input_shape)
@@ -267,6 +268,7 @@ def build_context(
         **boards[target.name],
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
+        "asked_shape": None,
         "input_shape": None,  # once the data is known, of a model that leaves it open
         "task": recipes[0].task.model_dump(mode="json"),  # with the user's code once the data is known
     }
