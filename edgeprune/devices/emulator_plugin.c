@@ -15,7 +15,9 @@
 #include <stdio.h>
 
 #define MARK 0x6502
+#ifndef FACCESSAT
 #define FACCESSAT 48 /* on aarch64 */
+#endif
 
 struct qemu_plugin_tb;
 typedef void on_block_t(uint64_t plugin, struct qemu_plugin_tb *block);
