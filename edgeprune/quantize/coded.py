@@ -21,6 +21,7 @@ import numpy as np
 from edgeprune.models.graph import View
 from edgeprune.progress import Progress
 from edgeprune.prune.choice.program import Limit, Program, Tables
+from edgeprune.quantize.rounding import EIGHT_BITS
 from edgeprune.reconstruction.fisher import output_fisher
 from edgeprune.reconstruction.inputs import input_moments
 from edgeprune.reconstruction.linear import Product, product_of
@@ -31,7 +32,6 @@ from edgeprune.tflite.decode import stored_bytes
 if TYPE_CHECKING:
     import tf_keras
 
-EIGHT_BITS = 127
 # The grids that are tried; of the coarse ones, with dead zones of so many steps.
 _LEVELS = (EIGHT_BITS, 63, 31, 15, 10, 7, 5, 4, 3, 2, 1)
 _DEAD = (0.5, 0.65, 0.8)
@@ -195,23 +195,21 @@ def smallest(
     """
     low, high = (float(sum(one.options[end].bytes for one in tensors)) for end in (-1, 0))
     trials: list[Trial] = []
-    best: Trial | None = None
     for _ in range(steps):
         middle = math.sqrt(low * high)
         trial = _trial(tensors, middle, make, measure, lambda _, value: allows(value))
         low, high = (low, middle) if trial.met else (middle, high)
-        trials, best = _kept(trials, trial, best)
-    if best is None:
-        trials, best = _kept(trials, _trial(tensors, high, make, measure, lambda _, value: allows(value)), None)
+        trials = _with(trials, trial)
+    if not trials[-1].met:
+        trials = _with(trials, _trial(tensors, high, make, measure, lambda _, value: allows(value)))
     return trials
 
 
-def _kept(trials: list[Trial], trial: Trial, best: Trial | None) -> tuple[list[Trial], Trial | None]:
-    """All trials with the best at the end, the only one whose model is kept; and the best."""
-    if best is not None and not trial.met:
-        return [*trials[:-1], dataclasses.replace(trial, model=None), best], best
-    before = [dataclasses.replace(one, model=None) for one in trials]
-    return [*before, trial], trial if trial.met else None
+def _with(trials: Sequence[Trial], trial: Trial) -> list[Trial]:
+    """One more trial; the best is the last, and the only one whose model is kept."""
+    if trials and trials[-1].met and not trial.met:
+        return [*trials[:-1], dataclasses.replace(trial, model=None), trials[-1]]
+    return [*(dataclasses.replace(one, model=None) for one in trials), trial]
 
 
 def within_size(
@@ -225,7 +223,7 @@ def within_size(
     limit, trials = most, list[Trial]()
     for _ in range(_CORRECTED):
         trial = _trial(tensors, limit, make, measure, lambda size, _: size <= most)
-        trials = [*(dataclasses.replace(one, model=None) for one in trials), trial]
+        trials = _with(trials, trial)
         if trial.met:
             break
         limit = min(limit * _LOWERED, limit * most / trial.bytes)

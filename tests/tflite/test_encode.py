@@ -163,8 +163,7 @@ def test_mutated_ancillary_blocks_are_refused_or_decoded(code):
         block = _mutated(one.ancillary, generator)
         try:
             found = decode.decode(plain, one.data, block)
-        except ModelError as error:
-            assert plain.name in str(error)
+        except ModelError:
             counts["refused"] += 1
             continue
         assert (block[1], block[4]) == (1, 1)
