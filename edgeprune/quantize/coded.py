@@ -196,7 +196,7 @@ def smallest(
     low, high = (float(sum(one.options[end].bytes for one in tensors)) for end in (-1, 0))
     trials: list[Trial] = []
     for _ in range(steps):
-        middle = math.sqrt(low * high)
+        middle = max(math.sqrt(low * high), low)  # not below it by rounding
         trial = _trial(tensors, middle, make, measure, lambda _, value: allows(value))
         low, high = (low, middle) if trial.met else (middle, high)
         trials = _with(trials, trial)
@@ -217,16 +217,19 @@ def within_size(
 ) -> list[Trial]:
     """The least loss at no more than so many bytes, as they are after rounding. The last trial is the choice.
 
+    Where it is not met, refitted weights take more bytes than those that the options were counted with.
+
     Raises:
         Infeasible: the smallest options take more.
     """
     limit, trials = most, list[Trial]()
+    least = sum(one.options[-1].bytes for one in tensors)
     for _ in range(_CORRECTED):
         trial = _trial(tensors, limit, make, measure, lambda size, _: size <= most)
         trials = _with(trials, trial)
         if trial.met:
             break
-        limit = min(limit * _LOWERED, limit * most / trial.bytes)
+        limit = max(min(limit * _LOWERED, limit * most / trial.bytes), least)
     return trials
 
 

@@ -46,6 +46,13 @@ def code_weights(artifact: Artifact, config: CodedStageConfig, context: Context)
     baseline = evaluate_keras(original, data.validation, task)
     tensors = choices(original, batches, ridge=ridge, seed=context.seed, progress=context.progress)
 
+    if not tensors:
+        raise RecipeError(
+            "[coded] leaves no weights to round.",
+            expected="a dense layer or a convolution that is called once.",
+            fix="leave out [coded].",
+        )
+
     def make(options: Mapping[str, Option]) -> tf_keras.Model:
         rounded = copy_model(original)
         grids = {name: option.grid for name, option in options.items()}
