@@ -115,7 +115,7 @@ class SoundConfig(Config):
         return self.samples or round(self.seconds * self.rate)
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with what is open filled in, for :mod:`edgeprune.data.sound_front`."""
+        """All keys with what is open filled in, for :mod:`edgeprune.data.sound.front_end`."""
         samples, fft = self.length, self.fft or 1 << (self.frame - 1).bit_length()
         return {**self.model_dump(), "samples": samples, "seconds": samples / self.rate, "fft": fft}
 

@@ -6,8 +6,9 @@ x x' and C that of x y' (the normal equations). Both are sums, so rows are seen 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -71,12 +72,14 @@ class Moments:
             self.squares[part] += some.T @ some  # NumPy computes half of it (BLAS syrk)
             self.cross[part] += some.T @ wanted
 
-    def with_targets(self, x: np.ndarray, y: np.ndarray) -> Moments:
-        """The moments of the same rows x, all of them, with other targets."""
-        new = Moments(*self.cross.shape)
-        new.rows, new.inputs, new.squares = self.rows, self.inputs, self.squares
-        new.targets, new.energy = y.sum(1, dtype=np.float64), np.square(y).sum(1, dtype=np.float64)
-        new.cross = np.stack([some.T @ wanted for some, wanted in zip(x, y, strict=True)]).astype(np.float64)
+    def with_targets(self, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Moments:
+        """The moments of the same rows, all of them, with other targets: pairs of x and y as :meth:`add` takes them."""
+        new = copy.copy(self)
+        new.targets, new.cross, new.energy = map(np.zeros_like, (self.targets, self.cross, self.energy))
+        for x, y in rows:
+            new.targets += y.sum(1, dtype=np.float64)
+            new.energy += np.square(y).sum(1, dtype=np.float64)
+            new.cross += np.swapaxes(x, 1, 2) @ y
         return new
 
     def __add__(self, other: Moments) -> Moments:
@@ -92,8 +95,9 @@ class Moments:
         squares, cross, energy = self.squares / self.rows, self.cross / self.rows, self.energy / self.rows
         if intercept:
             x, y = self.inputs / self.rows, self.targets / self.rows
-            squares = squares - x[:, :, None] * x[:, None]
-            cross = cross - x[:, :, None] * y[:, None]
+            for part, mean in enumerate(x):  # in place: squares of some thousands of terms fill gigabytes
+                squares[part] -= np.outer(mean, mean)
+            cross -= x[:, :, None] * y[:, None]
             energy = np.maximum(energy - y**2, 0)
         return squares, cross, energy
 

@@ -369,10 +369,11 @@ class _Fit:
         mask = None if start.all() else start != 0
         ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
         moments = self.halves[0] + self.halves[1]
+        self.halves.clear()
         if self.rows and self.rows.fits and ridge != np.inf:
             for _ in range(SWEEPS):
                 found = fit(moments, start, ridge, intercept=intercept, mask=mask)
-                moments = moments.with_targets(*self.rows.targets(found.matrix, found.constant))
+                moments = moments.with_targets(self.rows.targets(found.matrix, found.constant))
         found = fit(moments, start, ridge, intercept=intercept, mask=mask, grid=self.grid)
         self.rows = None
         self.product.assign(found.matrix)

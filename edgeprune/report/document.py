@@ -53,7 +53,7 @@ def assemble(
         name: the model's name.
         pick: the variant that was chosen already; None: the balanced one.
     """
-    from edgeprune.data.table import in_words
+    from edgeprune.data.tables.table import in_words
 
     data, task = context.required()
     here = limits.on(context.target)

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.data import sound_front, table_rules, wav
-from edgeprune.data.pixels import frame, framed, palette, read_image, resize_image, write_mask
+from edgeprune.data.images.pixels import frame, framed, palette, read_image, resize_image, write_mask
+from edgeprune.data.sound import front_end, wav
+from edgeprune.data.tables import rules as table_rules
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
 from edgeprune.tasks import decoding
@@ -56,8 +57,8 @@ def write_snippets(
     Args:
         model: the .tflite.
         preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, ``color`` of images,
-            ``sound``, the front end of sound files, and ``table``, as :class:`edgeprune.data.table.OpenedTable` states
-            it.
+            ``sound``, the front end of sound files, and ``table``, as :class:`edgeprune.data.tables.table.OpenedTable`
+            states it.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the model's only output is one of several classes, or boxes.
         mask: ``names`` and ``threshold`` (of one value per pixel), if the model's only output has a class per pixel.
@@ -119,7 +120,7 @@ def _facts(
         "std": list(preprocessing["std"]),
         "labels": list(labels) if labels else None,
         "sound": preprocessing.get("sound"),
-        "sound_code": _code_of(sound_front, "# Hz → mel") + "\n\n" + _code_of(wav, "# Format codes"),
+        "sound_code": _code_of(front_end, "# Hz → mel") + "\n\n" + _code_of(wav, "# Format codes"),
     }
 
 
