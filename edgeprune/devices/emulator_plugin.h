@@ -13,7 +13,9 @@
 #include <stdio.h>
 
 #define MARK 0x6502
+#ifndef FACCESSAT
 #define FACCESSAT 48 /* on aarch64 */
+#endif
 
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;

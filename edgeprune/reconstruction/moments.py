@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import scipy.linalg
 
-from edgeprune.reconstruction.rounding import round_weights
+from edgeprune.reconstruction.rounding import Grid, round_weights
 from edgeprune.reconstruction.threads import one_thread
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -131,7 +131,7 @@ def fit(
     *,
     intercept: bool,
     mask: np.ndarray | None = None,
-    levels: int | None = None,
+    grid: Grid | None = None,
 ) -> Fit:
     """The matrix that gives the targets best, and stays near the one that it starts from.
 
@@ -142,8 +142,7 @@ def fit(
             matrix stays, and only the constant is found.
         intercept: whether a constant may be added to the product.
         mask: bool [parts, terms, columns], which weights may differ from zero; None: all.
-        levels: largest integer that the weights of a column are rounded to, times a scale of their own; None: they are
-            not rounded.
+        grid: what the weights of a column are rounded to, times a scale of their own; None: they are not rounded.
     """
     squares, cross, energy = moments.centered(intercept)
     if ridge != np.inf:
@@ -151,9 +150,9 @@ def fit(
         matrix = start + _change(squares, cross - squares @ start, ridge, mask)
     else:
         matrix = start
-    if levels is not None:
+    if grid is not None:
         damping = DAMPING if ridge == np.inf else max(ridge, DAMPING)
-        matrix = _rounded(with_ridge(squares, damping), matrix, levels, mask)
+        matrix = _rounded(with_ridge(squares, damping), matrix, grid, mask)
     return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
 
 
@@ -179,10 +178,10 @@ def with_ridge(squares: Array, ridge: float) -> Array:
     return loaded
 
 
-def _rounded(loaded: Array, matrix: Array, levels: int, mask: np.ndarray | None) -> Array:
+def _rounded(loaded: Array, matrix: Array, grid: Grid, mask: np.ndarray | None) -> Array:
     masks = [None] * len(matrix) if mask is None else list(mask)
     parts = zip(loaded, matrix, masks, strict=True)
-    return np.stack([round_weights(squares, weights, levels, kept) for squares, weights, kept in parts])
+    return np.stack([round_weights(squares, weights, grid, kept) for squares, weights, kept in parts])
 
 
 def _fitted(
