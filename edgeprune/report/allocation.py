@@ -41,8 +41,8 @@ def gone_channels(one: Pruning) -> Table:
     columns = [
         Column("Group", numeric=False, code=True),
         Column("Channels"),
-        Column("Gone", "numbers in the original model, from 0", numeric=False, level=IN_HTML),
-        Column("Layers", numeric=False, code=True, level=IN_HTML),
+        Column("Gone", "numbers in the original model, from 0", numeric=False, level=IN_HTML, wraps=True),
+        Column("Layers", numeric=False, code=True, level=IN_HTML, wraps=True),
     ]
     rows = [
         [
