@@ -86,14 +86,24 @@ def instructions(content: bytes) -> int | None:
     """Of one inference; None where they cannot be counted here."""
     if not all(map(shutil.which, ("qemu-x86_64", "gcc"))):
         return None
-    source = resources.files("edgeprune.devices").joinpath("emulator_plugin.c").read_text()
+    sources = resources.files("edgeprune.devices")
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in (("plugin.c", source.encode()), ("model.tflite", content)):
-            Path(folder, name).write_bytes(text)
+        for name in ("emulator_plugin.c", "emulator_plugin.h"):
+            Path(folder, name).write_bytes(sources.joinpath(name).read_bytes())
+        Path(folder, "model.tflite").write_bytes(content)
         version = subprocess.run(["qemu-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
         api = 1 if int(re.search(r"version (\d+)", version)[1]) < 9 else 2
-        words = ["-O2", "-fPIC", "-shared", f"-DAPI={api}", f"-DFACCESSAT={FACCESSAT}", "-o", "plugin.so", "plugin.c"]
-        subprocess.run(["gcc", *words], cwd=folder, check=True)
+        words = [
+            "-O2",
+            "-fPIC",
+            "-shared",
+            f"-DAPI={api}",
+            f"-DFACCESSAT={FACCESSAT}",
+            "-o",
+            "plugin.so",
+            "emulator_plugin.c",
+        ]
+        subprocess.run(["gcc", *words, "-o", "plugin.so", "emulator_plugin.c"], cwd=folder, check=True)
         command = ["qemu-x86_64", "-plugin", "./plugin.so", "-d", "plugin", "-D", "log", sys.executable]
         subprocess.run([*command, str(Path(__file__).resolve()), "--count", "model.tflite"], cwd=folder, check=True)
         marks = [int(line.split()[1]) for line in Path(folder, "log").read_text().splitlines()]

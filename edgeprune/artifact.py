@@ -78,11 +78,18 @@ class KernelClusters(TypedDict):
 
 
 class RemovedChannels(TypedDict):
-    """One group of channels, and how many of it went."""
+    """One group of channels, and how many of it went.
+
+    ``gone``: all that went of the ``original`` channels, in steps before, too, by their numbers there; None where a
+    step before had other groups, so that they cannot be followed.
+    """
 
     name: str
+    layers: list[str]
     channels: int
     removed: int
+    original: int
+    gone: list[int] | None
     frozen: str | None
 
 
@@ -159,6 +166,7 @@ class FiltersFacts(TypedDict):
     ``original_files``: by limit of a file, as in ``allocation``, what the file of the unpruned model comes to.
     """
 
+    criterion: str
     groups: list[RemovedChannels]
     oracle_difference: float | None
     validation: dict[str, float]

@@ -7,11 +7,18 @@ from pathlib import Path
 import filelock
 import pytest
 
+from edgeprune.searching.executors import thread_environment
+
 pytest_plugins = ["artifacts", "micro_files"]  # tests/support
 
 SHARED = Path(__file__).parents[2] / "shared"
 # Files of few tests that take minutes: first, so that no worker is left alone with one in the end.
 LONG = ("test_build", "test_emulator.py")
+
+
+# Workers share the processors, as trials of a search do: more threads than those only wait for each other. Set before
+# NumPy and TensorFlow are imported; processes that tests start inherit it.
+os.environ.update(thread_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 def pytest_configure(config):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from commands import run
 
+from edgeprune.report.allocation import ranges
+
 RECIPE = """
 extends = ["filters-int8"]
 [filters]
@@ -105,3 +107,17 @@ def test_the_report_says_why_every_group_got_its_width(built):
     assert {row["name"]: row["kept"] for row in reasons} == kept
     assert sum(row["loss"] for row in reasons) == pytest.approx(pruned["allocation"]["loss"])
     assert "What was removed, and why" in (built[0] / "report.html").read_text()
+
+
+def test_the_report_says_which_channels_went(built):
+    """As many of every group as its layers lost over both steps, and every number stands in the page."""
+    import edgeprune
+
+    (pruned,) = json.loads((built[0] / "report.json").read_text())["pruning"]
+    page = (built[0] / "report.html").read_text()
+    left = edgeprune.load_model(built[0] / "models" / "demo-filters.keras")
+    assert any(group["gone"] for group in pruned["channels"])
+    for group in pruned["channels"]:
+        widths = {left.get_layer(layer).weights[0].shape[-1] for layer in group["layers"][:1]}
+        assert group["frozen"] or widths == {group["original"] - len(group["gone"])}
+        assert ranges(group["gone"]) in page

@@ -1,13 +1,11 @@
 """What channels cost on a board, from the command line and in Python."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tf_keras
+from commands import run
 
 from edgeprune.errors import RecipeError
 from edgeprune.target import load_target
@@ -58,19 +56,18 @@ def test_a_target_without_coefficients_is_refused(model):
         channel_costs(model, target, "int8")
 
 
-def test_inspect_shows_them(model, tmp_path):
+def test_inspect_shows_them(model, tmp_path, monkeypatch):
     """As a column and a table, or in the document; without a target they are not there."""
+    monkeypatch.setenv("COLUMNS", "180")
     model.save(tmp_path / "model.keras")
-    printed = _run(["inspect", "model.keras", "--target", "rpi4"], tmp_path)
-    assert "saves µs" in printed
-    assert "[filters] max_latency" in printed
-    assert "on_target" not in json.loads(_run(["inspect", "model.keras", "--json"], tmp_path))
-    document = json.loads(_run(["inspect", "model.keras", "--json", "--target", "rpi4", "--mode", "float32"], tmp_path))
-    assert document["on_target"]["mode"] == "float32"
 
+    def printed(*options):
+        done = run("inspect", "model.keras", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-def _run(words, folder):
-    command = [sys.executable, "-m", "edgeprune", *words]
-    environment = {**os.environ, "COLUMNS": "180"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout
+    shown = printed("--target", "rpi4")
+    assert "saves µs" in shown
+    assert "[filters] max_latency" in shown
+    assert "on_target" not in json.loads(printed("--json"))
+    assert json.loads(printed("--json", "--target", "rpi4", "--mode", "float32"))["on_target"]["mode"] == "float32"

@@ -116,7 +116,8 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         )
     except DeviceError as error:
         if error.results:
-            _print({"device": {"address": device}, "results": error.results, "comparison": None}, as_json)
+            left = {"results": error.results, "comparison": None, "warnings": [], "gates": []}
+            _print({"device": {"address": device}, **left}, as_json)
         raise
     document["gates"] = list(_gates(document["results"], options["max_instructions"]))
     _print(document, as_json)

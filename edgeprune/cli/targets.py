@@ -46,7 +46,7 @@ def show(name: str, as_json: bool) -> None:
     from edgeprune.target import load_target, to_toml
 
     target = load_target(name)
-    click.echo(target.model_dump_json(indent=2) if as_json else to_toml(target), nl=as_json)
+    click.echo(target.model_dump_json(indent=2, exclude_none=True) if as_json else to_toml(target), nl=as_json)
 
 
 @targets.command()

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edgeprune.report import format as fmt
-from edgeprune.report.blocks import Block, Cell, Column, Figure, Figures, Table
+from edgeprune.report.blocks import IN_HTML, Block, Cell, Column, Figure, Figures, Table
 from edgeprune.report.plots import COLORS, drawing, shortened, small_plots, to_svg
-from edgeprune.report.schema import Allocation, WidthReason, WidthStep
+from edgeprune.report.schema import Allocation, Pruning, WidthReason, WidthStep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +34,42 @@ def allocation(name: str, one: Allocation, prefix: str) -> list[Block]:
     if not one.reasons or one.loss <= 0:
         return [_limits(name, one)]
     return [_limits(name, one), _widths(name, one), Figures([_curves(name, one, prefix)])]
+
+
+def gone_channels(one: Pruning) -> Table:
+    """Which channels of every group went."""
+    columns = [
+        Column("Group", numeric=False, code=True),
+        Column("Channels"),
+        Column("Gone", "numbers in the original model, from 0", numeric=False, level=IN_HTML, wraps=True),
+        Column("Layers", numeric=False, code=True, level=IN_HTML, wraps=True),
+    ]
+    rows = [
+        [
+            Cell(group.name, note=f"stays: {group.frozen}" if group.frozen else None),
+            fmt.absent("not known") if group.gone is None
+            else Cell(f"{group.original:,} → {group.original - len(group.gone):,}"),
+            fmt.absent("a step between had other groups") if group.gone is None
+            else Cell(ranges(group.gone) or "none"),
+            Cell(", ".join(group.layers)),
+        ]
+        for group in one.channels
+    ]  # fmt: skip
+    return Table(
+        f"{one.name}: which channels went. In each group, those went that the criterion {one.criterion} ranks lowest.",
+        columns, rows, folded=True,
+    )  # fmt: skip
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in words: 1, 2, 3 and 7 are "1–3, 7"."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
 
 
 def _limits(name: str, one: Allocation) -> Table:

@@ -37,7 +37,8 @@ class Cell:
 @dataclass(frozen=True)
 class Column:
     """A column's head. ``group`` stands above neighbours that share it, ``note`` is small print below the title;
-    ``latency`` says where the times in it come from, if it holds times of one inference."""
+    ``latency`` says where the times in it come from, if it holds times of one inference. ``wraps``: its texts may be
+    long, and break into lines."""
 
     title: str
     note: str = ""
@@ -46,6 +47,7 @@ class Column:
     level: int = EVERYWHERE
     code: bool = False
     latency: Literal["measured", "estimated"] | None = None
+    wraps: bool = False
 
 
 @dataclass(frozen=True)

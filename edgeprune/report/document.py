@@ -172,8 +172,12 @@ def _judged(
 
 def _pruning(facts: Facts) -> JsonObject:
     """What the report says of the pruning of a model beside its figures."""
-    chosen = {"allocation": facts["filters"]["allocation"]} if "filters" in facts else {}
-    return {**{key: value for key, value in facts.items() if key in ("layers", "sparsify", "lottery")}, **chosen}
+    kept = {key: value for key, value in facts.items() if key in ("layers", "sparsify", "lottery")}
+    if "filters" not in facts:
+        return kept
+    chosen = facts["filters"]
+    channels = [{key: row[key] for key in ("name", "layers", "original", "gone", "frozen")} for row in chosen["groups"]]
+    return {**kept, "criterion": chosen["criterion"], "channels": channels, "allocation": chosen["allocation"]}
 
 
 def _on_host(facts: Facts) -> JsonObject:

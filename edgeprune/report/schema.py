@@ -687,6 +687,19 @@ class Allocation(Entry):
     reasons: list[WidthReason] = []  # of the groups that had a choice
 
 
+class GoneChannels(Entry):
+    """A group of channels that can only go together; ``gone``: those that went, by their numbers in the original model.
+
+    ``gone`` is None where they cannot be followed through several steps; ``frozen``: why none of them can go.
+    """
+
+    name: Text
+    layers: list[Text]
+    original: Count
+    gone: list[Count] | None
+    frozen: Text | None
+
+
 class Pruning(Entry):
     """What was done to one pruned model beside removing filters and weights; ``name``: of its last step."""
 
@@ -694,6 +707,8 @@ class Pruning(Entry):
     layers: LayerRemoval | None = None
     sparsify: Sparsifying | None = None
     lottery: Lottery | None = None
+    criterion: Text | None = None  # by which the channels of a group were ranked
+    channels: list[GoneChannels] = []
     allocation: Allocation | None = None
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from edgeprune.report import format as fmt
 from edgeprune.report import headline
-from edgeprune.report.allocation import allocation
+from edgeprune.report.allocation import allocation, gone_channels
 from edgeprune.report.answers import answers, figures_by_output
 from edgeprune.report.blocks import (
     Block,
@@ -270,6 +270,8 @@ def pruning(report: Report) -> Blocks:
             blocks.append(Table(caption, penalty_columns, rows))
         if one.allocation:
             blocks += allocation(one.name, one.allocation, f"widths{number}")
+        if one.channels:
+            blocks.append(gone_channels(one))
         if one.lottery and (rows := _tickets(report, one.name)):
             caption = (
                 f"{one.name}: the mask keeps {one.lottery.kept:.1%} of the weights, rounds: {one.lottery.round}; "

@@ -1,6 +1,7 @@
-"""JSON schemas of recipes, targets and report.json, for editors and for programs in other languages.
+"""JSON schemas of recipes, targets, report.json and what commands print, for editors and programs in other languages.
 
-The files beside this module are what pydantic makes of the classes that read recipes and targets and check reports.
+The files beside this module are what pydantic makes of the classes that read recipes and targets and check reports, and
+of those in :mod:`edgeprune.schemas.documents`.
 ``python -m edgeprune.schemas`` (``make schemas``) writes them anew; a test says when they are out of date. Rules about
 several keys at once, such as that a lottery needs weights, are in no schema: they are checked when a file is read.
 """
@@ -12,18 +13,36 @@ import inspect
 import io
 import tokenize
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-Name = Literal["recipe", "target", "report"]
+Name = Literal[
+    "recipe", "target", "report", "runs", "profile", "profiles", "check", "comparison", "inspection", "sensitivity",
+    "search", "bench", "targets", "emulator",
+]  # fmt: skip
+# Command with --json → the schemas that its document follows: the first, or for several runs or targets the second.
+PRINTED: dict[str, tuple[Name, ...]] = {
+    "bench": ("bench",),
+    "build": ("report",),
+    "check": ("check",),
+    "compare": ("comparison",),
+    "emulator setup": ("emulator",),
+    "inspect": ("inspection",),
+    "profile": ("profile", "profiles"),
+    "report": ("report", "runs"),
+    "search": ("search",),
+    "sensitivity": ("sensitivity",),
+    "targets list": ("targets",),
+    "targets show": ("target",),
+}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema_path(name: Name) -> Path:
-    """The JSON schema of recipes, targets or report.json, as it comes with edgeprune."""
+    """The JSON schema of recipes, targets or a document, as it comes with edgeprune."""
     return Path(__file__).parent / f"{name}.schema.json"
 
 
@@ -43,6 +62,7 @@ def make_schemas() -> dict[Name, dict[str, object]]:
     from edgeprune.recipe.config import Recipe
     from edgeprune.recipe.load import builtin_names
     from edgeprune.report.schema import Report
+    from edgeprune.schemas import documents
     from edgeprune.target import Target
 
     recipe = _schema(Recipe, _ForToml)
@@ -55,24 +75,35 @@ def make_schemas() -> dict[Name, dict[str, object]]:
     properties = recipe["properties"]
     assert isinstance(properties, dict)
     recipe["properties"] = {"extends": extends, **properties}
-    return {"recipe": recipe, "target": _schema(Target, _ForToml), "report": _schema(Report)}
+    printed = {name: _schema(getattr(documents, name.capitalize())) for name in _DOCUMENTS}
+    return {"recipe": recipe, "target": _schema(Target, _ForToml), "report": _schema(Report), **printed}
+
+
+# Each is a class of documents.py.
+_DOCUMENTS: tuple[Name, ...] = tuple(name for name in get_args(Name) if name not in ("recipe", "target", "report"))
 
 
 def _schema(
     model: type[pydantic.BaseModel], generator: type[GenerateJsonSchema] = GenerateJsonSchema
 ) -> dict[str, object]:
     made = model.model_json_schema(schema_generator=generator)
-    classes = {cls.__name__: cls for cls in _reachable(model)}
+    classes = _made_of(model, {})
     for name, definition in [(model.__name__, made), *made.get("$defs", {}).items()]:
         for key, comment in _comments(classes[name]).items():
             definition["properties"][key].setdefault("description", comment)
     return {"$schema": DIALECT, **made}
 
 
-def _reachable(model: type[pydantic.BaseModel]) -> set[type[pydantic.BaseModel]]:
-    """The classes in the module of ``model``, those that it is made of among them."""
-    found = vars(inspect.getmodule(model)).values()
-    return {value for value in found if inspect.isclass(value) and issubclass(value, pydantic.BaseModel)}
+def _made_of(
+    model: type[pydantic.BaseModel], found: dict[str, type[pydantic.BaseModel]]
+) -> dict[str, type[pydantic.BaseModel]]:
+    """The class and those that it is made of, by name, added to ``found``."""
+    for cls in [*model.__mro__, *vars(inspect.getmodule(model)).values()]:
+        ours = inspect.isclass(cls) and issubclass(cls, pydantic.BaseModel) and cls.__module__.startswith("edgeprune.")
+        if ours and cls.__name__ not in found:
+            found[cls.__name__] = cls
+            _made_of(cls, found)
+    return found
 
 
 def _comments(model: type[pydantic.BaseModel]) -> dict[str, str]:

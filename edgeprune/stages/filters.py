@@ -31,7 +31,8 @@ from edgeprune.target import ChannelSteps, Target
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.prune.channels.graph import Graph
+    from edgeprune.prune.channels.graph import Graph, Group
+    from edgeprune.prune.channels.units import Vector
     from edgeprune.prune.choice.allocation import Allocation
     from edgeprune.prune.choice.budget import Budget, Resource
     from edgeprune.prune.choice.criteria import Scores
@@ -135,13 +136,9 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
             pruned.set_weights(before)
             rows, validation["reconstructed"] = [], validation["pruned"]
     removed = removed_channels(graph, keep)
-    groups: list[RemovedChannels] = [
-        {
-            "name": group.name,
-            "channels": group.size,
-            "removed": len(removed.get(group.name, ())),
-            "frozen": group.frozen,
-        }
+    earlier = {row["name"]: row for row in artifact.facts["filters"]["groups"]} if config.number > 1 else {}
+    groups = [
+        _removed(group, removed.get(group.name, np.array([], int)), earlier.get(group.name), config.number == 1)
         for group in graph.groups
         if not group.block
     ]
@@ -149,6 +146,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     context.progress.note(_filters_line(groups, names, validation, task.metric))
     return with_model(artifact, pruned, context).with_(
         filters={
+            "criterion": settings.criterion,
             "groups": groups,
             "oracle_difference": difference,
             "validation": validation,
@@ -157,6 +155,27 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
             "original_files": original_files,
         }
     )
+
+
+def _removed(group: Group, removed: Vector, earlier: RemovedChannels | None, is_first: bool) -> RemovedChannels:
+    """What became of a group; ``removed``: numbers within it, ``earlier``: what became of it in the step before."""
+    before: list[int] | None = [] if is_first else earlier["gone"] if earlier else None
+    original = earlier["original"] if earlier else group.size
+    if before is not None and original - len(before) != group.size:  # blocks went, and groups grew together
+        original, before = group.size, None
+    gone = None
+    if before is not None:
+        left = np.setdiff1d(np.arange(original), before)
+        gone = sorted([*before, *left[removed].tolist()])
+    return {
+        "name": group.name,
+        "layers": list(group.layers),
+        "channels": group.size,
+        "removed": len(removed),
+        "original": original,
+        "gone": gone,
+        "frozen": group.frozen,
+    }
 
 
 def _of_files(

@@ -19,24 +19,16 @@ import edgeprune
 SIDE = 96  # pixels; the weights were trained at 224
 IMAGES = {"train": 200, "test": 100}  # of each class
 RECIPE = """extends = ["filters-int8"]
-
-[data]
-mean = [127.5]
-std = [127.5]
-
-[filters]
-max_macs = "70%"
-criterion = "taylor"
-
-[finetune]
-epochs = 3
+data = { mean = [127.5], std = [127.5] }
+filters = { max_macs = "70%", criterion = "taylor" }
+finetune = { epochs = 3 }
 """
 
 
 def take(source: Path, data: Path) -> None:
     """The first images of each class, as data/SPLIT/CLASS/*.jpg."""
     for split, count in IMAGES.items():
-        for folder in sorted(path for path in (source / split).iterdir() if path.is_dir()):
+        for folder in (source / split).iterdir():
             (data / split / folder.name).mkdir(parents=True, exist_ok=True)
             for image in sorted(folder.iterdir())[:count]:
                 shutil.copy(image, data / split / folder.name)
@@ -65,11 +57,10 @@ def main() -> None:
             shutil.unpack_archive(archive, unpacked, filter="data")
         take(next(Path(unpacked).glob("*/train")).parent, out / "data")
         model = network(next(Path(unpacked).rglob("mobilenet_v1_0.25_224_model.h5")), 10)
-    read = {"image_size": (SIDE, SIDE), "batch_size": 32, "seed": 0}
-    train = tf_keras.utils.image_dataset_from_directory(out / "data" / "train", **read)
+    train = tf_keras.utils.image_dataset_from_directory(out / "data" / "train", image_size=(SIDE, SIDE), seed=0)
     scaled = train.map(lambda x, y: (x / 127.5 - 1, y)).cache()
-    for layer in model.layers:
-        layer.trainable = layer.name == "classes"
+    for layer in model.layers[:-1]:
+        layer.trainable = False
     for rate, epochs in ((1e-2, 4), (1e-3, 4)):  # first the head alone, then all layers
         model.compile(tf_keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
         model.fit(scaled, epochs=epochs, verbose=2)

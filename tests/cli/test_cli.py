@@ -134,4 +134,4 @@ def test_targets_as_json():
     listed = {entry["name"]: entry for entry in document("list")}
     assert sorted(listed) == target_names()
     assert "coral" in listed["coral-usb"]["aliases"]
-    assert document("show", "coral") == json.loads(load_target("coral-usb").model_dump_json())
+    assert document("show", "coral") == json.loads(load_target("coral-usb").model_dump_json(exclude_none=True))

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from commands import run
+from commands import follows_schema, run
 from tiny_files import Given, tflite_of
 
 from edgeprune.devices.bench import bench
@@ -50,6 +50,7 @@ def test_on_the_host(tiny_files, tmp_path):
     done = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    follows_schema(["bench"], found)
     (result,) = found["results"]
     assert result.keys() >= FIGURES
     assert (result["threads"], result["target"]) == (4, "rpi4")

@@ -188,7 +188,13 @@ def explained():
         {"name": "macs", "value": 1.5e6, "most": 2e6, "price": 0.0},
     ]
     chosen = {"loss": 4.0, "bound": 4.0, "seconds": 0.5, "multiple": 8, "widths": None}
-    report["pruning"] = [{"name": "filters", "allocation": {**chosen, "limits": limits, "reasons": reasons}}]
+    gone = {"block": [0, 1, 2, 7, 9, *range(21, 32)], "late": None, "stem": []}
+    channels = [
+        {"name": name, "layers": [f"{name}_conv"], "original": 32, "gone": numbers, "frozen": None}
+        for name, numbers in gone.items()
+    ]
+    pruning = {"name": "filters", "criterion": "reconstruct", "channels": channels}
+    report["pruning"] = [{**pruning, "allocation": {**chosen, "limits": limits, "reasons": reasons}}]
     return report
 
 

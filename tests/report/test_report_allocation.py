@@ -94,3 +94,15 @@ def test_without_reasons_there_are_only_limits(report, change):
     assert len(_blocks(report)) == 1
     del report["pruning"][0]["allocation"]["reasons"]
     assert len(_blocks(report)) == 1
+
+
+def test_the_page_names_the_channels_that_went(report):
+    """In ranges, with the criterion; none of a group that kept all, and a reason where they cannot be followed."""
+    (table,) = re.findall(
+        r"<details><summary>filters: which channels went.*?</details>", render(parse(report), "report.html"), re.DOTALL
+    )
+    assert "the criterion reconstruct ranks lowest" in table
+    assert "0–2, 7, 9, 21–31" in table
+    assert "32 → 16" in table
+    assert "none" in table
+    assert "a step between had other groups" in table

@@ -5,16 +5,19 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
+import click
 import jsonschema
 import pytest
 
+from edgeprune.cli import edgeprune as command_line
 from edgeprune.recipe.load import builtin_names, load_recipe
-from edgeprune.schemas import make_schemas, schema_path
+from edgeprune.schemas import PRINTED, Name, make_schemas, schema_path
 from edgeprune.target import load_target, target_names, to_toml
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("recipe", "target", "report")
+WITH_COMMENTS = ("recipe", "target", "report", "profile")
 
 
 def schema(name):
@@ -41,7 +44,34 @@ def sample_report():
     return json.loads((ROOT / "tests/report/sample_report.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def commands(group=command_line, path=()):
+    """Every command with its name as it is typed."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_every_command_with_json_has_a_schema():
+    """And no other; tests/support/commands.py compares what commands print with it, wherever tests run them."""
+    having = {name for name, command in commands() if any("--json" in one.opts for one in command.params)}
+    assert having == PRINTED.keys()
+
+
+def test_the_page_of_documents_names_them_all():
+    """docs/json.md has a row for each command and each of its schemas."""
+    rows = re.findall(r"^\|(?: `edgeprune (.+?)`)? \| .+ \| `(\w+)\.schema\.json` \|$",
+                      (ROOT / "docs/json.md").read_text("utf-8"), re.MULTILINE)  # fmt: skip
+    shown = {}
+    for command, name in rows:
+        last = command or list(shown)[-1]
+        shown[last] = (*shown.get(last, ()), name)
+    assert shown == PRINTED
+
+
+@pytest.mark.parametrize("name", get_args(Name))
 def test_the_shipped_schema_is_what_the_classes_make(name):
     """A class that changed without `make schemas` is found here."""
     jsonschema.Draft202012Validator.check_schema(schema(name))
@@ -119,7 +149,7 @@ def test_a_mistake_in_a_report_is_found():
     assert faults("report", report) == ["variants.0.bytes", "variants.1"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_COMMENTS)
 def test_descriptions_come_from_the_comments(name):
     """What stands beside a field in the code is what an editor shows."""
     definitions = schema(name)["$defs"]
@@ -127,5 +157,6 @@ def test_descriptions_come_from_the_comments(name):
         "recipe": ("FiltersConfig", "samples", "training samples that data-driven criteria look at"),
         "target": ("Cpu", "l2_shared", "by all cores; otherwise each core has its own"),
         "report": ("Variant", "series", "method and format, where the recipe explored several rates of it"),
+        "profile": ("Guess", "range_note", "why the range is wide"),
     }[name]
     assert definitions[klass]["properties"][key]["description"] == words

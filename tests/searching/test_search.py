@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import follows_schema
 
 import edgeprune
 from edgeprune.cli.build import _search
@@ -59,7 +60,10 @@ def done(given, tmp_path_factory):
 
 
 def document(folder):
-    return json.loads((folder / "search.json").read_text())
+    """search.json, which follows its schema."""
+    found = json.loads((folder / "search.json").read_text())
+    follows_schema(["search"], found)
+    return found
 
 
 def stages(folder, name):

@@ -142,6 +142,20 @@ def test_steps_go_geometrically_from_the_file_of_the_unpruned_model(built):
             assert limit["value"] <= limit["most"] * (1 + 1e-9)
 
 
+def test_what_went_is_named_by_its_numbers_in_the_original_model(model, tmp_path):
+    """Over two steps without a repair: what each layer has left are the biases of the original that are not named."""
+    recipe = _recipe({"max_macs": "50%", "steps": 2, "compensate": False})
+    artifacts, last, _ = _pruned(model, recipe, tmp_path / "stages")
+    pruned = edgeprune.load_model(artifacts[last].files["model"])
+    first, second = (artifacts[step].facts["filters"]["groups"] for step in ("filters.remove1", "filters.remove2"))
+    assert all(sum(row["removed"] for row in step) for step in (first, second))
+    for row in second:
+        for layer in (name for name in row["layers"] if name in ("stem", "inner", "last", "late")):
+            before, after = (one.get_layer(layer).bias.numpy() for one in (model, pruned))
+            assert row["original"] == len(before)
+            assert np.array_equal(np.delete(before, row["gone"]), after)
+
+
 def test_shares_are_of_the_model_before_layers_went(model, tmp_path):
     """Where a block is removed first, a share of the memory is still one of what the model as it came takes."""
     recipe = _recipe({"max_memory": "70%"}, layers={"remove": 1, "samples": 32})

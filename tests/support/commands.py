@@ -6,15 +6,23 @@ What watches a command, signals and what native code writes need a process of th
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+import jsonschema
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``edgeprune ARGUMENTS`` in the folder ``cwd``: exit code, standard output and standard error."""
+    """Run ``edgeprune ARGUMENTS`` in the folder ``cwd``: exit code, standard output and standard error.
+
+    What it prints with ``--json`` must follow the schema of the command.
+    """
     from edgeprune import cli
 
     words = ["edgeprune", *map(str, arguments)]
@@ -28,4 +36,23 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         code = cli._run(command, False)
+    if "--json" in words and out.getvalue():
+        follows_schema(words[1:], json.loads(out.getvalue()))
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def follows_schema(words: list[str], document: Any) -> None:
+    """The document that a command printed follows one of the schemas that are its own."""
+    from edgeprune.schemas import PRINTED
+
+    names = PRINTED.get(words[0]) or PRINTED[" ".join(words[:2])]
+    faults = {name: sorted(f"{one.json_path}: {one.message}" for one in _validator(name).iter_errors(document))
+              for name in names}  # fmt: skip
+    assert not all(faults.values()), faults
+
+
+@functools.cache
+def _validator(name: Any) -> jsonschema.Draft202012Validator:
+    from edgeprune.schemas import schema_path
+
+    return jsonschema.Draft202012Validator(json.loads(schema_path(name).read_text("utf-8")))
