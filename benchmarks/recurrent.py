@@ -46,10 +46,13 @@ def _row(layer: str, size: tuple[int, int, int], folder: Path) -> list[str]:
     cells = [layer, ", ".join(map(str, size)), f"{_macs(files[1]):,}"]
     for runtime in RUNTIMES:
         single, integer = (_instructions(file, runtime) for file in files)
-        estimated = _estimated_ns(files[1], runtime) / _estimated_ns(files[0], runtime)
         cells += ["crashes" if count is None else f"{count / 1e3:,.0f}" for count in (single, integer)]
-        cells += [f"{integer / single:.2f}" if single and integer else "–", f"{estimated:.2f}"]
+        cells += [_ratio(integer, single), _ratio(*(_estimated_ms(file, runtime) for file in files[::-1]))]
     return cells
+
+
+def _ratio(integer: float | None, single: float | None) -> str:
+    return f"{integer / single:.2f}" if single and integer else "–"
 
 
 def _convert(layer: str, size: tuple[int, int, int], dtype: str, folder: Path) -> Path:
@@ -78,16 +81,13 @@ def _applied(layers: Any, layer: str, units: int, x: Any) -> Any:
     return layers.LayerNormalization()(x) if layer == "LayerNormalization" else getattr(layers, layer)(units)(x)
 
 
-def _estimated_ns(path: Path, runtime: str) -> float:
-    """The latency estimate for a Raspberry Pi 4 under a runtime."""
-    from edgeprune.hardware.latency.estimate import predict
+def _estimated_ms(path: Path, runtime: str) -> float | None:
+    """The latency estimate for a Raspberry Pi 4 under a runtime; None for a file with a loop."""
+    from edgeprune.profiling.profile import profile
     from edgeprune.target import load_target, with_runtime
-    from edgeprune.tflite.flatbuffer import read
 
-    target = with_runtime(load_target("rpi4"), RUNTIMES[runtime])
-    estimate = predict(read(path).subgraphs[0], target, threads=1).estimate
-    assert estimate is not None
-    return estimate.median_ms * 1e6
+    estimated = profile(path, with_runtime(load_target("rpi4"), RUNTIMES[runtime]), threads=1).latency.estimated
+    return estimated.median_ms if estimated else None
 
 
 def _macs(path: Path) -> int:
