@@ -78,7 +78,7 @@ def build(
             ``module:function``, a function, arrays, a dataset, or "demo"; see
             :func:`edgeprune.data.load.load_data`. None: the demo's, for the demo only.
         recipe: name, TOML file or object, or several of them; None: ``edgeprune.toml`` in the working folder, else
-            ``magnitude-int8`` and ``filters-int8``.
+            ``magnitude-int8`` and ``filters30-int8``.
         out: the run folder; None: ``runs/MODEL-TARGET``.
         limits: the gates, for each target, in points, bytes and milliseconds; one that is not met raises nothing: see
             ``report.gates``. Those of flash and RAM are the board's where nothing else is said.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--recipe",
     multiple=True,
     help="A built-in recipe or a TOML file; may be given again, for the variants of several in one build.  "
-    "[default: ./edgeprune.toml, else magnitude-int8 and filters-int8]",
+    "[default: ./edgeprune.toml, else magnitude-int8 and filters30-int8]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/MODEL-TARGET]")
 @click.option(

@@ -19,7 +19,7 @@ Recipes: TypeAlias = str | Path | Recipe | Sequence[str | Path | Recipe] | None
 
 # What people may look for → how it is called here.
 RENAMED = {"magnitude": "weights"}
-DEFAULT_RECIPES = ("magnitude-int8", "filters-int8")
+DEFAULT_RECIPES = ("magnitude-int8", "filters30-int8")
 WORKING_RECIPE = Path("edgeprune.toml")
 
 

@@ -123,7 +123,7 @@ def _template():
 
 def test_the_template_is_the_first_of_what_a_build_does_without_a_recipe():
     """`edgeprune init` starts from pruning by magnitude; a build without a recipe removes filters beside it."""
-    assert [recipe.name for recipe in resolve_recipes(None)] == ["magnitude-int8", "filters-int8"]
+    assert [recipe.name for recipe in resolve_recipes(None)] == ["magnitude-int8", "filters30-int8"]
     named = {"name": "x", "description": ""}
     written = parse_recipe(tomllib.loads(_template()), "edgeprune.toml").model_copy(update=named)
     assert written == load_recipe("magnitude-int8").model_copy(update=named)
