@@ -6,7 +6,7 @@ in 8 bits, scores on either side of a threshold are one number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,16 +54,16 @@ class CoarseOutput:
         )
 
 
-def coarse_outputs(file: TFLiteModel, values: Sequence[np.ndarray]) -> list[CoarseOutput]:
+def coarse_outputs(file: TFLiteModel, values: Mapping[str, np.ndarray]) -> list[CoarseOutput]:
     """The outputs of a file with coarse steps.
 
     Args:
-        values: real values that each output has on samples, in the model's order; fractions are not looked at.
+        values: name of an output of the model → real values that it has on samples; fractions are not looked at.
     """
     graph, found = file.subgraphs[0], []
-    for port, array in zip(interface(file).outputs, values, strict=True):
-        stored = _stored(graph, port.tensor)
-        if stored.quantization is None or stored.dtype not in ("int8", "uint8"):
+    for port in interface(file).outputs:
+        stored, array = _stored(graph, port.tensor), values.get(port.signature)
+        if array is None or stored.quantization is None or stored.dtype not in ("int8", "uint8"):
             continue
         low, high = np.percentile(array, (25, 75))
         step, spread = float(stored.quantization.scale[0]), float(high - low)
@@ -73,12 +73,15 @@ def coarse_outputs(file: TFLiteModel, values: Sequence[np.ndarray]) -> list[Coar
     return found
 
 
-def answers_of(model: tf_keras.Model, samples: Iterable[Sample]) -> list[np.ndarray]:
-    """What a Keras model answers to samples, by output."""
+def answers_of(model: tf_keras.Model, samples: Iterable[Sample]) -> dict[str, np.ndarray]:
+    """What a Keras model answers to samples, by the names of its outputs."""
     import tensorflow as tf
 
     made = [tf.nest.flatten(model(tf.nest.map_structure(tf.constant, sample), training=False)) for sample in samples]
-    return [np.concatenate([np.asarray(value) for value in values]) for values in zip(*made, strict=True)]
+    return {
+        name: np.concatenate([np.asarray(value) for value in values])
+        for name, values in zip(model.output_names, zip(*made, strict=True), strict=True)
+    }
 
 
 def _stored(graph: Subgraph, tensor: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ def detector():
     tf_keras.utils.set_random_seed(3)
     i = tf_keras.Input((8, 8, 3))
     x = tf_keras.layers.Conv2D(4, 3, padding="same", activation="relu")(i)
-    boxes = tf_keras.layers.Reshape((64, 4), name="boxes")(tf_keras.layers.Conv2D(4, 1)(x))
+    boxes = tf_keras.layers.Reshape((64, 4), name="regressors")(tf_keras.layers.Conv2D(4, 1)(x))
     scores = tf_keras.layers.Conv2D(1, 1, name="head")(x)
-    scores = tf_keras.layers.Reshape((64, 1), name="scores")(scores - 40.0 * tf.nn.relu(scores - 1.5))
+    scores = tf_keras.layers.Reshape((64, 1), name="classificators")(scores - 40.0 * tf.nn.relu(scores - 1.5))
     return tf_keras.Model(i, [boxes, scores])
 
 
@@ -37,7 +37,7 @@ def test_coarse_output(detector, samples):
     """The output with a stretched range is named, with what has to be in float; the other is not."""
     values = answers_of(detector, samples)
     (found,) = coarse_outputs(parse(convert(detector, INT8, lambda: iter(samples))), values)
-    assert found.name == "scores"
+    assert found.name == "classificators"
     assert found.step > 0.1 * found.spread
     assert 'modes = ["mixed"]' in found.warning
     assert len(found.tensors) >= 2  # the reshape, and the operator that computes

@@ -2,7 +2,8 @@
 
 ``read`` builds the model operator by operator: what an operator becomes is a rule in the table of ``registry``, entered
 under :func:`~edgeprune.models.from_tflite.registry.rule` by the module of its kind: ``convolutions``, ``elementwise``,
-``reductions``, ``shapes``, ``recurrent``, ``quantization``, ``states``. A rule sees its operator as a
+``reductions``, ``shapes``, ``recurrent``, ``loops``, ``quantization``, ``states``. ``content`` cuts and resizes files
+before that. A rule sees its operator as a
 :class:`~edgeprune.models.from_tflite.call.Call`. ``check`` compares with what the interpreter computes.
 
 A file computes for one sample; the model gets a batch. Each tensor here begins with that batch: a tensor of the file

@@ -265,7 +265,7 @@ def _rows(shape: Sequence[int], indices: np.ndarray) -> tuple[tuple[int, ...], n
 def scatter_nd(call: Call) -> Value:
     """Zeros with rows put at constant positions: the rows and a row of zeros, in the order of the output."""
     updates, sizes = call.value(1), call.integers(2, "shape")
-    check_size(sizes, call.folds)
+    check_size(sizes, True)
     rows, positions = _rows(sizes, call.constant(0, "positions"))
     if len(set(positions.ravel().tolist())) < positions.size:
         raise NoRule("puts several rows at one position", "distinct positions")
