@@ -21,7 +21,7 @@ def main() -> None:
 
     import_tf()
     from edgeprune.data import InputSpec, load_data
-    from edgeprune.data.sound import front_shape
+    from edgeprune.data.sound.folder import front_shape
     from edgeprune.recipe.config import DataConfig
     from edgeprune.recipe.load import load_recipe
 

@@ -31,6 +31,10 @@ def methods(epochs: int) -> dict[str, dict[str, dict[str, Any]]]:
             "filters: Taylor, global, one shot": {"filters": FILTERS},
             "the same, distilled": {"filters": FILTERS, "distill": {"temperature": 2.0, "weight": 0.9}},
             "the same, two steps": {"filters": {**FILTERS, "steps": 2}, "finetune": {"epochs": epochs - 1}},
+            "filters: refitted error, distilled": {
+                "filters": {**FILTERS, "criterion": "reconstruct"},
+                "distill": {"temperature": 2.0, "weight": 0.9},
+            },
             "filters: L2, uniform": {"filters": {**FILTERS, "criterion": "l2", "allocation": "uniform"}},
             "filters: Taylor, by sensitivity": {"filters": {**FILTERS, "allocation": "sensitivity"}},
             "slimming: L1 on scales, then filters": {

@@ -87,7 +87,7 @@ def analyse_sensitivity(
     start(seed, False)
     source = {"name": path.stem, "source": str(model), "sha256": model_hash(path)}
     trust = Trust.of(trust_model, custom_objects)
-    loaded = open_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects))
+    loaded = open_model(model, trust=trust.given, custom_objects=dict(trust.custom_objects), input_shape=input_shape)
     with locked(folder):
         sized, opened, task = _open(loaded, data, resolved, seed, trust, input_shape)
         request = _Request(source, resolved, chosen, tuple(sorted(rates)), samples, seed)

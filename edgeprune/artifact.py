@@ -297,6 +297,32 @@ class RoundedFacts(TypedDict):
     used: bool
 
 
+class CodedTrial(TypedDict):
+    """One size that stage ``code_weights`` tried: bytes of the encoded weights, drop on validation."""
+
+    bytes: int
+    loss: float
+    drop_points: float
+    met: bool
+
+
+class CodedTensor(TypedDict):
+    """The grid of a layer's weights: its largest integer, and its dead zone in steps."""
+
+    layer: str
+    weights: int
+    levels: int
+    dead: float
+
+
+class CodedFacts(TypedDict):
+    """Stage ``code_weights``: ``trials``, the last of which was chosen, and its grids."""
+
+    trials: list[CodedTrial]
+    tensors: list[CodedTensor]
+    warnings: list[str]
+
+
 class PreparedFacts(TypedDict, total=False):
     """Stage ``round_weights``: pairs of layers that were evened out, and how weights were rounded."""
 
@@ -374,6 +400,7 @@ class Facts(TypedDict, total=False):
     conversion: ConversionFacts
     mixed: MixedFacts
     prepared: PreparedFacts
+    coded: CodedFacts
     compiled: CompiledFacts
     micro: MicroFacts
     profile: dict[str, Any]

@@ -27,6 +27,7 @@ from edgeprune.recipe.load import Recipes, resolve_recipes
 from edgeprune.run_folder import DEMO, Extras, name_of, write_run
 from edgeprune.selection import Limits, MaxDrop
 from edgeprune.target import OneOrMore, Target, load_targets
+from edgeprune.train.replicas import together
 
 if TYPE_CHECKING:
     import keras
@@ -137,12 +138,13 @@ def build(
     folder = Path(out) if out else default_folder(model, targets)
     import_tf()
     CONVERTER.start()
-    with locked(folder):
+    strategies = [recipe.finetune.strategy for recipe in resolved]
+    heard = progress or Progress()
+    with locked(folder), together(strategies, heard):
         if fresh:
             shutil.rmtree(folder / "stages", ignore_errors=True)
         trust = Trust.of(trust_model, custom_objects)
         first, *others = targets
-        heard = progress or Progress()
         context = build_context(source, resolved, first, seed, deterministic, trust, heard, where, others)
         extras = Extras(export_keras3, compress, Path(junit) if junit else None, earlier)
         with context.connection or contextlib.nullcontext():
@@ -224,6 +226,7 @@ def open_source(
     """
     from edgeprune.data import data_errors
 
+    context = dataclasses.replace(context, inputs={**context.inputs, "asked_shape": input_shape})
     run.execute([planning.source_step(context.source is None)], context)
     with data_errors():
         return _with_data(context, run, data, limits, input_shape)
@@ -265,6 +268,7 @@ def build_context(
         **boards[target.name],
         "quantizer": quantizer_version(),
         "device": where.key() if where else None,
+        "asked_shape": None,
         "input_shape": None,  # once the data is known, of a model that leaves it open
         "task": recipes[0].task.model_dump(mode="json"),  # with the user's code once the data is known
     }

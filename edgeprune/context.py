@@ -8,7 +8,7 @@ import platform
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgeprune._tensorflow import ONEDNN, WITHOUT_ONEDNN
 from edgeprune._version import __version__
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgeprune.data import Data
     from edgeprune.devices.variants import Connection
     from edgeprune.models.shapes import Shape
+    from edgeprune.models.sizes import InputShapes
     from edgeprune.runtime.interpreter import Runtime
     from edgeprune.tasks.task import Task
 
@@ -178,6 +179,11 @@ class Context:
         """Input ``input_shape``: the fixed shapes of all inputs without the batch, and what gave them."""
         given = self._declared("input_shape").inputs["input_shape"]
         return [tuple(shape) for shape in given["shapes"]], given["origin"]
+
+    @property
+    def asked_shape(self) -> InputShapes | None:
+        """Input ``asked_shape``: what the user says of the sizes of open inputs."""
+        return cast("InputShapes | None", self._declared("asked_shape").inputs["asked_shape"])
 
     def required(self) -> tuple[Data, Task]:
         """Inputs ``data`` and ``task``."""

@@ -219,7 +219,7 @@ def _changed(
                     continue  # the model carries the rounding of int8
                 config = _convert_config(recipe, target, mode, sparse=mode == "float32" and _is_sparse(recipe))
                 ending = f"{mode}-sparse" if config.plan.sparse else mode
-                trained = recipe.qat or recipe.cluster  # for these very integers
+                trained = recipe.qat or recipe.cluster or recipe.coded  # for these very integers
                 rounding = None if trained else _rounding(recipe, mode)
                 made = _variant_steps(f"{chain.last}-{ending}", chain.last, config, target, measured, rounding)
                 series = None if rate is None else f"{'-'.join(chain.methods)}-{ending}"
@@ -374,6 +374,14 @@ def _cluster(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     return [chain.method("cluster").step(stages.cluster, config)]
 
 
+def _coded(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
+    if not recipe.coded:
+        return [chain]
+    plan = quantization_plan("int8", recipe, target) if recipe.coded.max_size else None
+    config = stages.CodedStageConfig(coded=recipe.coded, reconstruct=recipe.reconstruct, plan=plan)
+    return [chain.method("coded").step(stages.code_weights, config)]
+
+
 def _qat(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     if not recipe.qat:
         return [chain]
@@ -381,7 +389,7 @@ def _qat(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     return [chain.method("qat").step(stages.qat, config)]
 
 
-METHODS = (_layers, _sparsify, _filters, _weights, _cluster, _qat)
+METHODS = (_layers, _sparsify, _filters, _weights, _cluster, _coded, _qat)
 
 
 def _gentle(recipe: Recipe, config: ClusterConfig | QatConfig) -> stages.TrainingConfig:

@@ -234,7 +234,7 @@ def _compare_answers(context: BuildContext, run: Run, plan: planning.Plan, repor
     """Where the pick answers otherwise than the baseline, with pictures of the samples."""
     import numpy as np
 
-    from edgeprune.data.sound import SoundStore
+    from edgeprune.data.sound.folder import SoundStore
     from edgeprune.evaluate.answers import Answers, masks_of
     from edgeprune.report.outcomes import describe_samples, outcomes, positions
     from edgeprune.tasks.detection import DetectionTask

@@ -107,6 +107,8 @@ DEFAULT_REGRESSION_DROP = MaxDrop(1.0, part=0.02)
 SLOWER_ON_TARGET, SLOWER_ELSEWHERE = 1.1, 2.0
 # What mixed precision may lose where the recipe does not say.
 DEFAULT_MIXED_DROP = MaxDrop(0.5, part=0.01)
+# What grids for encoded weights may lose where the recipe does not say.
+DEFAULT_CODED_DROP = MaxDrop(1.0, part=0.02)
 
 
 _MULTIPLES = {"": 1, "k": 2**10, "m": 2**20}

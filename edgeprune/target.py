@@ -245,7 +245,7 @@ class Target(Facts):
     accelerator: Accelerator | None = None
     compiler: CompilerSettings | None = None
     micro: Micro | None = None
-    delegates: tuple[Literal["gpu", "nnapi", "xnnpack"], ...] = ("xnnpack",)
+    delegates: tuple[Literal["gpu", "mediatek", "nnapi", "qualcomm", "xnnpack"], ...] = ("xnnpack",)
     quantization: Quantization
     latency: LatencyModel | None = None
     channel_multiple: Multiples = Field(default_factory=lambda: _frozen({}))

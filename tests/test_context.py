@@ -27,6 +27,7 @@ READERS = {
     "quantizer": lambda context: context.require("quantizer"),
     "device": lambda context: context.connection(),
     "input_shape": lambda context: context.input_shape,
+    "asked_shape": lambda context: context.asked_shape,
 }
 
 

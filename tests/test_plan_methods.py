@@ -112,6 +112,14 @@ def test_without_training_steps_are_not_trained_between(recipe, tmp_path):
     assert [step.after for step in removing[1:]] == [step.name for step in removing[:-1]]
 
 
+def test_weights_on_grids_are_not_rounded_again():
+    """The recipe micro puts weights on grids, and converts them from there; the plain int8 file is rounded as ever."""
+    names = [step.name for step in make_plan([load_recipe("micro")], load_target("cortex-m4")).steps]
+    assert names[names.index("coded") :][:2] == ["coded", "coded-float32.convert"]
+    assert {"baseline.round8", "coded-int8.convert", "coded-int8.encode"} <= set(names)
+    assert "coded.round8" not in names
+
+
 def test_int8_files_are_encoded_for_microcontrollers():
     """The encoded file is measured, by its own interpreter; formats that are there to be compared are not encoded."""
     plan = make_plan([load_recipe("int8")], load_target("cortex-m4"))

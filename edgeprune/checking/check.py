@@ -276,6 +276,22 @@ def _has_pairs(target: Target) -> bool:
     return has_arm_cpu(target) and "xnnpack" in target.delegates and target.runtime.package in PAIRING
 
 
+def _recurrent(subject: Subject, target: Target) -> list[Finding]:
+    """Fused recurrent layers that take longer in int8 than in float32."""
+    from edgeprune.hardware.latency.estimate import slower_in_int8, words_of_slower
+
+    operators = {operator.index: operator for operator in subject.graph.operators}
+    return [
+        Finding(
+            "warning",
+            words_of_slower(operators[index].name, ratio),
+            'keep small recurrent layers in float: modes = ["float32"] or ["mixed"] in [quantize].',
+            (subject.where(operators[index]),),
+        )
+        for index, ratio in slower_in_int8(subject.graph, target).items()
+    ]
+
+
 def _neighbours(channels: int, multiple: int) -> list[int]:
     below = channels // multiple * multiple
     return [count for count in (below, below + multiple) if count]
@@ -330,4 +346,5 @@ CHECKERS: list[Checker] = [
     ("sparse inference", has_arm_cpu, sparse_inference),
     ("channels", lambda target: bool(target.channel_multiple), _channels),
     ("pairs of channels", _has_pairs, _pairs),
+    ("recurrent layers", has_arm_cpu, _recurrent),
 ]

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     "--delegate",
     default="default",
     show_default=True,
-    help="default (the runtime's choice), builtin (no XNNPACK), edgetpu on a board; xnnpack, gpu or nnapi on Android.",
+    help="default (the runtime's choice), builtin (no XNNPACK), compiled (LiteRT's CompiledModel on the CPU), edgetpu "
+    "on a board; xnnpack, gpu or nnapi on Android.",
 )
 @device_options
 @click.option("--runtime", help="On the emulator: ai-edge-litert or tflite-runtime.  [default: ai-edge-litert]")
@@ -58,6 +59,12 @@ if TYPE_CHECKING:
     "--operators",
     is_flag=True,
     help="Also report each operator: on Android, where it slows the file down, and on the emulator.",
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="On the emulator: simulate where the time goes on the target (default: rpi4): cycles, cache misses and bytes, "
+    "in total and by operator. Needs Debian's package llvm.",
 )
 @click.option(
     "--append",
@@ -78,7 +85,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
     from edgeprune.errors import DeviceError
     from edgeprune.target import load_target
 
-    device = _address(device, options["runtime"], options["max_instructions"])
+    device = _address(device, options)
     target = load_target(options["target"]) if options["target"] else None
     counts = device.partition("://")[0] == "emulator"
     if options["table"] and not counts:  # the table is for times; counted instructions are no times
@@ -91,6 +98,7 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         python=options["python"],
         benchmark_binary=options["benchmark_binary"],
         profile_operators=options["operators"],
+        explain=(target or load_target("rpi4")) if options["explain"] else None,
     )
 
     def keep(result: JsonObject) -> None:
@@ -122,16 +130,20 @@ def bench(files: tuple[Path, ...], device: str, as_json: bool, **options: Any) -
         raise SystemExit(1)
 
 
-def _address(device: str, runtime: str | None, max_instructions: int | None) -> str:
+_OF_EMULATOR = ("runtime", "max_instructions", "explain")
+
+
+def _address(device: str, options: dict[str, Any]) -> str:
     """The device's address with the runtime in it; options of the emulator are refused elsewhere."""
     from edgeprune.errors import UsageError
 
-    if (runtime or max_instructions) and device.partition("://")[0] != "emulator":
+    given = [f"--{name.replace('_', '-')}" for name in _OF_EMULATOR if options[name]]
+    if given and device.partition("://")[0] != "emulator":
         raise UsageError(
-            f"--runtime and --max-instructions cannot be used with --device {device}.",
+            f"{' and '.join(given)} cannot be used with --device {device}.",
             expected="--device emulator.",
         )
-    return f"emulator://{runtime}" if runtime else device
+    return f"emulator://{options['runtime']}" if options["runtime"] else device
 
 
 def _gates(results: list[JsonObject], max_instructions: int | None) -> Iterator[JsonObject]:

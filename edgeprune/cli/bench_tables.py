@@ -57,6 +57,8 @@ def bench_tables(document: JsonObject) -> Iterator[Table | Text]:
     for result in results:
         if result.get("operators"):
             yield _operators(result)
+        if result.get("explained"):
+            yield from _explained(Path(result["file"]).name, result["explained"])
     if document["comparison"]:
         yield Text(_comparison(document["comparison"]), "bold")
     for warning in document.get("warnings", ()):
@@ -117,12 +119,62 @@ def _operators(result: JsonObject) -> Table:
     return table
 
 
+def _explained(name: str, explained: JsonObject) -> Iterator[Table | Text]:
+    """Where the time goes, simulated: a row per operator in order, and the whole file below."""
+    levels = [f"L{level + 1} misses" for level in range(len(explained["misses"]))]
+    times = [f"ms, {_threads(each['threads'])}" for each in explained["simulated"]]
+    table = Table(title=Text(f"{name} on {explained['target']}, simulated"))
+    table.add_column("operator", overflow="fold")
+    for column in ("instructions (k)", "cycles (k)", *levels, "memory (kB)", *times):
+        table.add_column(column, justify="right")
+    for operator in explained["operators"]:
+        table.add_row(*_work(operator["type"], operator, operator["simulated_ms"]))
+    table.add_section()
+    table.add_row(*_work("whole file", explained, [each["ms"] for each in explained["simulated"]]))
+    yield table
+    for each in explained["simulated"]:
+        parts = ", ".join(f"{part} {each[f'{part}_ms']:.3f}" for part in ("compute", "memory", "operators"))
+        yield Text(f"{_threads(each['threads'])}: {each['ms']:.3f} ms simulated, of which {parts}")
+    yield Text(explained["bound"], "bold")
+    error = explained["median_error"]
+    llvm = f"LLVM {explained['llvm']['version']}'s {explained['llvm']['cpu']}"
+    if error is None:
+        yield Text(f"Warning: simulated with {llvm}; on this core, nothing was compared with measured times.", "yellow")
+    else:
+        kernels = explained["kernels"]
+        yield Text(f"Simulated with {llvm}: median error {error:.0%} on published times of {kernels} kernels.")
+
+
+def _work(label: str, work: JsonObject, times_ms: list[float]) -> Iterator[Text]:
+    yield Text(label)
+    for count in (work["instructions"], work["cycles"]):
+        yield Text(f"{count / 1e3:,.1f}")
+    for count in work["misses"]:
+        yield Text(f"{count:,}")
+    yield Text(f"{work['memory_bytes'] / 1e3:,.1f}")
+    for value in times_ms:
+        yield Text(f"{value:.3f}")
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
 def _comparison(comparison: JsonObject) -> str:
     a, b = (Path(comparison[key]).name for key in "ab")
     if "instructions_ratio" in comparison:
-        return f"{b} takes {comparison['instructions_ratio']:.3f} times as many instructions as {a}."
+        counted = f"{b} takes {comparison['instructions_ratio']:.3f} times as many instructions as {a}."
+        explained = comparison.get("explained")
+        return f"{counted}{_simulated_ratio(explained)}" if explained else counted
     text = f"{b} takes {comparison['ratio']:.3f} times as long as {a}"
     if comparison["low"] is None:
         return f"{text} ({comparison['rounds']} rounds: too few for an interval)."
     interval = f"{comparison['confidence']:.0%} interval {comparison['low']:.3f} to {comparison['high']:.3f}"
     return f"{text} ({interval}, {comparison['rounds']} rounds)."
+
+
+def _simulated_ratio(explained: JsonObject) -> str:
+    ratios = " and ".join(
+        f"{each['ratio']:.3f} times as long on {_threads(each['threads'])}" for each in explained["ratios"]
+    )
+    return f" Simulated, it takes {ratios}. {explained['because']}"

@@ -26,6 +26,7 @@ OPTIONAL = {
 }
 TOOLS = {
     "edgetpu_compiler": "compiles for Coral; Debian packages by Google, x86-64 only",
+    "llvm-mca": "simulates where time goes on a Raspberry Pi (bench --explain): sudo apt install llvm",
     "vela": "compiles for Ethos-U: pip install 'edgeprune[vela]'",
 }
 

@@ -15,23 +15,23 @@ import numpy as np
 from edgeprune.code import load_function
 from edgeprune.data.arrays import ArrayStore
 from edgeprune.data.batches import with_datasets
-from edgeprune.data.boxes import has_boxes, open_boxes
 from edgeprune.data.duplicates import shared_samples
-from edgeprune.data.folder import IMAGES, open_folder, size_of_images, split_folders
 from edgeprune.data.function import call_function, source_hash
 from edgeprune.data.grouping import hold_out_groups, hold_out_last
+from edgeprune.data.images.boxes import has_boxes, open_boxes
+from edgeprune.data.images.folder import IMAGES, open_folder, size_of_images, split_folders
+from edgeprune.data.images.masks import VOID
+from edgeprune.data.images.pairs import has_masks, open_pairs
 from edgeprune.data.labels import hold_out
-from edgeprune.data.masks import VOID
 from edgeprune.data.npz import Samples, read_npz
-from edgeprune.data.pairs import has_masks, open_pairs
 from edgeprune.data.parts import Part, is_dataset, read_parts
 from edgeprune.data.preprocess import Preprocessing, resolve_preprocessing
 from edgeprune.data.sizes import common_spec
-from edgeprune.data.sound import open_sound, unstated
+from edgeprune.data.sound.folder import open_sound, unstated
 from edgeprune.data.spec import InputSpec
 from edgeprune.data.split import Data, Split, Store, Timed, check_groups
 from edgeprune.data.stream import StreamStore
-from edgeprune.data.table import normalized, open_table, table_files
+from edgeprune.data.tables.table import normalized, open_table, table_files
 from edgeprune.data.targets import TargetFacts, merge_targets
 from edgeprune.data.words import through_front, whole_spec
 from edgeprune.errors import DataError

@@ -181,7 +181,7 @@ class Data:
         fingerprint: sha256 hex; changes when the samples, the preprocessing, the seed or the validation share change.
         source: the source as given, printable.
         preprocessing: resolved size, color, scale, mean, std, for the manifest; of images with boxes also ``resize``
-            and ``fill``; of tables ``table``, as :class:`edgeprune.data.table.OpenedTable` states it.
+            and ``fill``; of tables ``table``, as :class:`edgeprune.data.tables.table.OpenedTable` states it.
         targets: facts of the targets of all three splits, in the structure of y; ``()`` for data without labels.
         void: the class number of what does not count, where the source says which; else None.
         boxes: how images with boxes were resized; None for other data.

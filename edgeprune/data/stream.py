@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import contextlib
 import hashlib
+import logging
 import re
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,10 +25,13 @@ from edgeprune.models.types import Structure, Value
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_log = logging.getLogger(__name__)
+
 HEAD_SAMPLES = 64  # how many samples are compared and go into the fingerprint
 COUNTING_BATCH = 256
 LEAST_DIFFERENT = 16  # samples; fewer may come several times by chance
 MOST_SAMPLES = 20_000_000  # a dataset whose length TensorFlow does not know counts as endless above
+WORD_SECONDS = 30  # between words about a dataset that is still being read
 # What TensorFlow says of a batch of samples that differ in size: which component of the sample, and two of the sizes.
 _MIXED_BATCH = re.compile(
     r"different shapes in component (\d+)\. First element had shape \[([\d,]*)\] and element \d+ had shape \[([\d,]*)\]"
@@ -61,6 +66,7 @@ class StreamStore:
         self._samples = single_samples(dataset, spec, where)
         self.shapes: tuple[Shape, ...] = spec.shapes
         survey, repeats = Survey(where, spec), Repeats(where)
+        next_word = time.monotonic() + WORD_SECONDS
         with data_errors(), _one_size(spec, where):
             for chunk in self._samples.batch(COUNTING_BATCH).as_numpy_iterator():
                 shapes = tuple(inputs.shape[1:] for inputs in chunk[0])
@@ -72,6 +78,9 @@ class StreamStore:
                 repeats.add(chunk)
                 if survey.size > MOST_SAMPLES:
                     raise _endless(f"has no end within {MOST_SAMPLES:,} samples", where)
+                if time.monotonic() > next_word:
+                    _log.warning("The %s data are still being read: %s samples so far.", where, f"{survey.size:,}")
+                    next_word = time.monotonic() + WORD_SECONDS
             survey.finish()
             repeats.finish()
             self.size, self.labels, self.targets = survey.size, survey.labels, survey.targets

@@ -124,9 +124,12 @@ def _add_accuracy(results: Sequence[JsonObject], sample: Sample | None) -> None:
 
 
 def _comparison(results: Sequence[JsonObject]) -> JsonObject:
+    from edgeprune.devices.explain import compare
+
     a, b = results
     if "instructions" in a:
-        return {"a": a["file"], "b": b["file"], "instructions_ratio": b["instructions"] / a["instructions"]}
+        counted = {"a": a["file"], "b": b["file"], "instructions_ratio": b["instructions"] / a["instructions"]}
+        return {**counted, "explained": compare(a["explained"], b["explained"])} if "explained" in a else counted
     return {"a": a["file"], "b": b["file"], **ratio(a["rounds_ms"], b["rounds_ms"])}
 
 

@@ -2,7 +2,8 @@
 
 Options and output: tensorflow/tensorflow, tensorflow/lite/tools/benchmark/README.md and benchmark_model.cc; the table
 of operators: tensorflow/core/util/stats_calculator.cc. Releases differ: newer ones put "INFO: " before their lines,
-add p5, median and p95, and leave the column [start] out.
+add p5, median and p95, and leave the column [start] out. The tool of the same name for LiteRT's CompiledModel prints a
+block of results instead: google-ai-edge/LiteRT@15bfaa8b, litert/tools/benchmark_litert_model.h, and its README.md.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ _TIMINGS = re.compile(rf"Inference timings in us: Init: ({_NUMBER}), First infer
 _AVERAGE = re.compile(rf"Inference \(avg\): ({_NUMBER})")
 # "Peak memory footprint" until 2.3, then "Memory footprint delta from the start of the tool"
 _MEMORY = re.compile(rf"emory footprint.*\(MB\): init=({_NUMBER}) overall=({_NUMBER})")
+# Of the tool for CompiledModel: a line 'NAME: VALUE ms', in older releases with another name of the first inference.
+_RESULTS = re.compile(r"=+ BENCHMARK RESULTS =+(.*)", re.DOTALL)
+_RESULT = rf"{{}}:\s+({_NUMBER})"
+_OF_COMPILED = {"mean": "avg", "min": "min", "max": "max", "std": "std"}
+_RUNS = re.compile(rf"Inference \(avg\):\s+{_NUMBER} ms \((\d+) runs\)")
 _DELEGATED = {
     "all": re.compile("will be completely executed by the delegate"),
     "some": re.compile("will be partially executed by the delegate"),
@@ -78,6 +84,8 @@ def parse(text: str) -> Printed:
     Raises:
         ValueError: there is no result in it.
     """
+    if block := _RESULTS.search(text):
+        return _compiled_model(block[1], text)
     timings = _TIMINGS.search(text)
     # A profile, which follows, has lines of counts, too; the warm-up's stands before that of the run.
     counts = list(_COUNT.finditer(text[: timings.start()])) if timings else []
@@ -98,6 +106,31 @@ def parse(text: str) -> Printed:
         xnnpack=bool(_XNNPACK.search(text)),
         delegated=next((share for share, pattern in _DELEGATED.items() if pattern.search(text)), None),
         operators=list(_operators(text)),
+    )
+
+
+def _compiled_model(block: str, text: str) -> Printed:
+    """What the tool for CompiledModel printed; it gives no median and no percentiles."""
+
+    def value(name: str) -> float | None:
+        found = re.search(_RESULT.format(name), block)
+        return float(found[1]) if found else None
+
+    runs = _RUNS.search(block)
+    init_ms, first_ms = value("Model initialization"), value(r"(?:First inference|Warmup \(first\))")
+    if runs is None or init_ms is None or first_ms is None:
+        raise ValueError("the block BENCHMARK RESULTS has no line 'Inference (avg)'")
+    times = {f"{name}_ms": value(rf"Inference \({theirs}\)") for name, theirs in _OF_COMPILED.items()}
+    init_mb, peak_mb = value("Init footprint"), value("Overall footprint")
+    return Printed(
+        runs=int(runs[1]),
+        times_ms={**dict.fromkeys(("median_ms", "p5_ms", "p95_ms")), **times},
+        init_ms=init_ms,
+        first_ms=first_ms,
+        init_bytes=None if init_mb is None else round(init_mb * 2**20),
+        peak_bytes=None if peak_mb is None else round(peak_mb * 2**20),
+        xnnpack=bool(_XNNPACK.search(text)),
+        delegated=next((share for share, pattern in _DELEGATED.items() if pattern.search(text)), None),
     )
 
 
@@ -197,7 +230,7 @@ def _run(device: Device, binary: str, path: str, runs: int, job: Job) -> Printed
             raise ModelError(f"benchmark_model on {device.address} cannot run the file: {said}.") from None
         raise MissingError(
             f"benchmark_model on {device.address} ended with exit code {done.code}: {said or error}.",
-            expected="benchmark_model of the Interpreter API, TensorFlow 2.2 or newer, for that processor.",
+            expected="benchmark_model of TensorFlow 2.2 or newer, or of LiteRT, for that processor.",
             fix=_WHERE,
         ) from None
 

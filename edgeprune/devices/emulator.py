@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeprune.devices.emulator_home import RUNTIMES, SETUP, Home, qemu_version
+from edgeprune.devices.cores import DEFAULT, Core
+from edgeprune.devices.emulator_home import COUNTING, RUNTIMES, SETUP, Home, Plugin, qemu_version
 from edgeprune.devices.protocol import Completed, Device, Info, plain_name
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.external import execute
@@ -61,11 +62,19 @@ class Emulator(Device):
         copy_file(local, self.folder / plain_name(name))
         return name
 
-    def run(self, arguments: Sequence[str], *, timeout_s: float) -> Completed:
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout_s: float,
+        plugin: Plugin = COUNTING,
+        core: Core = DEFAULT,
+    ) -> Completed:
+        """As on every device; with another plugin, and on another core."""
         if arguments[0] != self.python:
             raise DeviceError(f"The emulated board cannot run {arguments[0]!r}.", expected=f"{self.python}.")
         # -B: Python reads what it compiled during setup and writes nothing new, so that every start is the same.
-        command = self._home.command(self.runtime, ["-B", *arguments[1:]], LOG)
+        command = self._home.command(self.runtime, ["-B", *arguments[1:]], LOG, plugin, core)
         ended = execute(command, timeout_s=timeout_s, fix=f"run `{SETUP}`.", cwd=self.folder, stdin=subprocess.PIPE)
         if ended.code is None:
             raise DeviceError(

@@ -13,16 +13,30 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from edgeprune.devices.cores import DEFAULT, Core
 from edgeprune.errors import MissingError
 from edgeprune.external import execute, find
-from edgeprune.files import JsonObject, sha256_json
+from edgeprune.files import JsonObject, sha256_json, write_bytes
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"
 # Command → the Debian packages that bring it.
 PACKAGES = {QEMU: "qemu-user", COMPILER: "gcc libc6-dev"}
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")
-PLUGIN_SOURCE = "emulator_plugin.c"
+HEADER = "emulator_plugin.h"
 SETUP = "edgeprune emulator setup"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin of QEMU: its source in this folder, and its options."""
+
+    source: str
+    options: tuple[str, ...] = ()
+
+
+COUNTING = Plugin("emulator_plugin.c")
 
 
 @dataclass(frozen=True)
@@ -189,41 +203,59 @@ class Home:
                 fix="set EDGEPRUNE_CACHE to another folder.",
             )
 
-    def plugin(self) -> Path:
-        """The compiled plugin; built when its source or QEMU has changed.
+    def plugin(self, source: str = COUNTING.source) -> Path:
+        """A compiled plugin; built when its source or QEMU has changed.
+
+        Args:
+            source: the file in this folder.
 
         Raises:
             MissingError: no compiler, or it fails.
         """
-        source = _resource(PLUGIN_SOURCE).read_text("utf-8")
+        texts = [_resource(name).read_text("utf-8") for name in (source, HEADER)]
         # The interface of plugins has a number: 1 up to QEMU 8. From QEMU 9 on, 2 is the oldest that is accepted.
         api = 1 if int(qemu_version().split(".")[0]) < 9 else 2
-        built = self.folder / f"plugin-{sha256_json([source, api])[:12]}.so"
+        built = self.folder / f"plugin-{sha256_json([*texts, api])[:12]}.so"
         if not built.exists():
             require_tools([COMPILER])
             self.folder.mkdir(parents=True, exist_ok=True)
-            text, part = self.folder / PLUGIN_SOURCE, built.with_suffix(".part")
-            text.write_text(source, "utf-8")
-            words: list[str | Path] = [
-                COMPILER,
-                "-O2",
-                "-Wall",
-                "-fPIC",
-                "-shared",
-                "-fvisibility=hidden",
-                f"-DAPI={api}",
-                "-o",
-                part,
-            ]
+            for name, text in zip((source, HEADER), texts, strict=True):
+                (self.folder / name).write_text(text, "utf-8")
+            part = built.with_suffix(f".{os.getpid()}.part")
+            options = ("-O2", "-Wall", "-fPIC", "-shared", "-fvisibility=hidden", f"-DAPI={api}")
             fix = f"sudo apt install {PACKAGES[COMPILER]}"
-            ended = execute([*words, text], timeout_s=120, fix=fix)
+            ended = execute([COMPILER, *options, "-o", part, self.folder / source], timeout_s=120, fix=fix)
             if ended.code != 0:
                 reason = ended.stderr.decode("utf-8", "replace").strip()
-                raise MissingError(f"The plugin that counts instructions cannot be compiled:\n{reason}", fix=fix)
+                raise MissingError(f"The plugin {source} cannot be compiled:\n{reason}", fix=fix)
             os.replace(part, built)
         return built
 
-    def command(self, runtime: str, arguments: Sequence[str], log: str | None = None) -> list[str]:
+    def _root(self, core: Core) -> Path:
+        """The folder that the emulated program takes for '/': the same files for every core, but /proc/cpuinfo."""
+        if core.info is None:
+            return self.sysroot
+        root = self.folder / "cores" / sha256_json([core.info, self.parts.digest])[:12]
+        made = root / "proc/cpuinfo"
+        if made.is_file():
+            return root
+        with FileLock(self.folder / "lock"):
+            for place in self.sysroot.iterdir():
+                link = root / place.name
+                if place.name != "proc" and not link.is_symlink():
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(Path("../..") / self.sysroot.name / place.name)
+            write_bytes(made, cpu_info(self.parts.cpu.cores, core.info))  # last: the folder is complete
+        return root
+
+    def command(
+        self,
+        runtime: str,
+        arguments: Sequence[str],
+        log: str | None = None,
+        plugin: Plugin = COUNTING,
+        core: Core = DEFAULT,
+    ) -> list[str]:
         """The command that starts Python on the emulated board.
 
         Its environment is set here and nowhere else, so that counts do not depend on the user's: hashes of strings are
@@ -233,6 +265,8 @@ class Home:
             runtime: one of ``RUNTIMES``.
             arguments: of Python.
             log: file in the working folder into which the plugin writes; None: no plugin.
+            plugin: which one.
+            core: the processor.
         """
         paths = [self.wheels / self.parts.wheels[name].folder for name in ("numpy", runtime)]
         environment = {
@@ -242,14 +276,22 @@ class Home:
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
         }
-        # QEMU splits options at commas that are not doubled. After "file=", the path may contain an equals sign.
-        plugin = ["-plugin", "file=" + str(self.plugin()).replace(",", ",,"), "-d", "plugin", "-D", log] if log else []
+        words = []
+        if log:
+            # QEMU splits options at commas that are not doubled. After "file=", the path may contain an equals sign.
+            file = str(self.plugin(plugin.source)).replace(",", ",,")
+            words = ["-plugin", ",".join([f"file={file}", *plugin.options]), "-d", "plugin", "-D", log]
         python = self.sysroot / "usr/bin/python3.11"
         return [
             *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
-            *(str(find(QEMU) or QEMU), "-cpu", "cortex-a72", "-L", str(self.sysroot), *plugin),
+            *(str(find(QEMU) or QEMU), "-cpu", core.qemu, "-L", str(self._root(core)), *words),
             *(str(python), "-s", "-S", *arguments),
         ]
+
+
+def cpu_info(cores: int, info: str) -> bytes:
+    """The content of /proc/cpuinfo."""
+    return "".join(f"processor\t: {core}\n{info}\n" for core in range(cores)).encode()
 
 
 def _resource(name: str) -> Any:

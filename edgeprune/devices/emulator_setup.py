@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from edgeprune.devices import emulator_download as download
-from edgeprune.devices.emulator_home import RUNTIMES, Home, qemu_version
+from edgeprune.devices.emulator_home import RUNTIMES, Home, cpu_info, qemu_version
 from edgeprune.errors import MissingError
 from edgeprune.external import TAIL_LINES, execute
 from edgeprune.files import JsonObject, output_errors, sha256_json, write_bytes, write_json
@@ -125,8 +125,7 @@ def _sysroot(home: Home, debs: list[download.File], folder: Path) -> None:
             raise MissingError(f"{one.file} cannot be unpacked: {ended.stderr.decode('utf-8', 'replace').strip()}")
     shutil.rmtree(folder / "usr/share/doc", ignore_errors=True)
     cpu = home.parts.cpu
-    lines = [f"processor\t: {core}\n{cpu.info}\n" for core in range(cpu.cores)]
-    write_bytes(folder / "proc/cpuinfo", "".join(lines).encode())
+    write_bytes(folder / "proc/cpuinfo", cpu_info(cpu.cores, cpu.info))
     cpus, last = f"0-{cpu.cores - 1}\n", f"{cpu.cores - 1}\n"
     for name, text in {"possible": cpus, "present": cpus, "online": cpus, "kernel_max": last}.items():
         write_bytes(folder / "sys/devices/system/cpu" / name, text.encode())

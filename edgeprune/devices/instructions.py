@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Sequence
@@ -11,15 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.devices.emulator import LOG
-from edgeprune.devices.emulator_home import SETUP
+from edgeprune.devices.emulator_job import run_job
+from edgeprune.devices.explain import explain
 from edgeprune.devices.protocol import Device, Job, broken_off
-from edgeprune.errors import DeviceError, EdgepruneError, ModelError, UsageError
+from edgeprune.errors import DeviceError, UsageError
 from edgeprune.files import JsonObject
-from edgeprune.runtime import runner
 
-_GUEST = Path(__file__).with_name("emulator_guest.py")
-_JOB = "job.json"
-TIMEOUT_S = 3600.0
 # After these inferences the runtime has packed its weights, and the allocator returns the same blocks every time.
 WARMUP = 5
 _MARK = re.compile(r"^mark (\d+)$", re.MULTILINE)
@@ -37,7 +33,8 @@ def measure(device: Device, job: Job) -> list[JsonObject]:
         One result per file: device, runtime, threads, kernels, warmup, instructions (of one inference on random input,
         after ``warmup`` others), outputs_sha256, and ``outputs`` for a job with samples;
         with ``profile_operators``, ``operators`` as :func:`by_operator` gives them, but not for XNNPACK's kernels on
-        weights that are stored sparse. There is no time in it.
+        weights that are stored sparse; with ``explain``, ``explained``: see :func:`edgeprune.devices.explain.explain`.
+        There is no other time in it.
 
     Raises:
         UsageError: more than one thread, or a delegate that is not there.
@@ -61,6 +58,9 @@ def measure(device: Device, job: Job) -> list[JsonObject]:
         for file, result in zip(job.files, results if job.profile_operators else (), strict=False):
             if job.delegate == "builtin" or not _is_sparse(file):
                 result["operators"] = by_operator(device, file, job.delegate)
+        if job.explain:
+            for file, result in zip(job.files, results, strict=True):
+                result["explained"] = explain(device, file, job.delegate, job.explain)
     except DeviceError as error:
         error.results = broken_off(results)
         raise
@@ -114,23 +114,13 @@ def _count(device: Device, files: Sequence[Path], delegate: str, samples: Path |
         "samples": device.push(samples, "samples.npz") if samples else None,
         "outputs": _OUTPUTS,
     }
-    device.push(Path(runner.__file__), "runner.py")
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        (Path(folder) / _JOB).write_text(json.dumps(job), "utf-8")
-        # The same arguments every time: the length of a command line moves the stack, which changes the count.
-        words = [device.push(_GUEST, _GUEST.name), device.push(Path(folder) / _JOB, _JOB)]
-    done = device.run([device.python, *words], timeout_s=TIMEOUT_S)
-    document = _last_document(done.stdout)
-    if done.code or "results" not in document:
-        raise _failure(device, done.code, document, done.stderr)
+    found = run_job(device, job)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         device.pull(LOG, Path(folder) / LOG)
         counts = instructions((Path(folder) / LOG).read_text("utf-8"), len(files))
         outputs = _outputs(device, Path(folder) / _OUTPUTS, len(files)) if samples else None
     facts = {"device": f"emulator: {device.info().name}", "threads": 1, "warmup": WARMUP}
-    results = [
-        {**facts, **result, "instructions": count} for result, count in zip(document["results"], counts, strict=True)
-    ]
+    results = [{**facts, **result, "instructions": count} for result, count in zip(found, counts, strict=True)]
     for result, arrays in zip(results, outputs or [], strict=False):
         result["outputs"] = arrays
     return results
@@ -165,24 +155,3 @@ def _outputs(device: Device, path: Path, files: int) -> list[list[np.ndarray]]:
         arrays = dict(archive)
     names = [[name for name in arrays if name.startswith(f"y{number}_")] for number in range(files)]
     return [[arrays[f"y{number}_{index}"] for index in range(len(mine))] for number, mine in enumerate(names)]
-
-
-def _last_document(output: bytes) -> JsonObject:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    try:
-        return json.loads(lines[-1])
-    except (IndexError, ValueError):
-        return {}
-
-
-def _failure(device: Device, code: int, document: JsonObject, errors: str) -> EdgepruneError:
-    if document.get("code") == runner.MODEL:
-        return ModelError(
-            f"{device.address}: {document['error']}.",
-            fix="run `edgeprune profile` on the file: it shows which release of a runtime it needs.",
-        )
-    said = document.get("error") or " ".join(errors.split())[-500:] or "it printed nothing"
-    return DeviceError(
-        f"The emulated board ended with exit code {code}: {said}.",
-        fix=f"run `{SETUP}`, which repairs a damaged board; if that does not help, please report what --debug shows.",
-    )

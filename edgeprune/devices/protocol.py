@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeprune.errors import UsageError
 from edgeprune.files import JsonObject
+
+if TYPE_CHECKING:
+    from edgeprune.target import Target
 
 # Scheme of an address → "module:class" of a :class:`Device`; imported when it is used.
 DEVICES = {
@@ -142,6 +145,7 @@ class Job:
         python: command that starts Python on the device; None for the device's default.
         benchmark_binary: local file of benchmark_model for Android; None for the one on the device.
         profile_operators: whether to make a table of operators, if the tool can.
+        explain: on the emulator, the board to simulate: where its time goes; None for counts alone.
     """
 
     files: tuple[Path, ...]
@@ -153,6 +157,7 @@ class Job:
     python: str | None = None
     benchmark_binary: Path | None = None
     profile_operators: bool = False
+    explain: Target | None = None
 
 
 # Measures a job, with one result per file in the order of the job. A result has at least the keys of a measured latency

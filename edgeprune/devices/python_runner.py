@@ -45,6 +45,11 @@ def measure(device: Device, job: Job) -> list[JsonObject]:
         raise UsageError(
             f"{device.address} has no delegate {job.delegate!r}.", expected=f"one of: {', '.join(runner.DELEGATES)}."
         )
+    if job.samples and job.delegate == "compiled":
+        raise UsageError(
+            "LiteRT's CompiledModel cannot forget what recurrent layers have seen, and so it is not given samples.",
+            fix="leave out --data, or --delegate compiled: its kernels are those of the interpreter.",
+        )
     if job.profile_operators:
         raise UsageError(
             f"{device.address} cannot give a table of operators.",

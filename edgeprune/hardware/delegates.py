@@ -1,4 +1,4 @@
-"""Which operators the runtime's delegates take: XNNPACK on CPUs, the GPU delegate and NNAPI on Android.
+"""Which operators delegates take: XNNPACK on CPUs; on Android the GPU delegate, NNAPI and the compilers for NPUs.
 
 ``delegate_operators.csv`` lists the operators of each delegate; the rules here are further limits of some of them. All
 are published. The sources, which the rules name in brackets:
@@ -10,6 +10,9 @@ are published. The sources, which the rules name in brackets:
 - [emulator] instructions counted on the emulated Cortex-A72 (tests/devices/test_emulator.py);
 - [nnapi] ``Validate`` and ``NeedInt8Conversion`` in tensorflow/lite/delegates/nnapi/nnapi_delegate.cc at 002e5f47.
   NNAPI is deprecated since Android 15; which operators a phone's driver takes can be seen only on the phone.
+- [qualcomm] google-ai-edge/LiteRT@08c8bf6e: litert/vendors/qualcomm/compiler/Qualcomm_QNN_Compiler.md
+- [mediatek] google-ai-edge/LiteRT@15511366: litert/vendors/mediatek/compiler/MediaTek_Neuro_Compiler.md; both list what
+  a compiler supports, which also checks each operator's parameters, and was not run. Google Tensor has no such list.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ DATA_TYPE = "number format not supported by the delegate"
 
 _FLOAT = {"float32"}
 _BYTE = {"int8", "uint8"}
+_NOT_QUALCOMM = {"bfloat16", "complex64", "complex128", "int2", "uint4"}
+_MEDIATEK = _FLOAT | _BYTE | {"float16", "int32", "int16", "int4", "int2", "bool"}
 _FUSED = {"NONE", "RELU", "RELU_N1_TO_1", "RELU6", 0}
 
 
@@ -340,7 +345,47 @@ NNAPI = RuleBook(
     mapped=TAKEN,
     unsupported=NOT_LISTED,
 )
-DELEGATES: dict[str, RuleBook] = {"xnnpack": XNNPACK, "gpu": GPU, "nnapi": NNAPI}
+
+
+@rule(DATA_TYPE)
+def qualcomm_format(graph: Subgraph, operator: Operator) -> Answer:
+    """The compiler has no type for these numbers.
+
+    [qualcomm] Supported Data Types.
+    """
+    return any(not tensor.is_numeric or tensor.dtype in _NOT_QUALCOMM for tensor in activations(graph, operator))
+
+
+@rule(DATA_TYPE)
+def mediatek_format(graph: Subgraph, operator: Operator) -> Answer:
+    """The compiler has no type for these numbers; of 64-bit integers it takes constants.
+
+    [mediatek] Supported Data Types.
+    """
+    return any(tensor.dtype not in _MEDIATEK for tensor in activations(graph, operator))
+
+
+QUALCOMM = RuleBook(
+    name="Qualcomm's NPU",
+    operators=dict.fromkeys(_listed("qualcomm"), ()),
+    general=(custom, qualcomm_format),
+    mapped=TAKEN,
+    unsupported=NOT_LISTED,
+)
+MEDIATEK = RuleBook(
+    name="MediaTek's NPU",
+    operators=dict.fromkeys(_listed("mediatek"), ()),
+    general=(custom, mediatek_format),
+    mapped=TAKEN,
+    unsupported=NOT_LISTED,
+)
+DELEGATES: dict[str, RuleBook] = {
+    "xnnpack": XNNPACK,
+    "gpu": GPU,
+    "nnapi": NNAPI,
+    "qualcomm": QUALCOMM,
+    "mediatek": MEDIATEK,
+}
 
 
 # Delegate and package of the runtime → limits of what the runtime hands to it by itself, beside the delegate's own.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.models.graph import is_symbolic
-from edgeprune.models.types import Structure, Tensor, Value
+from edgeprune.models.types import Layer, Structure, Tensor, Value
 from edgeprune.models.walk import UniqueNames
 
 
@@ -32,9 +32,13 @@ class Emitter:
 
     def layer(self, class_name: str, inputs: Structure, suffix: str = "", **config: Any) -> Tensor:
         """``tf_keras.layers.<class_name>(**config)(inputs)``."""
+        return self.make(class_name, suffix, **config)(inputs)
+
+    def make(self, class_name: str, suffix: str = "", **config: Any) -> Layer:
+        """``tf_keras.layers.<class_name>(**config)``."""
         import tf_keras
 
-        return getattr(tf_keras.layers, class_name)(name=self._next_name(suffix), **config)(inputs)
+        return getattr(tf_keras.layers, class_name)(name=self._next_name(suffix), **config)
 
     def op(self, symbol: str, *args: Structure, suffix: str = "", **kwargs: Structure) -> Structure:
         """``tf.<symbol>(*args, **kwargs)``."""

@@ -84,13 +84,13 @@ def load_model(
             cannot take inputs of this shape.
         UsageError: an input shape that does not fit the inputs.
     """
-    opened = _open(source, trust, custom_objects)
+    opened = _open(source, trust, custom_objects, input_shape)
     for what, error in opened.left_out:
         _log.warning("The model's %s %s cannot be loaded and is left out: %s.", what, error.name, error.reason)
     if opened.imported:
         for note in opened.imported.notes:
             _log.warning("%s: %s.", source, note)
-    return opened.model if input_shape is None else sized(opened.model, input_shape)
+    return opened.model if input_shape is None or opened.imported else sized(opened.model, input_shape)
 
 
 def sized(model: tf_keras.Model, input_shape: InputShapes | None) -> tf_keras.Model:
@@ -127,8 +127,12 @@ def open_model(
     *,
     trust: bool = False,
     custom_objects: Mapping[str, object] | None = None,
+    input_shape: InputShapes | None = None,
 ) -> Opened:
     """As :func:`load_model`, with the compile information of the source beside the model, and a list of outputs.
+
+    Args:
+        input_shape: for a .tflite, which is read at fixed sizes; other models keep their open sizes.
 
     Raises:
         ModelError: as :func:`load_model`.
@@ -136,7 +140,7 @@ def open_model(
     import_tf()
     import tf_keras
 
-    opened = _open(source, trust, custom_objects)
+    opened = _open(source, trust, custom_objects, input_shape)
     if not isinstance(opened.model._nested_outputs, dict):
         return opened
     model = tf_keras.Model(opened.model._nested_inputs, opened.model.outputs, name=opened.model.name)
@@ -146,7 +150,10 @@ def open_model(
 
 
 def _open(
-    source: str | Path | tf_keras.Model | keras.Model, trust: bool, custom_objects: Mapping[str, object] | None
+    source: str | Path | tf_keras.Model | keras.Model,
+    trust: bool,
+    custom_objects: Mapping[str, object] | None,
+    input_shape: InputShapes | None,
 ) -> Opened:
     is_tflite = isinstance(source, (str, Path)) and is_tflite_file(Path(source))
     file = read_model_file(Path(source)) if isinstance(source, (str, Path)) and not is_tflite else None
@@ -156,7 +163,7 @@ def _open(
     use_usual_defaults(tf_keras.backend)
     register_known_layers()
     if is_tflite:
-        return _of_tflite(Path(source))
+        return _of_tflite(Path(source), input_shape)
     custom = dict(custom_objects or {})
     if file is not None:
         custom = under_stored_names([file.config, file.training], custom)
@@ -178,11 +185,11 @@ def _open(
             ) from error
 
 
-def _of_tflite(path: Path) -> Opened:
+def _of_tflite(path: Path, input_shape: InputShapes | None) -> Opened:
     from edgeprune.models.from_tflite import import_tflite
     from edgeprune.models.from_tflite.check import check
 
-    imported = import_tflite(path)
+    imported = import_tflite(path, input_shape)
     checked = check(imported, path)
     return Opened(imported.model, Compiled.of(None, imported.outputs, 2), rounded=imported.rounded, imported=checked)
 

@@ -14,7 +14,7 @@ from edgeprune.models.types import Layer
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.linear import Product, product_of
 from edgeprune.reconstruction.refit import refit
-from edgeprune.reconstruction.rounding import nearest
+from edgeprune.reconstruction.rounding import Grid, nearest
 
 if TYPE_CHECKING:
     import tf_keras
@@ -79,7 +79,8 @@ def round_by_moments(
         own = product_of(plain.get_layer(name))
         assert own is not None
         own.assign(nearest(own.matrix, limit))
-    rows = refit(model, fitted, fitting, ridge=ridge, levels=limits, seed=seed, folder=folder, progress=progress)
+    grids = {name: Grid(limit) for name, limit in limits.items()}
+    rows = refit(model, fitted, fitting, ridge=ridge, grids=grids, seed=seed, folder=folder, progress=progress)
     to_nearest, by_moments = (_difference(model, other, judging) for other in (plain, fitted))
     used = by_moments < to_nearest
     names = tuple(row.layer for row in rows if row.reason is None and row.layer in limits)

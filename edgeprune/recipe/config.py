@@ -115,7 +115,7 @@ class SoundConfig(Config):
         return self.samples or round(self.seconds * self.rate)
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with what is open filled in, for :mod:`edgeprune.data.sound_front`."""
+        """All keys with what is open filled in, for :mod:`edgeprune.data.sound.front_end`."""
         samples, fft = self.length, self.fft or 1 << (self.frame - 1).bit_length()
         return {**self.model_dump(), "samples": samples, "seconds": samples / self.rate, "fft": fft}
 
@@ -512,6 +512,24 @@ class ClusterConfig(Config):
     learning_rate_scale: Annotated[float, pydantic.Field(gt=0)] = 0.1  # times [finetune]'s
 
 
+class CodedConfig(Config):
+    """``[coded]``: each tensor's weights on a grid of its own, for the fewest bytes once they are encoded for a
+    microcontroller (:mod:`edgeprune.quantize.coded`). Weights are refitted, and nothing is trained afterwards."""
+
+    # At most one of the two. None, both: max_drop = 1, or "1%" of a metric in its own unit.
+    max_drop: Annotated[float, pydantic.Field(ge=0)] | DropShare | None = None  # of the metric on validation
+    max_size: Amount | None = None  # bytes of the file in flash, or such as "40%" of those of the plain int8 file
+    steps: Annotated[int, pydantic.Field(ge=1)] = 6  # sizes that are tried for max_drop
+
+    @pydantic.model_validator(mode="after")
+    def _one_goal(self) -> CodedConfig:
+        if self.max_drop is not None and self.max_size is not None:
+            raise ValueError(
+                "max_drop looks for the smallest file, and max_size says how small it is: give one of them"
+            )
+        return self
+
+
 class QatConfig(Config):
     """``[qat]``: train with the rounding of the int8 file (Jacob et al. 2017, arXiv:1712.05877)."""
 
@@ -529,7 +547,8 @@ class FinetuneConfig(Config):
     batch_size: Annotated[int, pydantic.Field(gt=0)] = 32
     patience: Annotated[int, pydantic.Field(ge=0)] | None = None  # epochs without progress before stopping; None: never
     weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0  # decoupled; biases and normalization are left alone
-    strategy: Literal["none", "mirrored"] = "none"  # mirrored: on all GPUs of the machine, which share each batch
+    # mirrored: on all GPUs of the machine, which share each batch; multiworker: on those of several machines
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
 
 
 class DistillConfig(Config):
@@ -638,6 +657,7 @@ class Recipe(Config):
     weights: WeightsConfig | None = None
     lottery: LotteryConfig | None = None
     cluster: ClusterConfig | None = None
+    coded: CodedConfig | None = None
     qat: QatConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     distill: DistillConfig | None = None
@@ -693,10 +713,10 @@ class Recipe(Config):
 
     @pydantic.model_validator(mode="after")
     def _batches_stay_whole(self) -> Recipe:
-        if self.distill and self.distill.features and self.finetune.strategy == "mirrored":
+        if self.distill and self.distill.features and self.finetune.strategy != "none":
             raise ValueError(
-                '[distill] features compares the samples of a whole batch, and [finetune] strategy = "mirrored" '
-                "divides batches among devices: leave one of them out"
+                "[distill] features compares the samples of a whole batch, and [finetune] strategy = "
+                f'"{self.finetune.strategy}" divides batches among devices: leave one of them out'
             )
         return self
 
@@ -732,9 +752,19 @@ class Recipe(Config):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _coded_for_int8(self) -> Recipe:
+        if self.coded and "int8" not in self.quantize.modes:
+            raise ValueError("[coded] is for int8 files: [quantize] modes must have 'int8'")
+        if self.coded and (self.qat or self.cluster):
+            section = "[qat]" if self.qat else "[cluster]"
+            raise ValueError(f"[coded] and {section} both decide which integers the weights become: one of them")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _prepared_models_are_free(self) -> Recipe:
-        if self.quantize.equalize and (self.qat or self.cluster):
-            section = "[qat] has trained ranges" if self.qat else "[cluster] has made weights share values"
+        if self.quantize.equalize and (self.qat or self.cluster or self.coded):
+            section = "[qat] has trained ranges" if self.qat else "[coded] has put weights on grids"
+            section = "[cluster] has made weights share values" if self.cluster else section
             raise ValueError(f"[quantize] equalize rescales weights after {section}, which undoes that: one of them")
         return self
 

@@ -6,13 +6,14 @@ x x' and C that of x y' (the normal equations). Both are sums, so rows are seen 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import scipy.linalg
 
-from edgeprune.reconstruction.rounding import round_weights
+from edgeprune.reconstruction.rounding import Grid, round_weights
 from edgeprune.reconstruction.threads import one_thread
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -71,12 +72,14 @@ class Moments:
             self.squares[part] += some.T @ some  # NumPy computes half of it (BLAS syrk)
             self.cross[part] += some.T @ wanted
 
-    def with_targets(self, x: np.ndarray, y: np.ndarray) -> Moments:
-        """The moments of the same rows x, all of them, with other targets."""
-        new = Moments(*self.cross.shape)
-        new.rows, new.inputs, new.squares = self.rows, self.inputs, self.squares
-        new.targets, new.energy = y.sum(1, dtype=np.float64), np.square(y).sum(1, dtype=np.float64)
-        new.cross = np.stack([some.T @ wanted for some, wanted in zip(x, y, strict=True)]).astype(np.float64)
+    def with_targets(self, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Moments:
+        """The moments of the same rows, all of them, with other targets: pairs of x and y as :meth:`add` takes them."""
+        new = copy.copy(self)
+        new.targets, new.cross, new.energy = map(np.zeros_like, (self.targets, self.cross, self.energy))
+        for x, y in rows:
+            new.targets += y.sum(1, dtype=np.float64)
+            new.energy += np.square(y).sum(1, dtype=np.float64)
+            new.cross += np.swapaxes(x, 1, 2) @ y
         return new
 
     def __add__(self, other: Moments) -> Moments:
@@ -92,8 +95,9 @@ class Moments:
         squares, cross, energy = self.squares / self.rows, self.cross / self.rows, self.energy / self.rows
         if intercept:
             x, y = self.inputs / self.rows, self.targets / self.rows
-            squares = squares - x[:, :, None] * x[:, None]
-            cross = cross - x[:, :, None] * y[:, None]
+            for part, mean in enumerate(x):  # in place: squares of some thousands of terms fill gigabytes
+                squares[part] -= np.outer(mean, mean)
+            cross -= x[:, :, None] * y[:, None]
             energy = np.maximum(energy - y**2, 0)
         return squares, cross, energy
 
@@ -127,7 +131,7 @@ def fit(
     *,
     intercept: bool,
     mask: np.ndarray | None = None,
-    levels: int | None = None,
+    grid: Grid | None = None,
 ) -> Fit:
     """The matrix that gives the targets best, and stays near the one that it starts from.
 
@@ -138,8 +142,7 @@ def fit(
             matrix stays, and only the constant is found.
         intercept: whether a constant may be added to the product.
         mask: bool [parts, terms, columns], which weights may differ from zero; None: all.
-        levels: largest integer that the weights of a column are rounded to, times a scale of their own; None: they are
-            not rounded.
+        grid: what the weights of a column are rounded to, times a scale of their own; None: they are not rounded.
     """
     squares, cross, energy = moments.centered(intercept)
     if ridge != np.inf:
@@ -147,9 +150,9 @@ def fit(
         matrix = start + _change(squares, cross - squares @ start, ridge, mask)
     else:
         matrix = start
-    if levels is not None:
+    if grid is not None:
         damping = DAMPING if ridge == np.inf else max(ridge, DAMPING)
-        matrix = _rounded(with_ridge(squares, damping), matrix, levels, mask)
+        matrix = _rounded(with_ridge(squares, damping), matrix, grid, mask)
     return _fitted(moments, (squares, cross, energy), start, matrix, intercept)
 
 
@@ -175,10 +178,10 @@ def with_ridge(squares: Array, ridge: float) -> Array:
     return loaded
 
 
-def _rounded(loaded: Array, matrix: Array, levels: int, mask: np.ndarray | None) -> Array:
+def _rounded(loaded: Array, matrix: Array, grid: Grid, mask: np.ndarray | None) -> Array:
     masks = [None] * len(matrix) if mask is None else list(mask)
     parts = zip(loaded, matrix, masks, strict=True)
-    return np.stack([round_weights(squares, weights, levels, kept) for squares, weights, kept in parts])
+    return np.stack([round_weights(squares, weights, grid, kept) for squares, weights, kept in parts])
 
 
 def _fitted(

@@ -8,7 +8,7 @@ refit are the original outputs where these pass, and elsewhere what the layer gi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -119,15 +119,16 @@ class Rows:
         else:
             self._parts.clear()
 
-    def targets(self, matrix: np.ndarray, constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All rows, and what they should give, for a layer that is at this matrix [parts, terms, columns] and constant
-        [parts, columns]."""
-        x, wanted, reached = (np.concatenate(arrays, 1) for arrays in zip(*self._parts, strict=True))
-        slope = self.rectifier.slope.reshape(constant.shape)[:, None]
-        given = x @ matrix.astype(np.float32) + constant[:, None].astype(np.float32)
-        here = reached + slope * (given - wanted)
-        for limit, cut in ((self.rectifier.low, np.less_equal), (self.rectifier.high, np.greater_equal)):
-            felt = np.abs(slope) > 1e-12
-            edge = wanted + np.where(felt, (limit - reached) / np.where(felt, slope, 1), 0)
-            wanted = np.where(cut(reached, limit), np.where(cut(here, limit), given, edge), wanted)
-        return x, wanted
+    def targets(self, matrix: np.ndarray, constant: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All rows, some at a time, and what they should give, for a layer that is at this matrix
+        [parts, terms, columns] and constant [parts, columns]."""
+        slope = self.rectifier.slope.reshape(constant.shape)[:, None].astype(np.float32)
+        matrix, constant = matrix.astype(np.float32), constant[:, None].astype(np.float32)
+        felt = np.abs(slope) > 1e-12
+        for x, wanted, reached in self._parts:
+            given = x @ matrix + constant
+            here = reached + slope * (given - wanted)
+            for limit, cut in ((self.rectifier.low, np.less_equal), (self.rectifier.high, np.greater_equal)):
+                edge = wanted + np.where(felt, (limit - reached) / np.where(felt, slope, 1), 0)
+                wanted = np.where(cut(reached, limit), np.where(cut(here, limit), given, edge), wanted)
+            yield x, wanted

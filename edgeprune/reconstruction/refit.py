@@ -26,6 +26,7 @@ from edgeprune.reconstruction.journal import Journal, key_of
 from edgeprune.reconstruction.linear import Index, Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 from edgeprune.reconstruction.rectified import Rectifier, Rows
+from edgeprune.reconstruction.rounding import Grid
 
 if TYPE_CHECKING:
     import tf_keras
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 RIDGE = 1e-4
 # What the tensors that are kept for all samples may fill.
-MEMORY_BYTES = 1_500_000_000
+MEMORY_BYTES = 1_000_000_000
 # How often targets are set anew to what a rectifier lets through of the errors.
 SWEEPS = 3
 # A normalization that multiplies a channel by less than this share of its largest factor hides it.
@@ -69,7 +70,7 @@ def refit(
     kept: Mapping[str, np.ndarray] | None = None,
     *,
     ridge: float = RIDGE,
-    levels: Mapping[str, int] | None = None,
+    grids: Mapping[str, Grid] | None = None,
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -85,7 +86,7 @@ def refit(
         batches: per batch the inputs, in the models' order; no labels.
         kept: layer → int, which channels of its output are left; layers that are not in it kept all.
         ridge: see :func:`edgeprune.reconstruction.moments.fit`.
-        levels: layer → largest integer that its weights are rounded to, with a scale per output channel
+        grids: layer → what its weights are rounded to, with a scale per output channel
             (:func:`edgeprune.reconstruction.rounding.round_weights`); layers that are not in it are not rounded.
         seed: of the rows that are looked at, where there are more than enough.
         folder: where solved layers are kept until the end, for an interrupted refit to go on from; None: nowhere.
@@ -102,9 +103,9 @@ def refit(
     samples = [sum(len(batch[0]) for batch in some) for some in (fitting, batches)]
     if samples[0] < samples[1]:
         progress.note(f"refits to {samples[0]:,} of {samples[1]:,} samples: more would not fit into memory")
-    settings = (ridge, sorted((levels or {}).items()), seed, samples[0])
+    settings = (ridge, sorted((grids or {}).items()), seed, samples[0])
     journal = Journal.open(folder, key_of(changed, kept or {}, settings)) if folder else None
-    found = _Refitting(original, changed, fitting, kept or {}, ridge, levels or {}, seed, journal).run(progress)
+    found = _Refitting(original, changed, fitting, kept or {}, ridge, grids or {}, seed, journal).run(progress)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
     return found
@@ -139,13 +140,13 @@ class _Refitting:
         batches: Sequence[Sequence[np.ndarray]],
         kept: Mapping[str, np.ndarray],
         ridge: float,
-        levels: Mapping[str, int],
+        grids: Mapping[str, Grid],
         seed: int,
         journal: Journal | None,
     ):
         self.original, self.changed = Forward(original, batches), Forward(changed, batches)
         self._both = self.changed, self.original
-        self.kept, self.ridge, self.levels, self.journal = kept, ridge, levels, journal
+        self.kept, self.ridge, self.grids, self.journal = kept, ridge, grids, journal
         self.seed = seed
         self.count = len(batches)
         self.current: Sequence[CallKey] = ()
@@ -255,7 +256,7 @@ class _Fit:
         place = len(products_of(node.layer)) - len(whole.pending[layer])
         self.theirs = products_of(their_node.layer)[place]
         self.kept = whole.kept.get(layer)
-        self.levels = None if self.product.inner else whole.levels.get(layer)
+        self.grid = None if self.product.inner else whole.grids.get(layer)
         self.halves = [Moments(*self.product.matrix.shape) for _ in range(2)]
         self.is_alone = len(self.nodes) == 1 and not self.product.inner
         self.sum = _Sum.behind(whole, node) if self.is_alone else None
@@ -264,7 +265,7 @@ class _Fit:
 
     def _is_exact(self) -> bool:
         """Whether the layer gives what the original one gives, with fewer outputs perhaps, as it is."""
-        if self.levels or self.sum:
+        if self.grid or self.sum:
             return False
         if not all(self.whole.reads_the_same(node, theirs) for node, theirs in self.nodes):
             return False
@@ -368,11 +369,12 @@ class _Fit:
         mask = None if start.all() else start != 0
         ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
         moments = self.halves[0] + self.halves[1]
+        self.halves.clear()
         if self.rows and self.rows.fits and ridge != np.inf:
             for _ in range(SWEEPS):
                 found = fit(moments, start, ridge, intercept=intercept, mask=mask)
-                moments = moments.with_targets(*self.rows.targets(found.matrix, found.constant))
-        found = fit(moments, start, ridge, intercept=intercept, mask=mask, levels=self.levels)
+                moments = moments.with_targets(self.rows.targets(found.matrix, found.constant))
+        found = fit(moments, start, ridge, intercept=intercept, mask=mask, grid=self.grid)
         self.rows = None
         self.product.assign(found.matrix)
         constant = found.constant.reshape(-1)

@@ -7,6 +7,7 @@ and with the Cholesky factor of GPTQ, Frantar et al. 2022, arXiv:2210.17323).
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TypeAlias
 
 import numpy as np
@@ -22,7 +23,31 @@ _SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 _BLOCK = 64
 
 
-def round_weights(loaded: Array, matrix: Array, levels: int, mask: np.ndarray | None) -> Array:
+@dataclasses.dataclass(frozen=True, order=True)
+class Grid:
+    """The integers that weights are rounded to, times a scale of each column.
+
+    Attributes:
+        levels: the largest one: 127 for eight bits, 7 for four.
+        dead: weights of less than so many steps become zero. Half a step is rounding to nearest; more of it makes
+            zeros, as the dead zone of image and video coders does.
+        stored: the largest integer that a file stores; a coarser grid is spread over those up to there.
+    """
+
+    levels: int
+    dead: float = 0.5
+    stored: int | None = None
+
+    @property
+    def values(self) -> Array:
+        """What each integer from ``-levels`` on stands for, in steps."""
+        integers = np.arange(-self.levels, self.levels + 1)
+        if self.stored is None:
+            return integers.astype(float)
+        return np.round(integers * (self.stored / self.levels)) * (self.levels / self.stored)
+
+
+def round_weights(loaded: Array, matrix: Array, grid: Grid, mask: np.ndarray | None) -> Array:
     """Round one part of a product to a grid that a converter finds again.
 
     Symmetric, with one scale per column; the weight with the largest magnitude of each column is on the end of the
@@ -31,42 +56,44 @@ def round_weights(loaded: Array, matrix: Array, levels: int, mask: np.ndarray | 
     Args:
         loaded: moments of the terms with their ridge, [terms, terms], positive definite.
         matrix: the weights that fit best, [terms, columns].
-        levels: largest integer: 127 for eight bits, 7 for four.
+        grid: of all columns.
         mask: bool [terms, columns], False where a weight stays zero; None: nowhere.
 
     Returns:
-        Whole multiples of the scale of each column, [terms, columns].
+        Values of the grid times the scale of each column, [terms, columns].
     """
     columns = matrix.shape[1]
     kept = np.ones(matrix.shape, bool) if mask is None else mask
     largest = np.abs(matrix).argmax(0)
     ends = np.abs(matrix[largest, np.arange(columns)])
-    scales = np.outer(_SHRINKS, np.where(ends == 0, levels, ends) / levels)
+    scales = np.outer(_SHRINKS, np.where(ends == 0, grid.levels, ends) / grid.levels)
     # All grids at once, as so many more columns.
     wanted, kept = (np.tile(each, (1, len(_SHRINKS))) for each in (matrix, kept))
-    found = _round_columns(loaded, wanted, kept, scales.reshape(-1), np.tile(largest, len(_SHRINKS)), levels)
+    found = _round_columns(loaded, wanted, kept, scales.reshape(-1), np.tile(largest, len(_SHRINKS)), grid)
     change = found - wanted
     errors = (change * (loaded @ change)).sum(0).reshape(len(_SHRINKS), columns)
     return found[:, errors.argmin(0) * columns + np.arange(columns)]
 
 
 def _round_columns(
-    loaded: Array, matrix: Array, kept: np.ndarray, scale: Array, largest: np.ndarray, levels: int
+    loaded: Array, matrix: Array, kept: np.ndarray, scale: Array, largest: np.ndarray, grid: Grid
 ) -> Array:
-    """Round columns to multiples of their scales; the term ``largest`` of each goes to the end of the grid."""
+    """Round columns to the grid times their scales; the term ``largest`` of each goes to the end of the grid."""
     order = np.argsort(-np.diag(loaded), kind="stable")
     factor = _inverse_factor(loaded[np.ix_(order, order)])
     left, kept = matrix[order], kept[order]
     pinned = np.argsort(order)[largest]
-    ends = np.sign(matrix[largest, np.arange(matrix.shape[1])]) * levels
+    ends = np.sign(matrix[largest, np.arange(matrix.shape[1])]) * grid.levels
+    values = grid.values
     found = np.zeros_like(left)
     for start in range(0, len(left), _BLOCK):
         stop = min(start + _BLOCK, len(left))
         errors = np.zeros([stop - start, left.shape[1]])
         for term in range(start, stop):
-            integers = np.clip(np.round(left[term] / scale), -levels, levels) * kept[term]
+            steps = left[term] / scale
+            integers = np.clip(np.round(steps), -grid.levels, grid.levels) * kept[term] * (abs(steps) >= grid.dead)
             integers = np.where(pinned == term, ends, integers)
-            found[term] = integers * scale
+            found[term] = values[integers.astype(int) + grid.levels] * scale
             errors[term - start] = (left[term] - found[term]) / factor[term, term]
             left[term + 1 : stop] -= factor[term, term + 1 : stop, None] * errors[term - start]
         left[stop:] -= factor[start:stop, stop:].T @ errors

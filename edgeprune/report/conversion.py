@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgeprune.report import format as fmt
 from edgeprune.report.blocks import Block, Cell, Column, Table
-from edgeprune.report.schema import Mixed, OutputParity, Parity, Report, Variant
+from edgeprune.report.schema import Coded, Mixed, OutputParity, Parity, Report, Variant
 from edgeprune.report.variants import badges
 
 _ERRORS = [
@@ -66,8 +66,11 @@ def _origins(report: Report) -> list[Table]:
 
 
 def integers(report: Report) -> Sequence[Block]:
-    """The trials of mixed precision, and what equalization and rounding changed."""
+    """The trials of mixed precision, the grids of encoded weights, and what equalization and rounding changed."""
     tables = [_trials(report, variant, variant.mixed) for variant in report.variants if variant.mixed]
+    # Files of one model in several formats share its grids; integers come last.
+    coded = {str(variant.coded): variant for variant in report.variants if variant.coded}
+    tables += [table for variant in coded.values() if variant.coded for table in _coded(report, variant, variant.coded)]
     return [*tables, *_prepared(report)]
 
 
@@ -89,6 +92,41 @@ def _trials(report: Report, variant: Variant, mixed: Mixed) -> Table:
     ]
     kept = ", ".join(dict.fromkeys(mixed.float_layers)) or "none"
     return Table(f"{variant.name}: files tried. Layers kept in float: {kept}.", columns, rows)
+
+
+def _coded(report: Report, variant: Variant, coded: Coded) -> list[Table]:
+    """The sizes that were tried, and the grids of the chosen one."""
+    trials = [
+        [
+            fmt.size(trial.bytes),
+            Cell(f"{trial.loss:.3g}"),
+            Cell(fmt.points(report.metric, trial.drop_points), fmt.plain(trial.drop_points)),
+            Cell("met", tone="good") if trial.met else Cell("missed", tone="bad"),
+        ]
+        for trial in coded.trials
+    ]
+    grids = [
+        [Cell(one.layer), Cell(f"{one.weights:,}"), Cell(f"{2 * one.levels + 1}"), Cell(f"{one.dead:g}")]
+        for one in coded.tensors
+    ]
+    columns = [Column("Encoded weights"), Column("Loss", "foreseen, in nats"), Column("Drop", "on validation")]
+    return [
+        Table(
+            f"{variant.name}: sizes tried; the last one was chosen.",
+            [*columns, Column("Limit", numeric=False)],
+            trials,
+        ),
+        Table(
+            f"{variant.name}: what weights are rounded to.",
+            [
+                Column("Layer", numeric=False, code=True),
+                Column("Weights"),
+                Column("Values", "of a channel, at most"),
+                Column("Dead zone", "in steps; 0.5: none"),
+            ],
+            grids,
+        ),
+    ]
 
 
 def _prepared(report: Report) -> list[Table]:

@@ -53,7 +53,7 @@ def assemble(
         name: the model's name.
         pick: the variant that was chosen already; None: the balanced one.
     """
-    from edgeprune.data.table import in_words
+    from edgeprune.data.tables.table import in_words
 
     data, task = context.required()
     here = limits.on(context.target)
@@ -225,8 +225,8 @@ def environment() -> dict[str, str]:
 
 
 def _conversion_warnings(artifact: Artifact) -> list[str]:
-    topics: tuple[Literal["conversion", "calibration", "mixed", "prepared"], ...]
-    topics = ("conversion", "calibration", "mixed", "prepared")
+    topics: tuple[Literal["conversion", "calibration", "mixed", "prepared", "coded"], ...]
+    topics = ("conversion", "calibration", "mixed", "prepared", "coded")
     return [
         warning for topic in topics if topic in artifact.facts for warning in artifact.facts[topic].get("warnings", [])
     ]
@@ -264,7 +264,7 @@ def _variant(
         "micro": _micro(artifact, file, board),
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
-        **{key: value for key, value in artifact.facts.items() if key in ("mixed", "prepared")},
+        **{key: value for key, value in artifact.facts.items() if key in ("mixed", "prepared", "coded")},
         **({"instructions": on_device["instructions"]} if "instructions" in on_device else {}),
         "min_runtime": profile["min_runtime"],
         "warnings": [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.data.pixels import palette
+from edgeprune.data.images.pixels import palette
 from edgeprune.evaluate.answers import flipped
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.report.answers import BOX_COLOURS, is_image, picture
@@ -68,7 +68,7 @@ def describe_samples(
         folder: the run folder; pictures are its ``samples/INDEX.png``.
         masks: to be shown at the right of each image: int64 [samples, height, width] each, -1 where there is no class.
         boxes: to be drawn into copies of the image, side by side: per copy and sample float [boxes, 5], as
-            :func:`edgeprune.data.boxes.frame_boxes` has them.
+            :func:`edgeprune.data.images.boxes.frame_boxes` has them.
         spectrograms: pictures in place of those of inputs: [samples, bands, frames], low bands first.
 
     Raises:

@@ -350,6 +350,31 @@ class Mixed(Entry):
     trials: list[Trial]
 
 
+class CodedTrial(Entry):
+    """One size of encoded weights that was tried; ``met``: it is within the limit."""
+
+    bytes: Count
+    loss: Number
+    drop_points: Number
+    met: Flag
+
+
+class CodedTensor(Entry):
+    """The grid of a layer's weights: its largest integer, and its dead zone in steps."""
+
+    layer: Text
+    weights: Count
+    levels: Count
+    dead: Number
+
+
+class Coded(Entry):
+    """What the weights were rounded to for the fewest bytes when they are encoded; the last trial was chosen."""
+
+    trials: list[CodedTrial]
+    tensors: list[CodedTensor]
+
+
 class Pair(Entry):
     producer: Text
     consumer: Text
@@ -426,6 +451,7 @@ class Variant(Entry):
     operators: list[Operator] | None = None
     mixed: Mixed | None = None
     prepared: Prepared | None = None
+    coded: Coded | None = None
     instructions: Instructions | None = None  # None: built without --device emulator
     metrics: dict[Text, MetricFigure] | None = None  # all metrics of all outputs
     outcomes: dict[Text, Outcome] | None = None  # by output; of the baseline and the pick only

@@ -436,7 +436,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("training", "Training", training),
     Section("pruning", "What was removed, and why", pruning),
     Section("parity", "Parity with the Keras model", parity),
-    Section("integers", "Mixed precision, equalization, bias correction", integers),
+    Section("integers", "Mixed precision, grids of encoded weights, equalization, rounding", integers),
     Section("layers", "Sparsity by layer", layers, in_markdown=False),
     Section("stages", "Stages", stages, in_markdown=False),
     Section("facts", "What went in", facts),

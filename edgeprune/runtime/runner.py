@@ -47,6 +47,7 @@ RUNTIMES = {
 DELEGATES = {
     "default": ("AUTO", None),
     "builtin": ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", None),
+    "compiled": ("AUTO", None),  # no delegate of an interpreter: LiteRT's CompiledModel, see Compiled
     "edgetpu": ("AUTO", "libedgetpu.so.1"),
 }
 EDGETPU_SUFFIX = "_edgetpu.tflite"
@@ -145,6 +146,46 @@ def make_interpreter(
     return interpreter
 
 
+class Compiled:
+    """A file in LiteRT's CompiledModel on the CPU, with those methods of ``Interpreter`` that measuring needs.
+
+    Args:
+        interpreter: of the same file, which knows the numbers of its tensors and how they are quantized.
+        path: of the file.
+        threads: number of threads that one inference may use.
+
+    Raises:
+        RunnerError: the runtime has no CompiledModel.
+        ValueError, RuntimeError: it refuses the file.
+    """
+
+    def __init__(self, interpreter: Interpreter, path: str, threads: int):
+        try:
+            module: Any = importlib.import_module("ai_edge_litert.compiled_model")
+            options = module.Options(cpu_options=module.CpuOptions(num_threads=threads))
+        except (ImportError, AttributeError) as error:
+            raise RunnerError(MISSING, "CompiledModel needs ai-edge-litert 2.1.6 or newer") from error
+        self.get_input_details, self.get_output_details = interpreter.get_input_details, interpreter.get_output_details
+        self._model = module.CompiledModel.from_file(path, options=options)
+        signature = self._model.get_signature_by_index(0)
+        inputs = self._model.get_input_tensor_details(signature["key"])
+        outputs = self._model.get_output_tensor_details(signature["key"])
+        self._buffers = (self._model.create_input_buffers(0), self._model.create_output_buffers(0))
+        self._inputs = {inputs[name]["index"]: buffer for name, buffer in zip(signature["inputs"], self._buffers[0])}  # noqa: B905
+        self._outputs = {outputs[name]["index"]: buffer for name, buffer in zip(signature["outputs"], self._buffers[1])}  # noqa: B905
+        self._details = {detail["index"]: detail for detail in interpreter.get_output_details()}
+
+    def invoke(self) -> None:
+        self._model.run_by_index(0, *self._buffers)
+
+    def set_tensor(self, tensor_index: int, value: np.ndarray) -> None:
+        self._inputs[tensor_index].write(value)
+
+    def get_tensor(self, tensor_index: int) -> np.ndarray:
+        shape, dtype = tuple(self._details[tensor_index]["shape"]), self._details[tensor_index]["dtype"]
+        return np.asarray(self._outputs[tensor_index].read(int(np.prod(shape)), dtype)).reshape(shape)
+
+
 def delegate_of(path: str | Path, delegate: str) -> str:
     """The delegate to load for a file: unless one is named, a file compiled for the Edge TPU gets the Edge TPU's."""
     is_compiled = os.path.basename(str(path)).endswith(EDGETPU_SUFFIX)
@@ -179,7 +220,7 @@ def random_input(detail: TensorDetails, generator: np.random.Generator) -> np.nd
     return np.zeros(shape, dtype)
 
 
-def set_random_inputs(interpreter: Interpreter, seed: int = 0) -> None:
+def set_random_inputs(interpreter: Interpreter | Compiled, seed: int = 0) -> None:
     """Fill all inputs with random values; the same values for the same seed."""
     generator = np.random.default_rng(seed)
     for detail in interpreter.get_input_details():
@@ -318,7 +359,9 @@ class Measured:
         self.times: list[list[float]] = []
         start = time.perf_counter_ns()
         try:
-            self.interpreter = make_interpreter(runtime.module, self.delegate, threads, model_path=path)
+            interpreter = make_interpreter(runtime.module, self.delegate, threads, model_path=path)
+            is_compiled = self.delegate == "compiled"
+            self.interpreter: Any = Compiled(interpreter, path, threads) if is_compiled else interpreter
         except (ValueError, RuntimeError) as error:
             raise RunnerError(MODEL, f"{runtime.version} cannot load the file: {str(error).strip()}") from error
         init_ns = time.perf_counter_ns() - start
@@ -328,9 +371,9 @@ class Measured:
         except (ValueError, RuntimeError) as error:
             raise RunnerError(MODEL, f"{runtime.version} cannot run the file: {str(error).strip()}") from error
         self.facts: dict[str, Any] = {
-            "runtime": runtime.version,
+            "runtime": f"{runtime.version}, CompiledModel" if is_compiled else runtime.version,
             "threads": threads,
-            "kernels": kernels_of(self.interpreter, self.delegate),
+            "kernels": kernels_of(interpreter, self.delegate),  # CompiledModel has the same, and does not tell
             "init_ms": init_ns / 1e6,
             "first_ms": first_ms,
             "warmup": warmup,
@@ -349,7 +392,7 @@ class Measured:
         return dict(self.facts, **summary(np.concatenate(self.times)), rounds_ms=self.times)
 
 
-def checksum(interpreter: Interpreter) -> str:
+def checksum(interpreter: Interpreter | Compiled) -> str:
     """SHA-256 of the outputs of the last run."""
     digest = hashlib.sha256()
     for detail in interpreter.get_output_details():

@@ -185,7 +185,14 @@ def parse_duration(text: str | float | None) -> float | None:
 def _base(recipe: str | Path | Recipe | None) -> Recipe | None:
     if recipe is None:
         recipe = WORKING_RECIPE if WORKING_RECIPE.is_file() else None
-    return recipe if recipe is None or isinstance(recipe, Recipe) else load_recipe(recipe)
+    base = recipe if recipe is None or isinstance(recipe, Recipe) else load_recipe(recipe)
+    if base and base.finetune.strategy == "multiworker":
+        raise UsageError(
+            '[finetune] strategy = "multiworker" shares each training among machines; a search shares its trials.',
+            expected='strategy = "none" or "mirrored".',
+            fix="leave strategy out, and give the cluster with --ray ADDRESS.",
+        )
+    return base
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.data import sound_front, table_rules, wav
-from edgeprune.data.pixels import frame, framed, palette, read_image, resize_image, write_mask
+from edgeprune.data.images.pixels import frame, framed, palette, read_image, resize_image, write_mask
+from edgeprune.data.sound import front_end, wav
+from edgeprune.data.tables import rules as table_rules
 from edgeprune.files import JsonObject, write_bytes
 from edgeprune.target import Target
 from edgeprune.tasks import decoding
@@ -28,15 +29,23 @@ def _compiler(target: Target) -> str | None:
     return target.compiler.name if target.compiler else None
 
 
+def _is_android(target: Target) -> bool:
+    return target.runtime.package in ("tensorflow-lite", "litert")
+
+
+# API of LiteRT on Android → the library that has it; documentation shows the same (tests/snippets/test_snippets.py).
+ANDROID = {
+    "Interpreter": "com.google.ai.edge.litert:litert:1.4.0",
+    "CompiledModel": "com.google.ai.edge.litert:litert:2.3.0",
+}
+# Kotlin's template → the API that it uses.
+_APIS = {"android.kt.jinja": "Interpreter", "compiled.kt.jinja": "CompiledModel"}
 # File name, template, and whether a target gets it. Plain Python runs on any machine with one of the runtimes.
 _KINDS: tuple[tuple[str, str, Callable[[Target], bool]], ...] = (
     ("run_{name}.py", "python.py.jinja", lambda target: True),
     ("run_{name}_coral.py", "coral.py.jinja", lambda target: _compiler(target) == "edgetpu"),
-    (
-        "{camel}Classifier.kt",
-        "android.kt.jinja",
-        lambda target: target.runtime.package in ("tensorflow-lite", "litert"),
-    ),
+    ("{camel}Classifier.kt", "android.kt.jinja", _is_android),
+    ("{camel}CompiledModel.kt", "compiled.kt.jinja", _is_android),
 )
 
 
@@ -56,8 +65,8 @@ def write_snippets(
     Args:
         model: the .tflite.
         preprocessing: ``scale``, ``mean`` and ``std`` of ``x = (pixel * scale - mean) / std``, ``color`` of images,
-            ``sound``, the front end of sound files, and ``table``, as :class:`edgeprune.data.table.OpenedTable` states
-            it.
+            ``sound``, the front end of sound files, and ``table``, as :class:`edgeprune.data.tables.table.OpenedTable`
+            states it.
         inputs, outputs: names of the model's inputs and outputs, in the order of the Keras model.
         labels: names of the classes, if the model's only output is one of several classes, or boxes.
         mask: ``names`` and ``threshold`` (of one value per pixel), if the model's only output has a class per pixel.
@@ -83,10 +92,16 @@ def write_snippets(
         written.append(model.parent / facts["table"]["file"])
     for pattern, template, wanted in _KINDS:
         # Kotlin has no NumPy: its snippet covers what an app feeds most, one image, and no boxes.
-        if not wanted(target) or (template.endswith(".kt.jinja") and not _takes_one_image(facts)):
+        api = _APIS.get(template)
+        if (
+            not wanted(target)
+            or (api and not _takes_one_image(facts))
+            or (api == "CompiledModel" and not _plain(facts))
+        ):
             continue
         path = model.parent / pattern.format(name=identifier(model.stem), camel=_camel(model.stem))
-        write_bytes(path, render(template, {**facts, "camel": _camel(model.stem)}).encode())
+        android = {"api": api, "library": ANDROID[api], "kind": path.stem} if api else {}
+        write_bytes(path, render(template, {**facts, **android}).encode())
         written.append(path)
     return written
 
@@ -119,7 +134,7 @@ def _facts(
         "std": list(preprocessing["std"]),
         "labels": list(labels) if labels else None,
         "sound": preprocessing.get("sound"),
-        "sound_code": _code_of(sound_front, "# Hz → mel") + "\n\n" + _code_of(wav, "# Format codes"),
+        "sound_code": _code_of(front_end, "# Hz → mel") + "\n\n" + _code_of(wav, "# Format codes"),
     }
 
 
@@ -190,6 +205,13 @@ def _takes_one_image(facts: Mapping[str, Any]) -> bool:
     return all(facts[what] is None for what in ("front", "sound", "boxes")) and [
         len(entry["shape"]) for entry in facts["inputs"]
     ] == [4]
+
+
+def _plain(facts: JsonObject) -> bool:
+    """Whether Kotlin's buffers of CompiledModel take and give the numbers: one output, floats or signed bytes."""
+    return len(facts["outputs"]) == 1 and all(
+        entry["dtype"] in ("float32", "int8") for entry in (*facts["inputs"], *facts["outputs"])
+    )
 
 
 def _tensor(tensor: Tensor) -> JsonObject:

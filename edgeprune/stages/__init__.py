@@ -6,6 +6,7 @@ depends on beside artifact and config. It does not compute: it calls the package
 :mod:`edgeprune.plan`, which decides when it runs.
 """
 
+from edgeprune.stages.coded import CodedStageConfig, code_weights
 from edgeprune.stages.conversion import (
     ConvertConfig,
     calibrate_and_convert,
@@ -32,6 +33,7 @@ __all__ = [
     "FRONT",
     "OPEN",
     "ClusterStageConfig",
+    "CodedStageConfig",
     "ConvertConfig",
     "FileLimit",
     "FiltersStageConfig",
@@ -48,6 +50,7 @@ __all__ = [
     "baseline",
     "calibrate_and_convert",
     "cluster",
+    "code_weights",
     "compile_model",
     "convert_weights",
     "convert_without_samples",

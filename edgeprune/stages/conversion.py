@@ -20,7 +20,7 @@ from edgeprune.recipe.config import CalibrationConfig, Config, Mode
 from edgeprune.stages.rounding import to_convert
 from edgeprune.stages.saving import IMPORTED, ROUNDED
 from edgeprune.stages.sparse import check_sparse
-from edgeprune.tflite.flatbuffer import read
+from edgeprune.tflite.flatbuffer import parse, read
 
 if TYPE_CHECKING:
     import tf_keras
@@ -178,15 +178,21 @@ def described_file(
 
 
 def _carried(content: bytes, path: Path) -> bytes | None:
-    """A file with the metadata, and the files within, of the .tflite that its model came from; None if it has none."""
+    """A file with the metadata, and the files within, of the .tflite that its model came from.
+
+    None if it has none, or if it describes other outputs: those behind the post-processing that the model ends before.
+    """
     from edgeprune.models.archive import open_archive
     from edgeprune.tflite.metadata import carry
 
+    old = read(path)
+    if len(old.subgraphs[0].outputs) > len(parse(content).subgraphs[0].outputs):
+        return None
     members = {}
     if zipfile.is_zipfile(path):
         with contextlib.suppress(zipfile.BadZipFile, zlib.error, OSError, ValueError), open_archive(path) as archive:
             members = {name: archive.read(name) for name in archive.members}
-    return carry(content, read(path).metadata, members)
+    return carry(content, old.metadata, members)
 
 
 def _with_interface(content: bytes, artifact: Artifact, model: tf_keras.Model) -> bytes:

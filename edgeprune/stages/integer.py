@@ -31,17 +31,23 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
 
     from edgeprune.convert.converter import calibrate, quantize_calibrated
     from edgeprune.evaluate.accuracy import evaluate_keras
+    from edgeprune.quantize.coarse import answers_of, coarse_outputs
     from edgeprune.quantize.mixed import rank, search
+    from edgeprune.tflite.flatbuffer import parse
 
     data, task = context.required()
     model = context.load(artifact)
     samples, calibration = representative(model, config.calibration, context)
     calibrated = calibrate(model, config.plan, samples, context.runtime)
     files: dict[tuple[str, ...], bytes] = {}
+    # No figure of a whole output shows what its few typical values lose, so that these are not left to the search.
+    all_int8 = quantize_calibrated(calibrated, config.plan, model)
+    found = coarse_outputs(parse(all_int8), answers_of(model, itertools.islice(samples(), RANKING_SAMPLES)))
+    coarse = tuple(dict.fromkeys(tensor for output in found for tensor in output.tensors))
 
     def build(tensors: tuple[str, ...]) -> bytes:
         if tensors not in files:
-            plan = dataclasses.replace(config.plan, float_tensors=tensors)
+            plan = dataclasses.replace(config.plan, float_tensors=(*coarse, *tensors))
             files[tensors] = quantize_calibrated(calibrated, plan, model)
         return files[tensors]
 
@@ -52,12 +58,12 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
         return task.drop(baseline, value), len(files[tensors])
 
     seen = itertools.islice(samples(), RANKING_SAMPLES)
-    ranked = rank(build(()), calibrated, seen, context.runtime())
+    ranked = [name for name in rank(all_int8, calibrated, seen, context.runtime()) if name not in coarse]
     given = config.mixed.max_drop
     allowed = DEFAULT_MIXED_DROP if given is None else MaxDrop.parse(given)
     trials = search(ranked, measure, allowed.limit(task, baseline), config.mixed.steps)
     chosen = next(trial for trial in reversed(trials) if trial.chosen)
-    facts = _mixed_facts(chosen, trials, allowed.words(task), model)
+    facts = _mixed_facts(chosen, trials, coarse, allowed.words(task), model)
     return write(artifact, config.plan, context, model, build(chosen.tensors)).with_(
         calibration=calibration, mixed=facts
     )
@@ -78,10 +84,12 @@ def _validation(content: bytes, model: tf_keras.Model, context: Context) -> floa
     return task.value(figures)
 
 
-def _mixed_facts(chosen: Trial, trials: list[Trial], allowed: str, model: tf_keras.Model) -> MixedFacts:
+def _mixed_facts(
+    chosen: Trial, trials: list[Trial], always: tuple[str, ...], allowed: str, model: tf_keras.Model
+) -> MixedFacts:
     from edgeprune.models.naming import layer_of
 
-    layers = [layer_of(tensor, model) or tensor for tensor in chosen.tensors]
+    layers = [layer_of(tensor, model) or tensor for tensor in (*always, *chosen.tensors)]
     warnings = []
     if not chosen.met:
         warnings.append(
@@ -92,7 +100,7 @@ def _mixed_facts(chosen: Trial, trials: list[Trial], allowed: str, model: tf_ker
         "float_layers": layers,
         "trials": [
             {
-                "float_operators": len(trial.tensors),
+                "float_operators": len(always) + len(trial.tensors),
                 "drop_points": trial.drop_points,
                 "bytes": trial.bytes,
                 "met": trial.met,

@@ -74,8 +74,10 @@ def _evaluated(
     agreement = parity.top1_agreement
     origin = _origin(artifact, model, context) if agreement is not None and agreement < LOW_AGREEMENT else None
     answers.save(context.folder / ANSWERS)
+    warnings = _coarse(artifact, model, context)
     return artifact.with_(
         {"answers": context.folder / ANSWERS},
+        warnings=[*artifact.facts.get("warnings", []), *warnings],
         evaluation={
             "validation": {"value": task.value(validation), "samples": data.validation.size, "metrics": validation},
             "test": {"value": task.value(test), "samples": data.test.size, "split": "test", "metrics": test},
@@ -143,6 +145,18 @@ def measure_on_device(artifact: Artifact, config: None, context: Context) -> Art
 def _runtime(artifact: Artifact, context: Context) -> Runtime:
     """The first that is installed; only TensorFlow's own interpreter has the operators of full TensorFlow."""
     return context.runtime("tensorflow" if artifact.facts["conversion"]["select_operators"] else None)
+
+
+def _coarse(artifact: Artifact, model: tf_keras.Model, context: Context) -> list[str]:
+    """Warnings about outputs whose integers are too far apart, on validation samples."""
+    from edgeprune.calibration import representative_dataset, representative_indices
+    from edgeprune.quantize.coarse import answers_of, coarse_outputs
+    from edgeprune.tflite.flatbuffer import read
+
+    data, _ = context.required()
+    indices = representative_indices(data.validation, ORIGIN_SAMPLES, "stratified", seed=0)
+    values = answers_of(model, representative_dataset(data.validation, indices)())
+    return [output.warning for output in coarse_outputs(read(artifact.files["tflite"]), values)]
 
 
 def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> JsonObject | None:

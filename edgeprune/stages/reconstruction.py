@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.data.split import Split
+    from edgeprune.reconstruction.rounding import Grid
 
 _BATCH = 64
 # Where a stage keeps the layers that an interrupted refit has solved.
@@ -70,8 +71,9 @@ def refitted(
     config: ReconstructConfig,
     context: Context,
     kept: Mapping[str, np.ndarray] | None = None,
+    grids: Mapping[str, Grid] | None = None,
 ) -> list[RefittedLayer]:
-    """Refit ``changed`` in place, going on where an interrupted refit was; ``kept`` as in
+    """Refit ``changed`` in place, going on where an interrupted refit was; ``kept`` and ``grids`` as in
     :func:`edgeprune.reconstruction.refit.refit`.
 
     Returns:
@@ -81,7 +83,7 @@ def refitted(
 
     rows = refit(
         original, changed, batches, kept,
-        ridge=config.ridge, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
+        ridge=config.ridge, grids=grids, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
     )  # fmt: skip
     return [
         {"layer": row.layer, "before": row.before, "after": row.after, "seconds": row.seconds, "reason": row.reason}

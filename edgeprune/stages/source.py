@@ -20,14 +20,19 @@ OPEN = "open"
 FRONT = "front"
 
 
-@stage("model", "trust")
+@stage("model", "trust", "asked_shape")
 def load(artifact: Artifact, config: None, context: Context) -> Artifact:
     """The user's model as a functional tf_keras model, compile information included."""
     from edgeprune.models.load import open_model
     from edgeprune.models.save import save_model
     from edgeprune.models.sizes import Inputs
 
-    opened = open_model(context.source, trust=context.trust.given, custom_objects=dict(context.trust.custom_objects))
+    opened = open_model(
+        context.source,
+        trust=context.trust.given,
+        custom_objects=dict(context.trust.custom_objects),
+        input_shape=context.asked_shape,
+    )
     artifact = artifact.with_(compiled_with=opened.compiled.to_json())
     if opened.imported:
         for note in opened.imported.notes:

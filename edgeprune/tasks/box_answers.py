@@ -31,7 +31,7 @@ def quality(found: Found, truth: np.ndarray) -> float:
 
     Args:
         found: in pixels of the image, the best first; those with a score below one half do not count.
-        truth: float [n, 6] as those of :class:`edgeprune.data.boxes.BoxStore`.
+        truth: float [n, 6] as those of :class:`edgeprune.data.images.boxes.BoxStore`.
     """
     rows = truth[truth[:, 4] >= 0]
     demanded = rows[:, 5] == 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.pixels import frame
+from edgeprune.data.images.pixels import frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -265,7 +265,7 @@ ACTIVATIONS = {"none": lambda scores: scores, "sigmoid": _sigmoid, "softmax": _s
 def undo(boxes: np.ndarray, own: Sequence[int], size: Sequence[int], resize: str) -> np.ndarray:
     """Boxes in fractions of the input → in pixels of the image, cut off at its edges.
 
-    Args: as of :func:`edgeprune.data.pixels.frame`.
+    Args: as of :func:`edgeprune.data.images.pixels.frame`.
     """
     inner, before = frame(own, size, resize)
     (height, width), (rows, columns) = own, size

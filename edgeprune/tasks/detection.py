@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.code import load_function, users_code
-from edgeprune.data.annotations import CROWD, DIFFICULT
-from edgeprune.data.boxes import frame_boxes
+from edgeprune.data.images.annotations import CROWD, DIFFICULT
+from edgeprune.data.images.boxes import frame_boxes
 from edgeprune.errors import DataError, MissingError, RecipeError
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
@@ -270,7 +270,7 @@ class DetectionTask(Task):
 
     def boxes(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What is drawn of each sample of a batch: float [boxes, 5] of those with a score of at least one half, as
-        :func:`edgeprune.data.boxes.frame_boxes` has those of labels."""
+        :func:`edgeprune.data.images.boxes.frame_boxes` has those of labels."""
         height, width = self.head.facts["size"]
         rows = []
         for i in range(len(outputs[0])):
@@ -317,7 +317,7 @@ class BoxMeter:
         self._found: list[JsonObject] = []
 
     def update(self, inputs: Structure, labels: Any, outputs: Sequence[Any], weights: Structure = None) -> None:
-        """Count a batch: labels as :class:`edgeprune.data.boxes.BoxStore` gives them, one array per output."""
+        """Count a batch: labels as :class:`edgeprune.data.images.boxes.BoxStore` gives them, one array per output."""
         arrays = [np.asarray(output) for output in outputs]
         for i, (rows, own) in enumerate(zip(np.asarray(labels["boxes"]), np.asarray(labels["size"]), strict=True)):
             number = len(self._images) + 1

@@ -47,7 +47,7 @@ from typing import Literal
 import numpy as np
 
 from edgeprune.errors import ModelError
-from edgeprune.tflite.graph import Subgraph, Tensor, TFLiteModel
+from edgeprune.tflite.graph import Quantization, Subgraph, Tensor, TFLiteModel
 
 Code = Literal["lut", "huffman", "pruned"]
 
@@ -113,6 +113,14 @@ def encodings(tensor: Tensor) -> list[Encoded]:
     weights = tensor.data()
     found = [encoded for encode in (_pruned, _lut, _huffman) if (encoded := encode(weights, axis, tensor)) is not None]
     return sorted(found, key=lambda one: one.bytes)
+
+
+def stored_bytes(weights: np.ndarray) -> int:
+    """Bytes of int8 weights [channels, ...] in the code that takes the fewest, or plain; with padding."""
+    points = Quantization((1.0,) * len(weights), (0,) * len(weights), 0)
+    stored = memoryview(np.ascontiguousarray(weights, np.int8).tobytes())
+    tensor = Tensor(0, "", weights.shape, weights.shape, "int8", points, None, False, True, stored)
+    return min([-(-tensor.nbytes // 16) * 16, *(one.bytes for one in encodings(tensor)[:1])])
 
 
 def decode(tensor: Tensor, data: bytes | memoryview, ancillary: bytes | memoryview) -> np.ndarray:

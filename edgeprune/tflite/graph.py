@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,6 +172,15 @@ class Subgraph:
         """The tensor at an output position of an operator; None when there is no such output."""
         indices = operator.outputs
         return self.tensors[indices[position]] if position < len(indices) and indices[position] >= 0 else None
+
+    def leading_to(self, tensors: Sequence[int]) -> list[Operator]:
+        """The operators that these tensors depend on, in the order in which they run."""
+        needed, found = set(tensors), []
+        for operator in reversed(self.operators):
+            if needed.intersection(operator.outputs):
+                needed.update(operator.inputs)
+                found.append(operator)
+        return found[::-1]
 
     @functools.cached_property
     def producers(self) -> dict[int, Operator]:

@@ -1,4 +1,4 @@
-"""Cut a .tflite after each of its operators, by changing two vectors of the flatbuffer in place.
+"""Cut a .tflite after each of its operators, or have it return all results, by changing vectors in place.
 
 Weights, buffers and metadata stay where they are. The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs``;
 how vectors and offsets are stored is in the FlatBuffers documentation, "FlatBuffer Internals".
@@ -36,6 +36,24 @@ def prefixes(content: bytes) -> Iterator[bytes]:
 def prefix(content: bytes, length: int) -> bytes:
     """The main subgraph up to so many operators; see :func:`prefixes`."""
     return _cut(content, length, _frontier(parse(content).subgraphs[0], length))
+
+
+def with_all_results(content: bytes) -> bytes:
+    """The file with every result of an operator as an output of the main subgraph, behind its own outputs.
+
+    Results that depend on constants only stay inside, because runtimes compute them when they load the file.
+
+    Raises:
+        ModelError: not a .tflite file, or damaged.
+    """
+    graph = parse(content).subgraphs[0]
+    varying = {index for index, tensor in enumerate(graph.tensors) if index in graph.inputs or tensor.variable}
+    for operator in graph.operators:
+        if varying.intersection(operator.inputs):
+            varying.update(operator.outputs)
+    results = [index for operator in graph.operators for index in operator.outputs if index in varying]
+    shown = [index for index in results if index >= 0 and graph.tensors[index].is_numeric]
+    return _cut(content, len(graph.operators), list(dict.fromkeys([*graph.outputs, *shown])))
 
 
 def _frontier(graph: Subgraph, length: int) -> list[int]:

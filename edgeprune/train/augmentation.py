@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.data.sound import SoundStore, front_shape
+from edgeprune.data.sound.folder import SoundStore, front_shape
 from edgeprune.data.split import Split
 from edgeprune.errors import RecipeError
 from edgeprune.models.types import Structure

@@ -21,7 +21,7 @@ from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
 from edgeprune.train.augmentation import augment, mixing, unmixed, with_changed_sound
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.features import FeatureLessons
-from edgeprune.train.replicas import agree
+from edgeprune.train.replicas import agree, divided, in_step
 from edgeprune.train.variables import trainable_kernels
 
 if TYPE_CHECKING:
@@ -136,24 +136,25 @@ def finetune(
     with model.distribute_strategy.scope():  # of edgeprune.train.replicas
         compile_model(model, task, config, total_steps=config.epochs * steps_per_epoch(data, config))
     model.optimizer.iterations.assign(start_epoch * steps_per_epoch(data, config))
-    state = _restore(model, state_file) or TrainingState()
-    validation = lessons.validation(data, features)
-    reseed = deterministic and _has_random_layers(model)
-    progress.begin("fine-tuning", (config.epochs - start_epoch) * steps_per_epoch(data, config))
-    progress.advance(len(state.history) * steps_per_epoch(data, config))
-    for epoch in range(start_epoch + len(state.history), config.epochs):
-        if config.patience is not None and state.waited > config.patience:
-            break
-        if reseed:
-            _reseed(model, seed, epoch)
-        order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-        batches = lessons.training(own_task, data, order, features)
-        logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
-        agree(model)
-        _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
-        _save(model, state, state_file)
-        progress.note(_line(state.history[-1], config.epochs, task.metric))
-    progress.end()
+    with in_step(model, state_file):
+        state = _restore(model, state_file) or TrainingState()
+        validation = lessons.validation(data, features)
+        reseed = deterministic and _has_random_layers(model)
+        progress.begin("fine-tuning", (config.epochs - start_epoch) * steps_per_epoch(data, config))
+        progress.advance(len(state.history) * steps_per_epoch(data, config))
+        for epoch in range(start_epoch + len(state.history), config.epochs):
+            if config.patience is not None and state.waited > config.patience:
+                break
+            if reseed:
+                _reseed(model, seed, epoch)
+            order = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+            batches = lessons.training(own_task, data, order, features)
+            logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
+            agree(model)
+            _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
+            _save(model, state, state_file)
+            progress.note(_line(state.history[-1], config.epochs, task.metric))
+        progress.end()
     if state.best is not None:
         model.set_weights(state.best)
     # Whoever trains the saved model further gets the task's own loss, not the one with the teacher.
@@ -198,7 +199,12 @@ def _run_epoch(
     callbacks: list[tf_keras.callbacks.Callback],
 ) -> dict[str, float]:
     fitted = model.fit(
-        batches, validation_data=validation, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=callbacks
+        divided(batches),
+        validation_data=divided(validation),
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        verbose=0,
+        callbacks=callbacks,
     )
     return {name: float(values[-1]) for name, values in fitted.history.items()}
 

@@ -1,4 +1,4 @@
-"""The model of examples/keywords for a microcontroller: half of its weights zero, int8, encoded, and as C++ sources.
+"""The model of examples/keywords for a microcontroller: weights on coarse grids, int8, and encoded for TFLite Micro.
 
     python examples/keywords/train.py --data audio_fsdd.tar.gz --out DIGITS
     python examples/micro/run.py --keywords DIGITS --out OUT
@@ -23,7 +23,7 @@ def main() -> None:
     given, out = options.keywords, options.out
     out.mkdir(parents=True, exist_ok=True)
     sound = (given / "keywords.toml").read_text("utf-8")
-    (out / "recipe.toml").write_text(sound.replace('"int8"', '"micro"') + "\n[weights]\nsparsity = 0.5\n", "utf-8")
+    (out / "recipe.toml").write_text(sound.replace('"int8"', '"micro"'), "utf-8")
     report = edgeprune.build(
         given / "model.keras",
         data=str(given / "data"),

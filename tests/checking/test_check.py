@@ -107,6 +107,22 @@ def test_float_products_in_pairs_are_a_warning(tmp_path):
     assert not by_checker(check([trial_subject(model, old, "float32", tmp_path)], old), "pairs of channels")
 
 
+def test_recurrent_layers_that_int8_makes_slower_are_a_warning(tmp_path):
+    """A small fused LSTM is found in int8, with how many times as long it takes, and not in float32."""
+    import tf_keras
+
+    from edgeprune.checking.trial import trial_subject
+
+    x = tf_keras.Input((10, 6))
+    model = tf_keras.Model(x, tf_keras.layers.Dense(2)(tf_keras.layers.LSTM(16, name="memory")(x)))
+    target = load_target("rpi4")
+    subjects = [trial_subject(model, target, dtype, tmp_path) for dtype in ("int8", "float32")]
+    integer, single = (by_checker(check([subject], target), "recurrent layers") for subject in subjects)
+    assert [item.severity for item in integer] == ["warning"]
+    assert "LSTM: int8 is estimated to take 1." in integer[0].what
+    assert single == []
+
+
 def test_an_operator_newer_than_the_runtime_is_an_error(artifacts):
     """A file whose operators the board's runtime does not have will not run there."""
     old = with_runtime(load_target("rpi4"), "tflite-runtime 1.9.0")

@@ -136,6 +136,13 @@ def test_bad_dataset_is_one_message(case, monkeypatch):
         load_data(make(), DataConfig(), SPEC)
 
 
+def test_a_dataset_that_takes_long_says_how_far_it_is(monkeypatch, caplog):
+    """One that has no end is not silent until it is refused."""
+    monkeypatch.setattr(edgeprune.data.stream, "WORD_SECONDS", 0)
+    load_data((samples(300), samples(10)), DataConfig(), SPEC)
+    assert "train data are still being read: 256 samples so far" in caplog.text
+
+
 def test_failure_while_training_is_translated():
     """A dataset that fails in a later pass is a DataError with the user's own message."""
     state = {"passes": 0}

@@ -93,6 +93,25 @@ I tflite  : count=40 first=32942 curr=12594 min=11340 max=32942 avg=12581.9 std=
 I tflite  : count=75 first=12840 curr=11853 min=11787 max=13649 avg=12167.6 std=325
 I tflite  : Inference timings in us: Init: 126059, First inference: 32942, Warmup (avg): 12581.9, Inference (avg): 12167.6
 """
+# github.com/google-ai-edge/LiteRT, litert/tools/README.md: the tool of the same name for CompiledModel.
+COMPILED = """\
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
+INFO: [benchmark_litert_model.h:82]
+========== BENCHMARK RESULTS ==========
+INFO: [benchmark_litert_model.h:83] Model initialization: 45.32 ms
+INFO: [benchmark_litert_model.h:84] Warmup (first):       120.45 ms
+INFO: [benchmark_litert_model.h:86] Warmup (avg):         98.76 ms (1 runs)
+INFO: [benchmark_litert_model.h:88] Inference (avg):      85.23 ms (50 runs)
+INFO: [benchmark_litert_model.h:92] Inference (min):      82.10 ms
+INFO: [benchmark_litert_model.h:94] Inference (max):      92.45 ms
+INFO: [benchmark_litert_model.h:96] Inference (std):      3.21
+INFO: [benchmark_litert_model.h:104] Throughput:           12.45 MB/s
+Memory Usage:
+INFO: [benchmark_litert_model.h:115] Init footprint:       25.60 MB
+INFO: [benchmark_litert_model.h:117] Overall footprint:    32.40 MB
+INFO: [benchmark_litert_model.h:122] Peak memory:          35.20 MB
+======================================
+"""
 NOT_TAKEN = "Though NNAPI delegate is explicitly applied, the model graph will not be executed by the delegate.\n" + OLD
 
 
@@ -103,6 +122,8 @@ NOT_TAKEN = "Though NNAPI delegate is explicitly applied, the model graph will n
         (SLOW, 50, 2950.34, 109.798, 17.187, 3512.391, 46.0859, None),
         (XNNPACK, 67, 7.45497, 0.256, 16.772, 8.781, 10.8789, None),
         (PERCENTILES, 25, 145.528, 13.583, 92.318, 187.533, 73.4102, 141.253),
+        (COMPILED, 50, 85.23, 3.21, 45.32, 120.45, 32.40, None),
+        (COMPILED.replace("Warmup (first): ", "First inference:"), 50, 85.23, 3.21, 45.32, 120.45, 32.40, None),
     ],
 )
 def test_figures_are_those_of_the_regular_runs(text, runs, mean_ms, std_ms, init_ms, first_ms, peak_mib, median_ms):
@@ -112,6 +133,14 @@ def test_figures_are_those_of_the_regular_runs(text, runs, mean_ms, std_ms, init
     assert (found.times_ms["mean_ms"], found.times_ms["std_ms"]) == (pytest.approx(mean_ms), std_ms)
     assert found.times_ms["median_ms"] == median_ms
     assert found.peak_bytes == round(peak_mib * 2**20)
+
+
+def test_a_block_of_results_without_runs_is_no_result():
+    """CompiledModel's tool that ran nothing gives no figures."""
+    with pytest.raises(ValueError, match="Inference"):
+        parse(COMPILED.replace("(50 runs)", ""))
+    found = parse(COMPILED).times_ms
+    assert (found["min_ms"], found["max_ms"], found["p95_ms"]) == (82.10, 92.45, None)
 
 
 def test_operators_are_those_of_the_regular_runs_in_order():
@@ -126,7 +155,7 @@ def test_operators_are_those_of_the_regular_runs_in_order():
 
 def test_delegates_that_ran_are_told_from_those_asked_for():
     """XNNPACK, a part, and a delegate that took nothing are all told apart."""
-    assert [parse(text).xnnpack for text in (OLD, XNNPACK)] == [False, True]
+    assert [parse(text).xnnpack for text in (OLD, XNNPACK, COMPILED)] == [False, True, True]
     assert [parse(text).delegated for text in (OLD, NNAPI, NOT_TAKEN)] == [None, "some", "none"]
 
 

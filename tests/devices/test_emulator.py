@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import random
 import tarfile
 from pathlib import Path
@@ -16,10 +15,10 @@ from edgeprune.cli import edgeprune
 from edgeprune.convert.converter import convert
 from edgeprune.devices.bench import bench
 from edgeprune.devices.emulator import Emulator
-from edgeprune.devices.emulator_home import RUNTIMES, Home
+from edgeprune.devices.emulator_home import RUNTIMES
 from edgeprune.devices.instructions import by_operator, measure
 from edgeprune.devices.protocol import Job
-from edgeprune.errors import DeviceError, MissingError, ModelError, UsageError
+from edgeprune.errors import DeviceError, ModelError, UsageError
 from edgeprune.evaluate.sample import load_sample
 from edgeprune.prune.sparse.prepare import prepare, require_qualified
 from edgeprune.quantize.plan import QuantizationPlan
@@ -31,15 +30,7 @@ SHARED = Path(__file__).parents[2].parent / "shared"
 IMAGES = 200
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _ready():
-    try:
-        Home().require()
-    except MissingError as error:
-        # Where the board must be there, a skip would hide that it is not.
-        if os.environ.get("EDGEPRUNE_REQUIRE_EMULATOR") == "1":
-            raise
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("emulated_board")
 
 
 @pytest.fixture(scope="module")

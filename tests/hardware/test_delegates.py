@@ -81,6 +81,21 @@ def test_nnapi_takes_a_plain_network(artifacts):
     assert found.fully_mapped, [op for op in found.operators if not op.on_accelerator]
 
 
+@pytest.mark.parametrize("name", ["qualcomm", "mediatek"])
+def test_npus_take_a_plain_network_and_no_lstm(artifacts, name):
+    """What the compilers' documents list is taken; a fused LSTM, which neither lists, is left."""
+    assert delegate_placement(read(artifacts["int8-io"]).subgraphs[0], name).fully_mapped
+    left = delegate_placement(read(artifacts["lstm"]).subgraphs[0], name).to_dict()["not_mapped"]
+    assert any("LSTM" in row["name"] for row in left)
+
+
+def test_mediateks_compiler_has_fewer_operators():
+    """The two lists differ where their documents do: a sum over an axis that grows is Qualcomm's only."""
+    qualcomm, mediatek = (set(DELEGATES[name].operators) for name in ("qualcomm", "mediatek"))
+    assert "CUMSUM" in qualcomm - mediatek
+    assert mediatek <= qualcomm
+
+
 def test_lstm_stays_with_the_runtime(artifacts):
     """XNNPACK has no LSTM: the operator is left, and named."""
     found = delegate_placement(read(artifacts["lstm"]).subgraphs[0], "xnnpack").to_dict()

@@ -75,6 +75,10 @@ def test_recipes_ask_for_as_many_zeros_as_sparse_kernels_need():
         ({"extends": ["sparse", "qat"]}, ["[weights] sparse_inference", "[qat]", "pqat"]),
         ({"extends": ["cluster-int8"], "quantize": {"equalize": True}}, ["equalize", "[cluster]"]),
         ({"extends": ["qat"], "quantize": {"equalize": True}}, ["equalize", "[qat]"]),
+        ({"extends": ["micro"], "quantize": {"equalize": True}}, ["equalize", "[coded]"]),
+        ({"extends": ["micro"], "qat": {}}, ["[coded] and [qat]", "one of them"]),
+        ({"coded": {}, "quantize": {"modes": ["float32"]}}, ["[coded] is for int8 files"]),
+        ({"coded": {"max_drop": 1, "max_size": "40%"}}, ["max_drop", "max_size", "one of them"]),
         ({"weights": {"criterion": "reconstruct", "regrow": "random"}}, ["reconstruct", "regrow"]),
         ({"extends": ["lottery"], "weights": {"criterion": "reconstruct"}}, ["[lottery]", "reconstruct"]),
     ],
@@ -110,7 +114,7 @@ def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
 EXAMPLES = {("filters", "rate"), ("filters", "max_params"), ("filters", "layer_rates"), ("layers", "max_macs")}
 EXAMPLES |= {("sparsify", "bn_l1"), ("task", "outputs"), ("data", "sound"), ("data", "group"), ("data", "boxes")}
 EXAMPLES |= {("detection", key) for key in ("head", "outputs", "anchors", "activation", "background")}
-EXAMPLES |= {("filters", "max_latency"), ("filters", "max_memory"), ("filters", "max_size")}
+EXAMPLES |= {("filters", "max_latency"), ("filters", "max_memory"), ("filters", "max_size"), ("coded", "max_size")}
 
 
 def _template():
@@ -147,7 +151,9 @@ def test_the_template_names_every_key_with_its_value():
     del document["rates"]
     assert set(document["data"]["table"]) == set(TableConfig.model_fields)
     del document["data"]["table"]["image"]  # in place of columns of numbers
-    assert isinstance(parse_recipe(document, "edgeprune.toml"), Recipe)
+    for sections in (("coded",), ("cluster", "qat")):  # in place of each other
+        given = {name: section for name, section in document.items() if name not in sections}
+        assert isinstance(parse_recipe(given, "edgeprune.toml"), Recipe)
     default = load_recipe("magnitude-int8").model_dump(mode="json")
     for section, field in Recipe.model_fields.items():
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):

@@ -75,7 +75,7 @@ def test_targets_move_only_where_values_are_cut_off():
     reached = np.array([3.0, -1.0, -1.0, 8.0, 8.0])
     wanted, given = reached / 2, np.array([0.0, -3.0, 4.0, 5.0, 1.0])
     rows.add(*(value.reshape(1, -1, 1).astype("float32") for value in (given, wanted, reached)))
-    _, targets = rows.targets(np.ones((1, 1, 1)), np.zeros((1, 1)))
+    ((_, targets),) = rows.targets(np.ones((1, 1, 1)), np.zeros((1, 1)))
     np.testing.assert_allclose(targets.reshape(-1), [1.5, -3.0, 0.0, 5.0, 3.0])
 
 

@@ -10,6 +10,7 @@ from edgeprune.prune.channels.blocks import bypass, find_blocks
 from edgeprune.reconstruction import refit as refitting
 from edgeprune.reconstruction.moments import choose_ridge
 from edgeprune.reconstruction.refit import refit
+from edgeprune.reconstruction.rounding import Grid
 
 layers = tf_keras.layers
 
@@ -321,7 +322,7 @@ def test_solved_layers_of_another_refit_are_not_taken(residual, tmp_path):
     kernel.assign(kernel.numpy() * (np.random.default_rng(0).random(kernel.shape) > 0.5))
     zeros = kernel.numpy() == 0
     with pytest.raises(Interrupted):
-        refit(residual, copy_of(residual), batches_of(residual), levels={"first": 7}, folder=tmp_path / "refit",
+        refit(residual, copy_of(residual), batches_of(residual), grids={"first": Grid(7)}, folder=tmp_path / "refit",
               progress=InterruptedAt(1))  # fmt: skip
     refit(residual, copy, batches_of(residual), folder=tmp_path / "refit")
     assert not kernel.numpy()[zeros].any()

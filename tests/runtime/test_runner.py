@@ -54,6 +54,19 @@ def test_a_copy_measures(tiny_files, tmp_path):
         assert set(first[moment]) == {"governor", "clock_hz", "temperature_c", "throttling"}
 
 
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_compiled_model_computes_what_the_interpreter_does(tiny_files, name):
+    """LiteRT's CompiledModel is measured on the same input, gives the same outputs, and is named."""
+    (compiled,), (plain,) = (
+        json.loads(run(FILE, tiny_files[name], "--runs", 20, *options).stdout)["results"]
+        for options in (["--delegate", "compiled", "--threads", 2], ["--threads", 2])
+    )
+    assert compiled["outputs_sha256"] == plain["outputs_sha256"]
+    assert compiled["runtime"] == f"{plain['runtime']}, CompiledModel"
+    assert compiled["kernels"] == plain["kernels"] == "xnnpack"
+    assert compiled["median_ms"] > 0
+
+
 def test_files_take_turns(tiny_files):
     """With several files, every other round goes in reverse, and each line is said as soon as it is known."""
     done = run(FILE, tiny_files["float32"], tiny_files["int8"], "--rounds", 4, "--runs", 12, "--stream")

@@ -263,6 +263,7 @@ def test_what_cannot_be_searched_is_said_before_anything_runs(given, tmp_path):
         ({"target": ["rpi4", "rpi4"]}, "each once"),
         ({"trials": 0}, "at least 1"),
         ({"objectives": "speed"}, "no objective"),
+        ({"recipe": parse_recipe({"finetune": {"strategy": "multiworker"}}, "mine")}, "shares its trials"),
     ]:
         with pytest.raises(UsageError, match=words):
             edgeprune.search(**{**given, **changes}, out=tmp_path / "out")

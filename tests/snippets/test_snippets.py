@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from edgeprune.convert.converter import convert
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.runtime.interpreter import find_runtime
 from edgeprune.runtime.session import Session
-from edgeprune.snippets import write_snippets
+from edgeprune.snippets import ANDROID, write_snippets
 from edgeprune.target import load_target
 from edgeprune.tflite.flatbuffer import read
 
+DOCS = Path(__file__).parents[2] / "docs"
 PREPROCESSING = {"scale": 1 / 255, "mean": (0.0,), "std": (1.0,)}
 LABELS = ["zero", "one", "two", "three", "four", "five", "six", "seven", 'ei"ght', "ni$ne"]
 
@@ -117,6 +119,30 @@ def test_the_kotlin_snippet_has_the_files_numbers(folder):
     assert text.count("{") == text.count("}")
     assert text.count("(") == text.count(")")
     assert "putFloat" in (folder / "SmallClassifier.kt").read_text()
+
+
+def test_the_kotlin_snippet_for_compiled_model_runs_the_same_numbers(folder):
+    """It names the library that has CompiledModel, copies the whole input, and prepares it as the other does."""
+    text = (folder / "SmallCompiledModel.kt").read_text()
+    assert f'implementation("{ANDROID["CompiledModel"]}")' in text
+    assert "class SmallCompiledModel(context: Context, threads: Int = 4)" in text
+    assert "inputs[0].writeFloat(FloatArray(256) { input.getFloat() })" in text  # 16 x 16 x 1
+    assert "return listOf(outputs[0].readFloat())" in text
+    assert "Interpreter" not in text
+    assert text.count("{") == text.count("}")
+    assert text.count("(") == text.count(")")
+    shared = (folder / "SmallClassifier.kt").read_text().partition("private fun put")[2]
+    assert shared
+    assert text.endswith(shared)
+    # Its buffers have no unsigned bytes.
+    assert not (folder / "SmallUint8CompiledModel.kt").exists()
+
+
+def test_the_documentation_names_the_same_library():
+    """The version of Android's library stands in one place, and the documentation follows it."""
+    shown = re.findall(r"com\.google\.ai\.edge\.litert:litert:[\d.]+", (DOCS / "devices.md").read_text())
+    assert shown
+    assert set(shown) <= set(ANDROID.values())
 
 
 def test_only_what_the_target_can_use_is_written(folder, tiny_model, tmp_path):

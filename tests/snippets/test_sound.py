@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from edgeprune.convert.converter import convert
-from edgeprune.data.sound import read_sound
-from edgeprune.data.sound_front import front_end
+from edgeprune.data.sound.folder import read_sound
+from edgeprune.data.sound.front_end import front_end
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import SoundConfig
 from edgeprune.runtime.interpreter import find_runtime

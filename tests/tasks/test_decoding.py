@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.data import pixels
+from edgeprune.data.images import pixels
 from edgeprune.tasks import decoding
 
 KEPT = {"score_threshold": 0.05, "iou_threshold": 0.5, "per_class": True, "max_detections": 100}

@@ -134,6 +134,45 @@ def test_damage_is_refused(data, ancillary, message):
         decode.decode(tensor(np.zeros((3, 3))), data, ancillary)
 
 
+def _mutated(block, generator):
+    """A bit flipped, a byte replaced, some cut off, some added, or a part moved to another place."""
+    start, other = sorted(generator.integers(0, len(block), 2))
+    return [
+        block[:start] + bytes([block[start] ^ 1 << generator.integers(8)]) + block[start + 1 :],
+        block[:start] + bytes([generator.integers(256)]) + block[start + 1 :],
+        block[:start],
+        block + generator.bytes(int(generator.integers(1, 9))),
+        block[:start] + block[other:] + block[start:other],
+    ][generator.integers(5)]
+
+
+@pytest.mark.parametrize("code", ["pruned", "lut", "huffman"])
+def test_mutated_ancillary_blocks_are_refused_or_decoded(code):
+    """Of 400 damaged blocks of each code none ends in anything but a message or whole weights, which differ unless the
+    damage lies where nothing is read; most are refused, and all whose type or version is another."""
+    generator = np.random.default_rng(7)
+    values = {
+        "pruned": np.where(generator.random((16, 40)) < 0.8, 0, generator.integers(-127, 128, (16, 40))),
+        "lut": generator.integers(0, 16, (16, 40)) * 8 - 64,
+        "huffman": np.floor(generator.laplace(0, 3, (16, 40))),
+    }[code]
+    plain = tensor(values)
+    (one,) = (one for one in decode.encodings(plain) if one.code == code)
+    counts = dict.fromkeys(("refused", "same", "other"), 0)
+    for _ in range(400):
+        block = _mutated(one.ancillary, generator)
+        try:
+            found = decode.decode(plain, one.data, block)
+        except ModelError:
+            counts["refused"] += 1
+            continue
+        assert (block[1], block[4]) == (1, 1)
+        assert (found.shape, found.dtype) == (plain.shape, np.int8)
+        counts["same" if np.array_equal(found, plain.data()) else "other"] += 1
+    assert sum(counts.values()) == 400
+    assert counts["refused"] > 100
+
+
 def test_a_file_becomes_smaller_and_keeps_its_weights(micro_file, tmp_path):
     """Every code is used, all weights come back, the interface stays, and buffers lie at multiples of 16 bytes."""
     plain = read(micro_file)

@@ -9,9 +9,10 @@ from pathlib import Path
 from edgeprune._tensorflow import import_tf
 
 tf = import_tf()
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
+if __name__ == "__main__":
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 import numpy as np  # noqa: E402
 import tf_keras  # noqa: E402

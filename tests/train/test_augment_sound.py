@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from edgeprune.data import InputSpec, load_data
-from edgeprune.data.sound_front import front_end
+from edgeprune.data.sound.front_end import front_end
 from edgeprune.errors import RecipeError
 from edgeprune.recipe.config import AugmentConfig, DataConfig, SoundConfig
 from edgeprune.train.augmentation import augment, with_changed_sound

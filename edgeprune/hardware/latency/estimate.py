@@ -219,7 +219,11 @@ def warnings(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
     paired = computed_in_pairs(graph) if estimate.kernels == "xnnpack" and caches_of(target).pairing else {}
     said = [
         *(words_of_pairs(channels, target.runtime.package) for channels in sorted(paired)),
-        *_slower_in_int8(graph, target, estimate),
+    ]
+    slower = {} if estimate.kernels == "edgetpu" else slower_in_int8(graph, target, estimate.threads)
+    said += [
+        f"{words_of_slower(f'Operator {index}, {graph.operators[index].name}', ratio)} {KEEP_FLOAT}"
+        for index, ratio in slower.items()
     ]
     said += [
         f"{doubt.why} Its share of the latency estimate may be off by a factor of {DOUBT_FACTOR:g}; the range says so."
@@ -235,13 +239,23 @@ def warnings(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
     ]
 
 
-def _slower_in_int8(graph: Subgraph, target: Target, estimate: Estimate) -> list[str]:
-    """Fused LSTMs of integers that take longer than they would in float, as both are priced."""
+def slower_in_int8(graph: Subgraph, target: Target, threads: int | None = None) -> dict[int, float]:
+    """Fused LSTMs of integers that take longer than they would in float32, as both are priced.
+
+    Args:
+        graph: the main subgraph.
+        target: the board; one that has no coefficients for its processor prices nothing.
+        threads: None for the target's.
+
+    Returns:
+        Index of the operator → how many times as long it takes.
+    """
     table = target.latency.builtin if target.latency else None
-    if table is None or estimate.kernels == "edgetpu":
-        return []
-    said, caches = [], caches_of(target)
+    if table is None:
+        return {}
+    caches, threads = caches_of(target), _threads(target, threads)
     miss = weights_miss(graph, caches)
+    slower = {}
     for operator in graph.operators:
         counted = work(graph, operator, "builtin", caches, miss)
         if counted.kind != "lstm" or counted.dtype != "int8":
@@ -249,15 +263,21 @@ def _slower_in_int8(graph: Subgraph, target: Target, estimate: Estimate) -> list
         amounts = {**counted.amounts, **lstm_amounts(graph, operator, "float32")}
         amounts["memory_bytes"] *= 4
         as_float = replace(counted, dtype="float32", amounts=amounts)
-        took, other = (
-            _work_seconds(each, table, PARALLEL["builtin"], estimate.threads) for each in (counted, as_float)
-        )
+        took, other = (_work_seconds(each, table, PARALLEL["builtin"], threads) for each in (counted, as_float))
         if took > other:
-            said.append(
-                f"Operator {operator.index}, {operator.name}: int8 is estimated to take {took / other:.2g} times as "
-                "long as float32. Its gates cost more than its products save: keep small recurrent layers in float."
-            )
-    return said
+            slower[operator.index] = took / other
+    return slower
+
+
+KEEP_FLOAT = "Keep small recurrent layers in float."
+
+
+def words_of_slower(operator: str, ratio: float) -> str:
+    """What is wrong with an operator that :func:`slower_in_int8` finds."""
+    return (
+        f"{operator}: int8 is estimated to take {ratio:.2g} times as long as float32. Its gates cost more than its "
+        "products save."
+    )
 
 
 @dataclass(frozen=True)

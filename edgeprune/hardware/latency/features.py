@@ -63,8 +63,12 @@ KINDS: dict[str, str] = {
 }  # fmt: skip
 # Of operators without an entry: one pass over the output.
 _DEFAULT_KIND = "elementwise"
-# Passes over the output, where there are several: hard-swish is a clamped sum, and a product.
-_PASSES = {"HARD_SWISH": 2}
+# Passes over the output, where there are several: hard-swish is a clamped sum, and a product. No XNNPACK kernel takes
+# the squared difference of integers, which layer normalization has; the built-in one takes 66 cycles for an element on
+# a Cortex-A72 where others take 2 (benchmarks/results/recurrent.md).
+_PASSES: Mapping[tuple[str, DType], float] = MappingProxyType(
+    {("HARD_SWISH", "float32"): 2, ("HARD_SWISH", "int8"): 2, ("SQUARED_DIFFERENCE", "int8"): 33}
+)
 # Operators of which no measured file has one: their amounts are counted, and priced as those of other operators.
 UNMEASURED = {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
 # The work of a fused LSTM beside its products, per cell and step, as that many elements of a nonlinear operator: 470
@@ -301,7 +305,7 @@ def _depthwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, cache
 
 
 def _elementwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
-    passes = _PASSES.get(operator.name, 1)
+    passes = _PASSES.get((operator.name, dtype), 1)
     return {"elementwise_elements": passes * _output_elements(graph, operator)}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,8 +52,28 @@ class Value:
 
     @staticmethod
     def of_tensor(tensor: Tensor) -> Value:
-        """Of a symbolic tensor whose batch is the file's first axis."""
+        """Of a tensor whose batch is the file's first axis."""
+        if not is_symbolic(tensor):
+            return Value.of_constant(np.asarray(tensor))
         return Value((1, *_static(tensor)[1:]), tensor)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the operators of a file have in common while its model is built.
+
+    Attributes:
+        states: the variables of the file.
+        subgraphs: of the file.
+        run: the operators of another graph, by its number and the values of its inputs; gives those of its outputs, or
+            of the tensors that are named.
+        layers: with weights, by what they stand for: an operator that runs several times is one layer.
+    """
+
+    states: States
+    subgraphs: tuple[Subgraph, ...]
+    run: Callable[..., list[Value]]
+    layers: MutableMapping[tuple[int, int, str], Any] = field(default_factory=dict)
 
 
 class Call:
@@ -63,14 +83,13 @@ class Call:
         operator, graph: of the file.
         inputs: None where an optional input is left out.
         emit: makes layers and operations.
-        states: the variables of the file.
     """
 
     def __init__(
-        self, operator: Operator, graph: Subgraph, inputs: Sequence[Value | None], emit: Emitter, states: States
+        self, operator: Operator, graph: Subgraph, inputs: Sequence[Value | None], emit: Emitter, shared: Shared
     ):
         self.operator, self.graph, self.inputs = operator, graph, tuple(inputs)
-        self.emit, self.states = emit, states
+        self.emit, self.shared, self.states = emit, shared, shared.states
         self.folds = all(value is None or value.constant is not None for value in inputs)
 
     # -- what the file says ------------------------------------------------------------------------------------------
@@ -130,6 +149,12 @@ class Call:
         times = self.emit.op("concat", [batch, [1] * (array.ndim - 1)], 0, suffix="times")
         return self.emit.op("tile", array, times, suffix="constant")
 
+    def single(self, value: Value) -> Tensor:
+        """[batch, ...] of a value whose first axis has size 1; a constant for itself, with a batch of one."""
+        import tensorflow as tf
+
+        return tf.constant(value.constant) if value.constant is not None else self.symbolic(value)
+
     def whole(self, value: Value, rank: int = 0) -> Tensor:
         """[batch, *shape], with axes of size 1 behind the batch up to ``rank`` axes beside it."""
         tensor, shape = self.symbolic(value), value.shape
@@ -185,6 +210,9 @@ class Call:
         target = shape[1:] if shape[:1] == (1,) else shape
         tensor = value.tensor
         assert tensor is not None
+        before = before_reshape(tensor)
+        if before is not None and _static(before)[1:] == target:
+            return Value(shape, before)
         if _static(tensor)[1:] != target:
             tensor = self.emit.layer("Reshape", tensor, target_shape=target)
         return Value(shape, tensor)
@@ -193,12 +221,18 @@ class Call:
         self, class_name: str, tensor: Structure, weights: Sequence[np.ndarray], suffix: str = "", **config: Any
     ) -> Tensor:
         """A layer with these weights, called on a tensor."""
-        result = self.emit.layer(class_name, tensor, suffix, **config)
-        layer = result.node.layer
+        key = (id(self.graph), self.operator.index, suffix)
+        if key in self.shared.layers:
+            return self.shared.layers[key](tensor)
+        layer = self.emit.make(class_name, suffix, **config)
+        if not is_symbolic(tensor):
+            check_size([tensor.shape.num_elements() // tensor.shape[-1], weights[0].shape[-1]], True)
+        result = layer(tensor)
         if [list(weight.shape) for weight in layer.weights] != [list(weight.shape) for weight in weights]:
             raise NoRule("has weights of shapes that do not fit what it is given", "a complete file")
         layer.set_weights(list(weights))
-        return result
+        self.shared.layers[key] = layer
+        return result if is_symbolic(tensor) else layer(tensor)
 
     def activated(self, tensor: Tensor) -> Tensor:
         """The fused activation behind a tensor."""
@@ -223,6 +257,12 @@ def check_size(shape: Sequence[int], folded: bool) -> None:
     limit = FOLDED_VALUES if folded else MOST_VALUES
     if any(size <= 0 for size in shape) or math.prod(shape) > limit:
         raise NoRule(f"makes a tensor of shape {list(shape)}", f"sizes above 0, and at most {limit:,} values")
+
+
+def before_reshape(tensor: Tensor) -> Tensor | None:
+    """What a Reshape layer that makes a tensor was given."""
+    layer = tensor.node.layer
+    return layer.input if type(layer).__name__ == "Reshape" and len(layer.inbound_nodes) == 1 else None
 
 
 def _or_constant(value: Value, tensor: Any) -> Any:

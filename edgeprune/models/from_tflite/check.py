@@ -13,14 +13,14 @@ import numpy as np
 
 from edgeprune.errors import ModelError
 from edgeprune.files import JsonObject
-from edgeprune.models.from_tflite.call import Value
+from edgeprune.models.from_tflite.call import Value, before_reshape
+from edgeprune.models.from_tflite.content import runnable
 from edgeprune.models.from_tflite.quantization import bounds, is_quantized
 from edgeprune.models.from_tflite.read import Imported
 from edgeprune.models.graph import is_symbolic
 from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
 from edgeprune.runtime.interpreter import INTERPRETER, Runtime, find_runtime
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
-from edgeprune.tflite.size import UNPACKING
 from edgeprune.workers import WorkerDied
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Checked:
         unchecked: operators that no runtime has, and those behind them.
         states: variables of the file that are inputs and outputs of the model.
         input_ranges: of each input of the file the values that it can hold; None of floats, which hold any.
+        left_out: operators that the model ends before.
+        sizes: of inputs that the file leaves open and the user does not name: (name, shape without the batch).
     """
 
     difference: float
@@ -57,6 +59,8 @@ class Checked:
     unchecked: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     input_ranges: tuple[tuple[float, float] | None, ...] = ()
+    left_out: tuple[str, ...] = ()
+    sizes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -74,6 +78,17 @@ class Checked:
                 f"what it keeps from one inference to the next ({', '.join(self.states)}) became inputs and outputs: "
                 "whoever runs the new file hands it on"
             )
+        if self.left_out:
+            notes.append(
+                f"what follows {self.left_out[0]} is left out with it: the model, and all new files, end with what "
+                "that was given, such as boxes as offsets and scores; whoever runs the new file decodes and selects "
+                "boxes ([detection] of the recipe)"
+            )
+        for name, shape in self.sizes:
+            sizes = ",".join(map(str, shape))
+            notes.append(
+                f"the size of its input {name!r} is open; it is built for the file's own: --input-shape {sizes}"
+            )
         if self.unchecked:
             notes.append(f"no runtime here has {self.unchecked[0]}: verified up to there")
         return tuple(notes)
@@ -85,6 +100,7 @@ class Checked:
             "steps": self.steps,
             "unchecked": list(self.unchecked),
             "states": list(self.states),
+            "left_out": list(self.left_out),
             "input_ranges": [list(ends) if ends else None for ends in self.input_ranges],
         }
 
@@ -107,7 +123,13 @@ def check(imported: Imported, path: Path, runtime: Runtime | None = None) -> Che
         raise error if error.expected else _not_run(path, error.what) from error
     graph = imported.file.subgraphs[0]
     ranges = tuple(bounds(graph.tensors[index]) for index in graph.inputs)
-    return dataclasses.replace(checked, states=tuple(imported.states.read), input_ranges=ranges)
+    return dataclasses.replace(
+        checked,
+        states=tuple(imported.states.read),
+        input_ranges=ranges,
+        left_out=imported.left_out,
+        sizes=tuple(imported.taken.items()),
+    )
 
 
 def _not_run(path: Path, why: str) -> ModelError:
@@ -135,7 +157,8 @@ def _check(imported: Imported, name: str, runtime: Runtime) -> Checked:
         difference = max(difference, largest_difference(real, [value.ravel() for value in made]))
     if imported.rounded is not None:
         return _check_rounded(imported, name, content, runtime, samples, expected, ends, difference)
-    allowed = HYBRID_TOLERANCE if any(_is_hybrid(graph, operator) for operator in graph.operators) else TOLERANCE
+    hybrid = any(_is_hybrid(one, operator) for one in imported.file.subgraphs for operator in one.operators)
+    allowed = HYBRID_TOLERANCE if hybrid else TOLERANCE
     if difference <= allowed:
         return Checked(difference, unchecked=unchecked)
     where = _first_difference(imported, content, runtime, samples[0], allowed)
@@ -278,13 +301,15 @@ def _compared(
         made = [i for i in operator.outputs if i in known and i in values and is_symbolic(values[i].tensor)]
         if not made or not given or any(index not in known for index in given):
             continue
-        inputs = {id(value.tensor): (value, known[index], graph.tensors[index]) for index, value in given.items()}
+        # Reshapes one after the other are merged, so that an operator may begin before what it is given.
+        sources = {index: before_reshape(_tensor(value)) or _tensor(value) for index, value in given.items()}
+        inputs = {id(source): (source, known[index], graph.tensors[index]) for index, source in sources.items()}
         if any(id(values[index].tensor) in inputs for index in made):  # nothing but another name
             continue
-        part = tf_keras.Model([value.tensor for value, *_ in inputs.values()], [values[i].tensor for i in made])
+        part = tf_keras.Model([source for source, *_ in inputs.values()], [values[i].tensor for i in made])
         arrays = [
-            tf.constant(_real(array, tensor).reshape([1, *_tensor(value).shape[1:]]), _tensor(value).dtype)
-            for value, array, tensor in inputs.values()
+            tf.constant(_real(array, tensor).reshape([1, *source.shape[1:]]), source.dtype)
+            for source, array, tensor in inputs.values()
         ]
         results = tf.nest.flatten(part(arrays, training=False))
         for index, result in zip(made, results, strict=True):
@@ -368,54 +393,3 @@ def _is_hybrid(graph: Subgraph, operator: Operator) -> bool:
     tensors = [graph.tensors[index] for index in operator.inputs if index >= 0]
     floats = any(not tensor.constant and tensor.dtype == "float32" for tensor in tensors)
     return floats and any(tensor.constant and is_quantized(tensor) for tensor in tensors)
-
-
-# -- operators that no runtime has -----------------------------------------------------------------------------------
-
-
-def runnable(content: bytes, graph: Subgraph) -> tuple[bytes, tuple[int, ...], tuple[str, ...]]:
-    """The file without custom operators that have a rule here, and what depends on them.
-
-    Returns:
-        The file, the tensors that it gives, and the names of the operators that were cut off.
-    """
-    cut: set[int] = set()
-    for operator in graph.operators:
-        if operator.custom or cut & {i for o in operator.inputs if (m := graph.producers.get(o)) for i in [m.index]}:
-            cut.add(operator.index)
-    if not cut:
-        return content, graph.outputs, ()
-    read = {i for operator in graph.operators if operator.index in cut for i in operator.inputs}
-    kept = {i for operator in graph.operators if operator.index not in cut for i in operator.outputs}
-    ends = tuple(
-        i for i in sorted(kept) if (i in read or i in graph.outputs) and not graph.tensors[i].constant
-        and graph.producers[i].name not in UNPACKING
-    )  # fmt: skip
-    names = tuple(graph.operators[index].name for index in sorted(cut))
-    if not ends:
-        raise ModelError(
-            f"All of the file depends on the operator {names[0]}, which no runtime has: it cannot be verified.",
-            expected="operators of TensorFlow Lite",
-        )
-    return _without(content, cut, ends), ends, names
-
-
-def _without(content: bytes, operators: set[int], ends: Sequence[int]) -> bytes:
-    """The file without some operators of its first graph, with other outputs and no signature."""
-    import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(content), 0))
-    graph = model.subgraphs[0]
-    graph.operators = [operator for index, operator in enumerate(graph.operators) if index not in operators]
-    graph.outputs = list(ends)
-    model.signatureDefs, model.metadata = [], []
-    used = {operator.opcodeIndex for operator in graph.operators}
-    # A runtime refuses a file for a code that it does not know, used or not.
-    numbers = {old: new for new, old in enumerate(sorted(used))}
-    model.operatorCodes = [model.operatorCodes[old] for old in sorted(used)]
-    for operator in graph.operators:
-        operator.opcodeIndex = numbers[operator.opcodeIndex]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeprune.models.from_tflite.call import Call, Value, check_size
 from edgeprune.models.from_tflite.registry import NoRule, rule
+from edgeprune.models.graph import is_symbolic
 from edgeprune.models.types import Tensor
 
 PADDINGS = {"SAME": "same", "VALID": "valid"}
@@ -28,9 +29,9 @@ def rows_and_columns(call: Call, name: str, sides: tuple[str, str] = ("h", "w"))
 def image(call: Call, position: int = 0) -> Tensor:
     """An input [batch, height, width, channels]."""
     value = call.value(position)
-    if len(value.shape) != 4 or not value.has_batch:
+    if len(value.shape) != 4 or value.shape[0] != 1:
         raise NoRule(f"works on a tensor of shape {list(value.shape)}", "one image: [1, height, width, channels]")
-    return call.symbolic(value)
+    return call.single(value)
 
 
 def bias_of(call: Call, position: int, kernel: np.ndarray) -> list[np.ndarray]:
@@ -171,6 +172,24 @@ def conv_3d(call: Call) -> Tensor:
     return call.activated(made)
 
 
+@rule("CONV_3D_TRANSPOSE")
+def conv_3d_transpose(call: Call) -> Tensor:
+    kernel, value = call.constant(1, "kernel"), call.value(2)
+    if kernel.ndim != 5 or len(value.shape) != 5 or not value.has_batch:
+        raise NoRule(f"works on a tensor of shape {list(value.shape)}", "[1, depth, height, width, channels]")
+    wanted = call.integers(0, "output shape")[1:4]
+    check_size([*wanted, kernel.shape[3]], False)
+    weights = bias_of(call, 3, kernel)
+    made = call.weighted(
+        "Conv3DTranspose", call.symbolic(value), weights, filters=kernel.shape[3], kernel_size=kernel.shape[:3],
+        strides=tuple(max(int(call.option(f"stride_{axis}", 1)), 1) for axis in "dhw"), padding=padding_of(call),
+        use_bias=len(weights) > 1,
+    )  # fmt: skip
+    if list(made.shape[1:4]) != wanted:
+        raise NoRule(f"makes {wanted} positions of {list(value.shape[1:4])}", "sizes that Keras can make")
+    return call.activated(made)
+
+
 @rule("FULLY_CONNECTED")
 def fully_connected(call: Call) -> Value:
     """A Dense layer; the operator flattens what is before its last axis unless it keeps dimensions."""
@@ -181,15 +200,17 @@ def fully_connected(call: Call) -> Value:
     if kernel.ndim != 2:
         raise NoRule(f"has a kernel of shape {list(kernel.shape)}", "two axes")
     units, width = kernel.shape
-    if value.constant is not None or np.prod(value.shape) % width:
+    if np.prod(value.shape) % width:
         raise NoRule(f"multiplies {list(value.shape)} with {list(kernel.shape)}", "sizes that fit")
     if not call.option("keep_num_dims", False) or value.shape[-1] != width:
         value = call.reshaped(value, (int(np.prod(value.shape)) // width, width))
     weights = bias_of(call, 2, kernel.T)
     if value.shape[:1] == (1,) and len(value.shape) == 1:
         raise NoRule("works on a single number", "a vector")
-    tensor = call.weighted("Dense", call.symbolic(value), weights, units=units, use_bias=len(weights) > 1)
-    return Value((*value.shape[:-1], units), call.activated(tensor))
+    tensor = call.single(value) if value.shape[0] == 1 else call.symbolic(value)
+    tensor = call.activated(call.weighted("Dense", tensor, weights, units=units, use_bias=len(weights) > 1))
+    shape = (*value.shape[:-1], units)
+    return Value(shape, tensor) if is_symbolic(tensor) else Value.of_constant(np.asarray(tensor).reshape(shape))
 
 
 def _product_of_tensors(call: Call) -> Value:

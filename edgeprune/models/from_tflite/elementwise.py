@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.models.from_tflite.call import Call, Value
+from edgeprune.models.from_tflite.convolutions import image
 from edgeprune.models.from_tflite.registry import NoRule, rule
 from edgeprune.models.graph import is_symbolic
 from edgeprune.models.types import Tensor
@@ -83,6 +84,9 @@ _UNARY: Mapping[str, Callable[[Call, Tensor], Tensor]] = {
     "SQRT": _op("math.sqrt"),
     "SQUARE": _op("math.square"),
     "ZEROS_LIKE": _op("zeros_like"),
+    "COMPLEX_ABS": _op("math.abs"),
+    "REAL": _op("math.real"),
+    "IMAG": _op("math.imag"),
 }
 
 
@@ -116,6 +120,8 @@ _BINARY: Mapping[str, tuple[str | None, str]] = {
     "LESS_EQUAL": (None, "less_equal"),
     "LOGICAL_AND": (None, "math.logical_and"),
     "LOGICAL_OR": (None, "math.logical_or"),
+    "BITWISE_XOR": (None, "bitwise.bitwise_xor"),
+    "RIGHT_SHIFT": (None, "bitwise.right_shift"),
 }
 
 
@@ -178,3 +184,10 @@ def softmax(call: Call) -> Value:
 def l2_normalization(call: Call) -> Value:
     (tensor,), whole = call.along([call.value(0)], [-1])
     return call.made(call.activated(call.emit.op("math.l2_normalize", tensor, -1)), whole)
+
+
+@rule("LOCAL_RESPONSE_NORMALIZATION")
+def local_response_normalization(call: Call) -> Tensor:
+    options: dict[str, Any] = {name: float(call.option(name, 0.0)) for name in ("bias", "alpha", "beta")}
+    symbol = "nn.local_response_normalization"
+    return call.emit.op(symbol, image(call), depth_radius=int(call.option("radius", 0)), **options)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.errors import EdgepruneError, ModelError
+from edgeprune.models.from_tflite import content as editing
 from edgeprune.models.from_tflite import (  # noqa: F401  # the modules enter their rules
     convolutions,
     elementwise,
+    loops,
     recurrent,
     reductions,
     shapes,
 )
-from edgeprune.models.from_tflite.call import Call, Value, check_size
+from edgeprune.models.from_tflite.call import Call, Shared, Value, check_size
 from edgeprune.models.from_tflite.quantization import bounds, is_quantized, real_values
-from edgeprune.models.from_tflite.registry import RULES, NoRule
+from edgeprune.models.from_tflite.registry import RULES, NoRule, needed_for
 from edgeprune.models.from_tflite.states import States, name_of
 from edgeprune.models.graph import flat, is_symbolic
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.limits import LAYER_CALLS
 from edgeprune.models.naming import scope_name
+from edgeprune.models.sizes import Inputs, InputShapes, still_open
 from edgeprune.models.walk import UniqueNames
 from edgeprune.tflite.faults import faults
 from edgeprune.tflite.flatbuffer import parse, read_bytes
-from edgeprune.tflite.graph import Operator, Tensor, TFLiteModel
+from edgeprune.tflite.graph import Operator, Subgraph, Tensor, TFLiteModel
 from edgeprune.tflite.interface import interface
 
 if TYPE_CHECKING:
@@ -39,6 +42,9 @@ _REPORT = "please report the operator, best with the file."
 _SUMS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "ADD", "SUB", "MUL")
 # Rounding by operations: type → bits.
 _BITS = {"int8": 8, "uint8": 8, "int16": 16}
+# Graphs that call graphs: published files have loops within loops at most. And what their rounds may come to.
+_DEEPEST = 4
+MOST_WRITTEN_OUT = 4096
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,15 @@ class Imported:
     """A file as a model.
 
     Attributes:
+        content, file: of the file, at fixed sizes, and without what no model computes.
         model: functional, of real values in float32. Its inputs and outputs are in the file's order; then come, for
             each variable of the file, one input and one output.
         rounded: the same with the rounding of the file's activations, by operations; None for a file without.
         values: of the model, tensor index → what stands for it.
         outputs: per output the user's name first, then that of its layer.
         states: what the file keeps from one inference to the next, see :class:`States`.
+        left_out: the operators behind which the file goes on, and the model does not.
+        taken: the sizes of inputs that the file leaves open, by name, where the file's own were taken.
     """
 
     content: bytes
@@ -62,18 +71,29 @@ class Imported:
     rounded_values: dict[int, Value]
     outputs: tuple[tuple[str, ...], ...]
     states: States
+    left_out: tuple[str, ...] = ()
+    taken: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def import_tflite(path: Path) -> Imported:
+def import_tflite(path: Path, input_shape: InputShapes | None = None) -> Imported:
     """Read a .tflite as a functional tf_keras model; :func:`~edgeprune.models.from_tflite.check.check` verifies it.
 
+    Args:
+        input_shape: sizes for inputs whose size the file leaves open, as ``load_model`` takes them. None: those that
+            the file states beside.
+
     Raises:
-        ModelError: the file is damaged, or an operator of it has no rule or a form that Keras does not have.
+        ModelError: the file is damaged, or an operator of it has no rule or a form that Keras does not have; or its
+            inputs have no size.
+        UsageError: an input shape that does not fit the inputs.
     """
     content = read_bytes(path)
     file = parse(content, str(path))
     for fault in faults(file):
         raise ModelError(f"{path}: {fault}", expected="a file that LiteRT runs", fix="convert the model again.")
+    content, left_out = editing.without_post_processing(content, file.subgraphs[0])
+    content, taken = _at_sizes(content, parse(content, str(path)), input_shape)
+    file = parse(content, str(path))
     built = _Builder(path, file, rounds=False)
     model = built.model()
     quantized = any(bounds(tensor) and not tensor.constant for tensor in file.subgraphs[0].tensors)
@@ -87,7 +107,65 @@ def import_tflite(path: Path) -> Imported:
         twin.values if twin else {},
         built.output_names,
         built.states,
+        left_out,
+        taken,
     )
+
+
+def _at_sizes(content: bytes, file: TFLiteModel, given: InputShapes | None) -> tuple[bytes, dict[str, tuple[int, ...]]]:
+    """The file with fixed sizes of its inputs, and which of them are its own choice."""
+    tensors = [file.subgraphs[0].tensors[index] for index in file.subgraphs[0].inputs]
+    stated = tuple(tuple(None if size < 0 else size for size in tensor.signature[1:]) for tensor in tensors)
+    inputs = Inputs(input_names(file), stated, tuple(tensor.dtype != "float32" for tensor in tensors))
+    if not inputs.open and given is None:
+        return content, {}
+    fixed, taken = {}, {}
+    for name, tensor, shape in zip(inputs.names, tensors, inputs.filled(given), strict=True):
+        if None in shape:
+            taken[name] = tensor.shape[1:]
+        # A converter that knows no size writes 1.
+        if any(size is None and own < 2 for size, own in zip(shape, tensor.shape[1:], strict=True)):
+            raise still_open(inputs)
+        fixed[tensor.index] = [
+            *tensor.shape[:1],
+            *(size or own for size, own in zip(shape, tensor.shape[1:], strict=True)),
+        ]
+    return editing.at_sizes(content, fixed), taken
+
+
+def input_names(file: TFLiteModel) -> tuple[str, ...]:
+    """The names of the model's inputs, in the file's order."""
+    named = {port.tensor.index: port.names[0] for port in interface(file).inputs}
+    return tuple(_distinct([_plain(named[index]) for index in file.subgraphs[0].inputs]))
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """The values of a graph's tensors while its operators run."""
+
+    graph: Subgraph
+    values: dict[int, Value]
+
+    def read(self, index: int) -> Value | None:
+        """None for an input that is left out."""
+        if index < 0:
+            return None
+        if index not in self.values:
+            tensor = self.graph.tensors[index]
+            if tensor.variable:
+                return Value.of_constant(np.zeros(tensor.shape, np.float32))
+            if not tensor.constant and tensor.size:
+                raise NoRule(f"reads the tensor {tensor.name!r}, which nothing writes", "a complete file")
+            # An empty list, such as one of no axes, has no buffer.
+            array = real_values(tensor) if tensor.constant else np.zeros(tensor.shape, np.int32)
+            self.values[index] = Value.of_constant(array)
+        return self.values[index]
+
+    def value(self, index: int) -> Value:
+        found = self.read(index)
+        if found is None:
+            raise NoRule("leaves an output out", "a complete file")
+        return found
 
 
 class _Builder:
@@ -102,13 +180,11 @@ class _Builder:
         self.rounds = rounds
         self.values: dict[int, Value] = {}
         self.states = States(self._open_state, file.subgraphs)
-        ports = interface(file)
-        named = {
-            **{("in", port.tensor.index): port.names for port in ports.inputs},
-            **{("out", port.tensor.index): port.names for port in ports.outputs},
-        }
-        self.user_outputs = [named["out", index] for index in self.graph.outputs]
-        self.input_names = _distinct([_plain(named["in", index][0]) for index in self.graph.inputs])
+        self.shared = Shared(self.states, file.subgraphs, self._run_graph)
+        self._depth, self._runs = 0, 0
+        named = {port.tensor.index: port.names for port in interface(file).outputs}
+        self.user_outputs = [named[index] for index in self.graph.outputs]
+        self.input_names = input_names(file)
         taken = UniqueNames(self.input_names)
         self.port_names = [taken.unique(_plain(names[0])) for names in self.user_outputs]
         variables = dict.fromkeys(name_of(o) for o in self.graph.operators if o.name == "VAR_HANDLE")
@@ -126,9 +202,13 @@ class _Builder:
             self._input(self.graph.tensors[index], name)
             for index, name in zip(self.graph.inputs, self.input_names, strict=True)
         ]
+        main = _Scope(self.graph, self.values)
         for operator in self.graph.operators:
-            self._run(operator)
-        outputs = [self._read(index) for index in self.graph.outputs]
+            self._run(operator, main)
+        try:
+            outputs: list[Value | None] = [main.value(index) for index in self.graph.outputs]
+        except NoRule as refusal:
+            raise self._refused(f"An output {refusal.why}", refusal.needed) from None
         names = [*self.port_names]
         kept = self.states.kept
         outputs += [self.states.now[name] for name in kept]
@@ -144,10 +224,6 @@ class _Builder:
     # -- inputs and outputs ------------------------------------------------------------------------------------------
 
     def _input(self, tensor: Tensor, name: str) -> object:
-        if any(size < 0 for size in tensor.signature[1:]):
-            raise self._refused(
-                f"The size of its input {tensor.name!r} is open: {list(tensor.signature)}", "inputs of fixed size"
-            )
         opened = self._open(tensor, name)
         self.values[tensor.index] = self._rounded(tensor, opened)
         return opened.tensor
@@ -185,33 +261,37 @@ class _Builder:
 
     # -- operators ---------------------------------------------------------------------------------------------------
 
-    def _read(self, index: int) -> Value | None:
-        if index < 0:
-            return None
-        if index not in self.values:
-            tensor = self.graph.tensors[index]
-            if tensor.variable:
-                return Value.of_constant(np.zeros(tensor.shape, np.float32))
-            if not tensor.constant and tensor.size:
-                raise NoRule(f"reads the tensor {tensor.name!r}, which nothing writes", "a complete file")
-            # An empty list, such as one of no axes, has no buffer.
-            array = real_values(tensor) if tensor.constant else np.zeros(tensor.shape, np.int32)
-            self.values[index] = Value.of_constant(array)
-        return self.values[index]
+    def _run_graph(self, number: int, inputs: Sequence[Value], wanted: Sequence[int] | None = None) -> list[Value]:
+        """See :class:`~edgeprune.models.from_tflite.call.Shared`; operators that nothing needs are left out."""
+        if not 0 < number < len(self.file.subgraphs) or self._depth >= _DEEPEST:
+            raise NoRule(f"calls the graph {number}", "a graph of the file, and few within each other")
+        graph = self.file.subgraphs[number]
+        if len(inputs) != len(graph.inputs):
+            raise NoRule(f"gives {len(inputs)} values to a graph of {len(graph.inputs)}", "a complete file")
+        scope = _Scope(graph, dict(zip(graph.inputs, inputs, strict=True)))
+        ends = list(graph.outputs if wanted is None else wanted)
+        self._depth += 1
+        try:
+            for operator in graph.leading_to(ends):
+                self._run(operator, scope)
+        finally:
+            self._depth -= 1
+        return [scope.value(index) for index in ends]
 
-    def _run(self, operator: Operator) -> None:
-        made = self.graph.output(operator)
+    def _run(self, operator: Operator, scope: _Scope) -> None:
+        self._runs += self._depth > 0
+        if self._runs > MOST_WRITTEN_OUT:
+            raise self._refused(f"Its loops make more than {MOST_WRITTEN_OUT:,} operators", "shorter loops")
+        made = scope.graph.output(operator)
         label = f"operator {operator.index} {operator.name}" + (f", which makes {made.name!r}," if made else "")
         rule = RULES.get(operator.name)
         if rule is None:
-            raise self._refused(
-                f"There is no rule for {label.rstrip(',')}",
-                f"the operators of docs/tflite-in.md; a rule for {operator.name}",
-            )
+            needed = f"the operators of docs/tflite-in.md; {needed_for(operator)}"
+            raise self._refused(f"There is no rule for {label.rstrip(',')}", needed)
         name = _plain(made.name) if made else operator.name
         emit = Emitter(self.names, self.names.unique(name))
         try:
-            call = Call(operator, self.graph, [self._read(index) for index in operator.inputs], emit, self.states)
+            call = Call(operator, scope.graph, [scope.read(i) for i in operator.inputs], emit, self.shared)
             results = rule(call)
             results = results if isinstance(results, list | tuple) else [results]
             if len(results) < sum(index >= 0 for index in operator.outputs):
@@ -219,8 +299,8 @@ class _Builder:
             for index, result in zip(operator.outputs, results, strict=False):
                 if index >= 0:
                     value = result if isinstance(result, Value) else Value.of_tensor(result)
-                    value = self._implied(operator, self.graph.tensors[index], value, emit)
-                    self.values[index] = self._rounded(self.graph.tensors[index], value)
+                    value = self._implied(operator, scope.graph.tensors[index], value, emit)
+                    scope.values[index] = self._rounded(scope.graph.tensors[index], value)
         except NoRule as refusal:
             raise self._refused(f"{label[0].upper()}{label[1:]} {refusal.why}", refusal.needed) from refusal
         except EdgepruneError:

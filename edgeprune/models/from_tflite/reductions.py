@@ -1,4 +1,4 @@
-"""Pooling, sums and the like over axes, and the largest of several."""
+"""Pooling, sums and the like over axes, the largest of several, and Fourier transforms."""
 
 from __future__ import annotations
 
@@ -89,3 +89,11 @@ def top_k(call: Call) -> list[Value]:
     (tensor,), whole = call.along([value], [-1])
     values, indices = call.emit.op("math.top_k", tensor, k=count)
     return [call.made(values, whole), call.made(indices, whole)]
+
+
+@rule("RFFT2D")
+def rfft2d(call: Call) -> Value:
+    """The Fourier transform over the last two axes, of real values; its result is complex."""
+    sizes = call.integers(1, "sizes")
+    (tensor,), whole = call.along([call.value(0)], [-1, -2])
+    return call.made(call.emit.op("signal.rfft2d", tensor, sizes), whole)

@@ -81,6 +81,10 @@ def transpose(call: Call) -> Value:
 
 def _sliced(call: Call, value: Value, parts: Sequence[Any]) -> Value:
     """``value[parts]``, one part per axis in the file: a slice, or the number of a position."""
+    if all(
+        part == slice(None) or (isinstance(part, int) and n == 1) for part, n in zip(parts, value.shape, strict=True)
+    ):
+        return call.reshaped(value, tuple(n for part, n in zip(parts, value.shape, strict=True) if part == slice(None)))
     first = parts[0] if parts else slice(None)
     keeps = isinstance(first, slice) and len(range(*first.indices(value.shape[0]))) == 1
     if value.has_batch and keeps:
@@ -106,8 +110,10 @@ def slice_(call: Call) -> Value:
         raise NoRule(f"takes {sizes} from {begins} of {list(value.shape)}", "a bound for each axis")
     stops = [n if size == -1 else begin + size for begin, size, n in zip(begins, sizes, value.shape, strict=True)]
     rows = list(zip(begins, stops, value.shape, strict=True))
-    if any(not 0 <= begin < stop <= n for begin, stop, n in rows):
+    if any(not 0 <= begin <= stop <= n for begin, stop, n in rows):
         raise NoRule(f"takes {sizes} from {begins} of {list(value.shape)}", "bounds within the tensor")
+    if any(begin == stop for begin, stop, _ in rows):
+        return Value.of_constant(np.zeros([stop - begin for begin, stop, _ in rows], np.float32))
     return _sliced(call, value, [_slice(begin, stop, 1, n) for begin, stop, n in rows])
 
 
@@ -156,14 +162,27 @@ def split(call: Call) -> list[Value]:
         parts = call.integers(1, "sizes")
         if parts.count(-1) == 1:
             parts[parts.index(-1)] = value.shape[axis] - sum(parts) - 1
-        if sum(parts) != value.shape[axis] or min(parts) < 1:
+        if sum(parts) != value.shape[axis] or min(parts) < 0:
             raise NoRule(f"splits {value.shape[axis]} into {parts}", "sizes that add up")
-    elif not parts or value.shape[axis] % parts:
+        return _split_by(call, value, parts, axis)
+    if not parts or value.shape[axis] % parts:
         raise NoRule(f"splits {value.shape[axis]} into {parts}", "equal parts")
-    if (parts if not by_size else len(parts)) == 1:
+    if parts == 1:
         return [value]
     (tensor,), whole = call.along([value], [axis])
     return [call.made(part, whole) for part in call.emit.op("split", tensor, parts, axis=axis + whole)]
+
+
+def _split_by(call: Call, value: Value, sizes: Sequence[int], axis: int) -> list[Value]:
+    """Parts of these sizes along an axis; those of size 0 are nothing that anything reads."""
+    (tensor,), whole = call.along([value], [axis])
+    if len(sizes) == 1:
+        return [value]
+    some = [size for size in sizes if size]
+    parts = call.emit.op("split", tensor, some, axis=axis + whole) if len(some) > 1 else [tensor]
+    made = iter([call.made(part, whole) for part in parts])
+    nothing = Value.of_constant(np.zeros([0 if i == axis else n for i, n in enumerate(value.shape)], np.float32))
+    return [next(made) if size else nothing for size in sizes]
 
 
 @rule("UNPACK")
@@ -182,20 +201,24 @@ def gather(call: Call) -> Value:
     value, indices = call.value(0), call.value(1)
     axis, batch_dims = int(call.option("axis", 0)) % max(len(value.shape), 1), int(call.option("batch_dims", 0))
     if value.constant is not None and indices.constant is None:
-        if axis or batch_dims or value.constant.ndim < 1 or value.constant.dtype != np.float32:
-            raise NoRule("looks positions of a constant up", "rows of a float32 table")
-        return _looked_up(call, value.constant, indices)
+        if axis or batch_dims or value.constant.ndim < 1:
+            raise NoRule("looks positions of a constant up along an inner axis", "rows of a table")
+        if value.constant.dtype == np.float32:
+            return _looked_up(call, value.constant, indices)
+        return call.made(call.emit.op("gather", value.constant, call.whole(indices)), whole=True)
     if batch_dims and not (batch_dims == 1 and value.has_batch and indices.has_batch and axis):
         raise NoRule("has batch dimensions", "plain indices")
     if batch_dims:
         made = call.emit.op("gather", value.tensor, indices.tensor, axis=axis, batch_dims=1)
         return call.made(made, whole=False)
     if indices.constant is None:
-        if axis:
-            raise NoRule("takes positions that are computed at run time", "constant positions")
-        made = call.emit.op("gather", call.whole(value), call.whole(indices), axis=1, batch_dims=1)
+        made = call.emit.op("gather", call.whole(value), call.whole(indices), axis=axis + 1, batch_dims=1)
         return call.made(made, whole=True)
-    positions = indices.constant
+    return _taken(call, value, indices.constant, axis)
+
+
+def _taken(call: Call, value: Value, positions: np.ndarray, axis: int) -> Value:
+    """Constant positions along an axis."""
     if positions.size and not 0 <= positions.min() <= positions.max() < value.shape[axis]:
         raise NoRule(f"takes positions up to {positions.max()} of {value.shape[axis]}", "positions within the tensor")
     if value.constant is not None:
@@ -221,11 +244,73 @@ def embedding_lookup(call: Call) -> Value:
 
 @rule("GATHER_ND")
 def gather_nd(call: Call) -> Value:
-    tensor = call.whole(call.value(0))
-    indices = call.value(1)
-    if indices.constant is not None and not call.folds:
-        raise NoRule("takes constant positions of several axes", "positions of one axis")
-    return call.made(call.emit.op("gather_nd", tensor, call.whole(indices), batch_dims=1), whole=True)
+    value, indices = call.value(0), call.value(1)
+    if indices.constant is None:
+        return call.made(call.emit.op("gather_nd", call.whole(value), call.whole(indices), batch_dims=1), whole=True)
+    rows, flat_positions = _rows(value.shape, indices.constant)
+    return _taken(call, call.reshaped(value, rows), flat_positions, 0)
+
+
+def _rows(shape: Sequence[int], indices: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """A shape with the axes that constant indices [..., axes] name as one, and the positions along that."""
+    count = indices.shape[-1] if indices.ndim else 0
+    named, rest = tuple(shape[:count]), tuple(shape[count:])
+    inside = indices.size and (indices >= 0).all() and (indices < np.array(named, np.int64)).all()
+    if not 0 < count <= len(shape) or not inside:
+        raise NoRule(f"takes positions of {list(shape)}", "positions within the tensor")
+    return (math.prod(named), *rest), np.ravel_multi_index(np.moveaxis(indices, -1, 0).tolist(), named)
+
+
+@rule("SCATTER_ND")
+def scatter_nd(call: Call) -> Value:
+    """Zeros with rows put at constant positions: the rows and a row of zeros, in the order of the output."""
+    updates, sizes = call.value(1), call.integers(2, "shape")
+    check_size(sizes, call.folds)
+    rows, positions = _rows(sizes, call.constant(0, "positions"))
+    if len(set(positions.ravel().tolist())) < positions.size:
+        raise NoRule("puts several rows at one position", "distinct positions")
+    order: np.ndarray = np.full(rows[0], positions.size, np.int64)
+    order[positions.ravel()] = np.arange(positions.size)
+    updates = call.reshaped(updates, (positions.size, *rows[1:]))
+    if updates.constant is not None:
+        array = np.concatenate([updates.constant, np.zeros_like(updates.constant[:1])])
+        return Value.of_constant(array[order].reshape(sizes))
+    padded = call.emit.op("pad", call.whole(updates), [[0, 0], [0, 1], *[[0, 0]] * (len(rows) - 1)], suffix="padded")
+    made = call.made(call.emit.op("gather", padded, order.tolist(), axis=1), whole=True)
+    return call.reshaped(made, tuple(sizes))
+
+
+@rule("DYNAMIC_UPDATE_SLICE")
+def dynamic_update_slice(call: Call) -> Value:
+    """A part replaced, at a constant place."""
+    value, part, starts = call.value(0), call.value(1), call.integers(2, "place")
+    if not len(starts) == len(value.shape) == len(part.shape):
+        raise NoRule(f"puts {list(part.shape)} at {starts} of {list(value.shape)}", "a place within the tensor")
+    rows = list(zip(starts, value.shape, part.shape, strict=True))
+    if any(size > whole for _, whole, size in rows):
+        raise NoRule(f"puts {list(part.shape)} into {list(value.shape)}", "a part that is smaller")
+    starts = [min(max(start, 0), whole - size) for start, whole, size in rows]
+    pads = [[start, whole - start - size] for start, (_, whole, size) in zip(starts, rows, strict=True)]
+    inside = np.pad(np.ones((1, *part.shape), bool), [[0, 0], *pads])
+    padded = call.emit.op("pad", call.whole(part), [[0, 0], *pads], suffix="padded")
+    return call.made(call.emit.op("where", inside, padded, call.whole(value)), whole=True)
+
+
+@rule("MATRIX_DIAG")
+def matrix_diag(call: Call) -> Value:
+    (tensor,), whole = call.along([call.value(0)], [-1])
+    return call.made(call.emit.op("linalg.diag", tensor), whole)
+
+
+@rule("REVERSE_SEQUENCE")
+def reverse_sequence(call: Call) -> Value:
+    """The first of a sequence backwards, as many as a constant says."""
+    value, lengths = call.value(0), call.integers(1, "length")
+    axis = int(call.option("seq_dim", 0)) % max(len(value.shape), 1)
+    if len(lengths) != 1 or not 0 <= lengths[0] <= value.shape[axis]:
+        raise NoRule(f"turns {lengths} of {list(value.shape)}", "one sequence")
+    positions = np.concatenate([np.arange(lengths[0])[::-1], np.arange(lengths[0], value.shape[axis])])
+    return _taken(call, value, positions, axis)
 
 
 @rule("REVERSE_V2")
@@ -243,6 +328,7 @@ def reverse(call: Call) -> Value:
 def concatenation(call: Call) -> Value:
     values = [call.value(position) for position in range(len(call.inputs))]
     axis = int(call.option("axis", 0)) % max(len(values[0].shape), 1)
+    values = [value for value in values if 0 not in value.shape] or values
     if len(values) == 1:
         return values[0]
     tensors, whole = call.along(values, [axis])
@@ -309,11 +395,10 @@ def one_hot(call: Call) -> Value:
     depth, on, off = (call.constant(i, "depth").ravel()[0] for i in (1, 2, 3))
     axis = int(call.option("axis", -1))
     check_size((*value.shape, int(depth)), call.folds)
-    if axis not in (-1, len(value.shape)):
-        raise NoRule(f"puts classes along axis {axis}", "the last axis")
-    (tensor,), whole = call.along([value], [])
-    dtype = call.output().dtype
-    return call.made(call.emit.op("one_hot", tensor, int(depth), on.item(), off.item(), dtype=dtype), whole)
+    last = axis in (-1, len(value.shape))
+    (tensor,), whole = call.along([value], [] if last else [0])
+    options: dict[str, Any] = {"dtype": call.output().dtype, "axis": -1 if last else axis + whole}
+    return call.made(call.emit.op("one_hot", tensor, int(depth), on.item(), off.item(), **options), whole)
 
 
 # -- pads and images -------------------------------------------------------------------------------------------------

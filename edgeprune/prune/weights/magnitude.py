@@ -30,7 +30,8 @@ def can(model: tf_keras.Model, config: WeightsConfig) -> bool:
     """
     import tensorflow as tf
 
-    if isinstance(model.distribute_strategy, tf.distribute.MirroredStrategy):
+    several = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    if isinstance(model.distribute_strategy, several):
         return False
     if config.criterion != "magnitude" or config.scope != "layer" or config.regrow != "none":
         return False

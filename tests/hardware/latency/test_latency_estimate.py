@@ -171,6 +171,17 @@ def test_int8_recurrent_layers_that_are_slower_than_float_are_said_to_be(units, 
     assert any("int8 is estimated to take" in text for text in said) == slower
 
 
+def test_the_squared_difference_of_integers_costs_more_than_their_sum():
+    """Layer normalization's operator has a slow kernel in int8; in float32 it is one pass like others."""
+    board, shape = load_target("rpi4"), (1, 32, 32, 8)
+    for dtype, slower in (("int8", True), ("float32", False)):
+        difference, total = (
+            predict(network([(name, None, shape)] * 20, dtype), board).estimate.median_ms
+            for name in ("SQUARED_DIFFERENCE", "ADD")
+        )
+        assert (difference > 5 * total) == slower
+
+
 def test_odd_channels_are_said_where_they_are_priced():
     """60 channels of a float 1x1 convolution are computed in pairs by one runtime, and by the other they are not."""
     graph = with_biases(convolutions(60))

@@ -5,10 +5,15 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from edgeprune.errors import ModelError  # noqa: E402
+from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice  # noqa: E402
+
+from edgeprune.convert.converter import convert  # noqa: E402
+from edgeprune.errors import ModelError, UsageError  # noqa: E402
 from edgeprune.models.from_tflite import import_tflite  # noqa: E402
 from edgeprune.models.from_tflite.check import check  # noqa: E402
 from edgeprune.models.from_tflite.registry import RULES  # noqa: E402
+from edgeprune.quantize.plan import QuantizationPlan  # noqa: E402
+from edgeprune.tflite.flatbuffer import read  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 
@@ -128,6 +133,75 @@ CASES = {
     "arg max": ("ARG_MAX", lambda x: tf.cast(tf.argmax(x, -1), tf.float32), [IMAGE]),
     "cumsum": ("CUMSUM", lambda x: tf.cumsum(x, 1, exclusive=True), [IMAGE]),
     "top": ("TOPK_V2", lambda x: tf.math.top_k(x, 3)[0], [(1, 9)]),
+    "normalization": (
+        "LOCAL_RESPONSE_NORMALIZATION",
+        lambda x: tf.nn.local_response_normalization(x, 2, 1.0, 0.1),
+        [IMAGE],
+    ),
+    "l2": ("L2_NORMALIZATION", lambda x: tf.math.l2_normalize(x, -1), [(1, 9)]),
+    "classes": (
+        "ONE_HOT",
+        lambda x: tf.one_hot(tf.argmax(x, -1), 5) + tf.one_hot(tf.argmax(x, 2), 5, axis=2),
+        [(1, 5, 5, 5)],
+    ),
+    "positions of several axes": ("GATHER_ND", lambda x: tf.gather_nd(x, [[0, 1, 2], [0, 3, 4]]), [IMAGE]),
+    "computed positions": (
+        "GATHER_ND",
+        lambda x: tf.gather_nd(tf.reshape(x, (48, 4)), tf.argmax(tf.reshape(x, (48, 4)), 0)[:, None]),
+        [IMAGE],
+    ),
+    "computed channels": ("GATHER", lambda x: tf.gather(x, tf.argmax(x[:, 0, 0], -1), axis=3), [IMAGE]),
+    "table of integers": (
+        "GATHER", lambda x: tf.cast(tf.gather(tf.constant([3, 1, 4, 1]), tf.argmax(x, -1)), tf.float32), [IMAGE],
+    ),
+    "scattered": ("SCATTER_ND", lambda x: tf.scatter_nd([[1], [3]], tf.reshape(x, (2, 12)), [5, 12]), [(1, 2, 12)]),
+    "a part replaced": (
+        "DYNAMIC_UPDATE_SLICE",
+        lambda x: xla_dynamic_update_slice(x, 2.0 * x[:, :2], [0, 1, 0]),
+        [(1, 6, 4)],
+    ),
+    "diagonal": ("MATRIX_DIAG", lambda x: tf.linalg.diag(x), [(1, 6)]),
+    "sequence backwards": (
+        "REVERSE_SEQUENCE",
+        lambda x: tf.reverse_sequence(x, [5], seq_axis=1, batch_axis=0),
+        [(1, 6, 4)],
+    ),
+    "spectrum": (
+        "RFFT2D", lambda x: tf.abs(tf.signal.rfft2d(x)) + tf.math.imag(tf.signal.rfft2d(x)), [(1, 8, 16)],
+    ),
+    "frames of a signal": (
+        "COMPLEX_ABS",
+        lambda x: tf.matmul(tf.abs(tf.signal.stft(x, 16, 8)), weights(9, 4)),
+        [(64,)],
+    ),
+    "volume": (
+        "CONV_3D",
+        lambda x: tf.nn.conv3d(x, weights(2, 3, 3, 4, 5), [1, 1, 2, 2, 1], "SAME"),
+        [(1, 3, 6, 8, 4)],
+    ),
+    "larger volume": (
+        "CONV_3D_TRANSPOSE",
+        lambda x: tf.nn.conv3d_transpose(x, weights(2, 2, 2, 5, 4), (1, 6, 12, 16, 5), [1, 2, 2, 2, 1], "SAME"),
+        [(1, 3, 6, 8, 4)],
+    ),
+    "depthwise dilated": (
+        "DEPTHWISE_CONV_2D",
+        lambda x: tf.nn.depthwise_conv2d(x, weights(3, 3, 4, 2), [1] * 4, "SAME", dilations=[2, 2]),
+        [(1, 12, 12, 4)],
+    ),
+    "filled": ("CONCATENATION", lambda x: tf.concat([x, tf.fill(tf.shape(x), 2.0)], -1), [IMAGE]),
+    "broadcast to a shape": ("BROADCAST_TO", lambda x: tf.broadcast_to(x, IMAGE) + 1.0, [(1, 1, 1, 4)]),
+    "parts": ("SPLIT_V", lambda x: tf.split(x, [1, 2, 1], -1)[1], [IMAGE]),
+    "logic": (
+        "LOGICAL_AND",
+        lambda x, y: tf.where(tf.logical_and(x > y, tf.logical_not(x <= 0.1)), x, tf.math.floordiv(y, 0.7)),
+        [IMAGE, IMAGE],
+    ),
+    "any, all": (
+        "REDUCE_ANY",
+        lambda x: tf.cast(tf.reduce_any(x > 0.5, -1), tf.float32) + tf.cast(tf.reduce_all(x > -0.5, -1), tf.float32),
+        [IMAGE],
+    ),
     "one vector": ("MUL", lambda x: tf.nn.relu(x) * weights(9), [(9,)]),
     "dtln": ("UNPACK", lambda x: tf.matmul(tf.unstack(x, axis=0)[0], weights(7, 3)), [(1, 1, 7)]),
 }  # fmt: skip
@@ -135,12 +209,15 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_operator(case, tmp_path):
-    """The model of a file with this operator equals the interpreter's outputs up to rounding."""
+    """The model of a file with this operator equals the interpreter's outputs up to rounding, and a new file does."""
     operator, function, shapes = CASES[case]
     path = write(tmp_path / "it.tflite", function, *shapes)
     imported = import_tflite(path)
     assert operator in {o.name for o in imported.file.subgraphs[0].operators}
     assert check(imported, path).difference <= 1e-4
+    again = tmp_path / "again.tflite"
+    again.write_bytes(convert(imported.model, QuantizationPlan("float32", "float", False)))
+    assert check(import_tflite(again), again).difference <= 1e-4
 
 
 def test_every_case_is_in_the_table():
@@ -182,14 +259,69 @@ def test_batch(tmp_path):
 
 
 def test_no_rule_is_named(tmp_path):
-    """An operator without a rule is refused by its name and what it makes, and so is a form that Keras lacks."""
-    path = write(
-        tmp_path / "it.tflite", lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: y + 1, [x])[0], (1, 4)
-    )
-    with pytest.raises(ModelError, match=r"no rule for operator \d+ WHILE, which makes '.*'") as caught:
+    """An operator without a rule is refused by its name and what it makes, with what would be needed."""
+    path = write(tmp_path / "it.tflite", lambda x: tf.cast(tf.reduce_sum(tf.where(x > 0.2)), tf.float32) + x, (1, 4))
+    with pytest.raises(ModelError, match=r"no rule for operator \d+ WHERE, which makes '.*'") as caught:
         import_tflite(path)
-    assert caught.value.expected
+    assert "ends before it" in caught.value.expected
     assert caught.value.fix
+
+
+def test_open_sizes(tmp_path):
+    """A file with inputs of open size is read at the size that its user names, and refused without any."""
+
+    def larger(x):
+        made = tf.nn.conv2d(x, weights(3, 3, 4, 5), 1, "SAME")
+        return tf.compat.v1.image.resize_bilinear(made, tf.shape(x)[1:3] * 2)
+
+    path = write(tmp_path / "it.tflite", larger, (1, None, None, 4))
+    imported = import_tflite(path, (10, 12, 4))
+    assert imported.model.output_shape == (None, 20, 24, 5)
+    assert check(imported, path).difference <= 1e-4
+    with pytest.raises(ModelError, match="inputs of any size") as caught:
+        import_tflite(path)
+    assert "--input-shape" in caught.value.fix
+    with pytest.raises(UsageError, match="does not fit"):
+        import_tflite(path, (10, 12, 3))
+
+
+POST_PROCESSING = """
+name: "TFLite_Detection_PostProcess"
+attr { key: "max_detections" value { i: 5 } } attr { key: "max_classes_per_detection" value { i: 1 } }
+attr { key: "use_regular_nms" value { b: false } } attr { key: "num_classes" value { i: 3 } }
+attr { key: "nms_score_threshold" value { f: 0.1 } } attr { key: "nms_iou_threshold" value { f: 0.5 } }
+attr { key: "y_scale" value { f: 10.0 } } attr { key: "x_scale" value { f: 10.0 } }
+attr { key: "h_scale" value { f: 5.0 } } attr { key: "w_scale" value { f: 5.0 } }
+"""
+
+
+def test_post_processing_is_left_out(tmp_path):
+    """The model of a detector ends before the operator that selects boxes, which is said; inputs keep their names."""
+
+    @tf.function(experimental_implements=" ".join(POST_PROCESSING.split()))
+    def select(boxes, scores, anchors):
+        return tf.zeros((1, 5, 4)), tf.zeros((1, 5)), tf.zeros((1, 5)), tf.zeros((1,))
+
+    boxes, scores, anchors = weights(3, 3, 4, 4), weights(3, 3, 4, 4), weights(48, 4)
+
+    def detect(x):
+        made = [tf.reshape(tf.nn.conv2d(x, kernel, 1, "SAME"), (1, 48, 4)) for kernel in (boxes, scores)]
+        return dict(zip("abcd", select(made[0], tf.sigmoid(made[1]), anchors), strict=True))
+
+    module = tf.Module()
+    module.detect = tf.function(detect, input_signature=[tf.TensorSpec(IMAGE, tf.float32, "picture")])
+    tf.saved_model.save(module, str(tmp_path / "it"), signatures=module.detect)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "it"))
+    converter.allow_custom_ops = True
+    path = tmp_path / "it.tflite"
+    path.write_bytes(converter.convert())
+    assert "TFLite_Detection_PostProcess" in {o.name for o in read(path).subgraphs[0].operators}
+    imported = import_tflite(path)
+    assert imported.model.input_names == ["picture"]
+    assert [tuple(output.shape) for output in imported.model.outputs] == [(None, 48, 4)] * 2
+    checked = check(imported, path)
+    assert checked.difference <= 1e-4
+    assert any("TFLite_Detection_PostProcess" in note for note in checked.notes)
 
 
 def test_a_wrong_rule_is_found(tmp_path, monkeypatch):

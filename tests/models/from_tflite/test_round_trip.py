@@ -81,9 +81,13 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def int8_file(model, tmp_path_factory):
+def samples():
     draw = np.random.default_rng(0)
-    samples = lambda: ([draw.normal(size=(1, 12, 12, 3)).astype("float32")] for _ in range(20))  # noqa: E731
+    return lambda: ([draw.normal(size=(1, 12, 12, 3)).astype("float32")] for _ in range(20))
+
+
+@pytest.fixture(scope="module")
+def int8_file(model, samples, tmp_path_factory):
     return write(tmp_path_factory.mktemp("int8") / "it.tflite", model, QuantizationPlan("int8", "int8", True), samples)
 
 
@@ -113,6 +117,44 @@ def test_int8(int8_file):
     assert [o.name for o in new.operators] == [o.name for o in old.operators]
     scales = [sorted(g.output(o).quantization.scale[0] for o in g.operators) for g in (old, new)]
     np.testing.assert_allclose(scales[0], scales[1], rtol=1e-3)
+
+
+# Mode → inputs and outputs, whether it needs samples, the bar: relative for floats, in steps by operator for integers.
+FORMATS = {
+    "float16": ("float", False, 1e-4),
+    "dynamic": ("float", False, 0.1),
+    "int8-weights": ("float", False, 1e-4),
+    "int4-weights": ("float", False, 1e-4),
+    "int16x8": ("float", True, 1.01),
+    "mixed": ("uint8", True, 1.01),
+}
+
+
+@pytest.mark.parametrize("mode", FORMATS)
+def test_formats(mode, model, samples, tmp_path):
+    """Files of every format that edgeprune makes are read: weights of fewer bits, integers of 16, and some in float."""
+    io, needs_samples, bar = FORMATS[mode]
+    plan = QuantizationPlan(mode, io, needs_samples, float_tensors=("model/zebra/Softmax",) if mode == "mixed" else ())
+    path = write(tmp_path / "it.tflite", model, plan, samples if needs_samples else None)
+    checked = check(import_tflite(path), path)
+    assert (checked.operator_steps if needs_samples else checked.difference) <= bar
+
+
+def test_sparse_weights(model, tmp_path):
+    """Weights that are stored sparse come back with their zeros."""
+    import tf_keras
+
+    pruned = tf_keras.models.clone_model(model)
+    kernels = [
+        np.where(np.arange(w.size).reshape(w.shape) % 10, 0, w) if w.ndim > 1 else w for w in model.get_weights()
+    ]
+    pruned.set_weights(kernels)
+    path = write(tmp_path / "it.tflite", pruned, QuantizationPlan("float32", "float", False, sparse=True))
+    imported = import_tflite(path)
+    assert "DENSIFY" in {operator.name for operator in imported.file.subgraphs[0].operators}
+    assert check(imported, path).difference <= 1e-4
+    zeros = [sum(int((w == 0).sum()) for w in m.get_weights() if w.ndim > 1) for m in (imported.model, pruned)]
+    assert zeros[0] == zeros[1]
 
 
 def test_what_a_range_cuts_off_is_an_activation(int8_file, monkeypatch):

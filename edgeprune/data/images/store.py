@@ -13,8 +13,8 @@ import numpy as np
 
 from edgeprune.data.file_store import Contents, FileStore, read_in_batches
 from edgeprune.data.guard import damaged, unreadable
-from edgeprune.data.masks import Masks
-from edgeprune.data.pixels import read_image, resize_image
+from edgeprune.data.images.masks import Masks
+from edgeprune.data.images.pixels import read_image, resize_image
 from edgeprune.data.preprocess import CHANNELS
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import ordered
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 class ImageStore(FileStore):
-    """Image files as 8-bit pixels, read by the rules of :mod:`edgeprune.data.pixels`; resized if they differ from
-    ``size``, never cropped.
+    """Image files as 8-bit pixels, read by the rules of :mod:`edgeprune.data.images.pixels`; resized if they differ
+    from ``size``, never cropped.
 
     Args:
         root: the folder that ``names`` are relative to.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import edgeprune.data.pairs
+import edgeprune.data.images.pairs
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.recipe.config import DataConfig, MasksConfig
@@ -54,7 +54,7 @@ def _samples(data):
 @pytest.mark.parametrize("kept", [True, False])
 def test_masks_arrive_with_their_images_resized_by_the_nearest_pixel(folder, monkeypatch, kept):
     """Gray values and indices of palettes are class numbers; void is -1; no number comes out of two others."""
-    monkeypatch.setattr(edgeprune.data.pairs, "KEEP_DECODED_BYTES", 2**28 if kept else 0)
+    monkeypatch.setattr(edgeprune.data.images.pairs, "KEEP_DECODED_BYTES", 2**28 if kept else 0)
     data = load_data(folder, VOID, SPEC)
     seen = 0
     for path, x, y in _samples(data):

@@ -1,7 +1,7 @@
 """Sound → what a model takes, in NumPy: the definition of the front end, which also becomes a part of the snippets.
 
-``edgeprune.data.sound`` computes the same in TensorFlow. ``sound`` is ``SoundConfig.resolved()``. All is computed in
-float64, so that quiet bands, of which a logarithm is taken, are the same wherever it is done.
+``edgeprune.data.sound.folder`` computes the same in TensorFlow. ``sound`` is ``SoundConfig.resolved()``. All is
+computed in float64, so that quiet bands, of which a logarithm is taken, are the same wherever it is done.
 """
 
 # mypy: allow-untyped-defs

@@ -12,11 +12,11 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-import edgeprune.data.sound
+import edgeprune.data.sound.folder
 from edgeprune.data import InputSpec, data_errors, load_data
-from edgeprune.data.sound import front_end, front_shape, read_sound
-from edgeprune.data.sound_front import front_end as numpy_front_end
-from edgeprune.data.wav import read_wav
+from edgeprune.data.sound.folder import front_end, front_shape, read_sound
+from edgeprune.data.sound.front_end import front_end as numpy_front_end
+from edgeprune.data.sound.wav import read_wav
 from edgeprune.errors import DataError
 from edgeprune.recipe.config import DataConfig, SoundConfig
 
@@ -163,7 +163,7 @@ def numbers(split, **options):
 @pytest.mark.parametrize("kept", [True, False])
 def test_labels_belong_to_their_sounds(words, kept, monkeypatch):
     """In every order, from memory as well as from files; each file is in one split."""
-    monkeypatch.setattr(edgeprune.data.sound, "KEEP_READ_BYTES", 2**28 * kept)
+    monkeypatch.setattr(edgeprune.data.sound.folder, "KEEP_READ_BYTES", 2**28 * kept)
     data = load_data(words, RAW, SPEC)
     assert data.class_names == ("no", "yes")
     parts = [numbers(split) for split in (data.train, data.validation, data.test)]
@@ -261,7 +261,7 @@ def test_all_files_that_cannot_be_used_are_one_message(words):
 
 def test_a_file_that_goes_missing_later_is_named(words, monkeypatch):
     """A stream that cannot go on says which file is at fault."""
-    monkeypatch.setattr(edgeprune.data.sound, "KEEP_READ_BYTES", 0)
+    monkeypatch.setattr(edgeprune.data.sound.folder, "KEEP_READ_BYTES", 0)
     data = load_data(words, RAW, SPEC)
     path = data.train.store.path(data.train.index[3])
     os.remove(path)

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.annotations import CROWD, Box, Boxes, Found, Size, read_coco, read_voc, read_yolo, yolo_names
-from edgeprune.data.folder import IMAGES, KEEP_DECODED_BYTES, SPLIT_FOLDERS, image_files, listing_hash, split_folders
-from edgeprune.data.images import ImageStore, image_size
-from edgeprune.data.pixels import framed
+from edgeprune.data.images.annotations import CROWD, Box, Boxes, Found, Size, read_coco, read_voc, read_yolo, yolo_names
+from edgeprune.data.images.folder import (
+    IMAGES,
+    KEEP_DECODED_BYTES,
+    SPLIT_FOLDERS,
+    image_files,
+    listing_hash,
+    split_folders,
+)
+from edgeprune.data.images.pixels import framed
+from edgeprune.data.images.store import ImageStore, image_size
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.split import groups_of_paths
 from edgeprune.data.targets import TargetFacts
@@ -48,7 +55,7 @@ class BoxStore(ImageStore):
     list of the store. ``size``: height and width of the file in pixels.
 
     Args:
-        root, names, size, color, keep_decoded, groups: as those of :class:`~edgeprune.data.images.ImageStore`.
+        root, names, size, color, keep_decoded, groups: as those of :class:`~edgeprune.data.images.store.ImageStore`.
         rows: float32 [all boxes, 6].
         counts: boxes of each image.
         sizes: (height, width) of each image.

@@ -8,8 +8,9 @@ import cells
 import numpy as np
 import pytest
 
-from edgeprune.data import InputSpec, load_data, pixels
-from edgeprune.data.boxes import frame_boxes
+from edgeprune.data import InputSpec, load_data
+from edgeprune.data.images import pixels
+from edgeprune.data.images.boxes import frame_boxes
 from edgeprune.errors import DataError
 from edgeprune.recipe.config import BoxesConfig, DataConfig
 from edgeprune.tasks import decoding

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from edgeprune.data import InputSpec, load_data
-from edgeprune.data.table import in_words
-from edgeprune.data.table_rules import table_samples
+from edgeprune.data.tables.rules import table_samples
+from edgeprune.data.tables.table import in_words
 from edgeprune.errors import DataError
 from edgeprune.recipe.config import DataConfig
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.data.file_store import in_threads
-from edgeprune.data.folder import (
+from edgeprune.data.images.folder import (
     IMAGES,
     KEEP_DECODED_BYTES,
     SHOWN,
@@ -26,9 +26,9 @@ from edgeprune.data.folder import (
     some,
     split_folders,
 )
-from edgeprune.data.images import ImageStore, damage, look_at
-from edgeprune.data.masks import Masks
-from edgeprune.data.pixels import read_mask
+from edgeprune.data.images.masks import Masks
+from edgeprune.data.images.pixels import read_mask
+from edgeprune.data.images.store import ImageStore, damage, look_at
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import groups_of_paths

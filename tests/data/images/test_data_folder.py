@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import edgeprune.data.folder
+import edgeprune.data.images.folder
 from edgeprune.data import InputSpec, data_errors, load_data
 from edgeprune.errors import DataError
 from edgeprune.recipe.config import DataConfig
@@ -97,7 +97,7 @@ def test_decoded_once_or_every_time_gives_the_same_batches(tmp_path, monkeypatch
         (tmp_path / f"class{i % 2}").mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (11, 7, 3), np.uint8)).save(tmp_path / f"class{i % 2}" / f"{i}.png")
     kept = load_data(tmp_path, DataConfig(), SPEC)
-    monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 0)
+    monkeypatch.setattr(edgeprune.data.images.folder, "KEEP_DECODED_BYTES", 0)
     streamed = load_data(tmp_path, DataConfig(), SPEC)
     a, b = (first_batch(data.train, shuffle_seed=1) for data in (kept, streamed))
     assert kept.train.store._images.kept is not None
@@ -140,7 +140,7 @@ def test_damaged_image_is_named(flat_folder, monkeypatch, kept, pixels_of):
     """A truncated image is a DataError with its path, decoded ahead or while a model is trained."""
     import tf_keras
 
-    monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 2**28 if kept else 0)
+    monkeypatch.setattr(edgeprune.data.images.folder, "KEEP_DECODED_BYTES", 2**28 if kept else 0)
     data = load_data(flat_folder, DataConfig(), SPEC)
     red = pixels_of(data.train)[7]
     data = load_data(flat_folder, DataConfig(), SPEC)
@@ -154,7 +154,7 @@ def test_damaged_image_is_named(flat_folder, monkeypatch, kept, pixels_of):
 
 def test_removed_image_is_named(flat_folder, monkeypatch):
     """An image that disappears after loading is a DataError with its path."""
-    monkeypatch.setattr(edgeprune.data.folder, "KEEP_DECODED_BYTES", 0)
+    monkeypatch.setattr(edgeprune.data.images.folder, "KEEP_DECODED_BYTES", 0)
     data = load_data(flat_folder, DataConfig(), SPEC)
     shutil.rmtree(flat_folder / "dog")
     with pytest.raises(DataError, match=r"dog.*\.png cannot be read"), data_errors():

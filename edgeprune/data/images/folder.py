@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.data.file_store import in_threads
-from edgeprune.data.images import ImageStore, damage, image_sizes
+from edgeprune.data.images.store import ImageStore, damage, image_sizes
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import groups_of_paths

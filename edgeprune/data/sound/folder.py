@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.data import sound_front
 from edgeprune.data.file_store import DECODERS, Contents, FileStore, in_threads, read_in_batches
-from edgeprune.data.folder import IMAGES, FileKind, groups_of_files, labels_of, list_files
 from edgeprune.data.guard import unreadable
+from edgeprune.data.images.folder import IMAGES, FileKind, groups_of_files, labels_of, list_files
+from edgeprune.data.sound import front_end as in_numpy
+from edgeprune.data.sound.wav import UNKNOWN_LENGTH, chunks
 from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.data.split import ordered
-from edgeprune.data.wav import UNKNOWN_LENGTH, chunks
 from edgeprune.errors import DataError, MissingError
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import SoundConfig
@@ -45,7 +45,7 @@ Change = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 def open_sound(
     root: Path, sound: SoundConfig, spec: InputSpec, order: tuple[str, ...] | None = None, group: str | None = None
 ) -> tuple[dict[str, SoundStore], tuple[str, ...] | None, bytes]:
-    """List a folder of WAV files, laid out as :func:`edgeprune.data.folder.open_folder` says, and read all once.
+    """List a folder of WAV files, laid out as :func:`edgeprune.data.images.folder.open_folder` says, and read all once.
 
     Args:
         spec: the model's inputs, which must be what the front end gives.
@@ -161,7 +161,7 @@ class SoundStore(FileStore):
     def spectrogram(self, i: int) -> np.ndarray:
         """What the model hears of a file, to be looked at: float32 [bands, frames], low ones first. Log-mel bands
         whatever the front end is; of raw samples up to half of their rate."""
-        return sound_front.front_end(self._samples(i), self._shown)
+        return in_numpy.front_end(self._samples(i), self._shown)
 
     def _samples(self, i: int) -> np.ndarray:
         path = self.path(i)
@@ -179,11 +179,11 @@ def read_sound(path: str, sound: SoundConfig) -> np.ndarray:
         samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
         if file.samplerate != sound.rate:
             samples = soxr.resample(samples, file.samplerate, sound.rate, quality="HQ")
-    return sound_front.fitted(samples, {"samples": sound.length})
+    return in_numpy.fitted(samples, {"samples": sound.length})
 
 
 def front_end(samples: tf.Tensor, sound: SoundConfig) -> tf.Tensor:
-    """:func:`edgeprune.data.sound_front.front_end` of a batch, in TensorFlow.
+    """:func:`edgeprune.data.sound.front_end.front_end` of a batch, in TensorFlow.
 
     Args:
         samples: float32 [batch, samples].
@@ -196,10 +196,10 @@ def front_end(samples: tf.Tensor, sound: SoundConfig) -> tf.Tensor:
     if sound.front == "raw":
         return samples
     facts = sound.resolved()
-    *margins, mode = sound_front.padding(facts)
+    *margins, mode = in_numpy.padding(facts)
     x = tf.pad(tf.cast(samples, tf.float64), [[0, 0], margins], mode)
-    frames = tf.signal.frame(x, sound.frame, sound.hop) * sound_front.window(facts)
-    mel = tf.abs(tf.signal.rfft(frames, [facts["fft"]])) ** sound.power @ sound_front.mel_filters(facts)
+    frames = tf.signal.frame(x, sound.frame, sound.hop) * in_numpy.window(facts)
+    mel = tf.abs(tf.signal.rfft(frames, [facts["fft"]])) ** sound.power @ in_numpy.mel_filters(facts)
     if sound.log == "ln":
         bands = tf.math.log(mel + sound.floor)
     else:
@@ -207,7 +207,7 @@ def front_end(samples: tf.Tensor, sound: SoundConfig) -> tf.Tensor:
         if sound.top_db:
             bands = tf.maximum(bands, tf.reduce_max(bands, [1, 2], keepdims=True) - sound.top_db)
     if sound.front == "mfcc":
-        bands = bands @ sound_front.cosines(facts)
+        bands = bands @ in_numpy.cosines(facts)
     return tf.cast(tf.transpose(bands, [0, 2, 1]) if sound.transpose else bands, tf.float32)
 
 
@@ -215,7 +215,7 @@ def front_shape(sound: SoundConfig) -> tuple[int, ...]:
     """The shape of what the front end gives for one file."""
     if sound.front == "raw":
         return (sound.length,)
-    before, after, _ = sound_front.padding(sound.resolved())
+    before, after, _ = in_numpy.padding(sound.resolved())
     padded = before + sound.length + after
     shape = (1 + (padded - sound.frame) // sound.hop, _bands(sound))
     return shape[::-1] if sound.transpose else shape
@@ -310,7 +310,7 @@ def _lines(sound: SoundConfig, wanted: Shape) -> str | None:
         named = {"coefficients" if sound.front == "mfcc" else "mels": bands} if bands and bands != _bands(sound) else {}
         lengths: list[dict[str, Any]] = [{}, {"center": not sound.center}]
         for center in (sound.center, not sound.center):
-            before, after, _ = sound_front.padding({**sound.resolved(), "center": center})
+            before, after, _ = in_numpy.padding({**sound.resolved(), "center": center})
             room, centered = sound.length + before + after - sound.frame, {"center": center}
             if frames and frames > 1:
                 samples = sound.hop * (frames - 1) + sound.frame - before - after

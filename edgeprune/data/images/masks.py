@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.data.pixels import read_mask, resize_mask
+from edgeprune.data.images.pixels import read_mask, resize_mask
 from edgeprune.data.targets import TargetFacts
 
 VOID = -1  # what a mask has in the place of pixels that do not count, whatever number they have in the file

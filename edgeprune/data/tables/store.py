@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.data.folder import KEEP_DECODED_BYTES
-from edgeprune.data.images import ImageStore
+from edgeprune.data.images.folder import KEEP_DECODED_BYTES
+from edgeprune.data.images.store import ImageStore
 from edgeprune.data.labels import class_labels
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import BATCHES_AHEAD, ordered
-from edgeprune.data.table_file import Problems, TableFile
+from edgeprune.data.tables.columns import Problems, TableFile
 from edgeprune.data.targets import target_facts
 from edgeprune.errors import DataError
 from edgeprune.models.types import Structure

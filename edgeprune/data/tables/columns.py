@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.data.table_rules import NUMBER, SEPARATORS, read_rows
+from edgeprune.data.tables.rules import NUMBER, SEPARATORS, read_rows
 from edgeprune.errors import DataError
 
 SUFFIXES = (".csv", ".parquet")

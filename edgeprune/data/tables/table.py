@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.folder import SPLIT_FOLDERS
+from edgeprune.data.images.folder import SPLIT_FOLDERS
 from edgeprune.data.labels import MOST_CLASSES
 from edgeprune.data.preprocess import Preprocessing
 from edgeprune.data.spec import InputSpec, Shape
 from edgeprune.data.split import Split
 from edgeprune.data.survey import check_integers
-from edgeprune.data.table_file import SUFFIXES, Chunk, Problems, TableFile, is_missing, is_number, numbers, texts
-from edgeprune.data.table_store import ListedImages, Rows, TableStore
+from edgeprune.data.tables.columns import SUFFIXES, Chunk, Problems, TableFile, is_missing, is_number, numbers, texts
+from edgeprune.data.tables.store import ListedImages, Rows, TableStore
 from edgeprune.errors import DataError
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
@@ -213,7 +213,7 @@ class _Coding:
     """How cells become numbers.
 
     Attributes:
-        columns: of the inputs, as :mod:`edgeprune.data.table_rules` reads them.
+        columns: of the inputs, as :mod:`edgeprune.data.tables.rules` reads them.
         texts: the targets that are classes given as texts.
         classes: of the only target, if it is one.
     """

@@ -1,0 +1,1 @@
+"""Image files: alone, with masks, and with boxes."""

@@ -1,0 +1,1 @@
+"""Sound files, and the front end that makes inputs of them."""

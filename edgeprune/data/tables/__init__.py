@@ -1,0 +1,1 @@
+"""Rows and windows of CSV and Parquet files."""
