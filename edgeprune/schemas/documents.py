@@ -351,11 +351,9 @@ class TrialFigures(Entry):
     weight_sparsity: Fraction | None
 
 
-class TestFigures(Entry):
+class OnTest(Entry):
     value: Number
     drop: Number
-    samples: Count
-    stages: list[StageRun]
 
 
 class OnFront(TrialFigures):
@@ -363,7 +361,7 @@ class OnFront(TrialFigures):
 
     trial: Count
     rung: Text
-    test: TestFigures | None
+    test: OnTest | None
 
 
 class Rung(Entry):
