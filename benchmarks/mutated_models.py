@@ -564,7 +564,7 @@ def run(folder: Path, count: int, seed: int, keep: Path | None, tflite: Path | N
         took = time.monotonic() - start
         left = [
             *cwd.iterdir(),
-            *temporary.iterdir(),
+            *(p for p in temporary.iterdir() if not p.name.startswith(_TENSORFLOWS)),
             *(p for p in work.iterdir() if p.name not in _KNOWN | {path.name}),
         ]
         kind = answer["kind"]
@@ -597,6 +597,7 @@ def run(folder: Path, count: int, seed: int, keep: Path | None, tflite: Path | N
     return failures
 
 
+_TENSORFLOWS = "__autograph_generated_file"  # until its process ends
 _KNOWN = {"canary.h5", "canary.bin"}
 
 
