@@ -19,6 +19,7 @@ from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import DataError, RecipeError, UsageError
 from edgeprune.files import JsonObject, locked
 from edgeprune.hardware.compilers import compiler_version
+from edgeprune.models.formats import is_tflite_file
 from edgeprune.pipeline import Run
 from edgeprune.plan_targets import plan_for
 from edgeprune.progress import Progress
@@ -226,7 +227,8 @@ def open_source(
     """
     from edgeprune.data import data_errors
 
-    context = dataclasses.replace(context, inputs={**context.inputs, "asked_shape": input_shape})
+    if isinstance(context.source, Path) and is_tflite_file(context.source):  # read at these sizes; others stay open
+        context = dataclasses.replace(context, inputs={**context.inputs, "asked_shape": input_shape})
     run.execute([planning.source_step(context.source is None)], context)
     with data_errors():
         return _with_data(context, run, data, limits, input_shape)

@@ -26,7 +26,7 @@ PUBLISHED = Path(__file__).parents[4] / "shared" / "models" / "tflite"
 FLOAT = ("blazeface", "deeplab", "dtln1", "fd-short", "flandmark", "lstm", "mbv1f", "pitch", "selfie")
 QUANTIZED = ("automl", "jarvis", "mbv1q", "mspeech", "vad")
 # Layers of the random models that become operators without an importer: loops, and what has an input of open size.
-NO_RULE = ("WHILE", "is open", "SVDF", "batch", "one image", "one sequence", "FlexErf", "of type")
+NO_RULE = ("WHILE", "is open", "SVDF", "batch", "one image", "one sequence", "FlexErf", "of type", "of any size")
 FLOAT32 = QuantizationPlan("float32", "float", False)
 
 
