@@ -17,6 +17,7 @@ from edgeprune.files import JsonObject, sha256_file
 
 if TYPE_CHECKING:
     from edgeprune.evaluate.sample import Sample
+    from edgeprune.target import Target
 
 
 def bench(
@@ -41,7 +42,8 @@ def bench(
     Returns:
         ``device`` {address, name, machine, system}; ``results``: one per file, in order, with file, sha256, bytes,
         target, created, the figures of the tool (see :mod:`edgeprune.devices.python_runner` and
-        :mod:`edgeprune.devices.benchmark_model`) and, with a sample, ``accuracy``; ``comparison``
+        :mod:`edgeprune.devices.benchmark_model`), with a sample ``accuracy``, and where the job says so ``explained``
+        (:func:`edgeprune.devices.explain.explain`); ``comparison``
         {a, b, ratio, low, high, confidence, rounds}, for counts {a, b, instructions_ratio}, or None; ``warnings``.
 
     Raises:
@@ -90,7 +92,21 @@ def _measure(device: Device, job: Job, target: str | None, keep: Callable[[JsonO
     results = [_named(file, result, target) for file, result in zip(job.files, found, strict=True)]
     for result in results:
         keep(result)
+    if job.explain:
+        _explain(device, job, job.explain, results)
     return results
+
+
+def _explain(device: Device, job: Job, board: Target, results: Sequence[JsonObject]) -> None:
+    """Add where the time goes on a board to what was counted."""
+    from edgeprune.devices.explain import explain
+
+    try:
+        for file, result in zip(job.files, results, strict=True):
+            result["explained"] = explain(device, file, job.delegate, board)
+    except DeviceError as error:
+        error.results = list(results)
+        raise
 
 
 def _named(file: Path, result: JsonObject, target: str | None) -> JsonObject:

@@ -11,7 +11,6 @@ import numpy as np
 
 from edgeprune.devices.emulator import LOG
 from edgeprune.devices.emulator_job import run_job
-from edgeprune.devices.explain import explain
 from edgeprune.devices.protocol import Device, Job, broken_off
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.files import JsonObject
@@ -33,8 +32,7 @@ def measure(device: Device, job: Job) -> list[JsonObject]:
         One result per file: device, runtime, threads, kernels, warmup, instructions (of one inference on random input,
         after ``warmup`` others), outputs_sha256, and ``outputs`` for a job with samples;
         with ``profile_operators``, ``operators`` as :func:`by_operator` gives them, but not for XNNPACK's kernels on
-        weights that are stored sparse; with ``explain``, ``explained``: see :func:`edgeprune.devices.explain.explain`.
-        There is no other time in it.
+        weights that are stored sparse. There is no time in it.
 
     Raises:
         UsageError: more than one thread, or a delegate that is not there.
@@ -58,9 +56,6 @@ def measure(device: Device, job: Job) -> list[JsonObject]:
         for file, result in zip(job.files, results if job.profile_operators else (), strict=False):
             if job.delegate == "builtin" or not _is_sparse(file):
                 result["operators"] = by_operator(device, file, job.delegate)
-        if job.explain:
-            for file, result in zip(job.files, results, strict=True):
-                result["explained"] = explain(device, file, job.delegate, job.explain)
     except DeviceError as error:
         error.results = broken_off(results)
         raise
