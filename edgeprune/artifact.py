@@ -298,7 +298,8 @@ class RoundedFacts(TypedDict):
 
 
 class CodedTrial(TypedDict):
-    """One size that stage ``code_weights`` tried: bytes of the encoded weights, drop on validation."""
+    """One size that stage ``code_weights`` tried: bytes of the encoded weights, the larger drop of those on
+    validation and on training samples."""
 
     bytes: int
     loss: float

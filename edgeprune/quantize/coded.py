@@ -162,15 +162,15 @@ class Trial:
         options: by layer, as the program chose them.
         loss: the sum over them, in nats per sample.
         bytes: of the rounded weights, encoded.
-        value: of the metric on validation.
-        met: whether bytes or value are within what is allowed.
+        drop: how much worse the model is than before, as ``measure`` says.
+        met: whether bytes or drop are within what is allowed.
         model: None, where it is not the one that was chosen.
     """
 
     options: Mapping[str, Option]
     loss: float
     bytes: int
-    value: float
+    drop: float
     met: bool
     model: tf_keras.Model | None
 
@@ -185,23 +185,23 @@ def smallest(
     allows: Callable[[float], bool],
     steps: int,
 ) -> list[Trial]:
-    """The fewest bytes whose value is allowed: sizes are halved on a logarithmic scale. The last trial is the choice.
+    """The fewest bytes whose drop is allowed: sizes are halved on a logarithmic scale. The last trial is the choice.
 
     Args:
         tensors: what may be chosen.
         make: rounds a model.
-        measure: the value of one, of which ``allows`` says whether it is good enough.
+        measure: the drop of one, of which ``allows`` says whether it is little enough.
         steps: how many sizes are tried.
     """
     low, high = (float(sum(one.options[end].bytes for one in tensors)) for end in (-1, 0))
     trials: list[Trial] = []
     for _ in range(steps):
         middle = max(math.sqrt(low * high), low)  # not below it by rounding
-        trial = _trial(tensors, middle, make, measure, lambda _, value: allows(value))
+        trial = _trial(tensors, middle, make, measure, lambda _, drop: allows(drop))
         low, high = (low, middle) if trial.met else (middle, high)
         trials = _with(trials, trial)
     if not trials[-1].met:
-        trials = _with(trials, _trial(tensors, high, make, measure, lambda _, value: allows(value)))
+        trials = _with(trials, _trial(tensors, high, make, measure, lambda _, drop: allows(drop)))
     return trials
 
 
@@ -242,5 +242,5 @@ def _trial(
 ) -> Trial:
     options, loss = allocate(tensors, limit)
     model = make(options)
-    size, value = model_bytes(model, list(options)), measure(model)
-    return Trial(options, loss, size, value, met(size, value), model)
+    size, drop = model_bytes(model, list(options)), measure(model)
+    return Trial(options, loss, size, drop, met(size, drop), model)

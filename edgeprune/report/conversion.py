@@ -109,7 +109,11 @@ def _coded(report: Report, variant: Variant, coded: Coded) -> list[Table]:
         [Cell(one.layer), Cell(f"{one.weights:,}"), Cell(f"{2 * one.levels + 1}"), Cell(f"{one.dead:g}")]
         for one in coded.tensors
     ]
-    columns = [Column("Encoded weights"), Column("Loss", "foreseen, in nats"), Column("Drop", "on validation")]
+    columns = [
+        Column("Encoded weights"),
+        Column("Loss", "foreseen, in nats"),
+        Column("Drop", "the most, on validation or training samples"),
+    ]
     return [
         Table(
             f"{variant.name}: sizes tried; the last one was chosen.",

@@ -36,6 +36,7 @@ class CodedStageConfig(Config):
 @stage("data", "task", "seed")
 def code_weights(artifact: Artifact, config: CodedStageConfig, context: Context) -> Artifact:
     """Put the weights of each tensor on the grid that the recipe's limit leaves for it, and refit them."""
+    from edgeprune.calibration import representative_indices
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.models.rebuild import copy_model
     from edgeprune.quantize.coded import choices, smallest, within_size
@@ -43,7 +44,9 @@ def code_weights(artifact: Artifact, config: CodedStageConfig, context: Context)
     data, task = context.required()
     original, ridge = context.load(artifact), config.reconstruct.ridge
     batches = unlabelled(original, data.train, config.reconstruct.samples, context.seed)
-    baseline = evaluate_keras(original, data.validation, task)
+    # Nothing is trained, so that training samples judge as well, and they are many where validation has few.
+    some = data.train.subset(representative_indices(data.train, config.reconstruct.samples, "stratified", context.seed))
+    judges = [(split, evaluate_keras(original, split, task)) for split in (data.validation, some)]
     tensors = choices(original, batches, ridge=ridge, seed=context.seed, progress=context.progress)
 
     if not tensors:
@@ -59,30 +62,30 @@ def code_weights(artifact: Artifact, config: CodedStageConfig, context: Context)
         refitted(original, rounded, batches, config.reconstruct, context, grids=grids)
         return rounded
 
-    def measure(model: tf_keras.Model) -> float:
-        return evaluate_keras(model, data.validation, task)
+    def drop(model: tf_keras.Model) -> float:
+        return max(task.drop(baseline, evaluate_keras(model, split, task)) for split, baseline in judges)
 
     given = config.coded.max_drop
     allowed = DEFAULT_CODED_DROP if given is None else MaxDrop.parse(given)
     if config.coded.max_size is None:
-        limit = allowed.limit(task, baseline)
-
-        def allows(value: float) -> bool:
-            return is_within(task.drop(baseline, value), limit)
-
-        trials = smallest(tensors, make, measure, allows, config.coded.steps)
-        warning = f"No size of encoded weights kept within the allowed drop of {allowed.words(task)} on validation."
+        limit = min(allowed.limit(task, baseline) for _, baseline in judges)
+        trials = smallest(tensors, make, drop, lambda points: is_within(points, limit), config.coded.steps)
+        warning = (
+            f"No size of encoded weights kept within the allowed drop of {allowed.words(task)} on validation and "
+            "training samples."
+        )
     else:
         most = _most(config.coded.max_size, original, tensors, config.plan, context)
-        trials = within_size(tensors, most, make, measure)
+        trials = within_size(tensors, most, make, drop)
         warning = f"The encoded weights take {trials[-1].bytes:,} bytes, and {most:,.0f} were left for them."
     chosen = trials[-1]
-    facts = _facts(trials, tensors, baseline, context)
+    facts = _facts(trials, tensors)
     if not chosen.met:
         facts["warnings"].append(warning)
     weights = sum(one.weights for one in tensors)
     context.progress.note(
-        f"{weights:,} weights in {chosen.bytes:,} bytes; validation {task.metric}: {baseline:.4f} -> {chosen.value:.4f}"
+        f"{weights:,} weights in {chosen.bytes:,} bytes; {task.metric} on validation and training samples: "
+        f"at most {max(chosen.drop, 0):.3g}{' points' if task.points == 100 else ''} worse"
     )
     assert chosen.model is not None
     return with_model(artifact, chosen.model, context).with_(coded=facts)
@@ -117,15 +120,14 @@ def _most(
     return wanted - rest
 
 
-def _facts(trials: list[Trial], tensors: list[Choices], baseline: float, context: Context) -> CodedFacts:
-    _, task = context.required()
+def _facts(trials: list[Trial], tensors: list[Choices]) -> CodedFacts:
     grids = {name: option.grid for name, option in trials[-1].options.items()}
     return {
         "trials": [
             {
                 "bytes": one.bytes,
                 "loss": one.loss,
-                "drop_points": task.drop(baseline, one.value),
+                "drop_points": one.drop,
                 "met": one.met,
             }
             for one in trials

@@ -87,6 +87,21 @@ def test_a_drop_leads_to_the_smallest_size(model, tmp_path):
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_training_samples_judge_as_well(model, tmp_path, monkeypatch):
+    """A drop that they show and validation does not is too much: no size is taken for good."""
+    sizes = []
+
+    def figure(model, split, task):
+        sizes.append(split.size)
+        return 0.8 if len(sizes) > 2 and split.size == 64 else 1.0  # the first two are of the model as it was
+
+    monkeypatch.setattr("edgeprune.evaluate.accuracy.evaluate_keras", figure)
+    facts = coded(model, tmp_path, max_drop=1).facts["coded"]
+    assert not any(one["met"] for one in facts["trials"])
+    assert facts["trials"][-1]["drop_points"] == pytest.approx(20)
+    assert "training samples" in facts["warnings"][0]
+
+
 def test_a_size_below_everything_is_refused(model, tmp_path):
     """The message says how small the file can be."""
     with pytest.raises(RecipeError, match="cannot be smaller than about"):
