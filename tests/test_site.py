@@ -47,7 +47,6 @@ def site(once):
     return once("site", build) / "site"
 
 
-@pytest.mark.slow
 def test_every_link_of_the_site_leads_somewhere(site):
     """Of every page, every relative link and every anchor in it is there."""
     pages = {path: Page(path.read_text("utf-8")) for path in site.rglob("*.html") if path.name != "404.html"}
@@ -66,7 +65,6 @@ def test_every_link_of_the_site_leads_somewhere(site):
     assert dead == []
 
 
-@pytest.mark.slow
 def test_the_references_are_filled_in(site):
     """Commands, keys and public names stand on their pages; nothing that was to be replaced is left."""
     commands, keys, targets, names = (
