@@ -81,6 +81,8 @@ def formats(given: Circumstances) -> list[str]:
 
 
 _ZEROS = [{"sparsity": sparsity, "criterion": "reconstruct", "scope": "global"} for sparsity in (0.3, 0.5, 0.7, 0.8)]
+# Of the plain int8 file in flash.
+_CODED = [{"max_size": f"{percent}%"} for percent in (85, 70, 55, 45)]
 # The built-in space: key, what it may be, and when it is tried. Sections stand before their keys, and the epochs first.
 BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[Circumstances], bool]], ...] = (
     ("finetune.epochs", lambda g: {"choices": [0, g.epochs]}, lambda g: g.epochs > 0),
@@ -99,6 +101,7 @@ BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[
     ("filters.criterion", lambda g: {"choices": ["reconstruct", "taylor"]}, lambda g: g.filters),
     ("filters.blocks", lambda g: {"choices": [False, True]}, lambda g: g.filters and g.blocks),
     ("weights", lambda g: {"choices": [False, *_ZEROS]}, lambda g: g.download or g.target.micro is not None),
+    ("coded", lambda g: {"choices": [False, *_CODED]}, lambda g: g.target.micro is not None),
     ("distill", lambda g: {"choices": [True, False]}, lambda g: g.epochs > 0),
 )
 

@@ -92,8 +92,9 @@ def test_keys_that_change_nothing_are_not_asked_for():
 
 
 def test_the_built_in_space_suits_target_and_objectives():
-    """Accelerators take int8 only; zeros are tried where downloads count; blocks where there are some; latency where
-    it is known and filters matter to it, else MACs; formats of weights alone where their package is there."""
+    """Accelerators take int8 only; zeros are tried where downloads count, grids and zeros on microcontrollers; blocks
+    where there are some; latency where it is known and filters matter to it, else MACs; formats of weights alone where
+    their package is there."""
     keys = space_of(None, circumstances()).varies
     assert keys["quantize.modes"].choices == ("int8", "float16", "int8-weights")
     assert keys["filters.max_latency"].ends == ("41%", "95%")
@@ -101,6 +102,7 @@ def test_the_built_in_space_suits_target_and_objectives():
     assert not {"weights", "filters.max_macs"} & keys.keys()
     assert "quantize.modes" not in space_of(None, circumstances("coral-dev")).varies
     assert "weights" in space_of(None, circumstances(download=True)).varies
+    assert {"coded", "weights"} <= space_of(None, circumstances("arduino-nano33")).varies.keys()
     assert "filters.blocks" not in space_of(None, circumstances(blocks=False)).varies
     assert "filters.max_macs" in space_of(None, circumstances(least_latency=None)).varies
     assert "filters.max_macs" in space_of(None, circumstances(least_latency=0.97)).varies
