@@ -28,7 +28,7 @@ from edgeprune.recipe.load import Recipes, resolve_recipes
 from edgeprune.run_folder import DEMO, Extras, name_of, write_run
 from edgeprune.selection import Limits, MaxDrop
 from edgeprune.target import OneOrMore, Target, load_targets
-from edgeprune.train.replicas import together
+from edgeprune.train.machines import together
 
 if TYPE_CHECKING:
     import keras

@@ -29,6 +29,21 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.path.name.startswith(LONG))
 
 
+@pytest.fixture(scope="session")
+def emulated_board():
+    """Skip where `edgeprune emulator setup` was not run; fail there with EDGEPRUNE_REQUIRE_EMULATOR=1."""
+    from edgeprune.devices.emulator_home import Home
+    from edgeprune.errors import MissingError
+
+    try:
+        Home().require()
+    except MissingError as error:
+        # Where the board must be there, a skip would hide that it is not.
+        if os.environ.get("EDGEPRUNE_REQUIRE_EMULATOR") == "1":
+            raise
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quiet_tensorflow():
     """Import TensorFlow the way the commands do, so that test output stays readable."""

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from edgeprune.devices.explain import words_of_threads
 from edgeprune.files import JsonObject
 
 # A row of the table: label, key of a result, how its value is shown.
@@ -122,7 +123,7 @@ def _operators(result: JsonObject) -> Table:
 def _explained(name: str, explained: JsonObject) -> Iterator[Table | Text]:
     """Where the time goes, simulated: a row per operator in order, and the whole file below."""
     levels = [f"L{level + 1} misses" for level in range(len(explained["misses"]))]
-    times = [f"ms, {_threads(each['threads'])}" for each in explained["simulated"]]
+    times = [f"ms, {words_of_threads(each['threads'])}" for each in explained["simulated"]]
     table = Table(title=Text(f"{name} on {explained['target']}, simulated"))
     table.add_column("operator", overflow="fold")
     for column in ("instructions (k)", "cycles (k)", *levels, "memory (kB)", *times):
@@ -134,7 +135,7 @@ def _explained(name: str, explained: JsonObject) -> Iterator[Table | Text]:
     yield table
     for each in explained["simulated"]:
         parts = ", ".join(f"{part} {each[f'{part}_ms']:.3f}" for part in ("compute", "memory", "operators"))
-        yield Text(f"{_threads(each['threads'])}: {each['ms']:.3f} ms simulated, of which {parts}")
+        yield Text(f"{words_of_threads(each['threads'])}: {each['ms']:.3f} ms simulated, of which {parts}")
     yield Text(explained["bound"], "bold")
     error = explained["median_error"]
     llvm = f"LLVM {explained['llvm']['version']}'s {explained['llvm']['cpu']}"
@@ -156,10 +157,6 @@ def _work(label: str, work: JsonObject, times_ms: list[float]) -> Iterator[Text]
         yield Text(f"{value:.3f}")
 
 
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
 def _comparison(comparison: JsonObject) -> str:
     a, b = (Path(comparison[key]).name for key in "ab")
     if "instructions_ratio" in comparison:
@@ -175,6 +172,6 @@ def _comparison(comparison: JsonObject) -> str:
 
 def _simulated_ratio(explained: JsonObject) -> str:
     ratios = " and ".join(
-        f"{each['ratio']:.3f} times as long on {_threads(each['threads'])}" for each in explained["ratios"]
+        f"{each['ratio']:.3f} times as long on {words_of_threads(each['threads'])}" for each in explained["ratios"]
     )
     return f" Simulated, it takes {ratios}. {explained['because']}"

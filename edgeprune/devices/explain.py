@@ -195,10 +195,11 @@ def _named(threads: int, parts_ms: np.ndarray) -> JsonObject:
 
 def _sentence(simulated: JsonObject, bound_by: str) -> str:
     share = simulated[f"{bound_by}_ms"] / simulated["ms"]
-    return f"On {_threads(simulated['threads'])}, {share:.0%} of the time is bound by {_BOUNDS[bound_by]}."
+    return f"On {words_of_threads(simulated['threads'])}, {share:.0%} of the time is bound by {_BOUNDS[bound_by]}."
 
 
-def _threads(count: int) -> str:
+def words_of_threads(count: int) -> str:
+    """'1 thread', '4 threads'."""
     return "1 thread" if count == 1 else f"{count} threads"
 
 

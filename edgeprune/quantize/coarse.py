@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeprune.runtime.tensors import Sample
 from edgeprune.tflite.graph import Subgraph, Tensor, TFLiteModel
-from edgeprune.tflite.interface import interface
+from edgeprune.tflite.interface import Port, interface
 
 if TYPE_CHECKING:
     import tf_keras
@@ -60,17 +60,23 @@ def coarse_outputs(file: TFLiteModel, values: Mapping[str, np.ndarray]) -> list[
     Args:
         values: name of an output of the model → real values that it has on samples; fractions are not looked at.
     """
-    graph, found = file.subgraphs[0], []
-    for port in interface(file).outputs:
-        stored, array = _stored(graph, port.tensor), values.get(port.signature)
-        if array is None or stored.quantization is None or stored.dtype not in ("int8", "uint8"):
+    found = []
+    for port, stored in integer_outputs(file):
+        if (array := values.get(port.signature)) is None:
             continue
         low, high = np.percentile(array, (25, 75))
+        assert stored.quantization is not None
         step, spread = float(stored.quantization.scale[0]), float(high - low)
         fractions = array.min() >= 0 and array.max() <= 1
         if spread > 0 and not fractions and step > COARSE * spread:
-            found.append(CoarseOutput(port.names[0], step, spread, tuple(_made_of(graph, port.tensor))))
+            found.append(CoarseOutput(port.names[0], step, spread, tuple(_made_of(file.subgraphs[0], port.tensor))))
     return found
+
+
+def integer_outputs(file: TFLiteModel) -> list[tuple[Port, Tensor]]:
+    """The outputs of a file that are integers of 8 bits, or were right before the end, and these integers."""
+    stored = [(port, _stored(file.subgraphs[0], port.tensor)) for port in interface(file).outputs]
+    return [(port, one) for port, one in stored if one.quantization and one.dtype in ("int8", "uint8")]
 
 
 def answers_of(model: tf_keras.Model, samples: Iterable[Sample]) -> dict[str, np.ndarray]:

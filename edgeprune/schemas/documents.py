@@ -32,6 +32,17 @@ from edgeprune.report.schema import (
 Figure = Number | Count | Text | None
 
 
+class Judged(Entry):
+    """What a document about a model and its data begins with."""
+
+    schema_version: Literal[1]
+    created: Text
+    edgeprune_version: Text
+    model: dict[Text, Any]
+    data: dict[Text, Any]
+    metric: Metric
+
+
 class Guess(Estimated):
     kernels: Text
     origin: Text  # fitted, derived, or the compiler's
@@ -317,15 +328,9 @@ class SensitiveGroup(Entry):
     points: list[Curve]
 
 
-class Sensitivity(Entry):
+class Sensitivity(Judged):
     """``edgeprune sensitivity MODEL``: sensitivity.json."""
 
-    schema_version: Literal[1]
-    created: Text
-    edgeprune_version: Text
-    model: dict[Text, Any]
-    data: dict[Text, Any]
-    metric: Metric
     criterion: Text
     seed: int
     rates: list[Fraction]
@@ -404,15 +409,9 @@ class SearchTarget(Entry):
     trials: list[SearchTrial]
 
 
-class Search(Entry):
+class Search(Judged):
     """``edgeprune search MODEL``: search.json."""
 
-    schema_version: Literal[1]
-    created: Text
-    edgeprune_version: Text
-    model: dict[Text, Any]
-    data: dict[Text, Any]
-    metric: Metric
     seconds: Amount
     targets: list[SearchTarget]
 
@@ -442,6 +441,7 @@ class BenchResult(Entry):
     p95_ms: Amount | None = None
     instructions: Count | None = None
     accuracy: dict[Text, Any] | None = None  # with --data
+    explained: dict[Text, Any] | None = None  # with --explain: where the time goes
 
 
 class Ratio(Entry):
@@ -455,6 +455,7 @@ class Ratio(Entry):
     confidence: Fraction | None = None
     rounds: Count | None = None
     instructions_ratio: Amount | None = None
+    explained: dict[Text, Any] | None = None  # with --explain: what the difference consists of
 
 
 class BenchGate(Entry):

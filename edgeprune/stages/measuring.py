@@ -150,13 +150,16 @@ def _runtime(artifact: Artifact, context: Context) -> Runtime:
 def _coarse(artifact: Artifact, model: tf_keras.Model, context: Context) -> list[str]:
     """Warnings about outputs whose integers are too far apart, on validation samples."""
     from edgeprune.calibration import representative_dataset, representative_indices
-    from edgeprune.quantize.coarse import answers_of, coarse_outputs
+    from edgeprune.quantize.coarse import answers_of, coarse_outputs, integer_outputs
     from edgeprune.tflite.flatbuffer import read
 
+    file = read(artifact.files["tflite"])
+    if not integer_outputs(file):
+        return []
     data, _ = context.required()
     indices = representative_indices(data.validation, ORIGIN_SAMPLES, "stratified", seed=0)
     values = answers_of(model, representative_dataset(data.validation, indices)())
-    return [output.warning for output in coarse_outputs(read(artifact.files["tflite"]), values)]
+    return [output.warning for output in coarse_outputs(file, values)]
 
 
 def _origin(artifact: Artifact, model: tf_keras.Model, context: Context) -> JsonObject | None:

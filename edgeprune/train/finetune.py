@@ -21,7 +21,8 @@ from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
 from edgeprune.train.augmentation import augment, mixing, unmixed, with_changed_sound
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.features import FeatureLessons
-from edgeprune.train.replicas import agree, divided, in_step
+from edgeprune.train.machines import divided, in_step
+from edgeprune.train.replicas import agree
 from edgeprune.train.variables import trainable_kernels
 
 if TYPE_CHECKING:

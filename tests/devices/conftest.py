@@ -1,4 +1,4 @@
-"""The emulated board, a real sshd, and a double of the Android debug bridge."""
+"""A real sshd, and a double of the Android debug bridge."""
 
 from __future__ import annotations
 
@@ -14,21 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from edgeprune.devices.emulator_home import Home
-from edgeprune.errors import MissingError
-
-
-@pytest.fixture(scope="session")
-def emulated_board():
-    """Skip where `edgeprune emulator setup` was not run; fail there with EDGEPRUNE_REQUIRE_EMULATOR=1."""
-    try:
-        Home().require()
-    except MissingError as error:
-        # Where the board must be there, a skip would hide that it is not.
-        if os.environ.get("EDGEPRUNE_REQUIRE_EMULATOR") == "1":
-            raise
-        pytest.skip(str(error))
 
 
 @dataclasses.dataclass

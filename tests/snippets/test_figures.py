@@ -4,7 +4,6 @@ import contextlib
 import csv
 import hashlib
 import io
-import os
 import subprocess
 import sys
 import tomllib
@@ -19,8 +18,6 @@ from PIL import Image
 from edgeprune.builder import build
 from edgeprune.data import InputSpec, load_data
 from edgeprune.devices.emulator import Emulator
-from edgeprune.devices.emulator_home import Home
-from edgeprune.errors import MissingError
 from edgeprune.recipe.config import DataConfig
 
 CLASSES, TRAIN, TEST = ("one", "three", "two"), 150, 50  # in the order of folders
@@ -231,15 +228,9 @@ def test_the_script_has_the_figure_of_the_report(built, tmp_path):
     )
 
 
-def test_the_script_has_the_figure_of_the_report_on_the_board(built, tmp_path):
+def test_the_script_has_the_figure_of_the_report_on_the_board(built, emulated_board, tmp_path):
     """On the emulated board, which has no Pillow: images go there as pixels. One sample may fall on the other side of
     a tie, because ARM's kernels round in their own way."""
-    try:
-        Home().require()
-    except MissingError as error:
-        if os.environ.get("EDGEPRUNE_REQUIRE_EMULATOR") == "1":
-            raise
-        pytest.skip(str(error))
     kind, out, samples, figure = built
     (tmp_path / "driver.py").write_text(DRIVER)
     (script,) = out.glob("run_*.py")

@@ -1,4 +1,4 @@
-"""Run by test_multiworker.py as each of several workers: trains with the others, and prints what came out."""
+"""Run by test_machines.py as each of several workers: trains with the others, and prints what came out."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from edgeprune.progress import Progress
 
 import_tf()
 
-from edgeprune.train.replicas import together  # noqa: E402
+from edgeprune.train.machines import together  # noqa: E402
 
 
 def compared(folder, index):

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeprune.errors import ModelError
 from edgeprune.tflite.graph import Subgraph
+from edgeprune.tflite.objects import packed, schema, unpacked
 from edgeprune.tflite.size import UNPACKING
 
 # Operators behind a network that select among its results: their place is on the host.
@@ -49,15 +50,13 @@ def _before(content: bytes, graph: Subgraph, first: set[int]) -> tuple[bytes, tu
         )
 
     def change(model: Any) -> None:
-        from tensorflow.lite.python import schema_py_generated as schema
-
         inner = model.subgraphs[0]
         inner.operators = [operator for index, operator in enumerate(inner.operators) if index not in cut]
         inner.outputs = list(ends)
         model.metadata = []
         model.signatureDefs = [one for one in model.signatureDefs or [] if one.subgraphIndex == 0]
         for signature in model.signatureDefs:
-            signature.outputs = [_named(schema, inner.tensors[index].name, index) for index in ends]
+            signature.outputs = [_named(inner.tensors[index].name, index) for index in ends]
         # A runtime refuses a file for a code that it does not know, used or not.
         used = sorted({operator.opcodeIndex for one in model.subgraphs for operator in one.operators})
         numbers = {old: new for new, old in enumerate(used)}
@@ -69,9 +68,9 @@ def _before(content: bytes, graph: Subgraph, first: set[int]) -> tuple[bytes, tu
     return _changed(content, change), ends, names
 
 
-def _named(schema: Any, name: bytes, index: int) -> Any:
+def _named(name: bytes, index: int) -> Any:
     """An entry of a signature."""
-    entry = schema.TensorMapT()
+    entry = schema().TensorMapT()
     entry.name, entry.tensorIndex = name, index
     return entry
 
@@ -97,20 +96,15 @@ def at_sizes(content: bytes, shapes: Mapping[int, Sequence[int]]) -> bytes:
 
 def _changed(content: bytes, change: Callable[[Any], None]) -> bytes:
     """The file after a change of its tables."""
-    import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    root = schema.Model.GetRootAsModel(bytearray(content), 0)
+    root = schema().Model.GetRootAsModel(content, 0)
     # The tables are copied: in a real file they do not overlap.
     if sum(root.Buffers(i).DataLength() for i in range(root.BuffersLength())) > len(content):
         raise ModelError("The buffers of the file overlap.", expected="a sound file", fix="convert the model again.")
     try:
-        model = schema.ModelT.InitFromObj(root)
+        model = unpacked(content)
         change(model)
-        builder = flatbuffers.Builder(len(content))
-        builder.Finish(model.Pack(builder), b"TFL3")
+        return packed(model)
     except Exception as error:  # a damaged file can hold what the accessors fail at in any way
         raise ModelError(
             f"The tables of the file cannot be copied: {error}", expected="a sound file", fix="convert the model again."
         ) from error
-    return bytes(builder.Output())

@@ -11,7 +11,7 @@ import pytest
 
 from edgeprune.errors import UsageError
 from edgeprune.progress import Progress
-from edgeprune.train.replicas import together
+from edgeprune.train.machines import together
 
 
 def free_ports(count):
