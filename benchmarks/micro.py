@@ -93,17 +93,8 @@ def instructions(content: bytes) -> int | None:
         Path(folder, "model.tflite").write_bytes(content)
         version = subprocess.run(["qemu-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
         api = 1 if int(re.search(r"version (\d+)", version)[1]) < 9 else 2
-        words = [
-            "-O2",
-            "-fPIC",
-            "-shared",
-            f"-DAPI={api}",
-            f"-DFACCESSAT={FACCESSAT}",
-            "-o",
-            "plugin.so",
-            "emulator_plugin.c",
-        ]
-        subprocess.run(["gcc", *words, "-o", "plugin.so", "emulator_plugin.c"], cwd=folder, check=True)
+        compiler = ["gcc", "-O2", "-fPIC", "-shared", f"-DAPI={api}", f"-DFACCESSAT={FACCESSAT}"]
+        subprocess.run([*compiler, "-o", "plugin.so", "emulator_plugin.c"], cwd=folder, check=True)
         command = ["qemu-x86_64", "-plugin", "./plugin.so", "-d", "plugin", "-D", "log", sys.executable]
         subprocess.run([*command, str(Path(__file__).resolve()), "--count", "model.tflite"], cwd=folder, check=True)
         marks = [int(line.split()[1]) for line in Path(folder, "log").read_text().splitlines()]
