@@ -195,7 +195,8 @@ def _execute(
         result = step.stage.run(artifact, step.config, context.for_stage(home, step.stage.uses))
     except (EdgepruneError, Unfinished) as error:
         cause = error.__cause__ if isinstance(error, Unfinished) and error.__cause__ else error
-        cause.add_note(f"This happened in the stage {step.name!r}; the stages before it are kept.")
+        kept = "; the stages before it are kept" if step.after else ""
+        cause.add_note(f"This happened in the stage {step.name!r}{kept}.")
         raise
     finally:
         with contextlib.suppress(OSError, EdgepruneError):  # what went wrong before is what the user should hear
