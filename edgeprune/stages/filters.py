@@ -330,9 +330,11 @@ def _kept(config: FiltersStageConfig, kept: float, number: int) -> float:
     from edgeprune.prune.weights.schedule import SCHEDULES
 
     settings = config.filters
-    curve = SCHEDULES[settings.schedule](1 - kept, settings.power)
-    # One cycle starts a little above zero; before the first step nothing is gone.
-    return 1 - (1 - kept) * curve.fraction(number / settings.steps) if number else 1.0
+    # One cycle starts a little above zero: before the first step, nothing is gone. Where nothing is to go, no curve is
+    # asked (an exponential one divides by what goes).
+    if number == 0 or kept == 1:
+        return 1.0
+    return 1 - (1 - kept) * SCHEDULES[settings.schedule](1 - kept, settings.power).fraction(number / settings.steps)
 
 
 def _filters_line(rows: list[RemovedChannels], blocks: list[str], validation: dict[str, float], metric: str) -> str:

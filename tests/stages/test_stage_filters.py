@@ -177,6 +177,17 @@ def _arena(file, folder):
 
 
 @pytest.mark.parametrize("schedule", ["exponential", "cubic", "polynomial", "one_cycle"])
+def test_a_layer_may_keep_all_its_filters(model, schedule, tmp_path):
+    """A rate of zero, in one step and in each of two, under every schedule."""
+    rates = {"inner": 0.0, "late": 0.5}
+    for steps in (1, 2):
+        recipe = _recipe({"rate": 0.25, "layer_rates": rates, "steps": steps, "schedule": schedule, "criterion": "l1"})
+        artifacts, last, _ = _pruned(model, recipe, tmp_path / f"stages{steps}")
+        pruned = edgeprune.load_model(artifacts[last].files["model"])
+        assert [pruned.get_layer(layer).filters for layer in ("inner", "late")] == [64, 32]
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "cubic", "polynomial", "one_cycle"])
 def test_the_last_step_asks_for_what_was_asked(schedule):
     """Limits fall from step to step, and the last is the recipe's own; one that holds from the start stays as it is."""
     filters = _recipe({"max_latency": 1.7, "steps": 4, "schedule": schedule}).filters
