@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import os
 import platform
 from pathlib import Path
@@ -119,6 +120,7 @@ def assemble(
         "warnings": [
             *(f"{note[:1].upper()}{note[1:]}." for note in data.notes),
             *run.artifacts[plans.BASELINE].facts["baseline"]["warnings"],
+            *seen_validation(variants[0], task),
             *_unwatched_drops(variants[0], picked, limits, task),
             *([CRASHED] if WITHOUT_ONEDNN in os.environ else []),
         ],
@@ -197,6 +199,28 @@ def _metrics(test: MetricFacts, task: Task) -> JsonObject:
         for metric in task.metrics
         if metric.name in test["metrics"]
     }
+
+
+def seen_validation(baseline: JsonObject, task: Task) -> list[str]:
+    """A warning if the unpruned model is better on the validation data than on test data by more than chance explains.
+
+    It has then been trained with them, most likely. Chance: four standard errors of a difference of two fractions, each
+    with the variance of a yes or no per sample, which is the most that a mean of values in 0 to 1 can have.
+    """
+    validation, test = baseline["validation"], baseline["metric"]
+    if test["split"] != "test" or not (task.higher_is_better and task.points == 100):
+        return []
+    counts = (validation["samples"], test["samples"])
+    mean = (validation["value"] * counts[0] + test["value"] * counts[1]) / sum(counts)
+    error = math.sqrt(max(mean * (1 - mean), 0) * sum(1 / count for count in counts))
+    if validation["value"] - test["value"] <= max(4 * error, 0.02):
+        return []
+    return [
+        f"{task.metric} of the unpruned model is {validation['value']:.4g} on validation and {test['value']:.4g} on test "
+        "data: most likely, it was trained with the validation samples. What pruning loses there is then more than it "
+        "loses on new samples, and the pick too careful. Give samples that the model has not seen: a folder validation/ "
+        "beside train/, or the second of three splits that a function returns."
+    ]
 
 
 def _unwatched_drops(baseline: JsonObject, pick: JsonObject, limits: selection.Limits, task: Task) -> list[str]:
