@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any
 
 from edgeprune import stages
 from edgeprune.errors import RecipeError, TargetError
 from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
+from edgeprune.prune.choice.criteria import CRITERIA
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, quantization_plan
 from edgeprune.recipe.config import ClusterConfig, Mode, QatConfig, Recipe, WeightsConfig, rate_label
 from edgeprune.target import ChannelSteps, Target, load_target
@@ -178,7 +179,7 @@ def make_plan(
     for recipe, make in makers:
         own, ends = make(None)
         if any(steps.get(step.name, step) != step for step in own):
-            own, ends = make(recipe.name)
+            own, ends = _once(*make(recipe.name), known=steps.values())
         steps |= {step.name: step for step in own}
         variants |= {variant.name: variant for variant in ends}
     found = tuple(variants.values())
@@ -187,6 +188,24 @@ def make_plan(
     measuring = tuple(Step(f"{v.name}.on_device", stages.measure_on_device, after=v.last) for v in found)
     there = tuple(dataclasses.replace(v, on_device=step.name) for v, step in zip(found, measuring, strict=True))
     return Plan(tuple(steps.values()), there, measuring, source)
+
+
+def _once(made: Sequence[Step], ends: Sequence[Variant], known: Collection[Step]) -> tuple[list[Step], list[Variant]]:
+    """Steps and variants of a recipe, where steps that are known under other names are those, and not made again."""
+    names: dict[str, str] = {}
+    own = []
+    for step in made:
+        step = dataclasses.replace(step, after=names.get(step.after or "", step.after))
+        same = next((one for one in known if dataclasses.replace(step, name=one.name) == one), None)
+        if same:
+            names[step.name] = same.name
+        else:
+            own.append(step)
+    at = ("last", "model", "shared")
+    return own, [
+        dataclasses.replace(end, **{field: names.get(name := getattr(end, field), name) for field in at})
+        for end in ends
+    ]
 
 
 def _unchanged(
@@ -261,8 +280,12 @@ def _filters(recipe: Recipe, target: Target, chain: _Chain) -> list[_Chain]:
     filters, limits = recipe.filters, file_limits(recipe, target)
     boards = (target, *(limit.target for limit in limits))
     steps = functools.reduce(ChannelSteps.both, (channel_steps(recipe, one) for one in boards))
-    chain = chain.method("filters", rated=True)
+    scores = stages.ScoresStageConfig(criterion=filters.criterion, samples=filters.samples, blocks=filters.blocks)
+    chain = chain.method("filters")
     for number in range(1, filters.steps + 1):
+        if CRITERIA[filters.criterion].needs_data:
+            chain = chain.step(stages.scores, scores, f".scores{number}")
+        chain = dataclasses.replace(chain, rated=True)  # the first scores are those of a model that every rate has
         config = stages.FiltersStageConfig(
             filters=filters,
             reconstruct=recipe.reconstruct,

@@ -18,8 +18,15 @@ LAYERS, SPARSIFY, FILTERS = {"layers": {"remove": 1}}, {"sparsify": {"bn_l1": 0.
         (LAYERS | SPARSIFY, ["layers", "layers-sparsify"]),
         (
             FILTERS | SPARSIFY | LAYERS,
-            ["layers", "layers-sparsify", "layers-sparsify-filters.remove1", "layers-sparsify-filters"],
+            [
+                "layers",
+                "layers-sparsify",
+                "layers-sparsify-filters.scores1",
+                "layers-sparsify-filters.remove1",
+                "layers-sparsify-filters",
+            ],
         ),
+        ({"filters": {"rate": 0.5, "criterion": "l1"}}, ["filters.remove1", "filters"]),
     ],
 )
 def test_methods_chain_in_their_order(table, steps):
@@ -92,6 +99,26 @@ def test_recipes_whose_steps_differ_are_told_apart_by_their_names():
     assert last["filters.remove1"].config.filters.rate == 0.5
 
 
+def test_what_two_recipes_call_by_other_names_is_still_done_once():
+    """Scores of channels do not depend on the budget, nor the removal on how the file is quantized afterwards."""
+    plan = plan_of(
+        ("one", FILTERS),
+        ("two", {"filters": {"rate": 0.25}}),
+        ("three", FILTERS | {"quantize": {"modes": ["int8"], "rounding": "nearest"}}),
+        ("four", FILTERS | {"quantize": {"modes": ["int8"], "rounding": "nearest", "equalize": True}}),
+    )
+    names = [step.name for step in plan.steps]
+    assert [name for name in names if "scores" in name] == ["filters.scores1"]
+    assert [name for name in names if "remove" in name] == ["filters.remove1", "two-filters.remove1"]
+    steps = {step.name: step for step in plan.steps}
+    assert steps["two-filters.remove1"].after == "filters.scores1"
+    assert steps["four-filters.equalize"].after == "filters"
+    assert [(v.name, v.model) for v in plan.variants if "filters" in v.name] == [
+        ("filters-float32", "filters"), ("two-filters-float32", "two-filters"), ("filters-int8", "filters"),
+        ("four-filters-int8", "filters"),
+    ]  # fmt: skip
+
+
 def test_zeros_without_training_take_one_step():
     """With epochs, the zeros are trained around; without, nothing is trained."""
     zeros = {"weights": {"criterion": "reconstruct"}}
@@ -107,9 +134,9 @@ def test_without_training_steps_are_not_trained_between(recipe, tmp_path):
     path.write_text(f'extends = ["{recipe}"]\n[filters]\nsteps = 3\n')
     plan = make_plan([load_recipe(path)], load_target("rpi4"))
     trained = [step for step in plan.steps if hasattr(step.config, "finetune") and step.config.finetune.epochs]
-    removing = [step for step in plan.steps if ".remove" in step.name]
-    assert (len(removing), trained) == (3, [])
-    assert [step.after for step in removing[1:]] == [step.name for step in removing[:-1]]
+    steps = [step.name for step in plan.steps if ".scores" in step.name or ".remove" in step.name]
+    assert steps == [f"filters.{what}{number}" for number in (1, 2, 3) for what in ("scores", "remove")]
+    assert trained == []
 
 
 def test_weights_on_grids_are_not_rounded_again():

@@ -27,7 +27,9 @@ def test_filters_remove_the_rate_of_what_the_recipe_limits(limit, expected):
     key, values = expected or ("max_params", [0.7, 0.5])
     plan = _plan(filters=limit)
     steps = {step.name: step for step in plan.steps}
-    assert [getattr(steps[f"filters{at}.remove1"].config.filters, key) for at in (30, 50)] == values
+    removals = [steps[f"filters{at}.remove1"] for at in (30, 50)]
+    assert [getattr(step.config.filters, key) for step in removals] == values
+    assert [step.after for step in removals] == ["filters.scores1"] * 2  # which no rate changes
     assert [v.name for v in plan.variants] == [
         "float32", "int8", "filters30-float32", "filters30-int8", "filters50-float32", "filters50-int8",
     ]  # fmt: skip

@@ -122,8 +122,29 @@ def choose(
     curves: MeasureCurves | None = None,
     resources: Sequence[Resource] = (),
     progress: Progress | None = None,
+    scores: Scores | None = None,
 ) -> Allocation:
-    """The units that stay, and how good that choice is."""
+    """The units that stay, and how good that choice is; ``scores``: by :func:`score`, where that is known already."""
+    if how == "sensitivity" and curves is None:
+        raise DataError(
+            "The allocation 'sensitivity' measures on data, and none was given.",
+            fix="pass curves, or use the allocation 'global'.",
+        )
+    scores = score(graph, criterion, evidence) if scores is None else scores
+    measured = curves(graph, scores) if how == "sensitivity" and curves else None
+
+    def allocate(scores: Scores) -> Allocation:
+        return allocation.allocate(graph, scores, budget, how, constraints, measured, resources)
+
+    if not CRITERIA[criterion].predicts or how != "global":
+        return allocate(scores)
+    from edgeprune.prune.choice.effects import in_company
+
+    return in_company(graph, scores, allocate, inputs_of(graph, evidence), evidence.seed, progress)
+
+
+def score(graph: Graph, criterion: str, evidence: Evidence) -> Scores:
+    """How important every channel is, and every block that may go: by name of group, float64 [units]."""
     refuse_idle(graph.view)
     if criterion not in CRITERIA:
         raise RecipeError(f"There is no criterion {criterion!r}.", expected=f"one of: {', '.join(CRITERIA)}.")
@@ -133,23 +154,8 @@ def choose(
             f"The criterion {criterion!r} looks at data, and none was given.",
             fix="pass evidence (edgeprune.Evidence with batches and task), or use a criterion such as 'l2'.",
         )
-    if how == "sensitivity" and curves is None:
-        raise DataError(
-            "The allocation 'sensitivity' measures on data, and none was given.",
-            fix="pass curves, or use the allocation 'global'.",
-        )
     scores = chosen.score(graph, evidence)
-    scores = {**scores, **scores_of_blocks(graph, scores)}
-    measured = curves(graph, scores) if how == "sensitivity" and curves else None
-
-    def allocate(scores: Scores) -> Allocation:
-        return allocation.allocate(graph, scores, budget, how, constraints, measured, resources)
-
-    if not chosen.predicts or how != "global":
-        return allocate(scores)
-    from edgeprune.prune.choice.effects import in_company
-
-    return in_company(graph, scores, allocate, inputs_of(graph, evidence), evidence.seed, progress)
+    return {**scores, **scores_of_blocks(graph, scores)}
 
 
 def mask_filters(model: tf_keras.Model | keras.Model, removed: Mapping[str, Vector | Sequence[int]]) -> tf_keras.Model:

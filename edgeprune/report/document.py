@@ -216,10 +216,10 @@ def seen_validation(baseline: JsonObject, task: Task) -> list[str]:
     if validation["value"] - test["value"] <= max(4 * error, 0.02):
         return []
     return [
-        f"{task.metric} of the unpruned model is {validation['value']:.4g} on validation and {test['value']:.4g} on test "
-        "data: most likely, it was trained with the validation samples. What pruning loses there is then more than it "
-        "loses on new samples, and the pick too careful. Give samples that the model has not seen: a folder validation/ "
-        "beside train/, or the second of three splits that a function returns."
+        f"{task.metric} of the unpruned model is {validation['value']:.4g} on validation and {test['value']:.4g} on "
+        "test data: most likely, it was trained with the validation samples. What pruning loses there is then more "
+        "than it loses on new samples, and the pick too careful. Give samples that the model has not seen: a folder "
+        "validation/ beside train/, or the second of three splits that a function returns."
     ]
 
 

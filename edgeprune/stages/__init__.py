@@ -15,7 +15,7 @@ from edgeprune.stages.conversion import (
     convert_without_samples,
     narrow_and_convert,
 )
-from edgeprune.stages.filters import FileLimit, FiltersStageConfig, filters
+from edgeprune.stages.filters import FileLimit, FiltersStageConfig, ScoresStageConfig, filters, scores
 from edgeprune.stages.integer import MixedStageConfig, mix_and_convert
 from edgeprune.stages.layers import LayersStageConfig, layers
 from edgeprune.stages.lottery import LotteryStageConfig, retrain, ticket
@@ -43,6 +43,7 @@ __all__ = [
     "PrepareSparseConfig",
     "QatStageConfig",
     "RoundStageConfig",
+    "ScoresStageConfig",
     "SparsifyStageConfig",
     "TrainingConfig",
     "WeightsStageConfig",
@@ -72,6 +73,7 @@ __all__ = [
     "qat",
     "retrain",
     "round_weights",
+    "scores",
     "sparsify",
     "ticket",
     "validate",

@@ -25,7 +25,7 @@ from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Amount, Config, FileFigure, FiltersConfig, ReconstructConfig
 from edgeprune.stages.conversion import described_file
 from edgeprune.stages.reconstruction import refitted, unlabelled
-from edgeprune.stages.saving import with_model
+from edgeprune.stages.saving import SCORES, with_model
 from edgeprune.target import ChannelSteps, Target
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgeprune.prune.channels.units import Vector
     from edgeprune.prune.choice.allocation import Allocation
     from edgeprune.prune.choice.budget import Budget, Resource
-    from edgeprune.prune.choice.criteria import Scores
+    from edgeprune.prune.choice.criteria import Evidence, Scores
     from edgeprune.prune.choice.file_shapes import FileShapes
     from edgeprune.prune.choice.reasons import Reason, Step
     from edgeprune.prune.choice.sensitivity import Curves
@@ -78,6 +78,14 @@ class FileLimit(Config):
         return f"max_{self.what}.{self.named if is_bare else json.dumps(self.named, ensure_ascii=False)}"
 
 
+class ScoresStageConfig(Config):
+    """What channels are scored by; the names are those of ``[filters]``."""
+
+    criterion: str
+    samples: int
+    blocks: bool
+
+
 class FiltersStageConfig(Config):
     """One step of filter pruning, counted from 1."""
 
@@ -89,33 +97,63 @@ class FiltersStageConfig(Config):
 
 
 @stage("data", "task", "seed")
+def scores(artifact: Artifact, config: ScoresStageConfig, context: Context) -> Artifact:
+    """Score every channel of the model by data. Builds that remove more or fewer of them share this stage."""
+    from edgeprune.prune.filters import score
+
+    graph, evidence = _scored(artifact, config.samples, config.blocks, context)
+    found = score(graph, config.criterion, evidence)
+    path = context.folder / "scores.npz"
+    # By number, for a file takes no name of a layer whatever it is.
+    numbered = {str(i): found[group.name] for i, group in enumerate(graph.groups) if group.name in found}
+    np.savez(path, **numbered)  # type: ignore[arg-type]
+    return Artifact({**artifact.files, SCORES: path}, artifact.facts)
+
+
+def _scored(artifact: Artifact, samples: int, blocks: bool, context: Context) -> tuple[Graph, Evidence]:
+    """The graph of the model, with its blocks among the groups if they may go; and what criteria look at."""
+    from edgeprune.calibration import representative_indices
+    from edgeprune.prune.channels.analyse import analyse
+    from edgeprune.prune.channels.block_units import with_blocks
+    from edgeprune.prune.choice.criteria import Evidence
+
+    data, task = context.required()
+    graph = analyse(context.load(artifact))
+    indices = representative_indices(data.train, samples, "stratified", context.seed)
+    evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
+    return with_blocks(graph) if blocks else graph, evidence
+
+
+def _known_scores(artifact: Artifact, graph: Graph) -> Scores | None:
+    """What the stage before found; None: the criterion looks at weights only, and has no stage of its own."""
+    if SCORES not in artifact.files:
+        return None
+    with np.load(artifact.files[SCORES]) as arrays:
+        return {graph.groups[int(number)].name: arrays[number] for number in arrays}
+
+
+@stage("data", "task", "seed")
 def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) -> Artifact:
     """Remove the least important filters and neurons, verify, and repair what can be repaired without training."""
-    from edgeprune.calibration import representative_indices
     from edgeprune.evaluate.accuracy import evaluate_keras
     from edgeprune.prune.channels import surgery
-    from edgeprune.prune.channels.analyse import analyse
-    from edgeprune.prune.channels.block_units import gone_blocks, with_blocks, without_blocks
+    from edgeprune.prune.channels.block_units import gone_blocks, without_blocks
     from edgeprune.prune.channels.blocks import verify as verify_blocks
     from edgeprune.prune.choice.budget import Constraints
-    from edgeprune.prune.choice.criteria import Evidence
     from edgeprune.prune.compensation import fold_means
     from edgeprune.prune.filters import choose, removed_channels
 
     data, task = context.required()
     settings, original = config.filters, artifact.facts["original"]
-    indices = representative_indices(data.train, settings.samples, "stratified", context.seed)
-    evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
-    whole = analyse(context.load(artifact))
-    if settings.blocks:
-        whole = with_blocks(whole)
+    whole, evidence = _scored(artifact, settings.samples, settings.blocks, context)
     rates = {pattern: _step_rate(config, rate) for pattern, rate in settings.layer_rates.items()}
     constraints = Constraints(settings.min_channels, config.steps, settings.protect, rates)
     budget = _step_budget(config, original, artifact.facts["model"])
     curves = partial(_measure, settings, context)
     resources, original_files = _of_files(whole, artifact, config, context)
     how = (settings.criterion, settings.allocation)
-    chosen = choose(whole, budget, *how, constraints, evidence, curves, resources, context.progress)
+    found = _known_scores(artifact, whole)
+    chosen = choose(whole, budget, *how, constraints, evidence, curves, resources, context.progress, found)
     blocks = gone_blocks(whole, chosen.keep)
     graph, keep = without_blocks(whole, chosen.keep)
     if blocks and settings.verify:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The model as it came, with the rounding that it was trained with for int8: until the model is changed.
 ROUNDED = "rounded"
+# The scores of the model's channels, by group.
+SCORES = "scores"
 # The .tflite that the model was read from, whose metadata its files get.
 IMPORTED = "imported"
 
@@ -34,5 +36,6 @@ def with_model(artifact: Artifact, model: tf_keras.Model, context: Context) -> A
     }
     # The first model that is saved is the teacher of distillation, and budgets are fractions of its counts.
     files = {"teacher": path, **artifact.files, "model": path}
-    files.pop(ROUNDED, None)
+    for role in (ROUNDED, SCORES):  # of the model before
+        files.pop(role, None)
     return Artifact(files, artifact.facts).with_(model=facts, original=artifact.facts.get("original", facts))

@@ -25,13 +25,13 @@ def test_validation_data_that_the_model_knows_are_said():
 @pytest.mark.parametrize(
     "case",
     [
-        dict(validation=0.845, test=0.838),
-        dict(validation=0.80, test=0.838),
-        dict(validation=0.90, test=0.80, samples=(40, 60)),
-        dict(validation=1.0, test=1.0),
-        dict(validation=0.983, test=0.840, split="validation"),
-        dict(validation=9.0, test=3.0, points=1),
-        dict(validation=0.9, test=0.2, higher=False),
+        {"validation": 0.845, "test": 0.838},
+        {"validation": 0.80, "test": 0.838},
+        {"validation": 0.90, "test": 0.80, "samples": (40, 60)},
+        {"validation": 1.0, "test": 1.0},
+        {"validation": 0.983, "test": 0.840, "split": "validation"},
+        {"validation": 9.0, "test": 3.0, "points": 1},
+        {"validation": 0.9, "test": 0.2, "higher": False},
     ],
     ids=["nearly equal", "worse", "few samples", "perfect", "no test data", "own unit", "an error"],
 )

@@ -20,7 +20,7 @@ from edgeprune.selection import Limits
 
 RECIPE = {
     "extends": "int8",
-    "filters": {"max_macs": 0.5, "criterion": "l2", "samples": 64, "verify": False},
+    "filters": {"max_macs": 0.5, "criterion": "taylor", "samples": 64, "verify": False},
     "reconstruct": {"samples": 64},
     "calibration": {"samples": 16},
     "search": {
@@ -99,12 +99,14 @@ def test_test_data_are_read_for_the_front_only(done):
 
 
 def test_trials_share_what_they_have_in_common(done):
-    """One model, one baseline, one unpruned file, one choice of filters for each budget, whatever is trained after."""
+    """One model, one baseline, one unpruned file, one set of scores for each criterion, one choice of filters for each
+    budget, whatever is trained after."""
     _, folder, _, _ = done
     for name in ("load", "baseline"):
         assert len(stages(folder, name)) == 1
     (target,) = document(folder)["targets"]
     budgets = {trial["params"]["filters.max_macs"] for trial in target["trials"]}
+    assert len(stages(folder, "scores")) == 1 < len(budgets)
     assert len(stages(folder, "filters")) == len(budgets)
     ran = [
         (one["name"], trial["number"])
