@@ -1,4 +1,4 @@
-"""What an interrupted refit has solved, on disk."""
+"""What refits have solved: one that was interrupted, on disk; and others of nearly the same model, in memory."""
 
 from __future__ import annotations
 
@@ -46,28 +46,45 @@ class Journal:
                 name.write_text(key)
         return cls(folder, key)
 
-    def load(self, number: int) -> dict[str, np.ndarray] | None:
+    def load(self, product: str) -> Mapping[str, np.ndarray] | None:
         """The arrays of a product; None: it is not there, or damaged."""
         try:
-            with np.load(self._path(number), allow_pickle=False) as file:
+            with np.load(self._path(product), allow_pickle=False) as file:
                 return dict(file)
         except (OSError, ValueError, EOFError, KeyError):
             return None
 
-    def save(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def save(self, product: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the arrays of a product.
 
         Raises:
             OutputError: the folder cannot be written to.
         """
-        path = self._path(number)
+        path = self._path(product)
         with output_errors(path):
             whole = path.with_suffix(".part.npz")
             np.savez(whole, allow_pickle=False, **arrays)
             whole.replace(path)
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number}.npz"
+    def _path(self, product: str) -> Path:
+        return self.folder / f"{product}.npz"
+
+
+class Memory:
+    """Arrays of the products that were solved, in memory, for refits of models that are alike up to some layer.
+
+    A product is known by its place and by all that its solution rests on: the calls up to there with their weights,
+    and those behind it that take its constant, or that it makes up for (:meth:`key`).
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def load(self, product: str) -> Mapping[str, np.ndarray] | None:
+        return self._found.get(product)
+
+    def save(self, product: str, arrays: Mapping[str, np.ndarray]) -> None:
+        self._found[product] = arrays
 
 
 def key_of(model: tf_keras.Model, kept: Mapping[str, np.ndarray], settings: Sequence[object]) -> str:

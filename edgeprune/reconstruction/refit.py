@@ -9,6 +9,7 @@ branches lost.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import shutil
 import time
@@ -22,7 +23,7 @@ from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_
 from edgeprune.models.types import Layer, Node, Tensor, Variable
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces
-from edgeprune.reconstruction.journal import Journal, key_of
+from edgeprune.reconstruction.journal import Journal, Memory, key_of
 from edgeprune.reconstruction.linear import Index, Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 from edgeprune.reconstruction.rectified import Rectifier, Rows
@@ -73,6 +74,7 @@ def refit(
     grids: Mapping[str, Grid] | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> list[Refitted]:
     """Refit the layers of ``changed``, in place. Weights that are zero stay zero.
@@ -90,6 +92,8 @@ def refit(
             (:func:`edgeprune.reconstruction.rounding.round_weights`); layers that are not in it are not rounded.
         seed: of the rows that are looked at, where there are more than enough.
         folder: where solved layers are kept until the end, for an interrupted refit to go on from; None: nowhere.
+        memory: in the place of a folder: of refits to the same samples with the same settings, of models that were
+            pruned differently.
         progress: is told of each layer.
 
     Returns:
@@ -105,7 +109,8 @@ def refit(
         progress.note(f"refits to {samples[0]:,} of {samples[1]:,} samples: more would not fit into memory")
     settings = (ridge, sorted((grids or {}).items()), seed, samples[0])
     journal = Journal.open(folder, key_of(changed, kept or {}, settings)) if folder else None
-    found = _Refitting(original, changed, fitting, kept or {}, ridge, grids or {}, seed, journal).run(progress)
+    store = memory or journal
+    found = _Refitting(original, changed, fitting, kept or {}, ridge, grids or {}, seed, store).run(progress)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
     return found
@@ -142,16 +147,17 @@ class _Refitting:
         ridge: float,
         grids: Mapping[str, Grid],
         seed: int,
-        journal: Journal | None,
+        store: Journal | Memory | None,
     ):
         self.original, self.changed = Forward(original, batches), Forward(changed, batches)
         self._both = self.changed, self.original
-        self.kept, self.ridge, self.grids, self.journal = kept, ridge, grids, journal
+        self.kept, self.ridge, self.grids, self.store = kept, ridge, grids, store
         self.seed = seed
         self.count = len(batches)
         self.current: Sequence[CallKey] = ()
         self.exact = {id(tensor) for tensor in changed.inputs}
         self.found: list[Refitted] = []
+        self._weights = {layer.name: _digest(layer) for layer in changed.layers} if isinstance(store, Memory) else {}
         # Layer → its products that are still to be refitted, in order.
         self.pending: dict[str, list[Product]] = {}
         self.calls: dict[str, list[CallKey]] = {}
@@ -208,6 +214,17 @@ class _Refitting:
             for ours, other in zip(node.layer.weights, theirs.layer.weights, strict=True)
         )
 
+    def place(self, number: int, layer: str) -> str:
+        """What the store knows a product by: its number, and in a memory all that its solution rests on."""
+        if not isinstance(self.store, Memory):
+            return str(number)
+        view = self.changed.view
+        behind = [key for call_ in self.calls[layer] for key in map(self.changed.key, _behind(view, view.calls[call_]))]
+        digest = hashlib.sha256(self.kept[layer].tobytes() if layer in self.kept else b"")
+        for name, call_number in sorted({*self.changed.done, *self.current, *self.calls[layer], *behind}):
+            digest.update(f"{name}/{call_number}/{self._weights[name]};".encode())
+        return f"{number}-{digest.hexdigest()}"
+
     def _with_missing(self, keys: Sequence[CallKey]) -> list[CallKey]:
         """These calls, and those of missing blocks that can be made in the original model by then, in its order."""
         found: list[CallKey] = []
@@ -247,14 +264,15 @@ class _Fit:
 
     def __init__(self, whole: _Refitting, layer: str, number: int):
         self.whole, self.layer, self.product, self.number = whole, layer, whole.pending[layer][0], number
-        self.solved = whole.journal.load(number) if whole.journal else None
+        self.place = whole.place(number, layer)
+        self.solved = whole.store.load(self.place) if whole.store else None
         self.generator = np.random.default_rng([whole.seed, number])  # the same rows after an interruption
         self.seconds = 0.0
         view = whole.changed.view
         self.nodes = [(view.calls[key], whole.original.view.calls[key]) for key in whole.calls[layer]]
         node, their_node = self.nodes[0]
-        place = len(products_of(node.layer)) - len(whole.pending[layer])
-        self.theirs = products_of(their_node.layer)[place]
+        done = len(products_of(node.layer)) - len(whole.pending[layer])
+        self.theirs = products_of(their_node.layer)[done]
         self.kept = whole.kept.get(layer)
         self.grid = None if self.product.inner else whole.grids.get(layer)
         self.halves = [Moments(*self.product.matrix.shape) for _ in range(2)]
@@ -386,10 +404,10 @@ class _Fit:
             norms[0].moving_mean.assign(mean - constant.astype(mean.dtype))
         self.seconds += time.monotonic() - started
         _log.debug("refitted %s in %.2f s: error %.3g to %.3g", self.layer, self.seconds, found.before, found.after)
-        if self.whole.journal:
+        if self.whole.store:
             arrays = {} if constant_in is None else {"constant": constant_in.numpy()}
             facts = np.array([found.before, found.after, moments.rows, self.seconds])
-            self.whole.journal.save(self.number, {"weight": self.product.weight.numpy(), "facts": facts, **arrays})
+            self.whole.store.save(self.place, {"weight": self.product.weight.numpy(), "facts": facts, **arrays})
         return Refitted(self.layer, found.before, found.after, moments.rows, self.seconds)
 
     def _norms(self) -> tuple[Layer, Layer] | None:
@@ -401,6 +419,24 @@ class _Fit:
         if reader is None or type(reader.layer).__name__ != "BatchNormalization":
             return None
         return reader.layer, self.whole.original.view.calls[self.whole.changed.key(reader)].layer
+
+
+def _behind(view: View, node: Node) -> list[Node]:
+    """The calls that read what a call makes, and where that is one only, those that read what that one makes."""
+    found: list[Node] = []
+    while readers := view.readers(node.outputs):
+        found += readers
+        if len(readers) > 1 or _is_sum(readers[0].layer):
+            break
+        (node,) = readers
+    return found
+
+
+def _digest(layer: Layer) -> str:
+    digest = hashlib.sha256()
+    for weight in layer.get_weights():
+        digest.update(f"{weight.shape}".encode() + np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
 
 
 def _only_reader(view: View, node: Node) -> Node | None:

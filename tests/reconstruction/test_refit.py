@@ -6,8 +6,11 @@ import tf_keras
 
 from edgeprune.models.rebuild import rebuild
 from edgeprune.progress import Progress
+from edgeprune.prune.channels import surgery
+from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.blocks import bypass, find_blocks
 from edgeprune.reconstruction import refit as refitting
+from edgeprune.reconstruction.journal import Memory
 from edgeprune.reconstruction.moments import choose_ridge
 from edgeprune.reconstruction.refit import refit
 from edgeprune.reconstruction.rounding import Grid
@@ -326,6 +329,41 @@ def test_solved_layers_of_another_refit_are_not_taken(residual, tmp_path):
               progress=InterruptedAt(1))  # fmt: skip
     refit(residual, copy, batches_of(residual), folder=tmp_path / "refit")
     assert not kernel.numpy()[zeros].any()
+
+
+def test_refits_of_models_pruned_alike_up_to_a_layer_share_what_they_solve(monkeypatch):
+    """With a memory of the ones before, the weights are the same to the last bit, and fewer layers are solved."""
+    inputs = layers.Input((8, 8, 3))
+    x = shortcut = layers.Conv2D(8, 3, activation="relu", padding="same", name="stem")(inputs)
+    x = layers.Conv2D(6, 3, padding="same", use_bias=False, name="inner")(x)
+    x = layers.Conv2D(8, 1, name="outer")(layers.ReLU()(layers.BatchNormalization()(x)))
+    x = layers.Conv2D(6, 3, activation="relu", name="late")(layers.ReLU()(layers.Add()([x, shortcut])))
+    x = layers.Dense(4, name="classes")(layers.GlobalAveragePooling2D()(x))
+    model = with_random_weights(tf_keras.Model(inputs, x))
+    batches, graph, memory, solved = batches_of(model), analyse(model), Memory(), []
+    monkeypatch.setattr(
+        refitting, "choose_ridge", lambda *args, **options: solved.append(1) or choose_ridge(*args, **options)
+    )
+    groups = [group for group in graph.groups if not group.frozen]
+    keep = np.ones(len(graph.units), bool)
+    for group in groups:
+        keep[group.units[: group.size // 2]] = False
+    counts = {}
+    for given_back in (None, *groups):
+        kept = keep.copy()
+        if given_back:
+            kept[given_back.units] = True
+        alone, sharing = surgery.remove(graph, kept), surgery.remove(graph, kept)
+        refit(model, alone, batches, graph.kept_outputs(kept))
+        before = len(solved)
+        refit(model, sharing, batches, graph.kept_outputs(kept), memory=memory)
+        counts[given_back.name if given_back else None] = len(solved) - before
+        for ours, theirs in zip(sharing.get_weights(), alone.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert [group.layers[0] for group in groups] == ["stem", "inner", "late"]
+    # Of all but the first, which reads what the original model reads: with "stem" whole, "inner" does so, too; with
+    # "late" whole, all before it is known.
+    assert list(counts.values()) == [4, 3, 4, 2]
 
 
 def test_what_a_rectifier_cuts_off_need_not_be_right():

@@ -21,6 +21,7 @@ from edgeprune.prune.choice.allocation import Allocation
 from edgeprune.prune.choice.criteria import Scores
 from edgeprune.reconstruction.fisher import divergence
 from edgeprune.reconstruction.forward import in_pieces
+from edgeprune.reconstruction.journal import Memory
 from edgeprune.reconstruction.linear import products_of
 from edgeprune.reconstruction.moments import ROWS, ROWS_PER_TERM
 from edgeprune.reconstruction.refit import refit
@@ -63,12 +64,14 @@ def in_company(
     most = max(1, min(3 * len(pieces) // 4, _FITTED // _AT_ONCE))
     fitted, compared = pieces[:most], pieces[most : most + _COMPARED // _AT_ONCE] or pieces
 
+    memory = Memory()
+
     def cost(keep: np.ndarray) -> float:
         from edgeprune.prune.channels import surgery
 
         inner, kept = without_blocks(graph, keep)
         pruned = surgery.remove(inner, kept)
-        refit(graph.model, pruned, fitted, inner.kept_outputs(kept), seed=seed)
+        refit(graph.model, pruned, fitted, inner.kept_outputs(kept), seed=seed, memory=memory)
         return divergence(graph.model, pruned, compared)
 
     best, least = chosen, cost(chosen.keep)
