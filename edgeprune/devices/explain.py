@@ -25,7 +25,7 @@ from edgeprune.files import JsonObject
 from edgeprune.hardware.delegates import book_of
 from edgeprune.hardware.latency.features import FREE, KINDS
 from edgeprune.hardware.placement import place
-from edgeprune.target import Target
+from edgeprune.target import Target, with_runtime
 from edgeprune.tflite.flatbuffer import parse, read_bytes
 from edgeprune.tflite.graph import Subgraph
 from edgeprune.tflite.prefixes import with_all_results
@@ -113,7 +113,7 @@ def explain(device: Device, file: Path, delegate: str, target: Target) -> JsonOb
     results = [[index for index in operator.outputs if index in returned] for operator in graph.operators]
     apart = trace(device, shown, delegate, core, caches, results)
     whole_cycles, apart_cycles = cycles_of([whole, apart], core.llvm)
-    parts = Work(apart_cycles[:-1], apart.transfers[:-1], _starts(graph, apart), _shared(graph, apart))
+    parts = Work(apart_cycles[:-1], apart.transfers[:-1], _starts(graph, apart), _shared(graph, apart, target))
     total = _total(whole_cycles.sum(), whole.transfers.sum(), parts)
     threads = list(dict.fromkeys((1, target.threads)))
     simulated = [_named(count, total.milliseconds(target, count).sum(axis=1)) for count in threads]
@@ -179,11 +179,11 @@ def _starts(graph: Subgraph, traced: Trace) -> np.ndarray:
     return works & np.array([operator.name not in FREE for operator in graph.operators], bool)
 
 
-def _shared(graph: Subgraph, traced: Trace) -> np.ndarray:
+def _shared(graph: Subgraph, traced: Trace, target: Target) -> np.ndarray:
     """[operators] whether threads share the work of an operator."""
     shared = np.array([KINDS.get(operator.name) in _SHARED for operator in graph.operators], bool)
     if traced.kernels == "xnnpack":
-        placed, _ = place(book_of("xnnpack", traced.runtime.split()[0]), graph)
+        placed, _ = place(book_of("xnnpack", with_runtime(target, traced.runtime).runtime), graph)
         shared |= np.array([one.on_accelerator for one in placed], bool)
     return shared
 

@@ -3,27 +3,12 @@ import io
 import re
 
 import pytest
+from partitions import boundaries_predicted
 from tiny_files import mediapipe_file
 
 from edgeprune.hardware.delegates import DELEGATES, GPU, XNNPACK, delegate_placement, rules_of
-from edgeprune.hardware.placement import judge, partition
+from edgeprune.hardware.placement import judge
 from edgeprune.tflite.flatbuffer import read
-
-
-def boundaries_predicted(graph):
-    """For each part that XNNPACK takes: the tensors that leave it."""
-    supported = [judge(XNNPACK, graph, op).supported is not False for op in graph.operators]
-    parts = partition(graph, supported)
-    readers = {}
-    for operator, part in zip(graph.operators, parts, strict=True):
-        for index in operator.inputs:
-            readers.setdefault(index, set()).add(part)
-    leaving = {}
-    for operator, part, taken in zip(graph.operators, parts, supported, strict=True):
-        for index in operator.outputs if taken else ():
-            if index in graph.outputs or readers.get(index, set()) - {part}:
-                leaving.setdefault(part, []).append(index)
-    return sorted(sorted(indices) for indices in leaving.values())
 
 
 def boundaries_of_the_runtime(path):
@@ -38,7 +23,7 @@ def boundaries_of_the_runtime(path):
 @pytest.mark.parametrize("name", ["float32", "int8", "int8-io"])
 def test_xnnpack_takes_what_the_runtime_gives_it(artifacts, name):
     """The parts of the graph that the rules give to XNNPACK are those that the installed runtime gives to it."""
-    assert boundaries_predicted(read(artifacts[name]).subgraphs[0]) == boundaries_of_the_runtime(artifacts[name])
+    assert boundaries_predicted(read(artifacts[name]).subgraphs[0], XNNPACK) == boundaries_of_the_runtime(artifacts[name])
 
 
 def test_xnnpack_on_real_files(shared_models):
@@ -47,7 +32,7 @@ def test_xnnpack_on_real_files(shared_models):
     for path in shared_models:
         with contextlib.suppress(RuntimeError, ValueError):
             expected = boundaries_of_the_runtime(path)
-            assert boundaries_predicted(read(path).subgraphs[0]) == expected, path.name
+            assert boundaries_predicted(read(path).subgraphs[0], XNNPACK) == expected, path.name
             compared += 1
     assert compared >= 20
 
@@ -57,7 +42,7 @@ def test_xnnpack_takes_mediapipes_operators(tmp_path):
     path = tmp_path / "mediapipe.tflite"
     path.write_bytes(mediapipe_file())
     graph = read(path).subgraphs[0]
-    assert boundaries_predicted(graph) == boundaries_of_the_runtime(path) == [[6]]
+    assert boundaries_predicted(graph, XNNPACK) == boundaries_of_the_runtime(path) == [[6]]
     assert delegate_placement(graph, "xnnpack").fully_mapped
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from edgeprune.target import CpuSeconds, DType, Target
+from edgeprune.target import BoardRuntime, CpuSeconds, DType, Target
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.macs import operator_macs
 from edgeprune.tflite.size import UNPACKING, stored_source
+from edgeprune.tflite.versions import Version, parse_version
 
 CpuKernelSet = Literal["builtin", "xnnpack"]
 
@@ -86,9 +87,9 @@ _PANEL_ROWS = {"float32": 6, "int8": 4}
 
 # XNNPACK in recent runtimes computes float 1x1 convolutions two channels at a time, unless there are 8k or 8k - 1 of
 # them: 9.05 instructions a channel beside 5.92 where eight go at a time, over 40 widths and 64 inputs
-# (benchmarks/results/odd_channels.md). tflite-runtime 2.14.0 does not.
+# (benchmarks/results/odd_channels.md). tflite-runtime 2.14.0 and ai-edge-litert 1.2.0 do not, 1.3.0 does.
 PAIRS, COST_OF_PAIRS = 2, 9.05 / 5.92
-PAIRING = {"ai-edge-litert", "litert"}
+_PAIRING_SINCE: Mapping[str, Version] = MappingProxyType({"ai-edge-litert": (1, 3, 0), "litert": (1, 3, 0)})
 # With fewer channels, two at a time cost less than what eight at a time would compute for nothing.
 PAIRED_FROM = 16
 
@@ -132,7 +133,7 @@ def caches_of(target: Target) -> Caches:
     cpu = target.cpu
     l1 = cpu.l1d_bytes if cpu and cpu.l1d_bytes else 32_768
     last = (cpu.l3_bytes or cpu.l2_bytes) if cpu else None
-    return Caches(l1, last or 524_288, target.channel_multiple, target.runtime.package in PAIRING)
+    return Caches(l1, last or 524_288, target.channel_multiple, pairs_channels(target.runtime))
 
 
 def works(
@@ -250,6 +251,12 @@ def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Ca
         amounts["window_rows"] = rows * kernel.shape[1]
         amounts["moved_bytes"] = 2 * rows * depth * size
     return amounts
+
+
+def pairs_channels(runtime: BoardRuntime) -> bool:
+    """Whether a runtime computes some float 1x1 convolutions two channels at a time, see :data:`PAIRS`."""
+    since = _PAIRING_SINCE.get(runtime.package)
+    return since is not None and parse_version(runtime.version) >= since
 
 
 def in_pairs(graph: Subgraph, operator: Operator) -> bool:
