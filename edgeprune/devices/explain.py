@@ -23,7 +23,7 @@ from edgeprune.devices.protocol import Device
 from edgeprune.devices.trace import LINE_BYTES, Trace, trace
 from edgeprune.files import JsonObject
 from edgeprune.hardware.delegates import book_of
-from edgeprune.hardware.latency.features import FREE, KINDS
+from edgeprune.hardware.latency import features
 from edgeprune.hardware.placement import place
 from edgeprune.target import Target, with_runtime
 from edgeprune.tflite.flatbuffer import parse, read_bytes
@@ -37,8 +37,6 @@ COPYING_SHARE = 0.75
 START_CYCLES = 52_500.0
 # Kernels → median error on published files of a Raspberry Pi 4, each of an architecture that was left out of the fit.
 MEDIAN_ERROR = {"builtin": 0.09, "xnnpack": 0.2}
-# Kinds of operators whose built-in kernels divide their work among threads; XNNPACK divides all work.
-_SHARED = {"conv", "dense", "depthwise", "lstm"}
 PARTS = ("compute", "memory", "operators")
 # What bounds a file, and what would make it faster.
 _BOUNDS = {
@@ -176,12 +174,13 @@ def _total(total_cycles: float, transfers: int, parts: Work) -> Work:
 def _starts(graph: Subgraph, traced: Trace) -> np.ndarray:
     """[operators] whether it is started: those that only rename a tensor, or ran when the file was loaded, are not."""
     works = traced.instructions[:-1] > 0
-    return works & np.array([operator.name not in FREE for operator in graph.operators], bool)
+    return works & np.array([operator.name not in features.FREE for operator in graph.operators], bool)
 
 
 def _shared(graph: Subgraph, traced: Trace, target: Target) -> np.ndarray:
-    """[operators] whether threads share the work of an operator."""
-    shared = np.array([KINDS.get(operator.name) in _SHARED for operator in graph.operators], bool)
+    """[operators] whether threads share the work of an operator: XNNPACK shares all, built-in kernels that of products."""
+    built_in = features.works(graph, "builtin", features.caches_of(target))
+    shared = np.array([bool(features.PARALLEL["builtin"] & set(work.amounts)) for work in built_in], bool)
     if traced.kernels == "xnnpack":
         placed, _ = place(book_of("xnnpack", with_runtime(target, traced.runtime).runtime), graph)
         shared |= np.array([one.on_accelerator for one in placed], bool)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
+from edgeprune.hardware.placement import constant
 from edgeprune.target import BoardRuntime, CpuSeconds, DType, Target
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.macs import operator_macs
@@ -35,16 +36,19 @@ KINDS: dict[str, str] = {
     "Convolution2DTransposeBias": "conv",
     "MaxPoolingWithArgmax2D": "reduced",
     "MaxUnpooling2D": "moved",
-    **dict.fromkeys(("BATCH_MATMUL", "FULLY_CONNECTED", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"), "dense"),
+    "FULLY_CONNECTED": "dense",
+    "BATCH_MATMUL": "batch_matmul",
+    **dict.fromkeys(("RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"), "recurrent"),
     **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), "lstm"),
     "DEPTHWISE_CONV_2D": "depthwise",
     **dict.fromkeys(
         (
             "COS", "ELU", "EXP", "GELU", "L2_NORMALIZATION", "LOCAL_RESPONSE_NORMALIZATION", "LOG",
-            "LOGISTIC", "LOG_SOFTMAX", "POW", "RSQRT", "SIN", "SOFTMAX", "SQRT", "TANH", "DIV",
+            "LOGISTIC", "LOG_SOFTMAX", "POW", "RSQRT", "SIN", "SQRT", "TANH", "DIV",
         ),
         "nonlinear",
     ),
+    "SOFTMAX": "softmax",
     **dict.fromkeys(
         (
             "ARG_MAX", "ARG_MIN", "AVERAGE_POOL_2D", "CUMSUM", "L2_POOL_2D", "MAX_POOL_2D", "MEAN", "REDUCE_ALL",
@@ -70,6 +74,15 @@ _DEFAULT_KIND = "elementwise"
 _PASSES: Mapping[tuple[str, DType], float] = MappingProxyType(
     {("HARD_SWISH", "float32"): 2, ("HARD_SWISH", "int8"): 2, ("SQUARED_DIFFERENCE", "int8"): 33}
 )
+# What no published file has much of, priced as so many elements of a nonlinear operator, by cycles on a Cortex-A72, where
+# one takes 8.4 in int8 and 6.3 in float32 (benchmarks/results/recurrent.md; heads of 8 to 128, rows of 8 to 128).
+# For each row of a softmax: 370 cycles in int8, 115 in float32.
+_SOFTMAX_ROW: Mapping[DType, float] = MappingProxyType({"float32": 18.0, "int8": 44.0})
+# The integer kernel of BATCH_MATMUL, which XNNPACK does not take, shares nothing among threads: 0.65 cycles for a
+# multiply-accumulate, and 43 for a sum.
+_INT8_MAC, _INT8_SUM = 0.65 / 8.4, 43 / 8.4
+# Built-in means of integers over other axes than height and width: 68 cycles for an element, where others take 1.6.
+_OTHER_AXES = 42.0
 # Operators of which no measured file has one: their amounts are counted, and priced as those of other operators.
 UNMEASURED = {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
 # The work of a fused LSTM beside its products, per cell and step, as that many elements of a nonlinear operator: 470
@@ -196,10 +209,13 @@ def _miss(nbytes: int, cache_bytes: int) -> float:
     return nbytes / (nbytes + cache_bytes)
 
 
+_WITH_KERNEL = {"conv", "dense", "batch_matmul", "recurrent", "depthwise", "lstm"}
+
+
 def _dtype(graph: Subgraph, operator: Operator) -> DType:
     """The number format of an operator's kernel: int8 also for float activations with integer weights."""
     kernel = graph.input(operator, 1)
-    hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise", "lstm") and kernel is not None
+    hybrid = KINDS.get(operator.name) in _WITH_KERNEL and kernel is not None
     for tensor in (graph.output(operator), graph.input(operator, 0), kernel if hybrid else None):
         if tensor is not None and tensor.dtype in ("int8", "uint8", "int16", "int4"):
             return "int8"
@@ -291,7 +307,22 @@ def _data(graph: Subgraph, operator: Operator) -> Tensor | None:
 
 
 def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    """A dense layer on several rows, such as the steps of a sequence, reads its weights as often as a convolution."""
+    output = graph.output(operator)
+    if output is not None and output.shape and output.size > output.shape[-1]:
+        return _conv(graph, operator, kernels, caches, dtype)
     return {"dense_macs": operator_macs(graph, operator)}
+
+
+def _recurrent(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    return {"dense_macs": operator_macs(graph, operator)}
+
+
+def _batch_matmul(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    macs = operator_macs(graph, operator)
+    if dtype == "float32":
+        return {"conv_macs": macs}
+    return {"nonlinear_elements": _INT8_MAC * macs + _INT8_SUM * _output_elements(graph, operator)}
 
 
 def _lstm(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
@@ -320,12 +351,26 @@ def _nonlinear(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, cache
     return {"nonlinear_elements": _output_elements(graph, operator)}
 
 
+def _softmax(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    elements, output = _output_elements(graph, operator), graph.output(operator)
+    rows = elements / max(output.shape[-1], 1) if output is not None and output.shape else 0
+    return {"nonlinear_elements": elements + _SOFTMAX_ROW[dtype] * rows}
+
+
 def _reduced(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     """Pooling reads its window for each output, a reduction each input once."""
     data = graph.input(operator, 0)
     window = operator.options.get("filter_height", 0) * operator.options.get("filter_width", 0)
     whole = data.size if data is not None else 0
+    if operator.name == "MEAN" and (kernels, dtype) == ("builtin", "int8") and not _over_height_and_width(graph, operator):
+        whole *= _OTHER_AXES
     return {"reduced_elements": max(whole, window * _output_elements(graph, operator))}
+
+
+def _over_height_and_width(graph: Subgraph, operator: Operator) -> bool:
+    data, axes = graph.input(operator, 0), constant(graph, operator, 1)
+    rank = len(data.shape) if data is not None else 0
+    return rank == 4 and axes is not None and sorted(axis % rank for axis in axes) == [1, 2]
 
 
 def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
@@ -335,6 +380,9 @@ def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
 _KIND_AMOUNTS = {
     "conv": _conv,
     "dense": _dense,
+    "batch_matmul": _batch_matmul,
+    "recurrent": _recurrent,
+    "softmax": _softmax,
     "lstm": _lstm,
     "depthwise": _depthwise,
     "elementwise": _elementwise,
