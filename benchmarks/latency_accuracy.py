@@ -213,9 +213,9 @@ class Lab:
         residuals, near = (np.concatenate(part) for part in zip(*parts, strict=True))
         files = sum(len(self.of(one)) for one in few)
         return [
-            f"With the whole architecture left out of the range, too: {', '.join(shares)}. The {files} files of the Edge "
-            f"TPU boards with fewer than {ENOUGH} groups, taken together: {coverage(residuals, near, near):.0%}; their "
-            "ranges are as wide as their worst error, and say so."
+            f"With the whole architecture left out of the range, too: {', '.join(shares)}. The {files} files of the "
+            f"Edge TPU boards with fewer than {ENOUGH} groups, taken together: {coverage(residuals, near, near):.0%}; "
+            "their ranges are as wide as their worst error, and say so."
         ]
 
     def one_to_four(self, target: str, kernels: str) -> list[str]:
@@ -378,7 +378,8 @@ def main() -> None:
         f"range, meant for {COVERED:.0%}, that was made without the file and its neighbours, which are the same model "
         "and number format in other input sizes; each file counts twice, predicted without its architecture, and "
         f"without its neighbours only. Fewer than {ENOUGH} such groups cannot tell.", "",
-        *table(rows), "", *lab.words_of_coverage(), "", "## Misses", "", *misses(rows), "", "## By architecture left out", "", *family_rows(lab), "",
+        *table(rows), "", *lab.words_of_coverage(), "", "## Misses", "", *misses(rows), "",
+        "## By architecture left out", "", *family_rows(lab), "",
         "## Boards without measurements", "",
         "Whole boards predicted from others by hardware facts: median error "
         f"{np.median(np.abs(np.expm1(residuals))):.1%}, {COVERED:.0%} within a factor of {derived:.2f}, which is the "

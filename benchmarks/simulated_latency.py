@@ -64,8 +64,8 @@ google/XNNPACK#814):
 class File:
     """A published file in an emulated runtime.
 
-    ``transfers`` (lines from and to memory), ``lines`` (from the second cache) and ``values`` are in millions, ``starts``
-    in thousands.
+    ``transfers`` (lines from and to memory), ``lines`` (from the second cache) and ``values`` are in millions,
+    ``starts`` in thousands.
     """
 
     model: str
@@ -174,7 +174,7 @@ _GUESS = (_TRANSFER_NS, _LINE_NS, _START_US, 40.0)
 
 
 def _fit(files: list[File]) -> np.ndarray:
-    """Constants with the least sum of absolute logarithmic errors. Architectures, formats and kernels weigh the same."""
+    """Constants with the least sum of absolute logarithmic errors; architectures, formats, kernels weigh the same."""
     kinds = [(file.family, file.dtype, file.kernels) for file in files]
     weights = np.array([1 / kinds.count(kind) for kind in kinds])
 
@@ -207,11 +207,19 @@ def _print(files: list[File]) -> None:
     errors, left_out = _errors(files, used), _left_out(files)
     print("# Simulated and published times\n")
     print("`python benchmarks/simulated_latency.py --table published.csv --cache FOLDER`\n")
-    print("Published files on a Raspberry Pi 4 with four threads, and their time by `bench --explain`: cycles by LLVM's")
-    print(f"model of the Cortex-A72, {_TRANSFER_NS:.1f} ns for a line from or to memory, {_LINE_NS:.1f} ns for one from")
+    print(
+        "Published files on a Raspberry Pi 4 with four threads, and their time by `bench --explain`: cycles by LLVM's"
+    )
+    print(
+        f"model of the Cortex-A72, {_TRANSFER_NS:.1f} ns for a line from or to memory, {_LINE_NS:.1f} ns for one from"
+    )
     print(f"the second cache, {_START_US:.0f} us for an operator. MLPerf's times (built-in kernels) include that the")
-    print(f"program normalizes its input: {fitted[-1]:.0f} ns for each value of a float input. The constants are fitted to")
-    print("the files in tflite-runtime. 'Left out': fitted to those of the other architectures. The bar is for both errors.")
+    print(
+        f"program normalizes its input: {fitted[-1]:.0f} ns for each value of a float input. The constants are fitted"
+    )
+    print(
+        "to the files in tflite-runtime; 'left out': to those of the other architectures. The bar is for both errors."
+    )
     values = ", ".join(f"{value:.1f}" for value in fitted)
     print(f"Fitted anew, the four would be {values}. 'Nearest': the release that is nearest to the published one.\n")
     _print_header("kernels", "runtime", "files", "median error", "left out", "worst of these", "bar", "met")

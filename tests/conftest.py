@@ -39,7 +39,7 @@ def emulated_board():
 
 @pytest.fixture
 def emulated_runtime(emulated_board, request):
-    """A runtime of the emulated board, the test's parameter; skips or fails as ``emulated_board``, if it is not there."""
+    """The runtime of the emulated board that is the test's parameter; where it is not there, as ``emulated_board``."""
     from edgeprune.devices.emulator_home import Home
 
     _need(lambda: Home().require_runtime(request.param))

@@ -4,7 +4,7 @@ The emulated board says which blocks of instructions run, and what they ask of t
 how many cycles a block takes when data is at hand. A time is the sum of four parts:
 
 - *compute*: cycles at the board's clock, on as many threads as share the operator's work;
-- *cache*: lines that the first cache asks the next one for, at a constant for each, which all threads wait for together;
+- *cache*: lines that the first cache asks the next one for, at a constant for each; threads wait for them together;
 - *memory*: lines that move between the last cache and memory, at the board's speed of copying;
 - *operators*: a constant for each operator that does something, which stands for waking threads.
 """
@@ -97,8 +97,9 @@ def explain(device: Device, file: Path, delegate: str, target: Target) -> JsonOb
     Returns:
         target, core, llvm {version, cpu}, compared, runtime, kernels, instructions, cycles, misses [of each level],
         memory_bytes; ``simulated``: for one thread and for the target's {threads, ms, compute_ms, cache_ms,
-        memory_ms, operators_ms}; median_error (None where none was measured), bound_by, ``bound`` (a sentence); ``operators``: in
-        order {type, name, instructions, cycles, misses, memory_bytes, shared, simulated_ms [as ``simulated``]}.
+        memory_ms, operators_ms}; median_error (None where none was measured), bound_by, ``bound`` (a sentence);
+        ``operators``: in order {type, name, instructions, cycles, misses, memory_bytes, shared, simulated_ms [as
+        ``simulated``]}.
 
     Raises:
         UsageError: the board cannot be simulated.
@@ -186,7 +187,7 @@ def _starts(graph: Subgraph, traced: Trace) -> np.ndarray:
 
 
 def _shared(graph: Subgraph, traced: Trace, target: Target) -> np.ndarray:
-    """[operators] whether threads share the work of an operator: XNNPACK shares all, built-in kernels that of products."""
+    """[operators] whether threads share the work of one: XNNPACK shares all, built-in kernels that of products."""
     built_in = features.works(graph, "builtin", features.caches_of(target))
     shared = np.array([bool(features.PARALLEL["builtin"] & set(work.amounts)) for work in built_in], bool)
     if traced.kernels == "xnnpack":

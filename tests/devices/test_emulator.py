@@ -171,7 +171,7 @@ def test_each_runtime_hands_on_what_its_rules_say(artifacts, release_file, emula
 
 
 def test_odd_channels_cost_by_release(tmp_path):
-    """60 channels of a float 1x1 convolution take more than 64 in ai-edge-litert 2.1.6, and no more in tflite-runtime."""
+    """60 channels of a float 1x1 convolution take more than 64 where the rules for the release say so."""
     tf_keras = pytest.importorskip("tf_keras")
     from edgeprune.hardware.latency.features import pairs_channels
     from edgeprune.target import load_target, with_runtime

@@ -7,12 +7,15 @@ import pytest
 from click.testing import CliRunner
 
 from edgeprune.cli import edgeprune
+from edgeprune.convert.converter import convert
 from edgeprune.devices.cores import CORES, caches_of, core_of
 from edgeprune.devices.cycles import require_llvm
 from edgeprune.devices.emulator import Emulator
 from edgeprune.devices.explain import COPYING_SHARE, LINE_CYCLES, PARTS, START_CYCLES, Work, compare, explain
+from edgeprune.devices.instructions import by_operator
 from edgeprune.devices.trace import LINE_BYTES, read, trace
 from edgeprune.errors import DeviceError, MissingError, UsageError
+from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.target import load_target
 
 FACTS = {"runtime": "ai-edge-litert 2.1.6", "kernels": "xnnpack"}
@@ -109,7 +112,7 @@ def test_a_log_is_read_by_operator():
 
 
 def test_time_is_compute_cache_memory_and_starts():
-    """Cycles by clock and threads that share them, lines by clock or by the speed of copying, a constant per operator."""
+    """Cycles by clock and threads that share them, lines by clock or speed of copying, a constant per operator."""
     target = load_target("rpi4")
     first, none = np.array([1000, 0]), np.array([0, 0])
     work = Work(np.array([1.5e6, 1.5e6]), first, first, np.array([1, 0]), np.array([True, False]))
@@ -148,3 +151,21 @@ def test_a_board_without_facts_of_its_memory_cannot_be_simulated():
     cpu = target.cpu.model_copy(update={"memory_bandwidth_bytes_per_s": None})
     with pytest.raises(UsageError, match="not enough"):
         core_of(target.model_copy(update={"cpu": cpu}))
+
+
+def test_work_is_told_by_the_last_store(emulated_board, llvm, tmp_path):
+    """Scratch memory lies where later results will: means of integers are still told apart as prefixes tell them."""
+    tf_keras = pytest.importorskip("tf_keras")
+    image = tf_keras.Input((8, 16), batch_size=1)
+    model = tf_keras.Model(image, tf_keras.layers.LayerNormalization()(image))
+    samples = np.random.default_rng(0).normal(0, 1, (4, 1, 8, 16)).astype("float32")
+    path = tmp_path / "normalization.tflite"
+    plan = QuantizationPlan("int8", "float", needs_samples=True)
+    path.write_bytes(convert(model, plan, lambda: ([sample] for sample in samples)))
+    with Emulator("emulator://tflite-runtime") as device:
+        traced = explain(device, path, "builtin", load_target("rpi4"))["operators"]
+        counted = by_operator(device, path, "builtin")
+    means = [number for number, operator in enumerate(traced) if operator["type"] == "MEAN"]
+    assert means
+    for number in means:
+        assert traced[number]["instructions"] == pytest.approx(counted[number]["instructions"], rel=0.1)

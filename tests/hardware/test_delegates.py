@@ -23,7 +23,9 @@ def boundaries_of_the_runtime(path):
 @pytest.mark.parametrize("name", ["float32", "int8", "int8-io"])
 def test_xnnpack_takes_what_the_runtime_gives_it(artifacts, name):
     """The parts of the graph that the rules give to XNNPACK are those that the installed runtime gives to it."""
-    assert boundaries_predicted(read(artifacts[name]).subgraphs[0], XNNPACK) == boundaries_of_the_runtime(artifacts[name])
+    assert boundaries_predicted(read(artifacts[name]).subgraphs[0], XNNPACK) == boundaries_of_the_runtime(
+        artifacts[name]
+    )
 
 
 def test_xnnpack_on_real_files(shared_models):

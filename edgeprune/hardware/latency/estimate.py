@@ -24,6 +24,7 @@ from edgeprune.hardware.latency.features import (
     Work,
     caches_of,
     computed_in_pairs,
+    is_short,
     lstm_amounts,
     small_operators,
     weights_miss,
@@ -295,7 +296,11 @@ def _doubts(graph: Subgraph) -> list[_Doubt]:
         names = ", ".join(sorted({op.name for op in unmeasured}))
         why = f"No measured file has {names}: it is priced after counts of instructions."
         doubts.append(_Doubt(why, tuple(op.index for op in unmeasured)))
-    small = set(small_operators(graph)) - {op.index for op in unmeasured}
+    short = [op for op in graph.operators if is_short(graph, op) and op.name not in UNMEASURED | FREE]
+    if short:
+        why = "No measured file has 16-bit activations: their operators are priced after counts of instructions."
+        doubts.append(_Doubt(why, tuple(op.index for op in short)))
+    small = set(small_operators(graph)) - {op.index for op in (*unmeasured, *short)}
     if len(small) > MANY_SMALL:
         why = f"No measured file starts as many small operators as this one ({len(small):,}), as unrolled layers do."
         doubts.append(_Doubt(why, tuple(small)))

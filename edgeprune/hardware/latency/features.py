@@ -74,8 +74,8 @@ _DEFAULT_KIND = "elementwise"
 _PASSES: Mapping[tuple[str, DType], float] = MappingProxyType(
     {("HARD_SWISH", "float32"): 2, ("HARD_SWISH", "int8"): 2, ("SQUARED_DIFFERENCE", "int8"): 33}
 )
-# What no published file has much of, priced as so many elements of a nonlinear operator, by cycles on a Cortex-A72, where
-# one takes 8.4 in int8 and 6.3 in float32 (benchmarks/results/recurrent.md; heads of 8 to 128, rows of 8 to 128).
+# What no published file has much of, priced as so many elements of a nonlinear operator, by cycles on a Cortex-A72,
+# where one takes 8.4 in int8 and 6.3 in float32 (benchmarks/results/recurrent.md).
 # For each row of a softmax: 370 cycles in int8, 115 in float32.
 _SOFTMAX_ROW: Mapping[DType, float] = MappingProxyType({"float32": 18.0, "int8": 44.0})
 # The integer kernel of BATCH_MATMUL, which XNNPACK does not take, shares nothing among threads: 0.65 cycles for a
@@ -83,6 +83,12 @@ _SOFTMAX_ROW: Mapping[DType, float] = MappingProxyType({"float32": 18.0, "int8":
 _INT8_MAC, _INT8_SUM = 0.65 / 8.4, 43 / 8.4
 # Built-in means of integers over other axes than height and width: 68 cycles for an element, where others take 1.6.
 _OTHER_AXES = 42.0
+# Products of 16-bit activations with 8-bit weights are plain loops on one thread: 3.5 cycles for a multiply-accumulate
+# of a convolution, 12.5 of a depthwise one, 0.9 of a dense layer (benchmarks/results/recurrent.md), as
+# so many elements of an elementwise operator, of 2.05 cycles each. XNNPACK takes none.
+_SHORT_MACS: Mapping[str, float] = MappingProxyType(
+    {"conv_macs": 3.5 / 2.05, "depthwise_macs": 12.5 / 2.05, "dense_macs": 0.9 / 2.05}
+)
 # Operators of which no measured file has one: their amounts are counted, and priced as those of other operators.
 UNMEASURED = {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
 # The work of a fused LSTM beside its products, per cell and step, as that many elements of a nonlinear operator: 470
@@ -197,11 +203,20 @@ def work(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Cac
     if operator.name in FREE or _unpacks(graph, operator):
         return Work(operator.index, operator.name, "free", dtype, {})
     amounts = dict(_KIND_AMOUNTS[kind](graph, operator, kernels, caches, dtype))
+    if is_short(graph, operator):
+        amounts = _short(amounts)
     moved = _activation_bytes(graph, operator)
     weights = _weight_bytes(graph, operator)
     amounts["memory_bytes"] = moved * _miss(moved + weights, caches.last_bytes) + weights * miss
     amounts["operators"] = 1.0
     return Work(operator.index, operator.name, kind, dtype, amounts)
+
+
+def _short(amounts: Amounts) -> Amounts:
+    """The amounts of an operator with 16-bit activations, of which threads share none."""
+    alone = {term: amount for term, amount in amounts.items() if term not in PARALLEL["builtin"]}
+    products = sum(cost * amounts.get(term, 0.0) for term, cost in _SHORT_MACS.items())
+    return {**alone, "elementwise_elements": alone.get("elementwise_elements", 0.0) + products}
 
 
 def _miss(nbytes: int, cache_bytes: int) -> float:
@@ -220,6 +235,12 @@ def _dtype(graph: Subgraph, operator: Operator) -> DType:
         if tensor is not None and tensor.dtype in ("int8", "uint8", "int16", "int4"):
             return "int8"
     return "float32"
+
+
+def is_short(graph: Subgraph, operator: Operator) -> bool:
+    """Whether an operator computes on 16-bit integers."""
+    data, output = _data(graph, operator), graph.output(operator)
+    return data is not None and output is not None and data.dtype == output.dtype == "int16"
 
 
 def _unpacks(graph: Subgraph, operator: Operator) -> bool:
@@ -361,8 +382,12 @@ def _reduced(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches:
     """Pooling reads its window for each output, a reduction each input once."""
     data = graph.input(operator, 0)
     window = operator.options.get("filter_height", 0) * operator.options.get("filter_width", 0)
-    whole = data.size if data is not None else 0
-    if operator.name == "MEAN" and (kernels, dtype) == ("builtin", "int8") and not _over_height_and_width(graph, operator):
+    whole = float(data.size) if data is not None else 0.0
+    if (
+        operator.name == "MEAN"
+        and (kernels, dtype) == ("builtin", "int8")
+        and not _over_height_and_width(graph, operator)
+    ):
         whole *= _OTHER_AXES
     return {"reduced_elements": max(whole, window * _output_elements(graph, operator))}
 
