@@ -6,9 +6,11 @@ import pytest
 from partitions import boundaries_predicted
 from tiny_files import mediapipe_file
 
-from edgeprune.hardware.delegates import DELEGATES, GPU, XNNPACK, delegate_placement, rules_of
+from edgeprune.hardware.delegates import DELEGATES, GPU, XNNPACK, book_of, delegate_placement, rules_of
 from edgeprune.hardware.placement import judge
+from edgeprune.target import BoardRuntime
 from edgeprune.tflite.flatbuffer import read
+from edgeprune.tflite.graph import Operator, Quantization, Subgraph, Tensor
 
 
 def boundaries_of_the_runtime(path):
@@ -94,3 +96,31 @@ def test_every_rule_gives_a_reason(name):
     """Each rule of a delegate says why."""
     for item in rules_of(DELEGATES[name]):
         assert len(item.reason) > 20, item.name
+
+
+@pytest.mark.parametrize(("step", "taken"), [(1.0, True), (300.0, False), (1 / 2000, False)])
+def test_sums_of_very_other_steps_are_left(step, taken):
+    """XNNPACK leaves 8-bit sums where the step of an input is far from that of the output."""
+    tensors = tuple(
+        Tensor(index, "t", (1, 4), (1, 4), "int8", Quantization((scale,), (0,), 0), None, False, False, memoryview(b""))
+        for index, scale in enumerate((step, 1.0, 1.0))
+    )
+    operator = Operator(0, "ADD", False, 1, (0, 1), (2,), {})
+    graph = Subgraph("main", tensors, (operator,), (0, 1), (2,))
+    assert (judge(XNNPACK, graph, operator).supported is True) == taken
+
+
+def test_operators_follow_the_release():
+    """An operator that came with a release is taken by it and later ones, and not by those before or tflite-runtime."""
+
+    def takes(operator, text):
+        package, version = text.split()
+        return operator in book_of("xnnpack", BoardRuntime(package=package, version=version)).operators
+
+    assert takes("LOG", "ai-edge-litert 2.1.6")
+    assert not takes("LOG", "ai-edge-litert 2.0.3")
+    assert takes("EXP", "litert 1.4.0")
+    assert not takes("EXP", "ai-edge-litert 1.2.0")
+    assert not takes("RSQRT", "tflite-runtime 2.14.0")
+    assert takes("CONV_2D", "tflite-runtime 2.14.0")
+    assert "LOG" in book_of("xnnpack").operators
