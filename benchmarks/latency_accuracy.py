@@ -31,6 +31,7 @@ MARK = "# Latency, written by benchmarks/latency_accuracy.py. Seconds for one un
 # and others were, the measured ones.
 DEFAULTS = {"coral-usb": "edgetpu", "coral-dev": "edgetpu", "pixel3": "builtin", "pixel4": "builtin"}
 FEW = 10  # files: fewer cannot tell what covers 80 %
+ENOUGH = 5  # groups of neighbours: with one left out, a conformal range for 80 % needs four others
 ONE_TO_FOUR = "312 and 142 ms, a ratio of 2.19 (google/XNNPACK#814)"
 SAME_CHIP = {"each": 0.15, "common": 0.1}  # what it starts from was measured on the same chip behind another host
 
@@ -172,33 +173,50 @@ class Lab:
             residuals[inside] = np.log(predict(part, self.solve(one.target, one.kernels, family)) / part.seconds)
         return residuals
 
-    def each_left_out(self, one: Fit) -> np.ndarray:
-        """log(predicted / measured) of each point by a fit to all others, those of its architecture among them."""
+    def near_left_out(self, one: Fit) -> np.ndarray:
+        """log(predicted / measured) of each point by a fit to all that are no neighbours; see :func:`neighbours`."""
         points = self.of(one)
         data = samples(points, board_of(one.target), one.kernels)
         start = one.start(self, None)
         residuals = np.zeros(len(points))
-        for index in range(len(points)):
-            inside = np.arange(len(points)) == index
+        for near in np.unique(neighbours(points)):
+            inside = neighbours(points) == near
             theta = fit(data.take(~inside), start, one.each, one.common)
             part = data.take(inside)
             residuals[inside] = np.log(predict(part, theta) / part.seconds)
         return residuals
 
     def ranged(self, one: Fit) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals that a range is made of, and the index of the file of each.
+        """Residuals that a range is made of, and the neighbours of each.
 
-        A new file may be of an architecture that the board was measured with, or not: each file counts once as either.
+        A new file may be of an architecture that the board was measured with, or not: each counts once as either.
         """
-        both = np.concatenate([self.left_out(one), self.each_left_out(one)])
-        return both, np.tile(np.arange(len(both) // 2), 2)
+        both = np.concatenate([self.left_out(one), self.near_left_out(one)])
+        return both, np.tile(neighbours(self.of(one)), 2)
 
     def pooled_factor(self) -> float:
         """The range of all fitted processors together, for those with too few files for one of their own."""
         several = [one for one in FITS if one.kernels != "edgetpu" and len(set(groups(self.of(one)))) > 1]
         parts = [self.ranged(one) for one in several]
-        names = [f"{n} {file}" for n, (_, files) in enumerate(parts) for file in files]
+        names = [f"{n} {near}" for n, (_, found) in enumerate(parts) for near in found]
         return range_factor(np.concatenate([residuals for residuals, _ in parts]), np.array(names))
+
+    def words_of_coverage(self) -> list[str]:
+        """What holds where whole architectures are left out of the range, too; and of boards with too few files."""
+        several = [one for one in FITS if len(set(neighbours(self.of(one)))) >= ENOUGH]
+        shares = []
+        for one in several:
+            residuals, near = self.ranged(one)
+            shares.append(f"{one.target} {coverage(residuals, near, np.tile(groups(self.of(one)), 2)):.0%}")
+        few = [one for one in FITS if one.kernels == "edgetpu" and self.of(one) and one not in several]
+        parts = [self.ranged(one) for one in few]
+        residuals, near = (np.concatenate(part) for part in zip(*parts, strict=True))
+        files = sum(len(self.of(one)) for one in few)
+        return [
+            f"With the whole architecture left out of the range, too: {', '.join(shares)}. The {files} files of the "
+            f"Edge TPU boards with fewer than {ENOUGH} groups, taken together: {coverage(residuals, near, near):.0%}; "
+            "their ranges are as wide as their worst error, and say so."
+        ]
 
     def one_to_four(self, target: str, kernels: str) -> list[str]:
         """A line for each file on a board: how much faster four threads are than one."""
@@ -226,12 +244,22 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(*ranks)[0, 1]) if len(a) > 1 else float("nan")
 
 
-def coverage(residuals: np.ndarray, files: np.ndarray, families: np.ndarray) -> float:
-    """Share of a board's files, as :meth:`Lab.ranged` counts them, inside a range made without their architecture."""
+def neighbours(points: list[Point]) -> np.ndarray:
+    """The group of each point that are much alike: a model in one number format, in all its input sizes."""
+    return np.array([f"{point.model} {point.dtype}" for point in points])
+
+
+def coverage(residuals: np.ndarray, near: np.ndarray, left_out: np.ndarray) -> float:
+    """Share of residuals inside a range that was made without their group.
+
+    Args:
+        residuals, near: as :meth:`Lab.ranged` returns them.
+        left_out: the group of each that is left out together.
+    """
     covered = []
-    for family in np.unique(families):
-        inside = families[files] == family
-        factor = range_factor(residuals[~inside], files[~inside])
+    for name in np.unique(left_out):
+        inside = left_out == name
+        factor = range_factor(residuals[~inside], near[~inside])
         covered += list(np.abs(residuals[inside]) <= np.log(factor))
     return float(np.mean(covered))
 
@@ -255,15 +283,17 @@ def device_rows(lab: Lab) -> list[Row]:
     rows = []
     for one in FITS:
         points, residuals = lab.of(one), lab.left_out(one) if one.devices else None
+        ranged = lab.ranged(one) if one.devices else None
         for device in one.devices:
             mine = [i for i, point in enumerate(points) if point.device == device]
             assert residuals is not None
+            assert ranged is not None
             found = errors([points[i] for i in mine], residuals[mine])
             names = groups([points[i] for i in mine])
             median = np.median([np.median(np.abs(np.expm1(residuals[mine][names == n]))) for n in np.unique(names)])
             rank = None if np.isnan(found.rank) else found.rank
             count = len(np.unique(names))
-            covered = coverage(*lab.ranged(one), groups(points)) if count > 2 else None
+            covered = coverage(*ranged, ranged[1]) if len(set(ranged[1])) >= ENOUGH else None
             rows.append(Row(device, one.kernels, count, len(mine), found.median, float(median), rank, covered))
     return rows
 
@@ -345,9 +375,11 @@ def main() -> None:
         "`python benchmarks/latency_accuracy.py --cache FOLDER --write`", "",
         "Predicted by fits to which no width, depth or input size of the architecture contributed, nor to those that "
         "they start from. Repeats of a measurement are one file with their median. 'In the range': share inside a "
-        f"range, meant for {COVERED:.0%}, that was made without the architecture; each file counts twice, predicted "
-        "with and without the others of its architecture.", "",
-        *table(rows), "", "## Misses", "", *misses(rows), "", "## By architecture left out", "", *family_rows(lab), "",
+        f"range, meant for {COVERED:.0%}, that was made without the file and its neighbours, which are the same model "
+        "and number format in other input sizes; each file counts twice, predicted without its architecture, and "
+        f"without its neighbours only. Fewer than {ENOUGH} such groups cannot tell.", "",
+        *table(rows), "", *lab.words_of_coverage(), "", "## Misses", "", *misses(rows), "",
+        "## By architecture left out", "", *family_rows(lab), "",
         "## Boards without measurements", "",
         "Whole boards predicted from others by hardware facts: median error "
         f"{np.median(np.abs(np.expm1(residuals))):.1%}, {COVERED:.0%} within a factor of {derived:.2f}, which is the "

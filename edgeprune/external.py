@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import shutil
 import signal
@@ -18,6 +19,7 @@ from edgeprune.errors import ConversionError, MissingError
 
 logger = logging.getLogger(__name__)
 TAIL_LINES = 12
+_EXCEPTION = re.compile(r"[\w.]+(Error|Exception): ")
 # Seconds between telling a command to end and killing it, in which adb and ssh can end the program on the device.
 _GRACE_S = 1.0
 
@@ -134,10 +136,16 @@ def call(command: Sequence[str | Path], *, timeout_s: float, fix: str, cwd: Path
             f"{name} did not end within {timeout_s:g} s.", fix=f"run it by hand to see what it is waiting for: {shown}"
         )
     if ended.code != 0:
-        tail = "\n".join(text.strip().splitlines()[-TAIL_LINES:])
+        tail = "\n".join(_last_words(text.strip().splitlines()[-TAIL_LINES:]))
         how = f"failed with exit code {ended.code}" if ended.code > 0 else f"crashed ({_signal_name(-ended.code)})"
         raise ConversionError(f"{name} {how}:\n{tail}", fix=f"run it by hand: {shown}")
     return Output(text, ended.seconds)
+
+
+def _last_words(lines: Sequence[str]) -> Sequence[str]:
+    """What a program ended with; of a Python program's traceback, the exception."""
+    raised = [number for number, line in enumerate(lines) if _EXCEPTION.match(line)]
+    return lines[raised[-1] :] if raised else lines
 
 
 def _signal_name(number: int) -> str:

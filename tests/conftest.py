@@ -33,10 +33,24 @@ def pytest_collection_modifyitems(items):
 def emulated_board():
     """Skip where `edgeprune emulator setup` was not run; fail there with EDGEPRUNE_REQUIRE_EMULATOR=1."""
     from edgeprune.devices.emulator_home import Home
+
+    _need(Home().require)
+
+
+@pytest.fixture
+def emulated_runtime(emulated_board, request):
+    """The runtime of the emulated board that is the test's parameter; where it is not there, as ``emulated_board``."""
+    from edgeprune.devices.emulator_home import Home
+
+    _need(lambda: Home().require_runtime(request.param))
+    return request.param
+
+
+def _need(require):
     from edgeprune.errors import MissingError
 
     try:
-        Home().require()
+        require()
     except MissingError as error:
         # Where the board must be there, a skip would hide that it is not.
         if os.environ.get("EDGEPRUNE_REQUIRE_EMULATOR") == "1":

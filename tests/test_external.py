@@ -40,3 +40,11 @@ def test_a_command_that_fails():
         call([sys.executable, "-c", code], timeout_s=60, fix="")
     assert "the reason" in str(error.value)
     assert "\nfirst\n" not in str(error.value)
+
+
+def test_a_python_program_that_raises():
+    """Of a traceback, the exception is quoted with its lines, and no line of the program's code."""
+    with pytest.raises(ConversionError, match=r"ValueError: no such thing\nsecond line") as error:
+        call([sys.executable, "-c", "raise ValueError('no such thing\\nsecond line')"], timeout_s=60, fix="")
+    assert "Traceback" not in str(error.value)
+    assert "File " not in str(error.value)

@@ -271,9 +271,9 @@ def _pairs(subject: Subject, target: Target) -> list[Finding]:
 
 
 def _has_pairs(target: Target) -> bool:
-    from edgeprune.hardware.latency.features import PAIRING
+    from edgeprune.hardware.latency.features import pairs_channels
 
-    return has_arm_cpu(target) and "xnnpack" in target.delegates and target.runtime.package in PAIRING
+    return has_arm_cpu(target) and "xnnpack" in target.delegates and pairs_channels(target.runtime)
 
 
 def _recurrent(subject: Subject, target: Target) -> list[Finding]:

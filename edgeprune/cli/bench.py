@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     "on a board; xnnpack, gpu or nnapi on Android.",
 )
 @device_options
-@click.option("--runtime", help="On the emulator: ai-edge-litert or tflite-runtime.  [default: ai-edge-litert]")
+@click.option(
+    "--runtime", help="On the emulator: ai-edge-litert, tflite-runtime, or 'NAME VERSION'.  [default: ai-edge-litert]"
+)
 @click.option(
     "--max-instructions",
     type=click.IntRange(1),

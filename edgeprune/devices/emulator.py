@@ -26,7 +26,8 @@ class Emulator(Device):
     Outputs are those of the ARM kernels, and counts of instructions are exact; times have no meaning.
 
     Args:
-        address: 'emulator', or 'emulator://RUNTIME' with ai-edge-litert (the default) or tflite-runtime.
+        address: 'emulator', or 'emulator://RUNTIME' with ai-edge-litert (the default), tflite-runtime, or one of them
+            and a version that the board can be given.
         home: where it is set up; None for the cache folder.
     """
 
@@ -35,16 +36,17 @@ class Emulator(Device):
     def __init__(self, address: str = "emulator", home: Home | None = None):
         super().__init__(address)
         self.runtime = address.partition("://")[2] or RUNTIMES[0]
-        if self.runtime not in RUNTIMES:
+        self._home = home or Home()
+        if self.runtime not in self._home.parts.runtimes:
             raise UsageError(
                 f"The emulated board has no runtime {self.runtime!r}.",
-                expected=" or ".join(f"emulator://{name}" for name in RUNTIMES) + ".",
+                expected=f"emulator://NAME with one of: {', '.join(self._home.parts.runtimes)}.",
             )
-        self._home = home or Home()
         self._folder: Path | None = None
 
     def connect(self) -> None:
         self._home.require()
+        self._home.require_runtime(self.runtime)
         self._folder = Path(tempfile.mkdtemp(prefix="edgeprune-"))
 
     @property

@@ -74,16 +74,23 @@ class EmulatedCpu:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts that the emulated board is built from."""
+    """The parts that the emulated board is built from; ``others`` are runtimes that it can be given later."""
 
     debian: Debian
     cpu: EmulatedCpu
     wheels: Mapping[str, Wheel]
+    others: tuple[Wheel, ...] = ()
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all parts."""
-        return sha256_json(asdict(self))
+        """A hash of all parts that every board has."""
+        return sha256_json({key: value for key, value in asdict(self).items() if key != "others"})
+
+    @property
+    def runtimes(self) -> dict[str, Wheel]:
+        """The wheels of runtimes by what they are asked for: a package, or a package and its version."""
+        always = {name: self.wheels[name] for name in RUNTIMES}
+        return {**always, **{f"{one.name} {one.version}": one for one in (*always.values(), *self.others)}}
 
 
 def default_parts() -> Parts:
@@ -93,7 +100,8 @@ def default_parts() -> Parts:
         key: tuple(value) if isinstance(value, list) else value for key, value in document["debian"].items()
     }
     wheels = {name: Wheel(name, **facts) for name, facts in document["wheels"].items()}
-    return Parts(Debian(**debian), EmulatedCpu(**document["cpu"]), wheels)
+    others = tuple(Wheel(**facts) for facts in document["others"])
+    return Parts(Debian(**debian), EmulatedCpu(**document["cpu"]), wheels, others)
 
 
 def cache_folder() -> Path:
@@ -190,6 +198,20 @@ class Home:
             raise MissingError(f"The emulated board in {self.folder} {state}.", fix=f"run `{SETUP}`.")
         return document
 
+    def require_runtime(self, runtime: str) -> None:
+        """Make sure that a runtime is on the board, which is set up.
+
+        Args:
+            runtime: a key of :attr:`Parts.runtimes`.
+
+        Raises:
+            MissingError: it is one of those that are added later, and was not.
+        """
+        if not (self.wheels / self.parts.runtimes[runtime].folder).is_dir():
+            raise MissingError(
+                f"The emulated board does not have {runtime} yet.", fix=f'run `{SETUP} --runtime "{runtime}"`.'
+            )
+
     def check(self) -> None:
         """Make sure that a board can be built in the folder.
 
@@ -262,13 +284,13 @@ class Home:
         fixed, and NumPy's library starts no threads.
 
         Args:
-            runtime: one of ``RUNTIMES``.
+            runtime: a key of :attr:`Parts.runtimes`.
             arguments: of Python.
             log: file in the working folder into which the plugin writes; None: no plugin.
             plugin: which one.
             core: the processor.
         """
-        paths = [self.wheels / self.parts.wheels[name].folder for name in ("numpy", runtime)]
+        paths = [self.wheels / one.folder for one in (self.parts.wheels["numpy"], self.parts.runtimes[runtime])]
         environment = {
             "PATH": os.defpath,
             "LANG": "C.UTF-8",

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from edgeprune.devices import emulator_download as download
 from edgeprune.devices.emulator_home import RUNTIMES, Home, cpu_info, qemu_version
-from edgeprune.errors import MissingError
+from edgeprune.errors import MissingError, UsageError
 from edgeprune.external import TAIL_LINES, execute
 from edgeprune.files import JsonObject, output_errors, sha256_json, write_bytes, write_json
 from edgeprune.progress import Progress
@@ -43,6 +43,33 @@ def setup(home: Home, progress: Progress | None = None) -> JsonObject:
         home.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(home.folder / "lock"):
             return _setup(home, progress)
+
+
+def add_runtime(home: Home, runtime: str, progress: Progress | None = None) -> None:
+    """Give a board that is set up another runtime, and start it once.
+
+    Args:
+        home: of the board.
+        runtime: a key of :attr:`edgeprune.devices.emulator_home.Parts.runtimes`.
+        progress: told what is done.
+
+    Raises:
+        UsageError: no such runtime.
+        MissingError: no network, a hash is wrong, or the runtime does not start.
+        OutputError: the folder cannot be written.
+    """
+    wanted = home.parts.runtimes.get(runtime)
+    if wanted is None:
+        raise UsageError(
+            f"There is no runtime {runtime!r} for the emulated board.",
+            expected=f"one of: {', '.join(home.parts.runtimes)}.",
+        )
+    with output_errors(home.folder), FileLock(home.folder / "lock"):
+        (progress or Progress()).note(f"{wanted.name} {wanted.version}")
+        download.wheel(wanted, home.downloads)
+        unzip = functools.partial(_unzip, home.downloads / wanted.file)
+        _unpack(home.wheels / wanted.folder, wanted.sha256, unzip)
+        _try(home, runtime)
 
 
 def _setup(home: Home, progress: Progress) -> JsonObject:
@@ -138,7 +165,7 @@ def _unzip(archive: Path, folder: Path) -> None:
 
 def _try(home: Home, runtime: str) -> None:
     """Import a runtime, with the plugin. Python caches what it compiles, so later starts are faster."""
-    module = f"{runtime.replace('-', '_')}.interpreter"
+    module = f"{home.parts.runtimes[runtime].name.replace('-', '_')}.interpreter"
     command = home.command(runtime, ["-c", _TRY, module], os.devnull)
     ended = execute(command, timeout_s=_TRY_S, fix="sudo apt install qemu-user")
     if ended.code != 0:

@@ -7,8 +7,9 @@
  *   START     from here on, everything is counted.
  *   STOP      what was counted goes into QEMU's log (-d plugin -D FILE).
  *
- * Work is counted for the operator that stores its result next: what runs after an operator's last store belongs to the
- * one that follows. Work after all stores, and all work where no range is known, is that of number -1.
+ * Work is counted for the operator that stores the last part of its result next: what runs after an operator's last
+ * store belongs to the one that follows. Earlier stores do not tell: memory in which a result will lie is scratch memory
+ * of others before. Work after all stores, and all work where no range is known, is that of number -1.
  *
  * The log has lines of these forms, numbers in decimal notation:
  *   memory OPERATOR ACCESSES MISSES... WRITTEN         misses of each level; lines written to memory
@@ -60,6 +61,9 @@ static struct block *blocks, *dirty;
 static struct range *ranges;
 static size_t range_count, operator_count;
 static const struct range *current;
+/* Operators in the order of their last stores so far, a ring that begins and ends at operator_count; those that stored
+   nothing yet are rings of their own. */
+static size_t *before, *after;
 static uint64_t pending[KINDS], (*memory)[KINDS];
 static struct cache caches[LEVELS];
 static unsigned levels;
@@ -139,6 +143,30 @@ static void settle(size_t operator) {
     memset(pending, 0, sizeof pending);
 }
 
+/* What was counted for one operator belongs to another. */
+static void move(size_t from, size_t to) {
+    for (struct block *block = blocks; block; block = block->next) {
+        if (!block->times) continue;
+        block->times[to] += block->times[from];
+        block->times[from] = 0;
+    }
+    for (unsigned kind = 0; kind < KINDS; kind++) memory[to][kind] += memory[from][kind];
+    memset(memory[from], 0, sizeof memory[from]);
+}
+
+/* An operator stores once more. If others did since its last time, that store was not its last, or not its own. */
+static void stores_last(size_t operator) {
+    if (after[operator] == operator_count) return;
+    if (after[operator] != operator) {
+        move(operator, after[operator]);
+        after[before[operator]] = after[operator];
+        before[after[operator]] = before[operator];
+    }
+    before[operator] = before[operator_count];
+    after[operator] = operator_count;
+    after[before[operator]] = before[operator_count] = operator;
+}
+
 static void stored(uint64_t address) {
     if (!range_count || address < ranges[0].from || address >= ranges[range_count - 1].to) return;
     if (address < current->from || address >= current->to) {
@@ -151,6 +179,7 @@ static void stored(uint64_t address) {
         if (address >= ranges[low].to) return;
         current = ranges + low;
     }
+    stores_last(current->operator);
     settle(current->operator);
 }
 
@@ -207,6 +236,9 @@ static void start(void) {
     qsort(ranges, range_count, sizeof *ranges, by_address);
     current = ranges;
     memory = allocate(operator_count + 1, sizeof *memory);
+    before = allocate(operator_count + 1, sizeof *before);
+    after = allocate(operator_count + 1, sizeof *after);
+    for (size_t i = 0; i <= operator_count; i++) before[i] = after[i] = i;
     memset(pending, 0, sizeof pending);
     counting = 1;
 }

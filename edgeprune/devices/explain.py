@@ -1,11 +1,12 @@
 """Where the time of a file goes on a board, simulated: cycles, cache misses and bytes, in total and by operator.
 
 The emulated board says which blocks of instructions run, and what they ask of the caches; LLVM's model of the core says
-how many cycles a block takes when data is at hand. A time is the sum of three parts:
+how many cycles a block takes when data is at hand. A time is the sum of four parts:
 
 - *compute*: cycles at the board's clock, on as many threads as share the operator's work;
-- *memory*: lines that move between the last cache and memory, at a share of the board's speed of copying;
-- *operators*: a constant for each operator that does something, which stands for waking threads and emptied caches.
+- *cache*: lines that the first cache asks the next one for, at a constant for each; threads wait for them together;
+- *memory*: lines that move between the last cache and memory, at the board's speed of copying;
+- *operators*: a constant for each operator that does something, which stands for waking threads.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from edgeprune.devices.protocol import Device
 from edgeprune.devices.trace import LINE_BYTES, Trace, trace
 from edgeprune.files import JsonObject
 from edgeprune.hardware.delegates import book_of
-from edgeprune.hardware.latency.features import FREE, KINDS
+from edgeprune.hardware.latency import features
 from edgeprune.hardware.placement import place
-from edgeprune.target import Target
+from edgeprune.target import Target, with_runtime
 from edgeprune.tflite.flatbuffer import parse, read_bytes
 from edgeprune.tflite.graph import Subgraph
 from edgeprune.tflite.prefixes import with_all_results
 
-# Share of the speed of copying, where each byte is read and written, that an inference reaches; cycles to start an
-# operator. Both are of a Raspberry Pi 4 (17 ns for a line of 64 bytes, 35 us), and are checked, with the error on
-# published files, by benchmarks/results/simulated_latency.md.
-COPYING_SHARE = 0.75
-START_CYCLES = 52_500.0
+# Lines of 64 bytes from and to memory in the time in which one is copied, that is, read and written twice; cycles for a
+# line from the second cache to the first; cycles to start an operator. All are fitted to files that were published for
+# a Raspberry Pi 4 (9.8 ns, 2.1 ns, 26 us): benchmarks/results/simulated_latency.md, which has the errors.
+COPYING_SHARE = 1.31
+LINE_CYCLES = 3.1
+START_CYCLES = 39_000.0
 # Kernels → median error on published files of a Raspberry Pi 4, each of an architecture that was left out of the fit.
-MEDIAN_ERROR = {"builtin": 0.09, "xnnpack": 0.2}
-# Kinds of operators whose built-in kernels divide their work among threads; XNNPACK divides all work.
-_SHARED = {"conv", "dense", "depthwise", "lstm"}
-PARTS = ("compute", "memory", "operators")
+MEDIAN_ERROR = {"builtin": 0.07, "xnnpack": 0.12}
+PARTS = ("compute", "cache", "memory", "operators")
 # What bounds a file, and what would make it faster.
 _BOUNDS = {
     "compute": "compute: fewer multiply-accumulates, or int8, would make it faster",
+    "cache": "the first cache: smaller weights, or smaller tensors between operators, would make it faster",
     "memory": "memory: a smaller file, or smaller tensors between operators, would make it faster",
     "operators": "the operators' overhead: fewer operators would make it faster, smaller ones would not",
 }
@@ -54,24 +55,27 @@ class Work:
 
     Attributes:
         cycles: with all data in the first cache.
+        lines: from the second cache to the first.
         transfers: lines between the last cache and memory.
         starts: how many operators are started.
         shared: whether threads share the cycles.
     """
 
     cycles: np.ndarray
+    lines: np.ndarray
     transfers: np.ndarray
     starts: np.ndarray
     shared: np.ndarray
 
     def milliseconds(self, target: Target, threads: int) -> np.ndarray:
-        """[3, ...] of compute, memory and operators (``PARTS``) on a board that can be simulated."""
+        """[4, ...] of compute, cache, memory and operators (``PARTS``) on a board that can be simulated."""
         cpu = target.cpu
         assert cpu is not None
         assert cpu.memory_bandwidth_bytes_per_s is not None
         lines_per_s = 2 * cpu.memory_bandwidth_bytes_per_s * COPYING_SHARE / LINE_BYTES
         seconds = [
             self.cycles / np.where(self.shared, threads, 1) / cpu.clock_hz,
+            self.lines * LINE_CYCLES / cpu.clock_hz,
             self.transfers / lines_per_s,
             self.starts * START_CYCLES / cpu.clock_hz,
         ]
@@ -92,9 +96,10 @@ def explain(device: Device, file: Path, delegate: str, target: Target) -> JsonOb
 
     Returns:
         target, core, llvm {version, cpu}, compared, runtime, kernels, instructions, cycles, misses [of each level],
-        memory_bytes; ``simulated``: for one thread and for the target's {threads, ms, compute_ms, memory_ms,
-        operators_ms}; median_error (None where none was measured), bound_by, ``bound`` (a sentence); ``operators``: in
-        order {type, name, instructions, cycles, misses, memory_bytes, shared, simulated_ms [as ``simulated``]}.
+        memory_bytes; ``simulated``: for one thread and for the target's {threads, ms, compute_ms, cache_ms,
+        memory_ms, operators_ms}; median_error (None where none was measured), bound_by, ``bound`` (a sentence);
+        ``operators``: in order {type, name, instructions, cycles, misses, memory_bytes, shared, simulated_ms [as
+        ``simulated``]}.
 
     Raises:
         UsageError: the board cannot be simulated.
@@ -113,8 +118,9 @@ def explain(device: Device, file: Path, delegate: str, target: Target) -> JsonOb
     results = [[index for index in operator.outputs if index in returned] for operator in graph.operators]
     apart = trace(device, shown, delegate, core, caches, results)
     whole_cycles, apart_cycles = cycles_of([whole, apart], core.llvm)
-    parts = Work(apart_cycles[:-1], apart.transfers[:-1], _starts(graph, apart), _shared(graph, apart))
-    total = _total(whole_cycles.sum(), whole.transfers.sum(), parts)
+    starts, shared = _starts(graph, apart), _shared(graph, apart, target)
+    parts = Work(apart_cycles[:-1], apart.misses[0][:-1], apart.transfers[:-1], starts, shared)
+    total = _total(whole_cycles.sum(), whole, parts)
     threads = list(dict.fromkeys((1, target.threads)))
     simulated = [_named(count, total.milliseconds(target, count).sum(axis=1)) for count in threads]
     parts_ms = np.array([parts.milliseconds(target, count).sum(axis=0) for count in threads])
@@ -162,12 +168,13 @@ def cycles_of(traces: Sequence[Trace], cpu: str) -> list[np.ndarray]:
     return [np.array([known[block] for block in one.blocks]) @ one.times for one in traces]
 
 
-def _total(total_cycles: float, transfers: int, parts: Work) -> Work:
+def _total(total_cycles: float, whole: Trace, parts: Work) -> Work:
     """The work of a whole file, [2]: what threads share and what they do not, in the proportion of its operators."""
     share = parts.cycles[parts.shared].sum() / max(parts.cycles.sum(), 1.0)
     return Work(
         total_cycles * np.array([share, 1 - share]),
-        np.array([transfers, 0]),
+        np.array([whole.misses[0].sum(), 0]),
+        np.array([whole.transfers.sum(), 0]),
         np.array([parts.starts.sum(), 0]),
         np.array([True, False]),
     )
@@ -176,14 +183,15 @@ def _total(total_cycles: float, transfers: int, parts: Work) -> Work:
 def _starts(graph: Subgraph, traced: Trace) -> np.ndarray:
     """[operators] whether it is started: those that only rename a tensor, or ran when the file was loaded, are not."""
     works = traced.instructions[:-1] > 0
-    return works & np.array([operator.name not in FREE for operator in graph.operators], bool)
+    return works & np.array([operator.name not in features.FREE for operator in graph.operators], bool)
 
 
-def _shared(graph: Subgraph, traced: Trace) -> np.ndarray:
-    """[operators] whether threads share the work of an operator."""
-    shared = np.array([KINDS.get(operator.name) in _SHARED for operator in graph.operators], bool)
+def _shared(graph: Subgraph, traced: Trace, target: Target) -> np.ndarray:
+    """[operators] whether threads share the work of one: XNNPACK shares all, built-in kernels that of products."""
+    built_in = features.works(graph, "builtin", features.caches_of(target))
+    shared = np.array([bool(features.PARALLEL["builtin"] & set(work.amounts)) for work in built_in], bool)
     if traced.kernels == "xnnpack":
-        placed, _ = place(book_of("xnnpack", traced.runtime.split()[0]), graph)
+        placed, _ = place(book_of("xnnpack", with_runtime(target, traced.runtime).runtime), graph)
         shared |= np.array([one.on_accelerator for one in placed], bool)
     return shared
 

@@ -1,13 +1,14 @@
 """Which operators delegates take: XNNPACK on CPUs; on Android the GPU delegate, NNAPI and the compilers for NPUs.
 
-``delegate_operators.csv`` lists the operators of each delegate; the rules here are further limits of some of them. All
-are published. The sources, which the rules name in brackets:
+``delegate_operators.csv`` lists the operators of each delegate; where XNNPACK learned one after tflite-runtime 2.14.0,
+the first release of ai-edge-litert that was seen to take it (1.1.2, 1.2.0, 1.3.0, 1.4.0, 2.0.3 and 2.1.6 were asked).
+The rules here are further limits of some of them. All are published. The sources, which the rules name in brackets:
 
 - [xnnpack] tensorflow/lite/delegates/xnnpack/README.md, the sections on FP32 and on quantized operators, and what
   ai-edge-litert 2.3 does with them (tests/hardware/test_delegates.py asks it);
 - [gpu] tensorflow/lite/tools/versioning/gpu_compatibility.cc at 03a5e4e1, the rules that both the delegate and
   TensorFlow's analyzer apply (`tf.lite.experimental.Analyzer`, which the tests ask);
-- [emulator] instructions counted on the emulated Cortex-A72 (tests/devices/test_emulator.py);
+- [emulator] what four releases of the runtime do on the emulated Cortex-A72 (tests/devices/test_emulator.py);
 - [nnapi] ``Validate`` and ``NeedInt8Conversion`` in tensorflow/lite/delegates/nnapi/nnapi_delegate.cc at 002e5f47.
   NNAPI is deprecated since Android 15; which operators a phone's driver takes can be seen only on the phone.
 - [qualcomm] google-ai-edge/LiteRT@08c8bf6e: litert/vendors/qualcomm/compiler/Qualcomm_QNN_Compiler.md
@@ -21,6 +22,7 @@ import csv
 import dataclasses
 import functools
 import importlib.resources
+from collections.abc import Mapping
 
 from edgeprune.hardware.placement import (
     Answer,
@@ -34,8 +36,8 @@ from edgeprune.hardware.placement import (
     summarize,
 )
 from edgeprune.target import BoardRuntime
-from edgeprune.tflite.graph import Operator, Subgraph
-from edgeprune.tflite.versions import MEDIAPIPE
+from edgeprune.tflite.graph import Operator, Subgraph, Tensor
+from edgeprune.tflite.versions import MEDIAPIPE, parse_version
 
 TAKEN = "delegated"
 NOT_LISTED = "not supported by the delegate"
@@ -50,10 +52,15 @@ _FUSED = {"NONE", "RELU", "RELU_N1_TO_1", "RELU6", 0}
 
 
 @functools.cache
+def _marks(column: str) -> Mapping[str, str]:
+    """The operators marked in a column of delegate_operators.csv, with their marks: 'yes', or a release."""
+    text = importlib.resources.files("edgeprune.hardware").joinpath("delegate_operators.csv").read_text("utf-8")
+    return {row["operator"]: row[column] for row in csv.DictReader(text.splitlines()) if row[column]}
+
+
 def _listed(column: str) -> frozenset[str]:
     """The operators marked in a column of delegate_operators.csv."""
-    text = importlib.resources.files("edgeprune.hardware").joinpath("delegate_operators.csv").read_text("utf-8")
-    return frozenset(row["operator"] for row in csv.DictReader(text.splitlines()) if row[column])
+    return frozenset(_marks(column))
 
 
 @rule(NOT_LISTED)
@@ -144,17 +151,27 @@ def parameters_static(graph: Subgraph, operator: Operator) -> Answer:
     return any(constant(graph, operator, position) is None for position in range(1, len(operator.inputs)))
 
 
-@rule(LIMIT, "average over height and width of a 4-D tensor (GlobalAveragePooling2D).")
-def mean_axes(graph: Subgraph, operator: Operator) -> Answer:
-    """A mean must be over height and width, or over width.
+@rule(LIMIT, "make the axes constants.")
+def constant_axes(graph: Subgraph, operator: Operator) -> Answer:
+    """The axes of a reduction must be constants.
 
-    [xnnpack] MEAN; releases since 2.17 take more.
+    [emulator] MEAN, SUM, REDUCE_MAX, REDUCE_MIN.
     """
+    return constant(graph, operator, 1) is None
+
+
+@rule(LIMIT, "average over height and width of a 4-D tensor (GlobalAveragePooling2D), or install ai-edge-litert.")
+def height_and_width(graph: Subgraph, operator: Operator) -> Answer:
+    """In this runtime, a mean or sum must be over height and width, or over width.
+
+    [emulator] MEAN, SUM.
+    """
+    if operator.name not in ("MEAN", "SUM"):
+        return False
     data, axes = graph.input(operator, 0), constant(graph, operator, 1)
-    if data is None or axes is None:
+    if data is None or axes is None or len(data.shape) != 4:
         return True
-    rank = len(data.shape)
-    return False if rank == 4 and sorted(axis % rank for axis in axes) in ([1, 2], [2]) else None
+    return sorted(axis % 4 for axis in axes) not in ([1, 2], [2])
 
 
 @rule(LIMIT)
@@ -196,14 +213,44 @@ def softmax_beta(graph: Subgraph, operator: Operator) -> Answer:
     return operator.options.get("beta", 1.0) != 1.0
 
 
-@rule(LIMIT, "concatenate or split at most 4 tensors at a time.")
-def four_parts(graph: Subgraph, operator: Operator) -> Answer:
-    """At most four tensors are concatenated or split off.
+@rule(LIMIT, "concatenate or split at most 5 tensors at a time.")
+def five_parts(graph: Subgraph, operator: Operator) -> Answer:
+    """At most five tensors are concatenated, and four split off.
 
-    [xnnpack] CONCATENATION, SPLIT; newer releases take five.
+    [xnnpack] CONCATENATION, SPLIT.
     """
-    parts = max(len(operator.inputs) if operator.name == "CONCATENATION" else 0, len(operator.outputs))
-    return True if parts < 2 or parts > 5 else (None if parts == 5 else False)
+    parts = _parts(operator)
+    return parts < 2 or parts > (5 if operator.name == "CONCATENATION" else 4)
+
+
+@rule(LIMIT, "concatenate at most 4 tensors at a time, or install ai-edge-litert.")
+def four_parts(graph: Subgraph, operator: Operator) -> Answer:
+    """In this runtime, at most four tensors are concatenated.
+
+    [emulator] CONCATENATION.
+    """
+    return operator.name == "CONCATENATION" and _parts(operator) > 4
+
+
+def _parts(operator: Operator) -> int:
+    return len(operator.inputs if operator.name == "CONCATENATION" else operator.outputs)
+
+
+@rule(LIMIT)
+def like_scales(graph: Subgraph, operator: Operator) -> Answer:
+    """Of 8-bit sums and differences, no input may have less than 1/1024 or 256 times the step of the output or more.
+
+    [xnnpack] ADD, SUB: xnnpack_delegate.cc, CheckTensorsInputOutputScale.
+    """
+    steps = [_step(graph.output(operator)), *(_step(graph.input(operator, number)) for number in (0, 1))]
+    output, *inputs = steps
+    return output is not None and any(step is not None and not 1 / 1024 <= step / output < 256 for step in inputs)
+
+
+def _step(tensor: Tensor | None) -> float | None:
+    """The scale of an 8-bit tensor that has one for all values."""
+    scale = tensor.quantization.scale if tensor is not None and tensor.quantization is not None else ()
+    return scale[0] if tensor is not None and tensor.dtype in _BYTE and len(scale) == 1 and scale[0] else None
 
 
 def _static(graph: Subgraph, index: int) -> bool:
@@ -222,13 +269,14 @@ XNNPACK = RuleBook(
     operators={
         **dict.fromkeys(_listed("xnnpack"), ()),
         "CUSTOM": (),
-        **dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), (fused,)),
+        **dict.fromkeys(("ADD", "SUB"), (fused, like_scales)),
+        **dict.fromkeys(("MUL", "DIV"), (fused,)),
         **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), (fused, pool_step)),
-        **dict.fromkeys(("CONCATENATION", "SPLIT"), (four_parts,)),
+        **dict.fromkeys(("CONCATENATION", "SPLIT"), (five_parts,)),
         **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), (fused, weights_and_bias)),
         **dict.fromkeys(("RESHAPE", "RESIZE_BILINEAR", "SLICE", "TRANSPOSE"), (parameters_static,)),
         "FULLY_CONNECTED": (fused, weights_only),
-        "MEAN": (mean_axes,),
+        **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), (constant_axes,)),
         "PAD": (parameters_static, negative_padding),
         "QUANTIZE": (mixed_signs,),
         "SOFTMAX": (softmax_beta,),
@@ -389,19 +437,34 @@ DELEGATES: dict[str, RuleBook] = {
 
 
 # Delegate and package of the runtime → limits of what the runtime hands to it by itself, beside the delegate's own.
-_HANDED: dict[tuple[str, str], tuple[PlacementRule, ...]] = {("xnnpack", "tflite-runtime"): (eight_bit,)}
+_HANDED: dict[tuple[str, str], tuple[PlacementRule, ...]] = {
+    ("xnnpack", "tflite-runtime"): (eight_bit, height_and_width, four_parts),
+}
+# Packages whose releases are numbered as in delegate_operators.csv; tflite-runtime ended before all of these.
+_NUMBERED = {"ai-edge-litert", "litert"}
 
 
 @functools.cache
-def book_of(name: str, package: str | None = None) -> RuleBook:
+def book_of(name: str, runtime: BoardRuntime | None = None) -> RuleBook:
     """The rules of a delegate, under a runtime if one is named.
 
     Args:
         name: a key of :data:`DELEGATES`.
-        package: of the runtime; None: what the delegate takes if all is handed to it.
+        runtime: that hands operators to it; None: what the newest delegate takes if all is handed to it.
     """
     book = DELEGATES[name]
-    return dataclasses.replace(book, general=(*_HANDED.get((name, package or ""), ()), *book.general))
+    if name != "xnnpack" or runtime is None:
+        return book
+    operators = {op: rules for op, rules in book.operators.items() if _takes(runtime, _marks(name).get(op, "yes"))}
+    general = (*_HANDED.get((name, runtime.package), ()), *book.general)
+    return dataclasses.replace(book, operators=operators, general=general)
+
+
+def _takes(runtime: BoardRuntime, mark: str) -> bool:
+    """Whether a runtime is of a release that takes an operator with this mark."""
+    if mark == "yes" or runtime.package in _NUMBERED:
+        return mark == "yes" or parse_version(runtime.version) >= parse_version(mark)
+    return runtime.package != "tflite-runtime"  # which of TensorFlow's own releases was the first is not known
 
 
 def delegate_placement(graph: Subgraph, name: str, runtime: BoardRuntime | None = None) -> Placement:
@@ -415,7 +478,7 @@ def delegate_placement(graph: Subgraph, name: str, runtime: BoardRuntime | None 
     Raises:
         KeyError: no such delegate.
     """
-    book = book_of(name, runtime.package if runtime else None)
+    book = book_of(name, runtime)
     placed, partitions = place(book, graph)
     return summarize(book, placed, partitions)
 

@@ -224,12 +224,15 @@ def _latency(
     graph: Subgraph, target: Target | None, predicted: Prediction | None, threads: int | None, placed: TargetPlacement
 ) -> Latency:
     from edgeprune.hardware.latency.estimate import available, of_compiler, predict
+    from edgeprune.hardware.latency.features import FREE
     from edgeprune.tflite.versions import compiled_operators
 
     if target is None:
         return Latency(None)
     if not graph.operators:
         return Latency(None, unknown="the file has no operators")
+    if all(operator.name in FREE for operator in graph.operators):
+        return Latency(None, unknown="the file computes nothing: it only renames its inputs")
     if predicted is None and placed.performance and placed.placement:
         if left := placed.placement["cpu_ops"]:
             what = f"the compiler times the accelerator only, and {left} operators stay on the processor"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from partitions import PROGRAM, boundaries_predicted
 
 from edgeprune.builder import build
 from edgeprune.cli import edgeprune
@@ -104,21 +105,87 @@ def test_sparse_inference_depends_on_the_runtime(sparse_and_dense):
     assert dense / sparse == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.fixture(scope="module")
+def release_file(tmp_path_factory):
+    """A float file with operators of which XNNPACK's releases differ, each an output of its own."""
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4, 4, 16])])
+    def network(x):
+        positive = tf.abs(x) + 1.0
+        return {
+            "rsqrt": tf.math.rsqrt(positive),
+            "mean": tf.reduce_mean(x, [-1]),
+            "sum": tf.reduce_sum(x, [1, 2]),
+            "exp": tf.exp(x),
+            "max": tf.reduce_max(x, [1, 2]),
+            "gelu": tf.nn.gelu(x),
+            "log": tf.math.log(positive),
+            "concat": tf.concat([x, positive, -x, x * x, x / positive], -1),
+            "matmul": tf.matmul(x, positive, transpose_b=True),
+        }
+
+    path = tmp_path_factory.mktemp("release") / "operators.tflite"
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([network.get_concrete_function()])
+    path.write_bytes(converter.convert())
+    return path
+
+
+FOUR_RUNTIMES = ("tflite-runtime 2.14.0", "ai-edge-litert 1.2.0", "ai-edge-litert 1.4.0", "ai-edge-litert 2.1.6")
+
+
+@pytest.mark.parametrize("emulated_runtime", FOUR_RUNTIMES, indirect=True)
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_the_table_of_kernels_is_what_runtimes_do(tiny_files, runtime, dtype):
-    """Where the rules say that a runtime hands nothing to XNNPACK, the count is that without it; else it differs."""
+def test_kernels_are_those_that_profile_names(tiny_files, emulated_runtime, dtype):
+    """Where profile says built-in kernels, a runtime's count is that without XNNPACK; where it says XNNPACK, not."""
+    from edgeprune.profiling.profile import profile
+    from edgeprune.target import load_target, with_runtime
+
+    board = with_runtime(load_target("rpi4"), emulated_runtime)
+    with Emulator(f"emulator://{emulated_runtime}") as device:
+        given, without = (
+            measure(device, Job((tiny_files[dtype],), delegate=delegate))[0] for delegate in ("default", "builtin")
+        )
+    expected = profile(tiny_files[dtype], board).latency.estimated.kernels
+    assert (given["runtime"], given["kernels"]) == (emulated_runtime, expected)
+    is_same = given["instructions"] == pytest.approx(without["instructions"], rel=1e-3)
+    assert is_same == (expected == "builtin")
+
+
+@pytest.mark.parametrize("emulated_runtime", FOUR_RUNTIMES, indirect=True)
+def test_each_runtime_hands_on_what_its_rules_say(artifacts, release_file, emulated_runtime):
+    """The parts of files of every format that a runtime gives to XNNPACK are those of the rules for its release."""
     from edgeprune.hardware.delegates import book_of
-    from edgeprune.hardware.placement import place
+    from edgeprune.target import load_target, with_runtime
     from edgeprune.tflite.flatbuffer import read
 
-    placed, _ = place(book_of("xnnpack", runtime), read(tiny_files[dtype]).subgraphs[0])
-    with Emulator(f"emulator://{runtime}") as device:
-        given, without = (
-            measure(device, Job((tiny_files[dtype],), delegate=delegate))[0]["instructions"]
-            for delegate in ("default", "builtin")
-        )
-    assert (given != pytest.approx(without, rel=1e-3)) == any(operator.on_accelerator for operator in placed)
+    files = [artifacts[name] for name in ("float32", "float16", "dynamic", "int8", "int8-io", "lstm")] + [release_file]
+    with Emulator(f"emulator://{emulated_runtime}") as device:
+        names = [device.push(file, f"{number}.tflite") for number, file in enumerate(files)]
+        done = device.run([device.python, "-c", PROGRAM, *names], timeout_s=600)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    book = book_of("xnnpack", with_runtime(load_target("rpi4"), emulated_runtime).runtime)
+    ran = {file.stem: parts for file, parts in zip(files, found, strict=True) if isinstance(parts, list)}
+    assert ran == {file.stem: boundaries_predicted(read(file).subgraphs[0], book) for file in files if file.stem in ran}
+    assert {"float32", "float16", "int8", "int8-io", "lstm", "operators"} <= set(ran)
+
+
+def test_odd_channels_cost_by_release(tmp_path):
+    """60 channels of a float 1x1 convolution take more than 64 where the rules for the release say so."""
+    tf_keras = pytest.importorskip("tf_keras")
+    from edgeprune.hardware.latency.features import pairs_channels
+    from edgeprune.target import load_target, with_runtime
+
+    files = []
+    for channels in (60, 64):
+        image = tf_keras.Input((8, 8, 64), batch_size=1)
+        model = tf_keras.Model(image, tf_keras.layers.Conv2D(channels, 1)(image))
+        files.append(tmp_path / f"{channels}.tflite")
+        files[-1].write_bytes(convert(model, QuantizationPlan("float32", "float", needs_samples=False)))
+    for runtime in RUNTIMES:
+        odd, even = counts(f"emulator://{runtime}", files)
+        name = next(name for name in FOUR_RUNTIMES[::-1] if name.startswith(runtime))
+        assert (odd > 1.2 * even) == pairs_channels(with_runtime(load_target("rpi4"), name).runtime)
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from edgeprune.devices.emulator_home import (
     default_parts,
     require_tools,
 )
-from edgeprune.devices.emulator_setup import _unpack, setup
-from edgeprune.errors import MissingError
+from edgeprune.devices.emulator_setup import _unpack, add_runtime, setup
+from edgeprune.errors import MissingError, UsageError
 from edgeprune.progress import Progress
 
 needs_apt = pytest.mark.skipif(
@@ -269,6 +269,23 @@ def test_setup_repairs_a_damaged_board(archive, wheel, tmp_path, monkeypatch, da
     assert home.ready()
 
 
+def test_a_release_is_added_without_building_anew(wheel, tmp_path, monkeypatch):
+    """A runtime that was not there is named with the command that adds it; it is no part of what other boards are."""
+    parts = default_parts()
+    mine = dataclasses.replace(parts, others=(wheel[0],))
+    assert mine.digest == parts.digest
+    home, started = Home(tmp_path / "home", mine), []
+    with pytest.raises(MissingError, match=r'emulator setup --runtime "tinything 1\.0"'):
+        home.require_runtime("tinything 1.0")
+    monkeypatch.setattr("edgeprune.devices.emulator_setup._try", lambda home, runtime: started.append(runtime))
+    add_runtime(home, "tinything 1.0")
+    home.require_runtime("tinything 1.0")
+    assert started == ["tinything 1.0"]
+    assert (home.wheels / "tinything-1.0/tinything/__init__.py").is_file()
+    with pytest.raises(UsageError, match="no runtime 'tinything 2"):
+        add_runtime(home, "tinything 2.0")
+
+
 def test_another_processor_is_another_board():
     """What a program finds about the processor decides about kernels, and so belongs to what the board is made of."""
     parts = default_parts()
@@ -281,7 +298,8 @@ def test_every_wheel_is_pinned():
     """Wheels are named by version and SHA-256, for aarch64 and Python 3.11, and the file name agrees."""
     parts = default_parts()
     assert set(parts.wheels) == {"numpy", "ai-edge-litert", "tflite-runtime"}
-    for name, wheel in parts.wheels.items():
+    assert len(parts.others) >= 2
+    for name, wheel in [*parts.wheels.items(), *((one.name, one) for one in parts.others)]:
         assert re.fullmatch("[0-9a-f]{64}", wheel.sha256)
         assert wheel.file.startswith(f"{name.replace('-', '_')}-{wheel.version}-cp311-")
         assert wheel.platform in wheel.file

@@ -3,27 +3,14 @@ import io
 import re
 
 import pytest
+from partitions import boundaries_predicted
 from tiny_files import mediapipe_file
 
-from edgeprune.hardware.delegates import DELEGATES, GPU, XNNPACK, delegate_placement, rules_of
-from edgeprune.hardware.placement import judge, partition
+from edgeprune.hardware.delegates import DELEGATES, GPU, XNNPACK, book_of, delegate_placement, rules_of
+from edgeprune.hardware.placement import judge
+from edgeprune.target import BoardRuntime
 from edgeprune.tflite.flatbuffer import read
-
-
-def boundaries_predicted(graph):
-    """For each part that XNNPACK takes: the tensors that leave it."""
-    supported = [judge(XNNPACK, graph, op).supported is not False for op in graph.operators]
-    parts = partition(graph, supported)
-    readers = {}
-    for operator, part in zip(graph.operators, parts, strict=True):
-        for index in operator.inputs:
-            readers.setdefault(index, set()).add(part)
-    leaving = {}
-    for operator, part, taken in zip(graph.operators, parts, supported, strict=True):
-        for index in operator.outputs if taken else ():
-            if index in graph.outputs or readers.get(index, set()) - {part}:
-                leaving.setdefault(part, []).append(index)
-    return sorted(sorted(indices) for indices in leaving.values())
+from edgeprune.tflite.graph import Operator, Quantization, Subgraph, Tensor
 
 
 def boundaries_of_the_runtime(path):
@@ -38,7 +25,9 @@ def boundaries_of_the_runtime(path):
 @pytest.mark.parametrize("name", ["float32", "int8", "int8-io"])
 def test_xnnpack_takes_what_the_runtime_gives_it(artifacts, name):
     """The parts of the graph that the rules give to XNNPACK are those that the installed runtime gives to it."""
-    assert boundaries_predicted(read(artifacts[name]).subgraphs[0]) == boundaries_of_the_runtime(artifacts[name])
+    assert boundaries_predicted(read(artifacts[name]).subgraphs[0], XNNPACK) == boundaries_of_the_runtime(
+        artifacts[name]
+    )
 
 
 def test_xnnpack_on_real_files(shared_models):
@@ -47,7 +36,7 @@ def test_xnnpack_on_real_files(shared_models):
     for path in shared_models:
         with contextlib.suppress(RuntimeError, ValueError):
             expected = boundaries_of_the_runtime(path)
-            assert boundaries_predicted(read(path).subgraphs[0]) == expected, path.name
+            assert boundaries_predicted(read(path).subgraphs[0], XNNPACK) == expected, path.name
             compared += 1
     assert compared >= 20
 
@@ -57,7 +46,7 @@ def test_xnnpack_takes_mediapipes_operators(tmp_path):
     path = tmp_path / "mediapipe.tflite"
     path.write_bytes(mediapipe_file())
     graph = read(path).subgraphs[0]
-    assert boundaries_predicted(graph) == boundaries_of_the_runtime(path) == [[6]]
+    assert boundaries_predicted(graph, XNNPACK) == boundaries_of_the_runtime(path) == [[6]]
     assert delegate_placement(graph, "xnnpack").fully_mapped
 
 
@@ -107,3 +96,31 @@ def test_every_rule_gives_a_reason(name):
     """Each rule of a delegate says why."""
     for item in rules_of(DELEGATES[name]):
         assert len(item.reason) > 20, item.name
+
+
+@pytest.mark.parametrize(("step", "taken"), [(1.0, True), (300.0, False), (1 / 2000, False)])
+def test_sums_of_very_other_steps_are_left(step, taken):
+    """XNNPACK leaves 8-bit sums where the step of an input is far from that of the output."""
+    tensors = tuple(
+        Tensor(index, "t", (1, 4), (1, 4), "int8", Quantization((scale,), (0,), 0), None, False, False, memoryview(b""))
+        for index, scale in enumerate((step, 1.0, 1.0))
+    )
+    operator = Operator(0, "ADD", False, 1, (0, 1), (2,), {})
+    graph = Subgraph("main", tensors, (operator,), (0, 1), (2,))
+    assert (judge(XNNPACK, graph, operator).supported is True) == taken
+
+
+def test_operators_follow_the_release():
+    """An operator that came with a release is taken by it and later ones, and not by those before or tflite-runtime."""
+
+    def takes(operator, text):
+        package, version = text.split()
+        return operator in book_of("xnnpack", BoardRuntime(package=package, version=version)).operators
+
+    assert takes("LOG", "ai-edge-litert 2.1.6")
+    assert not takes("LOG", "ai-edge-litert 2.0.3")
+    assert takes("EXP", "litert 1.4.0")
+    assert not takes("EXP", "ai-edge-litert 1.2.0")
+    assert not takes("RSQRT", "tflite-runtime 2.14.0")
+    assert takes("CONV_2D", "tflite-runtime 2.14.0")
+    assert "LOG" in book_of("xnnpack").operators

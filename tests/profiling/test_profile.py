@@ -151,6 +151,15 @@ def test_the_compilers_counts_correct_the_prediction(artifacts):
     assert left[0].index == max(op.index for op in graph.operators if op.name == "CONV_2D")
 
 
+def test_a_file_that_only_renames_has_no_estimate(tmp_path):
+    """A file with nothing but RESHAPE would be 0 ms: there is no estimate, and the reason is said."""
+    path = tmp_path / "made.tflite"
+    path.write_bytes(tflite_of([Given((1, 8)), Given((8, 1))], [("RESHAPE", [0], [1])], [0], [1]))
+    found = package.profile(path, "rpi4").latency
+    assert found.estimated is None
+    assert "computes nothing" in found.unknown
+
+
 def test_a_file_without_operators_has_no_estimate(tmp_path):
     """A file whose output is its input is profiled: no milliseconds, and no operator where memory peaks."""
     from edgeprune.cli.tables import profile_table

@@ -76,7 +76,7 @@ def _amounts(graph: Subgraph, operator: Operator, streamed_bytes: int) -> dict[s
     rows = output.size / max(channels, 1)
     if kind == "depthwise":
         work["depthwise_cycles"] = rows * math.prod(kernel.shape[1:3]) * math.ceil(channels / ARRAY)
-    elif kind in ("conv", "dense"):
+    elif kind in ("conv", "dense", "batch_matmul", "recurrent"):
         work["array_cycles"] = rows * math.ceil(math.prod(kernel.shape[1:]) / ARRAY) * math.ceil(channels / ARRAY)
     return work
 

@@ -24,6 +24,7 @@ from edgeprune.hardware.latency.features import (
     Work,
     caches_of,
     computed_in_pairs,
+    is_short,
     lstm_amounts,
     small_operators,
     weights_miss,
@@ -33,7 +34,7 @@ from edgeprune.hardware.latency.features import (
 )
 from edgeprune.hardware.placement import place
 from edgeprune.hardware.xnnpack.sparse_file import sparse_operators
-from edgeprune.target import CpuLatency, Target
+from edgeprune.target import BoardRuntime, CpuLatency, Target
 from edgeprune.tflite.graph import Operator, Subgraph
 
 KernelSet = Literal["builtin", "xnnpack", "edgetpu"]
@@ -118,7 +119,7 @@ def predict(
     if chosen == "edgetpu":
         seconds = _on_edgetpu(graph, target, used, edgetpu_features.all_integer(graph) if on_chip is None else on_chip)
     else:
-        seconds = _on_cpu(graph, target, chosen, used, None if kernels else target.runtime.package)
+        seconds = _on_cpu(graph, target, chosen, used, None if kernels else target.runtime)
     total = 1e3 * sum(seconds.values())
     unsure = 1e3 * sum(seconds.get(index, 0.0) for doubt in _doubts(graph) for index in doubt.operators)
     low, high = (total - unsure + unsure / DOUBT_FACTOR, total - unsure + unsure * DOUBT_FACTOR)
@@ -155,11 +156,11 @@ def clock(
     used = _threads(target, threads)
     if chosen == "edgetpu":
         return _edgetpu_clock(graph, target, used)
-    return _cpu_clock(graph, target, chosen, used, None if kernels else target.runtime.package)
+    return _cpu_clock(graph, target, chosen, used, None if kernels else target.runtime)
 
 
 def _cpu_clock(
-    graph: Subgraph, target: Target, chosen: CpuKernelSet, threads: int, package: str | None = None
+    graph: Subgraph, target: Target, chosen: CpuKernelSet, threads: int, runtime: BoardRuntime | None = None
 ) -> Callable[[Subgraph, Operator], float]:
     assert target.latency is not None
     caches = caches_of(target)
@@ -167,7 +168,7 @@ def _cpu_clock(
     later = set(small_operators(graph)[MANY_SMALL:])
     left: set[int] = set()
     if chosen == "xnnpack" and target.latency.builtin:
-        left = _left(graph, package)
+        left = _left(graph, runtime)
 
     def milliseconds(small: Subgraph, operator: Operator) -> float:
         kernels: CpuKernelSet = "builtin" if operator.index in left else chosen
@@ -295,7 +296,11 @@ def _doubts(graph: Subgraph) -> list[_Doubt]:
         names = ", ".join(sorted({op.name for op in unmeasured}))
         why = f"No measured file has {names}: it is priced after counts of instructions."
         doubts.append(_Doubt(why, tuple(op.index for op in unmeasured)))
-    small = set(small_operators(graph)) - {op.index for op in unmeasured}
+    short = [op for op in graph.operators if is_short(graph, op) and op.name not in UNMEASURED | FREE]
+    if short:
+        why = "No measured file has 16-bit activations: their operators are priced after counts of instructions."
+        doubts.append(_Doubt(why, tuple(op.index for op in short)))
+    small = set(small_operators(graph)) - {op.index for op in (*unmeasured, *short)}
     if len(small) > MANY_SMALL:
         why = f"No measured file starts as many small operators as this one ({len(small):,}), as unrolled layers do."
         doubts.append(_Doubt(why, tuple(small)))
@@ -316,18 +321,18 @@ def default_kernels(graph: Subgraph, target: Target) -> KernelSet:
     if chosen != "xnnpack" or target.latency.builtin is None:
         return chosen
     working = {op.index for op in graph.operators if op.name not in FREE}
-    return "builtin" if working and working <= _left(graph, target.runtime.package) else "xnnpack"
+    return "builtin" if working and working <= _left(graph, target.runtime) else "xnnpack"
 
 
-def _left(graph: Subgraph, package: str | None) -> set[int]:
-    """Operators that are not handed to XNNPACK, which run with the built-in kernels; ``package``: of the runtime."""
-    return {op.index for op in place(book_of("xnnpack", package), graph)[0] if not op.on_accelerator}
+def _left(graph: Subgraph, runtime: BoardRuntime | None) -> set[int]:
+    """Operators that are not handed to XNNPACK, which run with the built-in kernels."""
+    return {op.index for op in place(book_of("xnnpack", runtime), graph)[0] if not op.on_accelerator}
 
 
 def _on_cpu(
-    graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int, package: str | None = None
+    graph: Subgraph, target: Target, kernels: CpuKernelSet, threads: int, runtime: BoardRuntime | None = None
 ) -> dict[int, float]:
-    """Operator index → seconds. ``package``: of the runtime; None: one that hands XNNPACK all that it takes."""
+    """Operator index → seconds. ``runtime`` None: one that hands XNNPACK all that it takes."""
     assert target.latency is not None
     table: CpuLatency = getattr(target.latency, kernels)
     sparse = sparse_operators(graph, target.runtime) if kernels == "xnnpack" else {}
@@ -336,7 +341,7 @@ def _on_cpu(
         for each in works(graph, kernels, caches_of(target), sparse)
     }
     if kernels == "xnnpack" and target.latency.builtin:
-        left = _left(graph, package)
+        left = _left(graph, runtime)
         built_in = _on_cpu(graph, target, "builtin", threads) if left else {}
         seconds.update({index: built_in[index] for index in left if seconds[index]})
     return seconds

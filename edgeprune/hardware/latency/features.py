@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from edgeprune.target import CpuSeconds, DType, Target
+from edgeprune.hardware.placement import constant
+from edgeprune.target import BoardRuntime, CpuSeconds, DType, Target
 from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 from edgeprune.tflite.macs import operator_macs
 from edgeprune.tflite.size import UNPACKING, stored_source
+from edgeprune.tflite.versions import Version, parse_version
 
 CpuKernelSet = Literal["builtin", "xnnpack"]
 
@@ -34,16 +36,19 @@ KINDS: dict[str, str] = {
     "Convolution2DTransposeBias": "conv",
     "MaxPoolingWithArgmax2D": "reduced",
     "MaxUnpooling2D": "moved",
-    **dict.fromkeys(("BATCH_MATMUL", "FULLY_CONNECTED", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"), "dense"),
+    "FULLY_CONNECTED": "dense",
+    "BATCH_MATMUL": "batch_matmul",
+    **dict.fromkeys(("RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"), "recurrent"),
     **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), "lstm"),
     "DEPTHWISE_CONV_2D": "depthwise",
     **dict.fromkeys(
         (
             "COS", "ELU", "EXP", "GELU", "L2_NORMALIZATION", "LOCAL_RESPONSE_NORMALIZATION", "LOG",
-            "LOGISTIC", "LOG_SOFTMAX", "POW", "RSQRT", "SIN", "SOFTMAX", "SQRT", "TANH", "DIV",
+            "LOGISTIC", "LOG_SOFTMAX", "POW", "RSQRT", "SIN", "SQRT", "TANH", "DIV",
         ),
         "nonlinear",
     ),
+    "SOFTMAX": "softmax",
     **dict.fromkeys(
         (
             "ARG_MAX", "ARG_MIN", "AVERAGE_POOL_2D", "CUMSUM", "L2_POOL_2D", "MAX_POOL_2D", "MEAN", "REDUCE_ALL",
@@ -69,6 +74,21 @@ _DEFAULT_KIND = "elementwise"
 _PASSES: Mapping[tuple[str, DType], float] = MappingProxyType(
     {("HARD_SWISH", "float32"): 2, ("HARD_SWISH", "int8"): 2, ("SQUARED_DIFFERENCE", "int8"): 33}
 )
+# What no published file has much of, priced as so many elements of a nonlinear operator, by cycles on a Cortex-A72,
+# where one takes 8.4 in int8 and 6.3 in float32 (benchmarks/results/recurrent.md).
+# For each row of a softmax: 370 cycles in int8, 115 in float32.
+_SOFTMAX_ROW: Mapping[DType, float] = MappingProxyType({"float32": 18.0, "int8": 44.0})
+# The integer kernel of BATCH_MATMUL, which XNNPACK does not take, shares nothing among threads: 0.65 cycles for a
+# multiply-accumulate, and 43 for a sum.
+_INT8_MAC, _INT8_SUM = 0.65 / 8.4, 43 / 8.4
+# Built-in means of integers over other axes than height and width: 68 cycles for an element, where others take 1.6.
+_OTHER_AXES = 42.0
+# Products of 16-bit activations with 8-bit weights are plain loops on one thread: 3.5 cycles for a multiply-accumulate
+# of a convolution, 12.5 of a depthwise one, 0.9 of a dense layer (benchmarks/results/recurrent.md), as
+# so many elements of an elementwise operator, of 2.05 cycles each. XNNPACK takes none.
+_SHORT_MACS: Mapping[str, float] = MappingProxyType(
+    {"conv_macs": 3.5 / 2.05, "depthwise_macs": 12.5 / 2.05, "dense_macs": 0.9 / 2.05}
+)
 # Operators of which no measured file has one: their amounts are counted, and priced as those of other operators.
 UNMEASURED = {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"}
 # The work of a fused LSTM beside its products, per cell and step, as that many elements of a nonlinear operator: 470
@@ -86,9 +106,9 @@ _PANEL_ROWS = {"float32": 6, "int8": 4}
 
 # XNNPACK in recent runtimes computes float 1x1 convolutions two channels at a time, unless there are 8k or 8k - 1 of
 # them: 9.05 instructions a channel beside 5.92 where eight go at a time, over 40 widths and 64 inputs
-# (benchmarks/results/odd_channels.md). tflite-runtime 2.14.0 does not.
+# (benchmarks/results/odd_channels.md). tflite-runtime 2.14.0 and ai-edge-litert 1.2.0 do not, 1.3.0 does.
 PAIRS, COST_OF_PAIRS = 2, 9.05 / 5.92
-PAIRING = {"ai-edge-litert", "litert"}
+_PAIRING_SINCE: Mapping[str, Version] = MappingProxyType({"ai-edge-litert": (1, 3, 0), "litert": (1, 3, 0)})
 # With fewer channels, two at a time cost less than what eight at a time would compute for nothing.
 PAIRED_FROM = 16
 
@@ -132,7 +152,7 @@ def caches_of(target: Target) -> Caches:
     cpu = target.cpu
     l1 = cpu.l1d_bytes if cpu and cpu.l1d_bytes else 32_768
     last = (cpu.l3_bytes or cpu.l2_bytes) if cpu else None
-    return Caches(l1, last or 524_288, target.channel_multiple, target.runtime.package in PAIRING)
+    return Caches(l1, last or 524_288, target.channel_multiple, pairs_channels(target.runtime))
 
 
 def works(
@@ -183,6 +203,8 @@ def work(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Cac
     if operator.name in FREE or _unpacks(graph, operator):
         return Work(operator.index, operator.name, "free", dtype, {})
     amounts = dict(_KIND_AMOUNTS[kind](graph, operator, kernels, caches, dtype))
+    if is_short(graph, operator):
+        amounts = _short(amounts)
     moved = _activation_bytes(graph, operator)
     weights = _weight_bytes(graph, operator)
     amounts["memory_bytes"] = moved * _miss(moved + weights, caches.last_bytes) + weights * miss
@@ -190,19 +212,35 @@ def work(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Cac
     return Work(operator.index, operator.name, kind, dtype, amounts)
 
 
+def _short(amounts: Amounts) -> Amounts:
+    """The amounts of an operator with 16-bit activations, of which threads share none."""
+    alone = {term: amount for term, amount in amounts.items() if term not in PARALLEL["builtin"]}
+    products = sum(cost * amounts.get(term, 0.0) for term, cost in _SHORT_MACS.items())
+    return {**alone, "elementwise_elements": alone.get("elementwise_elements", 0.0) + products}
+
+
 def _miss(nbytes: int, cache_bytes: int) -> float:
     """Fraction of a working set that misses a cache, in [0, 1). It is smooth, as other data are cached too."""
     return nbytes / (nbytes + cache_bytes)
 
 
+_WITH_KERNEL = {"conv", "dense", "batch_matmul", "recurrent", "depthwise", "lstm"}
+
+
 def _dtype(graph: Subgraph, operator: Operator) -> DType:
     """The number format of an operator's kernel: int8 also for float activations with integer weights."""
     kernel = graph.input(operator, 1)
-    hybrid = KINDS.get(operator.name) in ("conv", "dense", "depthwise", "lstm") and kernel is not None
+    hybrid = KINDS.get(operator.name) in _WITH_KERNEL and kernel is not None
     for tensor in (graph.output(operator), graph.input(operator, 0), kernel if hybrid else None):
         if tensor is not None and tensor.dtype in ("int8", "uint8", "int16", "int4"):
             return "int8"
     return "float32"
+
+
+def is_short(graph: Subgraph, operator: Operator) -> bool:
+    """Whether an operator computes on 16-bit integers."""
+    data, output = _data(graph, operator), graph.output(operator)
+    return data is not None and output is not None and data.dtype == output.dtype == "int16"
 
 
 def _unpacks(graph: Subgraph, operator: Operator) -> bool:
@@ -252,6 +290,12 @@ def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Ca
     return amounts
 
 
+def pairs_channels(runtime: BoardRuntime) -> bool:
+    """Whether a runtime computes some float 1x1 convolutions two channels at a time, see :data:`PAIRS`."""
+    since = _PAIRING_SINCE.get(runtime.package)
+    return since is not None and parse_version(runtime.version) >= since
+
+
 def in_pairs(graph: Subgraph, operator: Operator) -> bool:
     """Whether an operator is a float 1x1 convolution of neither 8k nor 8k - 1 channels, see :data:`PAIRS`."""
     kernel = graph.input(operator, 1)
@@ -284,7 +328,22 @@ def _data(graph: Subgraph, operator: Operator) -> Tensor | None:
 
 
 def _dense(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    """A dense layer on several rows, such as the steps of a sequence, reads its weights as often as a convolution."""
+    output = graph.output(operator)
+    if output is not None and output.shape and output.size > output.shape[-1]:
+        return _conv(graph, operator, kernels, caches, dtype)
     return {"dense_macs": operator_macs(graph, operator)}
+
+
+def _recurrent(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    return {"dense_macs": operator_macs(graph, operator)}
+
+
+def _batch_matmul(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    macs = operator_macs(graph, operator)
+    if dtype == "float32":
+        return {"conv_macs": macs}
+    return {"nonlinear_elements": _INT8_MAC * macs + _INT8_SUM * _output_elements(graph, operator)}
 
 
 def _lstm(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
@@ -313,12 +372,30 @@ def _nonlinear(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, cache
     return {"nonlinear_elements": _output_elements(graph, operator)}
 
 
+def _softmax(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
+    elements, output = _output_elements(graph, operator), graph.output(operator)
+    rows = elements / max(output.shape[-1], 1) if output is not None and output.shape else 0
+    return {"nonlinear_elements": elements + _SOFTMAX_ROW[dtype] * rows}
+
+
 def _reduced(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
     """Pooling reads its window for each output, a reduction each input once."""
     data = graph.input(operator, 0)
     window = operator.options.get("filter_height", 0) * operator.options.get("filter_width", 0)
-    whole = data.size if data is not None else 0
+    whole = float(data.size) if data is not None else 0.0
+    if (
+        operator.name == "MEAN"
+        and (kernels, dtype) == ("builtin", "int8")
+        and not _over_height_and_width(graph, operator)
+    ):
+        whole *= _OTHER_AXES
     return {"reduced_elements": max(whole, window * _output_elements(graph, operator))}
+
+
+def _over_height_and_width(graph: Subgraph, operator: Operator) -> bool:
+    data, axes = graph.input(operator, 0), constant(graph, operator, 1)
+    rank = len(data.shape) if data is not None else 0
+    return rank == 4 and axes is not None and sorted(axis % rank for axis in axes) == [1, 2]
 
 
 def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
@@ -328,6 +405,9 @@ def _moved(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: C
 _KIND_AMOUNTS = {
     "conv": _conv,
     "dense": _dense,
+    "batch_matmul": _batch_matmul,
+    "recurrent": _recurrent,
+    "softmax": _softmax,
     "lstm": _lstm,
     "depthwise": _depthwise,
     "elementwise": _elementwise,

@@ -319,3 +319,55 @@ def test_no_tensorflow_at_prediction_time():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def attention(steps, depth, dtype):
+    """One product of two tensors, and a softmax of its rows."""
+    tensors = (
+        tensor(0, (1, 4, steps, depth), dtype),
+        tensor(1, (1, 4, depth, steps), dtype),
+        tensor(2, (1, 4, steps, steps), dtype),
+        tensor(3, (1, 4, steps, steps), dtype),
+    )
+    operators = (
+        Operator(0, "BATCH_MATMUL", False, 1, (0, 1), (2,), {}),
+        Operator(1, "SOFTMAX", False, 1, (2,), (3,), {}),
+    )
+    return Subgraph("main", tensors, operators, (0, 1), (3,))
+
+
+@pytest.mark.parametrize(("steps", "depth", "cycles"), [(40, 8, 297_450), (64, 16, 860_152), (128, 32, 4_348_610)])
+def test_integer_products_of_tensors_cost_what_was_counted(steps, depth, cycles):
+    """An int8 BATCH_MATMUL is within 15 % of its cycles on the emulated Cortex-A72, on four threads as on one."""
+    board = load_target("rpi4")
+    for threads in (1, 4):
+        first = predict(attention(steps, depth, "int8"), board, threads=threads).operator_ms[0]
+        assert first == pytest.approx(cycles / 1.5e6, rel=0.15)
+    floats = predict(attention(steps, depth, "float32"), board, threads=1).operator_ms[0]
+    assert floats < first / 2
+
+
+def test_rows_of_a_softmax_cost():
+    """As many elements in short rows take longer than in long ones."""
+    board = load_target("rpi4")
+    short, long_ = (network([("SOFTMAX", None, (1, rows, 4096 // rows))], "int8") for rows in (512, 32))
+    assert median_ms(short, board, threads=1) > 2 * median_ms(long_, board, threads=1)
+
+
+def test_a_dense_layer_on_many_rows_is_a_1x1_convolution():
+    """The steps of a sequence share weights as the pixels of an image do."""
+    dense = network([("FULLY_CONNECTED", (64, 8), (1, 100, 64))])
+    conv = network([("CONV_2D", (64, 1, 1, 8), (1, 10, 10, 64))])
+    both = [median_ms(graph, "rpi4", kernels="builtin") for graph in (dense, conv)]
+    assert both[0] == pytest.approx(both[1], rel=0.01)
+
+
+def test_16_bit_activations_are_slow_on_every_number_of_threads():
+    """Plain loops on one thread take several times as long as int8's kernels, and the range says that it is a guess."""
+    short, byte = (convolutions(32, dtype=dtype) for dtype in ("int16", "int8"))
+    for threads in (1, 4):
+        assert median_ms(short, "rpi4", threads=threads) > 4 * median_ms(byte, "rpi4", threads=threads)
+    found = predict(short, load_target("rpi4")).estimate
+    assert found.kernels == "builtin"
+    assert found.high_ms / found.low_ms > DOUBT_FACTOR**2
+    assert any("16-bit" in said for said in warnings(short, load_target("rpi4"), found))
