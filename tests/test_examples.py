@@ -30,7 +30,10 @@ EXPECTED = {
 RUNS = {
     "transfer": {"--weights": "models/imagenet_mobilenet025.tar.gz", "--data": "data/cifar10-jpeg.tar.gz"},
     "teacher": {"--detector": "models/detector_facemask.tar.gz"},
-    "tflite": {"--model": "models/tflite/mbv1f.tflite", "--data": "data/imagenet_images224.tar.gz"},
+    "tflite": {
+        "--model": "models/mlperf_tiny_resnet8_int8_reference.tflite",
+        "--data": "data/cifar10-jpeg.tar.gz",
+    },
 }
 
 # Notebook → the files of ../shared that lie beside it where it runs.
