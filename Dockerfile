@@ -4,7 +4,8 @@ FROM python:3.11-slim-bookworm
 COPY . /opt/edgeprune
 RUN python -m pip install --no-cache-dir --constraint /opt/edgeprune/constraints.txt '/opt/edgeprune[build]' \
     && rm -r /opt/edgeprune \
-    && useradd --create-home --uid 1000 edgeprune
+    && useradd --create-home --uid 1000 edgeprune \
+    && install --directory --owner=edgeprune /work
 
 USER 1000
 WORKDIR /work

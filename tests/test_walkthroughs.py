@@ -103,7 +103,7 @@ def folder(shared, tmp_path):
     for path in [
         *shared.glob("data/*.tar.gz"),
         *shared.glob("models/*.tar.gz"),
-        *shared.glob("models/tflite/*.tflite"),
+        *shared.glob("models/*.tflite"),
     ]:
         (tmp_path / path.name).symlink_to(path)
     random = np.random.default_rng(0)

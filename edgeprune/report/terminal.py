@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import rich.table
 
 _STYLES = {"": "", "good": "green", "bad": "red", "absent": "dim"}
+_GOES = "this file goes to the device"
 
 
 def terminal(report: Mapping[str, Any] | Report, folder: Path | None = None) -> rich.console.RenderableType:
@@ -129,12 +130,12 @@ def _files(report: Report, folder: Path | None) -> str:
 
     pick, compiled = headline.pick_file(report), report.picked.compiled
     ending = compiled.file.rpartition("_")[2] if compiled else ""
-    made = [(path(f"{Path(pick).stem}_{ending}"), f"the pick, compiled by {compiled.compiler}")] if compiled else []
+    words = f"the pick, compiled by {compiled.compiler}: {_GOES}" if compiled else ""
+    made = [(path(f"{Path(pick).stem}_{ending}"), words)] if compiled else []
     if report.picked.micro:
         made.append((path("micro"), "sources for the microcontroller; README.md says how they are used"))
-    goes = "the pick" if report.picked.micro else "the pick: this file goes to the device"
     files = [
-        (path(pick), goes),
+        (path(pick), _purpose(report)),
         *made,
         *(row for one in report.targets[1:] for row in _of_target(report, one, Path(pick).stem, path)),
         (path("variants"), "all variants"),
@@ -143,6 +144,16 @@ def _files(report: Report, folder: Path | None) -> str:
     ]
     width = max(len(name) for name, _ in files)
     return "Files:\n" + "\n".join(f"  {name:{width}}  {words}" for name, words in files)
+
+
+def _purpose(report: Report) -> str:
+    """What the picked file is for: an accelerator with a compiler of its own cannot run it as it is."""
+    picked, compiler = report.picked, (report.target.model_extra or {}).get("compiler")
+    if picked.micro or picked.compiled:
+        return "the pick"
+    if compiler and picked.placement and picked.placement.accelerator_ops:
+        return f"the pick, to be compiled for the device: {compiler['name']}, see edgeprune doctor"
+    return f"the pick: {_GOES}"
 
 
 def _of_target(report: Report, board: Judged, stem: str, path: Callable[[str], str]) -> Iterator[tuple[str, str]]:

@@ -57,6 +57,24 @@ def test_files_are_named_from_where_the_user_stands(report):
     assert "\n  report.html " in printed(report)
 
 
+def test_a_file_that_its_device_cannot_run_yet_says_so(report):
+    """Where the compiler of an accelerator is missing, it is named; what it made is the file for the device."""
+    assert "the pick: this file goes to the device" in printed(report, 120)
+    report["target"]["compiler"] = {"name": "edgetpu"}
+    assert "the pick: this file goes to the device" in printed(report, 120)  # nothing of it is on the chip
+    (picked,) = (variant for variant in report["variants"] if variant["name"] == report["pick"])
+    picked["placement"] = {"accelerator_ops": 17, "cpu_ops": 0, "fully_mapped": True}
+    text = printed(report, 120)
+    assert "the pick, to be compiled for the device: edgetpu, see edgeprune doctor" in text
+    assert "goes to the device" not in text
+    made = {"file": "variants/x_edgetpu.tflite", "sha256": "0" * 64, "bytes": 9, "compiler": "edgetpu", "version": "16"}
+    picked["compiled"] = {**made, "performance": None}
+    lines = [line for line in printed(report, 120).splitlines() if "the pick" in line]
+    assert "edgetpu.tflite" in lines[1]
+    assert lines[1].endswith("compiled by edgetpu: this file goes to the device")
+    assert lines[0].endswith("the pick")
+
+
 def test_names_are_not_taken_for_markup(report):
     """A name in square brackets is printed, not obeyed."""
     report["model"]["name"] = "[red]model[/red]"
