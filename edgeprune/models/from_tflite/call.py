@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from edgeprune.models.from_tflite.states import States
 
 Shape = tuple[int, ...]
-# What a model computes may be as large as this, and what is computed while its file is read: real ones need less.
-MOST_VALUES = 1 << 26
+# What a model computes may be as large as this, one tensor and all of them; and what is computed while its file is
+# read. Real ones need less, and memory is bounded by these.
+MOST_VALUES = 1 << 25
+MOST_IN_ALL = 1 << 28
 FOLDED_VALUES = 1 << 22
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgeprune.models.from_tflite import (  # noqa: F401  # the modules enter th
     reductions,
     shapes,
 )
-from edgeprune.models.from_tflite.call import Call, Shared, Value, check_size
+from edgeprune.models.from_tflite.call import MOST_IN_ALL, Call, Shared, Value, check_size
 from edgeprune.models.from_tflite.quantization import bounds, is_quantized, real_values
 from edgeprune.models.from_tflite.registry import RULES, NoRule, needed_for
 from edgeprune.models.from_tflite.states import States, name_of
@@ -181,7 +182,7 @@ class _Builder:
         self.values: dict[int, Value] = {}
         self.states = States(self._open_state, file.subgraphs)
         self.shared = Shared(self.states, file.subgraphs, self._run_graph)
-        self._depth, self._runs = 0, 0
+        self._depth, self._runs, self._computed = 0, 0, 0
         named = {port.tensor.index: port.names for port in interface(file).outputs}
         self.user_outputs = [named[index] for index in self.graph.outputs]
         self.input_names = input_names(file)
@@ -299,6 +300,7 @@ class _Builder:
             for index, result in zip(operator.outputs, results, strict=False):
                 if index >= 0:
                     value = result if isinstance(result, Value) else Value.of_tensor(result)
+                    self._count(value)
                     value = self._implied(operator, scope.graph.tensors[index], value, emit)
                     scope.values[index] = self._rounded(scope.graph.tensors[index], value)
         except NoRule as refusal:
@@ -309,6 +311,14 @@ class _Builder:
         except Exception as error:
             said = " ".join(str(error).split())[:300] or type(error).__name__
             raise self._refused(f"{label[0].upper()}{label[1:]} cannot be built: {said}", "a sound file") from error
+
+    def _count(self, value: Value) -> None:
+        if value.constant is not None:
+            return
+        check_size(value.shape, False)
+        self._computed += math.prod(value.shape)
+        if self._computed > MOST_IN_ALL:
+            raise NoRule("makes the model too large", f"at most {MOST_IN_ALL:,} values in all tensors")
 
     def _implied(self, operator: Operator, tensor: Tensor, value: Value, emit: Emitter) -> Value:
         """With the activation that a quantized file leaves to the range of the output, which begins at zero."""
