@@ -296,6 +296,7 @@ def _compared(
     import tf_keras
 
     graph = imported.file.subgraphs[0]
+    known = {i: _before(array, graph.tensors[i], values.get(i)) for i, array in known.items()}
     for operator in wanted:
         given = {i: values[i] for i in operator.inputs if i >= 0 and i in values and is_symbolic(values[i].tensor)}
         made = [i for i in operator.outputs if i in known and i in values and is_symbolic(values[i].tensor)]
@@ -315,6 +316,13 @@ def _compared(
         for index, result in zip(made, results, strict=True):
             tensor = graph.tensors[index]
             yield operator, _real(known[index], tensor).ravel(), np.asarray(result).ravel(), tensor
+
+
+def _before(array: np.ndarray, tensor: Tensor, value: Value | None) -> np.ndarray:
+    """What the model has for a tensor of the file; of a variable, which is another one afterwards, its zeros."""
+    if tensor.variable:
+        return np.zeros_like(array)
+    return value.blocks.image(array) if value and value.blocks else array
 
 
 def _all_values(imported: Imported, content: bytes, runtime: Runtime, sample: _Sample) -> Values:

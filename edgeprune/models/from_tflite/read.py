@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from edgeprune.models.from_tflite import (  # noqa: F401  # the modules enter th
 from edgeprune.models.from_tflite.call import MOST_IN_ALL, Call, Shared, Value, check_size
 from edgeprune.models.from_tflite.quantization import bounds, is_quantized, real_values
 from edgeprune.models.from_tflite.registry import RULES, NoRule, needed_for
-from edgeprune.models.from_tflite.states import States, name_of
+from edgeprune.models.from_tflite.states import KEEPING, States, variable_name, variables
 from edgeprune.models.graph import flat, is_symbolic
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.limits import LAYER_CALLS
@@ -188,8 +189,7 @@ class _Builder:
         self.input_names = input_names(file)
         taken = UniqueNames(self.input_names)
         self.port_names = [taken.unique(_plain(names[0])) for names in self.user_outputs]
-        variables = dict.fromkeys(name_of(o) for o in self.graph.operators if o.name == "VAR_HANDLE")
-        self.state_names = {name: taken.unique(_plain(name)) for name in variables}
+        self.state_names = {name: taken.unique(_plain(name)) for name in variables(self.graph)}
         self.names = UniqueNames([*self.input_names, *self.port_names, *self.state_names.values()])
         self.output_names: tuple[tuple[str, ...], ...] = ()
         self._given: set[str] = set()
@@ -252,6 +252,8 @@ class _Builder:
 
         if value is None or value.constant is not None or not is_symbolic(value.tensor):
             raise self._refused(f"The output {name!r} is a constant", "outputs that are computed")
+        if value.blocks:
+            raise self._refused(f"The output {name!r} is an image in blocks", "BATCH_TO_SPACE_ND before it")
         layer = value.tensor.node.layer  # type: ignore[union-attr]
         taken = _is_input(layer) or layer.name in self._given or len(flat(layer.output)) > 1
         self._given.add(name)
@@ -295,6 +297,9 @@ class _Builder:
             call = Call(operator, scope.graph, [scope.read(i) for i in operator.inputs], emit, self.shared)
             results = rule(call)
             results = results if isinstance(results, list | tuple) else [results]
+            if operator.name in KEEPING:  # for comparisons, operator by operator
+                held = scope.graph.tensors[operator.inputs[KEEPING[operator.name]]]
+                scope.values[held.index] = self.states.read[variable_name(held)]
             if len(results) < sum(index >= 0 for index in operator.outputs):
                 raise NoRule(f"has {len(operator.outputs)} outputs", f"{len(results)}")
             for index, result in zip(operator.outputs, results, strict=False):
@@ -327,7 +332,7 @@ class _Builder:
             return value
         scale = ends[1] / 255
         limit: dict[str, Any] = {"max_value": 6.0} if abs(ends[1] - 6) < scale else {}
-        return Value(value.shape, emit.layer("ReLU", value.tensor, **limit))
+        return dataclasses.replace(value, tensor=emit.layer("ReLU", value.tensor, **limit))
 
     def _rounded(self, tensor: Tensor, value: Value) -> Value:
         ends = bounds(tensor) if self.rounds and value.constant is None else None
@@ -335,7 +340,8 @@ class _Builder:
             return value
         emit = Emitter(self.names, self.names.unique(f"{_plain(tensor.name)}_rounded"))
         symbol = "quantization.fake_quant_with_min_max_vars"
-        return Value(value.shape, emit.op(symbol, value.tensor, *ends, num_bits=_BITS[tensor.dtype]))
+        made = emit.op(symbol, value.tensor, *ends, num_bits=_BITS[tensor.dtype])
+        return dataclasses.replace(value, tensor=made)
 
     def _refused(self, what: str, expected: str) -> ModelError:
         return ModelError(f"{self.path} cannot be imported. {what}.", expected=expected, fix=_REPORT)
