@@ -46,6 +46,8 @@ _SUMS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "A
 _BITS = {"int8": 8, "uint8": 8, "int16": 16}
 # Graphs that call graphs: published files have loops within loops at most. And what their rounds may come to.
 _DEEPEST = 4
+# Characters of what a message says about an operator.
+_LONGEST = 600
 MOST_WRITTEN_OUT = 4096
 
 
@@ -344,6 +346,8 @@ class _Builder:
         return dataclasses.replace(value, tensor=made)
 
     def _refused(self, what: str, expected: str) -> ModelError:
+        # A damaged file can have shapes of a thousand axes.
+        what, expected = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in (what, expected))
         return ModelError(f"{self.path} cannot be imported. {what}.", expected=expected, fix=_REPORT)
 
 
