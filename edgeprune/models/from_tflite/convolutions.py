@@ -263,7 +263,10 @@ def conv_3d_transpose(call: Call) -> Tensor:
 
 @rule("FULLY_CONNECTED")
 def fully_connected(call: Call) -> Value:
-    """A Dense layer; the operator flattens what is before its last axis unless it keeps dimensions."""
+    """A Dense layer; the operator flattens what is before its last axis unless it keeps dimensions.
+
+    Converters leave a bias of zeros out. The layer has it all the same, so that a refit can put a constant there.
+    """
     value = call.value(0)
     if call.value(1).constant is None:
         return _product_of_tensors(call)
@@ -275,11 +278,11 @@ def fully_connected(call: Call) -> Value:
         raise NoRule(f"multiplies {list(value.shape)} with {list(kernel.shape)}", "sizes that fit")
     if not call.option("keep_num_dims", False) or value.shape[-1] != width:
         value = call.reshaped(value, (int(np.prod(value.shape)) // width, width))
-    weights = bias_of(call, 2, kernel.T)
+    bias = call.constant(2, "bias").ravel() if call.has(2) else np.zeros(units, np.float32)
     if value.shape[:1] == (1,) and len(value.shape) == 1:
         raise NoRule("works on a single number", "a vector")
     tensor = call.single(value) if value.shape[0] == 1 else call.symbolic(value)
-    tensor = call.activated(call.weighted("Dense", tensor, weights, units=units, use_bias=len(weights) > 1))
+    tensor = call.activated(call.weighted("Dense", tensor, [kernel.T, bias], units=units))
     shape = (*value.shape[:-1], units)
     return Value(shape, tensor) if is_symbolic(tensor) else Value.of_constant(np.asarray(tensor).reshape(shape))
 

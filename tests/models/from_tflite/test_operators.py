@@ -429,6 +429,16 @@ def test_bidirectional_lstm(merged, steps_first, tmp_path):
     assert [type(layer).__name__ for layer in imported.model.layers if layer.weights] == ["LSTM", "LSTM"]
 
 
+def test_options_that_contradict(tmp_path):
+    """An image that is resized with both its corners and the centers of its pixels fixed is refused."""
+    path = write(tmp_path / "it.tflite", CASES["resize"][1], IMAGE)
+    model = unpacked(path.read_bytes())
+    model.subgraphs[0].operators[0].builtinOptions.alignCorners = True
+    path.write_bytes(packed(model))
+    with pytest.raises(ModelError, match=r"RESIZE_BILINEAR.* takes both the corners and the centers"):
+        import_tflite(path)
+
+
 POST_PROCESSING = """
 name: "TFLite_Detection_PostProcess"
 attr { key: "max_detections" value { i: 5 } } attr { key: "max_classes_per_detection" value { i: 1 } }
