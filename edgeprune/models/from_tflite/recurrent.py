@@ -20,13 +20,8 @@ _CLIP_OF_KERAS = 10.0
 def lstm(call: Call) -> Value:
     """An LSTM layer, which begins each sample with a state of zeros, as edgeprune runs files."""
     tensor, steps_first = _sequence(call)
-    _refuse(call, 1, "an input gate that is computed from the forget gate (CIFG)", missing=True)
-    _refuse(call, 9, "peepholes")
-    _refuse(call, 16, "a projection")
+    _refuse_other_kinds(call, 1)
     _refuse(call, 20, "layer normalization")
-    _refuse_clips(call)
-    if call.option("fused_activation_function", "TANH") != "TANH":
-        raise NoRule(f"has the activation {call.option('fused_activation_function')}", "TANH")
     return _recurrent(call, tensor, steps_first, _lstm_weights(call, 1), "LSTM")
 
 
@@ -34,15 +29,11 @@ def lstm(call: Call) -> Value:
 def bidirectional_lstm(call: Call) -> list[Value]:
     """Two LSTM layers, one of which goes backwards."""
     tensor, steps_first = _sequence(call)
-    for first in (1, 18):
-        _refuse(call, first, "an input gate that is computed from the forget gate (CIFG)", missing=True)
-        _refuse(call, first + 8, "peepholes")
-        _refuse(call, first + 15, "a projection")
     _refuse(call, 39, "a second sequence")
-    _refuse_clips(call)
-    if call.option("fused_activation_function", "TANH") != "TANH":
-        raise NoRule(f"has the activation {call.option('fused_activation_function')}", "TANH")
-    weights = [_lstm_weights(call, first) for first in (1, 18)]
+    weights = []
+    for first in (1, 18):
+        _refuse_other_kinds(call, first)
+        weights.append(_lstm_weights(call, first))
     forward, backward = (
         call.weighted("LSTM", tensor, own, name, units=own[1].shape[0], return_sequences=True, go_backwards=bool(name))
         for own, name in zip(weights, ("", "backward"), strict=True)
@@ -67,10 +58,20 @@ def _refuse(call: Call, position: int, what: str, *, missing: bool = False) -> N
     raise NoRule(f"has {what}", "an LSTM as Keras has it")
 
 
-def _refuse_clips(call: Call) -> None:
-    """The converter gives the LSTM of Keras, which clips nothing, a clip that no cell reaches."""
+def _refuse_other_kinds(call: Call, first: int) -> None:
+    """Refuse an LSTM that Keras has not.
+
+    Args:
+        first: input of the operator that is its first kernel.
+    """
+    _refuse(call, first, "an input gate that is computed from the forget gate (CIFG)", missing=True)
+    _refuse(call, first + 8, "peepholes")
+    _refuse(call, first + 15, "a projection")
+    # The converter gives the LSTM of Keras, which clips nothing, a clip that no cell reaches.
     if call.option("cell_clip", 0) not in (0, _CLIP_OF_KERAS) or call.option("proj_clip", 0):
         raise NoRule("clips its state", "an LSTM as Keras has it")
+    if call.option("fused_activation_function", "TANH") != "TANH":
+        raise NoRule(f"has the activation {call.option('fused_activation_function')}", "TANH")
 
 
 def _sequence(call: Call) -> tuple[Tensor, bool]:
