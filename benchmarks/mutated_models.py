@@ -1,6 +1,6 @@
 """Load damaged and hostile model files: each is a model or one message, in bounded memory and time.
 
-python benchmarks/mutated_models.py --count 2000 --seed 0 [--keep FOLDER] [--tflite FOLDER]
+python benchmarks/mutated_models.py --count 2000 --seed 0 [--keep FOLDER] [--tflite FOLDER] [--log FILE]
 
 Small models of Keras 2 and 3 are saved in every format and mutated: cut, overwritten, their members swapped or removed,
 values of their descriptions replaced, links and claims put into their HDF5 files, operators into their functions. A
@@ -8,11 +8,14 @@ child process that stays warm loads one after the other. A failure is: anything 
 with exit code 2 and one message; a signal; more than GROWTH of memory or LIMIT seconds; a weight out of a file that
 lies beside the model; and any file that appears in the working folder or among the temporary ones.
 
-With --tflite, the .tflite files of a folder are mutated instead, those below half a megabyte, in their bytes only.
+With --tflite, the .tflite files of a folder are mutated instead, those below half a megabyte: in their bytes, and in
+their tables (``tflite_mutations.py``). With --log, what became of each file is a line there, and a run that ended
+early goes on where it was.
 """
 
 import argparse
 import collections
+import gc
 import json
 import os
 import queue
@@ -28,8 +31,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from tflite_mutations import TABLES
 
-GROWTH_BYTES = 1 << 30
+GROWTH_BYTES = 3 << 29  # the largest tensors of a .tflite are compared in two processes
 LIMIT_S = 120
 LOADS_PER_CHILD = 400
 CANARY = 12345.678
@@ -49,6 +53,7 @@ def serve() -> None:
     import keras
     import tf_keras
 
+    gc.freeze()  # what is imported need not be looked through after each file
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print("ready", file=answers, flush=True)
@@ -75,13 +80,19 @@ def serve() -> None:
 
 def _reset_peak() -> int:
     """Let the kernel count the peak of resident memory from now on; returns what is resident."""
-    Path("/proc/self/clear_refs").write_text("5")
+    for process in _processes():
+        Path(f"/proc/{process}/clear_refs").write_text("5")
     return _peak()
 
 
 def _peak() -> int:
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    """Of this process and its own children, in one of which an interpreter runs the file."""
+    rows = [row for process in _processes() for row in Path(f"/proc/{process}/status").read_text().splitlines()]
+    return sum(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmHWM"))
+
+
+def _processes() -> list[str]:
+    return ["self", *(pid for part in Path("/proc/self/task").glob("*/children") for pid in part.read_text().split())]
 
 
 class Child:
@@ -504,7 +515,7 @@ _KINDS = (
 )
 
 BYTES = tuple(map(_bytes_of, (cut, flip_bits, flip_bits, flip_structure, flip_structure, overwrite, overwrite, move)))
-OF_TFLITE = (*BYTES, *[_bytes_of(number)] * 6)
+OF_TFLITE = (*BYTES, *[_bytes_of(number)] * 4, *TABLES, *TABLES)
 TFLITE_BYTES = 500_000
 MUTATIONS = (
     *BYTES,
@@ -521,16 +532,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="where files that fail are kept")
     parser.add_argument("--tflite", type=Path, help="a folder of .tflite files to mutate")
+    parser.add_argument("--log", type=Path, help="a line per file; what it has already is not done again")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         return serve()
     with tempfile.TemporaryDirectory() as folder:
-        failures = run(Path(folder), options.count, options.seed, options.keep, options.tflite)
+        failures = run(Path(folder), options.count, options.seed, options.keep, options.tflite, options.log)
     sys.exit(1 if failures else 0)
 
 
-def run(folder: Path, count: int, seed: int, keep: Path | None, tflite: Path | None = None) -> int:
+def run(
+    folder: Path, count: int, seed: int, keep: Path | None, tflite: Path | None = None, log: Path | None = None
+) -> int:
     """Mutate and load ``count`` files; prints what happened, and returns the number of failures."""
     made, work, cwd, temporary = (folder / name for name in ("made", "work", "cwd", "temporary"))
     for part in (made, work, cwd, temporary):
@@ -541,18 +555,20 @@ def run(folder: Path, count: int, seed: int, keep: Path | None, tflite: Path | N
     with h5py.File(work / "canary.h5", "w") as file:
         file["values"] = np.full(1000, CANARY, "f4")
     (work / "canary.bin").write_bytes(np.full(10_000, CANARY, "f4").tobytes())
-    child, failures, kinds, messages = None, 0, collections.Counter(), collections.Counter()
-    worst, slowest, began = 0, 0.0, time.monotonic()
-    for number in range(seed * 1_000_000, seed * 1_000_000 + count):
+    record = Record(log)
+    child, first = None, seed * 1_000_000
+    for number in range(first, first + count):
+        if number in record.done:
+            continue
         draw = random.Random(number)
         source, mutation = draw.choice(models), draw.choice(mutations)
+        what = {"number": number, "source": source.name, "mutation": mutation.__name__}
         path = work / f"model{source.suffix}"
         (shutil.copytree if source.is_dir() else shutil.copy)(source, path)
         try:
             mutation(path, draw)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            kinds["could not be mutated"] += 1
-            print(f"{number}: {mutation.__name__}: {error}", file=sys.stderr)
+            record.add({**what, "kind": "could not be mutated", "text": str(error)})
             _remove(path)
             continue
         if child is None or child.loads >= LOADS_PER_CHILD or child.process.poll() is not None:
@@ -561,51 +577,73 @@ def run(folder: Path, count: int, seed: int, keep: Path | None, tflite: Path | N
             child = Child(cwd, temporary)
         start = time.monotonic()
         answer = child.load(path)
-        took = time.monotonic() - start
         left = [
             *cwd.iterdir(),
             *(p for p in temporary.iterdir() if not p.name.startswith(_TENSORFLOWS)),
             *(p for p in work.iterdir() if p.name not in _KNOWN | {path.name}),
         ]
-        kind = answer["kind"]
         if answer["growth"] > GROWTH_BYTES:
-            kind = f"memory ({kind})"
+            answer["kind"] = f"memory ({answer['kind']})"
         if left:
-            kind = f"files left ({kind})"
-        worst, slowest = max(worst, answer["growth"]), max(slowest, took)
-        kinds[kind] += 1
-        if kind == "refused":
-            messages[_general(answer["text"], path)] += 1
-        elif kind != "loaded":
-            failures += 1
-            print(f"{number}: {source.name}, {mutation.__name__}: {kind}: {answer.get('text')} "
-                  f"({answer['growth'] / 1e6:.0f} MB)\n{answer.get('fix')}", flush=True)  # fmt: skip
-            if keep:
-                keep.mkdir(parents=True, exist_ok=True)
-                shutil.move(path, keep / f"{number}{path.suffix}")
+            answer["kind"] = f"files left ({answer['kind']})"
+        record.add({**what, **answer, "seconds": round(time.monotonic() - start, 2)}, path)
+        if keep and answer["kind"] not in FINE:
+            keep.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, keep / f"{number}{path.suffix}")
         for extra in left:
             _remove(extra)
         _remove(path)
-        if (number + 1) % 100 == 0:
-            print(f"{number}: {dict(kinds)}", file=sys.stderr, flush=True)
     if child is not None:
         child.end()
-    for message, times in messages.most_common(80):
-        print(f"{times:6} {message}")
-    spent = time.monotonic() - began
-    print(f"{dict(kinds)}; most memory {worst / 1e6:.0f} MB, slowest {slowest:.1f} s, {spent:.0f} s in all")
-    return failures
+    return record.summary()
+
+
+FINE = ("loaded", "refused", "could not be mutated")
+
+
+class Record:
+    """What became of each file, on the screen and in a file that an earlier run may have begun."""
+
+    def __init__(self, log: Path | None):
+        self.rows = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
+        self.done = {row["number"] for row in self.rows}
+        self.log = log.open("a") if log else None
+
+    def add(self, row: dict, path: Path | None = None) -> None:
+        if path:
+            row["text"] = row.get("text", "").replace(str(path), "PATH")
+        self.rows.append(row)
+        if self.log:
+            print(json.dumps(row), file=self.log, flush=True)
+        if row["kind"] not in FINE:
+            print(f"{row['number']}: {row['source']}, {row['mutation']}: {row['kind']}: {row.get('text')} "
+                  f"({row['growth'] / 1e6:.0f} MB)\n{row.get('fix')}", flush=True)  # fmt: skip
+        if len(self.rows) % 100 == 0:
+            print(f"{row['number']}: {self.kinds()}", file=sys.stderr, flush=True)
+
+    def kinds(self) -> dict[str, int]:
+        return dict(collections.Counter(row["kind"] for row in self.rows))
+
+    def summary(self) -> int:
+        """Print what was seen; returns the number of failures."""
+        messages = collections.Counter(_general(row["text"]) for row in self.rows if row["kind"] == "refused")
+        for message, times in messages.most_common(80):
+            print(f"{times:6} {message}")
+        growth, seconds = ([row.get(name, 0) for row in self.rows] or [0] for name in ("growth", "seconds"))
+        print(f"{self.kinds()}; most memory {max(growth) / 1e6:.0f} MB, slowest {max(seconds):.1f} s, "
+              f"{sum(seconds):.0f} s in all")  # fmt: skip
+        return sum(row["kind"] not in FINE for row in self.rows)
 
 
 _TENSORFLOWS = "__autograph_generated_file"  # until its process ends
 _KNOWN = {"canary.h5", "canary.bin"}
 
 
-def _general(text: str, path: Path) -> str:
+def _general(text: str) -> str:
     """A message without what differs from file to file."""
     import re
 
-    return re.sub(r"'[^']*'|[\d,.]*\d", "…", text.replace(str(path), "PATH"))[:110]
+    return re.sub(r"'[^']*'|[\d,.]*\d", "…", text)[:110]
 
 
 def _remove(path: Path) -> None:

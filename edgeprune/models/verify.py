@@ -28,6 +28,8 @@ _MOVES = {
     *("cast", "identity", "stop_gradient", "reshape", "squeeze", "expand_dims", "transpose", "concat", "stack"),
     *("unstack", "split", "slice", "strided_slice", "tile", "repeat", "reverse", "roll", "pad", "broadcast_to"),
 }
+# Outputs are compared in parts of this many values, as float64 would need twice the memory of a large one.
+_BLOCK = 1 << 20
 # Large enough for every architecture of keras.applications.
 _UNKNOWN_IMAGE_SIZE, _UNKNOWN_LENGTH = 96, 32
 
@@ -103,14 +105,18 @@ def largest_difference(expected: Sequence[Value], actual: Sequence[Value]) -> fl
     Values that are not finite must be the same in both.
     """
     worst = 0.0
-    for one, other in zip(expected, actual, strict=True):
-        a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
-        finite = np.isfinite(a)
-        if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+    for one, other in zip(map(np.asarray, expected), map(np.asarray, actual), strict=True):
+        if one.shape != other.shape:
             return float("inf")
-        if finite.any():
-            scale = max(float(np.abs(a[finite]).max()), 1e-6)
-            worst = max(worst, float(np.abs(a[finite] - b[finite]).max()) / scale)
+        scale, largest = 1e-6, 0.0
+        for start in range(0, one.size, _BLOCK):
+            a, b = (array.reshape(-1)[start : start + _BLOCK].astype(np.float64) for array in (one, other))
+            finite = np.isfinite(a)
+            if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+                return float("inf")
+            scale = max(scale, float(np.abs(a[finite]).max(initial=0.0)))
+            largest = max(largest, float(np.abs(a[finite] - b[finite]).max(initial=0.0)))
+        worst = max(worst, largest / scale)
     return worst
 
 

@@ -120,13 +120,15 @@ class Rows:
             self._parts.clear()
 
     def targets(self, matrix: np.ndarray, constant: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All rows, some at a time, and what they should give, for a layer that is at this matrix
+        """All rows, some at a time, and what they should give, in float64, for a layer that is at this matrix
         [parts, terms, columns] and constant [parts, columns]."""
-        slope = self.rectifier.slope.reshape(constant.shape)[:, None].astype(np.float32)
-        matrix, constant = matrix.astype(np.float32), constant[:, None].astype(np.float32)
+        slope = self.rectifier.slope.reshape(constant.shape)[:, None]
         felt = np.abs(slope) > 1e-12
         for x, wanted, reached in self._parts:
-            given = x @ matrix + constant
+            # In double precision: pixels beside each other are nearly equal, so that solving for their weights makes
+            # what is rounded in these sums ten thousand times larger.
+            x = x.astype(np.float64)
+            given = x @ matrix + constant[:, None]
             here = reached + slope * (given - wanted)
             for limit, cut in ((self.rectifier.low, np.less_equal), (self.rectifier.high, np.greater_equal)):
                 edge = wanted + np.where(felt, (limit - reached) / np.where(felt, slope, 1), 0)

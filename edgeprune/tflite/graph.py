@@ -108,10 +108,16 @@ class Tensor:
         if self.is_short:
             raise ModelError(
                 f"The tensor {self.name!r} stores {len(self.stored)} bytes, and its shape needs {self.nbytes}: what it "
-                "stores cannot be read."
+                "stores cannot be read.",
+                expected="a constant that is whole",
+                fix="convert the model again.",
             )
         if not self.is_numeric:
-            raise ModelError(f"The tensor {self.name!r} of type {self.dtype} holds no numbers.")
+            raise ModelError(
+                f"The tensor {self.name!r} of type {self.dtype} holds no numbers.",
+                expected=f"one of the types {', '.join(TYPES)}",
+                fix="convert the model again.",
+            )
         bits, dtype = TYPES[self.dtype]
         if bits < 8:  # several elements per byte, the first in the lowest bits
             packed = np.frombuffer(self.stored, dtype)

@@ -5,6 +5,7 @@ import pytest
 import tf_keras
 
 from edgeprune.models.graph import View
+from edgeprune.reconstruction.moments import Moments, fit
 from edgeprune.reconstruction.rectified import Rectifier, Rows
 from edgeprune.reconstruction.refit import _factor
 
@@ -85,3 +86,18 @@ def test_rows_beyond_the_room_for_them_are_let_go(monkeypatch):
     for _ in range(3):
         rows.add(*(np.zeros((1, 50, 1), "float32") for _ in range(3)))
     assert not rows.fits
+
+
+def test_what_is_right_already_stays_where_inputs_are_nearly_equal():
+    """Rounding in the sums does not move a layer that gives what it should, however ill-conditioned its inputs are."""
+    draw = np.random.default_rng(0)
+    pixels = draw.normal(size=(1, 20_000, 1)) + 1e-2 * draw.normal(size=(1, 20_000, 6))
+    x, matrix = pixels.astype(np.float32), draw.normal(size=(1, 6, 4))
+    wanted = (x.astype(np.float64) @ matrix).astype(np.float32)
+    rows = Rows(Rectifier((), np.ones(4), 0.0, 6.0))
+    rows.add(x, wanted, wanted)
+    moments = Moments(1, 6, 4)
+    moments.add(x, wanted)
+    moments = moments.with_targets(rows.targets(matrix, np.zeros((1, 4))))
+    found = fit(moments, matrix, 1e-6, intercept=True)
+    np.testing.assert_allclose(found.matrix, matrix, atol=1e-5)

@@ -20,13 +20,14 @@ TYPES = {name.lower(): value for name, value in vars(tflite.TensorType).items() 
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor: ``data`` makes it a constant, ``scale`` quantized; ``csr`` (segments, indices) its second dimension
-    compressed."""
+    """A tensor: ``data`` makes it a constant, ``scale`` quantized, with the zero point ``zero``; ``csr`` (segments,
+    indices) its second dimension compressed."""
 
     shape: Sequence[int]
     dtype: str = "float32"
     data: np.ndarray | None = None
     scale: float | None = None
+    zero: int = 0
     csr: tuple[Sequence[int], Sequence[int]] | None = None
 
 
@@ -98,7 +99,7 @@ def _tensor(builder: flatbuffers.Builder, index: int, tensor: Given, buffer: int
     }
     if tensor.scale is not None:
         scale = builder.CreateNumpyVector(np.array([tensor.scale], np.float32))
-        zero = builder.CreateNumpyVector(np.zeros(1, np.int64))
+        zero = builder.CreateNumpyVector(np.array([tensor.zero], np.int64))
         fields["Quantization"] = _table(builder, "QuantizationParameters", Scale=scale, ZeroPoint=zero)
     if tensor.csr is not None:
         fields["Sparsity"] = _sparsity(builder, tensor)

@@ -20,9 +20,32 @@ if TYPE_CHECKING:
     from edgeprune.models.from_tflite.states import States
 
 Shape = tuple[int, ...]
-# What a model computes may be as large as this, and what is computed while its file is read: real ones need less.
-MOST_VALUES = 1 << 26
+# What a model computes may be as large as this, one tensor and all of them; and what is computed while its file is
+# read. Real ones need less, and memory is bounded by these.
+MOST_VALUES = 1 << 25
+MOST_IN_ALL = 1 << 28
 FOLDED_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the file has an image that it computes on in blocks: every few rows and columns as an image of a batch.
+
+    Attributes:
+        size: every so many rows and columns.
+        margins: rows and columns at each side that the file has beside the image.
+    """
+
+    size: tuple[int, int]
+    margins: tuple[tuple[int, int], tuple[int, int]]
+
+    def image(self, blocks: np.ndarray) -> np.ndarray:
+        """[blocks, height, width, channels] as the file has them → [1, height, width, channels]."""
+        _, height, width, channels = blocks.shape
+        (rows, columns), ((top, bottom), (left, right)) = self.size, self.margins
+        whole = blocks.reshape(rows, columns, height, width, channels).transpose(2, 0, 3, 1, 4)
+        whole = whole.reshape(1, height * rows, width * columns, channels)
+        return whole[:, top : height * rows - bottom, left : width * columns - right]
 
 
 @dataclass(frozen=True)
@@ -34,11 +57,13 @@ class Value:
         tensor: [batch, ...]. Where the first axis of ``shape`` has size 1, that is the batch; else the batch stands in
             front of ``shape``. None for a constant.
         constant: an array of ``shape``, real values where the file has quantized ones; None for a symbolic tensor.
+        blocks: of an image in blocks, whose ``tensor`` is the image; None of any other.
     """
 
     shape: Shape
     tensor: Tensor | None = None
     constant: np.ndarray | None = None
+    blocks: Blocks | None = None
 
     @property
     def has_batch(self) -> bool:
@@ -101,11 +126,17 @@ class Call:
     def has(self, position: int) -> bool:
         return position < len(self.inputs) and self.inputs[position] is not None
 
-    def value(self, position: int) -> Value:
-        """An input that must be there."""
+    def value(self, position: int, *, blocks: bool = False) -> Value:
+        """An input that must be there.
+
+        Args:
+            blocks: whether it may be an image in blocks.
+        """
         found = self.inputs[position] if position < len(self.inputs) else None
         if found is None:
             raise NoRule(f"has no input {position}", "a complete file")
+        if found.blocks and not blocks:
+            raise NoRule("works on an image in blocks", "SPACE_TO_BATCH_ND, one convolution and BATCH_TO_SPACE_ND")
         return found
 
     def constant(self, position: int, what: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.from_tflite.call import Value, before_reshape
 from edgeprune.models.from_tflite.content import runnable
@@ -121,6 +121,16 @@ def check(imported: Imported, path: Path, runtime: Runtime | None = None) -> Che
         raise _not_run(path, f"{death.worker} {death.how}") from death
     except ModelError as error:
         raise error if error.expected else _not_run(path, error.what) from error
+    except EdgepruneError:
+        raise
+    # A damaged file can hold options that TensorFlow only refuses when it computes.
+    except Exception as error:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(
+            f"{path} cannot be imported. Its model cannot be run: {said}",
+            expected="a sound file",
+            fix="convert the model again; if LiteRT runs it, please report it with the file.",
+        ) from error
     graph = imported.file.subgraphs[0]
     ranges = tuple(bounds(graph.tensors[index]) for index in graph.inputs)
     return dataclasses.replace(
@@ -296,6 +306,7 @@ def _compared(
     import tf_keras
 
     graph = imported.file.subgraphs[0]
+    known = {i: _before(array, graph.tensors[i], values.get(i)) for i, array in known.items()}
     for operator in wanted:
         given = {i: values[i] for i in operator.inputs if i >= 0 and i in values and is_symbolic(values[i].tensor)}
         made = [i for i in operator.outputs if i in known and i in values and is_symbolic(values[i].tensor)]
@@ -315,6 +326,13 @@ def _compared(
         for index, result in zip(made, results, strict=True):
             tensor = graph.tensors[index]
             yield operator, _real(known[index], tensor).ravel(), np.asarray(result).ravel(), tensor
+
+
+def _before(array: np.ndarray, tensor: Tensor, value: Value | None) -> np.ndarray:
+    """What the model has for a tensor of the file; of a variable, which is another one afterwards, its zeros."""
+    if tensor.variable:
+        return np.zeros_like(array)
+    return value.blocks.image(array) if value and value.blocks else array
 
 
 def _all_values(imported: Imported, content: bytes, runtime: Runtime, sample: _Sample) -> Values:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprune.models.from_tflite.call import Call, Value, check_size
+from edgeprune.models.from_tflite.call import Blocks, Call, Value, check_size
 from edgeprune.models.from_tflite.registry import NoRule, rule
 from edgeprune.models.graph import is_symbolic
 from edgeprune.models.types import Tensor
@@ -39,21 +40,21 @@ def bias_of(call: Call, position: int, kernel: np.ndarray) -> list[np.ndarray]:
 
 
 @rule("CONV_2D")
-def conv_2d(call: Call) -> Tensor:
+def conv_2d(call: Call) -> Value:
     kernel = call.constant(1, "kernel")
-    tensor = image(call)
     filters, height, width, depth = _kernel_shape(kernel)
-    if tensor.shape[-1] % depth:
-        raise NoRule(f"has a kernel for {depth} channels, and gets {tensor.shape[-1]}", "a complete file")
+    given = _Convolved.of(call, (height, width))
+    channels = int(given.tensor.shape[-1])
+    if channels % depth:
+        raise NoRule(f"has a kernel for {depth} channels, and gets {channels}", "a complete file")
     weights = bias_of(call, 2, kernel.transpose(1, 2, 3, 0))
-    strides, dilation = rows_and_columns(call, "stride_{}"), rows_and_columns(call, "dilation_{}_factor")
-    if max(strides) > 1 and max(dilation) > 1:
+    if max(given.strides) > 1 and max(given.dilation) > 1:
         raise NoRule("has strides and dilation at once", "one of them")
     made = call.weighted(
-        "Conv2D", tensor, weights, filters=filters, kernel_size=(height, width), strides=strides,
-        dilation_rate=dilation, padding=padding_of(call), use_bias=len(weights) > 1, groups=tensor.shape[-1] // depth,
+        "Conv2D", given.tensor, weights, filters=filters, kernel_size=(height, width), strides=given.strides,
+        dilation_rate=given.dilation, padding=given.padding, use_bias=len(weights) > 1, groups=channels // depth,
     )  # fmt: skip
-    return call.activated(made)
+    return given.made(call, made)
 
 
 def _kernel_shape(kernel: np.ndarray) -> tuple[int, int, int, int]:
@@ -63,39 +64,109 @@ def _kernel_shape(kernel: np.ndarray) -> tuple[int, int, int, int]:
 
 
 @rule("DEPTHWISE_CONV_2D")
-def depthwise_conv_2d(call: Call) -> Tensor:
+def depthwise_conv_2d(call: Call) -> Value:
     kernel = call.constant(1, "kernel")
-    tensor = image(call)
     _, height, width, made_channels = _kernel_shape(kernel)
-    channels = int(tensor.shape[-1])
+    given = _Convolved.of(call, (height, width))
+    channels = int(given.tensor.shape[-1])
     if made_channels % channels:
         raise NoRule(f"makes {made_channels} channels of {channels}", "a multiple")
-    multiplier = made_channels // channels
-    strides, dilation = rows_and_columns(call, "stride_{}"), rows_and_columns(call, "dilation_{}_factor")
-    padding = padding_of(call)
+    multiplier, strides, dilation = made_channels // channels, given.strides, given.dilation
     if strides[0] != strides[1] or (strides[0] > 1 and max(dilation) > 1):
-        return _grouped(call, tensor, kernel, multiplier)
+        return _grouped(call, given, kernel, multiplier)
     weights = bias_of(call, 2, kernel.reshape(height, width, channels, multiplier))
     made = call.weighted(
-        "DepthwiseConv2D", tensor, weights, kernel_size=(height, width), strides=strides, dilation_rate=dilation,
-        padding=padding, depth_multiplier=multiplier, use_bias=len(weights) > 1,
+        "DepthwiseConv2D", given.tensor, weights, kernel_size=(height, width), strides=strides, dilation_rate=dilation,
+        padding=given.padding, depth_multiplier=multiplier, use_bias=len(weights) > 1,
     )  # fmt: skip
-    return call.activated(made)
+    return given.made(call, made)
 
 
-def _grouped(call: Call, tensor: Tensor, kernel: np.ndarray, multiplier: int) -> Tensor:
+def _grouped(call: Call, given: _Convolved, kernel: np.ndarray, multiplier: int) -> Value:
     """A depthwise convolution with different strides along height and width, which TensorFlow has only as groups."""
-    channels = int(tensor.shape[-1])
-    dilation = rows_and_columns(call, "dilation_{}_factor")
-    if max(dilation) > 1:
+    channels = int(given.tensor.shape[-1])
+    if max(given.dilation) > 1:
         raise NoRule("has strides and dilation at once", "one of them")
     weights = bias_of(call, 2, kernel.transpose(1, 2, 0, 3))
     made = call.weighted(
-        "Conv2D", tensor, weights, filters=channels * multiplier, kernel_size=kernel.shape[1:3],
-        strides=rows_and_columns(call, "stride_{}"), padding=padding_of(call), groups=channels,
-        use_bias=len(weights) > 1,
+        "Conv2D", given.tensor, weights, filters=channels * multiplier, kernel_size=kernel.shape[1:3],
+        strides=given.strides, padding=given.padding, groups=channels, use_bias=len(weights) > 1,
     )  # fmt: skip
-    return call.activated(made)
+    return given.made(call, made)
+
+
+@dataclass(frozen=True)
+class _Convolved:
+    """What a convolution is called on, and how: also where the file has it between blocks of an image.
+
+    Attributes:
+        blocks: of the file's result.
+    """
+
+    tensor: Tensor
+    strides: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: str
+    blocks: Blocks | None = None
+
+    @classmethod
+    def of(cls, call: Call, kernel: tuple[int, int]) -> _Convolved:
+        """
+        Args:
+            kernel: its height and width.
+        """
+        strides, dilation = rows_and_columns(call, "stride_{}"), rows_and_columns(call, "dilation_{}_factor")
+        value = call.value(0, blocks=True)
+        if value.blocks is None or value.tensor is None:
+            return cls(image(call), strides, dilation, padding_of(call))
+        if strides != (1, 1) or padding_of(call) != "valid":
+            raise NoRule("has strides or pads within blocks of an image", "a convolution without them")
+        dilation = (dilation[0] * value.blocks.size[0], dilation[1] * value.blocks.size[1])
+        return cls._between_blocks(call, value.tensor, value.blocks, kernel, dilation)
+
+    @classmethod
+    def _between_blocks(
+        cls, call: Call, tensor: Tensor, blocks: Blocks, kernel: tuple[int, int], dilation: tuple[int, int]
+    ) -> _Convolved:
+        made = _blocks_behind(call)
+        if made.size != blocks.size:
+            raise NoRule(f"makes blocks of {list(blocks.size)}, read as of {list(made.size)}", "the same")
+        # What is cut off behind the convolution need not be computed before: the rest are its own pads.
+        sides = zip(blocks.margins, made.margins, strict=True)
+        pads = tuple((before - gone, after - cut) for (before, after), (gone, cut) in sides)
+        if min(map(min, pads)) < 0:
+            raise NoRule("cuts off more of an image in blocks than was added to it", "at most as much")
+        reach = [(size - 1) * step for size, step in zip(kernel, dilation, strict=True)]
+        if pads == tuple((side // 2, side - side // 2) for side in reach):
+            return cls(tensor, (1, 1), dilation, "same", made)
+        if any(any(both) for both in pads):
+            tensor = call.emit.layer("ZeroPadding2D", tensor, "pad", padding=pads)
+        return cls(tensor, (1, 1), dilation, "valid", made)
+
+    def made(self, call: Call, tensor: Tensor) -> Value:
+        """The operator's result, of that of the layer."""
+        value = Value.of_tensor(call.activated(tensor))
+        return Value(call.output().shape, value.tensor, blocks=self.blocks) if self.blocks else value
+
+
+def _blocks_behind(call: Call) -> Blocks:
+    """How the operator that makes one image of a convolution's results does that."""
+    index = call.operator.outputs[0]
+    readers = [operator for operator in call.graph.operators if index in operator.inputs]
+    if len(readers) != 1 or readers[0].name != "BATCH_TO_SPACE_ND" or index in call.graph.outputs:
+        raise NoRule("makes blocks of an image that are used as they are", "BATCH_TO_SPACE_ND behind it")
+    tensors = [call.graph.input(readers[0], position) for position in (1, 2)]
+    if any(tensor is None or not tensor.constant for tensor in tensors):
+        raise NoRule("makes blocks of an image that are put together as is known at run time only", "constants")
+    return blocks_of(*[tensor.data() for tensor in tensors if tensor is not None])
+
+
+def blocks_of(size: np.ndarray, margins: np.ndarray) -> Blocks:
+    """The blocks that two constants of the file describe."""
+    if size.size != 2 or margins.size != 4 or size.min() < 1 or margins.min() < 0:
+        raise NoRule(f"makes blocks of {size.ravel().tolist()}", "two sizes, of rows and columns")
+    (top, bottom), (left, right) = margins.reshape(2, 2).tolist()
+    return Blocks((int(size.ravel()[0]), int(size.ravel()[1])), ((top, bottom), (left, right)))
 
 
 @rule("TRANSPOSE_CONV")
@@ -192,7 +263,10 @@ def conv_3d_transpose(call: Call) -> Tensor:
 
 @rule("FULLY_CONNECTED")
 def fully_connected(call: Call) -> Value:
-    """A Dense layer; the operator flattens what is before its last axis unless it keeps dimensions."""
+    """A Dense layer; the operator flattens what is before its last axis unless it keeps dimensions.
+
+    Converters leave a bias of zeros out. The layer has it all the same, so that a refit can put a constant there.
+    """
     value = call.value(0)
     if call.value(1).constant is None:
         return _product_of_tensors(call)
@@ -204,11 +278,11 @@ def fully_connected(call: Call) -> Value:
         raise NoRule(f"multiplies {list(value.shape)} with {list(kernel.shape)}", "sizes that fit")
     if not call.option("keep_num_dims", False) or value.shape[-1] != width:
         value = call.reshaped(value, (int(np.prod(value.shape)) // width, width))
-    weights = bias_of(call, 2, kernel.T)
+    bias = call.constant(2, "bias").ravel() if call.has(2) else np.zeros(units, np.float32)
     if value.shape[:1] == (1,) and len(value.shape) == 1:
         raise NoRule("works on a single number", "a vector")
     tensor = call.single(value) if value.shape[0] == 1 else call.symbolic(value)
-    tensor = call.activated(call.weighted("Dense", tensor, weights, units=units, use_bias=len(weights) > 1))
+    tensor = call.activated(call.weighted("Dense", tensor, [kernel.T, bias], units=units))
     shape = (*value.shape[:-1], units)
     return Value(shape, tensor) if is_symbolic(tensor) else Value.of_constant(np.asarray(tensor).reshape(shape))
 

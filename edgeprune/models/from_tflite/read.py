@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +21,10 @@ from edgeprune.models.from_tflite import (  # noqa: F401  # the modules enter th
     reductions,
     shapes,
 )
-from edgeprune.models.from_tflite.call import Call, Shared, Value, check_size
+from edgeprune.models.from_tflite.call import MOST_IN_ALL, Call, Shared, Value, check_size
 from edgeprune.models.from_tflite.quantization import bounds, is_quantized, real_values
 from edgeprune.models.from_tflite.registry import RULES, NoRule, needed_for
-from edgeprune.models.from_tflite.states import States, name_of
+from edgeprune.models.from_tflite.states import KEEPING, States, variable_name, variables
 from edgeprune.models.graph import flat, is_symbolic
 from edgeprune.models.keras3_emit import Emitter
 from edgeprune.models.limits import LAYER_CALLS
@@ -44,6 +46,8 @@ _SUMS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "A
 _BITS = {"int8": 8, "uint8": 8, "int16": 16}
 # Graphs that call graphs: published files have loops within loops at most. And what their rounds may come to.
 _DEEPEST = 4
+# Characters of what a message says about an operator.
+_LONGEST = 600
 MOST_WRITTEN_OUT = 4096
 
 
@@ -181,14 +185,13 @@ class _Builder:
         self.values: dict[int, Value] = {}
         self.states = States(self._open_state, file.subgraphs)
         self.shared = Shared(self.states, file.subgraphs, self._run_graph)
-        self._depth, self._runs = 0, 0
+        self._depth, self._runs, self._computed = 0, 0, 0
         named = {port.tensor.index: port.names for port in interface(file).outputs}
         self.user_outputs = [named[index] for index in self.graph.outputs]
         self.input_names = input_names(file)
         taken = UniqueNames(self.input_names)
         self.port_names = [taken.unique(_plain(names[0])) for names in self.user_outputs]
-        variables = dict.fromkeys(name_of(o) for o in self.graph.operators if o.name == "VAR_HANDLE")
-        self.state_names = {name: taken.unique(_plain(name)) for name in variables}
+        self.state_names = {name: taken.unique(_plain(name)) for name in variables(self.graph)}
         self.names = UniqueNames([*self.input_names, *self.port_names, *self.state_names.values()])
         self.output_names: tuple[tuple[str, ...], ...] = ()
         self._given: set[str] = set()
@@ -251,6 +254,8 @@ class _Builder:
 
         if value is None or value.constant is not None or not is_symbolic(value.tensor):
             raise self._refused(f"The output {name!r} is a constant", "outputs that are computed")
+        if value.blocks:
+            raise self._refused(f"The output {name!r} is an image in blocks", "BATCH_TO_SPACE_ND before it")
         layer = value.tensor.node.layer  # type: ignore[union-attr]
         taken = _is_input(layer) or layer.name in self._given or len(flat(layer.output)) > 1
         self._given.add(name)
@@ -294,11 +299,15 @@ class _Builder:
             call = Call(operator, scope.graph, [scope.read(i) for i in operator.inputs], emit, self.shared)
             results = rule(call)
             results = results if isinstance(results, list | tuple) else [results]
+            if operator.name in KEEPING:  # for comparisons, operator by operator
+                held = scope.graph.tensors[operator.inputs[KEEPING[operator.name]]]
+                scope.values[held.index] = self.states.read[variable_name(held)]
             if len(results) < sum(index >= 0 for index in operator.outputs):
                 raise NoRule(f"has {len(operator.outputs)} outputs", f"{len(results)}")
             for index, result in zip(operator.outputs, results, strict=False):
                 if index >= 0:
                     value = result if isinstance(result, Value) else Value.of_tensor(result)
+                    self._count(value)
                     value = self._implied(operator, scope.graph.tensors[index], value, emit)
                     scope.values[index] = self._rounded(scope.graph.tensors[index], value)
         except NoRule as refusal:
@@ -310,6 +319,14 @@ class _Builder:
             said = " ".join(str(error).split())[:300] or type(error).__name__
             raise self._refused(f"{label[0].upper()}{label[1:]} cannot be built: {said}", "a sound file") from error
 
+    def _count(self, value: Value) -> None:
+        if value.constant is not None:
+            return
+        check_size(value.shape, False)
+        self._computed += math.prod(value.shape)
+        if self._computed > MOST_IN_ALL:
+            raise NoRule("makes the model too large", f"at most {MOST_IN_ALL:,} values in all tensors")
+
     def _implied(self, operator: Operator, tensor: Tensor, value: Value, emit: Emitter) -> Value:
         """With the activation that a quantized file leaves to the range of the output, which begins at zero."""
         ends = bounds(tensor) if operator.name in _SUMS and value.constant is None else None
@@ -317,7 +334,7 @@ class _Builder:
             return value
         scale = ends[1] / 255
         limit: dict[str, Any] = {"max_value": 6.0} if abs(ends[1] - 6) < scale else {}
-        return Value(value.shape, emit.layer("ReLU", value.tensor, **limit))
+        return dataclasses.replace(value, tensor=emit.layer("ReLU", value.tensor, **limit))
 
     def _rounded(self, tensor: Tensor, value: Value) -> Value:
         ends = bounds(tensor) if self.rounds and value.constant is None else None
@@ -325,9 +342,12 @@ class _Builder:
             return value
         emit = Emitter(self.names, self.names.unique(f"{_plain(tensor.name)}_rounded"))
         symbol = "quantization.fake_quant_with_min_max_vars"
-        return Value(value.shape, emit.op(symbol, value.tensor, *ends, num_bits=_BITS[tensor.dtype]))
+        made = emit.op(symbol, value.tensor, *ends, num_bits=_BITS[tensor.dtype])
+        return dataclasses.replace(value, tensor=made)
 
     def _refused(self, what: str, expected: str) -> ModelError:
+        # A damaged file can have shapes of a thousand axes.
+        what, expected = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in (what, expected))
         return ModelError(f"{self.path} cannot be imported. {what}.", expected=expected, fix=_REPORT)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.models.from_tflite.call import Call, Value, check_size
-from edgeprune.models.from_tflite.convolutions import image
+from edgeprune.models.from_tflite.convolutions import blocks_of, image
 from edgeprune.models.from_tflite.registry import NoRule, rule
 from edgeprune.models.types import Tensor
 
@@ -440,10 +440,12 @@ def resize(call: Call) -> Value:
     tensor, sizes = image(call), call.integers(1, "size")
     check_size([*sizes, int(tensor.shape[-1])], False)
     symbol, method = _RESIZERS[call.operator.name]
-    if call.option("half_pixel_centers", False) and not call.option("align_corners", False):
+    if call.option("half_pixel_centers", False) and call.option("align_corners", False):
+        raise NoRule("takes both the corners and the centers of pixels as fixed", "one of them")
+    if call.option("half_pixel_centers", False):
         return Value.of_tensor(_half_pixels(call, tensor, sizes, method))
-    options: dict[str, Any] = {name: bool(call.option(name, False)) for name in ("align_corners", "half_pixel_centers")}
-    return Value.of_tensor(call.emit.op(symbol, tensor, sizes, **options))
+    made = call.emit.op(symbol, tensor, sizes, align_corners=bool(call.option("align_corners", False)))
+    return Value.of_tensor(made)
 
 
 def _half_pixels(call: Call, tensor: Tensor, sizes: Sequence[int], method: str) -> Tensor:
@@ -461,3 +463,24 @@ def by_blocks(call: Call) -> Value:
     if size < 2 or any(side != int(side) for side in sides):
         raise NoRule(f"moves blocks of {size} in {list(tensor.shape[1:])}", "sizes that fit")
     return Value.of_tensor(call.emit.op("nn.depth_to_space" if to_space else "nn.space_to_depth", tensor, size))
+
+
+@rule("SPACE_TO_BATCH_ND")
+def space_to_batch(call: Call) -> Value:
+    """An image in blocks, which a convolution turns into its dilation."""
+    blocks = blocks_of(call.constant(1, "block size"), call.constant(2, "pads"))
+    height, width, channels = image(call).shape[1:]
+    rows, columns = (n + sum(pads) for n, pads in zip((height, width), blocks.margins, strict=True))
+    if rows % blocks.size[0] or columns % blocks.size[1]:
+        raise NoRule(f"makes blocks of {list(blocks.size)} of {rows} rows and {columns} columns", "sizes that fit")
+    shape = (math.prod(blocks.size), rows // blocks.size[0], columns // blocks.size[1], int(channels))
+    return Value(shape, image(call), blocks=blocks)
+
+
+@rule("BATCH_TO_SPACE_ND")
+def batch_to_space(call: Call) -> Value:
+    value = call.value(0, blocks=True)
+    blocks = blocks_of(call.constant(1, "block size"), call.constant(2, "crops"))
+    if value.tensor is None or value.blocks != blocks:
+        raise NoRule("makes one image of what is no image in such blocks", "SPACE_TO_BATCH_ND before it")
+    return Value.of_tensor(value.tensor)

@@ -36,10 +36,39 @@ class States:
     now: dict[str, Value] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
+    def held(self, name: str, tensor: Tensor) -> Value:
+        """What a variable holds at this place.
+
+        Args:
+            tensor: of the file, that it is read into.
+        """
+        if name not in self.now:
+            self.read[name] = self.now[name] = self.open(name, tensor)
+            self.tensors[name] = tensor
+        return self.now[name]
+
     @property
     def kept(self) -> list[str]:
         """The variables that a later inference reads."""
         return [name for name in self.read if self.now[name] is not self.read[name]]
+
+
+# Operators that keep a variable tensor themselves, and at which input. (A fused LSTM begins each sample with zeros.)
+KEEPING = {"SVDF": 4}
+
+
+def variables(graph: Subgraph) -> list[str]:
+    """The names of what a graph keeps from one inference to the next."""
+    handles = [name_of(operator) for operator in graph.operators if operator.name == "VAR_HANDLE"]
+    tensors = [
+        graph.input(operator, KEEPING[operator.name]) for operator in graph.operators if operator.name in KEEPING
+    ]
+    return list(dict.fromkeys([*handles, *(variable_name(tensor) for tensor in tensors if tensor is not None)]))
+
+
+def variable_name(tensor: Tensor) -> str:
+    """The name of a variable tensor, which a file need not give it."""
+    return tensor.name or f"state{tensor.index}"
 
 
 @rule("VAR_HANDLE")
@@ -76,11 +105,7 @@ def _assigned(graph: Subgraph) -> Iterator[tuple[str, np.ndarray]]:
 
 @rule("READ_VARIABLE")
 def read_variable(call: Call) -> Value:
-    states, name = call.states, str(call.constant(0, "variable"))
-    if name not in states.now:
-        states.read[name] = states.now[name] = states.open(name, call.output())
-        states.tensors[name] = call.output()
-    return states.now[name]
+    return call.states.held(str(call.constant(0, "variable")), call.output())
 
 
 @rule("ASSIGN_VARIABLE")

@@ -6,6 +6,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice  # noqa: E402
+from tiny_files import Given, tflite_of  # noqa: E402
 
 from edgeprune.convert.converter import convert  # noqa: E402
 from edgeprune.errors import ModelError, UsageError  # noqa: E402
@@ -14,6 +15,7 @@ from edgeprune.models.from_tflite.check import check  # noqa: E402
 from edgeprune.models.from_tflite.registry import RULES  # noqa: E402
 from edgeprune.quantize.plan import QuantizationPlan  # noqa: E402
 from edgeprune.tflite.flatbuffer import read  # noqa: E402
+from edgeprune.tflite.objects import packed, schema, unpacked  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 
@@ -283,6 +285,158 @@ def test_open_sizes(tmp_path):
     assert "--input-shape" in caught.value.fix
     with pytest.raises(UsageError, match="does not fit"):
         import_tflite(path, (10, 12, 3))
+
+
+def test_convolutions_between_blocks(tmp_path):
+    """A convolution between blocks of an image, as old converters wrote dilation, is one dilated layer."""
+
+    def between(convolve, size, pads, crops):
+        def function(x):
+            blocks = tf.raw_ops.SpaceToBatchND(input=x, block_shape=size, paddings=pads)
+            return tf.raw_ops.BatchToSpaceND(input=convolve(blocks), block_shape=size, crops=crops)
+
+        return function
+
+    def plain(x):
+        return tf.nn.relu(tf.nn.conv2d(x, weights(3, 3, 4, 5), 1, "VALID") + weights(5))
+
+    def depthwise(x):
+        return tf.nn.relu(tf.nn.depthwise_conv2d(x, weights(3, 3, 4, 1), [1] * 4, "VALID"))
+
+    for convolve, size, pads, crops, padding, shape in (
+        (plain, [2, 2], [[2, 2], [2, 2]], [[0, 0], [0, 0]], "same", [6, 8]),
+        (plain, [2, 3], [[2, 2], [3, 4]], [[0, 0], [0, 1]], "same", [6, 8]),
+        (depthwise, [2, 2], [[0, 0], [0, 0]], [[0, 0], [0, 0]], "valid", [2, 4]),
+        (depthwise, [4, 4], [[8, 2], [4, 4]], [[0, 2], [1, 0]], "valid", [6, 7]),
+    ):
+        path = write(tmp_path / "it.tflite", between(convolve, size, pads, crops), IMAGE)
+        names = [operator.name for operator in read(path).subgraphs[0].operators]
+        assert [names[0], names[-1]] == ["SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"]
+        imported = import_tflite(path)
+        assert check(imported, path).difference <= 1e-4
+        (layer,) = [layer for layer in imported.model.layers if layer.weights]
+        assert (layer.padding, list(layer.dilation_rate)) == (padding, size)
+        assert list(imported.model.output_shape[1:3]) == shape
+
+
+def test_blocks_that_are_used_as_they_are(tmp_path):
+    """Blocks of an image that no convolution reads are refused: nothing here is an image of a batch."""
+
+    def summed(x):
+        return tf.reduce_sum(tf.raw_ops.SpaceToBatchND(input=x, block_shape=[2, 2], paddings=[[0, 0], [0, 0]]), [0])
+
+    path = write(tmp_path / "it.tflite", summed, IMAGE)
+    with pytest.raises(ModelError, match="works on an image in blocks") as caught:
+        import_tflite(path)
+    assert "BATCH_TO_SPACE_ND" in caught.value.expected
+
+
+OPTIONS = {"SVDF": "SVDF", "BIDIRECTIONAL_SEQUENCE_LSTM": "BidirectionalSequenceLSTM"}
+
+
+def write_by_hand(path, tensors, operator, inputs, outputs, variables=(), **options):
+    """A file with one operator, which no converter here writes. ``variables``: tensors that survive inferences."""
+    content = tflite_of(tensors, [(operator, inputs, outputs)], inputs[:1], outputs)
+    model = unpacked(content)
+    (graph,), kind = model.subgraphs, OPTIONS[operator]
+    graph.operators[0].builtinOptions = made = getattr(schema(), f"{kind}OptionsT")()
+    graph.operators[0].builtinOptionsType = getattr(schema().BuiltinOptions, f"{kind}Options")
+    for name, value in options.items():
+        setattr(made, name, value)
+    for index in variables:
+        graph.tensors[index].isVariable = True
+    path.write_bytes(packed(model))
+    return path
+
+
+def given(*shape):
+    return Given(shape, data=RANDOM.normal(0, 0.5, shape).astype("float32"))
+
+
+@pytest.mark.parametrize(("rank", "steps"), [(1, 5), (2, 7), (1, 1)])
+def test_svdf(rank, steps, tmp_path):
+    """The state of an SVDF is handed on: over several steps, its model computes what the interpreter does."""
+    units, channels = 6, 10
+    filters = units * rank
+    tensors = [
+        Given((1, channels)), given(filters, channels), given(filters, steps), given(units),
+        Given((1, filters * steps)), Given((1, units)),
+    ]  # fmt: skip
+    path = write_by_hand(
+        tmp_path / "it.tflite", tensors, "SVDF", [0, 1, 2, 3, 4], [5], [4], rank=rank, fusedActivationFunction=1
+    )
+    imported = import_tflite(path)
+    checked = check(imported, path)
+    assert checked.difference <= 1e-4
+    assert checked.states == ("t4",)
+    interpreter = tf.lite.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    state = np.zeros((1, filters * steps), "float32")
+    for _ in range(steps + 2):
+        x = RANDOM.normal(size=(1, channels)).astype("float32")
+        interpreter.set_tensor(0, x)
+        interpreter.invoke()
+        made, state = imported.model([x, state])
+        np.testing.assert_allclose(made, interpreter.get_tensor(5), rtol=1e-4, atol=1e-5)
+
+
+def test_quantized_svdf(tmp_path):
+    """An int8 SVDF is compared with its state, in int16, by itself; where it differs, it is named."""
+
+    def integers(dtype, most, scale, *shape):
+        return Given(shape, dtype, RANDOM.integers(-most, most, shape).astype(dtype), scale)
+
+    tensors = [
+        Given((1, 10), "int8", scale=0.05), integers("int8", 127, 0.01, 6, 10), integers("int16", 20_000, 2**-15, 6, 4),
+        integers("int32", 10**6, 0.001 * 2**-15, 6), Given((1, 24), "int16", scale=0.001),
+    ]  # fmt: skip
+    for zero in (-128, 0):  # where zero is not the smallest number, the runtime lets through what RELU does not
+        result = Given((1, 6), "int8", scale=0.05, zero=zero)
+        path = write_by_hand(
+            tmp_path / "it.tflite", [*tensors, result], "SVDF", [0, 1, 2, 3, 4], [5], [4],
+            rank=1, fusedActivationFunction=1,
+        )  # fmt: skip
+        imported = import_tflite(path)
+        if zero:
+            assert check(imported, path).operator_steps <= 1.01
+        else:
+            with pytest.raises(ModelError, match="first operator that differs is number 0, SVDF"):
+                check(imported, path)
+
+
+@pytest.mark.parametrize(("merged", "steps_first"), [(False, False), (True, False), (True, True)])
+def test_bidirectional_lstm(merged, steps_first, tmp_path):
+    """An operator for both directions is two LSTM layers."""
+    steps, channels, units = 5, 4, 3
+    sequence = (steps, 1, channels) if steps_first else (1, steps, channels)
+    tensors, indices = [Given(sequence)], [0]
+    for _ in range(2):
+        shapes = [(units, channels)] * 4 + [(units, units)] * 4 + [None] * 3 + [(units,)] * 4 + [None] * 2
+        for shape in shapes:
+            indices.append(len(tensors) if shape else -1)
+            tensors += [given(*shape)] if shape else []
+    variables = list(range(len(tensors), len(tensors) + 4))
+    tensors += [Given((1, units))] * 4
+    indices += [*variables, *[-1] * 9]
+    outputs = [len(tensors)] if merged else [len(tensors), len(tensors) + 1]
+    tensors += [Given((*sequence[:2], units * (1 + merged)))] * len(outputs)
+    path = write_by_hand(
+        tmp_path / "it.tflite", tensors, "BIDIRECTIONAL_SEQUENCE_LSTM", indices, outputs, variables,
+        fusedActivationFunction=4, mergeOutputs=merged, timeMajor=steps_first,
+    )  # fmt: skip
+    imported = import_tflite(path)
+    assert check(imported, path).difference <= 1e-4
+    assert [type(layer).__name__ for layer in imported.model.layers if layer.weights] == ["LSTM", "LSTM"]
+
+
+def test_options_that_contradict(tmp_path):
+    """An image that is resized with both its corners and the centers of its pixels fixed is refused."""
+    path = write(tmp_path / "it.tflite", CASES["resize"][1], IMAGE)
+    model = unpacked(path.read_bytes())
+    model.subgraphs[0].operators[0].builtinOptions.alignCorners = True
+    path.write_bytes(packed(model))
+    with pytest.raises(ModelError, match=r"RESIZE_BILINEAR.* takes both the corners and the centers"):
+        import_tflite(path)
 
 
 POST_PROCESSING = """

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
 from commands import run  # noqa: E402
 from random_models import random_model  # noqa: E402
+from tflite_mutations import TABLES  # noqa: E402
 
 import edgeprune  # noqa: E402
 from edgeprune.convert.converter import convert  # noqa: E402
@@ -21,12 +25,15 @@ from edgeprune.models.from_tflite import import_tflite  # noqa: E402
 from edgeprune.models.from_tflite.check import check  # noqa: E402
 from edgeprune.quantize.plan import QuantizationPlan  # noqa: E402
 from edgeprune.tflite.flatbuffer import parse  # noqa: E402
+from edgeprune.tflite.objects import packed, unpacked  # noqa: E402
 
 PUBLISHED = Path(__file__).parents[4] / "shared" / "models" / "tflite"
 FLOAT = ("blazeface", "deeplab", "dtln1", "fd-short", "flandmark", "lstm", "mbv1f", "pitch", "selfie")
 QUANTIZED = ("automl", "jarvis", "mbv1q", "mspeech", "vad")
 # Layers of the random models that become operators without an importer: loops, and what has an input of open size.
 NO_RULE = ("WHILE", "is open", "SVDF", "batch", "one image", "one sequence", "FlexErf", "of type", "of any size")
+# Mutations that leave most files whole.
+HARMLESS = ("scales", "options", "buffers")
 FLOAT32 = QuantizationPlan("float32", "float", False)
 
 
@@ -212,6 +219,80 @@ def test_damaged_files(int8_file, model, tmp_path):
             assert said.exit_code == 2, said.what
             assert said.expected, said.what
     assert refused
+
+
+@pytest.mark.parametrize("mutation", TABLES, ids=lambda mutation: mutation.__name__)
+def test_damaged_tables(mutation, int8_file, model, tmp_path):
+    """So is a file with other values in its tables: options, shapes, types, scales, constants, order and cycles."""
+    whole = [int8_file.read_bytes(), convert(model, FLOAT32)]
+    path, draw, refused = tmp_path / "it.tflite", random.Random(1), 0
+    for number in range(8):
+        path.write_bytes(whole[number % 2])
+        mutation(path, draw)
+        said = refusal(path)
+        if said is not None:
+            refused += 1
+            assert said.exit_code == 2, said.what
+            assert said.expected, said.what
+            assert len(str(said)) < 3000
+    assert refused or mutation.__name__ in HARMLESS
+
+
+def edited(path, content, change):
+    """A file after a change of its objects."""
+    made = unpacked(content)
+    change(made)
+    path.write_bytes(packed(made))
+    return path
+
+
+def test_messages_are_short(model, tmp_path):
+    """A shape of a thousand axes is not told in full."""
+
+    def change(made):
+        graph = made.subgraphs[0]
+        graph.tensors[graph.operators[0].inputs[0]].shape = [1, 12, 12, 3] + [1] * 1000
+
+    said = refusal(edited(tmp_path / "it.tflite", convert(model, FLOAT32), change))
+    assert "works on a tensor of shape" in said.what
+    assert len(str(said)) < 1500
+
+
+def test_types_without_numbers(model, tmp_path):
+    """A constant of a type that holds no numbers is refused with the types that do."""
+
+    def change(made):
+        graph = made.subgraphs[0]
+        graph.tensors[graph.operators[0].inputs[1]].type = 127
+
+    said = refusal(edited(tmp_path / "it.tflite", convert(model, FLOAT32), change))
+    assert "holds no numbers" in said.what
+    assert "float32" in said.expected
+
+
+def test_memory_is_bounded(model, tmp_path, monkeypatch):
+    """A file whose tensors are too large, one of them or all together, is refused before anything is computed."""
+    path = write(tmp_path / "it.tflite", model)
+    for limit, words in (
+        ("call.MOST_VALUES", "makes a tensor of shape"),
+        ("read.MOST_IN_ALL", "makes the model too large"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"edgeprune.models.from_tflite.{limit}", 400)
+            assert words in refusal(path).what
+
+
+def test_what_fails_when_it_runs(model, tmp_path, monkeypatch):
+    """What TensorFlow refuses only when it computes ends in one message, too."""
+    path = write(tmp_path / "it.tflite", model)
+
+    def fails(*arguments):
+        raise tf.errors.InvalidArgumentError(None, None, "no such thing")
+
+    monkeypatch.setattr("edgeprune.models.from_tflite.check._run_model", fails)
+    said = refusal(path)
+    assert "Its model cannot be run: no such thing" in said.what
+    assert said.expected
 
 
 def test_commands(int8_file, tmp_path):
