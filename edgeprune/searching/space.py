@@ -123,6 +123,11 @@ class Space:
     def to_json(self) -> dict[str, Any]:
         return {key: varies.model_dump(mode="json", exclude_defaults=True) for key, varies in self.varies.items()}
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every key is one of a number of values."""
+        return all(varies.choices or varies.step or takes_integers(key) for key, varies in self.varies.items())
+
     def recipe(self, trial: Asked, name: str) -> Recipe:
         """The recipe of a trial, whose values Optuna suggests.
 
@@ -157,7 +162,8 @@ def suggest(trial: Asked, key: str, varies: Varies) -> Any:
         return trial.suggest_int(key, int(low), int(high), step=whole, log=varies.log)
     step = None if varies.step is None else number(varies.step)
     value = trial.suggest_float(key, low, high, step=step, log=varies.log)
-    return f"{value:g}%" if isinstance(varies.low, str) else value
+    # 0.3 + 3 × 0.1 is 0.6 as 0.6 is: trials with equal values are the same.
+    return f"{value:g}%" if isinstance(varies.low, str) else float(f"{value:.12g}")
 
 
 def _label(choice: Any) -> Any:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "nsga2", "random"]
 # Random trials that the sampler learns from before it takes over.
 STARTUP = 10
+# After so many repetitions in a row, what was not tried is looked for.
+STUCK = 3
 JOURNAL = "search.journal"
 
 
@@ -165,9 +167,8 @@ class Study:
     def ask(self) -> Record:
         """A new trial: one that an earlier search began, else one that Optuna suggests. It may have failed already."""
         with self._quiet():
-            self._study.sampler = self._make_sampler(len(self.records))
-            trial = self._study.ask()
-            return self._begin(trial)
+            self._study.sampler = self._asked_sampler(len(self.records))
+            return self._begin(self._study.ask())
 
     def note(self, record: Record, rung: str, made: JsonObject) -> None:
         """Keep what came of a rung."""
@@ -182,6 +183,8 @@ class Study:
         trial.set_user_attr("state", state)
         trial.set_user_attr("reason", reason)
         with self._quiet():
+            # Not the one that was asked, perhaps: brute force ends Optuna's own loop, and there is none.
+            self._study.sampler = self._make_sampler(len(self.records))
             if state == "failed":
                 self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
                 return
@@ -205,10 +208,20 @@ class Study:
             warnings.simplefilter("ignore")
             yield
 
+    def _asked_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler that suggests a trial: where the usual one only repeats itself, one that does not."""
+        last = self.records[max(number - STUCK, 0) : number]
+        if len(last) < STUCK or any(record.state != "repeated" for record in last):
+            return self._make_sampler(number)
+        samplers, seed = self._optuna.samplers, self._seed_of(number)
+        return samplers.BruteForceSampler(seed) if self.space.is_finite else samplers.RandomSampler(seed)
+
+    def _seed_of(self, number: int) -> int:
+        """Of a trial, by its number alone, so that it makes no difference whether the search was interrupted before."""
+        return (self._seed * 1_000_003 + number) % 2**32
+
     def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """A sampler whose random numbers depend on the trial's number alone, so that it makes no difference whether the
-        search was interrupted before it."""
-        samplers, seed = self._optuna.samplers, (self._seed * 1_000_003 + number) % 2**32
+        samplers, seed = self._optuna.samplers, self._seed_of(number)
         if self._sampler == "tpe":
             return samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
         return samplers.NSGAIISampler(seed=seed) if self._sampler == "nsga2" else samplers.RandomSampler(seed=seed)
@@ -245,7 +258,7 @@ class Study:
             rungs = {name[5:]: value for name, value in attrs.items() if name.startswith("rung:")}
             if frozen.state == states.RUNNING:
                 with self._quiet():
-                    self._study.sampler = self._make_sampler(len(self.records))
+                    self._study.sampler = self._asked_sampler(len(self.records))
                     record = self._begin(trial)
                 if record.state == "running":
                     record.rungs = rungs
