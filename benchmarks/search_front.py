@@ -21,6 +21,13 @@ from pathlib import Path
 import numpy as np
 
 SAMPLERS = ("tpe", "random")
+SEARCH = """
+import sys
+import edgeprune
+model, data, out, timeout, sampler, seed = sys.argv[1:]
+options = dict(target="rpi4", out=out, timeout=timeout, sampler=sampler, seed=int(seed))
+edgeprune.search(model, data=data, limits=edgeprune.Limits(max_drop=2), **options)
+"""
 # Points lost at which a file is worth nothing.
 MOST_LOST = 20.0
 
@@ -65,9 +72,8 @@ def main() -> None:
 def _search(arguments: argparse.Namespace, out: Path, sampler: str, seed: str, core: int) -> subprocess.Popen[bytes]:
     """A search in a process of its own, on one processor."""
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "edgeprune", "search", str(arguments.model), "--data", str(arguments.data)]
-    command += ["--target", "rpi4", "--max-drop", "2", "--timeout", arguments.timeout, "--sampler", sampler]
-    command += ["--seed", seed, "--out", str(out)]
+    words = [arguments.model, arguments.data, out, arguments.timeout, sampler, seed]
+    command = [sys.executable, "-c", SEARCH, *map(str, words)]
     cores = sorted(os.sched_getaffinity(0))
     with (out / "said.txt").open("a") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
