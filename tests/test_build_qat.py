@@ -69,8 +69,12 @@ def recipe(name, **changes):
     return parse_recipe(table, f"{name}.toml")
 
 
+# compact is filters-qat with a teacher (test_distillation_reuse_and_keras_3_work); pcqat is pqat with shared weights.
+LONG = ("compact", "filters-qat", "pcqat")
+
+
 def named(names):
-    return [pytest.param(name, marks=pytest.mark.slow) if name == "compact" else name for name in names]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in names]
 
 
 def rows(report):
@@ -81,7 +85,6 @@ def stored_kernels(folder, report, name):
     return kernels(read(folder / rows(report)[name]["file"]))
 
 
-# compact is filters-qat with a teacher: test_distillation_reuse_and_keras_3_work.
 @pytest.mark.parametrize("name", named(RECIPES))
 def test_every_recipe_runs_and_stays_accurate(builds, name):
     """The variants are named after the chain, are within ten points of float, and near their Keras model."""

@@ -170,6 +170,7 @@ def test_each_runtime_hands_on_what_its_rules_say(artifacts, release_file, emula
     assert {"float32", "float16", "int8", "int8-io", "lstm", "operators"} <= set(ran)
 
 
+@pytest.mark.slow
 def test_odd_channels_cost_by_release(tmp_path):
     """60 channels of a float 1x1 convolution take more than 64 where the rules for the release say so."""
     tf_keras = pytest.importorskip("tf_keras")

@@ -63,6 +63,7 @@ def test_a_file_is_explained_by_operator_and_in_total(emulated_board, llvm, tiny
     assert 0 < found["median_error"] < 0.5
 
 
+@pytest.mark.slow
 def test_int8_convolutions_of_the_newer_core_use_its_dot_product(emulated_board, llvm, tiny_files):
     """The board is the target's core: a Cortex-A76 takes fewer instructions; its estimate is marked as not compared."""
     with Emulator() as device:
