@@ -9,7 +9,7 @@ each rung a trial goes on if
 
 How accurate it might become is what the trials that climbed to the top before it gained from that rung on: of the
 ``NEIGHBOURS`` whose accuracy there was nearest, the largest share of the gap to the best known accuracy that one of
-them closed. Before ``ENOUGH`` of them are known, every trial goes on.
+them closed. Before ``ENOUGH`` of them are known, all of the gap may be closed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import pydantic
 from edgeprune.recipe.config import Recipe
 from edgeprune.searching.goal import Figures, Goal
 
+# Sections that change the model. Without any, nothing is trained either, whatever the other sections say.
+CHANGING = ("layers", "sparsify", "filters", "weights", "lottery", "cluster", "coded", "qat")
 NEIGHBOURS = 5
 ENOUGH = 3
 
@@ -93,7 +95,8 @@ def canonical(recipe: Recipe) -> Recipe:
     """The recipe without settings that change nothing, so that trials which build the same are known to be the same."""
     changes: dict[str, object] = {"search": {}}
     trained = (recipe.finetune.epochs, recipe.lottery, recipe.sparsify, recipe.qat and recipe.qat.epochs)
-    if not any((*trained, recipe.cluster and recipe.cluster.epochs)):
+    is_changed = any(getattr(recipe, section) for section in CHANGING)
+    if not is_changed or not any((*trained, recipe.cluster and recipe.cluster.epochs)):
         default = Recipe()
         batch = {"epochs": 0, "batch_size": recipe.finetune.batch_size}
         changes |= {
@@ -132,9 +135,9 @@ def may_reach(
 def least_drop(rung: str, drop: float, known: Sequence[Figures], climbs: Sequence[Climb]) -> float:
     """The least that a trial may be expected to lose in the end, given what it loses on a rung."""
     near = sorted((c for c in climbs if rung in c.drops), key=lambda c: abs(c.drops[rung] - drop))[:NEIGHBOURS]
-    if len(near) < ENOUGH:
-        return -math.inf
     floor = min([drop, *(one["drop"] for one in known), *(c.top for c in near)])
+    if len(near) < ENOUGH:
+        return floor
     closed = [
         (c.drops[rung] - c.top) / gap for c in near if (gap := c.drops[rung] - floor) > 0
     ]  # shares of the gap between what was lost and the best known

@@ -46,6 +46,13 @@ def test_the_cheapest_rung_trains_nothing_and_forgets_what_training_needs():
     assert few.qat.epochs == 1
 
 
+def test_a_recipe_that_changes_nothing_is_not_trained():
+    """Epochs and a teacher make no other file of a model as it is."""
+    plain, taught = ({"extends": "int8", **more} for more in ({}, {"finetune": {"epochs": 8}, "distill": {}}))
+    (one,), (other,) = (ladder(parse_recipe(table, "x.toml")) for table in (plain, taught))
+    assert one == other
+
+
 def test_a_recipe_without_training_has_one_rung():
     """Its cheapest rung is all of it."""
     assert [rung.name for rung, _ in ladder(load_recipe("oneshot"))] == ["full"]
@@ -63,11 +70,14 @@ CLIMBS = [Climb({"reconstructed": 10.0 + number}, 5.0) for number in range(ENOUG
 
 
 def test_a_trial_stops_where_another_file_is_expected_to_stay_better():
-    """Before enough trials climbed, every one goes on; then those whose hopes lie above what is known."""
-    fast = figures(4.0, ms=1.0)
+    """Before enough trials climbed, those go on that could be on the front with the best known accuracy; then, those
+    whose hopes lie above what is known."""
+    fast, accurate = figures(4.0, ms=1.0), figures(1.0, ms=3.0)
     hopeless, hopeful = figures(60.0, ms=2.0), figures(60.0, ms=0.5)
     slow = [Climb({"reconstructed": 60.0 + number}, 50.0) for number in range(ENOUGH)]
-    assert may_reach("reconstructed", hopeless, goal(), [fast], slow[1:])[0]
+    assert may_reach("reconstructed", hopeless, goal(), [fast, accurate], slow[1:])[0]
+    assert not may_reach("reconstructed", hopeless, goal(), [fast], slow[1:])[0]
+    assert not may_reach("reconstructed", figures(60.0, ms=3.5), goal(), [fast, accurate], slow[1:])[0]
     going, why = may_reach("reconstructed", hopeless, goal(), [fast], slow)
     assert not going
     assert "stay better" in why
@@ -86,4 +96,4 @@ def test_hopes_come_from_the_trials_that_were_nearest():
     """They are never better than the best known, nor worse than what the trial has."""
     assert least_drop("reconstructed", 10.0, [figures(1.0)], CLIMBS) == pytest.approx(10 - 9 * 7 / 11)
     assert least_drop("reconstructed", 3.0, [figures(4.0)], CLIMBS) == 3.0
-    assert least_drop("few epochs", 10.0, [], CLIMBS) == -float("inf")
+    assert least_drop("few epochs", 10.0, [figures(1.0)], CLIMBS) == 1.0
