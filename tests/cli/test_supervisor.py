@@ -49,6 +49,7 @@ def test_a_crash_is_followed_by_a_run_without_onednn(tmp_path, model):
     assert "went on without oneDNN's kernels" in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_a_crash_that_comes_again_is_one_message(tmp_path, model):
     """Where it happened, what ended, what is kept; exit code 3, and no signal."""
     done = build(tmp_path, model, "signal.raise_signal(signal.SIGABRT)")

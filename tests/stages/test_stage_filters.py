@@ -201,6 +201,7 @@ def test_the_last_step_asks_for_what_was_asked(schedule):
     assert [_step_most(step, 1.7, 1.7) for step in steps] == [_step_most(step, 1.7, 1.2) for step in steps] == [1.7] * 4
 
 
+@pytest.mark.slow
 def test_steps_without_training_leave_as_good_a_model_as_one_step(model, tmp_path):
     """Four steps leave a model about as near to the original one as a single step does, and nothing is trained."""
     data = load_data("demo", DataConfig(), InputSpec.of(model), seed=0)
