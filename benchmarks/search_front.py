@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     curves: dict[str, list[list[tuple[float, float]]]] = {sampler: [] for sampler in SAMPLERS}
-    print("| sampler | seed | trials | files | volume after a third | two thirds | the end | pick on test |")
+    print("| sampler | seed | different trials | files | volume after a third | two thirds | the end | pick on test |")
     print("|---|---|---|---|---|---|---|---|")
     for seed in arguments.seeds.split(","):
         folders = {sampler: arguments.out / f"{sampler}-{seed}" for sampler in SAMPLERS}
@@ -59,8 +59,8 @@ def main() -> None:
             curves[sampler].append(curve)
             end = curve[-1][0]
             parts = [_at(curve, end * part) for part in (1 / 3, 2 / 3, 1)]
-            trials, files = len(target["trials"]), len(curve)
-            cells = [sampler, seed, trials, files, *(f"{part:.3f}" for part in parts), target["message"]]
+            trials = sum(trial["state"] != "repeated" for trial in target["trials"])
+            cells = [sampler, seed, trials, len(curve), *(f"{part:.3f}" for part in parts), target["message"]]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
     for sampler, found in curves.items():
         ends = [curve[-1][1] for curve in found]

@@ -201,9 +201,12 @@ def _once(made: Sequence[Step], ends: Sequence[Variant], known: Collection[Step]
             names[step.name] = same.name
         else:
             own.append(step)
-    at = ("last", "model", "shared")
+
+    def known_as(name: str) -> str:
+        return names.get(name, name)
+
     return own, [
-        dataclasses.replace(end, **{field: names.get(name := getattr(end, field), name) for field in at})
+        dataclasses.replace(end, last=known_as(end.last), model=known_as(end.model), shared=known_as(end.shared))
         for end in ends
     ]
 

@@ -25,21 +25,26 @@ def plan_for(
     if len(targets) == 1:
         return plan
     steps = {step.name: step for step in plan.steps}
-    variants = {variant.shared: variant for variant in plan.variants}
+    variants = list(plan.variants)
     boards = [Board(targets[0], tuple(v.name for v in plan.variants), {v.name: v.last for v in plan.variants})]
     for target in targets[1:]:
         alone = make_plan(recipes, target, source=source)
         names = _join(steps, alone, target)
-        found = {variant.name: variants.get(names[variant.shared]) for variant in alone.variants}
+        found = {variant.name: _known(variants, variant.name, names[variant.shared]) for variant in alone.variants}
         called = {name: known.name if known else f"{name}@{target.name}" for name, known in found.items()}
-        for variant in alone.variants:
-            shared = names[variant.shared]
-            variants.setdefault(shared, _moved(variant, target, called, names))
+        new = (variant for variant in alone.variants if found[variant.name] is None)
+        variants += [_moved(variant, target, called, names) for variant in new]
         last = {called[variant.name]: names[variant.last] for variant in alone.variants}
         boards.append(Board(target, tuple(last), last))
-    boards = [_everywhere(board, tuple(variants.values()), steps) for board in boards]
-    first = tuple(dataclasses.replace(v, last=boards[0].last[v.name]) for v in variants.values())
+    boards = [_everywhere(board, variants, steps) for board in boards]
+    first = tuple(dataclasses.replace(v, last=boards[0].last[v.name]) for v in variants)
     return dataclasses.replace(plan, steps=tuple(steps.values()), variants=first, boards=tuple(boards))
+
+
+def _known(variants: Sequence[Variant], name: str, shared: str) -> Variant | None:
+    """The variant that a file is on other boards: of several recipes that make the same one, that of the same name."""
+    same = [variant for variant in variants if variant.shared == shared]
+    return next((variant for variant in same if variant.name == name), same[0] if same else None)
 
 
 def _join(steps: dict[str, Step], alone: Plan, target: Target) -> dict[str, str]:

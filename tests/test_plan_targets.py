@@ -103,3 +103,20 @@ def test_all_are_those_that_come_along():
     assert names == sorted(names)
     assert {"android-arm64", "arduino-nano33", "coral-dev", "rpi4"} < set(names)
     assert len(load_targets(["all"])) == len(load_targets("all"))
+
+
+def test_recipes_that_make_the_same_file_each_have_it_on_every_board():
+    """Steps are shared, and a file is listed under the name of each recipe, for one target as for several."""
+    alike = {"quantize": {"modes": ["int8"]}, "calibration": {"range": "mse"}, "filters": {"rate": 0.5}}
+    recipes = [
+        parse_recipe(table, f"{name}.toml")
+        for name, table in (("a", alike | {"calibration": {}}), ("b", alike), ("c", alike))
+    ]
+    rpi4, coral = boards = targets("rpi4", "coral-usb")
+    plan = plan_for(recipes, boards)
+    listed = {variant.name for variant in plan.variants}
+    for board, target in zip(plan.boards, (rpi4, coral), strict=True):
+        alone = [variant.name for variant in make_plan(recipes, target).variants]
+        assert {"b-filters-int8", "c-filters-int8"} <= set(alone)
+        assert [name.partition("@")[0] for name in board.own] == alone
+        assert set(board.own) <= listed == set(board.last)

@@ -462,8 +462,10 @@ def book_of(name: str, runtime: BoardRuntime | None = None) -> RuleBook:
 
 def _takes(runtime: BoardRuntime, mark: str) -> bool:
     """Whether a runtime is of a release that takes an operator with this mark."""
-    if mark == "yes" or runtime.package in _NUMBERED:
-        return mark == "yes" or parse_version(runtime.version) >= parse_version(mark)
+    if mark == "yes":
+        return True
+    if runtime.package in _NUMBERED:
+        return parse_version(runtime.version) >= parse_version(mark)
     return runtime.package != "tflite-runtime"  # which of TensorFlow's own releases was the first is not known
 
 

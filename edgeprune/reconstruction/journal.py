@@ -73,8 +73,7 @@ class Journal:
 class Memory:
     """Arrays of the products that were solved, in memory, for refits of models that are alike up to some layer.
 
-    A product is known by its place and by all that its solution rests on: the calls up to there with their weights,
-    and those behind it that take its constant, or that it makes up for (:meth:`key`).
+    The refit says by what a product is known (``_Refitting.place``).
     """
 
     def __init__(self) -> None:

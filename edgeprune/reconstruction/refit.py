@@ -215,7 +215,11 @@ class _Refitting:
         )
 
     def place(self, number: int, layer: str) -> str:
-        """What the store knows a product by: its number, and in a memory all that its solution rests on."""
+        """What the store knows a product by: its number, and in a memory all that its solution rests on.
+
+        That are the calls up to the layer with their weights as they came, from which all before it was solved, and
+        those behind it that take its constant, or through which it makes up for other terms of a sum.
+        """
         if not isinstance(self.store, Memory):
             return str(number)
         view = self.changed.view

@@ -205,7 +205,8 @@ def seen_validation(baseline: JsonObject, task: Task) -> list[str]:
     """A warning if the unpruned model is better on the validation data than on test data by more than chance explains.
 
     It has then been trained with them, most likely. Chance: four standard errors of a difference of two fractions, each
-    with the variance of a yes or no per sample, which is the most that a mean of values in 0 to 1 can have.
+    with the variance of a yes or no per sample, which is the most that a mean of values in 0 to 1 can have. Less than
+    two points, which is what a pick may lose, are not worth a warning.
     """
     validation, test = baseline["validation"], baseline["metric"]
     if test["split"] != "test" or not (task.higher_is_better and task.points == 100):
@@ -213,7 +214,7 @@ def seen_validation(baseline: JsonObject, task: Task) -> list[str]:
     counts = (validation["samples"], test["samples"])
     mean = (validation["value"] * counts[0] + test["value"] * counts[1]) / sum(counts)
     error = math.sqrt(max(mean * (1 - mean), 0) * sum(1 / count for count in counts))
-    if validation["value"] - test["value"] <= max(4 * error, 0.02):
+    if selection.drop_points(task, validation["value"], test["value"]) <= max(400 * error, 2.0):
         return []
     return [
         f"{task.metric} of the unpruned model is {validation['value']:.4g} on validation and {test['value']:.4g} on "

@@ -68,6 +68,8 @@ KINDS: dict[str, str] = {
 }  # fmt: skip
 # Of operators without an entry: one pass over the output.
 _DEFAULT_KIND = "elementwise"
+# Kinds whose second input is a kernel.
+_WITH_KERNEL = {"conv", "dense", "batch_matmul", "recurrent", "depthwise", "lstm"}
 # Passes over the output, where there are several: hard-swish is a clamped sum, and a product. No XNNPACK kernel takes
 # the squared difference of integers, which layer normalization has; the built-in one takes 66 cycles for an element on
 # a Cortex-A72 where others take 2 (benchmarks/results/recurrent.md).
@@ -222,9 +224,6 @@ def _short(amounts: Amounts) -> Amounts:
 def _miss(nbytes: int, cache_bytes: int) -> float:
     """Fraction of a working set that misses a cache, in [0, 1). It is smooth, as other data are cached too."""
     return nbytes / (nbytes + cache_bytes)
-
-
-_WITH_KERNEL = {"conv", "dense", "batch_matmul", "recurrent", "depthwise", "lstm"}
 
 
 def _dtype(graph: Subgraph, operator: Operator) -> DType:

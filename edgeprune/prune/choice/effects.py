@@ -63,7 +63,6 @@ def in_company(
     pieces = in_pieces(batches, _AT_ONCE)
     most = max(1, min(3 * len(pieces) // 4, _FITTED // _AT_ONCE))
     fitted, compared = pieces[:most], pieces[most : most + _COMPARED // _AT_ONCE] or pieces
-
     memory = Memory()
 
     def cost(keep: np.ndarray) -> float:
