@@ -1,7 +1,7 @@
 """Is half of the latency that is asked for half of the latency that is had?
 
     python benchmarks/latency_budget.py MODEL.h5 [MODEL.h5 ...] --cache FOLDER [--count]
-        [--pair TARGET/KERNELS ...] >> benchmarks/results/optimum.md
+        [--pair TARGET/KERNELS ...] [--threads N] >> benchmarks/results/optimum.md
 
 Each model loses channels by their norms, in multiples of the target's vector, until half of the estimated latency is
 left, by ``[filters] max_latency = "50%"``, as float32 and as int8 with ranges that mean nothing; the pruned model is
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--count", action="store_true")
     parser.add_argument("--pair", action="append")
+    parser.add_argument("--threads", type=int, help="of the estimates; default: the target's")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     print(f"\n`{shlex.join(['python', *sys.argv])}`\n")
@@ -71,6 +72,8 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
     for pair in options.pair or PAIRS:
         name, kernels = pair.split("/")
         target = load_target(name)
+        if options.threads:
+            target = target.model_copy(update={"threads": options.threads})
         constraints = Constraints(steps=target.channel_steps(mode), min_channels=2)
         try:
             limit = file_costs.latency(shapes, target, kernels).limited(SHARE)

@@ -105,7 +105,7 @@ class CpuSeconds(Facts):
     conv_macs: Amount  # multiply-accumulates of convolutions, with output channels padded to channel_multiple
     conv_elements: Amount  # read and written by convolutions: packing the input, rescaling and clamping the output
     dense_macs: Amount  # multiply-accumulates of fully connected layers and other products of few rows
-    depthwise_macs: Amount
+    depthwise_macs: Amount  # of depthwise convolutions, with what narrow ones compute for nothing
     elementwise_elements: Amount  # of the output: additions, products, clamps, hard-swish
     nonlinear_elements: Amount  # of the output: sigmoid, tanh, softmax, exponentials
     reduced_elements: Amount  # of the input: pooling and means

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -113,6 +113,55 @@ PAIRS, COST_OF_PAIRS = 2, 9.05 / 5.92
 _PAIRING_SINCE: Mapping[str, Version] = MappingProxyType({"ai-edge-litert": (1, 3, 0), "litert": (1, 3, 0)})
 # With fewer channels, two at a time cost less than what eight at a time would compute for nothing.
 PAIRED_FROM = 16
+
+
+def _few_in_pairs(channels: int, depth: int) -> float:
+    """Steps of eight channels that cost what a float convolution of fewer than eight takes, two channels at a time.
+
+    Of windows larger than 1x1, ``depth`` values each, under the releases of :data:`PAIRS`: simulated cycles of 3x3
+    windows over 3, 8 and 16 channels on a Cortex-A72 (benchmarks/results/vector_width.md).
+    """
+    return math.ceil(channels / PAIRS) * (0.3 + 9 / depth)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a depthwise kernel spends on one tap of one output position, in channels of its steady state.
+
+    Attributes:
+        start: reading pointers, whatever the width.
+        at_once: channels of a full step.
+        part: channels of a step over what is left.
+        part_cost: of such a step.
+        tap: cost of a channel, relative to the kernel for 3x3 windows and whole steps.
+        own: widths with a kernel of their own → what that takes.
+    """
+
+    start: float
+    at_once: int
+    part: int
+    part_cost: float
+    tap: float = 1.0
+    own: Mapping[int, float] = field(default_factory=dict)
+
+    def channels(self, channels: int) -> float:
+        if channels in self.own:
+            return self.own[channels]
+        left = math.ceil(channels % self.at_once / self.part) * self.part_cost
+        return self.tap * (self.start + channels // self.at_once * self.at_once + left)
+
+
+# Simulated cycles of 3x3 and 5x5 windows over 2 to 128 channels on a Cortex-A72 (benchmarks/results/vector_width.md).
+_ROWS: Mapping[tuple[CpuKernelSet, DType], _Row] = MappingProxyType(
+    {
+        ("xnnpack", "float32"): _Row(4.8, 4, 4, 4.0),
+        ("xnnpack", "int8"): _Row(8.4, 16, 8, 10.6),
+        ("builtin", "float32"): _Row(14.5, 16, 1, 3.7, own={8: 9.9}),
+        ("builtin", "int8"): _Row(8.9, 8, 1, 5.5, tap=3.0),
+    }
+)
+# The built-in integer kernel for 3x3 windows takes whole steps of 8 channels only.
+_BUILTIN_3X3 = _Row(4.7, 8, 8, 8.0)
 
 
 # Instructions of a sparse kernel per weight that is not zero, relative to the dense kernel's per multiply-accumulate.
@@ -279,6 +328,8 @@ def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Ca
     padding = cost * math.ceil(channels / multiple) * multiple / max(channels, 1)
     macs = operator_macs(graph, operator)
     rows, depth = output.size / max(channels, 1), math.prod(kernel.shape[1:])
+    if kernels == "xnnpack" and caches.pairing and _is_narrow(operator, kernel):
+        padding = _few_in_pairs(channels, depth) * 8 / channels
     amounts: Amounts = {"conv_macs": macs * padding, "conv_elements": rows * (depth + channels)}
     if kernels == "xnnpack":
         nbytes = kernel.size * size
@@ -301,6 +352,16 @@ def in_pairs(graph: Subgraph, operator: Operator) -> bool:
     if operator.name != "CONV_2D" or kernel is None or kernel.dtype != "float32" or kernel.shape[1:3] != (1, 1):
         return False
     return kernel.shape[0] % 8 not in (0, 7)
+
+
+def _is_narrow(operator: Operator, kernel: Tensor) -> bool:
+    """Whether an operator is a float convolution of :func:`_few_in_pairs`."""
+    return (
+        operator.name == "CONV_2D"
+        and kernel.dtype == "float32"
+        and kernel.shape[1:3] != (1, 1)
+        and 0 < kernel.shape[0] < 8
+    )
 
 
 def computed_in_pairs(graph: Subgraph) -> dict[int, list[Operator]]:
@@ -359,7 +420,14 @@ def lstm_amounts(graph: Subgraph, operator: Operator, dtype: DType) -> Amounts:
 
 
 def _depthwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
-    return {"depthwise_macs": operator_macs(graph, operator)}
+    kernel, output = graph.input(operator, 1), graph.output(operator)
+    if kernel is None or output is None or not output.shape or len(kernel.shape) != 4:
+        return {}
+    channels = output.shape[-1]
+    row = _ROWS[kernels, dtype]
+    if (kernels, dtype) == ("builtin", "int8") and kernel.shape[1:3] == (3, 3) and channels % _BUILTIN_3X3.at_once == 0:
+        row = _BUILTIN_3X3
+    return {"depthwise_macs": operator_macs(graph, operator) * row.channels(channels) / max(channels, 1)}
 
 
 def _elementwise(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Caches, dtype: DType) -> Amounts:
