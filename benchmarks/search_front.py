@@ -1,6 +1,7 @@
 """How good the front of a search is, and when: the volume that it dominates over time, beside random search.
 
     python benchmarks/search_front.py MODEL DATA OUT --timeout 20m --seeds 1,2,3 --plot OUT/front.svg
+        [--beside FILE.tflite …]
 
 Both samplers search the same space under the same goal, at the same time, each on one processor. DATA has validation
 samples that the model has not seen, or what is lost is overstated. The volume is that of all files so far: in points
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--timeout", default="20m")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--beside", type=Path, nargs="*", default=())
     arguments = parser.parse_args()
     curves: dict[str, list[list[tuple[float, float]]]] = {sampler: [] for sampler in SAMPLERS}
     print("| sampler | seed | different trials | files | volume after a third | two thirds | the end | pick on test |")
@@ -67,6 +69,47 @@ def main() -> None:
         print(f"\n{sampler}: {statistics.mean(ends):.3f} at the end on average, {min(ends):.3f} at worst")
     if arguments.plot:
         _plot(curves, arguments.plot)
+    if arguments.beside:
+        _print_beside(arguments)
+
+
+def _print_beside(arguments: argparse.Namespace) -> None:
+    """What each search gains over files that were made by hand, where its front has one as fast and as small."""
+    fronts = {
+        (sampler, seed): json.loads((arguments.out / f"{sampler}-{seed}" / "search.json").read_text())["targets"][0]
+        for seed in arguments.seeds.split(",")
+        for sampler in SAMPLERS
+    }
+    columns = [f"{sampler} {seed}" for sampler, seed in fronts]
+    print(f"\n| file | points lost | ms | bytes | {' | '.join(columns)} |\n{'|---' * (len(columns) + 4)}|")
+    whole = next(
+        (arguments.out / f"tpe-{arguments.seeds.split(',')[0]}" / "best" / "variants").glob("*-float32.tflite")
+    )
+    for path in arguments.beside:
+        lost, milliseconds, nbytes = _figures(whole, path, arguments.data)
+        gains = []
+        for target in fronts.values():
+            able = [
+                one["test"]["drop"]
+                for one in target["front"]
+                if one["latency_ms"] <= milliseconds and one["bytes"] <= nbytes
+            ]
+            gains.append(f"{lost - min(able):+.2f}" if able else "none")
+        name = f"{path.parents[1].name}/{path.name}"
+        print(f"| {name} | {lost:.2f} | {milliseconds:.3f} | {nbytes:,} | {' | '.join(gains)} |", flush=True)
+
+
+def _figures(whole: Path, path: Path, data: Path) -> tuple[float, float, int]:
+    """Points lost on test data against the unpruned float32 file, estimated milliseconds on rpi4, bytes."""
+    import edgeprune
+
+    compared = edgeprune.compare(whole, path, "rpi4", data=str(data))
+    if compared["accuracy"] is None:
+        raise SystemExit(f"{data} has no labels.")
+    (metric,) = compared["accuracy"]["metrics"].values()
+    before, after = metric["values"]
+    figures = compared["figures"]
+    return (before - after) * metric["points"], figures["estimated_ms"]["b"], int(figures["bytes"]["b"])
 
 
 def _search(arguments: argparse.Namespace, out: Path, sampler: str, seed: str, core: int) -> subprocess.Popen[bytes]:

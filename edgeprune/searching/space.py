@@ -23,7 +23,8 @@ BASE = {
 BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
 # Keys that matter only where something is trained.
 TRAINING = ("distill", "augment", "qat", "finetune.")
-# The first trials have so many budgets, without training: a first front within seconds.
+# The first trials have so many budgets, without training: a first front within seconds. Those between the least and the
+# most are tried with all of the training next, which is what most people would build by hand.
 FIRST = 4
 # Budgets in percent, from the least to the most, if the model and the target allow that much; and how many there are.
 LEAST, MOST, BUDGET_STEPS = 25, 95, 14
@@ -230,15 +231,20 @@ def base_recipe() -> Recipe:
 
 
 def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
-    """Values of the first trials: no training, several budgets, and none."""
+    """Values of the first trials: several budgets, and none, without training; those in the middle with it."""
     usual: dict[str, Any] = {"finetune.epochs": 0, "filters": True, "filters.criterion": "reconstruct"}
     usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False}
     fixed = {key: value for key, value in usual.items() if key in varies}
-    budgets: list[dict[str, Any]] = [{"filters": False}] if "filters" in varies else [{}]
-    for key in ("filters.max_latency", "filters.max_macs"):
-        if key in varies:
-            budgets += [{key: value} for value in _spread(varies[key])]
-    return tuple({**fixed, **budget} for budget in budgets)
+    unpruned: dict[str, Any] = {"filters": False} if "filters" in varies else {}
+    budgets = [
+        {key: value}
+        for key in ("filters.max_latency", "filters.max_macs")
+        if key in varies
+        for value in _spread(varies[key])
+    ]
+    taught = {"finetune.epochs": varies["finetune.epochs"].ends[-1]} if "finetune.epochs" in varies else None
+    trained = [{**budget, **taught, "distill": True} for budget in budgets[1:-1]] if taught else []
+    return tuple({**fixed, **values} for values in (unpruned, *budgets, *trained))
 
 
 def _spread(varies: Varies) -> list[float]:

@@ -111,12 +111,16 @@ def test_the_built_in_space_suits_target_and_objectives():
     assert {key for key, _, _ in BUILT_IN} >= keys.keys()
 
 
-def test_the_first_trials_of_the_built_in_space_train_nothing():
-    """They spread over the budgets, and the unpruned model is among them."""
+def test_the_first_trials_of_the_built_in_space_are_what_people_build_by_hand():
+    """The unpruned model and budgets all over the range without training, then those in its middle with all of it."""
     space = space_of(None, circumstances())
     made = [fixed(space, values) for values in space.first]
-    assert [one.finetune.epochs for one in made] == [0] * 5
-    assert [one.filters and one.filters.max_latency for one in made] == [None, "95%", "77%", "59%", "41%"]
+    assert [one.finetune.epochs for one in made] == [0] * 5 + [8] * 2
+    budgets = [None, "95%", "77%", "59%", "41%", "77%", "59%"]
+    assert [one.filters and one.filters.max_latency for one in made] == budgets
+    assert [bool(one.distill) for one in made[5:]] == [True, True]
+    untrained = space_of(None, circumstances(epochs=0))
+    assert len(untrained.first) == 5
     assert {one.filters.criterion for one in made if one.filters} == {"reconstruct"}
 
 
