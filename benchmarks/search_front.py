@@ -1,7 +1,7 @@
 """How good the front of a search is, and when: the volume that it dominates over time, beside random search.
 
     python benchmarks/search_front.py MODEL DATA OUT --timeout 20m --seeds 1,2,3 --plot OUT/front.svg
-        [--beside FILE.tflite …]
+        [--recipe RECIPE] [--beside FILE.tflite …]
 
 Both samplers search the same space under the same goal, at the same time, each on one processor. DATA has validation
 samples that the model has not seen, or what is lost is overstated. The volume is that of all files so far: in points
@@ -25,8 +25,8 @@ SAMPLERS = ("tpe", "random")
 SEARCH = """
 import sys
 import edgeprune
-model, data, out, timeout, sampler, seed = sys.argv[1:]
-options = dict(target="rpi4", out=out, timeout=timeout, sampler=sampler, seed=int(seed))
+model, data, out, timeout, sampler, seed, recipe = sys.argv[1:]
+options = dict(target="rpi4", out=out, timeout=timeout, sampler=sampler, seed=int(seed), recipe=recipe or None)
 edgeprune.search(model, data=data, limits=edgeprune.Limits(max_drop=2), **options)
 """
 # Points lost at which a file is worth nothing.
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--timeout", default="20m")
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--recipe", default="", help="what the searches start from; default: as edgeprune search")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--beside", type=Path, nargs="*", default=())
     arguments = parser.parse_args()
@@ -115,7 +116,7 @@ def _figures(whole: Path, path: Path, data: Path) -> tuple[float, float, int]:
 def _search(arguments: argparse.Namespace, out: Path, sampler: str, seed: str, core: int) -> subprocess.Popen[bytes]:
     """A search in a process of its own, on one processor."""
     out.mkdir(parents=True, exist_ok=True)
-    words = [arguments.model, arguments.data, out, arguments.timeout, sampler, seed]
+    words = [arguments.model, arguments.data, out, arguments.timeout, sampler, seed, arguments.recipe]
     command = [sys.executable, "-c", SEARCH, *map(str, words)]
     cores = sorted(os.sched_getaffinity(0))
     with (out / "said.txt").open("a") as said:

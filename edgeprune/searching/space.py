@@ -18,7 +18,7 @@ from edgeprune.target import Target
 BASE = {
     "extends": "int8",
     "finetune": {"epochs": 8},
-    "distill": {"temperature": 2.0, "weight": 0.9},
+    "distill": {"temperature": 2.0, "weight": 0.5},
 }
 BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
 # Keys that matter only where something is trained.

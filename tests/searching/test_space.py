@@ -56,7 +56,7 @@ def test_every_value_that_is_suggested_makes_a_recipe():
             "extends": "filters-int8",
             "search": {
                 "filters": {"max_macs": {"low": "30%", "high": "90%", "step": "5%"}},
-                "distill": {"choices": [False, True, {"weight": 0.5}]},
+                "distill": {"choices": [False, True, {"weight": 0.7}]},
                 "quantize": {"modes": {"choices": ["int8", ["float16"]]}},
                 "finetune": {
                     "epochs": {"choices": [0, 2]},
@@ -74,7 +74,7 @@ def test_every_value_that_is_suggested_makes_a_recipe():
     assert {one.quantize.modes for one in made} == {("int8",), ("float16",)}
     assert {one.finetune.epochs for one in made} == {0, 2}
     assert {one.reconstruct.samples for one in made} == {100, 150, 200}
-    assert {one.distill and one.distill.weight for one in made} == {None, 0.9, 0.5}
+    assert {one.distill and one.distill.weight for one in made} == {None, 0.5, 0.7}
     assert all(1e-4 <= one.finetune.learning_rate <= 1e-2 for one in made)
     assert not any(one.search for one in made)
 
