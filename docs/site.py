@@ -20,7 +20,14 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 # Pages from outside of docs/, which keep their paths on the site.
-OTHERS = ("benchmarks/README.md", "benchmarks/results/*.md", "examples/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+OTHERS = (
+    "benchmarks/README.md",
+    "benchmarks/results/*.md",
+    "benchmarks/results/*.svg",
+    "examples/README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+)
 # Files that stand for a page of another name.
 SAME = {"README.md": "index.md", "examples": "examples/README.md", "benchmarks": "benchmarks/README.md"}
 LINK = re.compile(
