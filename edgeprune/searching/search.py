@@ -266,8 +266,9 @@ class _Search:
         goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
         base = self._base or base_recipe()
         given = Circumstances(
-            target, facts["blocks"], facts["filters"], facts["weight_only"], "download" in objectives,
-            base.finetune.epochs, facts["least_latency"][target.name],
+            target, facts["blocks"], facts["filters"], facts["weight_only"],
+            bool({"size", "flash"} & set(objectives)), "download" in objectives, base.finetune.epochs,
+            facts["least_latency"][target.name],
         )  # fmt: skip
         space = space_of(self._base, given)
         return Study(

@@ -48,6 +48,8 @@ class Circumstances:
         blocks: the model has residual blocks that can go as a whole.
         filters: it has filters that can go.
         weight_only: the package for formats of weights alone is installed.
+        size: the bytes of the file or its flash are an objective: where removing channels makes a file faster is not
+            where it makes it small.
         download: the size after compression is an objective, the only one that single zeros make smaller.
         epochs: of the recipe's training.
         least_latency: the least share of the latency that removing filters can leave; None: latency is no limit to
@@ -58,6 +60,7 @@ class Circumstances:
     blocks: bool
     filters: bool
     weight_only: bool
+    size: bool
     download: bool
     epochs: int
     least_latency: float | None
@@ -99,6 +102,8 @@ BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[
         lambda g: {"low": LEAST / 100, "high": MOST / 100, "step": 0.05},
         lambda g: g.filters and not g.by_latency,
     ),
+    # Beside the other budget, which alone decides at 99 %.
+    ("filters.max_params", lambda g: {"choices": [0.99, 0.75, 0.5, 0.35]}, lambda g: g.filters and g.size),
     ("filters.criterion", lambda g: {"choices": ["reconstruct", "taylor"]}, lambda g: g.filters),
     ("filters.blocks", lambda g: {"choices": [False, True]}, lambda g: g.filters and g.blocks),
     ("weights", lambda g: {"choices": [False, *_ZEROS]}, lambda g: g.download or g.target.micro is not None),
@@ -233,7 +238,7 @@ def base_recipe() -> Recipe:
 def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
     """Values of the first trials: several budgets, and none, without training; those in the middle with it."""
     usual: dict[str, Any] = {"finetune.epochs": 0, "filters": True, "filters.criterion": "reconstruct"}
-    usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False}
+    usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False, "filters.max_params": 0.99}
     fixed = {key: value for key, value in usual.items() if key in varies}
     unpruned: dict[str, Any] = {"filters": False} if "filters" in varies else {}
     budgets = [

@@ -11,7 +11,7 @@ from edgeprune.target import load_target
 
 
 def circumstances(target="rpi4", **changes):
-    given = {"blocks": True, "filters": True, "weight_only": True, "download": False, "epochs": 8}
+    given = {"blocks": True, "filters": True, "weight_only": True, "size": True, "download": False, "epochs": 8}
     return Circumstances(load_target(target), **{**given, "least_latency": 0.4, **changes})
 
 
@@ -104,6 +104,8 @@ def test_the_built_in_space_suits_target_and_objectives():
     assert "weights" in space_of(None, circumstances(download=True)).varies
     assert {"coded", "weights"} <= space_of(None, circumstances("arduino-nano33")).varies.keys()
     assert "filters.blocks" not in space_of(None, circumstances(blocks=False)).varies
+    assert "filters.max_params" in keys
+    assert "filters.max_params" not in space_of(None, circumstances(size=False)).varies
     assert "filters.max_macs" in space_of(None, circumstances(least_latency=None)).varies
     assert "filters.max_macs" in space_of(None, circumstances(least_latency=0.97)).varies
     narrow = space_of(None, circumstances(least_latency=0.853)).varies["filters.max_latency"]
