@@ -161,7 +161,9 @@ def test_killed_at_any_stage_and_started_again_gives_the_same(folder, stage):
 
 def test_interrupted_says_how_to_go_on(folder):
     """Ctrl-C is exit code 130 and one message; a second build in the same folder at that time is refused."""
-    process = start(folder, "--out", "interrupted")
+    # Trained for so long that it is still at work when the second one comes, on any machine.
+    (folder / "long.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 500"))
+    process = start(folder, "--recipe", "long.toml", "--out", "interrupted")
     while not (folder / "interrupted" / "stages" / "model" / "key.json").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
