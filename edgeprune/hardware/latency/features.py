@@ -322,14 +322,16 @@ def _conv(graph: Subgraph, operator: Operator, kernels: CpuKernelSet, caches: Ca
     if kernel is None or output is None or data is None or not output.shape or not kernel.shape:
         return {}
     channels, size = output.shape[-1], 4 if dtype == "float32" else 1
-    multiple, cost = caches.channel_multiple.get(dtype, 1), 1.0
-    if kernels == "xnnpack" and caches.pairing and in_pairs(graph, operator):
-        multiple, cost = PAIRS, COST_OF_PAIRS
-    padding = cost * math.ceil(channels / multiple) * multiple / max(channels, 1)
     macs = operator_macs(graph, operator)
     rows, depth = output.size / max(channels, 1), math.prod(kernel.shape[1:])
-    if kernels == "xnnpack" and caches.pairing and _is_narrow(operator, kernel):
-        padding = _few_in_pairs(channels, depth) * 8 / channels
+    multiple, pairing = caches.channel_multiple.get(dtype, 1), kernels == "xnnpack" and caches.pairing
+    if pairing and in_pairs(graph, operator):
+        computed = COST_OF_PAIRS * math.ceil(channels / PAIRS) * PAIRS
+    elif pairing and _is_narrow(operator, kernel):
+        computed = 8 * _few_in_pairs(channels, depth)
+    else:
+        computed = math.ceil(channels / multiple) * multiple
+    padding = computed / max(channels, 1)
     amounts: Amounts = {"conv_macs": macs * padding, "conv_elements": rows * (depth + channels)}
     if kernels == "xnnpack":
         nbytes = kernel.size * size

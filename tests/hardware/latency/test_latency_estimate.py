@@ -61,14 +61,16 @@ def median_ms(graph, target, **options):
 @pytest.mark.parametrize("name", CPUS)
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @settings(max_examples=15, deadline=None)
-@given(vectors=st.integers(1, 40), more=st.integers(1, 40), side=st.integers(1, 64), depth=st.integers(1, 5))
-def test_more_work_takes_longer(name, dtype, vectors, more, side, depth):
-    """More channels, in steps of eight, larger images and more layers never make an estimate shorter."""
-    channels, more = 8 * vectors, 8 * more
+@given(channels=st.integers(1, 300), more=st.integers(1, 40), side=st.integers(1, 64), depth=st.integers(1, 5))
+def test_more_work_takes_longer(name, dtype, channels, more, side, depth):
+    """Larger images, more layers, and channels in more vectors of eight never make an estimate shorter. Seven channels
+    can take longer than eight, where they are computed two at a time."""
     target = load_target(name)
+    full = -(-channels // 8) * 8
     for kernels in available(target):
         base = median_ms(convolutions(channels, side, depth, dtype), name, kernels=kernels)
-        assert base <= median_ms(convolutions(channels + more, side, depth, dtype), name, kernels=kernels)
+        filled = median_ms(convolutions(full, side, depth, dtype), name, kernels=kernels)
+        assert filled <= median_ms(convolutions(full + 8 * more, side, depth, dtype), name, kernels=kernels)
         assert base <= median_ms(convolutions(channels, side + 1, depth, dtype), name, kernels=kernels)
         assert base < median_ms(convolutions(channels, side, depth + 1, dtype), name, kernels=kernels)
 
@@ -287,28 +289,25 @@ def only_amount(layer, dtype, kernels, term):
 @pytest.mark.parametrize(
     ("dtype", "kernels", "window", "cycles"),
     [
-        ("float32", "xnnpack", 3, {4: 45, 8: 71, 12: 94, 16: 115, 24: 160, 128: 735}),
-        ("float32", "xnnpack", 5, {8: 167, 16: 273, 128: 1764}),
-        ("int8", "xnnpack", 3, {4: 58, 8: 56, 12: 91, 16: 76, 24: 113, 128: 429}),
-        ("int8", "xnnpack", 5, {8: 156, 16: 198, 24: 304, 128: 1090}),
-        ("float32", "builtin", 3, {8: 77, 12: 469, 16: 236, 24: 458, 128: 1104}),
-        ("int8", "builtin", 3, {8: 42, 16: 69, 20: 557, 24: 96, 128: 471}),
-        ("int8", "builtin", 5, {20: 1140, 24: 1037, 128: 3820}),
+        ("float32", "xnnpack", 3, {4: 45, 8: 71, 12: 94, 16: 115, 24: 160, 64: 381, 128: 735}),
+        ("float32", "xnnpack", 5, {8: 167, 16: 273, 64: 912, 128: 1764}),
+        ("int8", "xnnpack", 3, {4: 58, 8: 56, 12: 91, 16: 76, 24: 113, 64: 227, 128: 429}),
+        ("int8", "xnnpack", 5, {8: 156, 16: 198, 24: 304, 64: 580, 128: 1090}),
+        ("float32", "builtin", 3, {8: 77, 12: 469, 16: 236, 24: 458, 64: 608, 128: 1104}),
+        ("int8", "builtin", 3, {8: 42, 16: 69, 20: 557, 24: 96, 64: 230, 128: 471}),
+        ("int8", "builtin", 5, {20: 1140, 24: 1037, 64: 2033, 128: 3820}),
     ],
 )
 def test_narrow_depthwise_convolutions_cost_what_was_counted(dtype, kernels, window, cycles):
     """Relative to 64 channels, work is within 25 % of cycles on the emulated Cortex-A72: rows that are not filled, and
     the start of each, cost too."""
-    whole = {("float32", "xnnpack", 3): 381, ("float32", "xnnpack", 5): 912, ("int8", "xnnpack", 3): 227}
-    whole |= {("int8", "xnnpack", 5): 580, ("float32", "builtin", 3): 608}
-    whole |= {("int8", "builtin", 3): 230, ("int8", "builtin", 5): 2033}
 
     def work(channels):
         layer = ("DEPTHWISE_CONV_2D", (1, window, window, channels), (1, 16, 16, channels))
         return only_amount(layer, dtype, kernels, "depthwise_macs")
 
     for channels, counted in cycles.items():
-        assert work(channels) / work(64) == pytest.approx(counted / whole[dtype, kernels, window], rel=0.25)
+        assert work(channels) / work(64) == pytest.approx(counted / cycles[64], rel=0.25)
 
 
 def test_few_channels_of_a_float_convolution_are_computed_in_pairs():
