@@ -75,19 +75,27 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
     return {name: total / samples for name, total in totals.items()}
 
 
-def divergence(original: tf_keras.Model, changed: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> float:
+def answers_of(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """What a model answers to all samples, one array per output; ``batches``: per batch the inputs, in its order."""
+    pieces = in_pieces(batches, max(1, TAPE_BYTES // bytes_per_sample(model)))
+    found = [[np.asarray(answer) for answer in flat(model(list(piece), training=False))] for piece in pieces]
+    return [np.concatenate(same) for same in zip(*found, strict=True)]
+
+
+def divergence(original: Sequence[np.ndarray], changed: Sequence[np.ndarray]) -> float:
     """How far the answers of a changed model are from those of the original one, in nats per sample.
 
     The Kullback-Leibler divergence where outputs are distributions or values between zero and one; of other outputs,
     half of the square error relative to their own variance: what Fisher information approximates for small errors.
+
+    Args:
+        original, changed: an array per output, [samples, ...]; those that are not floating are left out.
     """
-    pairs = [[flat(model(list(batch), training=False)) for model in (original, changed)] for batch in batches]
-    found = 0.0
-    for place, tensor in enumerate(original.outputs):
-        if tensor.dtype.is_floating:
-            p, q = (np.concatenate([np.asarray(pair[side][place], np.float64) for pair in pairs]) for side in (0, 1))
-            found += _divergence(p, q) / len(p)
-    return found
+    return sum(
+        _divergence(p.astype(np.float64), q.astype(np.float64)) / len(p)
+        for p, q in zip(original, changed, strict=True)
+        if np.issubdtype(p.dtype, np.floating)
+    )
 
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> float:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # What the tensors of the samples that are run at once may fill.
 BATCH_BYTES = 128_000_000
+# Samples in batches that are joined: with more of them, calls cost no less.
+_JOINED = 256
 
 
 class Forward:
@@ -68,10 +70,19 @@ class Forward:
 
 
 def in_pieces(batches: Sequence[Sequence[np.ndarray]], size: int) -> list[list[np.ndarray]]:
-    """The batches, split into pieces of at most ``size`` samples."""
-    return [
-        [array[start : start + size] for array in batch] for batch in batches for start in range(0, len(batch[0]), size)
+    """The samples in batches of at most ``size``: small ones are joined, up to 256 samples, large ones split."""
+    joined: list[list[Sequence[np.ndarray]]] = []
+    room = 0
+    for batch in batches:
+        room -= len(batch[0])
+        if room < 0:
+            joined.append([])
+            room = min(size, _JOINED) - len(batch[0])
+        joined[-1].append(batch)
+    whole = [
+        [np.concatenate(same) if len(some) > 1 else same[0] for same in zip(*some, strict=True)] for some in joined
     ]
+    return [[array[at : at + size] for array in batch] for batch in whole for at in range(0, len(batch[0]), size)]
 
 
 def bytes_per_sample(model: tf_keras.Model, *, all_at_once: bool = False) -> int:
