@@ -77,8 +77,7 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
 
 def answers_of(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """What a model answers to all samples, one array per output; ``batches``: per batch the inputs, in its order."""
-    pieces = in_pieces(batches, max(1, TAPE_BYTES // bytes_per_sample(model)))
-    found = [[np.asarray(answer) for answer in flat(model(list(piece), training=False))] for piece in pieces]
+    found = [[np.asarray(answer) for answer in flat(model(list(batch), training=False))] for batch in batches]
     return [np.concatenate(same) for same in zip(*found, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,19 +71,18 @@ class Forward:
 
 
 def in_pieces(batches: Sequence[Sequence[np.ndarray]], size: int) -> list[list[np.ndarray]]:
-    """The samples in batches of at most ``size``: small ones are joined, up to 256 samples, large ones split."""
-    joined: list[list[Sequence[np.ndarray]]] = []
-    room = 0
-    for batch in batches:
-        room -= len(batch[0])
-        if room < 0:
-            joined.append([])
-            room = min(size, _JOINED) - len(batch[0])
-        joined[-1].append(batch)
-    whole = [
-        [np.concatenate(same) if len(some) > 1 else same[0] for same in zip(*some, strict=True)] for some in joined
+    """The batches, split into pieces of at most ``size`` samples."""
+    return [
+        [array[start : start + size] for array in batch] for batch in batches for start in range(0, len(batch[0]), size)
     ]
-    return [[array[at : at + size] for array in batch] for batch in whole for at in range(0, len(batch[0]), size)]
+
+
+def joined(batches: Sequence[Sequence[np.ndarray]], size: int) -> list[list[np.ndarray]]:
+    """Neighbours joined to batches of nearly one size, at most ``size`` samples and 256; an even number of them."""
+    at_once = max(1, min(size, _JOINED) // max(len(batch[0]) for batch in batches))
+    number = 2 * math.ceil(len(batches) / at_once / 2)
+    groups = np.array_split(np.arange(len(batches)), min(number, len(batches)))
+    return [[np.concatenate(same) for same in zip(*(batches[i] for i in some), strict=True)] for some in groups]
 
 
 def bytes_per_sample(model: tf_keras.Model, *, all_at_once: bool = False) -> int:

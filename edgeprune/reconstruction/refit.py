@@ -22,7 +22,7 @@ import numpy as np
 from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_of
 from edgeprune.models.types import Layer, Node, Tensor, Variable
 from edgeprune.progress import Progress
-from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces
+from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces, joined
 from edgeprune.reconstruction.journal import Journal, Memory, key_of
 from edgeprune.reconstruction.linear import Index, Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
@@ -127,7 +127,7 @@ def _fitting(
     for batch in split:
         left -= each * len(batch[0])
         count += left >= 0
-    return split[: max(count, 2)]
+    return joined(split[: max(count, 2)], size)
 
 
 class _Refitting:

@@ -144,13 +144,13 @@ def test_what_cannot_be_refitted_is_named():
     assert found["out"].after is not None
 
 
-def test_every_call_is_made_once_for_each_batch(residual):
+def test_every_call_is_made_once_for_each_sample(residual):
     """A refit costs about one pass of each model, however many layers there are."""
     counted = []
 
     class Counting(layers.Layer):
         def call(self, x):
-            counted.append(None)
+            counted.append(len(x) if x.shape[0] else 0)
             return x
 
     inputs = layers.Input((6,))
@@ -163,7 +163,7 @@ def test_every_call_is_made_once_for_each_batch(residual):
     batches = batches_of(model)
     counted.clear()
     refit(model, changed, batches)
-    assert len(counted) == 2 * len(batches)
+    assert sum(counted) == 2 * sum(len(batch[0]) for batch in batches)
 
 
 def test_as_many_samples_as_fit_into_memory(residual, monkeypatch):
