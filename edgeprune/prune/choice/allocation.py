@@ -29,9 +29,9 @@ TOLERANCE_POINTS = 5.0
 # Widths of one group, and entries in all tables over several groups: of larger models, every so-many-th width is looked
 # at.
 _WIDTHS, _ENTRIES = 128, 16_000
-# What a program only approximates is counted exactly afterwards; its limit is corrected until it is this near, so many
-# times at most.
-_CLOSE, _LOWERED, _CORRECTED = 2e-3, 0.98, 10
+# What a program only approximates is counted exactly afterwards; its limit is corrected until it is near, so many times
+# at most.
+_LOWERED, _CORRECTED = 0.98, 10
 # What all channels of a group are worth at least, beside the largest measured rise of the loss.
 _WORTH = 1e-2
 ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
@@ -167,7 +167,7 @@ class _Search:
             bound = min(bound, solution.bound)  # that of a limit that was lowered does not hold for the limit itself
             keep = widths.keep(options)
             uses = [
-                _Use(one.most, limit.most, program.cost(limit, options), one.exact(keep))
+                _Use(one.most, limit.most, program.cost(limit, options), one.exact(keep), one.close)
                 for one, limit in zip(self.resources, stated, strict=True)
             ]
             is_kept = all(use.is_kept for use in uses)
@@ -234,12 +234,14 @@ class _Use:
         most: what may be used.
         limit: what stood for it in the program.
         counted, exact: what is used, as the program counts it, and as it is.
+        close: how near the limit is brought.
     """
 
     most: float
     limit: float
     counted: float
     exact: float
+    close: float
 
     @property
     def ratio(self) -> float:
@@ -258,7 +260,7 @@ class _Use:
     @property
     def is_settled(self) -> bool:
         """Whether a higher limit in the program would allow no more."""
-        return self.corrected <= self.limit * (1 + _CLOSE)
+        return self.corrected <= self.limit * (1 + self.close)
 
     def next_limit(self, all_kept: bool) -> float:
         """What is exceeded is lowered, by a little at least; if all is kept, what has room is raised."""

@@ -42,6 +42,8 @@ class Times(Protocol):
 
     whole: float
     """Of the file as it is."""
+    close: float
+    """How near to a limit a choice is brought."""
 
     def exact(self, keep: np.ndarray) -> float:
         """Of the file in which only some units stay: bool [units]."""
@@ -52,6 +54,8 @@ class Times(Protocol):
 
 class _Estimates:
     """By the target's coefficients."""
+
+    close = Resource.close
 
     def __init__(self, shapes: FileShapes, target: Target, kernels: KernelSet | None, threads: int | None):
         self._shapes, self._how = shapes, (target, kernels, threads)
@@ -98,7 +102,8 @@ def latency(
         costs = [product([cost, _there(widths, shapes.blocks.get(index))]) for index, cost in each.items()]
         return (summed([{(): np.array(rest)}, *costs]),)
 
-    return Resource("latency", "max_latency", "milliseconds", times.whole, times.whole, tables, times.exact, "ms")
+    whole = times.whole
+    return Resource("latency", "max_latency", "milliseconds", whole, whole, tables, times.exact, "ms", times.close)
 
 
 def memory(shapes: FileShapes) -> Resource:
