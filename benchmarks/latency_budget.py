@@ -66,7 +66,7 @@ def rows(path: Path, mode: Any, options: argparse.Namespace) -> Any:
 
     graph = analyse(load_model(str(path)))
     scores = CRITERIA["l2"].score(graph, Evidence())
-    shapes = FileShapes.of(graph, lambda model: parse(converted(model, mode)).subgraphs[0])
+    shapes = FileShapes.of(graph, lambda model: converted(model, mode))
     whole = options.cache / f"{path.stem}-{mode}.tflite"
     whole.write_bytes(converted(graph.model, mode))
     for pair in options.pair or PAIRS:

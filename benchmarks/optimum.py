@@ -87,10 +87,9 @@ def half_of_latency(graph: Any, options: Any) -> Any:
     from edgeprune.prune.choice import file_costs
     from edgeprune.prune.choice.file_shapes import FileShapes
     from edgeprune.target import load_target
-    from edgeprune.tflite.flatbuffer import parse
     from edgeprune.tradeoff import converted
 
-    shapes = FileShapes.of(graph, lambda model: parse(converted(model, options.mode)).subgraphs[0])
+    shapes = FileShapes.of(graph, lambda model: converted(model, options.mode))
     return file_costs.latency(shapes, load_target(options.target)).limited("50%")
 
 

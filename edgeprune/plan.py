@@ -12,6 +12,8 @@ from typing import Any
 
 from edgeprune import stages
 from edgeprune.errors import RecipeError, TargetError
+from edgeprune.hardware.compilers import compiler_version
+from edgeprune.hardware.latency.source import latency_source
 from edgeprune.models.hash import model_hash
 from edgeprune.pipeline import Stage, Step
 from edgeprune.prune.choice.criteria import CRITERIA
@@ -311,19 +313,22 @@ def file_limits(recipe: Recipe, target: Target) -> tuple[stages.FileLimit, ...]:
     Raises:
         TargetError: there is no target of a name, or its file does not validate.
         RecipeError: nothing is known about the speed of a target, or two targets are called the same.
+        MissingError: a target's compiler, which would tell its speed, is not installed.
     """
     found: dict[str, stages.FileLimit] = {}
     for what, amounts in recipe.filters.of_file.items() if recipe.filters else ():
         for name, most in amounts.items():
             board = target if name is None else _named(name, f"max_{what}")
             plan = quantization_plan(main_mode(recipe), recipe, board)
-            limit = stages.FileLimit(what=what, most=most, target=board, named=name, plan=plan)
-            if what == "latency" and board.latency is None:
+            source = latency_source(board) if what == "latency" else None
+            if what == "latency" and source is None:
                 raise RecipeError(
                     f"[filters] max_latency: the target {board.name} has no coefficients to estimate a latency by.",
                     fix="limit max_macs, max_memory or max_size instead, or measure files on the board and run "
                     "`edgeprune targets fit`.",
                 )
+            compiler = compiler_version(board) if source == "compiler" else None
+            limit = stages.FileLimit(what=what, most=most, target=board, named=name, plan=plan, compiler=compiler)
             if found.setdefault(limit.name, limit) != limit:
                 raise RecipeError(
                     f"[filters] max_{what} has two targets that are called {limit.board}, which reports could not tell "

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.errors import RecipeError
 from edgeprune.files import JsonObject
+from edgeprune.hardware.latency.source import latency_source
 from edgeprune.target import ChannelSteps, Target
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
 
     Args:
         model: flat functional tf_keras model with one size.
-        target: a board with coefficients of latency.
+        target: a board with coefficients of latency, or a compiler that estimates it.
         mode: the format that the model would be built in.
 
     Returns:
@@ -37,22 +38,23 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
         and parameters left, ``lost``: the share of the norms, and the ``gap`` of the solution.
 
     Raises:
-        RecipeError: the target has no coefficients of latency.
-        ConversionError: the model cannot be converted.
+        RecipeError: the speed of the target is not known, or that of what its compiler leaves to the processor.
+        ConversionError: the model cannot be converted, or the target's compiler refuses it.
+        MissingError: the target's compiler is not installed.
         ModelError: the file does not follow the channels of the model.
     """
     from edgeprune.prune.channels.analyse import analyse
     from edgeprune.prune.choice import file_costs
     from edgeprune.prune.choice.file_shapes import FileShapes
-    from edgeprune.tflite.flatbuffer import parse
 
-    if target.latency is None:
+    if latency_source(target) is None:
         raise RecipeError(
             f"The target {target.name} has no coefficients to estimate a latency by.",
             fix="measure files on the board and run `edgeprune targets fit`, or take another target.",
         )
     graph = analyse(model)
-    shapes = FileShapes.of(graph, lambda changed: parse(converted(changed, mode)).subgraphs[0])
+    io = target.quantization.io if mode == "int8" else "float"
+    shapes = FileShapes.of(graph, lambda changed: converted(changed, mode, io))
     latency = file_costs.latency(shapes, target)
     steps = target.channel_steps(mode)
     return {
@@ -65,12 +67,14 @@ def channel_costs(model: tf_keras.Model, target: Target, mode: Literal["float32"
     }
 
 
-def converted(model: tf_keras.Model, mode: Literal["float32", "int8"]) -> bytes:
-    """The file that a model is converted to; the ranges of int8 mean nothing in it."""
+def converted(
+    model: tf_keras.Model, mode: Literal["float32", "int8"], io: Literal["float", "int8", "uint8"] = "float"
+) -> bytes:
+    """The file that a model is converted to, with such inputs and outputs; the ranges of int8 mean nothing in it."""
     from edgeprune.convert.converter import convert
     from edgeprune.quantize.plan import QuantizationPlan
 
-    plan = QuantizationPlan(mode, "float", needs_samples=mode == "int8")
+    plan = QuantizationPlan(mode, io, needs_samples=mode == "int8")
     generator = np.random.default_rng(0)
 
     def samples() -> Iterator[list[np.ndarray]]:

@@ -3,7 +3,8 @@
 import pytest
 
 import edgeprune
-from edgeprune.errors import RecipeError, TargetError
+from edgeprune.errors import MissingError, RecipeError, TargetError
+from edgeprune.hardware import vela_compiler
 from edgeprune.plan import file_limits, make_plan
 from edgeprune.recipe.load import parse_recipe
 from edgeprune.target import load_target, to_toml
@@ -73,6 +74,24 @@ def test_a_latency_that_cannot_be_estimated_is_refused(tmp_path):
     assert file_limits(_recipe(max_memory={path: "50%"}), load_target("rpi4"))
     with pytest.raises(RecipeError, match="mine has no coefficients"):
         file_limits(_recipe(max_latency={"rpi4": 3.0, path: "50%"}), load_target("rpi4"))
+
+
+def test_a_compiler_that_estimates_is_as_good_as_coefficients():
+    """The limit names compiler and version, on which the choice depends; other limits of the target do not need it."""
+    pytest.importorskip("ethosu.vela", reason="needs ethos-u-vela")
+    latency, memory = file_limits(_recipe(max_latency="50%", max_memory="50%"), load_target("ethos-u55"))
+    assert latency.compiler == f"vela {vela_compiler.version()}"
+    assert memory.compiler is None
+    (estimated,) = file_limits(_recipe(max_latency="50%"), load_target("rpi4"))
+    assert estimated.compiler is None
+
+
+def test_a_compiler_that_is_missing_is_said_before_anything_is_built(tmp_path, monkeypatch):
+    """With the command that installs it, also where the target is not that of the build."""
+    monkeypatch.setattr(vela_compiler, "version", lambda: None)
+    with pytest.raises(MissingError, match="pip install ethos-u-vela"):
+        edgeprune.build(recipe=_recipe(max_latency={"ethos-u65": "50%"}), target="rpi4", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_targets_of_one_name_are_refused(tmp_path):

@@ -49,6 +49,18 @@ def test_a_model_that_was_never_trained_is_shown():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["ethos-u55-128", "ethos-u65-256"])
+def test_a_compiler_gives_milliseconds_too(model, name):
+    """Where nothing but the compiler knows the speed: it is asked; of float files it knows none, which is said."""
+    pytest.importorskip("ethosu.vela", reason="needs ethos-u-vela")
+    found = channel_costs(model, load_target(name), "int8")
+    assert found["groups"]["wide"] > 0
+    assert found["budgets"]
+    assert all(row["latency"] <= row["asked"] for row in found["budgets"])
+    with pytest.raises(RecipeError, match="stay on the processor"):
+        channel_costs(model, load_target(name), "float32")
+
+
 def test_a_target_without_coefficients_is_refused(model):
     """There is nothing to estimate by, and the message says what gives it."""
     target = load_target("rpi4").model_copy(update={"latency": None})

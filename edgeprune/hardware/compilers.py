@@ -1,12 +1,14 @@
 """Vendors' compilers, which turn a finished .tflite into the file that a target's accelerator runs.
 
-A target names its compiler in ``[compiler]``; a new compiler is an entry in :data:`COMPILERS`.
+A target names its compiler in ``[compiler]``; a new compiler is an entry in :data:`COMPILERS`, and in :data:`TIMERS` if
+it says how long a file takes.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
@@ -18,6 +20,8 @@ from edgeprune.target import CompilerSettings, Target
 
 # Name in [compiler] → module with the attributes of :class:`Compiler`.
 COMPILERS = {"edgetpu": "edgeprune.hardware.edgetpu.compiler", "vela": "edgeprune.hardware.vela_compiler"}
+# Those of them whose modules have the attributes of :class:`Timer`.
+TIMERS = {"vela"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,22 @@ class Compiled:
         }
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What a compiler says about the time of a file.
+
+    Attributes:
+        milliseconds: of one inference.
+        by_tensor: their parts, by the name of the tensor that each makes; what the compiler makes itself is named after
+            a tensor of the file, with an ending.
+        left: names of the operators that stay on the processor, whose time is not contained.
+    """
+
+    milliseconds: float
+    by_tensor: Mapping[str, float]
+    left: tuple[str, ...]
+
+
 class Compiler(Protocol):
     """The module of a compiler. ``INSTALL`` tells the user how to install it."""
 
@@ -61,6 +81,13 @@ class Compiler(Protocol):
 
     def compile_model(self, model: Path, folder: Path, settings: CompilerSettings) -> Compiled:
         """Compile ``model`` into ``folder``."""
+
+
+class Timer(Compiler, Protocol):
+    """The module of a compiler that estimates latency."""
+
+    def time_model(self, model: Path, folder: Path, settings: CompilerSettings) -> Timing:
+        """Compile ``model`` into ``folder``, and read what it says of the time of each part."""
 
 
 def compiler_of(target: Target) -> Compiler | None:
@@ -74,11 +101,16 @@ def compiler_of(target: Target) -> Compiler | None:
     module = cast(Compiler, importlib.import_module(COMPILERS[target.compiler.name]))
     if module.version() is None:
         if target.compiler.required:
-            raise MissingError(
-                f"The compiler for {target.name}, {target.compiler.name}, is not installed.", fix=module.INSTALL
-            )
+            raise _not_installed(target, module)
         return None
     return module
+
+
+def _not_installed(target: Target, module: Compiler) -> MissingError:
+    assert target.compiler is not None
+    return MissingError(
+        f"The compiler for {target.name}, {target.compiler.name}, is not installed.", fix=module.INSTALL
+    )
 
 
 def compiler_version(target: Target) -> str | None:
@@ -99,3 +131,20 @@ def compile_for(target: Target, model: Path, folder: Path) -> Compiled | None:
         return None
     assert target.compiler is not None
     return compiler.compile_model(model, folder, target.compiler)
+
+
+def time_for(target: Target, content: bytes) -> Timing:
+    """What the compiler of a target says about the time of a .tflite; it is one of :data:`TIMERS`.
+
+    Raises:
+        MissingError: the compiler is not installed, or did not end in time.
+        ConversionError: the compiler refused the model; the message quotes it.
+    """
+    assert target.compiler is not None
+    timer = cast(Timer, importlib.import_module(COMPILERS[target.compiler.name]))
+    if timer.version() is None:
+        raise _not_installed(target, timer)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.tflite"
+        model.write_bytes(content)
+        return timer.time_model(model, Path(folder), target.compiler)

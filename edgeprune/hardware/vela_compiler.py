@@ -16,7 +16,7 @@ from pathlib import Path
 from edgeprune.errors import ConversionError
 from edgeprune.external import call
 from edgeprune.files import JsonObject
-from edgeprune.hardware.compilers import Compiled
+from edgeprune.hardware.compilers import Compiled, Timing
 from edgeprune.target import CompilerSettings
 from edgeprune.tflite.flatbuffer import read
 
@@ -82,6 +82,47 @@ def compile_model(model: Path, folder: Path, settings: CompilerSettings) -> Comp
         performance=performance,
         warnings=tuple(dict.fromkeys(_WARNING.findall(text))),
     )
+
+
+def time_model(model: Path, folder: Path, settings: CompilerSettings) -> Timing:
+    """Compile a full-integer .tflite, and read its time, operator by operator.
+
+    Args:
+        model, folder, settings: as for :func:`compile_model`.
+
+    Raises:
+        MissingError, ConversionError: as :func:`compile_model`; or Vela wrote no times of operators.
+    """
+    told = settings.model_copy(update={"arguments": (*settings.arguments, "--verbose-performance")})
+    made = compile_model(model, folder, told)
+    tables = sorted(folder.glob(f"{model.stem}*_per-layer.csv"))
+    cycles = parse_layers(tables[-1].read_text("utf-8") if tables else "")
+    assert made.performance is not None
+    milliseconds = made.performance["inference_ms"]
+    whole = sum(cycles.values()) or 1.0
+    return Timing(
+        milliseconds,
+        {name: milliseconds * part / whole for name, part in cycles.items()},
+        tuple(row["name"] for row in made.placement["not_mapped"]),
+    )
+
+
+def parse_layers(text: str) -> dict[str, float]:
+    """Cycles by the name of the tensor that is made, from Vela's table of its operators.
+
+    Raises:
+        ConversionError: not such a table.
+    """
+    rows = csv.DictReader(text.splitlines())
+    missing = sorted({"Name", "Op Cycles"} - set(rows.fieldnames or ()))
+    if missing:
+        raise ConversionError(
+            f"Vela's table of operators lacks {', '.join(missing)}.", fix="install another version of Vela."
+        )
+    cycles: dict[str, float] = {}
+    for row in rows:
+        cycles[row["Name"]] = cycles.get(row["Name"], 0.0) + float(row["Op Cycles"])
+    return cycles
 
 
 def parse_summary(text: str) -> dict[str, float | int]:

@@ -123,12 +123,17 @@ def identity(setup: Setup) -> JsonObject:
 
 
 def _least_latency(model: tf_keras.Model, target: Target) -> float | None:
-    """None where nothing is known about the target's speed, or filters make too little of it."""
+    """None where the target has no coefficients of latency, or filters make too little of it.
+
+    A compiler that estimates it is not asked: trials have no latency where their files are not its own.
+    """
     from edgeprune.tradeoff import channel_costs
 
+    if target.latency is None:
+        return None
     try:
         rows = channel_costs(model, target, "int8")["budgets"]
-    except EdgepruneError:  # no coefficients, or a file that does not follow the channels
+    except EdgepruneError:  # a file that does not follow the channels
         return None
     return min((row["latency"] for row in rows), default=None)
 

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from edgeprune.prune.choice.file_shapes import FileShapes
     from edgeprune.prune.choice.reasons import Reason, Step
     from edgeprune.prune.choice.sensitivity import Curves
-    from edgeprune.tflite.graph import Subgraph
 
 
 class FileLimit(Config):
@@ -49,6 +48,7 @@ class FileLimit(Config):
         most: milliseconds or bytes, or a share of what the file of the unpruned model comes to.
         named: what the recipe calls the target; None: it names none, and the target is that of the build.
         plan: of the file that a build for the target makes.
+        compiler: name and version of what says how long the file takes; None: the target has coefficients.
     """
 
     what: FileFigure
@@ -56,6 +56,7 @@ class FileLimit(Config):
     target: Target
     named: str | None
     plan: QuantizationPlan
+    compiler: str | None = None
 
     @property
     def board(self) -> str:
@@ -232,7 +233,9 @@ def _of_files(
         files[plan] = _Files(artifact, plan, context)
         context.progress.note("converts the model several times to see how the file follows its channels")
         followed[plan] = FileShapes.of(graph, files[plan])
-    found = {limit.name: _resource(limit, followed[limit.plan], files[limit.plan].sizes[0]) for limit in config.files}
+    for compiler in dict.fromkeys(limit.compiler for limit in config.files if limit.compiler):
+        context.progress.note(f"asks {compiler} how long files of other widths take")
+    found = {limit.name: _resource(limit, followed[limit.plan]) for limit in config.files}
     if config.number > 1:
         original = artifact.facts["filters"]["original_files"]
     elif artifact.facts["original"] == artifact.facts["model"]:
@@ -240,15 +243,13 @@ def _of_files(
     else:  # layers went before
         unpruned = context.load(artifact, "teacher")
         fixed = {plan: FileShapes(graph, file, file(unpruned), ()) for plan, file in files.items()}
-        original = {
-            limit.name: _resource(limit, fixed[limit.plan], files[limit.plan].sizes[-1]).whole for limit in config.files
-        }
+        original = {limit.name: _resource(limit, fixed[limit.plan]).whole for limit in config.files}
     asked = [found[limit.name].limited(limit.most, of=original[limit.name]) for limit in config.files]
     return [dataclasses.replace(one, most=_step_most(config, one.most, original[one.name])) for one in asked], original
 
 
 class _Files:
-    """Converts models as one plan says. ``sizes``: the bytes of each file that was made."""
+    """Converts models as one plan says."""
 
     def __init__(self, artifact: Artifact, plan: QuantizationPlan, context: Context):
         from edgeprune.calibration import representative_dataset
@@ -257,26 +258,22 @@ class _Files:
         self._artifact, self._plan, self._context = artifact, plan, context
         # One sample does: sizes do not depend on ranges.
         self._samples = representative_dataset(data.train, np.arange(1)) if plan.needs_samples else None
-        self.sizes: list[int] = []
 
-    def __call__(self, model: tf_keras.Model) -> Subgraph:
+    def __call__(self, model: tf_keras.Model) -> bytes:
         from edgeprune.convert.converter import convert
-        from edgeprune.tflite.flatbuffer import parse
 
         converted = convert(model, self._plan, self._samples)
-        content = described_file(self._artifact, self._plan, self._context, model, converted)
-        self.sizes.append(len(content))
-        return parse(content).subgraphs[0]
+        return described_file(self._artifact, self._plan, self._context, model, converted)
 
 
-def _resource(limit: FileLimit, shapes: FileShapes, file_bytes: int) -> Resource:
-    """What is limited, of a file of so many bytes; all of it may be used."""
+def _resource(limit: FileLimit, shapes: FileShapes) -> Resource:
+    """What is limited; all of it may be used."""
     from edgeprune.prune.choice import file_costs
 
     made = {
         "latency": lambda: file_costs.latency(shapes, limit.target),
         "memory": lambda: file_costs.memory(shapes),
-        "size": lambda: file_costs.size(shapes, file_bytes),
+        "size": lambda: file_costs.size(shapes),
     }[limit.what]()
     unit = f"{made.unit} on {limit.board}" if limit.named else made.unit
     return dataclasses.replace(made, name=limit.name, key=limit.key, unit=unit)

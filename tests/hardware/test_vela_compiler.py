@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.errors import ConversionError, MissingError
 from edgeprune.hardware import vela_compiler as vela
-from edgeprune.hardware.compilers import compile_for, compiler_version
+from edgeprune.hardware.compilers import compile_for, compiler_version, time_for
 from edgeprune.profiling.profile import profile
 from edgeprune.target import load_target
 from edgeprune.tflite.flatbuffer import read
@@ -51,6 +51,19 @@ def test_vela_compiles(needs_vela, small_int8, tmp_path, name):
     assert estimate["inference_ms"] == pytest.approx(1000 * estimate["cycles"] / estimate["clock_hz"], rel=0.01)
     assert 0 < estimate["sram_bytes"] < 1_000_000
     assert compiler_version(load_target(name)) == f"vela {vela.version()}"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_time_has_parts(needs_vela, small_int8, tmp_path, name):
+    """The parts of operators, called after the tensors that they make, add up to the time of a profile's estimate."""
+    board = load_target(name)
+    timing = time_for(board, small_int8.read_bytes())
+    assert timing.milliseconds == compile_for(board, small_int8, tmp_path).performance["inference_ms"]
+    assert sum(timing.by_tensor.values()) == pytest.approx(timing.milliseconds)
+    graph = read(small_int8).subgraphs[0]
+    made = [graph.tensors[index].name for operator in graph.operators for index in operator.outputs]
+    assert all(any(part.startswith(tensor) for tensor in made) for part in timing.by_tensor)
+    assert timing.left == ()
 
 
 def test_a_profile_asks_vela(needs_vela, small_int8):
@@ -114,6 +127,22 @@ def test_without_vela_the_error_says_how_to_get_it(small_int8, monkeypatch):
     with pytest.raises(MissingError, match="pip install ethos-u-vela") as error:
         profile(small_int8, TARGETS[0])
     assert error.value.exit_code == 3
+
+
+def test_without_vela_there_is_no_time(small_int8, monkeypatch):
+    """Also for a target that can do without its compiler elsewhere: nothing else knows the time."""
+    board = load_target(TARGETS[0])
+    optional = board.model_copy(update={"compiler": board.compiler.model_copy(update={"required": False})})
+    monkeypatch.setattr(vela.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="pip install ethos-u-vela"):
+        time_for(optional, small_int8.read_bytes())
+
+
+def test_a_table_of_another_kind_is_refused():
+    """A CSV without Vela's columns of operators is an error that names them; rows of one tensor are added up."""
+    with pytest.raises(ConversionError, match="Name, Op Cycles"):
+        vela.parse_layers("a,b\n1,2\n")
+    assert vela.parse_layers("Op Cycles,Name\n3,x\n4,x\n5,y\n") == {"x": 7, "y": 5}
 
 
 def test_a_summary_of_another_kind_is_refused():

@@ -29,9 +29,9 @@ TOLERANCE_POINTS = 5.0
 # Widths of one group, and entries in all tables over several groups: of larger models, every so-many-th width is looked
 # at.
 _WIDTHS, _ENTRIES = 128, 16_000
-# What a program only approximates is counted exactly afterwards; its limit is corrected until it is this near, so many
-# times at most.
-_CLOSE, _LOWERED, _CORRECTED = 2e-3, 0.98, 10
+# What a program only approximates is counted exactly afterwards; its limit is corrected until it is near, so many times
+# at most.
+_LOWERED, _CORRECTED = 0.98, 10
 # What all channels of a group are worth at least, beside the largest measured rise of the loss.
 _WORTH = 1e-2
 ASK_FOR_LESS = "ask for less, lower min_channels or the channel multiple, or protect fewer layers."
@@ -99,13 +99,15 @@ def allocate(
     names = (name for group in graph.groups for name in names_of(group))
     given = {"protect": constraints.protect, "layer_rates": constraints.layer_rates}
     check_patterns("filters", given, names, "layer that makes channels")
+    refused: list[_OutOfReach] = []
     while True:
         search = _Search(graph, scores, budget, how, constraints, curves, resources, seconds)
         try:
             found = search.solve()
-        except RecipeError:
+        except _OutOfReach as error:
+            refused.append(error)
             if constraints.steps == ANY_NUMBER:
-                raise
+                raise min(refused, key=lambda one: one.excess) from None
         else:
             if constraints.steps == ANY_NUMBER or search.is_near(found):
                 return found
@@ -146,6 +148,7 @@ class _Search:
         costs = [resource.tables(widths) for resource in self.resources]
         limits = [resource.most for resource in self.resources]
         spent, bound, best, before = 0.0, math.inf, None, np.array([], int)
+        cornered: Infeasible | None = None
         for _ in range(_CORRECTED):
             stated = [
                 Limit(one.name, cost, most) for one, cost, most in zip(self.resources, costs, limits, strict=True)
@@ -153,20 +156,25 @@ class _Search:
             program = Program(widths.sizes, self._loss(widths), stated, widths.totals)
             try:
                 options, solution = self._options(widths, program)
-            except RecipeError:
-                if best is None:
-                    raise
-                break  # the corrected limits were too low, those before were not
+            except Infeasible as error:
+                if best is not None:
+                    break  # the corrected limits were too low, those before were not
+                # What the program cannot reach may be in reach all the same: its nearest choice is counted exactly.
+                cornered = error
+                limits = [max(limit, error.nearest[one.name]) for one, limit in zip(stated, limits, strict=True)]
+                continue
             spent += solution.seconds
             bound = min(bound, solution.bound)  # that of a limit that was lowered does not hold for the limit itself
             keep = widths.keep(options)
             uses = [
-                _Use(one.most, limit.most, program.cost(limit, options), one.exact(keep))
+                _Use(one.most, limit.most, program.cost(limit, options), one.exact(keep), one.close)
                 for one, limit in zip(self.resources, stated, strict=True)
             ]
             is_kept = all(use.is_kept for use in uses)
             if is_kept and (best is None or solution.loss < best[0].loss):
                 best = solution, keep, uses, (program, options)
+            if cornered is not None and best is None:
+                raise _unreachable(_counted_exactly(cornered, stated, uses), self.resources, self.budget)
             repeated, before = np.array_equal(options, before), options
             if is_kept and (repeated or all(use.is_settled for use in uses)):
                 break
@@ -214,8 +222,6 @@ class _Search:
                 return solution.options, solution
             solution = _tied(program, rungs).solve(self.seconds)
             return rungs[int(solution.options[0])], solution
-        except Infeasible as error:
-            raise _unreachable(error, self.resources, self.budget) from None
         except OutOfTime:
             raise _not_found(self.seconds) from None
 
@@ -228,12 +234,14 @@ class _Use:
         most: what may be used.
         limit: what stood for it in the program.
         counted, exact: what is used, as the program counts it, and as it is.
+        close: how near the limit is brought.
     """
 
     most: float
     limit: float
     counted: float
     exact: float
+    close: float
 
     @property
     def ratio(self) -> float:
@@ -252,7 +260,7 @@ class _Use:
     @property
     def is_settled(self) -> bool:
         """Whether a higher limit in the program would allow no more."""
-        return self.corrected <= self.limit * (1 + _CLOSE)
+        return self.corrected <= self.limit * (1 + self.close)
 
     def next_limit(self, all_kept: bool) -> float:
         """What is exceeded is lowered, by a little at least; if all is kept, what has room is raised."""
@@ -320,38 +328,59 @@ def _tied(program: Program, rungs: np.ndarray) -> Program:
     return Program([len(rungs)], {(0,): np.arange(len(rungs), dtype=float)}, limits)
 
 
-def _nothing_to_remove(ladders: Sequence[Ladder]) -> RecipeError:
+class _OutOfReach(RecipeError):
+    """No choice was found. ``excess``: what the nearest one uses at the tightest limit, as a multiple of that limit."""
+
+    excess = math.inf
+
+
+def _nothing_to_remove(ladders: Sequence[Ladder]) -> _OutOfReach:
     reasons = [f"{one.group.name}: {one.group.frozen or 'protected, or at its minimum'}" for one in ladders]
-    return RecipeError(
+    return _OutOfReach(
         f"There are no filters to remove. {'; '.join(reasons[:5])}{'; …' if len(reasons) > 5 else '.'}",
         expected="a group of channels that is not frozen; `edgeprune inspect MODEL` lists them.",
         fix="protect fewer layers, lower min_channels, or prune weights ([weights]) instead.",
     )
 
 
-def _not_found(seconds: float) -> RecipeError:
-    return RecipeError(
+def _not_found(seconds: float) -> _OutOfReach:
+    return _OutOfReach(
         f"No choice of channels that keeps all limits was found in {seconds:.0f} seconds.",
         fix="limit fewer things at once, or use a coarser channel multiple (round_to).",
     )
 
 
-def _unreachable(error: Infeasible, resources: Sequence[Resource], budget: Budget) -> RecipeError:
+def _counted_exactly(error: Infeasible, limits: Sequence[Limit], uses: Sequence[_Use]) -> Infeasible:
+    """What the nearest choice, which uses this, comes to as it is, and the least as that suggests."""
+    nearest = {limit.name: use.exact for limit, use in zip(limits, uses, strict=True)}
+    least = {limit.name: error.least[limit.name] * use.ratio for limit, use in zip(limits, uses, strict=True)}
+    return Infeasible(nearest, least)
+
+
+def _unreachable(error: Infeasible, resources: Sequence[Resource], budget: Budget) -> _OutOfReach:
+    what, fix = _words_of(error, resources, budget)
+    found = _OutOfReach(what, fix=fix)
+    found.excess = max(error.nearest[one.name] / max(one.most, 1e-12) for one in resources)
+    return found
+
+
+def _words_of(error: Infeasible, resources: Sequence[Resource], budget: Budget) -> tuple[str, str]:
+    """What cannot be reached, and what to ask for instead."""
     by_name = {resource.name: resource for resource in resources}
     in_the_way = [name for name, least in error.least.items() if least > by_name[name].most * (1 + 1e-9)]
     asked = " and ".join(resource.told(resource.most) for resource in resources)
     if budget.rate is not None and len(resources) == 1:
         (resource,) = resources
-        return RecipeError(
+        return (
             f"Removing {budget.rate:.1%} of the filters cannot be reached: the largest reachable reduction removes "
             f"{1 - error.least[resource.name] / resource.whole:.1%} of them.",
-            fix=ASK_FOR_LESS,
+            ASK_FOR_LESS,
         )
     each = "; ".join(f"the least for {name} is {by_name[name].told(error.least[name])}" for name in in_the_way)
     together = " and ".join(by_name[name].told(value) for name, value in error.nearest.items())
     can = " and ".join(by_name[name].line(max(value, by_name[name].most)) for name, value in error.nearest.items())
     why = each or "each limit can be kept alone, not all together"
-    return RecipeError(
+    return (
         f"Keeping {asked} cannot be reached: {why}. The nearest that can be had leaves {together}.",
-        fix=f"ask for what was found, {can}" + ASK_FOR_LESS.removeprefix("ask for less"),
+        f"ask for what was found, {can}" + ASK_FOR_LESS.removeprefix("ask for less"),
     )

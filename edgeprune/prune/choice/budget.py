@@ -33,6 +33,7 @@ class Resource:
         tables: what it comes to, for a program; where several are given, the largest of them.
         exact: what it comes to if only the units stay that are given: bool [units] → the same unit.
         unit: of an amount that is told as such, such as "ms"; "": it is told as a share of the whole.
+        close: how near to it, as a fraction, an approximated limit is brought: not too near where counting takes long.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Resource:
     tables: Callable[[Widths], tuple[Tables, ...]]
     exact: Callable[[np.ndarray], float]
     unit: str = ""
+    close: float = 2e-3
 
     def limited(self, amount: float | str, of: float | None = None) -> Resource:
         """Of which at most so much may be used: in its unit, or such as "50%" of the whole or ``of`` an amount."""

@@ -1,8 +1,8 @@
 """What a file costs on a board, as a function of the channels that stay: milliseconds, memory and bytes.
 
-Milliseconds are those of the model of latency that profiles a file, operator by operator, at every pair of widths. What
-depends on the whole file (caches, gaps between tensors in memory) is left to the exact count of a choice, after which
-:func:`edgeprune.prune.choice.allocation.allocate` corrects the limit.
+Milliseconds are those that a profile of the file shows, by the model of latency or the target's compiler, operator by
+operator, at every pair of widths. What depends on the whole file (caches, gaps between tensors in memory) is left to
+the exact count of a choice, after which :func:`edgeprune.prune.choice.allocation.allocate` corrects the limit.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from edgeprune.hardware.latency.estimate import KernelSet, Prediction, clock, predict
+from edgeprune.hardware.latency.source import Source, latency_source
 from edgeprune.prune.choice.budget import Resource
+from edgeprune.prune.choice.compiled_costs import CompilerTimes
 from edgeprune.prune.choice.file_shapes import FileShapes
 from edgeprune.prune.choice.ladders import Widths, product
 from edgeprune.prune.choice.program import Tables, summed
@@ -31,34 +34,76 @@ _SPARE_BYTES = 256
 _QUANTIZATION_BYTES = 12
 
 Exact = Callable[[Subgraph], float]
+Clock = Callable[[Subgraph, Operator], float]
+
+
+class Times(Protocol):
+    """A source of milliseconds for files of a model on a target."""
+
+    whole: float
+    """Of the file as it is."""
+    close: float
+    """How near to a limit a choice is brought."""
+
+    def exact(self, keep: np.ndarray) -> float:
+        """Of the file in which only some units stay: bool [units]."""
+
+    def clock(self, widths: Widths) -> tuple[float, Clock]:
+        """What belongs to no operator, and a function for an operator of a graph with other sizes."""
+
+
+class _Estimates:
+    """By the target's coefficients."""
+
+    close = Resource.close
+
+    def __init__(self, shapes: FileShapes, target: Target, kernels: KernelSet | None, threads: int | None):
+        self._shapes, self._how = shapes, (target, kernels, threads)
+        self.whole = self._predicted(shapes.base).estimate.median_ms
+
+    def _predicted(self, graph: Subgraph) -> Prediction:
+        found = predict(graph, *self._how)
+        assert found is not None
+        return found
+
+    def exact(self, keep: np.ndarray) -> float:
+        return self._predicted(self._shapes.at(keep)).estimate.median_ms
+
+    def clock(self, widths: Widths) -> tuple[float, Clock]:
+        # Starting an accelerator and what goes over its link belong to no operator, and may be most of the time. What
+        # is left at the least widths is there at all.
+        narrowest = [0 if one.group.block else len(one.gone) - 1 for one in widths.ladders]
+        least = self._predicted(self._shapes.at(widths.keep(narrowest)))
+        rest = max(least.estimate.median_ms - sum(least.operator_ms), 0.0)
+        return rest, clock(self._shapes.base, *self._how)
+
+
+_TIMES: dict[Source, Callable[[FileShapes, Target, KernelSet | None, int | None], Times]] = {
+    "coefficients": _Estimates,
+    "compiler": lambda shapes, target, kernels, threads: CompilerTimes(shapes, target),
+}
 
 
 def latency(
     shapes: FileShapes, target: Target, kernels: KernelSet | None = None, threads: int | None = None
 ) -> Resource:
-    """The milliseconds on a target that has coefficients of latency."""
+    """The milliseconds on a target whose speed is known, see :func:`latency_source`.
 
-    def predicted(graph: Subgraph) -> Prediction:
-        found = predict(graph, target, kernels, threads)
-        assert found is not None
-        return found
-
-    def exact(graph: Subgraph) -> float:
-        return predicted(graph).estimate.median_ms
-
-    milliseconds = clock(shapes.base, target, kernels, threads)
+    Args:
+        kernels, threads: of estimates by coefficients; None for the target's.
+    """
+    source = latency_source(target)
+    assert source is not None
+    times = _TIMES[source](shapes, target, kernels, threads)
 
     def tables(widths: Widths) -> tuple[Tables, ...]:
-        # Starting an accelerator and what goes over its link belong to no operator, and may be most of the time. What
-        # is left at the least widths is there at all.
-        narrowest = [0 if one.group.block else len(one.gone) - 1 for one in widths.ladders]
-        least = predicted(shapes.at(widths.keep(narrowest)))
-        rest = max(least.estimate.median_ms - sum(least.operator_ms), 0.0)
+        rest, milliseconds = times.clock(widths)
         each = {one.index: _of_operator(shapes, widths, one, milliseconds) for one in shapes.base.operators}
         costs = [product([cost, _there(widths, shapes.blocks.get(index))]) for index, cost in each.items()]
         return (summed([{(): np.array(rest)}, *costs]),)
 
-    return _resource(shapes, "latency", "milliseconds", tables, exact, "ms")
+    whole = times.whole
+    return Resource("latency", "max_latency", "milliseconds", whole, whole, tables, times.exact, "ms", times.close)
 
 
 def memory(shapes: FileShapes) -> Resource:
@@ -98,9 +143,9 @@ def memory(shapes: FileShapes) -> Resource:
     return _resource(shapes, "memory", "arena", tables, exact, "bytes")
 
 
-def size(shapes: FileShapes, file_bytes: int) -> Resource:
-    """The bytes of the file, of which there are ``file_bytes`` if all channels stay."""
-    rest = file_bytes - _stored_bytes(shapes.base) + _SPARE_BYTES
+def size(shapes: FileShapes) -> Resource:
+    """The bytes of the file."""
+    rest = len(shapes.content) - _stored_bytes(shapes.base) + _SPARE_BYTES
 
     def exact(graph: Subgraph) -> float:
         return float(rest + _stored_bytes(graph))

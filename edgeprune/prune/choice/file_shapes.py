@@ -22,15 +22,17 @@ from edgeprune.models.rebuild import copy_model
 from edgeprune.prune.channels.block_units import without_blocks
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.units import Vector
+from edgeprune.tflite.flatbuffer import parse
 from edgeprune.tflite.graph import Operator, Subgraph
+from edgeprune.tflite.resize import resized
 
 if TYPE_CHECKING:
     import tf_keras
 
 # Conversions with channels missing, at most, and selections of which the best is taken for each.
 _MARKS, _DRAWN = 4, 32
-# From a model to the main subgraph of the file that it is converted to.
-Convert = Callable[["tf_keras.Model"], Subgraph]
+# From a model to the .tflite that it is converted to.
+Convert = Callable[["tf_keras.Model"], bytes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +49,15 @@ class FileShapes:
     """A file, and the sizes in it that follow channels.
 
     Attributes:
-        base: of the model as it is.
+        content: the .tflite of the model as it is.
+        base: its main subgraph.
         dimensions: by tensor.
         blocks: by operator, the unit of the block that it vanishes with, [1].
     """
 
-    def __init__(self, graph: Graph, convert: Convert, base: Subgraph, dimensions: Sequence[Dimension]):
-        self.graph, self.base, self._convert = graph, base, convert
+    def __init__(self, graph: Graph, convert: Convert, content: bytes, dimensions: Sequence[Dimension]):
+        self.graph, self.content, self._convert = graph, content, convert
+        self.base = parse(content).subgraphs[0]
         self.blocks: dict[int, Vector] = {}
         self._shorter: dict[tuple[str, ...], FileShapes] = {}
         self.dimensions: dict[int, list[Dimension]] = {}
@@ -72,7 +76,8 @@ class FileShapes:
         vectors = _vectors(graph)
         keeps = _marks(graph, vectors)
         models = [copy_model(graph.model), *(surgery.remove(graph, keep) for keep in keeps)]
-        base, *others = [convert(_with_constants_apart(model)) for model in models]
+        content, *changed = [convert(_with_constants_apart(model)) for model in models]
+        base, *others = [parse(one).subgraphs[0] for one in (content, *changed)]
         for other in others:
             _require_alike(base, other)
         counts = [np.ones(len(graph.units), bool), *keeps]
@@ -84,7 +89,7 @@ class FileShapes:
                 if len(set(sizes)) > 1:
                     vector, times = _follows(sizes, known, tensor.name)
                     found.append(Dimension(tensor.index, axis, vector, times))
-        file = cls(graph, convert, base, found)
+        file = cls(graph, convert, content, found)
         file.blocks = {
             operator.index: group.units
             for group in graph.groups
@@ -110,8 +115,7 @@ class FileShapes:
 
     def at(self, keep: np.ndarray) -> Subgraph:
         """The file with the sizes that it has if only some units stay: bool [units]. Constants keep their bytes."""
-        gone = [group for group in self.graph.groups if group.block and not keep[group.units[0]]]
-        if gone:
+        if gone := self._gone(keep):
             return self._without(gone).at(without_blocks(self.graph, keep)[1])
         tensors = list(self.base.tensors)
         for index, dimensions in self.dimensions.items():
@@ -120,6 +124,16 @@ class FileShapes:
                 shape[one.axis] = one.times * self.graph.count(one.vector, keep)
             tensors[index] = dataclasses.replace(tensors[index], shape=tuple(shape))
         return dataclasses.replace(self.base, tensors=tuple(tensors))
+
+    def file(self, keep: np.ndarray) -> bytes:
+        """The .tflite of that graph, with weights that mean nothing, see :func:`edgeprune.tflite.resize.resized`."""
+        if gone := self._gone(keep):
+            return self._without(gone).file(without_blocks(self.graph, keep)[1])
+        return resized(self.content, self.at(keep))
+
+    def _gone(self, keep: np.ndarray) -> list[Group]:
+        """The blocks that go."""
+        return [group for group in self.graph.groups if group.block and not keep[group.units[0]]]
 
 
 def _with_constants_apart(model: tf_keras.Model) -> tf_keras.Model:

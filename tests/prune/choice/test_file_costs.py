@@ -48,7 +48,7 @@ def _converter(mode):
 @pytest.fixture(scope="module", params=["float32", "int8"])
 def shapes(request, graph):
     made = _converter(request.param)
-    found = FileShapes.of(graph, lambda model: parse(made(model)).subgraphs[0])
+    found = FileShapes.of(graph, made)
     found.made = made
     return found
 
@@ -96,13 +96,12 @@ def test_without_a_block_the_file_is_that_of_the_shorter_model(shapes, graph):
     board = load_target("rpi4")
     longer = with_blocks(graph)
     assert [group.block for group in longer.groups if group.block] == [("inner", "last", "sum")]
-    file = FileShapes.of(longer, lambda model: parse(shapes.made(model)).subgraphs[0])
-    whole = len(shapes.made(graph.model))
+    file = FileShapes.of(longer, shapes.made)
     scores = _scores(longer) | {"sum": np.array([0.01])}
     limits = [
         file_costs.latency(file, board).limited("85%"),
         file_costs.memory(file).limited("95%"),
-        file_costs.size(file, whole).limited("95%"),
+        file_costs.size(file).limited("95%"),
     ]
     found = allocate(longer, scores, Budget(), "global", Constraints(steps=ChannelSteps(4)), resources=limits)
     assert [block.name for block in gone_blocks(longer, found.keep)] == ["sum"]
@@ -159,7 +158,7 @@ def test_memory_and_size_are_those_of_the_file(shapes, graph):
     """Both limits hold on the file of the pruned model."""
     whole = len(shapes.made(graph.model))
     arena = plan(shapes.base).arena_bytes
-    resources = file_costs.memory(shapes).limited(0.8 * arena), file_costs.size(shapes, whole).limited(0.7 * whole)
+    resources = file_costs.memory(shapes).limited(0.8 * arena), file_costs.size(shapes).limited(0.7 * whole)
     found = _chosen(shapes, *resources)
     content = shapes.made(surgery.remove(graph, found.keep))
     assert plan(parse(content).subgraphs[0]).arena_bytes == found.costs["memory"][0] <= 0.8 * arena
@@ -183,4 +182,4 @@ def test_files_that_differ_in_more_than_sizes_are_refused(graph):
     made = _converter("float32")
     files = iter([made(graph.model), _converter("int8")(graph.model)])
     with pytest.raises(ModelError, match="makes other operators"):
-        FileShapes.of(graph, lambda model: parse(next(files)).subgraphs[0])
+        FileShapes.of(graph, lambda model: next(files))
