@@ -82,7 +82,9 @@ def joined(batches: Sequence[Sequence[np.ndarray]], size: int) -> list[list[np.n
     at_once = max(1, min(size, _JOINED) // max(len(batch[0]) for batch in batches))
     number = 2 * math.ceil(len(batches) / at_once / 2)
     groups = np.array_split(np.arange(len(batches)), min(number, len(batches)))
-    return [[np.concatenate(same) for same in zip(*(batches[i] for i in some), strict=True)] for some in groups]
+    parts = [[batches[i] for i in some] for some in groups]
+    # A batch that stays alone is not copied: large images fill much of the memory as they are.
+    return [[np.concatenate(x) if len(x) > 1 else x[0] for x in zip(*some, strict=True)] for some in parts]
 
 
 def bytes_per_sample(model: tf_keras.Model, *, all_at_once: bool = False) -> int:

@@ -10,7 +10,7 @@ smaller ones follow the samples at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -90,12 +90,13 @@ def _others(
             yield changed, chosen
 
 
-def _tried_together(graph: Graph, scores: Mapping[str, np.ndarray], keep: np.ndarray) -> list[list[str]]:
-    """Names of the groups whose factors are changed together, those that are predicted to cost most first."""
+def _tried_together(graph: Graph, scores: Scores, keep: np.ndarray) -> list[list[str]]:
+    """Names of the groups whose factors are changed together, those that are predicted to cost most first.
+
+    None where the refits of two such factors would take too long.
+    """
     lost = {
-        group.name: float(scores[group.name][~keep[group.units]].sum())
-        for group in graph.groups
-        if group.name in scores
+        group.name: float(scores[group.name][~keep[group.units]].sum()) for group in graph.groups if len(group.free)
     }
     ranked = sorted(lost, key=lost.__getitem__, reverse=True)
     refits = int(_WORK // _work_of_a_refit(graph))

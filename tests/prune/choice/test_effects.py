@@ -108,4 +108,4 @@ def test_progress_is_told(graph, evidence):
             notes.append(text)
 
     choose(graph, Budget(max_macs=0.5), "reconstruct", "global", Constraints(), evidence, progress=Listener())
-    assert any("1 of 4" in note for note in notes)
+    assert any("1 of 3" in note for note in notes)
