@@ -77,15 +77,19 @@ def train(
     Returns:
         The history, one entry per epoch.
     """
+    from edgeprune.train.augmentation import settled
     from edgeprune.train.finetune import Lessons, finetune
 
     data, task = context.required()
+    augment = settled(config.augment, data.train, task)
+    if augment != config.augment and augment.shift:
+        context.progress.note(f"moves training images by up to {augment.shift} pixels at random")
     teacher = context.load(artifact, "teacher") if config.distill else None
     return finetune(
         model,
         data,
         task,
-        Lessons(config.finetune, config.distill, config.augment, teacher),
+        Lessons(config.finetune, config.distill, augment, teacher),
         seed=context.seed,
         deterministic=context.deterministic,
         state_file=context.folder / "training.npz",

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Offset between the seeds of two changes, larger than any number of batches: so no two draw the same numbers.
 STREAM = 1_000_003
+# ``shift = "auto"`` moves an image by up to its smaller side divided by this.
+AUTO_SHARE = 16
+IMAGE_CHANNELS = (1, 3, 4)
 
 
 def with_changed_sound(split: Split, config: AugmentConfig, seed: int) -> Split:
@@ -59,6 +62,23 @@ def with_changed_sound(split: Split, config: AugmentConfig, seed: int) -> Split:
     return dataclasses.replace(split, store=split.store.changed(change))
 
 
+def settled(config: AugmentConfig, train: Split, task: Task) -> AugmentConfig:
+    """The configuration with a number of pixels in the place of "auto".
+
+    A little shift leaves the class of an image as it is, not where something is in it or how far away. What has other
+    than one, three or four channels may be no image.
+    """
+    if config.shift != "auto":
+        return config
+    shapes = train.spec.shapes
+    pixels = 0
+    if task.row_classes and train.labels is not None and train.preprocessing.sound is None and len(shapes) == 1:
+        *sides, channels = shapes[0] or (None,)
+        if len(sides) == 2 and channels in IMAGE_CHANNELS:
+            pixels = min(side or 0 for side in sides) // AUTO_SHARE
+    return config.model_copy(update={"shift": pixels})
+
+
 def augment(
     batches: tf.data.Dataset, config: AugmentConfig, seed: int, sound: SoundConfig | None = None
 ) -> tf.data.Dataset:
@@ -77,6 +97,7 @@ def augment(
     """
     import tensorflow as tf
 
+    assert config.shift != "auto", "what settled() gives"
     changes = [key for key in IMAGE_CHANGES if getattr(config, key)]
     masks = [key for key in MASKS if getattr(config, key)]
     x_spec, y_spec, *_ = batches.element_spec

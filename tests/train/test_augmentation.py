@@ -9,7 +9,7 @@ from edgeprune.evaluate.accuracy import evaluate_keras
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig, TaskConfig
 from edgeprune.tasks.resolve import resolve_task
-from edgeprune.train.augmentation import augment, mixing, unmixed
+from edgeprune.train.augmentation import augment, mixing, settled, unmixed
 from edgeprune.train.finetune import Lessons, finetune
 
 
@@ -235,3 +235,35 @@ def test_a_shift_out_of_the_image_is_refused():
     images = tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 1), "float32"), np.zeros(4))).batch(2)
     with pytest.raises(RecipeError, match="8x8"):
         augment(images, AugmentConfig(shift=8), 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "loss", "pixels"),
+    [
+        ((32, 48, 3), "sparse_categorical_crossentropy", 2),
+        ((8, 8, 3), "sparse_categorical_crossentropy", 0),
+        ((64, 64, 2), "sparse_categorical_crossentropy", 0),
+        ((64, 3), "sparse_categorical_crossentropy", 0),
+        ((64, 64, 3), "mse", 0),
+    ],
+)
+def test_auto_shifts_images_of_one_class_by_a_sixteenth(shape, loss, pixels):
+    """Of other tasks, and of what may be no image, nothing is moved; other keys stay as they are."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    inputs = layers.Input(shape)
+    ending = {"activation": "softmax"} if loss != "mse" else {}
+    model = tf_keras.Model(inputs, layers.Dense(3 if ending else 1, **ending)(layers.Flatten()(inputs)))
+    model.compile(loss=loss)
+    y = np.arange(12) % 3 if ending else np.linspace(0, 1, 12, dtype="float32")
+    data = data_of(model, np.zeros((12, *shape), "float32"), y)
+    task = resolve_task(model, TaskConfig(), data)
+    found = settled(AugmentConfig(shift="auto", cutout=1), data.train, task)
+    assert (found.shift, found.cutout) == (pixels, 1)
+
+
+def test_a_number_of_pixels_is_taken_as_it_is(tiny_data, tiny_model):
+    """Only "auto" asks what the samples are."""
+    task = resolve_task(tiny_model, TaskConfig(), tiny_data)
+    assert settled(AugmentConfig(shift=3), tiny_data.train, task) == AugmentConfig(shift=3)
