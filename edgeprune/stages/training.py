@@ -83,7 +83,8 @@ def train(
     data, task = context.required()
     augment = settled(config.augment, data.train, task)
     if augment != config.augment and augment.shift:
-        context.progress.note(f"moves training images by up to {augment.shift} pixels at random")
+        pixels = "a pixel" if augment.shift == 1 else f"{augment.shift} pixels"
+        context.progress.note(f"moves training images by up to {pixels} at random")
     teacher = context.load(artifact, "teacher") if config.distill else None
     return finetune(
         model,

@@ -17,7 +17,7 @@ class Notes(Progress):
         self.heard.append(text)
 
 
-@pytest.mark.parametrize(("side", "notes"), [(32, ["moves training images by up to 2 pixels at random"]), (8, [])])
+@pytest.mark.parametrize(("side", "notes"), [(32, ["2 pixels"]), (16, ["a pixel"]), (8, [])])
 def test_the_log_says_how_far_images_are_moved(side, notes, tmp_path):
     """By the recipe for filters, whose shift is a share of the images; where that is no pixel, nothing is said."""
     layers = tf_keras.layers
@@ -39,4 +39,5 @@ def test_the_log_says_how_far_images_are_moved(side, notes, tmp_path):
         model, target="rpi4", data={"x": x, "y": y}, recipe=parse_recipe(table, "mine"), out=tmp_path / "run",
         progress=progress,
     )  # fmt: skip
-    assert [note for note in progress.heard if "moves" in note] == notes
+    found = [note for note in progress.heard if "moves" in note]
+    assert found == [f"moves training images by up to {pixels} at random" for pixels in notes]
