@@ -563,7 +563,7 @@ class AugmentConfig(Config):
     """``[augment]``: random changes of training samples. None by default: not every sample is an image."""
 
     flip: bool = False  # left to right
-    # up to this many pixels each way; auto: a sixteenth of images of one class each, none of anything else
+    # up to this many pixels each way; auto: a sixteenth of image files of one class each, else none
     shift: Annotated[int, pydantic.Field(ge=0)] | Literal["auto"] = 0
     cutout: Annotated[int, pydantic.Field(ge=0)] = 0  # side of the blanked square, in pixels
     time_shift: Annotated[float, pydantic.Field(ge=0)] = 0.0  # of sound: up to this many seconds each way

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.data.images.store import ImageStore
 from edgeprune.data.sound.folder import SoundStore, front_shape
 from edgeprune.data.split import Split
 from edgeprune.errors import RecipeError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 STREAM = 1_000_003
 # ``shift = "auto"`` moves an image by up to its smaller side divided by this.
 AUTO_SHARE = 16
-IMAGE_CHANNELS = (1, 3, 4)
 
 
 def with_changed_sound(split: Split, config: AugmentConfig, seed: int) -> Split:
@@ -65,18 +65,14 @@ def with_changed_sound(split: Split, config: AugmentConfig, seed: int) -> Split:
 def settled(config: AugmentConfig, train: Split, task: Task) -> AugmentConfig:
     """The configuration with a number of pixels in the place of "auto".
 
-    A little shift leaves the class of an image as it is, not where something is in it or how far away. What has other
-    than one, three or four channels may be no image.
+    A little shift leaves the class of an image as it is, not where something is in it or how far away. Only image files
+    are known to be images: an array of three axes may be a spectrogram.
     """
     if config.shift != "auto":
         return config
-    shapes = train.spec.shapes
-    pixels = 0
-    if task.row_classes and train.labels is not None and train.preprocessing.sound is None and len(shapes) == 1:
-        *sides, channels = shapes[0] or (None,)
-        if len(sides) == 2 and channels in IMAGE_CHANNELS:
-            pixels = min(side or 0 for side in sides) // AUTO_SHARE
-    return config.model_copy(update={"shift": pixels})
+    is_sure = isinstance(train.store, ImageStore) and train.labels is not None and task.row_classes is not None
+    sides = train.spec.shapes[0][:2]
+    return config.model_copy(update={"shift": min(side or 0 for side in sides) // AUTO_SHARE if is_sure else 0})
 
 
 def augment(

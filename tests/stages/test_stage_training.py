@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tf_keras
+from PIL import Image
 
 import edgeprune
 from edgeprune.progress import Progress
@@ -26,17 +27,20 @@ def test_the_log_says_how_far_images_are_moved(side, notes, tmp_path):
     model = tf_keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
     model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     random = np.random.default_rng(0)
-    y = np.arange(64) % 2
-    x = (random.random((64, side, side, 1)) + y[:, None, None, None]).astype("float32")
+    for number in range(48):
+        path = tmp_path / "data" / ("train" if number < 36 else "test") / str(number % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 128, (side, side), np.uint8) + np.uint8(100 * (number % 2))).save(path)
     progress = Notes()
     table = {
         "extends": "filters",
         "filters": {"criterion": "l2", "samples": 16},
         "reconstruct": {"samples": 16},
         "finetune": {"epochs": 1},
+        "data": {"scale": 1 / 255},
     }
     edgeprune.build(
-        model, target="rpi4", data={"x": x, "y": y}, recipe=parse_recipe(table, "mine"), out=tmp_path / "run",
+        model, target="rpi4", data=str(tmp_path / "data"), recipe=parse_recipe(table, "mine"), out=tmp_path / "run",
         progress=progress,
     )  # fmt: skip
     found = [note for note in progress.heard if "moves" in note]
