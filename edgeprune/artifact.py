@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, NotRequired, TypedDict, Unpack, cast
 
 
 class ModelFacts(TypedDict):
@@ -241,12 +241,20 @@ class QatFacts(TypedDict, total=False):
     preserved: list[str]
 
 
+class RangeFacts(TypedDict):
+    """How activation ranges were taken, and by method how far the outputs are from the model's."""
+
+    method: str
+    differences: dict[str, float]
+
+
 class CalibrationFacts(TypedDict):
     """Stages that calibrate: which training samples, as positions in the split."""
 
     samples: int
     indices: list[int]
     warnings: list[str]
+    ranges: NotRequired[RangeFacts]  # where the recipe leaves the choice to the files' answers
 
 
 class SparseEncodingFacts(TypedDict):

@@ -505,4 +505,5 @@ def _converting(config: stages.ConvertConfig) -> Stage:
         return stages.convert_weights
     if not config.calibration:
         return stages.convert_without_samples
-    return stages.calibrate_and_convert if config.plan.ranges == "minmax" else stages.narrow_and_convert
+    plain = config.calibration.range == "minmax" or not RULES[config.plan.mode].clipping
+    return stages.calibrate_and_convert if plain else stages.narrow_and_convert

@@ -29,7 +29,7 @@ def demo(tmp_path_factory, begin_demo):
     table = {
         "extends": list(RECIPES),
         "quantize": {"modes": ["float32", "float16", "dynamic", "int8", "int16x8", "mixed"], "io": "uint8"},
-        "calibration": {"samples": 48, "strategy": "coverage", "range": "mse"},
+        "calibration": {"samples": 48, "strategy": "coverage"},
     }
     recipe = parse_recipe(table, "formats")
     return folder, build(None, target="coral", recipe=recipe, out=folder, compress=True)
@@ -60,6 +60,17 @@ def test_the_report_has_what_each_format_adds(demo):
     trials = rows["mixed"]["mixed"]["trials"]
     assert 1 <= len(trials) <= 5
     assert any(trial["met"] for trial in trials)
+
+
+def test_ranges_of_activations_are_those_that_the_files_answers_decide(demo):
+    """Of int8 and mixed files, with the error of each method; the page says which was taken."""
+    folder, report = demo
+    rows = {v["name"]: v["activation_ranges"] for v in report["variants"] if v.get("activation_ranges")}
+    assert set(rows) == {"int8", "mixed"}
+    for row in rows.values():
+        assert set(row["differences"]) == {"minmax", "percentile", "mse"}
+        assert row["differences"][row["method"]] <= row["differences"]["minmax"] < 0.1
+        assert f"ranges of activations: {row['method']}" in (folder / "report.html").read_text()
 
 
 def test_calibration_samples_are_in_the_manifest(demo):

@@ -90,6 +90,17 @@ def test_the_unpruned_model_is_quantized_as_each_recipe_says():
     assert steps["c-int8.convert"].after == "c.equalize"
 
 
+@pytest.mark.parametrize(
+    ("mode", "ranges", "runs"),
+    [("int8", "auto", True), ("int8", "mse", True), ("int8", "minmax", False), ("int16x8", "auto", False)],
+)
+def test_files_are_run_where_their_ranges_are_looked_for(mode, ranges, runs):
+    """Ranges are narrower than what the samples reach in int8 files alone, and what they are needs a runtime."""
+    plan = plan_of(("a", {"quantize": {"modes": [mode]}, "calibration": {"range": ranges}}))
+    step = next(step for step in plan.steps if step.name == f"{mode}.convert")
+    assert ("runtime" in step.stage.uses) is runs
+
+
 def test_recipes_whose_steps_differ_are_told_apart_by_their_names():
     """The second recipe that removes filters, and removes others, has its name before its steps and variants."""
     plan = plan_of(("one", FILTERS), ("two", {"filters": {"rate": 0.25}}))

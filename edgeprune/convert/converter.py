@@ -18,7 +18,7 @@ from edgeprune.convert.recurrent import refuse_state, without_loops
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
 from edgeprune.models.finite import require_finite
-from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan
+from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan, Ranges
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
 from edgeprune.runtime.tensors import Sample
@@ -123,7 +123,8 @@ def _converted(
         with _refusals(model, plan):
             return quantize_weights(content, plan.mode)
     if RULES[plan.mode].clipping and (plan.mode == "mixed" or plan.ranges != "minmax"):
-        return quantize_calibrated(_calibrated(model, plan, samples, runtime), plan, model)
+        (calibrated,) = _calibrated(model, plan, samples, [plan.ranges], runtime).values()
+        return quantize_calibrated(calibrated, plan, model)
     return _run(model, plan, samples)
 
 
@@ -131,29 +132,35 @@ def calibrate(
     model: tf_keras.Model,
     plan: QuantizationPlan,
     samples: Samples | None,
+    methods: Sequence[Ranges],
     runtime: Callable[[], Runtime] = find_runtime,
-) -> bytes:
-    """A float32 .tflite whose activations carry their ranges: what :func:`quantize_calibrated` takes.
+) -> dict[Ranges, bytes]:
+    """Float32 .tflite whose activations carry their ranges, by method: what :func:`quantize_calibrated` takes.
 
-    The ranges are what the samples reach, narrowed as the plan says (:mod:`edgeprune.quantize.narrowing`).
+    The samples run through the model once for ``minmax``, and once more for all other methods
+    (:mod:`edgeprune.quantize.narrowing`).
     """
     with _survived(model, plan, samples, runtime):
-        return _calibrated(model, plan, samples, runtime)
+        return _calibrated(model, plan, samples, methods, runtime)
 
 
 def _calibrated(
-    model: tf_keras.Model, plan: QuantizationPlan, samples: Samples | None, runtime: Callable[[], Runtime]
-) -> bytes:
+    model: tf_keras.Model,
+    plan: QuantizationPlan,
+    samples: Samples | None,
+    methods: Sequence[Ranges],
+    runtime: Callable[[], Runtime],
+) -> dict[Ranges, bytes]:
     from edgeprune.quantize.narrowing import narrowed_ranges
     from edgeprune.tflite.ranges import read_ranges, with_ranges
 
     assert samples is not None
     content = _run(model, plan, samples, calibrate_only=True)
-    if plan.ranges == "minmax":
-        return content
-    reached = read_ranges(content)
-    narrowed = narrowed_ranges(content, reached, samples, plan.ranges, runtime(), plan.percentile)
-    return with_ranges(content, narrowed)
+    narrower = [method for method in methods if method != "minmax"]
+    if not narrower:
+        return {"minmax": content}
+    narrowed = narrowed_ranges(content, read_ranges(content), samples, narrower, runtime(), plan.percentile)
+    return {method: content if method == "minmax" else with_ranges(content, narrowed[method]) for method in methods}
 
 
 def quantize_calibrated(

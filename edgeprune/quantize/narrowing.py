@@ -6,7 +6,7 @@ is run here once more, with every tensor kept, to fill a histogram per activatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,8 +16,12 @@ from edgeprune.runtime.tensors import Sample, TensorReader
 from edgeprune.workers import Stream
 
 Range = tuple[float, float]
+Narrowing = Literal["percentile", "mse"]
 
 BINS = 2048
+# Values of a tensor that are looked at per sample, drawn at random: counting all of them would take longer than the
+# model.
+LOOKED_AT = 65_536
 LEVELS = 255  # steps of an 8-bit range
 SHRINKS = np.linspace(1.0, 0.1, 91)
 
@@ -26,11 +30,11 @@ def narrowed_ranges(
     content: bytes,
     reached: Mapping[str, Range],
     samples: Callable[[], Iterable[Sample]],
-    method: Literal["percentile", "mse"],
+    methods: Collection[Narrowing],
     runtime: Runtime,
     percentile: float = 99.99,
-) -> dict[str, Range]:
-    """New ranges for the activations of a float .tflite; inputs and outputs of the file keep theirs.
+) -> dict[Narrowing, dict[str, Range]]:
+    """New ranges for the activations of a float .tflite, by method; inputs and outputs of the file keep theirs.
 
     ``percentile`` leaves the same share of values outside on both sides (Wu et al. 2020, arXiv:2004.09602); ``mse``
     shrinks a range towards zero until clipping and rounding together make the smallest squared error (as in Banner et
@@ -40,19 +44,28 @@ def narrowed_ranges(
         content: the calibrated file.
         reached: smallest and largest value of each tensor, by name.
         samples: the representative dataset.
+        methods: the values are looked at once for all of them.
         runtime: runs the file.
         percentile: percent of values inside the range, above 50.
     """
     histograms = collect_histograms(content, reached, samples, runtime)
-    if method == "percentile":
-        return {name: percentile_range(counts, reached[name], percentile) for name, counts in histograms.items()}
-    return {name: mse_range(counts, reached[name]) for name, counts in histograms.items()}
+    narrow: dict[Narrowing, Callable[[np.ndarray, Range], Range]] = {
+        "percentile": lambda counts, full: percentile_range(counts, full, percentile),
+        "mse": mse_range,
+    }
+    return {
+        method: {name: narrow[method](counts, reached[name]) for name, counts in histograms.items()}
+        for method in methods
+    }
 
 
 def collect_histograms(
     content: bytes, reached: Mapping[str, Range], samples: Callable[[], Iterable[Sample]], runtime: Runtime
 ) -> dict[str, np.ndarray]:
-    """How often each activation has which value: int64 [2048] per tensor, from its smallest to its largest value."""
+    """How often each activation has which value: int64 [2048] per tensor, from its smallest to its largest value.
+
+    Of tensors with more than 65,536 values, so many are looked at in each sample, drawn at random.
+    """
     return INTERPRETER.call(_collect, content, dict(reached), Stream(samples), runtime)
 
 
@@ -64,10 +77,14 @@ def _collect(
         name: index for name, index in reader.activations().items() if name in reached and np.ptp(reached[name]) > 0
     }
     counts = {name: np.zeros(BINS, np.int64) for name in inner}
+    generator = np.random.default_rng(0)
     for sample in samples():
         reader.run(sample)
         for name, index in inner.items():
-            counts[name] += np.histogram(reader.value(index), BINS, reached[name])[0]
+            values = reader.value(index).ravel()
+            if values.size > LOOKED_AT:
+                values = values[generator.integers(values.size, size=LOOKED_AT)]
+            counts[name] += np.histogram(values, BINS, reached[name])[0]
     return counts
 
 

@@ -80,14 +80,17 @@ class QuantizationPlan:
 
 
 def quantization_plan(mode: Mode, recipe: Recipe, target: Target) -> QuantizationPlan:
-    """The plan for one mode: the format's rule first, then the recipe, then what the target prefers."""
+    """The plan for one mode: the format's rule first, then the recipe, then what the target prefers.
+
+    Ranges that the files' answers decide (``auto``) are ``minmax`` until then.
+    """
     rule = RULES[mode]
     return QuantizationPlan(
         mode,
         (recipe.quantize.io or target.quantization.io) if rule.integer_io else "float",
         needs_samples=rule.samples,
         sparse_if_smaller=recipe.convert.sparse_encoding and mode == "float32",
-        ranges=recipe.calibration.range if rule.clipping else "minmax",
+        ranges="minmax" if not rule.clipping or recipe.calibration.range == "auto" else recipe.calibration.range,
         percentile=recipe.calibration.percentile,
         static_shapes=target.quantization.static_batch,
         select_tf_ops=recipe.convert.select_tf_ops,

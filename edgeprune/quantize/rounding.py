@@ -12,6 +12,7 @@ import numpy as np
 from edgeprune.models.rebuild import copy_model
 from edgeprune.models.types import Layer
 from edgeprune.progress import Progress
+from edgeprune.quantize.difference import OutputDifference
 from edgeprune.reconstruction.linear import Product, product_of
 from edgeprune.reconstruction.refit import refit
 from edgeprune.reconstruction.rounding import Grid, nearest
@@ -91,13 +92,11 @@ def _difference(model: tf_keras.Model, other: tf_keras.Model, batches: Sequence[
     """Mean square difference of the outputs, each relative to its mean square."""
     import tensorflow as tf
 
-    lost = np.zeros(len(model.outputs))
-    whole = np.zeros(len(model.outputs))
+    difference = OutputDifference()
     for batch in batches:
         x = list(batch) if len(batch) > 1 else batch[0]
-        answers = [tf.nest.flatten(each(x, training=False)) for each in (model, other)]
-        for number, (wanted, given) in enumerate(zip(*answers, strict=True)):
-            if wanted.dtype.is_floating:
-                lost[number] += np.square(np.asarray(wanted, np.float64) - given).sum()
-                whole[number] += np.square(np.asarray(wanted, np.float64)).sum()
-    return float((lost / np.maximum(whole, 1e-30)).mean())
+        wanted, given = (
+            [np.asarray(value) for value in tf.nest.flatten(each(x, training=False))] for each in (model, other)
+        )
+        difference.add(wanted, given)
+    return difference.mean()

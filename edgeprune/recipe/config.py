@@ -588,8 +588,9 @@ class CalibrationConfig(Config):
 
     samples: Annotated[int, pydantic.Field(gt=0)] | Literal["auto"] = 256  # auto: until the ranges stop growing
     strategy: Literal["stratified", "random", "coverage"] = "stratified"
-    range: Literal["minmax", "percentile", "mse"] = "minmax"  # of activations, from what the samples show
-    percentile: Annotated[float, pydantic.Field(gt=50, le=100)] = 99.99  # of values inside; range = "percentile"
+    # Of activations, from what the samples show; auto: of the files, the one that answers most like the model.
+    range: Literal["auto", "minmax", "percentile", "mse"] = "auto"
+    percentile: Annotated[float, pydantic.Field(gt=50, le=100)] = 99.99  # of values inside, where outliers are cut off
 
 
 class MixedConfig(Config):

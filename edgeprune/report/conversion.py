@@ -146,4 +146,8 @@ def _prepared(report: Report) -> list[Table]:
             step = "rounded by moments" if how.used else "rounded to nearest, which is as good"
             error = f"error of the outputs {how.moments:.2e}; to nearest {how.nearest:.2e}"
             rows.append([Cell(variant.name), Cell(step), Cell(f"{how.layers}"), Cell(error)])
-    return [Table("What was changed in the weights before they became integers.", columns, rows)] if rows else []
+        if ranges := variant.activation_ranges:
+            error = "; ".join(f"{name} {value:.2e}" for name, value in ranges.differences.items())
+            step = f"ranges of activations: {ranges.method}"
+            rows.append([Cell(variant.name), Cell(step), Cell(""), Cell(f"error of the outputs: {error}")])
+    return [Table("How weights and activations became integers.", columns, rows)] if rows else []

@@ -257,6 +257,11 @@ def _conversion_warnings(artifact: Artifact) -> list[str]:
     ]
 
 
+def _activation_ranges(artifact: Artifact) -> JsonObject:
+    ranges = artifact.facts.get("calibration", {}).get("ranges")
+    return {"activation_ranges": ranges} if ranges else {}
+
+
 def _variant(
     variant: Variant, run: Run, file: str, reference: float, task: Task, board: str | None = None
 ) -> JsonObject:
@@ -290,6 +295,7 @@ def _variant(
         "kernels": profile["kernels"],
         "sparse_path": profile["sparse_path"],
         **{key: value for key, value in artifact.facts.items() if key in ("mixed", "prepared", "coded")},
+        **_activation_ranges(artifact),
         **({"instructions": on_device["instructions"]} if "instructions" in on_device else {}),
         "min_runtime": profile["min_runtime"],
         "warnings": [

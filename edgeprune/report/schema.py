@@ -396,6 +396,13 @@ class Prepared(Entry):
     rounded: Rounded | None = None
 
 
+class ActivationRanges(Entry):
+    """How activation ranges were taken from samples; by method, the error of the outputs relative to the model's."""
+
+    method: Text
+    differences: dict[Text, Number]
+
+
 class Micro(Entry):
     """The file for a microcontroller: its bytes in flash, its arena, and those of the same file not encoded.
 
@@ -451,6 +458,7 @@ class Variant(Entry):
     operators: list[Operator] | None = None
     mixed: Mixed | None = None
     prepared: Prepared | None = None
+    activation_ranges: ActivationRanges | None = None
     coded: Coded | None = None
     instructions: Instructions | None = None  # None: built without --device emulator
     metrics: dict[Text, MetricFigure] | None = None  # all metrics of all outputs

@@ -9,7 +9,7 @@ from edgeprune.context import Context
 from edgeprune.pipeline import stage
 from edgeprune.recipe.config import MixedConfig
 from edgeprune.selection import DEFAULT_MIXED_DROP, MaxDrop
-from edgeprune.stages.conversion import ConvertConfig, representative, write
+from edgeprune.stages.conversion import ConvertConfig, ranges_by_outputs, representative, write
 
 if TYPE_CHECKING:
     import tf_keras
@@ -38,7 +38,15 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
     data, task = context.required()
     model = context.load(artifact)
     samples, calibration = representative(model, config.calibration, context)
-    calibrated = calibrate(model, config.plan, samples, context.runtime)
+    assert config.calibration is not None
+    ranges = None
+    if config.calibration.range == "auto":
+        ranges = ranges_by_outputs(model, config, samples, context)
+    if ranges is None:
+        (calibrated,) = calibrate(model, config.plan, samples, [config.plan.ranges], context.runtime).values()
+    else:
+        calibrated = ranges.calibrated
+        calibration["ranges"] = {"method": ranges.method, "differences": ranges.differences}
     files: dict[tuple[str, ...], bytes] = {}
     # No figure of a whole output shows what its few typical values lose, so that these are not left to the search.
     all_int8 = quantize_calibrated(calibrated, config.plan, model)

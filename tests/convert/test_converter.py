@@ -257,7 +257,7 @@ def test_tensors_named_stay_in_float(tiny_model, tiny_data):
     """Mode mixed: only the operators that make these tensors compute in float, and the file still runs."""
     samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 16, "stratified", 0))
     plan = QuantizationPlan("mixed", "float", True)
-    calibrated = calibrate(tiny_model, plan, samples)
+    calibrated = calibrate(tiny_model, plan, samples, ["minmax"])["minmax"]
     operator, tensor = float_operators(calibrated)[1]
     mixed = quantize_calibrated(calibrated, dataclasses.replace(plan, float_tensors=(tensor,)), tiny_model)
     assert float_operators(mixed) == [(operator, tensor)]

@@ -46,7 +46,7 @@ def test_coarse_output(detector, samples):
 def test_in_float_it_is_not_coarse(detector, samples):
     """With these operators in float, no output is coarse, and the file still computes in int8."""
     values = answers_of(detector, samples)
-    calibrated = calibrate(detector, INT8, lambda: iter(samples))
+    calibrated = calibrate(detector, INT8, lambda: iter(samples), ["minmax"])["minmax"]
     (found,) = coarse_outputs(parse(quantize_calibrated(calibrated, INT8, detector)), values)
     plan = QuantizationPlan("mixed", "float", True, float_tensors=found.tensors)
     made = parse(quantize_calibrated(calibrated, plan, detector))

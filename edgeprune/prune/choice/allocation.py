@@ -145,49 +145,66 @@ class _Search:
         if all(len(one.gone) == 1 and not one.gone.any() for one in self.full):
             raise _nothing_to_remove(self.full)
         widths = self._widths()
-        costs = [resource.tables(widths) for resource in self.resources]
+        tables = [resource.tables(widths) for resource in self.resources]
         limits = [resource.most for resource in self.resources]
-        spent, bound, best, before = 0.0, math.inf, None, np.array([], int)
+        found: list[_Choice] = []
         cornered: Infeasible | None = None
         for _ in range(_CORRECTED):
             stated = [
-                Limit(one.name, cost, most) for one, cost, most in zip(self.resources, costs, limits, strict=True)
+                Limit(one.name, table, most) for one, table, most in zip(self.resources, tables, limits, strict=True)
             ]
-            program = Program(widths.sizes, self._loss(widths), stated, widths.totals)
             try:
-                options, solution = self._options(widths, program)
+                choice = self._choice(widths, stated)
             except Infeasible as error:
-                if best is not None:
+                if any(one.is_kept for one in found):
                     break  # the corrected limits were too low, those before were not
                 # What the program cannot reach may be in reach all the same: its nearest choice is counted exactly.
                 cornered = error
                 limits = [max(limit, error.nearest[one.name]) for one, limit in zip(stated, limits, strict=True)]
                 continue
-            spent += solution.seconds
-            bound = min(bound, solution.bound)  # that of a limit that was lowered does not hold for the limit itself
-            keep = widths.keep(options)
-            uses = [
-                _Use(one.most, limit.most, program.cost(limit, options), one.exact(keep), one.close)
-                for one, limit in zip(self.resources, stated, strict=True)
-            ]
-            is_kept = all(use.is_kept for use in uses)
-            if is_kept and (best is None or solution.loss < best[0].loss):
-                best = solution, keep, uses, (program, options)
-            if cornered is not None and best is None:
-                raise _unreachable(_counted_exactly(cornered, stated, uses), self.resources, self.budget)
-            repeated, before = np.array_equal(options, before), options
-            if is_kept and (repeated or all(use.is_settled for use in uses)):
+            repeated = bool(found) and np.array_equal(choice.options, found[-1].options)
+            found.append(choice)
+            if cornered is not None and not any(one.is_kept for one in found):
+                raise _unreachable(_counted_exactly(cornered, stated, choice.uses), self.resources, self.budget)
+            if choice.is_kept and (repeated or choice.is_settled):
                 break
-            limits = [use.next_limit(is_kept) for use in uses]
-        if best is None:
+            limits = [use.next_limit(choice.is_kept) for use in choice.uses]
+        return self._allocation(widths, found)
+
+    def _choice(self, widths: Widths, limits: Sequence[Limit]) -> _Choice:
+        """The best choice under what the program counts, and what it comes to.
+
+        Raises:
+            Infeasible: the program cannot keep the limits.
+        """
+        program = Program(widths.sizes, self._loss(widths), limits, widths.totals)
+        options, solution = self._options(widths, program)
+        keep = widths.keep(options)
+        uses = [
+            _Use(one.most, limit.most, program.cost(limit, options), one.exact(keep), one.close)
+            for one, limit in zip(self.resources, limits, strict=True)
+        ]
+        return _Choice(program, options, solution, keep, uses)
+
+    def _allocation(self, widths: Widths, found: Sequence[_Choice]) -> Allocation:
+        """The best of the choices that keep all limits."""
+        kept = [one for one in found if one.is_kept]
+        if not kept:
             raise _not_found(self.seconds)
-        solution, keep, uses, solved = best
+        best = min(kept, key=lambda one: one.solution.loss)
+        prices, ratios = best.solution.prices, [use.ratio for use in best.uses]
         return Allocation(
-            keep, solution.loss, bound, spent,
-            {one.name: (use.exact, one.most) for one, use in zip(self.resources, uses, strict=True)},
-            solution.prices, self.constraints.steps, self._most_widths(widths),
-            () if self.how == "uniform" else reasons(widths, *solved, solution.prices, [use.ratio for use in uses]),
-        )  # fmt: skip
+            best.keep,
+            best.solution.loss,
+            # That of a limit that was lowered does not hold for the limit itself.
+            min(one.solution.bound for one in found),
+            sum(one.solution.seconds for one in found),
+            {one.name: (use.exact, one.most) for one, use in zip(self.resources, best.uses, strict=True)},
+            prices,
+            self.constraints.steps,
+            self._most_widths(widths),
+            () if self.how == "uniform" else reasons(widths, best.program, best.options, prices, ratios),
+        )
 
     def _widths(self) -> Widths:
         """As many widths of each group as the tables over pairs of them leave room for."""
@@ -267,6 +284,25 @@ class _Use:
         if not self.is_kept:
             return min(self.corrected, self.limit * _LOWERED)
         return max(self.corrected, self.limit) if all_kept else self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """What a program chose: options, bool [units of the graph] that stay, and how much of each limit that uses."""
+
+    program: Program
+    options: np.ndarray
+    solution: Solution
+    keep: np.ndarray
+    uses: Sequence[_Use]
+
+    @property
+    def is_kept(self) -> bool:
+        return all(use.is_kept for use in self.uses)
+
+    @property
+    def is_settled(self) -> bool:
+        return all(use.is_settled for use in self.uses)
 
 
 def _by_score(group: Group, scores: Scores) -> Vector:
