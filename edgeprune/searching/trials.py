@@ -68,6 +68,8 @@ class _Opened:
 
 _opened: _Opened | None = None
 
+_MANY_OBJECTS = 200_000
+
 
 def open_setup(setup: Setup) -> JsonObject:
     """Open the model and the data, and judge the model as it came.
@@ -288,13 +290,19 @@ def _known(task: Task, value: float) -> None:
 
 
 def _forget() -> None:
-    """Let go of what Keras keeps of models that nobody needs any more."""
+    """Let go of what Keras keeps of models that nobody needs any more.
+
+    Where much is there afterwards, it is modules that the first trials imported: they stay, and looking through them
+    for garbage once more would take longer than anything else between two stages.
+    """
     import gc
 
     import tf_keras
 
     tf_keras.backend.clear_session()
     gc.collect()
+    if len(gc.get_objects()) > _MANY_OBJECTS:
+        gc.freeze()
 
 
 def _rss() -> int:
