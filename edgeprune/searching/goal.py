@@ -89,6 +89,11 @@ class Goal:
             found["max_size"] = ("bytes", float(self.limits.max_size))
         return found | {f"max_{what}": (f"{what}_bytes", float(most)) for what, most in self.limits.of_micro.items()}
 
+    def unknown(self, figures: Figures) -> set[str]:
+        """The figures that the objectives and limits are about, and that are not known of a file."""
+        asked = {OBJECTIVES[name].key for name in self.objectives} | {key for key, _ in self.bounds().values()}
+        return {key for key in asked if figures.get(key, 0) is None}
+
     def excess(self, figures: Figures) -> dict[str, float]:
         """How far each limit is missed (above 0) or kept, relative to the limit; of drops in their own unit."""
         return {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.builder import source_name
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.files import JsonObject, locked
+from edgeprune.hardware.latency.source import latency_source
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
 from edgeprune.recipe.load import WORKING_RECIPE, load_recipe
@@ -250,7 +251,7 @@ class _Search:
     def _study(self, target: Target) -> Study:
         facts, limits = self._facts, self._setup.limits.on(target)
         objectives = self._objectives or DEFAULT_OBJECTIVES
-        if target.latency is None:
+        if latency_source(target) is None:
             if "latency" in (self._objectives or ()) or limits.max_latency is not None:
                 raise UsageError(
                     f"The target {target.name} has no coefficients to estimate a latency by.",
@@ -355,6 +356,11 @@ class _Search:
             study.end(record, "failed", outcome.error.what)
             self._failed(study, record)
             return False
+        figures = outcome.value["figures"]
+        if "latency_ms" in study.goal.unknown({**figures, "drop": study.goal.drop(figures["value"])}):
+            study.end(record, "failed", f"the latency of its file is not known: {outcome.value['unknown']}")
+            self._failed(study, record)
+            return False
         study.note(record, rung, {**outcome.value, "seconds": seconds})
         file = self._file(study, record, rung)
         self._progress.note(
@@ -367,7 +373,8 @@ class _Search:
         if study.counted == HOPELESS and all(one.state == "failed" for one in study.records):
             raise EdgepruneError(
                 f"The first {HOPELESS} trials failed, the last one with: {record.reason}",
-                fix="build one recipe with `edgeprune build` to see what is wrong, or change [search].",
+                fix="build one recipe with `edgeprune build` to see what is wrong, change [search], or leave what is "
+                "not known out of --objective and of the limits.",
             )
 
     # -- progress -------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def identity(setup: Setup) -> JsonObject:
 def _least_latency(model: tf_keras.Model, target: Target) -> float | None:
     """None where the target has no coefficients of latency, or filters make too little of it.
 
-    A compiler that estimates it is not asked: trials have no latency where their files are not its own.
+    A compiler is not asked: it would compile a dozen files for every trial that limits a latency.
     """
     from edgeprune.tradeoff import channel_costs
 
@@ -148,8 +148,8 @@ def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
         recipe: as :meth:`Recipe.model_dump` gives it; of several number formats, the one that limits are meant for.
 
     Returns:
-        ``figures`` of the file, ``stages`` that were run or reused, with their seconds, and ``rss_bytes``, the memory
-        of this process.
+        ``figures`` of the file, ``unknown``: why it has no latency, if it has none, ``stages`` that were run or reused,
+        with their seconds, and ``rss_bytes``, the memory of this process.
 
     Raises:
         EdgepruneError: a stage failed.
@@ -162,7 +162,12 @@ def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
     made = _figures(artifact, artifact.facts["validated"]["value"], context)
     if not all(record.reused for record in run.records):
         _forget()
-    return {"figures": made, "stages": [dataclasses.asdict(one) for one in run.records], "rss_bytes": _rss()}
+    return {
+        "figures": made,
+        "unknown": artifact.facts["profile"]["latency"]["unknown"],
+        "stages": [dataclasses.asdict(one) for one in run.records],
+        "rss_bytes": _rss(),
+    }
 
 
 def test_file(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:

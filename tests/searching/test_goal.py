@@ -28,6 +28,14 @@ def itself(item):
     return item
 
 
+def test_figures_that_are_asked_for_and_not_known_are_named():
+    """By an objective or by a limit; what nobody asked for may be unknown."""
+    assert goal().unknown(figures(1.0, None)) == {"latency_ms"}
+    assert goal("accuracy", "size", max_latency=3.0).unknown(figures(1.0, None)) == {"latency_ms"}
+    assert goal("accuracy", "size").unknown(figures(1.0, None)) == set()
+    assert goal().unknown(figures(1.0, 2.0)) == set()
+
+
 def test_the_front_is_what_no_other_file_beats():
     """Against the definition, on random files of few different values; of equal files the first counts."""
     random = np.random.default_rng(0)

@@ -280,6 +280,35 @@ def test_trials_that_all_fail_end_the_search(given, tmp_path):
         edgeprune.search(**{**given, "recipe": recipe}, trials=20, out=tmp_path / "out")
 
 
+def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given, tmp_path):
+    """A loop in the file: the others go on, and one of them is the pick."""
+    import tf_keras
+
+    inputs = tf_keras.Input([16, 16, 1])
+    x = tf_keras.layers.GRU(8)(tf_keras.layers.Reshape([16, 16])(inputs))
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(10, activation="softmax")(x))
+    searched = {"search": {"quantize": {"modes": {"choices": ["dynamic", "int8"]}}}, "finetune": {"epochs": 0}}
+    recipe = parse_recipe({"task": {"kind": "classification"}, "calibration": {"samples": 16}, **searched}, "formats")
+    result = edgeprune.search(**{**given, "model": model, "recipe": recipe}, trials=4, out=tmp_path / "out")
+    trials = json.loads((tmp_path / "out/search.json").read_text())["targets"][0]["trials"]
+    failed = [trial for trial in trials if trial["state"] == "failed"]
+    assert failed
+    assert all("loop (WHILE)" in trial["reason"] for trial in failed)
+    assert result.front.best.recipe.quantize.modes == ("int8",)
+
+
+def test_latency_is_what_the_compiler_says_where_a_target_has_no_coefficients(given, tmp_path):
+    """Arm's compiler times the files of trials for an Ethos-U, and the goal is judged by that."""
+    pytest.importorskip("ethosu.vela")
+    limits = Limits(max_drop=90, max_latency=1.0)
+    changed = {**given, "target": "ethos-u55-128", "limits": limits}
+    result = edgeprune.search(**changed, trials=1, out=tmp_path / "out")
+    report = json.loads((tmp_path / "out/best/report.json").read_text())
+    compiled = next(v["compiled"] for v in report["variants"] if v["name"] == report["pick"])
+    assert result.met
+    assert result.front.best.latency_ms == pytest.approx(compiled["performance"]["inference_ms"])
+
+
 def test_a_build_that_misses_its_gates_names_the_search():
     """With the same model, data, recipe and gates."""
     options = {"data": "my data", "seed": 3, "trust_model": True, "custom_objects": None}
