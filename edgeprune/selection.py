@@ -131,7 +131,7 @@ class Limits:
     """The gates that the user set; None: not set. ``max_drop`` as :meth:`MaxDrop.parse` takes it.
 
     Raises:
-        UsageError: ``max_drop`` is not understood.
+        UsageError: ``max_drop`` is not understood, or another limit is no positive number.
     """
 
     max_drop: str | float | None = None
@@ -142,6 +142,14 @@ class Limits:
 
     def __post_init__(self) -> None:
         _ = self.drop  # which parses it
+        for field in dataclasses.fields(self):
+            most = getattr(self, field.name)
+            if field.name != "max_drop" and most is not None and not (math.isfinite(most) and most > 0):
+                option = f"--{field.name.replace('_', '-')}"
+                raise UsageError(
+                    f"{option} {most:g} can be met by no file.",
+                    expected="a number above 0: of milliseconds for --max-latency, of bytes for the others.",
+                )
 
     @property
     def drop(self) -> MaxDrop:
