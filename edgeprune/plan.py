@@ -25,8 +25,6 @@ MODEL = "model"
 SIZED = "sized"
 BASELINE = "baseline"
 CONTROL = "control"
-# What rounding looks at where calibration finds its own number.
-ROUNDING_SAMPLES = 256
 # What is measured on each file of a build, what depends on the target last; on each file of a trial of a search, which
 # never sees test data; and on those of the front of a search.
 MEASURED = (stages.evaluate, stages.latency, stages.profile)
@@ -460,11 +458,10 @@ def _rounding(recipe: Recipe, mode: Mode) -> stages.RoundStageConfig | None:
     levels, by_moments = RULES[mode].levels, recipe.quantize.rounding == "reconstruct"
     if levels is None or not (by_moments or recipe.quantize.equalize):
         return None
-    samples = recipe.calibration.samples
     return stages.RoundStageConfig(
         equalize=recipe.quantize.equalize,
         levels=levels if by_moments else None,
-        samples=ROUNDING_SAMPLES if samples == "auto" else samples,
+        samples=recipe.calibration.compared,
         ridge=recipe.reconstruct.ridge,
     )
 

@@ -147,7 +147,7 @@ class Limits:
             if field.name != "max_drop" and most is not None and not (math.isfinite(most) and most > 0):
                 option = f"--{field.name.replace('_', '-')}"
                 raise UsageError(
-                    f"{option} {most:g} can be met by no file.",
+                    f"{option} {most:g} is no limit for a file.",
                     expected="a number above 0: of milliseconds for --max-latency, of bytes for the others.",
                 )
 

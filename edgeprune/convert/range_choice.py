@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.artifact import RangeFacts
 from edgeprune.convert.converter import Samples, calibrate, quantize_calibrated
 from edgeprune.quantize.difference import OutputDifference
 from edgeprune.quantize.plan import QuantizationPlan, Ranges
@@ -48,6 +49,10 @@ class ChosenRanges:
     differences: dict[str, float]
     calibrated: bytes
     content: bytes
+
+    @property
+    def facts(self) -> RangeFacts:
+        return {"method": self.method, "differences": self.differences}
 
 
 def choose_ranges(

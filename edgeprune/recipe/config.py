@@ -592,6 +592,11 @@ class CalibrationConfig(Config):
     range: Literal["auto", "minmax", "percentile", "mse"] = "auto"
     percentile: Annotated[float, pydantic.Field(gt=50, le=100)] = 99.99  # of values inside, where outliers are cut off
 
+    @property
+    def compared(self) -> int:
+        """Samples that models and files are compared on, where ``samples`` is found out by running the model only."""
+        return 256 if self.samples == "auto" else self.samples
+
 
 class MixedConfig(Config):
     """``[mixed]``: the layers that int8 hurts most stay in float, as few as ``max_drop`` allows."""

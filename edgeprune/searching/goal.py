@@ -89,10 +89,10 @@ class Goal:
             found["max_size"] = ("bytes", float(self.limits.max_size))
         return found | {f"max_{what}": (f"{what}_bytes", float(most)) for what, most in self.limits.of_micro.items()}
 
-    def unknown(self, figures: Figures) -> set[str]:
-        """The figures that the objectives and limits are about, and that are not known of a file."""
-        asked = {OBJECTIVES[name].key for name in self.objectives} | {key for key, _ in self.bounds().values()}
-        return {key for key in asked if figures.get(key, 0) is None}
+    def lacks_latency(self, figures: Figures) -> bool:
+        """Whether an objective or a limit is about the latency of a file that has no estimate."""
+        is_asked = "latency" in self.objectives or self.limits.max_latency is not None
+        return is_asked and figures["latency_ms"] is None
 
     def excess(self, figures: Figures) -> dict[str, float]:
         """How far each limit is missed (above 0) or kept, relative to the limit; of drops in their own unit."""

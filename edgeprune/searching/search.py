@@ -350,15 +350,8 @@ class _Search:
 
     def _took(self, study: Study, record: Record, rung: str, outcome: Outcome, seconds: float) -> bool:
         """Keep what came of a rung; returns whether the trial may have another one."""
-        if outcome.error is not None:
-            if not isinstance(outcome.error, EdgepruneError):
-                raise outcome.error
-            study.end(record, "failed", outcome.error.what)
-            self._failed(study, record)
-            return False
-        figures = outcome.value["figures"]
-        if "latency_ms" in study.goal.unknown({**figures, "drop": study.goal.drop(figures["value"])}):
-            study.end(record, "failed", f"the latency of its file is not known: {outcome.value['unknown']}")
+        if reason := _fault(study.goal, outcome):
+            study.end(record, "failed", reason)
             self._failed(study, record)
             return False
         study.note(record, rung, {**outcome.value, "seconds": seconds})
@@ -373,8 +366,8 @@ class _Search:
         if study.counted == HOPELESS and all(one.state == "failed" for one in study.records):
             raise EdgepruneError(
                 f"The first {HOPELESS} trials failed, the last one with: {record.reason}",
-                fix="build one recipe with `edgeprune build` to see what is wrong, change [search], or leave what is "
-                "not known out of --objective and of the limits.",
+                fix="build one recipe with `edgeprune build` to see what is wrong, or change [search]; a figure that "
+                "is not known has to stay out of --objective and of the limits.",
             )
 
     # -- progress -------------------------------------------------------------------------------------------------
@@ -503,3 +496,13 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _fault(goal: Goal, outcome: Outcome) -> str | None:
+    """Why a rung is of no use; an error that is not edgeprune's own is raised."""
+    if outcome.error is None:
+        is_known = not goal.lacks_latency(outcome.value["figures"])
+        return None if is_known else f"the latency of its file is not known: {outcome.value['unknown']}"
+    if not isinstance(outcome.error, EdgepruneError):
+        raise outcome.error
+    return outcome.error.what

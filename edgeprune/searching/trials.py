@@ -68,6 +68,7 @@ class _Opened:
 
 _opened: _Opened | None = None
 
+# So many are modules: TensorFlow's alone are more, those of a model are a tenth.
 _MANY_OBJECTS = 200_000
 
 
@@ -298,7 +299,9 @@ def _forget() -> None:
     """Let go of what Keras keeps of models that nobody needs any more.
 
     Where much is there afterwards, it is modules that the first trials imported: they stay, and looking through them
-    for garbage once more would take longer than anything else between two stages.
+    for garbage once more would take longer than anything else between two stages. So they are set aside, too, but only
+    in a process of trials, where others are already (:func:`edgeprune.searching.executors.warm_up`): in the user's own,
+    garbage among what was set aside would never be found.
     """
     import gc
 
@@ -306,7 +309,7 @@ def _forget() -> None:
 
     tf_keras.backend.clear_session()
     gc.collect()
-    if len(gc.get_objects()) > _MANY_OBJECTS:
+    if gc.get_freeze_count() and len(gc.get_objects()) > _MANY_OBJECTS:
         gc.freeze()
 
 

@@ -22,15 +22,12 @@ from edgeprune.stages.rounding import to_convert
 from edgeprune.stages.saving import IMPORTED, ROUNDED
 from edgeprune.stages.sparse import check_sparse
 from edgeprune.tflite.flatbuffer import parse, read
-from edgeprune.workers import WorkerDied
 
 if TYPE_CHECKING:
     import tf_keras
 
     from edgeprune.convert.converter import Samples
     from edgeprune.convert.range_choice import ChosenRanges
-
-JUDGED = 256  # validation samples that ranges are compared on, where the recipe counts calibration samples by itself
 
 
 class ConvertConfig(Config):
@@ -63,17 +60,15 @@ def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Co
 @stage("data", "task", "seed", "runtime")
 def narrow_and_convert(artifact: Artifact, config: ConvertConfig, context: Context) -> Artifact:
     """Calibrate and convert with ranges that may leave outliers out, which the runtime's values decide."""
-    ranges_known = ROUNDED in artifact.files or _trained_for_int8(artifact)
-    if ranges_known or config.calibration is None or config.calibration.range != "auto":
+    if ROUNDED in artifact.files or _trained_for_int8(artifact):  # its ranges are in it
         return calibrate_and_convert.run(artifact, config, context)
     model = to_convert(artifact, context)
     samples, facts = representative(model, config.calibration, context)
     chosen = ranges_by_outputs(model, config, samples, context)
     if chosen is None:
         return finish(artifact, config.plan, context, model, samples).with_(calibration=facts)
-    plan = dataclasses.replace(config.plan, ranges=chosen.method)
-    facts["ranges"] = {"method": chosen.method, "differences": chosen.differences}
-    return write(artifact, plan, context, model, chosen.content).with_(calibration=facts)
+    facts["ranges"] = chosen.facts
+    return write(artifact, config.plan, context, model, chosen.content).with_(calibration=facts)
 
 
 def ranges_by_outputs(
@@ -81,18 +76,20 @@ def ranges_by_outputs(
 ) -> ChosenRanges | None:
     """The ranges whose file answers most like the model on validation inputs.
 
-    None where files cannot be compared here: where there is one file less, or it does not run, the conversion itself
-    says what is wrong.
+    None where the recipe says which, or where files cannot be made or run here: the conversion that follows says what
+    is wrong with the model, if anything is.
     """
     from edgeprune.convert.range_choice import choose_ranges
 
-    data, _ = context.required()
     assert config.calibration is not None
-    count = config.calibration.samples
-    judging = unlabelled(model, data.validation, JUDGED if count == "auto" else count, context.seed)
+    if config.calibration.range != "auto":
+        return None
+    data, _ = context.required()
+    judging = unlabelled(model, data.validation, config.calibration.compared, context.seed)
     try:
         chosen = choose_ranges(model, config.plan, samples, judging, context.runtime)
-    except (EdgepruneError, WorkerDied):
+    except EdgepruneError as error:
+        context.progress.note(f"ranges of activations: {config.plan.ranges}; files could not be compared: {error.what}")
         return None
     listed = ", ".join(f"{name} {value:.2e}" for name, value in chosen.differences.items())
     context.progress.note(f"ranges of activations: {chosen.method}; error of the outputs: {listed}")

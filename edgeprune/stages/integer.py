@@ -38,15 +38,11 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
     data, task = context.required()
     model = context.load(artifact)
     samples, calibration = representative(model, config.calibration, context)
-    assert config.calibration is not None
-    ranges = None
-    if config.calibration.range == "auto":
-        ranges = ranges_by_outputs(model, config, samples, context)
+    ranges = ranges_by_outputs(model, config, samples, context)
     if ranges is None:
         (calibrated,) = calibrate(model, config.plan, samples, [config.plan.ranges], context.runtime).values()
     else:
-        calibrated = ranges.calibrated
-        calibration["ranges"] = {"method": ranges.method, "differences": ranges.differences}
+        calibrated, calibration["ranges"] = ranges.calibrated, ranges.facts
     files: dict[tuple[str, ...], bytes] = {}
     # No figure of a whole output shows what its few typical values lose, so that these are not left to the search.
     all_int8 = quantize_calibrated(calibrated, config.plan, model)

@@ -28,12 +28,12 @@ def itself(item):
     return item
 
 
-def test_figures_that_are_asked_for_and_not_known_are_named():
-    """By an objective or by a limit; what nobody asked for may be unknown."""
-    assert goal().unknown(figures(1.0, None)) == {"latency_ms"}
-    assert goal("accuracy", "size", max_latency=3.0).unknown(figures(1.0, None)) == {"latency_ms"}
-    assert goal("accuracy", "size").unknown(figures(1.0, None)) == set()
-    assert goal().unknown(figures(1.0, 2.0)) == set()
+def test_a_latency_that_is_not_known_is_lacked_only_where_it_is_asked_for():
+    """By an objective or by a limit."""
+    assert goal().lacks_latency(figures(1.0, None))
+    assert goal("accuracy", "size", max_latency=3.0).lacks_latency(figures(1.0, None))
+    assert not goal("accuracy", "size").lacks_latency(figures(1.0, None))
+    assert not goal().lacks_latency(figures(1.0, 2.0))
 
 
 def test_the_front_is_what_no_other_file_beats():

@@ -8,25 +8,43 @@ import pytest
 from edgeprune.searching import trials
 
 
+class OfATrial:
+    """A model that refers to itself, which only a search for garbage finds."""
+
+    def __init__(self):
+        import tf_keras
+
+        self.model = tf_keras.Sequential([tf_keras.layers.Dense(3, input_shape=(2,))])
+        self.model.itself = [self.model]
+
+
+def forgotten():
+    """Whether a model is gone once its trial has ended."""
+    reference = weakref.ref(OfATrial().model)
+    trials._forget()
+    return reference() is None
+
+
 @pytest.fixture
-def unfrozen():
+def process_of_trials():
+    gc.collect()
+    gc.freeze()
     yield
     gc.unfreeze()
 
 
-def test_models_of_trials_are_let_go_and_modules_are_not_looked_through_again(unfrozen):
-    """Models that refer to themselves go with their trial; what imports left behind is set aside after the first."""
-    import tf_keras
-
-    def of_a_trial():
-        model = tf_keras.Sequential([tf_keras.layers.Dense(3, input_shape=(2,))])
-        model.itself = [model]
-        return weakref.ref(model)
-
+def test_models_of_trials_are_let_go_and_modules_are_not_looked_through_again(process_of_trials):
+    """What imports left behind is set aside after the first trial that left much."""
+    modules = [[] for _ in range(trials._MANY_OBJECTS + 1)]
     before = gc.get_freeze_count()
-    for _ in range(3):
-        reference = of_a_trial()
-        trials._forget()
-        assert reference() is None
-        assert gc.get_freeze_count() > before
-        assert len(gc.get_objects()) < trials._MANY_OBJECTS
+    assert forgotten()
+    assert gc.get_freeze_count() > before + len(modules)
+    assert forgotten()
+    assert len(gc.get_objects()) < trials._MANY_OBJECTS
+
+
+def test_nothing_is_set_aside_in_the_process_of_a_user():
+    """A notebook's garbage stays garbage."""
+    assert gc.get_freeze_count() == 0
+    assert forgotten()
+    assert gc.get_freeze_count() == 0
