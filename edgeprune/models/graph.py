@@ -53,6 +53,12 @@ class View:
         """The calls of a layer of the model, in order."""
         return self._uses[layer.name]
 
+    def only_reader(self, node: Node) -> Node | None:
+        """The call that reads what a call makes, if there is one only, of a layer that is called once."""
+        readers = self.readers(node.outputs)
+        is_alone = len(readers) == 1 and not self.is_end(node.outputs) and len(self.uses(readers[0].layer)) == 1
+        return readers[0] if is_alone else None
+
     def is_end(self, tensor: Tensor) -> bool:
         """Whether a tensor is an output of the model."""
         return id(tensor) in self._ends

@@ -15,6 +15,7 @@ from edgeprune.progress import Progress
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.filters import Pruned
+from edgeprune.reconstruction.channel_scales import Scaled, scale_channels
 from edgeprune.reconstruction.refit import RIDGE, Refitted, refit
 
 if TYPE_CHECKING:
@@ -31,10 +32,13 @@ class Reconstructed:
     Attributes:
         model: the new model, a flat functional one.
         layers: what became of each layer, in the order in which they were refitted.
+        answers: how far the answers were from the original ones after that, and with channels scaled and shifted;
+            None: there are too few samples, or no answers that can be compared.
     """
 
     model: tf_keras.Model
     layers: tuple[Refitted, ...]
+    answers: Scaled | None = None
 
 
 def reconstruct(
@@ -48,6 +52,8 @@ def reconstruct(
     progress: Progress | None = None,
 ) -> Reconstructed:
     """Refit what pruning left, layer by layer, so that each layer gives what it gave before; nothing is trained.
+
+    At last, channels are scaled and shifted so that the answers are nearest to the original ones.
 
     Args:
         original: of tf_keras or Keras 3, as it was before.
@@ -82,7 +88,8 @@ def reconstruct(
     for ours, theirs in zip(copy.layers, model.layers, strict=True):
         ours.set_weights(theirs.get_weights())
     batches = _batches(whole, inputs, batch_size)
-    return Reconstructed(copy, tuple(refit(whole, copy, batches, kept, ridge=ridge, seed=seed, progress=progress)))
+    layers = refit(whole, copy, batches, kept, ridge=ridge, seed=seed, progress=progress)
+    return Reconstructed(copy, tuple(layers), scale_channels(whole, copy, batches, seed=seed, progress=progress))
 
 
 def _require_same_calls(original: tf_keras.Model, changed: tf_keras.Model, *, pruned: bool) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,7 +90,7 @@ def refit(
         grids: layer → what its weights are rounded to, with a scale per output channel
             (:func:`edgeprune.reconstruction.rounding.round_weights`); layers that are not in it are not rounded.
         seed: of the rows that are looked at, where there are more than enough.
-        folder: where solved layers are kept until the end, for an interrupted refit to go on from; None: nowhere.
+        folder: where solved layers are kept, for an interrupted refit to go on from; None: nowhere.
         memory: in the place of a folder: of refits to the same samples with the same settings, of models that were
             pruned differently.
         progress: is told of each layer.
@@ -110,10 +109,7 @@ def refit(
     settings = (ridge, sorted((grids or {}).items()), seed, samples[0])
     journal = Journal.open(folder, key_of(changed, kept or {}, settings)) if folder else None
     store = memory or journal
-    found = _Refitting(original, changed, fitting, kept or {}, ridge, grids or {}, seed, store).run(progress)
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
-    return found
+    return _Refitting(original, changed, fitting, kept or {}, ridge, grids or {}, seed, store).run(progress)
 
 
 def _fitting(
@@ -419,7 +415,7 @@ class _Fit:
         node, _ = self.nodes[0]
         if not self.is_alone or activation_name(node.layer) != "linear":
             return None
-        reader = _only_reader(self.whole.changed.view, node)
+        reader = self.whole.changed.view.only_reader(node)
         if reader is None or type(reader.layer).__name__ != "BatchNormalization":
             return None
         return reader.layer, self.whole.original.view.calls[self.whole.changed.key(reader)].layer
@@ -443,13 +439,6 @@ def _digest(layer: Layer) -> str:
     return digest.hexdigest()
 
 
-def _only_reader(view: View, node: Node) -> Node | None:
-    """The call that reads what a call makes, if there is one only, of a layer that is called once."""
-    readers = view.readers(node.outputs)
-    alone = len(readers) == 1 and not view.is_end(node.outputs) and len(view.uses(readers[0].layer)) == 1
-    return readers[0] if alone else None
-
-
 @dataclasses.dataclass(frozen=True)
 class _Sum:
     """A sum that a layer's output goes into, whose other terms are there already, and are not the original's.
@@ -468,13 +457,13 @@ class _Sum:
         if activation_name(node.layer) != "linear":
             return None
         scale = np.ones(node.outputs.shape[-1], np.float32)
-        reader = _only_reader(whole.changed.view, node)
+        reader = whole.changed.view.only_reader(node)
         while reader is not None and not _is_sum(reader.layer):
             factor = _factor(reader)
             if factor is None:
                 return None
             scale = scale * factor
-            node, reader = reader, _only_reader(whole.changed.view, reader)
+            node, reader = reader, whole.changed.view.only_reader(reader)
         if reader is None:
             return None
         theirs = whole.original.view.calls[whole.changed.key(reader)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -74,17 +75,27 @@ def refitted(
     grids: Mapping[str, Grid] | None = None,
 ) -> list[RefittedLayer]:
     """Refit ``changed`` in place, going on where an interrupted refit was; ``kept`` and ``grids`` as in
-    :func:`edgeprune.reconstruction.refit.refit`.
+    :func:`edgeprune.reconstruction.refit.refit`. Then scale and shift its channels, unless weights are on grids.
 
     Returns:
         What the report says about each layer.
     """
+    from edgeprune.reconstruction.channel_scales import scale_channels
     from edgeprune.reconstruction.refit import refit
 
+    folder = context.folder / REFIT
     rows = refit(
         original, changed, batches, kept,
-        ridge=config.ridge, grids=grids, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
+        ridge=config.ridge, grids=grids, seed=context.seed, folder=folder, progress=context.progress,
     )  # fmt: skip
+    if not grids:
+        scaled = scale_channels(original, changed, batches, seed=context.seed, progress=context.progress)
+        if scaled and scaled.damping is not None:
+            context.progress.note(
+                f"scaled and shifted channels: on samples not fitted to, answers are {scaled.after:.3g} nats from the "
+                f"unpruned model's, {scaled.before:.3g} before"
+            )
+    shutil.rmtree(folder, ignore_errors=True)
     return [
         {"layer": row.layer, "before": row.before, "after": row.after, "seconds": row.seconds, "reason": row.reason}
         for row in rows

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import random_weights
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
@@ -65,7 +66,7 @@ def L():
 
 @pytest.fixture(scope="session")
 def randomize():
-    return _randomize
+    return random_weights.randomize
 
 
 @pytest.fixture(scope="session")
@@ -166,32 +167,6 @@ def _flat(structure):
     return tf.nest.flatten(structure)
 
 
-def _randomize(model, seed=0):
-    """Random weights everywhere; kernels keep the scale of what passes through, scales and variances are positive."""
-    random = np.random.default_rng(seed)
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        if any(True for _ in layer._flatten_layers(include_self=False)):
-            continue  # a wrapper: its parts come by themselves
-        values = [_random_weight(weight, random) for weight in layer.weights]
-        if values:
-            layer.set_weights(values)
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
-    return model
-
-
-def _random_weight(weight, random):
-    name, shape = weight.name.rsplit("/", 1)[-1], tuple(weight.shape)
-    if weight.dtype.is_integer:
-        return weight.numpy()
-    if any(word in name for word in ("gamma", "variance", "alpha")):
-        return random.uniform(0.5, 1.5, shape)
-    if len(shape) < 2:
-        return random.normal(0, 0.3, shape)
-    fan_in = np.prod(shape[:2]) if "depthwise" in name else np.prod(shape[:-1])
-    return random.normal(0, 1.2 / np.sqrt(fan_in), shape)
-
-
 def _random_keep(graph, seed=0, rate=0.4, protected=()):
     """Remove about ``rate`` of the free units of every group; something stays wherever something has to."""
     random = np.random.default_rng(seed)
@@ -208,7 +183,7 @@ def _random_keep(graph, seed=0, rate=0.4, protected=()):
 
 
 def _check(model, seed=0, rate=0.4, count_macs=True, masked=True):
-    _randomize(model, seed)
+    random_weights.randomize(model, seed)
     before = [weight.numpy() for weight in model.weights]
     graph = analyse(model)
     keep = _random_keep(graph, seed, rate)

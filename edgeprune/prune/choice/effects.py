@@ -19,7 +19,7 @@ from edgeprune.prune.channels.block_units import without_blocks
 from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.choice.allocation import Allocation
 from edgeprune.prune.choice.criteria import Scores
-from edgeprune.reconstruction.fisher import answers_of, divergence
+from edgeprune.reconstruction.answers import answers_of, divergence
 from edgeprune.reconstruction.forward import BATCH_BYTES, bytes_per_sample, in_pieces, joined
 from edgeprune.reconstruction.journal import Memory
 from edgeprune.reconstruction.linear import products_of

@@ -12,7 +12,7 @@ from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence, inputs_of
 from edgeprune.prune.choice.effects import in_company
 from edgeprune.prune.filters import choose
-from edgeprune.reconstruction.fisher import answers_of, divergence
+from edgeprune.reconstruction.answers import answers_of, divergence
 from edgeprune.reconstruction.refit import refit
 
 layers = tf_keras.layers

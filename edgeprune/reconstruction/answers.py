@@ -1,0 +1,104 @@
+"""What a model answers to samples, and how far a changed model's answers are from those, in nats."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgeprune.models.graph import flat
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
+
+_SUMS_TO_ONE = 1e-3
+# Below this, a probability counts as this.
+_LEAST = 1e-7
+
+
+def answers_of(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """What a model answers to all samples, one array per output; ``batches``: per batch the inputs, in its order."""
+    found = [[np.asarray(answer) for answer in flat(model(list(batch), training=False))] for batch in batches]
+    return [np.concatenate(same) for same in zip(*found, strict=True)]
+
+
+def divergence(original: Sequence[np.ndarray], changed: Sequence[np.ndarray]) -> float:
+    """How far the answers of a changed model are from those of the original one, in nats per sample.
+
+    The Kullback-Leibler divergence where outputs are distributions or values between zero and one; of other outputs,
+    half of the square error relative to their own variance: what Fisher information approximates for small errors.
+
+    Args:
+        original, changed: an array per output, [samples, ...]; those that are not floating are left out.
+    """
+    return float(np.sum([Answer.like(p).divergences(p, q).mean() for p, q in zip(original, changed, strict=True)]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What kind of answers one output gives.
+
+    Attributes:
+        kind: rows that are distributions, values between zero and one, numbers, or none that can be compared.
+        variance: of all of its values in the original model.
+    """
+
+    kind: Literal["classes", "chances", "numbers", "none"]
+    variance: float = 1.0
+
+    @classmethod
+    def like(cls, values: np.ndarray) -> Answer:
+        """The kind of some answers, [samples, ...]."""
+        if not np.issubdtype(values.dtype, np.floating):
+            return cls("none")
+        variance = max(float(values.var(dtype=np.float64)), 1e-12)
+        if not ((values >= 0) & (values <= 1)).all():
+            return cls("numbers", variance)
+        sums = values.reshape(-1, values.shape[-1]).sum(1, dtype=np.float64)
+        is_spread = values.shape[-1] > 1 and np.abs(sums - 1).max() < _SUMS_TO_ONE
+        return cls("classes" if is_spread else "chances", variance)
+
+    def divergences(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
+        """How far the answer to each sample is from the original one, in nats: [samples, ...] → float64 [samples]."""
+        if self.kind == "none":
+            return np.zeros(len(original))
+        p, q = original.astype(np.float64), changed.astype(np.float64)
+        if self.kind == "classes":
+            each = _relative(p, q)
+        elif self.kind == "chances":
+            each = _relative(p, q) + _relative(1 - p, 1 - q)
+        else:
+            each = np.square(p - q) / (2 * self.variance)
+        return each.reshape(len(p), -1).sum(1)
+
+    def loss(self, original: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
+        """The sum of :meth:`divergences`, but for what does not depend on the changed model: for gradients."""
+        import tensorflow as tf
+
+        if self.kind == "classes":
+            return -tf.reduce_sum(original * tf.math.log(changed + _LEAST))
+        if self.kind == "chances":
+            yes, no = tf.math.log(changed + _LEAST), tf.math.log(1 - changed + _LEAST)
+            return -tf.reduce_sum(original * yes + (1 - original) * no)
+        return tf.reduce_sum(tf.square(original - changed)) / (2 * self.variance)
+
+    def evened(self, answers: tf.Tensor) -> tf.Tensor:
+        """The answers on a scale where a small change of one means as many nats wherever it is.
+
+        The Fisher information of such values is one: the square of a change, halved, is what it diverges by (for
+        distributions the square roots of Bartlett 1936, for chances the arcsine of their root).
+        """
+        import tensorflow as tf
+
+        if self.kind == "classes":
+            return 2 * tf.sqrt(tf.maximum(answers, _LEAST))
+        if self.kind == "chances":
+            return 2 * tf.asin(tf.sqrt(tf.clip_by_value(answers, _LEAST, 1 - _LEAST)))
+        return answers / np.sqrt(self.variance)
+
+
+def _relative(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    return p * np.log((p + _LEAST) / (q + _LEAST))

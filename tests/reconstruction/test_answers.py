@@ -1,0 +1,68 @@
+"""How far answers are from each other."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgeprune.reconstruction.answers import Answer, divergence
+
+
+def distributions(generator, shape):
+    values = np.exp(generator.normal(size=shape))
+    return (values / values.sum(-1, keepdims=True)).astype("float32")
+
+
+KINDS = {
+    "classes": lambda generator: distributions(generator, (50, 6, 4)),
+    "chances": lambda generator: generator.uniform(0.02, 0.98, (50, 3)).astype("float32"),
+    "numbers": lambda generator: (generator.normal(size=(50, 2)) * 30 + 5).astype("float32"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_recognised_by_its_values(kind):
+    """Rows that sum to one, values between zero and one, any others."""
+    assert Answer.like(KINDS[kind](np.random.default_rng(0))).kind == kind
+
+
+def test_numbers_of_classes_are_not_compared():
+    """Integers say nothing of how far they are from others."""
+    of = Answer.like(np.arange(4))
+    assert of.kind == "none"
+    assert not of.divergences(np.arange(4), np.zeros(4, int)).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_the_evened_scale_a_small_change_is_its_divergence(kind):
+    """Half of the square of the change is the divergence in nats, wherever the answer is."""
+    generator = np.random.default_rng(1)
+    answers = KINDS[kind](generator).astype(np.float64)
+    if kind == "classes":
+        answers /= answers.sum(-1, keepdims=True)
+    of = Answer.like(answers)
+    changed = answers + 1e-3 * generator.normal(size=answers.shape) * np.minimum(
+        answers, 1 - answers if kind == "chances" else answers
+    )
+    if kind == "classes":
+        changed /= changed.sum(-1, keepdims=True)
+    moved = of.evened(tf.constant(changed)).numpy() - of.evened(tf.constant(answers)).numpy()
+    expected = np.square(moved).reshape(len(moved), -1).sum(1) / 2
+    np.testing.assert_allclose(of.divergences(answers, changed), expected, rtol=2e-2, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_changes_as_the_divergence_does(kind):
+    """What gradients are taken of differs from the sum of the divergences by what the changed model does not touch."""
+    original, first, second = (KINDS[kind](np.random.default_rng(seed)) for seed in (0, 1, 2))
+    of = Answer.like(original)
+    losses = [float(of.loss(tf.constant(original), tf.constant(changed))) for changed in (first, second)]
+    sums = [of.divergences(original, changed).sum() for changed in (first, second)]
+    np.testing.assert_allclose(losses[1] - losses[0], sums[1] - sums[0], rtol=1e-3)
+
+
+def test_outputs_add_up():
+    """The divergence of a model is that of its outputs together, per sample; the same answers have none."""
+    a, b = (KINDS["classes"](np.random.default_rng(seed)) for seed in (0, 1))
+    c, d = (KINDS["numbers"](np.random.default_rng(seed)) for seed in (0, 1))
+    assert divergence([a, c], [a, c]) == 0
+    np.testing.assert_allclose(divergence([a, c], [b, d]), divergence([a], [b]) + divergence([c], [d]))

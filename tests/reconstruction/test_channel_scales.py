@@ -1,0 +1,191 @@
+"""Scales and shifts of channels that bring the answers of a changed model back."""
+
+import numpy as np
+import pytest
+import tf_keras
+from random_weights import randomize
+
+from edgeprune.models.graph import View
+from edgeprune.prune.channels import surgery
+from edgeprune.prune.channels.analyse import analyse
+from edgeprune.reconstruction import channel_scales
+from edgeprune.reconstruction.answers import answers_of, divergence
+from edgeprune.reconstruction.channel_scales import scale_channels
+from edgeprune.reconstruction.forward import call
+from edgeprune.reconstruction.refit import refit
+
+layers = tf_keras.layers
+
+
+def images(samples, seed=0, shape=(8, 8, 3)):
+    return np.random.default_rng(seed).normal(size=(samples, *shape)).astype("float32")
+
+
+def batches(x, size=50):
+    return [[x[start : start + size]] for start in range(0, len(x), size)]
+
+
+@pytest.fixture
+def classifier():
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(12, 3, padding="same", use_bias=False, name="one")(inputs)
+    x = shortcut = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, padding="same", name="depth")(x)
+    x = layers.Add()([layers.Conv2D(12, 1, activation="relu", name="point")(x), shortcut])
+    x = layers.Dense(5, "softmax", name="classes")(layers.GlobalAveragePooling2D()(x))
+    model = randomize(tf_keras.Model(inputs, x))
+    kernel = model.get_layer("classes").kernel
+    kernel.assign(kernel * 10)  # answers that differ from sample to sample
+    return model
+
+
+def test_answers_come_nearer_on_samples_that_were_not_fitted_to(classifier):
+    """After a refit of a pruned network, scales and shifts make up for more, and about as much as was promised."""
+    graph = analyse(classifier)
+    keep = np.ones(len(graph.units), bool)
+    for group in graph.groups:
+        keep[group.units[: len(group.free) // 3]] = False
+    pruned = surgery.remove(graph, keep)
+    fitted, others = batches(images(1600)), batches(images(800, seed=1))
+    refit(classifier, pruned, fitted, graph.kept_outputs(keep))
+    answers = answers_of(classifier, others)
+    before = divergence(answers, answers_of(pruned, others))
+    found = scale_channels(classifier, pruned, fitted)
+    after = divergence(answers, answers_of(pruned, others))
+    assert found.damping is not None
+    assert found.after < found.before
+    assert after < 0.95 * before
+    np.testing.assert_allclose([found.before, found.after], [before, after], rtol=0.2)
+
+
+def test_of_one_number_the_step_is_a_ridge_regression():
+    """A linear model with one output: scales and shifts are those of the closed form, with the damping as the ridge."""
+    inputs = layers.Input((6,))
+    first = layers.Dense(3, name="first")
+    model = tf_keras.Model(inputs, layers.Dense(1, use_bias=False, name="last", trainable=False)(first(inputs)))
+    changed = tf_keras.models.clone_model(model)
+    changed.set_weights([weight * 1.3 + 0.2 for weight in model.get_weights()])
+    x = images(400, shape=(6,))
+    start = changed.get_weights()
+    wanted, given = (np.asarray(one(x), np.float64)[:, 0] for one in (model, changed))
+    found = scale_channels(model, changed, batches(x))
+    hidden = x.astype(np.float64) @ start[0] + start[1]
+    mean, spread = hidden.mean(0), hidden.std(0)
+    terms = np.concatenate(
+        [(hidden - mean) * start[2][:, 0], spread * start[2][:, 0] * np.ones_like(hidden), given[:, None]], 1
+    )
+    curvature = terms.T @ terms / len(x) / wanted.var()
+    damping = found.damping * np.trace(curvature) / 8  # the last layer's shift is never felt, and counts
+    step = np.linalg.solve(curvature + damping * np.eye(7), terms.T @ (wanted - given) / len(x) / wanted.var())
+    np.testing.assert_allclose(changed.get_weights()[0], start[0] * (1 + step[:3]), rtol=1e-3)
+    np.testing.assert_allclose(changed.get_weights()[2], start[2] * (1 + step[6]), rtol=1e-3)
+    np.testing.assert_allclose(
+        changed.get_weights()[1], start[1] * (1 + step[:3]) + step[3:6] * spread - step[:3] * mean, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.Dense(4),
+        lambda: layers.Dense(4, use_bias=False),
+        lambda: layers.Conv2D(4, 3, strides=2, groups=2),
+        lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+        lambda: layers.Conv2DTranspose(3, 3, strides=2),
+        lambda: layers.Conv2D(4, 3, use_bias=False, name="normed"),
+    ],
+)  # fmt: skip
+def test_channels_are_scaled_around_their_mean_and_shifted_by_their_spread(make):
+    """In what a layer makes, and the batch normalization behind it; without a bias or that one, around zero."""
+    inputs, layer = layers.Input((8, 8, 4)), make()
+    behind = layers.BatchNormalization(center=False, scale=False)(layer(inputs)) if layer.name == "normed" else None
+    model = randomize(tf_keras.Model(inputs, layer(inputs) if behind is None else behind))
+    view = View(model)
+    nodes = [node for node in view.nodes if node.layer is layer]
+    channels = channel_scales._Channels(view, nodes)
+    x = images(20, shape=(8, 8, 4))
+    made = call(nodes[0], {id(model.inputs[0]): x})
+    channels.count_in(made, len(x))
+    before = np.asarray(model(x))
+    generator = np.random.default_rng(2)
+    scales, shifts = generator.normal(size=(2, channels.count)) / 5
+    channels.set(scales, shifts)
+    if layer.name == "normed":
+        norm = model.layers[-1]
+        deviation = np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+        spread, mean = channels.spread / deviation, before.mean((0, 1, 2))
+    else:
+        spread, mean = channels.spread, before.mean((0, 1, 2)) if layer.use_bias else 0
+    assert bool(np.any(channels.spread)) == (layer.use_bias or layer.name == "normed")
+    np.testing.assert_allclose(model(x), mean + (1 + scales) * (before - mean) + shifts * spread, rtol=1e-3, atol=1e-4)
+
+
+def test_an_unchanged_model_stays_as_it_is(classifier):
+    """To the last bit."""
+    same = tf_keras.models.clone_model(classifier)
+    same.set_weights(classifier.get_weights())
+    found = scale_channels(classifier, same, batches(images(200)))
+    assert (found.before, found.after, found.damping) == (0, 0, None)
+    for ours, theirs in zip(same.get_weights(), classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_zeros_stay_zero(classifier):
+    """Scales leave the pattern of zeros as it is."""
+    sparse = tf_keras.models.clone_model(classifier)
+    generator = np.random.default_rng(0)
+    sparse.set_weights(
+        [
+            weight * (generator.random(weight.shape) > 0.3) if weight.ndim > 1 else weight
+            for weight in classifier.get_weights()
+        ]
+    )
+    zeros = [weight == 0 for weight in sparse.get_weights() if weight.ndim > 1]
+    assert scale_channels(classifier, sparse, batches(images(800))).damping is not None
+    for weight, gone in zip((weight for weight in sparse.get_weights() if weight.ndim > 1), zeros, strict=True):
+        np.testing.assert_array_equal(weight == 0, gone)
+
+
+def test_what_only_noise_would_gain_is_left_alone():
+    """Where the answers differ by what no scale or shift makes up for, the model stays as it came."""
+    inputs = layers.Input((40,))
+    model = tf_keras.Model(inputs, layers.Dense(30, name="out")(inputs))
+    changed = tf_keras.models.clone_model(model)
+    generator = np.random.default_rng(0)
+    kernel = model.get_weights()[0].astype(np.float64)
+    moved = kernel + generator.normal(size=kernel.shape) / 10
+    # As large as is best for inputs that are not correlated, so that only the samples at hand ask for another scale.
+    moved *= (moved * kernel).sum(0) / np.square(moved).sum(0)
+    changed.set_weights([moved, np.zeros(30)])
+    found = scale_channels(model, changed, batches(images(200, shape=(40,)), 10))
+    assert found.damping is None
+    assert found.before == found.after > 0
+    np.testing.assert_array_equal(changed.get_weights()[0], moved.astype("float32"))
+
+
+def test_too_few_samples_are_no_evidence(classifier):
+    """Three samples scale nothing."""
+    changed = tf_keras.models.clone_model(classifier)
+    assert scale_channels(classifier, changed, batches(images(3), 1)) is None
+
+
+def test_outputs_that_cannot_be_compared_scale_nothing():
+    """The number of the likeliest class is no measure of how far an answer is off."""
+    inputs = layers.Input((4,))
+    best = layers.Lambda(lambda values: tf_keras.backend.argmax(values))(layers.Dense(3)(inputs))
+    model = tf_keras.Model(inputs, best)
+    assert scale_channels(model, model, batches(images(40, shape=(4,)), 10)) is None
+
+
+def test_a_layer_that_is_called_twice_has_one_scale_for_both():
+    """Its gradients are added; the answers come nearer."""
+    inputs = layers.Input((6,))
+    shared = layers.Dense(6, "relu", name="shared")
+    model = randomize(tf_keras.Model(inputs, layers.Dense(2, name="out")(shared(shared(inputs)))))
+    changed = tf_keras.models.clone_model(model)
+    changed.set_weights([weight * 1.2 for weight in model.get_weights()])
+    others = batches(images(400, seed=1, shape=(6,)))
+    answers = answers_of(model, others)
+    before = divergence(answers, answers_of(changed, others))
+    assert scale_channels(model, changed, batches(images(800, shape=(6,)))).damping is not None
+    assert divergence(answers, answers_of(changed, others)) < 0.5 * before
