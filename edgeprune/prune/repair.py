@@ -15,7 +15,7 @@ from edgeprune.progress import Progress
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.units import Vector
 from edgeprune.prune.filters import Pruned
-from edgeprune.reconstruction.channel_scales import Scaled, scale_channels, shared
+from edgeprune.reconstruction.channel_scales import Scaled, scale_channels
 from edgeprune.reconstruction.refit import RIDGE, Refitted, refit
 
 if TYPE_CHECKING:
@@ -88,9 +88,8 @@ def reconstruct(
     for ours, theirs in zip(copy.layers, model.layers, strict=True):
         ours.set_weights(theirs.get_weights())
     batches = _batches(whole, inputs, batch_size)
-    first, others = shared(batches)
-    layers = refit(whole, copy, first, kept, ridge=ridge, seed=seed, progress=progress)
-    return Reconstructed(copy, tuple(layers), scale_channels(whole, copy, others, seed=seed, progress=progress))
+    layers = refit(whole, copy, batches, kept, ridge=ridge, seed=seed, progress=progress)
+    return Reconstructed(copy, tuple(layers), scale_channels(whole, copy, batches, seed=seed, progress=progress))
 
 
 def _require_same_calls(original: tf_keras.Model, changed: tf_keras.Model, *, pruned: bool) -> None:

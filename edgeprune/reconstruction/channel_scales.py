@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.models.count import count
 from edgeprune.models.graph import View, activation_name
 from edgeprune.models.types import Node, Variable
 from edgeprune.progress import Progress
@@ -33,11 +34,13 @@ _log = logging.getLogger(__name__)
 _FOLDS = 4
 # How strongly scales and shifts are held, relative to how much the answers feel one on average; the strongest first.
 _DAMPINGS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+# Scales and shifts that one sample may have to determine. Where there were 16, nothing was gained.
+_PER_SAMPLE = 8
+# Multiply-accumulates of all runs of the model, a minute or two on two cores; with too few samples for that, none.
+_WORK = 5e11
+_RUNS = 10
 # What a row per sample, of a gradient for each scale and shift, may fill in all.
 _ROWS_BYTES = 400_000_000
-# With fewer samples, all of them are worth more to the refit of layers.
-_SHARED = 1024
-_REFITTED = 5 / 8
 # A channel that hardly changes is shifted by no less than this share of what the layer's channels change on average.
 _LEAST_SPREAD = 1e-3
 
@@ -55,24 +58,6 @@ class Scaled:
     before: float
     after: float
     damping: float | None = None
-
-
-def shared(batches: Sequence[Sequence[np.ndarray]]) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
-    """Samples for a refit, and others for the scales that follow it.
-
-    To samples that layers were refitted to, the answers are nearer than to any others: on 2,000 images of CIFAR-10, by
-    0.131 against 0.150 nats, and scales that are fitted to those gain nothing. Where there are few samples, both get
-    all of them.
-
-    Args:
-        batches: per batch the inputs of a model.
-    """
-    every = [list(batch) for batch in batches]
-    samples = sum(len(batch[0]) for batch in every)
-    first = round(len(every) * _REFITTED)
-    if samples < _SHARED or not 0 < first < len(every):
-        return every, every
-    return every[:first], every[first:]
 
 
 def scale_channels(
@@ -99,9 +84,7 @@ def scale_channels(
         What became of the answers; None where nothing can be compared or scaled.
     """
     fit = _Fit(original, changed, batches, seed, progress or Progress())
-    if len(fit.pieces) < _FOLDS or not fit.channels or all(kind.kind == "none" for kind in fit.kinds):
-        return None
-    return fit.run()
+    return fit.run() if fit.is_worth_it else None
 
 
 class _Channels:
@@ -192,14 +175,12 @@ class _Fit:
             if len(own := products_of(nodes[0].layer)) == 1 and not own[0].inner
         }
         self.columns = 2 * sum(channels.count for channels in self.channels.values())
-        count = sum(len(batch[0]) for batch in batches)
-        room = max(_ROWS_BYTES // (4 * max(self.columns, 1)), _FOLDS)
-        size = max(1, min(TAPE_BYTES // bytes_per_sample(changed, all_at_once=True), min(count, room) // (2 * _FOLDS)))
-        pieces = in_pieces(batches, size)
-        starts = np.cumsum([0, *(len(piece[0]) for piece in pieces)])
-        self.pieces = [piece for piece, end in zip(pieces, starts[1:], strict=True) if end <= max(room, size)]
-        self.answers = [answers_of(original, [piece]) for piece in self.pieces]
+        self.pieces = _pieces(changed, batches, max(self.columns, 1))
+        samples = sum(len(piece[0]) for piece in self.pieces)
+        self.is_worth_it = len(self.pieces) >= _FOLDS and 0 < self.columns <= _PER_SAMPLE * samples
+        self.answers = [answers_of(original, [piece]) for piece in self.pieces if self.is_worth_it]
         self.kinds = [Answer.like(np.concatenate(same)) for same in zip(*self.answers, strict=True)]
+        self.is_worth_it &= any(kind.kind != "none" for kind in self.kinds)
         self.fold = np.repeat(np.arange(len(self.pieces)) % _FOLDS, [len(piece[0]) for piece in self.pieces])
 
     def run(self) -> Scaled:
@@ -289,6 +270,17 @@ class _Fit:
             triples = zip(self.kinds, self.answers[number], ours, strict=True)
             found.append(np.sum([kind.divergences(p, q) for kind, p, q in triples], axis=0))
         return np.concatenate(found)
+
+
+def _pieces(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]], unknowns: int) -> list[list[np.ndarray]]:
+    """The samples that there is memory and time for, as many at once as a gradient has memory for."""
+    macs = count(model).macs
+    room = min(_ROWS_BYTES // (4 * unknowns), int(_WORK / (_RUNS * max(macs, 1))))
+    samples = min(sum(len(batch[0]) for batch in batches), room)
+    size = max(1, min(TAPE_BYTES // bytes_per_sample(model, all_at_once=True), samples // (2 * _FOLDS)))
+    pieces = in_pieces(batches, size)
+    ends = np.cumsum([len(piece[0]) for piece in pieces])
+    return [piece for piece, end in zip(pieces, ends, strict=True) if end <= samples]
 
 
 class _Damped:

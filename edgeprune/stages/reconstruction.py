@@ -80,17 +80,16 @@ def refitted(
     Returns:
         What the report says about each layer.
     """
-    from edgeprune.reconstruction.channel_scales import scale_channels, shared
+    from edgeprune.reconstruction.channel_scales import scale_channels
     from edgeprune.reconstruction.refit import refit
 
     folder = context.folder / REFIT
-    first, others = shared(batches) if not grids else (batches, [])
     rows = refit(
-        original, changed, first, kept,
+        original, changed, batches, kept,
         ridge=config.ridge, grids=grids, seed=context.seed, folder=folder, progress=context.progress,
     )  # fmt: skip
     if not grids:
-        scaled = scale_channels(original, changed, others, seed=context.seed, progress=context.progress)
+        scaled = scale_channels(original, changed, batches, seed=context.seed, progress=context.progress)
         if scaled and scaled.damping is not None:
             context.progress.note(
                 f"scaled and shifted channels: on samples not fitted to, answers are {scaled.after:.3g} nats from the "

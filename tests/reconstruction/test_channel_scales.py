@@ -10,7 +10,7 @@ from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.reconstruction import channel_scales
 from edgeprune.reconstruction.answers import answers_of, divergence
-from edgeprune.reconstruction.channel_scales import scale_channels, shared
+from edgeprune.reconstruction.channel_scales import scale_channels
 from edgeprune.reconstruction.forward import call
 from edgeprune.reconstruction.refit import refit
 
@@ -165,20 +165,17 @@ def test_where_there_is_only_noise_to_fit_nothing_gets_worse():
     assert untouched >= 3
 
 
-def test_many_samples_are_shared_between_refit_and_scales():
-    """No batch serves both; few samples serve both in whole."""
-    many = batches(np.arange(1100), 50)
-    first, others = shared(many)
-    assert len(first) == 14
-    assert np.concatenate([batch[0] for batch in (*first, *others)]).tolist() == list(range(1100))
-    few = many[:10]
-    assert shared(few) == (few, few)
-
-
 def test_too_few_samples_are_no_evidence(classifier):
     """Three samples scale nothing."""
     changed = tf_keras.models.clone_model(classifier)
     assert scale_channels(classifier, changed, batches(images(3), 1)) is None
+
+
+def test_large_models_are_left_out(classifier, monkeypatch):
+    """Where the runs would take too long for as many samples as determine the scales, nothing is scaled."""
+    changed = tf_keras.models.clone_model(classifier)
+    monkeypatch.setattr(channel_scales, "_WORK", 1e6)
+    assert scale_channels(classifier, changed, batches(images(400))) is None
 
 
 def test_outputs_that_cannot_be_compared_scale_nothing():
