@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "edgeprune"
@@ -63,11 +64,26 @@ def _file(module: str) -> Path | None:
 
 @functools.cache
 def _tree(module: str) -> tuple[Path, bytes, list[ast.AST]]:
-    """A module's file, its content, and every node of its syntax tree."""
+    """A module's file, its content, and of its syntax tree the imports and constants."""
     file = _file(module)
     assert file is not None
     content = file.read_bytes()
-    return file, content, list(ast.walk(ast.parse(content)))
+    return file, content, list(_imports_and_constants(ast.parse(content)))
+
+
+def _imports_and_constants(tree: ast.AST) -> Iterator[ast.AST]:
+    # ast.walk, and keeping what it gives, would take as long as parsing: a build looks through 200 modules.
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Constant):
+            yield node
+            continue
+        for value in vars(node).values():
+            if isinstance(value, list):
+                waiting += [item for item in value if isinstance(item, ast.AST)]
+            elif isinstance(value, ast.AST):
+                waiting.append(value)
 
 
 def _imports(module: str) -> set[str]:
