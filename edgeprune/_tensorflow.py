@@ -75,6 +75,15 @@ def _imported() -> ModuleType:
     return tensorflow
 
 
+def keras3_if_loaded() -> ModuleType | None:
+    """Keras 3, where something in this process has imported it; else nothing here can be an object of it.
+
+    Importing it takes seconds, with what it brings, and most models are Keras 2.
+    """
+    keras = sys.modules.get("keras")
+    return keras if hasattr(keras, "Model") else None
+
+
 def use_usual_defaults(config: ModuleType) -> None:
     """Set a Keras to single precision and channels last, for the rest of the process; said if it was set to others.
 

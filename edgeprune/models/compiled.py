@@ -7,9 +7,11 @@ A compile information is kept as configurations (JSON), never as objects, until 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune.files import JsonObject
@@ -230,8 +232,9 @@ def restore(config: ConfigValue, what: What, objects: CustomObjects | None = Non
         Unknown: neither Keras nor ``objects`` have it, or its arguments do not fit.
     """
     function = _function_name(config)
-    own = {*(objects or {}), *_registered(), *_of_keras3_alone(what)}
-    unsafe = next((found for found in find_unsafe(config) if found.name not in own), None)
+    own = {*(objects or {}), *_registered()}
+    strange = (found for found in find_unsafe(config) if found.name not in own)
+    unsafe = next((found for found in strange if found.name not in _of_keras3_alone(what)), None)
     if unsafe is not None and function is None:
         raise Unknown(name_of(config), f"it needs {unsafe.name}, which tf_keras does not have")
     if function is None:
@@ -282,19 +285,16 @@ def _function_name(config: ConfigValue) -> str | None:
 
 def _found(name: str, what: What) -> Loaded:
     """A function or class by its name in either Keras or among what is registered; None: there is none."""
-    import keras
-    import tf_keras
-
     if (own := _registered().get(name)) is not None:
         return own
     if name in ("get", "serialize", "deserialize"):  # of the modules, but no losses
         return None
-    for module in (getattr(tf_keras, what), getattr(keras, what)):
-        if not name.startswith("_") and callable(found := getattr(module, name, None)):
+    for keras in _kerases():
+        if not name.startswith("_") and callable(found := getattr(getattr(keras, what), name, None)):
             return found
-    for module in (getattr(tf_keras, what), getattr(keras, what)):  # aliases such as "MSE" or "huber_loss"
+    for keras in _kerases():  # aliases such as "MSE" or "huber_loss"
         try:
-            found = module.get(name)
+            found = getattr(keras, what).get(name)
         except (ValueError, TypeError):
             continue
         if found is not None and not isinstance(found, str):
@@ -302,10 +302,13 @@ def _found(name: str, what: What) -> Loaded:
     return None
 
 
-def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) -> Loaded:
-    import keras
-    import tf_keras
+def _kerases(*, first: Literal[2, 3] = 2) -> Iterator[ModuleType]:
+    """Both of them, one by one: Keras 3 takes seconds to import, and most names are in Keras 2."""
+    for name in ("tf_keras", "keras") if first == 2 else ("keras", "tf_keras"):
+        yield importlib.import_module(name)
 
+
+def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) -> Loaded:
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
         raise Unknown(str(config)[:100], "it is no configuration of Keras")
     name, inner = config["class_name"], config.get("config")
@@ -317,8 +320,8 @@ def _restored_object(config: ConfigValue, what: What, objects: CustomObjects) ->
     # A loss object may stand for a metric; no metric has a reduction.
     places = "losses" if "reduction" in arguments else what
     # Keras 3 counts intersections in integers, weights included.
-    kerases = (keras, tf_keras) if str(arguments.get("dtype")).startswith("int") else (tf_keras, keras)
-    candidates = [own] if own else [getattr(getattr(module, places), name, None) for module in kerases]
+    kerases = _kerases(first=3 if str(arguments.get("dtype")).startswith("int") else 2)
+    candidates = [own] if own else (getattr(getattr(keras, places), name, None) for keras in kerases)
     reason = f"neither Keras has a class {name!r}"
     for found in (candidate for candidate in candidates if inspect.isclass(candidate)):
         # Losses of tf_keras have no type of their own.
@@ -378,10 +381,13 @@ def _live(model: AnyModel) -> tuple[JsonObject | None, CustomObjects]:
 
 
 def _serializer(model: AnyModel) -> Callable[[Any], ConfigValue]:
-    import keras
     import tf_keras
 
-    return (tf_keras if isinstance(model, tf_keras.Model) else keras).saving.serialize_keras_object
+    if isinstance(model, tf_keras.Model):
+        return tf_keras.saving.serialize_keras_object
+    import keras
+
+    return keras.saving.serialize_keras_object
 
 
 def _live_leaves(item: Any, key: str, objects: dict[str, Any], serialize: Callable[[Any], ConfigValue]) -> ConfigValue:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgeprune._tensorflow import import_tf, use_usual_defaults
+from edgeprune._tensorflow import import_tf, keras3_if_loaded, use_usual_defaults
 from edgeprune.errors import MissingError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.archive import open_archive
@@ -61,8 +61,8 @@ def import_keras3() -> ModuleType:
 
 def is_keras3(model: object) -> bool:
     """Whether an object is a model of Keras 3; does not import it."""
-    keras = sys.modules.get("keras")
-    return keras is not None and hasattr(keras, "Model") and isinstance(model, keras.Model)
+    keras = keras3_if_loaded()
+    return keras is not None and isinstance(model, keras.Model)
 
 
 def read_keras3(file: ModelFile, *, trust: bool, custom_objects: CustomObjects) -> keras.Model:

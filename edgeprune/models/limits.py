@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from edgeprune._tensorflow import keras3_if_loaded
 from edgeprune.errors import ModelError
 from edgeprune.models.types import AnyModel, ConfigValue
 
@@ -240,7 +241,8 @@ def variables_within(held: int, path: object) -> Iterator[None]:
             take(tf.TensorShape(arguments["shape"]).as_list(), arguments.get("dtype") or "float32")
         return make(**arguments)
 
-    _count_variables()
+    if keras3_if_loaded():  # a Keras 2 file gets no class of Keras 3: names that tf_keras does not have are refused
+        _count_variables()
     token = _budget.set(take)
     try:
         with tf.variable_creator_scope(creator):

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgeprune._tensorflow import keras3_if_loaded
 from edgeprune.models.compiled import Loaded
 from edgeprune.tasks.metrics import canonical_name, is_kerases
 
@@ -68,11 +69,11 @@ def as_object(loss: Loaded, *, is_logits: bool | None, ignore: int | None, rows:
         ignore: class number that does not count.
         rows: whether labels are rows made of class numbers; those that do not count are all zeros.
     """
-    import keras
     import tf_keras
     from tf_keras.src.losses import LossFunctionWrapper
 
-    if isinstance(loss, keras.losses.Loss):
+    keras = keras3_if_loaded()
+    if keras is not None and isinstance(loss, keras.losses.Loss):
         loss = _of_keras3(loss)
     elif not isinstance(loss, tf_keras.losses.Loss):
         of_class = _class_of(loss)

@@ -9,8 +9,10 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgeprune._tensorflow import keras3_if_loaded
 from edgeprune.models.compiled import BY_SHAPE, Loaded, of_keras
 from edgeprune.models.types import Config
 
@@ -100,16 +102,19 @@ def is_kerases(thing: Loaded) -> bool:
 
 def is_loss_object(thing: Loaded) -> bool:
     """Whether a metric is a loss object, which gives one number per batch."""
-    import keras
+    inner = carried(thing) or thing
+    return any(isinstance(inner, keras.losses.Loss) for keras in _kerases())
+
+
+def _kerases() -> tuple[ModuleType, ...]:
+    """Every Keras that something here can be of."""
     import tf_keras
 
-    return isinstance(carried(thing) or thing, tf_keras.losses.Loss | keras.losses.Loss)
+    keras = keras3_if_loaded()
+    return (tf_keras,) if keras is None else (tf_keras, keras)
 
 
 def _is_loss(thing: Loaded) -> bool:
-    import keras
-    import tf_keras
-
     if is_loss_object(thing):
         return True
     function = carried(thing) or thing
@@ -117,8 +122,8 @@ def _is_loss(thing: Loaded) -> bool:
     if name == "cosine_similarity":  # as a metric its sign is the opposite of the loss's
         return "losses" in function.__module__.split(".")
     return inspect.isfunction(function) and any(
-        name in vars(module) and inspect.unwrap(getattr(module, name)) is inspect.unwrap(function)
-        for module in (tf_keras.losses, keras.losses)
+        name in vars(keras.losses) and inspect.unwrap(getattr(keras.losses, name)) is inspect.unwrap(function)
+        for keras in _kerases()
     )
 
 
@@ -139,12 +144,12 @@ def maker(metric: Loaded, name: str, extra: Config | None = None) -> Callable[[]
         name: of the metric.
         extra: arguments of the function.
     """
-    import keras
     import tf_keras
 
     if isinstance(metric, tf_keras.metrics.Metric):
         return lambda: type(metric).from_config(metric.get_config())
-    if isinstance(metric, keras.metrics.Metric):
+    keras = keras3_if_loaded()
+    if keras is not None and isinstance(metric, keras.metrics.Metric):
         return lambda: _of_keras3(metric, name)
     if isinstance(metric, tf_keras.losses.Loss):
         metric._allow_sum_over_batch_size = True
