@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import filelock
@@ -75,13 +77,19 @@ def shared():
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory):
+def of_all_workers(tmp_path_factory):
+    """A folder that the workers of this run share."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+@pytest.fixture(scope="session")
+def once(of_all_workers):
     """A function that has a folder made once for all workers: ``once(name, make)``, where ``make`` fills the folder.
 
     Whoever asks second waits, and gets the same files: nobody may change them.
     """
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    root = of_all_workers
 
     def made(name, make):
         folder, part = root / name, root / f"{name}.part"
@@ -94,6 +102,33 @@ def once(tmp_path_factory):
         return folder
 
     return made
+
+
+@pytest.fixture(scope="session")
+def mypy(of_all_workers):
+    """A function that has mypy check the files of a folder, with lines of settings for some of them.
+
+    What it learns of edgeprune, which takes most of its time, is kept for the next call, of any worker.
+    """
+
+    def check(folder, *settings):
+        lines = ["[mypy]", "ignore_missing_imports = True", "follow_imports = silent", *settings]
+        (folder / "mypy.ini").write_text("\n".join(lines))
+        command = [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--config-file",
+            "mypy.ini",
+            "--cache-dir",
+            of_all_workers / "mypy",
+            ".",
+        ]
+        environment = {"MYPYPATH": str(Path(__file__).parents[1])}
+        with filelock.FileLock(of_all_workers / "mypy.lock"):
+            return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+    return check
 
 
 @pytest.fixture(scope="session")

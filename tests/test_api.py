@@ -172,13 +172,10 @@ edgeprune.build(data=lambda: {"x": numpy.zeros((9, 4)), "y": numpy.zeros(9)})
 """
 
 
-def test_mypy_sees_the_types(tmp_path):
+def test_mypy_sees_the_types(mypy, tmp_path):
     """mypy knows what the API returns, and finds a name that is not there and an argument of the wrong type."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    (tmp_path / "mypy.ini").write_text("[mypy]\nignore_missing_imports = True\nfollow_imports = silent\n")
-    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "program.py"]
-    environment = {"MYPYPATH": str(Path(edgeprune.__file__).parents[1])}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = mypy(tmp_path)
     said = [line.split(": ", 2)[2] for line in done.stdout.splitlines()[:-1] if line.startswith("program.py")]
     assert said.pop().startswith('Argument "data" to "build" has incompatible type "int"; expected "str | Path |')
     assert said == [

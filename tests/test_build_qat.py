@@ -60,7 +60,8 @@ def recipe(name, **changes):
         "extends": [name],
         "data": {"scale": 1 / 255},
         "finetune": {"epochs": 1},
-        "calibration": {"samples": 32},
+        "calibration": {"samples": 32, "range": "minmax"},
+        "quantize": {"rounding": "nearest"},
         **({"filters": {"max_macs": 0.44, "steps": 1, "samples": 128}} if name in FILTERS else {}),
         **({"cluster": {"n_clusters": CLUSTERS}} if "cluster" in name or name == "pcqat" else {}),
         **({"qat": {"epochs": 1}} if "qat" in name or name in FILTERS else {}),
@@ -97,7 +98,7 @@ def test_every_recipe_runs_and_stays_accurate(builds, name):
         assert not found[variant]["warnings"]
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "qat" in name])
+@pytest.mark.parametrize("name", named(name for name in RECIPES if "qat" in name))
 def test_trained_files_are_int8_throughout(builds, name):
     """Every operator computes in int8; inputs and outputs are as the target wants them."""
     from edgeprune.convert.findings import float_operators

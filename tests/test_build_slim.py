@@ -20,7 +20,7 @@ def build(folder, recipe, begin_demo):
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory, begin_demo):
-    return build(tmp_path_factory.mktemp("slim"), {"extends": ["slim"], "sparsify": {"epochs": 2}, **TINY}, begin_demo)
+    return build(tmp_path_factory.mktemp("slim"), {"extends": ["slim"], "sparsify": {"epochs": 1}, **TINY}, begin_demo)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from edgeprune.report.boards import picks_lines
 from edgeprune.report.schema import parse
 from edgeprune.selection import Limits
 
-RECIPE = parse_recipe({"quantize": {"modes": ["int8"]}}, "mine.toml")
+RECIPE = parse_recipe(
+    {"quantize": {"modes": ["int8"], "rounding": "nearest"}, "calibration": {"range": "minmax"}}, "mine.toml"
+)
 
 
 @pytest.fixture(scope="module")

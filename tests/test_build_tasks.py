@@ -21,8 +21,10 @@ max_macs = "70%"
 samples = 64
 [calibration]
 samples = 32
+range = "minmax"
+[quantize]
+rounding = "nearest"
 """
-NEAREST = '[quantize]\nrounding = "nearest"\n'
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +99,7 @@ def test_each_output_has_its_figures_and_one_of_them_decides(two_heads, images, 
 
 def test_without_labels_the_unpruned_model_is_the_teacher(two_heads, images, recipe, tmp_path):
     """Inputs alone build, and agreement with the unpruned model is reported for every output."""
-    report = build(
-        two_heads, data=images[0], target="rpi4", recipe=recipe(f'[task]\nkind = "teacher"\n{NEAREST}'), out=tmp_path
-    )
+    report = build(two_heads, data=images[0], target="rpi4", recipe=recipe('[task]\nkind = "teacher"\n'), out=tmp_path)
     assert report.metric.name == "agreement"
     assert report.baseline.metric.value == pytest.approx(1.0, abs=1e-4)
     assert set(report.picked.metrics) == {"place.agreement", "level.agreement"}
@@ -132,7 +132,7 @@ def test_a_folder_of_images_without_classes_asks_for_a_teacher(images, recipe, t
     asked = CliRunner().invoke(cli, [*command, "--recipe", str(quick), "--out", str(tmp_path / "run")])
     assert asked.exit_code != 0
     assert 'kind = "teacher"' in f"{asked.output}{asked.exception}"
-    quick.write_text(f'{QUICK}\n[task]\nkind = "teacher"\n{NEAREST}')
+    quick.write_text(f'{QUICK}\n[task]\nkind = "teacher"\n')
     answered = CliRunner().invoke(cli, [*command, "--recipe", str(quick), "--out", str(tmp_path / "run"), "--json"])
     assert answered.exit_code == 0, answered.output
     assert json.loads((tmp_path / "run" / "report.json").read_text())["metric"]["name"] == "agreement"

@@ -3,8 +3,6 @@
 import json
 import pkgutil
 import re
-import subprocess
-import sys
 import tomllib
 import typing
 from pathlib import Path
@@ -159,7 +157,7 @@ def test_toml_blocks_are_recipes(block):
     parse_recipe(tomllib.loads(block), "docs.toml")
 
 
-def test_python_blocks_are_right(tmp_path):
+def test_python_blocks_are_right(mypy, tmp_path):
     """mypy finds no name, attribute or argument in them that is not there; examples need not handle None.
 
     The block that needs no file of the reader's is run, in tests/prune/channels/rules/test_register_rule.py.
@@ -168,10 +166,5 @@ def test_python_blocks_are_right(tmp_path):
     assert len(blocks) > 2
     for number, block in enumerate(blocks):
         (tmp_path / f"block_{number}.py").write_text(block)
-    settings = ("ignore_missing_imports = True", "follow_imports = silent", "check_untyped_defs = True")
-    (tmp_path / "mypy.ini").write_text("\n".join(["[mypy]", *settings, "strict_optional = False"]))
-    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "."]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={"MYPYPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
-    )
+    done = mypy(tmp_path, *("[mypy-block_*]", "check_untyped_defs = True", "strict_optional = False"))
     assert done.returncode == 0, done.stdout + done.stderr

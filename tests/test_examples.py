@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from matrix import representatives
 from nbclient import NotebookClient
 
 import edgeprune
@@ -105,9 +106,7 @@ def test_the_keywords_fit_a_microcontroller(shared, tmp_path):
     assert (tmp_path / "spotter" / "run" / "micro" / "model_data.cc").is_file()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ("keywords", "tables") else pytest.mark.slow) for name in EXPECTED]
-)
+@pytest.mark.parametrize("name", representatives(EXPECTED, "tables"))
 def test_a_float_file_has_the_figures_that_the_example_printed(name, shared, tmp_path):
     """An example prints the figures of model.evaluate in its last line; the float32 file of a build has the same."""
     archive, data = EXPECTED[name]

@@ -4,6 +4,7 @@ import random
 
 import pytest
 from fuzzing import do, run, save_truth
+from matrix import representatives
 from random_models import FORMATS, random_model, save_data, write
 
 
@@ -21,7 +22,7 @@ def _results(number, folder, commands, endings):
             yield command, path.name, made.traits, run(command, path, folder, do, task)
 
 
-@pytest.mark.parametrize("number", [9, 10, 13])
+@pytest.mark.parametrize("number", representatives([9, 10, 13], 10))
 def test_random_models_are_opened_or_refused(number, tmp_path):
     """Files of a random model are opened as the same model, or refused by a message whose advice helps."""
     for *run_of, result in _results(number, tmp_path, ["inspect"], (".keras", ".h5")):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.models.flatten import flatten
 
@@ -51,7 +52,7 @@ NAMES = [
     "Xception",
 ]
 # One of each kind that is small; the others are for the long run.
-SMALL = {"EfficientNetB0", "MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50V2"}
+ALWAYS = ("MobileNet", "MobileNetV3Small")
 SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "NASNetMobile": 224}
 
 
@@ -176,9 +177,7 @@ def test_a_file_without_the_tensors_of_an_einsum_is_refused(keras, tmp_path, nam
     assert "tf.matmul" in error.value.fix
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", representatives(NAMES, *ALWAYS))
 def test_every_application_in_a_sequential_head(name, keras, calibrated):
     """Every family of tf_keras.applications opens inside a Sequential head; flatten itself compares the outputs."""
     size = SIZES.get(name, 32)

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune._tensorflow import import_tf
 from edgeprune.models.count import count
@@ -83,9 +84,9 @@ ONLY_PRUNED = (
     "ResNetV2", "VGG", "Xception",
 )  # fmt: skip
 
-# Built of the same blocks as another family: branches that are concatenated as in DenseNet, inverted residuals with
-# and without squeeze and excitation as in EfficientNet, separable convolutions as in NASNet, groups as in RegNetY.
-LIKE_ANOTHER = ("EfficientNetV2", "Inception", "MobileNetV2", "MobileNetV3", "RegNetX", "Xception")
+# Each with blocks that the others of these do not have: a LayerNormalization on the stream, concatenated branches,
+# squeeze and excitation, groups, residuals. The other families are built of the same ones.
+ALWAYS = ("ConvNeXt", "DenseNet", "EfficientNet", "RegNetY", "ResNet")
 
 
 def _cases():
@@ -106,9 +107,7 @@ def _build(version, family, name, classes=10):
     return load_model(make(weights=None, input_shape=(size, size, 3), classes=classes, **linear))
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow if name in LIKE_ANOTHER else ()) for name in SMALL]
-)
+@pytest.mark.parametrize("family", representatives(SMALL, *ALWAYS))
 def test_every_family_in_small(family, randomize, train_step, tflite_outputs):
     """Half of the MACs (ConvNeXt, much of which is frozen: 30 %) removed: exact, nothing frozen without need."""
     import tf_keras

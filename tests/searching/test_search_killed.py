@@ -18,8 +18,11 @@ samples = 64
 verify = false
 [reconstruct]
 samples = 64
+[quantize]
+rounding = "nearest"
 [calibration]
 samples = 16
+range = "minmax"
 [search.filters]
 max_macs = { choices = [0.5, 0.8] }
 [search.finetune]

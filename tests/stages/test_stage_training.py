@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tf_keras
+from matrix import representatives
 from PIL import Image
 
 import edgeprune
@@ -18,7 +19,9 @@ class Notes(Progress):
         self.heard.append(text)
 
 
-@pytest.mark.parametrize(("side", "notes"), [(32, ["2 pixels"]), (16, ["a pixel"]), (8, [])])
+@pytest.mark.parametrize(
+    ("side", "notes"), representatives([(32, ["2 pixels"]), (16, ["a pixel"]), (8, [])], (16, ["a pixel"]), (8, []))
+)
 def test_the_log_says_how_far_images_are_moved(side, notes, tmp_path):
     """By the recipe for filters, whose shift is a share of the images; where that is no pixel, nothing is said."""
     layers = tf_keras.layers

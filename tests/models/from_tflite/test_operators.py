@@ -28,7 +28,8 @@ def write(path, function, *shapes, dtypes=None, optimize=False):
     """A .tflite of a function of tensors of these shapes."""
     dtypes = dtypes or ["float32"] * len(shapes)
     specs = [tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
-    concrete = tf.function(function, input_signature=specs).get_concrete_function()
+    # AutoGraph would look for each lambda in the syntax tree of all this file.
+    concrete = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     if optimize:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

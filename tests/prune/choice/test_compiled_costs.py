@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 import edgeprune
 from edgeprune.convert.converter import convert
@@ -55,7 +56,7 @@ def shapes(graph):
     return FileShapes.of(graph, _converted)
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=representatives(TARGETS, TARGETS[0]))
 def board(request):
     return load_target(request.param)
 

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.prune.choice.program import Infeasible, Limit, Program, Total, evaluate
 
@@ -41,9 +42,9 @@ def _tried(program):
         yield evaluate(program.loss, program.sizes, chosen, program.totals), shares
 
 
-@pytest.mark.parametrize("start", range(0, 200, 50))
+@pytest.mark.parametrize("start", representatives(range(0, 200, 50), 0))
 def test_the_choice_is_the_best_of_all(start):
-    """On two hundred random programs, the loss is that of the best choice, and what cannot be had is refused."""
+    """On fifty random programs, the loss is that of the best choice, and what cannot be had is refused."""
     solved = 0
     for seed in range(start, start + 50):
         program = _random_program(seed)
