@@ -14,8 +14,11 @@ from edgeprune.searching.executors import thread_environment
 pytest_plugins = ["artifacts", "micro_files"]  # tests/support
 
 SHARED = Path(__file__).parents[2] / "shared"
-# Files of few tests that take minutes: first, so that no worker is left alone with one in the end.
-LONG = ("test_build", "test_emulator.py")
+# Files of few tests that take most of a minute or more: first, so that no worker is left alone with one in the end.
+LONG = (
+    "test_build", "test_emulator.py", "test_search", "test_supervisor.py", "test_explain.py", "test_compiled_costs.py",
+    "test_round_trip.py", "test_replicas.py", "test_figures.py",
+)  # fmt: skip
 
 
 # Workers share the processors, as trials of a search do: more threads than those only wait for each other. Set before

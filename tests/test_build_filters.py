@@ -17,7 +17,7 @@ max_macs = "50%"
 steps = 2
 samples = 256
 [finetune]
-epochs = 3
+epochs = 2
 [distill]
 temperature = 2.0
 weight = 0.9

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import quick
 import tf_keras
 
 from edgeprune import build
@@ -27,7 +28,7 @@ class Heard(Progress):
 
 def run(model, data, out, **options):
     heard = Heard()
-    report = build(model, data=data, target="rpi4", recipe="int8", out=out, progress=heard, **options)
+    report = build(model, data=data, target="rpi4", recipe=quick.INT8, out=out, progress=heard, **options)
     return report, heard
 
 

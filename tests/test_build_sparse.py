@@ -20,7 +20,8 @@ def build(folder, *options):
 def built(tmp_path_factory, begin_demo):
     folder = tmp_path_factory.mktemp("sparse")
     begin_demo(folder / "run")
-    done = build(folder, "--recipe", "sparse", "--out", "run")
+    (folder / "edgeprune.toml").write_text('extends = ["sparse"]\n[finetune]\nepochs = 5\n')
+    done = build(folder, "--out", "run")
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
 

@@ -4,17 +4,15 @@ import json
 import shutil
 
 import pytest
+import quick
 
 import edgeprune
 from edgeprune.errors import ModelError
-from edgeprune.recipe.load import parse_recipe
 from edgeprune.report.boards import picks_lines
 from edgeprune.report.schema import parse
 from edgeprune.selection import Limits
 
-RECIPE = parse_recipe(
-    {"quantize": {"modes": ["int8"], "rounding": "nearest"}, "calibration": {"range": "minmax"}}, "mine.toml"
-)
+RECIPE = quick.INT8
 
 
 @pytest.fixture(scope="module")

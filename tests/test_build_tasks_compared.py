@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import quick
 
 from edgeprune.builder import build
 from edgeprune.profiling.compare import compare
@@ -39,7 +40,7 @@ def test_compare_with_the_recipe_of_the_run_gives_the_figures_of_the_report(tmp_
     weights = rng.random(400).astype(np.float32)
     data = (images, labels, weights)
     run = tmp_path / "run"
-    build(model, data=data, recipe="int8", out=run)
+    build(model, data=data, recipe=quick.INT8, out=run)
     report = json.loads((run / "report.json").read_text())
     baseline, integer = report["variants"][0], report["variants"][-1]
     recipe = run / "recipe.toml"

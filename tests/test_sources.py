@@ -49,10 +49,10 @@ def copy(tmp_path_factory):
         ("hardware/vela_compiler.py", {"conversion"}),  # named in a table of plug-ins
         ("prune/channels/blocks.py", {"layers"}),
         ("calibration/sampling.py", {"conversion", "layers"}),
-        ("pipeline.py", {"conversion", "layers"}),
+        pytest.param("pipeline.py", {"conversion", "layers"}, marks=pytest.mark.slow),
         ("report/sections.py", set()),
-        ("cli/build.py", set()),
-        ("builder.py", set()),
+        pytest.param("cli/build.py", set(), marks=pytest.mark.slow),
+        pytest.param("builder.py", set(), marks=pytest.mark.slow),
     ],
 )
 def test_a_change_reaches_the_stages_that_run_it(copy, changed, whose):

@@ -30,7 +30,7 @@ from edgeprune.report.schema import validate
 from edgeprune.stages.sparse import check_sparse, choose_layers
 
 SHARED = Path(__file__).parents[2].parent / "shared"
-IMAGES = 100
+IMAGES = 50
 
 
 pytestmark = pytest.mark.usefixtures("emulated_board")
@@ -136,14 +136,14 @@ def release_file(tmp_path_factory):
 FOUR_RUNTIMES = ("tflite-runtime 2.14.0", "ai-edge-litert 1.2.0", "ai-edge-litert 1.4.0", "ai-edge-litert 2.1.6")
 
 
-# The oldest and the newest runtime, in both formats, and between them those in which XNNPACK learned.
+# The last release that runs int8 without XNNPACK, the first that runs it with XNNPACK, and the newest.
 @pytest.mark.parametrize(
     ("dtype", "emulated_runtime"),
     representatives(
         itertools.product(["float32", "int8"], FOUR_RUNTIMES),
-        ("float32", FOUR_RUNTIMES[3]),
         ("int8", FOUR_RUNTIMES[0]),
-        ("int8", FOUR_RUNTIMES[3]),
+        ("int8", FOUR_RUNTIMES[1]),
+        ("float32", FOUR_RUNTIMES[3]),
     ),
     indirect=["emulated_runtime"],
 )
@@ -164,7 +164,7 @@ def test_kernels_are_those_that_profile_names(tiny_files, emulated_runtime, dtyp
 
 
 @pytest.mark.parametrize(
-    "emulated_runtime", representatives(FOUR_RUNTIMES, FOUR_RUNTIMES[0], FOUR_RUNTIMES[3]), indirect=True
+    "emulated_runtime", representatives(FOUR_RUNTIMES, FOUR_RUNTIMES[0], *FOUR_RUNTIMES[2:]), indirect=True
 )
 def test_each_runtime_hands_on_what_its_rules_say(artifacts, release_file, emulated_runtime):
     """The parts of files of every format that a runtime gives to XNNPACK are those of the rules for its release."""
@@ -204,7 +204,7 @@ def test_odd_channels_cost_by_release(tmp_path):
 
 @pytest.fixture(scope="module")
 def resnet8(tmp_path_factory):
-    """Files of ResNet8 in float and in int8, and 200 random test images with their labels."""
+    """Files of ResNet8 in float and in int8, and random test images with their labels."""
     tf, tf_keras = pytest.importorskip("tensorflow"), pytest.importorskip("tf_keras")
     source, archive = SHARED / "models/resnet8_cifar10_jpeg.h5", SHARED / "data/cifar10-jpeg.tar.gz"
     if not (source.is_file() and archive.is_file()):
@@ -215,7 +215,7 @@ def resnet8(tmp_path_factory):
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     (folder / "float.tflite").write_bytes(converter.convert())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in images[:100])
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
     (folder / "int8.tflite").write_bytes(converter.convert())
     files = [folder / "float.tflite", folder / "int8.tflite"]
     splits = dict.fromkeys(("train", "validation", "test"), (images, labels))
@@ -238,12 +238,12 @@ def _images(archive):
 
 
 def test_outputs_on_arm_are_those_of_the_host(resnet8):
-    """Float and int8 files put at least 99 % of 100 test images into the same class on ARM kernels as here."""
+    """Float and int8 files put all of fifty test images, or all but one, into the same class on ARM kernels as here."""
     files, sample = resnet8
     found = bench("emulator", Job(tuple(files)), sample=sample)
     for result in found["results"]:
         assert result["accuracy"]["samples"] == IMAGES
-        assert result["accuracy"]["top1_agreement"] >= 0.99
+        assert result["accuracy"]["top1_agreement"] >= 1 - 1 / IMAGES
         assert result["accuracy"]["accuracy"] > 0.75
     floats, integers = (result["instructions"] for result in found["results"])
     assert integers < floats

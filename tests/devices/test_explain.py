@@ -21,6 +21,24 @@ from edgeprune.target import load_target
 FACTS = {"runtime": "ai-edge-litert 2.1.6", "kernels": "xnnpack"}
 
 
+@pytest.fixture(scope="module")
+def _traces():
+    return {}
+
+
+@pytest.fixture
+def traced_once(_traces, monkeypatch):
+    """What was traced for one test is not traced again for another: two traces are the same, and take seconds."""
+
+    def remembered(device, content, delegate, core, caches, results=()):
+        key = device.runtime, content, delegate, core.name, repr((caches, results))
+        if key not in _traces:
+            _traces[key] = trace(device, content, delegate, core, caches, results)
+        return _traces[key]
+
+    monkeypatch.setattr("edgeprune.devices.explain.trace", remembered)
+
+
 @pytest.fixture
 def llvm():
     try:
@@ -45,10 +63,11 @@ def test_two_traces_of_one_thread_are_the_same(emulated_board, tiny_files):
     assert first.written.tolist() == second.written.tolist()
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_file_is_explained_by_operator_and_in_total(emulated_board, llvm, tiny_files):
     """Parts add up: of an operator's work to the file's, of compute, memory and operators to the time; threads help."""
-    with Emulator("emulator://tflite-runtime") as device:
-        found = explain(device, tiny_files["float32"], "builtin", load_target("rpi4"))
+    with Emulator() as device:
+        found = explain(device, tiny_files["float32"], "default", load_target("rpi4"))
     assert [part["type"] for part in found["operators"]][:2] == ["CONV_2D", "DEPTHWISE_CONV_2D"]
     assert all(part["instructions"] > 0 for part in found["operators"])
     for key in ("instructions", "cycles"):
@@ -74,6 +93,7 @@ def test_int8_convolutions_of_the_newer_core_use_its_dot_product(emulated_board,
     assert len(newer["misses"]) == len(older["misses"]) + 1
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_bench_explains_and_compares(emulated_board, llvm, tiny_files):
     """`bench --explain --compare` says how much longer one file takes, and what the difference consists of."""
     words = ["bench", *map(str, tiny_files.values()), "--device", "emulator", "--explain", "--compare"]

@@ -72,7 +72,7 @@ def test_the_first_word_is_a_program(sshd):
         for word in ("A=B", "if", "!", "eval", ".", "command", "a b", "$(id)", "~"):
             done = device.run([word, "touch", "tricked"], timeout_s=30)
             assert done.code in (126, 127), word
-            assert device.run(["ls"], timeout_s=30).stdout == b"", word
+        assert device.run(["ls"], timeout_s=30).stdout == b""
         with pytest.raises(UsageError, match="not a program"):
             device.run(["-a", "x", "touch"], timeout_s=30)
 

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+import quick
 
 from edgeprune.builder import build
 from edgeprune.devices import variants
@@ -113,7 +114,7 @@ def test_measurements_are_kept_and_gone_on_with(tiny_model, tmp_path, monkeypatc
         return [{"device": "ssh: X", "runtime": "r 1", "threads": 4, "runs": 9, "median_ms": 2.0, "p95_ms": 3.0}]
 
     with_tool(monkeypatch, measure)
-    options = {"data": "demo", "recipe": "int8", "out": tmp_path / "out", "device": "host"}
+    options = {"data": "demo", "recipe": quick.INT8, "out": tmp_path / "out", "device": "host"}
     with pytest.raises(DeviceError):
         build(tiny_model, **options)
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -109,7 +109,13 @@ def test_groups(named):
         assert reason in frozen[name]
 
 
-@pytest.mark.parametrize("budget", [{"rate": 0.3, "allocation": "uniform"}, {"max_macs": 0.5}], ids=["rate", "macs"])
+@pytest.mark.parametrize(
+    "budget",
+    [
+        pytest.param({"rate": 0.3, "allocation": "uniform"}, id="rate", marks=pytest.mark.slow),
+        pytest.param({"max_macs": 0.5}, id="macs"),
+    ],
+)
 def test_pruned(named, budget, train_step, tflite_outputs):
     """30 % of the filters or half of the MACs removed: exact, within the budget, convertible, trainable."""
     import tensorflow as tf

@@ -102,7 +102,7 @@ MODELS = {
     "mobilenet_v2": lambda shared: load_model(application("MobileNetV2", 0.35)),
     "mobilenet_v3": lambda shared: load_model(application("MobileNetV3Small", 0.35)),
 }
-SLOW = {"mobilenet_v1", "mobilenet_v2", "mobilenet_v3"}
+SLOW = {"unet", "efficientnet_lite", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3"}
 HARD_SWISHES = {"hard_swish": 1, "mobilenet_v3": 19}
 PIXELS = {"mobilenet_v3", "resnet8"}  # inputs of 0..255
 

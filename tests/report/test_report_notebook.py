@@ -8,6 +8,10 @@ from chromium import CHROMIUM, open_page
 from edgeprune.report.schema import parse
 
 
+# The pages of all of them are drawn elsewhere, with the same plots.
+@pytest.mark.parametrize(
+    "any_report", ["sample", "only_baseline", "regression", "crowded", "quantized", "masks"], indirect=True
+)
 def test_a_cell_shows_the_pick_the_table_and_the_front(any_report):
     """The sentence, every variant, and the plots that the page has."""
     report = parse(any_report)

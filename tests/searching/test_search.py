@@ -287,7 +287,7 @@ def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given,
     import tf_keras
 
     inputs = tf_keras.Input([16, 16, 1])
-    x = tf_keras.layers.GRU(8)(tf_keras.layers.Reshape([16, 16])(inputs))
+    x = tf_keras.layers.GRU(8)(tf_keras.layers.Reshape([4, 64])(inputs))
     model = tf_keras.Model(inputs, tf_keras.layers.Dense(10, activation="softmax")(x))
     searched = {"search": {"quantize": {"modes": {"choices": ["dynamic", "int8"]}}}, "finetune": {"epochs": 0}}
     quick = {"calibration": {"samples": 16, "range": "minmax"}, "quantize": {"rounding": "nearest"}}

@@ -26,7 +26,7 @@ range = "minmax"
 [search.filters]
 max_macs = { choices = [0.5, 0.8] }
 [search.finetune]
-epochs = { choices = [2, 3] }
+epochs = { choices = [1, 2] }
 """
 
 

@@ -53,9 +53,15 @@ def coded(model, folder, **table):
     return run.artifacts["coded-int8.convert"]
 
 
-def test_the_flashed_file_has_the_size_that_was_asked_for(model, tmp_path):
-    """60 % of the plain file in flash, the rest of the file counted: at most that, and near to it."""
-    artifact = coded(model, tmp_path, max_size="60%")
+@pytest.fixture(scope="module")
+def smaller(model, tmp_path_factory):
+    """60 % of the plain file in flash."""
+    return coded(model, tmp_path_factory.mktemp("smaller"), max_size="60%")
+
+
+def test_the_flashed_file_has_the_size_that_was_asked_for(smaller):
+    """The rest of the file counted: at most that, and near to it."""
+    artifact = smaller
     content = artifact.files["tflite"].read_bytes()
     plain, flashed = len(compact(content)), len(compact(encoded(content).content))
     assert 0.54 * plain < flashed <= 0.61 * plain
@@ -64,9 +70,9 @@ def test_the_flashed_file_has_the_size_that_was_asked_for(model, tmp_path):
     assert facts["warnings"] == []
 
 
-def test_grids_are_found_in_the_file(model, tmp_path):
+def test_grids_are_found_in_the_file(smaller):
     """No channel of a tensor has more different weights than its grid has values."""
-    artifact = coded(model, tmp_path, max_size="50%")
+    artifact = smaller
     graph = read(artifact.files["tflite"]).subgraphs[0]
     by_size = {tensor.size: tensor for tensor in graph.tensors if tensor.constant and tensor.dtype == "int8"}
     tensors = {one["layer"]: one for one in artifact.facts["coded"]["tensors"]}

@@ -16,8 +16,8 @@ SUMS = ("plain", "teacher", "penalized", "regrown")
 # Batch normalization, dropout and ranges see their device's part of a batch; zeros are not made by tfmot on several.
 ALIKE = ("normalized", "int8", "pruned")
 CASES = (*SUMS, *ALIKE)
-# Without and with what acts within an epoch; what each device sees alone, and ranges that training follows.
-ALWAYS = ("plain", "regrown", "normalized", "int8")
+# What acts within an epoch; what each device sees alone, and ranges that training follows.
+ALWAYS = ("regrown", "normalized", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ def found(printed):
     return printed["cases"]
 
 
-@pytest.mark.parametrize("case", representatives(SUMS, *ALWAYS[:2]))
+@pytest.mark.parametrize("case", representatives(SUMS, *ALWAYS[:1]))
 def test_two_devices_learn_what_one_does(found, case):
     """Weights are the same to rounding, masks that gradients decide included."""
     assert found[case]["replicas"] == 2
     assert found[case]["difference"] < 1e-5
 
 
-@pytest.mark.parametrize("case", representatives(ALIKE, *ALWAYS[2:]))
+@pytest.mark.parametrize("case", representatives(ALIKE, *ALWAYS[1:]))
 def test_what_each_device_sees_alone_leaves_the_figures_alike(found, case):
     """The loss is the same within noise."""
     alone, mirrored = found[case]["losses"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import quick
 from matrix import representatives
 
 import edgeprune
@@ -165,7 +166,7 @@ def test_a_build_keeps_the_limit(tmp_path):
         "name": "half",
         "filters": {"max_latency": "60%", "criterion": "l2"},
         "finetune": {"epochs": 0},
-        "quantize": {"modes": ["float32", "int8"]},
+        **quick.TABLE,
     }
     report = edgeprune.build(
         model, data="demo", recipe=edgeprune.Recipe.model_validate(recipe), target=TARGETS[0], out=tmp_path / "run"

@@ -37,12 +37,12 @@ def config(**options):
 @pytest.mark.parametrize(
     ("pattern", "scope"),
     [
-        ("weight", "layer"),
+        pytest.param("weight", "layer", marks=pytest.mark.slow),
         ("weight", "global"),
         ("2:4", "layer"),  # holds in every group, so there is no ranking over all
         pytest.param("block:1x4", "layer", marks=pytest.mark.slow),
         ("block:1x4", "global"),
-        ("connection", "layer"),
+        pytest.param("connection", "layer", marks=pytest.mark.slow),
         pytest.param("connection", "global", marks=pytest.mark.slow),
     ],
 )
