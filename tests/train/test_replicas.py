@@ -23,7 +23,8 @@ ALWAYS = ("regrown", "normalized", "int8")
 @pytest.fixture(scope="module")
 def printed(request, tmp_path_factory):
     """What ``mirrored.py`` prints of the cases that tests of this run ask for: each takes eight seconds."""
-    asked = {item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")}
+    own = (item for item in request.session.items if item.path == request.path and hasattr(item, "callspec"))
+    asked = {item.callspec.params.get("case") for item in own}
     script, folder = Path(__file__).with_name("mirrored.py"), tmp_path_factory.mktemp("mirrored")
     command = [sys.executable, script, folder, *(case for case in CASES if case in asked)]
     done = subprocess.run(command, capture_output=True, text=True)
