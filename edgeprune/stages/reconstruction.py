@@ -92,8 +92,8 @@ def refitted(
         scaled = scale_channels(original, changed, batches, seed=context.seed, progress=context.progress)
         if scaled and scaled.damping is not None:
             context.progress.note(
-                f"scaled and shifted channels: on samples left out of the fit, answers are {scaled.after:.3g} nats from "
-                f"the unpruned model's, {scaled.before:.3g} before"
+                f"scaled and shifted channels: on samples left out of the fit, answers are {scaled.after:.3g} nats "
+                f"from the unpruned model's, {scaled.before:.3g} before"
             )
     shutil.rmtree(folder, ignore_errors=True)
     return [
