@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.models.graph import CallKey, View, flat, is_symbolic
+from edgeprune.models.graph import CallKey, View, activation_name, flat, is_symbolic
 from edgeprune.models.types import Layer, Node
 from edgeprune.reconstruction.linear import Values
 
@@ -135,6 +135,12 @@ def call(node: Node, values: Values, *, linear: bool = False) -> Any:
 def apply_activation(layer: Layer, linear: Any) -> Any:
     """What a layer gives, from its output without the activation."""
     return linear if layer.activation is None else layer.activation(linear)
+
+
+def norm_behind(view: View, node: Node) -> Node | None:
+    """The batch normalization whose mean can take a constant of what a call makes; None: there is none."""
+    reader = view.only_reader(node) if activation_name(node.layer) == "linear" else None
+    return reader if reader is not None and type(reader.layer).__name__ == "BatchNormalization" else None
 
 
 def in_order(model: tf_keras.Model, x: Any) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,16 @@ import numpy as np
 from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_of
 from edgeprune.models.types import Layer, Node, Tensor, Variable
 from edgeprune.progress import Progress
-from edgeprune.reconstruction.forward import BATCH_BYTES, Forward, Values, bytes_per_sample, call, in_pieces, joined
+from edgeprune.reconstruction.forward import (
+    BATCH_BYTES,
+    Forward,
+    Values,
+    bytes_per_sample,
+    call,
+    in_pieces,
+    joined,
+    norm_behind,
+)
 from edgeprune.reconstruction.journal import Journal, Memory, key_of
 from edgeprune.reconstruction.linear import Index, Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
@@ -90,7 +100,7 @@ def refit(
         grids: layer → what its weights are rounded to, with a scale per output channel
             (:func:`edgeprune.reconstruction.rounding.round_weights`); layers that are not in it are not rounded.
         seed: of the rows that are looked at, where there are more than enough.
-        folder: where solved layers are kept, for an interrupted refit to go on from; None: nowhere.
+        folder: where solved layers are kept until the end, for an interrupted refit to go on from; None: nowhere.
         memory: in the place of a folder: of refits to the same samples with the same settings, of models that were
             pruned differently.
         progress: is told of each layer.
@@ -109,7 +119,10 @@ def refit(
     settings = (ridge, sorted((grids or {}).items()), seed, samples[0])
     journal = Journal.open(folder, key_of(changed, kept or {}, settings)) if folder else None
     store = memory or journal
-    return _Refitting(original, changed, fitting, kept or {}, ridge, grids or {}, seed, store).run(progress)
+    found = _Refitting(original, changed, fitting, kept or {}, ridge, grids or {}, seed, store).run(progress)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
 def _fitting(
@@ -412,11 +425,8 @@ class _Fit:
 
     def _norms(self) -> tuple[Layer, Layer] | None:
         """The batch normalization behind the layer, here and in the original model; None: nothing takes a constant."""
-        node, _ = self.nodes[0]
-        if not self.is_alone or activation_name(node.layer) != "linear":
-            return None
-        reader = self.whole.changed.view.only_reader(node)
-        if reader is None or type(reader.layer).__name__ != "BatchNormalization":
+        reader = norm_behind(self.whole.changed.view, self.nodes[0][0]) if self.is_alone else None
+        if reader is None:
             return None
         return reader.layer, self.whole.original.view.calls[self.whole.changed.key(reader)].layer
 

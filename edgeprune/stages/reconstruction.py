@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -83,10 +82,9 @@ def refitted(
     from edgeprune.reconstruction.channel_scales import scale_channels
     from edgeprune.reconstruction.refit import refit
 
-    folder = context.folder / REFIT
     rows = refit(
         original, changed, batches, kept,
-        ridge=config.ridge, grids=grids, seed=context.seed, folder=folder, progress=context.progress,
+        ridge=config.ridge, grids=grids, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
     )  # fmt: skip
     if not grids:
         scaled = scale_channels(original, changed, batches, seed=context.seed, progress=context.progress)
@@ -95,7 +93,6 @@ def refitted(
                 f"scaled and shifted channels: on samples left out of the fit, answers are {scaled.after:.3g} nats "
                 f"from the unpruned model's, {scaled.before:.3g} before"
             )
-    shutil.rmtree(folder, ignore_errors=True)
     return [
         {"layer": row.layer, "before": row.before, "after": row.after, "seconds": row.seconds, "reason": row.reason}
         for row in rows

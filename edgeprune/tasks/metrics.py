@@ -103,10 +103,10 @@ def is_kerases(thing: Loaded) -> bool:
 def is_loss_object(thing: Loaded) -> bool:
     """Whether a metric is a loss object, which gives one number per batch."""
     inner = carried(thing) or thing
-    return any(isinstance(inner, keras.losses.Loss) for keras in _kerases())
+    return any(isinstance(inner, keras.losses.Loss) for keras in _loaded_kerases())
 
 
-def _kerases() -> tuple[ModuleType, ...]:
+def _loaded_kerases() -> tuple[ModuleType, ...]:
     """Every Keras that something here can be of."""
     import tf_keras
 
@@ -123,7 +123,7 @@ def _is_loss(thing: Loaded) -> bool:
         return "losses" in function.__module__.split(".")
     return inspect.isfunction(function) and any(
         name in vars(keras.losses) and inspect.unwrap(getattr(keras.losses, name)) is inspect.unwrap(function)
-        for keras in _kerases()
+        for keras in _loaded_kerases()
     )
 
 

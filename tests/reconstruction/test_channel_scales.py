@@ -102,7 +102,7 @@ def test_channels_are_scaled_around_their_mean_and_shifted_by_their_spread(make)
     model = randomize(tf_keras.Model(inputs, layer(inputs) if behind is None else behind))
     view = View(model)
     nodes = [node for node in view.nodes if node.layer is layer]
-    channels = channel_scales._Channels(view, nodes)
+    channels = channel_scales._channels_of(view)[layer.name]
     x = images(20, shape=(8, 8, 4))
     made = call(nodes[0], {id(model.inputs[0]): x})
     channels.count_in(made, len(x))

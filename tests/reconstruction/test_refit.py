@@ -315,6 +315,7 @@ def test_an_interrupted_refit_goes_on_where_it_was(residual, tmp_path, monkeypat
     assert [one.layer for one in found] == [one.layer for one in wanted]
     for ours, theirs in zip(again.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert not (tmp_path / "refit").exists()
 
 
 def test_solved_layers_of_another_refit_are_not_taken(residual, tmp_path):
