@@ -64,7 +64,7 @@ def representative_dataset(split: Split, indices: np.ndarray) -> Callable[[], It
     def samples() -> Iterator[Sample]:
         names = split.spec.names
         with data_errors():
-            for x, *_ in split.batches(1, indices=indices).as_numpy_iterator():
+            for x in split.inputs(1, indices=indices).as_numpy_iterator():
                 yield [x] if len(names) == 1 else dict(zip(names, x, strict=True))
 
     return samples

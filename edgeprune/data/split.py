@@ -170,6 +170,11 @@ class Split:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return (batches.repeat() if repeat else batches).prefetch(BATCHES_AHEAD).with_options(options)
 
+    def inputs(self, batch_size: int, *, indices: np.ndarray | None = None) -> tf.data.Dataset:
+        """The x of :meth:`batches`; labels that a model would have to give (``relabel``) are not made."""
+        batches = dataclasses.replace(self, relabel=None).batches(batch_size, indices=indices)
+        return batches.map(lambda x, *_: x)
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:

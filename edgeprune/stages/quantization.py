@@ -71,9 +71,9 @@ def qat(artifact: Artifact, config: QatStageConfig, context: Context) -> Artifac
     preserve = Preserved(bool(artifact.facts.get("zeros")), clustered)
     data, _ = context.required()
     _, calibration = representative(model, config.calibration, context)
-    batches = data.train.batches(_BATCH, indices=np.asarray(calibration["indices"]))
+    batches = data.train.inputs(_BATCH, indices=np.asarray(calibration["indices"]))
     with replicated(config.finetune):
-        trainee = prepare_training(model, (x for x, *_ in batches), preserve)
+        trainee = prepare_training(model, batches, preserve)
     history = train(trainee.model, artifact, config, context)
     baked = trainee.baked()
     pruned = [name for name, structure in trainee.kept.items() if structure.mask is not None]

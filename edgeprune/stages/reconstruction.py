@@ -61,7 +61,7 @@ def unlabelled(model: tf_keras.Model, split: Split, samples: int, seed: int) -> 
     from edgeprune.reconstruction.forward import in_order
 
     chosen = split.subset(representative_indices(split, samples, "stratified", seed))
-    return [in_order(model, x) for x, *_ in chosen.batches(min(_BATCH, -(-chosen.size // 2)))]
+    return [in_order(model, x) for x in chosen.inputs(min(_BATCH, -(-chosen.size // 2)))]
 
 
 def refitted(

@@ -60,7 +60,7 @@ def _samples(model: tf_keras.Model, data: Data) -> list[np.ndarray]:
 
     indices = np.random.default_rng(0).permutation(data.train.size)[:SCALE_SAMPLES]
     with data_errors():
-        batches = [tf.nest.flatten(model(x, training=False)) for x, *_ in data.train.batches(BATCH, indices=indices)]
+        batches = [tf.nest.flatten(model(x, training=False)) for x in data.train.inputs(BATCH, indices=indices)]
     return [np.concatenate([np.asarray(value) for value in values]) for values in zip(*batches, strict=True)]
 
 

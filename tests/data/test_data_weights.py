@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeprune.calibration import representative_dataset
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError
 from edgeprune.recipe.config import DataConfig
@@ -231,3 +232,18 @@ def test_batches_without_labels_are_given_some():
     split = dataclasses.replace(data.test, relabel=lambda x, y, w: (x * 2, w))
     x, y = next(split.batches(4).as_numpy_iterator())
     np.testing.assert_array_equal(y, 2 * x)
+
+
+def test_inputs_alone_are_read_without_making_labels():
+    """They are those of the batches, and what would make the labels is never run: it may be a whole model."""
+    data = load_data(weighted(), DataConfig(scale=2), SPEC)
+
+    def relabel(x, y, w):
+        raise AssertionError("labels were made")
+
+    split = dataclasses.replace(data.train, relabel=relabel)
+    order = np.array([5, 2, 7])
+    wanted = [x for x, *_ in data.train.batches(2, indices=order).as_numpy_iterator()]
+    for x, expected in zip(split.inputs(2, indices=order).as_numpy_iterator(), wanted, strict=True):
+        np.testing.assert_array_equal(x, expected)
+    assert len(list(representative_dataset(split, order)())) == 3
