@@ -7,8 +7,10 @@ another order. Each is tried; the one with which the model is good is named, wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from edgeprune.data import Data, Split
 
 SAMPLES = 384
+SAMPLES_BYTES = 256_000_000  # of large images there are fewer
+FIRST = 64  # what is no better on the first of them is not tried on the others
+PASSED_BYTES = 16_000_000  # of inputs that the model is given at once
 GOOD = 0.98  # a fraction from here on needs no explanation
 GOOD_DETECTOR = 0.3  # average precision, far above what wrong inputs leave
 GAIN = 0.05  # of a fraction: what a cause must explain at least
@@ -72,7 +77,7 @@ def diagnose(model: tf_keras.Model, data: Data, task: Task, value: float) -> lis
         return []
     inputs, labels, weights = _samples(task.judged(data.train))
     trial = _Trial(model, task, inputs, labels, weights)
-    before = trial.value(inputs)
+    before = trial.now
     causes = [cause for cause in (_scaling(trial, data, before), _order(trial, data, task)) if cause]
     if causes:
         return [max(causes, key=lambda cause: cause.after if task.higher_is_better else -cause.after).words]
@@ -92,9 +97,15 @@ def _samples(split: Split) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     import tensorflow as tf
 
     # Of training data, of which there is more: nothing is chosen here, and nothing trained.
-    indices = np.sort(np.random.default_rng(0).permutation(split.size)[:SAMPLES])
+    each = 4 * sum(math.prod(size or 1 for size in shape) for shape in split.spec.shapes)
+    count = max(1, min(SAMPLES, SAMPLES_BYTES // each))
+    # In no order, so that the first of them are like all.
+    indices = np.random.default_rng(0).permutation(split.size)[:count]
     x, y, *w = next(iter(split.batches(len(indices), indices=indices)))
     return tf.nest.map_structure(np.asarray, x), tf.nest.map_structure(np.asarray, y), w
+
+
+Prepare = Callable[[np.ndarray], np.ndarray]  # some samples as they are → as a model may expect them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,16 +118,46 @@ class _Trial:
     labels: np.ndarray
     weights: list[np.ndarray]
 
-    def value(self, inputs: np.ndarray) -> float:
-        """The figure with other inputs."""
-        meter = self.task.meter(self.task.watched)
-        meter.update(inputs, self.labels, self.outputs(inputs), *self.weights)
-        return self.task.value(meter.result())
+    @functools.cached_property
+    def answers(self) -> list[np.ndarray]:
+        """The model's outputs for the inputs as they are."""
+        return self._outputs(lambda inputs: inputs)
 
-    def outputs(self, inputs: np.ndarray) -> list[np.ndarray]:
+    @functools.cached_property
+    def now(self) -> float:
+        """The figure with the inputs as they are."""
+        return self._value(self.inputs, self.answers)
+
+    @functools.cached_property
+    def first(self) -> _Trial:
+        """The same on some of the samples."""
         import tensorflow as tf
 
-        return [np.asarray(output) for output in tf.nest.flatten(self.model(inputs, training=False))]
+        parts = self.inputs, self.labels, self.weights
+        inputs, labels, weights = tf.nest.map_structure(lambda x: x[:FIRST], parts)
+        return dataclasses.replace(self, inputs=inputs, labels=labels, weights=weights)
+
+    def value(self, prepare: Prepare) -> float:
+        """The figure with inputs that are prepared in another way."""
+        return self._value(self.inputs, self._outputs(prepare))
+
+    def _value(self, inputs: np.ndarray, outputs: list[np.ndarray]) -> float:
+        meter = self.task.meter(self.task.watched)
+        meter.update(inputs, self.labels, outputs, *self.weights)
+        return self.task.value(meter.result())
+
+    def _outputs(self, prepare: Prepare) -> list[np.ndarray]:
+        import tensorflow as tf
+
+        flat = tf.nest.flatten(self.inputs)
+        size = max(1, PASSED_BYTES // max(1, sum(x[:1].nbytes for x in flat)))
+
+        def part(start: int) -> list[Any]:
+            some = tf.nest.map_structure(lambda x: x[start : start + size], self.inputs)
+            return tf.nest.flatten(self.model(prepare(some), training=False))
+
+        parts = [part(start) for start in range(0, len(flat[0]), size)]
+        return [np.concatenate([np.asarray(part) for part in output]) for output in zip(*parts, strict=True)]
 
     def explains(self, before: float, after: float) -> bool:
         """Whether a change makes so much of a difference that it must be the cause."""
@@ -146,7 +187,8 @@ def _scaling(trial: _Trial, data: Data, before: float) -> _Cause | None:
     inputs = trial.inputs
     if not isinstance(inputs, np.ndarray) or inputs.dtype.kind != "f":
         return None
-    tried = [(trial.value(changed), words, line) for words, line, changed in _candidates(inputs, data)]
+    likely = [one for one in _candidates(inputs, data) if trial.task.better(trial.first.value(one[2]), trial.first.now)]
+    tried = [(trial.value(prepare), words, line) for words, line, prepare in likely]
     tried = [one for one in tried if np.isfinite(one[0])]
     if not tried:
         return None
@@ -161,33 +203,45 @@ def _scaling(trial: _Trial, data: Data, before: float) -> _Cause | None:
     )
 
 
-def _candidates(inputs: np.ndarray, data: Data) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Other inputs: what they are, the lines to write, the samples."""
+def _candidates(inputs: np.ndarray, data: Data) -> Iterator[tuple[str, str, Prepare]]:
+    """Other inputs: what they are, the lines to write, how they are made of the inputs as they are."""
     now = data.preprocessing
-    raw = (inputs * np.asarray(now["std"]) + np.asarray(now["mean"])) / now["scale"]
+
+    def raw(x: np.ndarray) -> np.ndarray:
+        return (x * np.asarray(now["std"]) + np.asarray(now["mean"])) / now["scale"]
+
     if not _is_image(inputs, data):
-        axes = tuple(range(raw.ndim - 1))
-        mean, std = raw.mean(axes), np.maximum(raw.std(axes), 1e-7)
+        values = raw(inputs)
+        axes = tuple(range(values.ndim - 1))
+        mean, std = values.mean(axes), np.maximum(values.std(axes), 1e-7)
         line = _line(1.0, [float(f"{v:.5g}") for v in mean], [float(f"{v:.5g}") for v in std], None)
-        yield "inputs with mean 0 and deviation 1", line, ((raw - mean) / std).astype(np.float32)
+        yield "inputs with mean 0 and deviation 1", line, lambda x: ((raw(x) - mean) / std).astype(np.float32)
         return
-    low, high = float(raw.min()), float(raw.max())
+    low, high = _extremes(inputs, raw)
     # What the pixels of the source are, as far as their values say it.
     ranges = (((0.0, 1.5), (255.0, 0.0)), ((-1.5, 1.5), (127.5, 127.5)))
     unit, offset = next((found for (a, b), found in ranges if a <= low and high <= b), (1.0, 0.0))
-    pixels = raw * unit + offset
     files, channels = now["size"] is not None, inputs.shape[-1]
-    if files and now["color"] == "bgr":
-        pixels = pixels[..., ::-1]
+    is_bgr = files and now["color"] == "bgr"
     for scaling in SCALINGS:
         if len(scaling.mean) > 1 and channels != 3:
             continue
         for swapped in (False, True) if channels == 3 else (False,):
             chosen = dataclasses.replace(scaling, bgr=scaling.bgr != swapped)
+
+            def prepare(x: np.ndarray, chosen: Scaling = chosen) -> np.ndarray:
+                pixels = raw(x) * unit + offset
+                return chosen(pixels[..., ::-1] if is_bgr else pixels)
+
             words = scaling.words + (", with red and blue exchanged" if swapped else "")
             mean = [value - scaling.scale * offset for value in chosen.mean]
             line = _line(chosen.scale * unit, mean, list(chosen.std), chosen.bgr if channels == 3 else None, files)
-            yield words, line, chosen(pixels)
+            yield words, line, prepare
+
+
+def _extremes(inputs: np.ndarray, raw: Prepare) -> tuple[float, float]:
+    values = [raw(x) for x in inputs]
+    return min(float(x.min()) for x in values), max(float(x.max()) for x in values)
 
 
 def _line(scale: float, mean: Sequence[float], std: Sequence[float], bgr: bool | None, files: bool = False) -> str:
@@ -211,7 +265,7 @@ def _order(trial: _Trial, data: Data, task: Task) -> _Cause | None:
         return None
     labels = trial.labels.argmax(-1) if trial.labels.ndim > 1 and trial.labels.shape[-1] > 1 else trial.labels
     labels = labels.reshape(-1).astype(np.int64)
-    answers = trial.outputs(trial.inputs)[task.watched[0].output].argmax(-1)
+    answers = trial.answers[task.watched[0].output].argmax(-1)
     present = np.unique(labels)
     if len(labels) < SAMPLES_PER_CLASS * len(present):
         return None

@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune.data import InputSpec, load_data
 from edgeprune.recipe.config import DataConfig, TaskConfig
-from edgeprune.tasks.diagnosis import SCALINGS, diagnose
+from edgeprune.tasks.diagnosis import FIRST, SAMPLES, SCALINGS, diagnose
 from edgeprune.tasks.resolve import resolve_task
 
 CLASSES = 4
@@ -117,3 +117,22 @@ def test_guessing_without_a_cause_is_still_questioned(pixels):
     found = warnings_of(model, np.random.default_rng(2).normal(size=x.shape).astype("float32"), y)
     assert len(found) <= 1
     assert all("near chance" in warning for warning in found)
+
+
+def test_a_model_that_is_right_is_asked_little(pixels):
+    """Of other ranges it is given few samples each, a few at a time: a large model would take minutes otherwise."""
+    x, y = pixels
+    model = trained(x, y)
+    given = []
+
+    class Counted:
+        def __call__(self, inputs, training):
+            given.append(len(inputs))
+            return model(inputs, training=training)
+
+    y = np.where(np.arange(len(y)) % 4, y, (y + 1) % CLASSES)  # a quarter wrong, so that the figure is questioned
+    data = load_data((x, y), DataConfig(), InputSpec.of(model))
+    task = resolve_task(model, TaskConfig(), data)
+    assert diagnose(Counted(), task.prepare(data), task, 0.75) == []
+    tried = len(SCALINGS) * 2
+    assert sum(given) <= SAMPLES + tried * FIRST + 2 * SAMPLES
