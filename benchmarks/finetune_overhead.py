@@ -93,11 +93,13 @@ def _edgeprune_epochs(model, data, task, config):
 def _plain_epochs(model, data, task, config):
     """Yield the seconds of each epoch of ``fit``."""
     from edgeprune.prune.weights import magnitude
-    from edgeprune.train.finetune import VALIDATION_BATCH, compile_model, steps_per_epoch
+    from edgeprune.tasks.task import evaluation_batch
+    from edgeprune.train.finetune import compile_model, steps_per_epoch
 
     wrapped = _wrapped(model, data, config)
     compile_model(wrapped, task, config, config.epochs * steps_per_epoch(data, config))
-    train, validation = data.train.batches(config.batch_size, shuffle_seed=1), data.validation.batches(VALIDATION_BATCH)
+    train = data.train.batches(config.batch_size, shuffle_seed=1)
+    validation = data.validation.batches(evaluation_batch(data.validation.spec))
     for epoch in range(config.epochs):
         start = time.perf_counter()
         wrapped.fit(

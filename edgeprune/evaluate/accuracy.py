@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.progress import Progress
-from edgeprune.tasks.task import KERAS_BATCH
+from edgeprune.tasks.task import evaluation_batch
 
 if TYPE_CHECKING:
     import tf_keras
 
-    from edgeprune.data import InputSpec, Split
+    from edgeprune.data import Split
     from edgeprune.evaluate.answers import Answers
     from edgeprune.runtime.micro import FloatMicroSession
     from edgeprune.runtime.session import Session
     from edgeprune.tasks.task import Figures, Task
-
-BATCH = 256  # a multiple of Keras' own, see edgeprune.tasks.task.Metric.by_batch
-MOST_OUTPUTS = 64 * 2**20  # bytes of the outputs of a batch: masks of 256 pictures would be gigabytes
-
-
-def batch_of(spec: InputSpec) -> int:
-    """Samples in a batch of an evaluation, for the outputs of a model."""
-    # A size that is open has no more than a few hundred steps or pixels, as a rule.
-    largest = max((math.prod(size or 256 for size in shape) for shape in spec.outputs), default=0)
-    return BATCH if 4 * largest * BATCH <= MOST_OUTPUTS else KERAS_BATCH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +86,7 @@ def keras_figures(model: tf_keras.Model, split: Split, task: Task) -> Figures:
     import tensorflow as tf
 
     meter = task.meter()
-    for x, y, *w in task.judged(split).batches(batch_of(split.spec)):
+    for x, y, *w in task.judged(split).batches(evaluation_batch(split.spec)):
         outputs = model.predict_on_batch(x) if len(model.outputs) == 1 else model(x, training=False)
         meter.update(x, y, tf.nest.flatten(outputs), *w)
     return meter.result()
@@ -136,7 +125,7 @@ def evaluate_tflite(
     sums = {name: _OutputSums() for name in reference.output_names} if reference is not None else {}
     widths: list[int] = []
     progress.begin("evaluating", split.size)
-    for x, y, *w in task.judged(split).batches(batch_of(split.spec)):
+    for x, y, *w in task.judged(split).batches(evaluation_batch(split.spec)):
         outputs = session.run(_inputs(x, session.inputs))
         meter.update(x, y, outputs, *w)
         if answers is not None:

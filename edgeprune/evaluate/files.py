@@ -73,9 +73,9 @@ def compare_accuracy(
         UsageError: the files have different inputs or outputs.
     """
     from edgeprune.data import data_errors, load_data
-    from edgeprune.evaluate.accuracy import batch_of
     from edgeprune.runtime.interpreter import find_runtime
     from edgeprune.runtime.session import Session
+    from edgeprune.tasks.task import evaluation_batch
 
     files, inputs, outputs = open_alike(paths)
     runtime = find_runtime()
@@ -99,7 +99,7 @@ def compare_accuracy(
         require_same_metrics(files, tasks)
         tallies = [Tally(one) for one in tasks] if tasks[0].task else []
         agreements, samples = Agreements(*tasks), 0
-        for x, y, *w in data.test.batches(batch_of(data.test.spec)):
+        for x, y, *w in data.test.batches(evaluation_batch(data.test.spec)):
             answers = [session.run(arrays(x)) for session in sessions]
             for tally, own in zip(tallies, answers, strict=bool(tallies)):
                 tally.add(x, y, w[0] if w else (), own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import tf_keras
 
-    from edgeprune.data import Data, Split
+    from edgeprune.data import Data, InputSpec, Split
 
 # A loss function or object of tf_keras; it takes labels and outputs of one output, and perhaps weights.
 Loss = Any
@@ -26,6 +27,21 @@ Kind = Literal["classification", "detection", "multilabel", "regression", "segme
 Figures = dict[str, float]
 # Samples in a batch of ``tf_keras.Model.evaluate``, by default.
 KERAS_BATCH = 32
+_BATCH = 256  # a multiple of Keras' own, see Metric.by_batch
+# Bytes of a batch's outputs and inputs: masks of 256 pictures would be gigabytes, and so would what a network makes of
+# 256 pictures of 600 pixels.
+_MOST_OUTPUTS, _MOST_INPUTS = 64 * 2**20, 160 * 2**20
+
+
+def evaluation_batch(spec: InputSpec) -> int:
+    """Samples in a batch of an evaluation, by the sizes of a model's inputs and outputs."""
+
+    def sizes(shapes: Sequence[tuple[int | None, ...]]) -> list[int]:
+        # A size that is open has no more than a few hundred steps or pixels, as a rule.
+        return [4 * _BATCH * math.prod(size or 256 for size in shape) for shape in shapes]
+
+    fits = max(sizes(spec.outputs), default=0) <= _MOST_OUTPUTS and sum(sizes(spec.shapes)) <= _MOST_INPUTS
+    return _BATCH if fits else KERAS_BATCH
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeprune.files import atomic_path
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
+from edgeprune.tasks.task import evaluation_batch
 from edgeprune.train.augmentation import augment, mixing, unmixed, with_changed_sound
 from edgeprune.train.distillation import distilling, with_teacher
 from edgeprune.train.features import FeatureLessons
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from edgeprune.data import Data
     from edgeprune.progress import Progress
     from edgeprune.tasks.task import Task
-
-VALIDATION_BATCH = 256
 
 
 @dataclasses.dataclass
@@ -87,7 +86,7 @@ class Lessons:
         return self._taught(self._augmented(task, data, order), features)
 
     def validation(self, data: Data, features: FeatureLessons | None = None) -> tf.data.Dataset:
-        batches = data.validation.batches(VALIDATION_BATCH)
+        batches = data.validation.batches(evaluation_batch(data.validation.spec))
         return self._taught(unmixed(batches) if self.augment.mixup else batches, features)
 
     def _augmented(self, task: Task, data: Data, order: int) -> tf.data.Dataset:

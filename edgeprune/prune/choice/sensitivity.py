@@ -23,6 +23,7 @@ from edgeprune.progress import Progress
 from edgeprune.prune.channels.graph import Graph, Group
 from edgeprune.prune.channels.masking import Switchboard
 from edgeprune.prune.choice.criteria import Scores
+from edgeprune.tasks.task import evaluation_batch
 
 if TYPE_CHECKING:
     import tf_keras
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from edgeprune.tasks.task import Task
 
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
-BATCH = 256  # a multiple of Keras' own, see edgeprune.tasks.task.Metric.by_batch
 # A sample up to this size is decoded once and kept; a larger one is read again for every point.
 HELD_BYTES = 256 * 2**20
 
@@ -178,9 +178,10 @@ def _evaluation(model: tf_keras.Model, split: Split, task: Task) -> Callable[[st
     loss_of = task.loss_function()
     forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     with data_errors():
-        batches: Any = tf.data.Dataset.zip((split.batches(BATCH), task.judged(split).batches(BATCH)))
+        at_once = evaluation_batch(split.spec)
+        batches: Any = tf.data.Dataset.zip((split.batches(at_once), task.judged(split).batches(at_once)))
         if task.judged(split) is split:  # the labels that figures are counted on are those of the loss
-            batches = split.batches(BATCH).map(lambda *batch: (batch, batch))
+            batches = split.batches(at_once).map(lambda *batch: (batch, batch))
         head = next(iter(split.batches(1)))
         sample_bytes = sum(int(tf.size(part)) * part.dtype.size for part in tf.nest.flatten(head))
         if sample_bytes * split.size <= HELD_BYTES:
