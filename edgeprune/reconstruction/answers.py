@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 _SUMS_TO_ONE = 1e-3
 # Below this, a probability counts as this.
 _LEAST = 1e-7
+# What the answers to the samples that are compared may fill: the masks of a thousand pictures would be gigabytes.
+_BYTES = 256_000_000
+# Values that are compared at once, in double precision.
+_AT_ONCE = 4_000_000
+
+
+def with_room(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+    """The first batches, as many as there is memory for the answers to; one at least."""
+    # A size that is open has no more than a few hundred steps or pixels, as a rule.
+    each = sum(tensor.dtype.size * math.prod(size or 256 for size in tensor.shape[1:]) for tensor in model.outputs)
+    ends = np.cumsum([len(batch[0]) for batch in batches])
+    return [list(batch) for batch, end in zip(batches, ends, strict=True) if end * each <= _BYTES or end == ends[0]]
 
 
 def answers_of(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
@@ -65,6 +78,11 @@ class Answer:
         """How far the answer to each sample is from the original one, in nats: [samples, ...] → float64 [samples]."""
         if self.kind == "none":
             return np.zeros(len(original))
+        size = max(1, _AT_ONCE // max(1, original[:1].size))
+        starts = range(0, max(1, len(original)), size)
+        return np.concatenate([self._of_some(original[i : i + size], changed[i : i + size]) for i in starts])
+
+    def _of_some(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
         p, q = original.astype(np.float64), changed.astype(np.float64)
         if self.kind == "classes":
             each = _relative(p, q)
@@ -72,7 +90,7 @@ class Answer:
             each = _relative(p, q) + _relative(1 - p, 1 - q)
         else:
             each = np.square(p - q) / (2 * self.variance)
-        return each.reshape(len(p), -1).sum(1)
+        return each.sum(tuple(range(1, each.ndim)))
 
     def loss(self, original: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
         """The sum of :meth:`divergences`, but for what does not depend on the changed model: for gradients."""

@@ -19,7 +19,7 @@ from edgeprune.models.count import count
 from edgeprune.models.graph import View
 from edgeprune.models.types import Node, Variable
 from edgeprune.progress import Progress
-from edgeprune.reconstruction.answers import Answer, answers_of
+from edgeprune.reconstruction.answers import Answer, answers_of, with_room
 from edgeprune.reconstruction.fisher import TAPE_BYTES, watched, with_random_signs
 from edgeprune.reconstruction.forward import bytes_per_sample, in_pieces, norm_behind
 from edgeprune.reconstruction.linear import Product, product_of
@@ -275,7 +275,7 @@ def _pieces(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]], unkn
     room = min(_ROWS_BYTES // (4 * unknowns), int(_WORK / (_RUNS * max(macs, 1))))
     samples = min(sum(len(batch[0]) for batch in batches), room)
     size = max(1, min(TAPE_BYTES // bytes_per_sample(model, all_at_once=True), samples // (2 * _FOLDS)))
-    pieces = in_pieces(batches, size)
+    pieces = with_room(model, in_pieces(batches, size))
     ends = np.cumsum([len(piece[0]) for piece in pieces])
     return [piece for piece, end in zip(pieces, ends, strict=True) if end <= samples]
 

@@ -8,6 +8,7 @@ be pruned whose outputs nobody can name, a detector for example.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edgeprune.data import Data
 
 SCALE_SAMPLES = 256  # training samples that the scale of each output is taken from
+SCALE_BYTES = 256_000_000  # of masks and other large outputs there are fewer
 BATCH = 32
 NAME = "agreement"
 ORIGIN = "the unpruned model's output"
@@ -58,7 +60,9 @@ def _samples(model: tf_keras.Model, data: Data) -> list[np.ndarray]:
 
     from edgeprune.data import data_errors
 
-    indices = np.random.default_rng(0).permutation(data.train.size)[:SCALE_SAMPLES]
+    each = 4 * sum(math.prod(size or 256 for size in tensor.shape[1:]) for tensor in model.outputs)
+    count = max(1, min(SCALE_SAMPLES, SCALE_BYTES // each))
+    indices = np.random.default_rng(0).permutation(data.train.size)[:count]
     with data_errors():
         batches = [tf.nest.flatten(model(x, training=False)) for x in data.train.inputs(BATCH, indices=indices)]
     return [np.concatenate([np.asarray(value) for value in values]) for values in zip(*batches, strict=True)]

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
-from edgeprune.reconstruction.answers import Answer, divergence
+from edgeprune.reconstruction import answers
+from edgeprune.reconstruction.answers import Answer, divergence, with_room
 
 
 def distributions(generator, shape):
@@ -66,3 +68,22 @@ def test_outputs_add_up():
     c, d = (KINDS["numbers"](np.random.default_rng(seed)) for seed in (0, 1))
     assert divergence([a, c], [a, c]) == 0
     np.testing.assert_allclose(divergence([a, c], [b, d]), divergence([a], [b]) + divergence([c], [d]))
+
+
+def test_answers_are_compared_a_few_at_a_time(monkeypatch):
+    """The divergence is the same, however few of them are in double precision at once."""
+    generator = np.random.default_rng(0)
+    p, q = (distributions(generator, (7, 5, 4)) for _ in range(2))
+    whole = divergence([p], [q])
+    monkeypatch.setattr(answers, "_AT_ONCE", 45)
+    assert divergence([p], [q]) == pytest.approx(whole, rel=1e-12)
+
+
+def test_masks_are_compared_on_as_many_samples_as_there_is_memory_for(monkeypatch):
+    """An output of a thousand values for each of ten samples, where there is room for 25,000 bytes: six of them."""
+    model = tf_keras.Sequential([tf_keras.layers.Input((2,)), tf_keras.layers.Dense(1000)])
+    batches = [[np.zeros((2, 2), np.float32)] for _ in range(5)]
+    monkeypatch.setattr(answers, "_BYTES", 25_000)
+    assert [len(x) for (x,) in with_room(model, batches)] == [2, 2, 2]
+    monkeypatch.setattr(answers, "_BYTES", 10)
+    assert [len(x) for (x,) in with_room(model, batches)] == [2]

@@ -147,7 +147,8 @@ def test_zeros_stay_zero(classifier):
 
 
 def test_where_there_is_only_noise_to_fit_nothing_gets_worse():
-    """Errors that no scale makes up for are no larger on other samples afterwards, and mostly nothing is touched."""
+    """Errors that no scale makes up for are no larger on other samples afterwards, by a hundredth at most."""
+    tf_keras.utils.set_random_seed(0)
     inputs = layers.Input((40,))
     model = tf_keras.Model(inputs, layers.Dense(30, name="out")(inputs))
     others = batches(images(2000, seed=99, shape=(40,)))
@@ -161,8 +162,8 @@ def test_where_there_is_only_noise_to_fit_nothing_gets_worse():
         changed.set_weights([moved, np.zeros(30)])
         before = divergence(answers, answers_of(changed, others))
         untouched += scale_channels(model, changed, batches(images(200, seed, (40,)), 10)).damping is None
-        assert divergence(answers, answers_of(changed, others)) < 1.02 * before
-    assert untouched >= 3
+        assert divergence(answers, answers_of(changed, others)) < 1.01 * before
+    assert untouched > 0
 
 
 def test_too_few_samples_are_no_evidence(classifier):

@@ -19,7 +19,7 @@ from edgeprune.prune.channels.block_units import without_blocks
 from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.choice.allocation import Allocation
 from edgeprune.prune.choice.criteria import Scores
-from edgeprune.reconstruction.answers import answers_of, divergence
+from edgeprune.reconstruction.answers import answers_of, divergence, with_room
 from edgeprune.reconstruction.forward import BATCH_BYTES, bytes_per_sample, in_pieces, joined
 from edgeprune.reconstruction.journal import Memory
 from edgeprune.reconstruction.linear import products_of
@@ -112,7 +112,7 @@ def _cost(graph: Graph, batches: Sequence[Sequence[np.ndarray]], seed: int) -> C
     pieces = in_pieces(batches, _AT_ONCE)
     most = max(1, min(3 * len(pieces) // 4, _FITTED // _AT_ONCE))
     fitted, compared = pieces[:most], pieces[most : most + _COMPARED // _AT_ONCE] or pieces
-    compared = joined(compared, BATCH_BYTES // bytes_per_sample(graph.model))
+    compared = joined(with_room(graph.model, compared), BATCH_BYTES // bytes_per_sample(graph.model))
     answers = answers_of(graph.model, compared)
     memory = Memory()
     known: dict[bytes, float] = {}
