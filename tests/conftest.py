@@ -1,5 +1,6 @@
 """Fixtures that several parts share."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -24,6 +25,9 @@ LONG = (
 # Workers share the processors, as trials of a search do: more threads than those only wait for each other. Set before
 # NumPy and TensorFlow are imported; processes that tests start inherit it.
 os.environ.update(thread_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+# Modules are compiled once, and not by every process that a test starts, wherever the environment is set up otherwise.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config):
@@ -69,6 +73,10 @@ def quiet_tensorflow():
     from edgeprune._tensorflow import import_tf
 
     import_tf()
+    # A tenth of the time of tests went into looking for garbage among the million objects of TensorFlow and the tests.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -138,11 +146,13 @@ def mypy(of_all_workers):
 def begin_demo(once):
     """A function that lets a build of the demo for rpi4 begin where its model is trained and measured.
 
-    All workers share one such build; seed 0, not deterministic.
+    All workers share one such build; seed 0, not deterministic. Its int8 file is that of ``quick.INT8``.
     """
+    import quick
+
     import edgeprune
 
-    folder = once("demo-for-all", lambda part: edgeprune.build(None, target="rpi4", recipe="int8", out=part))
+    folder = once("demo-for-all", lambda part: edgeprune.build(None, target="rpi4", recipe=quick.INT8, out=part))
 
     def begin(out):
         shutil.copytree(folder / "stages", Path(out) / "stages")
