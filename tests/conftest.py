@@ -116,10 +116,10 @@ def once(of_all_workers):
 
 
 @pytest.fixture(scope="session")
-def mypy(of_all_workers):
+def mypy(of_all_workers, pytestconfig):
     """A function that has mypy check the files of a folder, with lines of settings for some of them.
 
-    What it learns of edgeprune, which takes most of its time, is kept for the next call, of any worker.
+    What it learns of edgeprune, which takes most of its time, is kept for the next call, of any worker and any run.
     """
 
     def check(folder, *settings):
@@ -132,7 +132,7 @@ def mypy(of_all_workers):
             "--config-file",
             "mypy.ini",
             "--cache-dir",
-            of_all_workers / "mypy",
+            pytestconfig.cache.mkdir("mypy"),
             ".",
         ]
         environment = {"MYPYPATH": str(Path(__file__).parents[1])}

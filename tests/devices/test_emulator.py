@@ -31,7 +31,7 @@ from edgeprune.report.schema import validate
 from edgeprune.stages.sparse import check_sparse, choose_layers
 
 SHARED = Path(__file__).parents[2].parent / "shared"
-IMAGES = 50
+IMAGES = 25
 
 
 pytestmark = pytest.mark.usefixtures("emulated_board")
@@ -264,7 +264,7 @@ def _images(archive):
 
 
 def test_outputs_on_arm_are_those_of_the_host(resnet8):
-    """Float and int8 files put all of fifty test images, or all but one, into the same class on ARM kernels as here."""
+    """Float and int8 files put all of 25 test images, or all but one, into the same class on ARM kernels as here."""
     files, sample = resnet8
     found = bench("emulator", Job(tuple(files)), sample=sample)
     for result in found["results"]:
