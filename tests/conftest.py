@@ -18,7 +18,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 # Files of few tests that take most of a minute or more: first, so that no worker is left alone with one in the end.
 LONG = (
     "test_build", "test_emulator.py", "test_search", "test_supervisor.py", "test_explain.py", "test_compiled_costs.py",
-    "test_round_trip.py", "test_replicas.py", "test_figures.py",
+    "test_round_trip.py", "test_replicas.py", "test_machines.py", "test_figures.py",
 )  # fmt: skip
 
 
