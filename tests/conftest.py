@@ -1,5 +1,6 @@
 """Fixtures that several parts share."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -17,13 +18,16 @@ SHARED = Path(__file__).parents[2] / "shared"
 # Files of few tests that take most of a minute or more: first, so that no worker is left alone with one in the end.
 LONG = (
     "test_build", "test_emulator.py", "test_search", "test_supervisor.py", "test_explain.py", "test_compiled_costs.py",
-    "test_round_trip.py", "test_replicas.py", "test_figures.py",
+    "test_round_trip.py", "test_replicas.py", "test_machines.py", "test_figures.py",
 )  # fmt: skip
 
 
 # Workers share the processors, as trials of a search do: more threads than those only wait for each other. Set before
 # NumPy and TensorFlow are imported; processes that tests start inherit it.
 os.environ.update(thread_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+# Modules are compiled once, and not by every process that a test starts, wherever the environment is set up otherwise.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config):
@@ -69,6 +73,10 @@ def quiet_tensorflow():
     from edgeprune._tensorflow import import_tf
 
     import_tf()
+    # A tenth of the time of tests went into looking for garbage among the million objects of TensorFlow and the tests.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -108,10 +116,10 @@ def once(of_all_workers):
 
 
 @pytest.fixture(scope="session")
-def mypy(of_all_workers):
+def mypy(of_all_workers, pytestconfig):
     """A function that has mypy check the files of a folder, with lines of settings for some of them.
 
-    What it learns of edgeprune, which takes most of its time, is kept for the next call, of any worker.
+    What it learns of edgeprune, which takes most of its time, is kept for the next call, of any worker and any run.
     """
 
     def check(folder, *settings):
@@ -124,7 +132,7 @@ def mypy(of_all_workers):
             "--config-file",
             "mypy.ini",
             "--cache-dir",
-            of_all_workers / "mypy",
+            pytestconfig.cache.mkdir("mypy"),
             ".",
         ]
         environment = {"MYPYPATH": str(Path(__file__).parents[1])}
@@ -138,11 +146,13 @@ def mypy(of_all_workers):
 def begin_demo(once):
     """A function that lets a build of the demo for rpi4 begin where its model is trained and measured.
 
-    All workers share one such build; seed 0, not deterministic.
+    All workers share one such build; seed 0, not deterministic. Its int8 file is that of ``quick.INT8``.
     """
+    import quick
+
     import edgeprune
 
-    folder = once("demo-for-all", lambda part: edgeprune.build(None, target="rpi4", recipe="int8", out=part))
+    folder = once("demo-for-all", lambda part: edgeprune.build(None, target="rpi4", recipe=quick.INT8, out=part))
 
     def begin(out):
         shutil.copytree(folder / "stages", Path(out) / "stages")

@@ -73,7 +73,7 @@ def test_the_action_builds_compares_and_sums_up(act, tiny_model, tmp_path):
     folder.mkdir()
     tiny_model.save(folder / "model.keras")
     inputs = {
-        "model": f"{folder.name}/model.keras", "data": "demo", "target": "rpi4", "recipe": "float\nint8\n",
+        "model": f"{folder.name}/model.keras", "data": "demo", "target": "rpi4", "recipe": "float\nfloat16\n",
         "options": "--seed\n3\n", "out": "runs/a run",
     }  # fmt: skip
     code, outputs, summary, said = act(**inputs)
@@ -81,7 +81,7 @@ def test_the_action_builds_compares_and_sums_up(act, tiny_model, tmp_path):
     assert "edgeprune, version" in said
     assert outputs["exit-code"] == "0"
     report = json.loads((tmp_path / outputs["report"]).read_text())
-    assert (report["seed"], report["recipe"]) == (3, "float + int8")
+    assert (report["seed"], report["recipe"]) == (3, "float + float16")
     assert (tmp_path / outputs["junit"]).read_text().startswith("<?xml")
     assert "✅" in summary
     assert report["pick"] in summary

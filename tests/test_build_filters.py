@@ -15,9 +15,16 @@ extends = ["filters-int8"]
 [filters]
 max_macs = "50%"
 steps = 2
-samples = 256
+samples = 64
+[reconstruct]
+samples = 64
+[quantize]
+rounding = "nearest"
+[calibration]
+samples = 32
+range = "minmax"
 [finetune]
-epochs = 2
+epochs = 1
 [distill]
 temperature = 2.0
 weight = 0.9

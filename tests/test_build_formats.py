@@ -1,4 +1,4 @@
-"""Number formats on the demo: recipes of post-training quantization end in files that run and keep the accuracy."""
+"""Number formats: recipes of post-training quantization end in files that run and keep the accuracy."""
 
 import gzip
 import json
@@ -22,17 +22,17 @@ RECIPES = {
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory, begin_demo):
+def built(tmp_path_factory, tiny_model):
     """The run folder of one build of all formats at once; the recipes' own modes are a part of these."""
     folder = tmp_path_factory.mktemp("formats")
-    begin_demo(folder)
     table = {
         "extends": list(RECIPES),
+        "data": {"scale": 1 / 255},
         "quantize": {"modes": ["float32", "float16", "dynamic", "int8", "int16x8", "mixed"], "io": "uint8"},
         "calibration": {"samples": 48, "strategy": "coverage"},
     }
     recipe = parse_recipe(table, "formats")
-    return folder, build(None, target="coral", recipe=recipe, out=folder, compress=True)
+    return folder, build(tiny_model, data="demo", target="coral", recipe=recipe, out=folder, compress=True)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -41,16 +41,16 @@ def test_recipes_name_their_formats(name):
     assert list(load_recipe(name).quantize.modes) == RECIPES[name]
 
 
-def test_every_format_keeps_the_accuracy(demo):
+def test_every_format_keeps_the_accuracy(built):
     """Within two points of float32, measured on the files."""
-    _, report = demo
+    _, report = built
     assert {v["name"] for v in report["variants"]} == {"float32", "float16", "dynamic", "int8", "int16x8", "mixed"}
     assert all(v["drop_points"] <= 2 for v in report["variants"])
 
 
-def test_the_report_has_what_each_format_adds(demo):
+def test_the_report_has_what_each_format_adds(built):
     """Bytes of metadata, zstd sizes, parity per output, and the trials of mixed precision."""
-    _, report = demo
+    _, report = built
     rows = {v["name"]: v for v in report["variants"]}
     for row in rows.values():
         assert 500 < row["metadata_bytes"] < 3000
@@ -62,9 +62,9 @@ def test_the_report_has_what_each_format_adds(demo):
     assert any(trial["met"] for trial in trials)
 
 
-def test_ranges_of_activations_are_those_that_the_files_answers_decide(demo):
+def test_ranges_of_activations_are_those_that_the_files_answers_decide(built):
     """Of int8 and mixed files, with the error of each method; the page says which was taken."""
-    folder, report = demo
+    folder, report = built
     rows = {v["name"]: v["activation_ranges"] for v in report["variants"] if v.get("activation_ranges")}
     assert set(rows) == {"int8", "mixed"}
     for row in rows.values():
@@ -73,19 +73,19 @@ def test_ranges_of_activations_are_those_that_the_files_answers_decide(demo):
         assert f"ranges of activations: {row['method']}" in (folder / "report.html").read_text()
 
 
-def test_calibration_samples_are_in_the_manifest(demo):
+def test_calibration_samples_are_in_the_manifest(built):
     """The positions of the samples, for every format that has them."""
-    folder, _ = demo
+    folder, _ = built
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["calibration"]) == {"int8", "int16x8", "mixed"}
     assert all(len(set(indices)) == 48 for indices in manifest["calibration"].values())
 
 
-def test_compressed_files_and_snippets_are_beside_the_artifacts(demo):
+def test_compressed_files_and_snippets_are_beside_the_artifacts(built):
     """Unpacked they are the same; the snippet of the pick runs in a process of its own."""
     import numpy as np
 
-    folder, report = demo
+    folder, report = built
     for variant in report["variants"]:
         path = folder / variant["file"]
         packed = path.with_name(path.name + ".gz").read_bytes()
@@ -93,7 +93,7 @@ def test_compressed_files_and_snippets_are_beside_the_artifacts(demo):
         assert len(packed) == variant["gzip_bytes"]
     shape = report["model"]["input_shape"][1:]
     np.save(folder / "sample.npy", np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
-    for script, options in (("run_demo.py", []), ("run_demo_coral.py", ["--cpu"])):
+    for script, options in (("run_tiny.py", []), ("run_tiny_coral.py", ["--cpu"])):
         found = subprocess.run(
             [sys.executable, script, "sample.npy", *options], cwd=folder, capture_output=True, text=True, timeout=240
         )
@@ -101,12 +101,12 @@ def test_compressed_files_and_snippets_are_beside_the_artifacts(demo):
         assert len(found.stdout.splitlines()) == 5
 
 
-def test_a_build_without_compression_leaves_no_compressed_files(demo, tmp_path):
+def test_a_build_without_compression_leaves_no_compressed_files(built, tiny_model, tmp_path):
     """Those of an earlier build are not taken for files of this one."""
-    folder, _ = demo
+    folder, _ = built
     shutil.copytree(folder, tmp_path / "run")
     recipe = load_recipe(tmp_path / "run" / "recipe.toml")
-    again = build(None, target="coral", recipe=recipe, out=tmp_path / "run")
+    again = build(tiny_model, data="demo", target="coral", recipe=recipe, out=tmp_path / "run")
     assert all(stage["reused"] for stage in again["stages"])
     assert not [*(tmp_path / "run").rglob("*.gz")]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())

@@ -193,7 +193,7 @@ def test_a_model_without_use_for_it_falls_back_and_says_why(tmp_path):
 
     layers = tf_keras.layers
     inputs = layers.Input([16, 16, 1])
-    x = layers.LSTM(8, unroll=True)(layers.Reshape([4, 64])(inputs))
+    x = layers.LSTM(8, unroll=True)(layers.Reshape([2, 128])(inputs))
     model = tf_keras.Model(inputs, layers.Dense(10, activation="softmax")(x), name="recurrent")
     report = edgeprune.build(model, data="demo", recipe=recipe("qat"), out=tmp_path)
     (warning,) = rows(report)["qat-int8"]["warnings"][:1]

@@ -3,11 +3,12 @@
 import json
 
 import pytest
+import quick
 
 import edgeprune
 from edgeprune.recipe.load import parse_recipe
 
-TINY = {"finetune": {"epochs": 1}, "distill": {}}
+TINY = {"finetune": {"epochs": 1}, "distill": {}, "reconstruct": {"samples": 64}}
 
 
 def build(folder, recipe, begin_demo):
@@ -20,7 +21,8 @@ def build(folder, recipe, begin_demo):
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory, begin_demo):
-    return build(tmp_path_factory.mktemp("slim"), {"extends": ["slim"], "sparsify": {"epochs": 1}, **TINY}, begin_demo)
+    table = {"extends": ["slim"], "sparsify": {"epochs": 1}, **TINY, **quick.TABLE}
+    return build(tmp_path_factory.mktemp("slim"), table, begin_demo)
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,11 @@ def copy(tmp_path_factory):
 @pytest.mark.parametrize(
     ("changed", "whose"),
     [
-        ("stages/conversion.py", {"conversion"}),
+        pytest.param("stages/conversion.py", {"conversion"}, marks=pytest.mark.slow),
         ("convert/weight_only.py", {"conversion"}),  # imported in functions only
         ("tflite/operator_versions.csv", {"conversion"}),  # a table beside the code that reads it
         ("hardware/vela_compiler.py", {"conversion"}),  # named in a table of plug-ins
-        ("prune/channels/blocks.py", {"layers"}),
+        pytest.param("prune/channels/blocks.py", {"layers"}, marks=pytest.mark.slow),
         ("calibration/sampling.py", {"conversion", "layers"}),
         pytest.param("pipeline.py", {"conversion", "layers"}, marks=pytest.mark.slow),
         ("report/sections.py", set()),

@@ -214,8 +214,11 @@ def shortened(name: str, length: int = 26) -> str:
 
 def to_svg(figure: Figure, prefix: str) -> str:
     """The figure as an ``<svg>`` element; ``prefix`` begins its ids."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    # Figure.savefig would draw everything once more beforehand, for options that are not used here.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _inline(buffer.getvalue(), prefix)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from edgeprune.data import InputSpec, demo_model, load_data, train_demo_model
+from edgeprune.data import InputSpec, demo_model, load_data
 from edgeprune.data.demo import _enlarge
+from edgeprune.models import load_model
 from edgeprune.recipe.config import DataConfig
 
 SPEC = InputSpec(((16, 16, 1),))
@@ -54,9 +55,10 @@ def test_initial_weights_follow_the_seed():
     assert not np.array_equal(first[0], demo_model(2).get_weights()[0])
 
 
-def test_trained_model_knows_digits():
+def test_trained_model_knows_digits(begin_demo, tmp_path):
     """Above 96 % on the validation split, compiled, with 15,000 to 25,000 parameters."""
-    model = train_demo_model(seed=0)
+    begin_demo(tmp_path)
+    model = load_model(tmp_path / "stages" / "model" / "model.keras")
     data = load_data("demo", DataConfig(), InputSpec.of(model))
     _, accuracy = model.evaluate(data.validation.batches(50), verbose=0)
     assert accuracy > 0.96

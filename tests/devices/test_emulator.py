@@ -1,5 +1,6 @@
 """The emulated board for real: the runtimes' aarch64 builds under QEMU, in the folder that setup made."""
 
+import copy
 import io
 import itertools
 import json
@@ -19,7 +20,7 @@ from edgeprune.convert.converter import convert
 from edgeprune.devices.bench import bench
 from edgeprune.devices.emulator import Emulator
 from edgeprune.devices.emulator_home import RUNTIMES
-from edgeprune.devices.instructions import by_operator, measure
+from edgeprune.devices.instructions import _count, by_operator, measure
 from edgeprune.devices.protocol import Job
 from edgeprune.errors import DeviceError, ModelError, UsageError
 from edgeprune.evaluate.sample import load_sample
@@ -30,7 +31,7 @@ from edgeprune.report.schema import validate
 from edgeprune.stages.sparse import check_sparse, choose_layers
 
 SHARED = Path(__file__).parents[2].parent / "shared"
-IMAGES = 50
+IMAGES = 25
 
 
 pytestmark = pytest.mark.usefixtures("emulated_board")
@@ -63,24 +64,49 @@ def sparse_and_dense(tmp_path_factory):
     return dense, sparse
 
 
+@pytest.fixture(scope="module")
+def _counts():
+    return {}
+
+
+@pytest.fixture
+def counted_once(_counts, monkeypatch):
+    """What was counted for one test is not counted again for another: two counts are the same, and take seconds.
+
+    A test that clears what this is has files counted anew.
+    """
+
+    def remembered(device, files, delegate, samples):
+        if samples is not None:
+            return _count(device, files, delegate, samples)
+        key = device.runtime, *(file.read_bytes() for file in files), delegate
+        if key not in _counts:
+            _counts[key] = _count(device, files, delegate, samples)
+        return copy.deepcopy(_counts[key])
+
+    monkeypatch.setattr("edgeprune.devices.instructions._count", remembered)
+    return _counts
+
+
 def counts(address, files):
     with Emulator(address) as device:
         return [result["instructions"] for result in measure(device, Job(tuple(files)))]
 
 
-def test_two_runs_count_the_same_and_leave_nothing(tiny_files):
+def test_two_runs_count_the_same_and_leave_nothing(tiny_files, counted_once):
     """The same file gives the same count to the last instruction, alone or after another one; the folder is removed."""
     with Emulator() as device:
         first = measure(device, Job((tiny_files["int8"],)))[0]
         folder = device.folder
     assert not folder.exists()
+    counted_once.clear()
     both = counts("emulator", [tiny_files["float32"], tiny_files["int8"]])
     assert first["instructions"] == both[1] > 1000
     assert (first["device"], first["runtime"], first["threads"]) == ("emulator: Cortex-A72", "ai-edge-litert 2.1.6", 1)
     assert not any(key.endswith("_ms") for key in first)
 
 
-def test_operators_add_up_to_the_whole(tiny_files):
+def test_operators_add_up_to_the_whole(tiny_files, counted_once):
     """Every operator has a positive part, and the parts' sum is the file's count within a part in a hundred."""
     with Emulator() as device:
         whole = measure(device, Job((tiny_files["int8"],), delegate="builtin"))[0]
@@ -91,7 +117,7 @@ def test_operators_add_up_to_the_whole(tiny_files):
     assert whole["kernels"] == "builtin"
 
 
-def test_a_sparse_file_has_no_table_of_operators(sparse_and_dense):
+def test_a_sparse_file_has_no_table_of_operators(sparse_and_dense, counted_once):
     """The parts of a sparse graph mean nothing, and some do not run: the file is counted, and a warning says why."""
     found = bench("emulator", Job((sparse_and_dense[1],), profile_operators=True))
     assert found["results"][0]["instructions"] > 1000
@@ -99,7 +125,7 @@ def test_a_sparse_file_has_no_table_of_operators(sparse_and_dense):
     assert "sparse.tflite: there is no table of operators" in found["warnings"][0]
 
 
-def test_sparse_inference_depends_on_the_runtime(sparse_and_dense):
+def test_sparse_inference_depends_on_the_runtime(sparse_and_dense, counted_once):
     """80 % zeros save a third of the instructions or more under ai-edge-litert 2.1.6, none under tflite-runtime."""
     dense, sparse = counts("emulator", sparse_and_dense)
     assert dense / sparse >= 1.5
@@ -147,7 +173,7 @@ FOUR_RUNTIMES = ("tflite-runtime 2.14.0", "ai-edge-litert 1.2.0", "ai-edge-liter
     ),
     indirect=["emulated_runtime"],
 )
-def test_kernels_are_those_that_profile_names(tiny_files, emulated_runtime, dtype):
+def test_kernels_are_those_that_profile_names(tiny_files, emulated_runtime, dtype, counted_once):
     """Where profile says built-in kernels, a runtime's count is that without XNNPACK; where it says XNNPACK, not."""
     from edgeprune.profiling.profile import profile
     from edgeprune.target import load_target, with_runtime
@@ -238,7 +264,7 @@ def _images(archive):
 
 
 def test_outputs_on_arm_are_those_of_the_host(resnet8):
-    """Float and int8 files put all of fifty test images, or all but one, into the same class on ARM kernels as here."""
+    """Float and int8 files put all of 25 test images, or all but one, into the same class on ARM kernels as here."""
     files, sample = resnet8
     found = bench("emulator", Job(tuple(files)), sample=sample)
     for result in found["results"]:
@@ -249,7 +275,7 @@ def test_outputs_on_arm_are_those_of_the_host(resnet8):
     assert integers < floats
 
 
-def test_a_gate_on_instructions_decides_the_exit_code(tiny_files, tmp_path, monkeypatch):
+def test_a_gate_on_instructions_decides_the_exit_code(tiny_files, tmp_path, monkeypatch, counted_once):
     """bench prints the count as JSON, without times, and exits with 1 when it is above --max-instructions."""
     monkeypatch.chdir(tmp_path)
     words = ["bench", str(tiny_files["int8"]), "--device", "emulator", "--json", "--max-instructions"]
@@ -264,7 +290,7 @@ def test_a_gate_on_instructions_decides_the_exit_code(tiny_files, tmp_path, monk
     assert not (tmp_path / "measurements.csv").exists()
 
 
-def test_options_for_times_do_not_stop_a_count(tiny_files, tmp_path, monkeypatch):
+def test_options_for_times_do_not_stop_a_count(tiny_files, tmp_path, monkeypatch, counted_once):
     """A target with four threads, and a table that could take no row, do not matter to the emulator."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "measurements.csv").write_text("something else\n")

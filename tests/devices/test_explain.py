@@ -37,6 +37,7 @@ def traced_once(_traces, monkeypatch):
         return _traces[key]
 
     monkeypatch.setattr("edgeprune.devices.explain.trace", remembered)
+    return remembered
 
 
 @pytest.fixture
@@ -47,15 +48,13 @@ def llvm():
         pytest.skip(str(error))
 
 
-def traced(path, board="rpi4", delegate="default"):
-    target = load_target(board)
-    with Emulator() as device:
-        return trace(device, path.read_bytes(), delegate, core_of(target), caches_of(target))
-
-
-def test_two_traces_of_one_thread_are_the_same(emulated_board, tiny_files):
+def test_two_traces_of_one_thread_are_the_same(emulated_board, tiny_files, traced_once):
     """Blocks, how often they ran, misses and lines to memory are equal in two runs, to the last one."""
-    first, second = traced(tiny_files["int8"]), traced(tiny_files["int8"])
+    target, content = load_target("rpi4"), tiny_files["int8"].read_bytes()
+    with Emulator() as device:
+        first, second = (
+            run(device, content, "default", core_of(target), caches_of(target)) for run in (traced_once, trace)
+        )
     assert dict(zip(first.blocks, first.times.tolist(), strict=True)) == dict(
         zip(second.blocks, second.times.tolist(), strict=True)
     )

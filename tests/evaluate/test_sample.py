@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from matrix import representatives
 from task_files import KINDS
 
 from edgeprune.data import InputSpec, load_data
@@ -18,7 +19,7 @@ from edgeprune.tasks.stating import stated
 IN_CLASSES = {"two_heads": True, "regression": False, "binary": True, "masks": True}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=representatives(KINDS, "two_heads", "masks"))
 def kind_and_made(request, tmp_path_factory):
     return request.param, KINDS[request.param](tmp_path_factory.mktemp(request.param))
 

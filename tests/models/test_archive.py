@@ -7,6 +7,7 @@ import struct
 import zipfile
 
 import pytest
+from matrix import representatives
 
 from edgeprune.errors import ModelError
 from edgeprune.models import load_model
@@ -46,8 +47,8 @@ def _refused(path, match):
 
 @pytest.mark.parametrize("member", ["config.json", "metadata.json", "model.weights.h5", "assets/x"])
 def test_bombs_are_not_unpacked(member, path):
-    """A member of 200 MB in 200 kB is refused, whichever it is."""
-    _edit(path, **{member: bytes(2 * 10**8)})
+    """A member of 70 MB in 70 kB is refused, whichever it is."""
+    _edit(path, **{member: bytes(7 * 10**7)})
     _refused(path, "would unpack")
 
 
@@ -58,7 +59,10 @@ def test_descriptions_are_bounded(member, path):
     _refused(path, f"has a {member} of 21 MB")
 
 
-@pytest.mark.parametrize("name", ["../out", "/out", "assets/../../out", "..\\out", "assets\\..\\..\\out", "C:\\out"])
+PATHS = ("../out", "/out", "assets/../../out", "..\\out", "assets\\..\\..\\out", "C:\\out")
+
+
+@pytest.mark.parametrize("name", representatives(PATHS, "/out", "assets/../../out", "..\\out", "C:\\out"))
 def test_paths_out_of_the_archive_are_refused(name, path, tmp_path):
     """A member whose name leads out of the folder it is unpacked to is refused; nothing is written."""
     before = sorted(tmp_path.parent.rglob("*"))

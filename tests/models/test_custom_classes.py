@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.errors import ModelError
 from edgeprune.models import load_model
@@ -88,9 +89,13 @@ def _as_before():
     _forget()
 
 
-@pytest.mark.parametrize("registered", ["", "pack"])
-@pytest.mark.parametrize("ending", [".keras", ".h5"])
-@pytest.mark.parametrize("name", LAYERS)
+WAYS = [(name, ending, registered) for name in LAYERS for ending in (".keras", ".h5") for registered in ("", "pack")]
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "registered"),
+    representatives(WAYS, *(way for way in WAYS if way[1:] in ((".keras", ""), (".h5", "pack")))),
+)
 def test_of_keras_3(name, ending, registered, keras3, tmp_path):
     """The refusal names layer and class; the file that it asks for makes the model load, and compute the same."""
     _check(keras3, *LAYERS[name], ending, registered, tmp_path)

@@ -64,7 +64,7 @@ def _trained(model):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("MobileNet", {"alpha": 0.25}),
+        pytest.param("MobileNet", {"alpha": 0.25}, marks=pytest.mark.slow),
         pytest.param("MobileNetV3Small", {"minimalistic": True}, marks=pytest.mark.slow),
         ("MobileNetV3Small", {}),
     ],

@@ -31,7 +31,9 @@ LAYERS = {
     "gru_v1": (SEQUENCE, lambda L, x: L.GRU(4, reset_after=False, go_backwards=True)(x)),
     "both_ways": (
         SEQUENCE,
-        lambda L, x: L.Bidirectional(L.LSTM(4), merge_mode="sum")(L.Bidirectional(L.GRU(3, return_sequences=True))(x)),
+        lambda L, x: L.Bidirectional(L.GRU(4), merge_mode="sum")(
+            L.Bidirectional(L.SimpleRNN(3, return_sequences=True))(x)
+        ),
     ),
     "cells": (SEQUENCE, lambda L, x: L.RNN([L.LSTMCell(4), L.GRUCell(3)])(x)),
     "state": (SEQUENCE, lambda L, x: L.LSTM(4)(x, initial_state=L.LSTM(4, return_state=True)(x)[1:])),
@@ -84,8 +86,8 @@ LAYERS = {
         lambda L, x: L.SpatialDropout2D(0.2)(L.GaussianNoise(0.1)(L.Dropout(0.3, noise_shape=(None, 1, 1, 4))(x))),
     ),
     "einsum": (SEQUENCE, lambda L, x: L.EinsumDense("abc,cd->abd", output_shape=(None, 5), bias_axes="d")(x)),
-    "masking": (SEQUENCE, lambda L, x: L.LSTM(3)(L.Masking(0.0)(x))),
-    "embedding": ((6,), lambda L, x: L.LSTM(4)(L.Embedding(10, 3, mask_zero=True)(x))),
+    "masking": (SEQUENCE, lambda L, x: L.SimpleRNN(3)(L.Masking(0.0)(x))),
+    "embedding": ((6,), lambda L, x: L.SimpleRNN(4)(L.Embedding(10, 3, mask_zero=True)(x))),
     "bins": ((4,), lambda L, x: L.Discretization(bin_boundaries=[-1.0, 0.0, 1.0])(x)),
     "encoded_bins": (
         (4,),
@@ -243,10 +245,12 @@ def test_hard_silu_becomes_one_operation_in_tflite(keras3):
 def test_masks_of_a_file_become_masks_of_tf_keras(keras3, tmp_path):
     """The masks that Keras 3 writes into a file as operations are left to tf_keras: no operation stays for them."""
     layers = keras3.layers
-    model = keras3.Sequential([keras3.Input((6,)), layers.Embedding(9, 3, mask_zero=True, name="e"), layers.LSTM(2)])
+    model = keras3.Sequential(
+        [keras3.Input((6,)), layers.Embedding(9, 3, mask_zero=True, name="e"), layers.SimpleRNN(2)]
+    )
     keras3.Model(model.inputs, model.outputs).save(tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
-    assert [type(layer).__name__ for layer in loaded.layers] == ["InputLayer", "Embedding", "LSTM"]
+    assert [type(layer).__name__ for layer in loaded.layers] == ["InputLayer", "Embedding", "SimpleRNN"]
 
 
 EINSUMS = [

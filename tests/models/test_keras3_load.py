@@ -10,11 +10,13 @@ from edgeprune.models.custom import custom_objects_from
 
 @pytest.fixture(scope="module")
 def transfer(keras3, calibrated):
-    """A frozen base of keras.applications in a Sequential head, with augmentation in front of it."""
+    """A frozen base, as those of keras.applications are, in a Sequential head, with augmentation in front of it."""
     layers = keras3.layers
-    base = keras3.applications.MobileNet(
-        alpha=0.25, input_shape=(32, 32, 3), include_top=False, weights=None, name="base"
-    )
+    x = inner = keras3.Input((32, 32, 3))
+    for name in ("stem", "block"):
+        x = layers.Conv2D(8, 3, strides=2, use_bias=False, name=f"{name}_conv")(layers.ZeroPadding2D(name=name)(x))
+        x = layers.ReLU(6.0, name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_norm")(x))
+    base = keras3.Model(inner, layers.DepthwiseConv2D(3, name="depthwise")(x), name="base")
     base.trainable = False
     model = keras3.Sequential(
         [

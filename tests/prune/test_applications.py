@@ -86,7 +86,7 @@ ONLY_PRUNED = (
 
 # Each with blocks that the others of these do not have: a LayerNormalization on the stream, concatenated branches,
 # squeeze and excitation, groups, residuals. The other families are built of the same ones.
-ALWAYS = ("ConvNeXt", "DenseNet", "EfficientNet", "RegNetY", "ResNet")
+ALWAYS = ("ConvNeXt", "DenseNet", "EfficientNet")
 
 
 def _cases():

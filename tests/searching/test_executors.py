@@ -36,7 +36,7 @@ def two():
 def test_jobs_run_beside_each_other_in_processes_of_their_own(two):
     """Each has its share of the processors."""
     for number in range(2):
-        two.submit(Job(number, number_of_process, (3.0,)))
+        two.submit(Job(number, number_of_process, (0.5,)))
     found = [two.next(120) for _ in range(2)]
     assert {one.number for one in found} == {0, 1}
     assert len({one.value["pid"] for one in found} | {os.getpid()}) == 3

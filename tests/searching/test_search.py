@@ -30,7 +30,7 @@ RECIPE = {
         "finetune": {"epochs": {"choices": [0, 2]}},
     },
 }
-TRIALS = 6
+TRIALS = 5
 
 
 class Notes(Progress):

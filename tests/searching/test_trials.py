@@ -31,6 +31,16 @@ def process_of_trials():
     gc.freeze()
     yield
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # as tests/conftest.py leaves it
+
+
+@pytest.fixture
+def process_of_a_user():
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def test_models_of_trials_are_let_go_and_modules_are_not_looked_through_again(process_of_trials):
@@ -43,7 +53,7 @@ def test_models_of_trials_are_let_go_and_modules_are_not_looked_through_again(pr
     assert len(gc.get_objects()) < trials._MANY_OBJECTS
 
 
-def test_nothing_is_set_aside_in_the_process_of_a_user():
+def test_nothing_is_set_aside_in_the_process_of_a_user(process_of_a_user):
     """A notebook's garbage stays garbage."""
     assert gc.get_freeze_count() == 0
     assert forgotten()

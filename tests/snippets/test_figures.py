@@ -40,8 +40,8 @@ RECIPES = {
     "masks": "[data]\nscale = 0.00392156862745098\nclasses = ['one', 'two', 'three']\n[data.masks]\nvoid = 9\n",
     "boxes": f"[data]\nscale = 0.00392156862745098\n[data.boxes]\nresize = 'letterbox'\nfill = 0\n[detection]\n{HEAD}",
 }
-# How weights are rounded, and which ranges activations get, is no matter of the scripts.
-QUICK = "[quantize]\nrounding = 'nearest'\n[calibration]\nrange = 'minmax'\n"
+# How weights are rounded, and which ranges activations get, is no matter of the scripts; nor is the float32 file.
+QUICK = "[quantize]\nmodes = ['int8']\nrounding = 'nearest'\n[calibration]\nrange = 'minmax'\n"
 SHAPES = {"sound": (19, 16), "images": (12, 12, 3), "rows": (4,), "windows": (6, 4), "masks": (16, 16, 3)}
 
 

@@ -43,7 +43,7 @@ def write(path, model, plan=FLOAT32, samples=None):
     return path
 
 
-@pytest.mark.parametrize("number", representatives(range(0, 24, 2), 0, 4, 14, 20))
+@pytest.mark.parametrize("number", representatives(range(0, 24, 2), 0, 4))
 def test_random_model(number, tmp_path):
     """A random model's file is a model again that computes the same; what has no rule is refused by name."""
     made = random_model(number, "tf_keras")
@@ -188,9 +188,7 @@ def test_what_a_range_cuts_off_is_an_activation(int8_file, monkeypatch):
     assert check(imported, int8_file).operator_steps <= 1.01
 
 
-@pytest.mark.parametrize(
-    "name", representatives(FLOAT + QUANTIZED, "blazeface", "dtln1", "lstm", "selfie", "automl", "mspeech")
-)
+@pytest.mark.parametrize("name", representatives(FLOAT + QUANTIZED, "blazeface", "lstm", "automl", "mspeech"))
 def test_published_file(name):
     """Published files are imported and verified: floats to 1e-4, integers within one step by operator."""
     path = PUBLISHED / f"{name}.tflite"
