@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import re
 import shutil
 import sys
@@ -144,8 +145,8 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
     # What an earlier build left in places that belong to builds would be taken for results of this one.
     ours = ("variants/*.tflite*", "models/*.keras", "*.tflite.gz", "*-text.json", "*-text.keras", "*-table.json")
     picks = {path for path in folder.glob("*.tflite") if path.name.startswith(f"{name}-")}  # for further targets
-    for stale in ({path for pattern in ours for path in folder.glob(pattern)} | picks) - wanted:
-        stale.unlink()
+    for stale in ({path for pattern in ours for path in folder.glob(pattern)} | picks | _earlier(folder)) - wanted:
+        stale.unlink(missing_ok=True)
     data, _ = context.required()
     if data.class_names:
         write_bytes(folder / "labels.txt", ("\n".join(data.class_names) + "\n").encode())
@@ -157,6 +158,19 @@ def _export(plan: planning.Plan, run: Run, context: BuildContext, folder: Path, 
         own = "recipe.toml" if len(context.recipes) == 1 else f"recipe-{recipe.name}.toml"
         write_bytes(folder / own, recipe.to_toml().encode())
     return files
+
+
+def _earlier(folder: Path) -> set[Path]:
+    """What an earlier build left under its model's name, which may be another, or beside the pick."""
+    from edgeprune.snippets import snippet_paths
+
+    try:
+        name = json.loads((folder / "report.json").read_text("utf-8"))["model"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()  # there was none
+    files = folder.glob("*.tflite")
+    picks = {path for path in files if path.stem == name or path.name.startswith((f"{name}-", f"{name}_"))}
+    return {*picks, *snippet_paths(folder / f"{name}.tflite"), folder / "labels.txt"}
 
 
 def _export_keras3(folder: Path, context: BuildContext) -> EdgepruneError | None:

@@ -113,6 +113,17 @@ def test_a_build_without_compression_leaves_no_compressed_files(built, tiny_mode
     assert not [name for name in manifest["files"] if name.endswith(".gz")]
 
 
+def test_another_model_in_the_same_folder_leaves_nothing_of_the_first(built, tiny_model, tmp_path):
+    """Its pick and the code that runs it would be taken for results of this build; files of others stay."""
+    folder, _ = built
+    out = shutil.copytree(folder, tmp_path / "run")
+    tiny_model.save(tmp_path / "other.h5")
+    (out / "mine.tflite").write_bytes(b"of somebody else")
+    build(tmp_path / "other.h5", data="demo", target="rpi4", recipe=load_recipe(out / "recipe.toml"), out=out)
+    assert {path.name for path in out.glob("*.tflite")} == {"other.tflite", "mine.tflite"}
+    assert {path.name for path in out.glob("*.py")} == {"run_other.py"}
+
+
 def test_operators_of_full_tensorflow_are_named_though_the_build_ends(tmp_path):
     """Where no runtime has them, the file cannot be measured; what it needs was said when it was written."""
     import tensorflow as tf

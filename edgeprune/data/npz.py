@@ -85,7 +85,12 @@ def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Sample
     wanted = [f"{key}{SUFFIX[split]}" for split in splits for key in ("x",) + ("y",) * (not unlabelled)]
     missing = [key for key in wanted if key not in arrays]
     if missing:
-        raise DataError(f"{name} has no {missing[0]}; it has: {', '.join(arrays) or 'nothing'}.", expected=EXPECTED)
+        there = [part for key, value in arrays.items() for part in (value if isinstance(value, Mapping) else [key])]
+        raise DataError(
+            f"{name} has no {missing[0]}; it has: {', '.join(there) or 'nothing'}.",
+            expected=EXPECTED,
+            fix="call the labels y; those of several outputs come from a function that returns a dict of them.",
+        )
     return {
         split: Samples(
             arrays[f"x{SUFFIX[split]}"],

@@ -118,14 +118,23 @@ def _read(name_or_path: str) -> dict[str, Any]:
         raise RecipeError(f"The recipe {name_or_path} is not valid TOML: {error}.") from None
 
 
-def _resolve_extends(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge the recipes named by ``extends``, later ones and the table itself winning key by key."""
+def _resolve_extends(table: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Merge the recipes named by ``extends``, later ones and the table itself winning key by key.
+
+    Args:
+        within: the names by which those were read that extend this one.
+    """
     bases = table.get("extends", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(
-            merged, _resolve_extends({k: v for k, v in _read(base).items() if k not in ("name", "description")})
-        )
+        chain = (*within, base)
+        if base in within:
+            raise RecipeError(
+                f"Recipes extend each other in a circle: {' extends '.join(chain)}.",
+                expected="a recipe that extends others, which do not extend it.",
+            )
+        own = {key: value for key, value in _read(base).items() if key not in ("name", "description")}
+        merged = _merge(merged, _resolve_extends(own, chain))
     return _merge(merged, {key: value for key, value in table.items() if key != "extends"})
 
 

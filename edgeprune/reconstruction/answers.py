@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeprune.models.graph import flat
+from edgeprune.tasks.infer import End, output_facts
 
 if TYPE_CHECKING:
     import tensorflow as tf
     import tf_keras
 
-_SUMS_TO_ONE = 1e-3
+Kind = Literal["classes", "chances", "numbers", "none"]
+_KINDS: dict[End, Kind] = {"softmax": "classes", "sigmoid": "chances"}
 # Below this, a probability counts as this.
 _LEAST = 1e-7
 # What the answers to the samples that are compared may fill: the masks of a thousand pictures would be gigabytes.
@@ -38,16 +40,29 @@ def answers_of(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -
     return [np.concatenate(same) for same in zip(*found, strict=True)]
 
 
-def divergence(original: Sequence[np.ndarray], changed: Sequence[np.ndarray]) -> float:
+def divergence(kinds: Sequence[Answer], original: Sequence[np.ndarray], changed: Sequence[np.ndarray]) -> float:
     """How far the answers of a changed model are from those of the original one, in nats per sample.
 
-    The Kullback-Leibler divergence where outputs are distributions or values between zero and one; of other outputs,
-    half of the square error relative to their own variance: what Fisher information approximates for small errors.
+    The Kullback-Leibler divergence where outputs are distributions or chances; of other outputs, half of the square
+    error relative to their own variance: what Fisher information approximates for small errors.
 
     Args:
-        original, changed: an array per output, [samples, ...]; those that are not floating are left out.
+        kinds: of the outputs, by :func:`kinds_of`.
+        original, changed: an array per output, [samples, ...].
     """
-    return float(np.sum([Answer.like(p).divergences(p, q).mean() for p, q in zip(original, changed, strict=True)]))
+    triples = zip(kinds, original, changed, strict=True)
+    return float(np.sum([kind.divergences(p, q).mean() for kind, p, q in triples]))
+
+
+def kinds_of(model: tf_keras.Model, answers: Sequence[np.ndarray]) -> list[Answer]:
+    """What kind of answers each output gives, by the operations that end it, for numbers may lie between 0 and 1, too.
+
+    Args:
+        model: functional.
+        answers: to some samples, an array per output: [samples, ...].
+    """
+    facts = output_facts(model, list(answers))
+    return [Answer.ending(fact.end, values) for fact, values in zip(facts, answers, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,24 +70,19 @@ class Answer:
     """What kind of answers one output gives.
 
     Attributes:
-        kind: rows that are distributions, values between zero and one, numbers, or none that can be compared.
+        kind: rows that are distributions, chances of a yes, numbers, or none that can be compared.
         variance: of all of its values in the original model.
     """
 
-    kind: Literal["classes", "chances", "numbers", "none"]
+    kind: Kind
     variance: float = 1.0
 
     @classmethod
-    def like(cls, values: np.ndarray) -> Answer:
-        """The kind of some answers, [samples, ...]."""
+    def ending(cls, end: End, values: np.ndarray) -> Answer:
+        """The kind of an output that ends so, with the variance of some of its values, [samples, ...]."""
         if not np.issubdtype(values.dtype, np.floating):
             return cls("none")
-        variance = max(float(values.var(dtype=np.float64)), 1e-12)
-        if not ((values >= 0) & (values <= 1)).all():
-            return cls("numbers", variance)
-        sums = values.reshape(-1, values.shape[-1]).sum(1, dtype=np.float64)
-        is_spread = values.shape[-1] > 1 and np.abs(sums - 1).max() < _SUMS_TO_ONE
-        return cls("classes" if is_spread else "chances", variance)
+        return cls(_KINDS.get(end, "numbers"), max(float(values.var(dtype=np.float64)), 1e-12))
 
     def divergences(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
         """How far the answer to each sample is from the original one, in nats: [samples, ...] → float64 [samples]."""

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.errors import ModelError
 from edgeprune.models.count import count
 from edgeprune.models.graph import View
 from edgeprune.models.types import Node, Variable
 from edgeprune.progress import Progress
-from edgeprune.reconstruction.answers import Answer, answers_of, with_room
+from edgeprune.reconstruction.answers import Answer, answers_of, kinds_of, with_room
 from edgeprune.reconstruction.fisher import TAPE_BYTES, watched, with_random_signs
 from edgeprune.reconstruction.forward import bytes_per_sample, in_pieces, norm_behind
 from edgeprune.reconstruction.linear import Product, product_of
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 _FOLDS = 4
 # How strongly scales and shifts are held, relative to how much the answers feel one on average; the strongest first.
 _DAMPINGS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+# By which part answers must come nearer; less is what sums of single precision differ by.
+_CLEARLY = 1e-3
 # Scales and shifts that one sample may have to determine. Where there were 16, nothing was gained.
 _PER_SAMPLE = 8
 # Multiply-accumulates of all runs of the model, about ten per sample. Four fifths of it, 1,000 images of a MobileNet
@@ -82,8 +85,8 @@ def scale_channels(
         progress: is told how far it is.
 
     Returns:
-        What became of the answers; None where nothing can be compared or scaled, or the samples that there are, or that
-        there is time for, are too few to determine that many scales and shifts.
+        What became of the answers; None where nothing can be compared or scaled, where sizes of the inputs are open, or
+        the samples that there are, or that there is time for, are too few to determine that many scales and shifts.
     """
     view = View(changed)
     channels = _channels_of(view)
@@ -92,7 +95,7 @@ def scale_channels(
     if len(pieces) < _FOLDS or unknowns > _PER_SAMPLE * sum(len(piece[0]) for piece in pieces):
         return None
     answers = [answers_of(original, [piece]) for piece in pieces]
-    kinds = [Answer.like(np.concatenate(same)) for same in zip(*answers, strict=True)]
+    kinds = kinds_of(original, [np.concatenate(same) for same in zip(*answers, strict=True)])
     if all(kind.kind == "none" for kind in kinds):
         return None
     return _Fit(view, channels, pieces, answers, kinds, seed).run(progress or Progress())
@@ -191,14 +194,15 @@ class _Fit:
                 self._set(solver.step(trial))
                 after[self.fold == fold] = self._divergences(range(fold, len(self.pieces), _FOLDS))
             _log.debug("scaled channels, held by %g: %.4g nats, %.4g before", trial, after.mean(), before.mean())
-            if after.mean() >= best.mean():
+            if not after.mean() < best.mean() * (1 - _CLEARLY):  # nor where it is not a number
                 break
             best, damping = after, trial
-        if damping is None:
-            self._set(np.zeros(self.columns))
-            return Scaled(float(before.mean()), float(before.mean()))
-        self._set(_Damped(rows, slopes).step(damping))
-        return Scaled(float(before.mean()), float(best.mean()), damping)
+        if damping is not None:
+            self._set(_Damped(rows, slopes).step(damping))
+            if self._divergences(range(len(self.pieces))).mean() < before.mean():
+                return Scaled(float(before.mean()), float(best.mean()), damping)
+        self._set(np.zeros(self.columns))
+        return Scaled(float(before.mean()), float(before.mean()))
 
     def _gradients(self, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
         """By each scale and shift, of the answers with random signs, and of how far they are from the original ones.
@@ -229,6 +233,9 @@ class _Fit:
         progress.end()
         # In units of the channels' own spread, and with the scale around their mean.
         signed_rows, slopes = (np.concatenate(rows) for rows in found)
+        # A root or a logarithm of zero has no slope; such a sample says nothing.
+        lost = ~(np.isfinite(signed_rows).all(1) & np.isfinite(slopes).all(1))
+        signed_rows[lost], slopes[lost] = 0, 0
         for channels, scales, shifts in self._places():
             for gradients in (signed_rows, slopes):
                 gradients[:, scales] -= gradients[:, shifts] * channels.mean.astype(np.float32)
@@ -271,7 +278,10 @@ class _Fit:
 
 def _pieces(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]], unknowns: int) -> list[list[np.ndarray]]:
     """The samples that there is memory and time for, as many at once as a gradient has memory for."""
-    macs = count(model).macs
+    try:
+        macs = count(model).macs
+    except ModelError:  # sizes are open, so that nobody knows how long the runs take
+        return []
     room = min(_ROWS_BYTES // (4 * unknowns), int(_WORK / (_RUNS * max(macs, 1))))
     samples = min(sum(len(batch[0]) for batch in batches), room)
     size = max(1, min(TAPE_BYTES // bytes_per_sample(model, all_at_once=True), samples // (2 * _FOLDS)))

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeprune.models.graph import View, flat
 from edgeprune.models.types import Node
-from edgeprune.reconstruction.answers import Answer
+from edgeprune.reconstruction.answers import Answer, answers_of, kinds_of, with_room
 from edgeprune.reconstruction.forward import Values, apply_activation, bytes_per_sample, call, in_pieces
 from edgeprune.reconstruction.linear import Product, product_of
 
@@ -28,6 +28,8 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 # What the tensors that a gradient needs may fill for the samples that are run at once.
 TAPE_BYTES = 256_000_000
+# Samples that show what kind of answers a model gives, and how far numbers vary; fewer where masks fill the memory.
+_KINDS_BY = 256
 
 
 def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]], seed: int = 0) -> dict[str, Array]:
@@ -47,10 +49,12 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
     totals: dict[str, Array] = {}
     samples = 0
     size = max(1, TAPE_BYTES // bytes_per_sample(model, all_at_once=True))
-    for batch in in_pieces(batches, size):
+    pieces = in_pieces(batches, size)
+    first = with_room(model, pieces)[: -(-_KINDS_BY // size)]
+    kinds = kinds_of(model, answers_of(model, first))
+    for batch in pieces:
         with tf.GradientTape() as tape:
             outputs, seen = watched(view, batch, tape)
-            kinds = [Answer.like(output.numpy()) for output in outputs]
             loss = with_random_signs(kinds, outputs, generator)
         gradients = tape.gradient(loss, [linear for *_, linear in seen])
         samples += len(batch[0])
@@ -58,7 +62,9 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
             if gradient is None:
                 continue
             name = node.layer.name
-            squared = np.square(np.asarray(product.outputs(gradient, None), np.float64)).sum(1).reshape(-1)
+            # A root or a logarithm of zero has no slope; such a sample says nothing about this output.
+            finite = np.nan_to_num(np.asarray(product.outputs(gradient, None), np.float64), posinf=0, neginf=0)
+            squared = np.square(finite).sum(1).reshape(-1)
             totals[name] = totals.get(name, 0) + squared
     return {name: total / samples for name, total in totals.items()}
 

@@ -31,6 +31,11 @@ def _same(channels: np.ndarray) -> np.ndarray:
     return channels
 
 
+def _none(channels: np.ndarray) -> np.ndarray:
+    """Of a product inside of a layer, whose columns do not follow the layer's output channels."""
+    return channels[:0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Product:
     """One weight of a layer, as the matrix that the rows of an input are multiplied by.
@@ -180,9 +185,13 @@ def _recurrent(layer: Layer) -> tuple[Product, ...]:
 def _attention(layer: Layer) -> tuple[Product, ...]:
     """The projections of query, key and value, and then the one of what attention gives."""
 
-    def of(projection: Layer, read: Callable[[Node, Values], tf.Tensor]) -> Product | None:
+    def of(
+        projection: Layer,
+        read: Callable[[Node, Values], tf.Tensor],
+        kept_columns: Callable[[np.ndarray], np.ndarray] = _none,
+    ) -> Product | None:
         product = _einsum(projection)
-        return product and dataclasses.replace(product, inner=True, read=read)
+        return product and dataclasses.replace(product, inner=True, read=read, kept_columns=kept_columns)
 
     def input_of(name: str) -> Callable[[Node, Values], tf.Tensor]:
         return lambda node, values: values[id(_attended(node)[name])]
@@ -209,7 +218,7 @@ def _attention(layer: Layer) -> tuple[Product, ...]:
         of(layer._query_dense, input_of("query")),
         of(layer._key_dense, input_of("key")),
         of(layer._value_dense, input_of("value")),
-        of(layer._output_dense, attended),
+        of(layer._output_dense, attended, _same),
     )
     return tuple(product for product in found if product is not None)
 

@@ -263,13 +263,13 @@ class _Refitting:
         for batch in range(self.count):
             ours, theirs = self.changed.run(keys, batch), self.original.run(their_keys, batch)
             for each in fits:
-                if not each.is_exact and each.solved is None:
+                if not each.is_exact and each.is_followed and each.solved is None:
                     each.add(ours, theirs, batch)
             self.changed.keep(keys, batch, ours)
             self.original.keep(their_keys, batch, theirs)
         self.changed.done.update(keys)
         self.original.done.update(their_keys)
-        self.found += [Refitted(each.layer) if each.is_exact else each.solve() for each in fits]
+        self.found += [each.outcome() for each in fits]
 
 
 class _Fit:
@@ -293,6 +293,7 @@ class _Fit:
         self.sum = _Sum.behind(whole, node) if self.is_alone else None
         self.rows = self._rectified() if self.is_alone else None
         self.is_exact = self._is_exact()
+        self.is_followed = self._is_followed()
 
     def _is_exact(self) -> bool:
         """Whether the layer gives what the original one gives, with fewer outputs perhaps, as it is."""
@@ -304,6 +305,11 @@ class _Fit:
         if self.kept is not None and others.shape[0] == 1:
             others = others[:, :, self.theirs.kept_columns(self.kept)]
         return ours.shape == others.shape and np.array_equal(ours, others)
+
+    def _is_followed(self) -> bool:
+        """Whether it is known which of the original product's outputs those of this one are."""
+        ours, others = (product.parts * product.columns for product in (self.product, self.theirs))
+        return ours == others or (self.kept is not None and ours == len(self.theirs.kept_columns(self.kept)))
 
     def add(self, ours: Values, theirs: Values, batch: int) -> None:
         """Count what the layer reads and should give in one batch."""
@@ -383,6 +389,15 @@ class _Fit:
             return None
         slope = rectifier.slope if self.kept is None else rectifier.slope[self.kept]
         return Rows(dataclasses.replace(rectifier, slope=slope))
+
+    def outcome(self) -> Refitted:
+        """What becomes of the product, once all batches are added."""
+        if self.is_exact:
+            return Refitted(self.layer)
+        if not self.is_followed:
+            name = self.product.weight.name.split(":")[0]
+            return Refitted(self.layer, reason=f"which columns of {name} are left is not known")
+        return self.solve()
 
     def solve(self) -> Refitted:
         """Set the weights, and where the constant goes."""

@@ -99,11 +99,20 @@ def write_snippets(
             or (api == "CompiledModel" and not _plain(facts))
         ):
             continue
-        path = model.parent / pattern.format(name=identifier(model.stem), camel=_camel(model.stem))
+        path = _path(model, pattern)
         android = {"api": api, "library": ANDROID[api], "kind": path.stem} if api else {}
         write_bytes(path, render(template, {**facts, **android}).encode())
         written.append(path)
     return written
+
+
+def snippet_paths(model: Path) -> list[Path]:
+    """Where :func:`write_snippets` puts code for a .tflite, on one target or another."""
+    return [_path(model, pattern) for pattern, *_ in _KINDS]
+
+
+def _path(model: Path, pattern: str) -> Path:
+    return model.parent / pattern.format(name=identifier(model.stem), camel=_camel(model.stem))
 
 
 def _facts(

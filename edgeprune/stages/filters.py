@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -169,7 +170,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         batches = unlabelled(whole.model, data.train, config.reconstruct.samples, context.seed)
         rows = refitted(whole.model, pruned, batches, config.reconstruct, context, graph.kept_outputs(keep))
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
-        if task.better(validation["pruned"], validation["reconstructed"]):
+        after = validation["reconstructed"]
+        if not math.isfinite(after) or task.better(validation["pruned"], after):
             # What went was not missed, and a fit to few samples has only made the others worse.
             context.progress.note("the repair is left out: without it, validation is better")
             pruned.set_weights(before)

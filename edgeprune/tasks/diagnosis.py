@@ -31,7 +31,8 @@ GOOD_DETECTOR = 0.3  # average precision, far above what wrong inputs leave
 GAIN = 0.05  # of a fraction: what a cause must explain at least
 ERRORS = 3  # standard errors that the gain must be above: sqrt(gain / samples), as of samples that change sides
 HALF = 0.5  # of an error
-NEAR_CHANCE = 1.5  # times the accuracy of guessing
+NEAR_CHANCE = 1.5  # times the accuracy of guessing, and
+NEAR = 0.1  # of the way from there to all right
 PERMUTED = 0.6  # accuracy that another order of classes must give
 SAMPLES_PER_CLASS = 5  # below, some order fits any answers by chance
 
@@ -81,15 +82,22 @@ def diagnose(model: tf_keras.Model, data: Data, task: Task, value: float) -> lis
     causes = [cause for cause in (_scaling(trial, data, before), _order(trial, data, task)) if cause]
     if causes:
         return [max(causes, key=lambda cause: cause.after if task.higher_is_better else -cause.after).words]
-    is_bad = task.classes and task.points == 100 and value < NEAR_CHANCE / task.classes
-    if not is_bad:
+    chance = 1 / task.classes if task.classes else 0.0
+    if not task.classes or task.points != 100 or value >= min(NEAR_CHANCE * chance, chance + NEAR * (1 - chance)):
         return []
     prepared = "the range of pixels" if _is_image(inputs, data) else "the scale of the inputs"
-    chance = f"{value:.1%}, near chance for {task.classes} classes"
+    tried = [
+        words
+        for words, could in (
+            ("ranges of the inputs", isinstance(inputs, np.ndarray) and inputs.dtype.kind == "f"),
+            ("orders of the classes", isinstance(labels, np.ndarray)),
+        )
+        if could
+    ]
+    said = f"Other {' and '.join(tried)} were tried on {len(trial)} samples, and none explains it. " if tried else ""
     return [
-        f"The model's validation {task.metric} as it came is {chance}. Other "
-        f"ranges of the inputs and other orders of the classes were tried on {len(labels)} samples, and none explains "
-        f"it. Check that the model belongs to this data, and {prepared} ([data] scale, mean, std)."
+        f"The model's validation {task.metric} as it came is {value:.1%}, near chance for {task.classes} classes. "
+        f"{said}Check that the model belongs to this data, and {prepared} ([data] scale, mean, std)."
     ]
 
 
@@ -117,6 +125,11 @@ class _Trial:
     inputs: np.ndarray
     labels: np.ndarray
     weights: list[np.ndarray]
+
+    def __len__(self) -> int:
+        import tensorflow as tf
+
+        return len(tf.nest.flatten(self.inputs)[0])
 
     @functools.cached_property
     def answers(self) -> list[np.ndarray]:
@@ -163,7 +176,7 @@ class _Trial:
         """Whether a change makes so much of a difference that it must be the cause."""
         if self.task.points == 100:
             gain = after - before
-            return gain >= GAIN and gain >= ERRORS * (gain / len(self.inputs)) ** 0.5
+            return gain >= GAIN and gain >= ERRORS * (gain / len(self)) ** 0.5
         gain = after - before if self.task.higher_is_better else before - after
         return gain >= HALF * abs(before)
 

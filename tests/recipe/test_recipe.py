@@ -4,6 +4,7 @@ import importlib.resources
 import json
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +167,15 @@ def test_the_template_names_every_key_with_its_value():
     shown, fields = document["data"]["sound"], SoundConfig.model_fields
     assert set(shown) == set(fields)
     assert {key for key in fields if fields[key].default not in (None, shown[key])} == set()
+
+
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path, monkeypatch):
+    """The message names the circle; one that two others extend is no circle."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.toml").write_text('extends = ["b.toml"]')
+    Path("b.toml").write_text('extends = ["a.toml"]')
+    with pytest.raises(RecipeError, match=r"b\.toml extends a\.toml extends b\.toml"):
+        load_recipe("a.toml")
+    Path("a.toml").write_text('extends = ["int8"]')
+    Path("both.toml").write_text('extends = ["a.toml", "b.toml"]')
+    assert load_recipe("both.toml").quantize == load_recipe("int8").quantize

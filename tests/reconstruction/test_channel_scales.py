@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from random_weights import randomize
 
@@ -9,7 +10,7 @@ from edgeprune.models.graph import View
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.reconstruction import channel_scales
-from edgeprune.reconstruction.answers import answers_of, divergence
+from edgeprune.reconstruction.answers import answers_of, divergence, kinds_of
 from edgeprune.reconstruction.channel_scales import scale_channels
 from edgeprune.reconstruction.forward import call
 from edgeprune.reconstruction.refit import refit
@@ -23,6 +24,12 @@ def images(samples, seed=0, shape=(8, 8, 3)):
 
 def batches(x, size=50):
     return [[x[start : start + size]] for start in range(0, len(x), size)]
+
+
+def apart(model, changed, others):
+    """How far the answers of two models are from each other, in nats per sample."""
+    answers = answers_of(model, others)
+    return divergence(kinds_of(model, answers), answers, answers_of(changed, others))
 
 
 @pytest.fixture
@@ -48,10 +55,9 @@ def test_answers_come_nearer_on_samples_that_were_not_fitted_to(classifier):
     pruned = surgery.remove(graph, keep)
     fitted, others = batches(images(1600)), batches(images(800, seed=1))
     refit(classifier, pruned, fitted, graph.kept_outputs(keep))
-    answers = answers_of(classifier, others)
-    before = divergence(answers, answers_of(pruned, others))
+    before = apart(classifier, pruned, others)
     found = scale_channels(classifier, pruned, fitted)
-    after = divergence(answers, answers_of(pruned, others))
+    after = apart(classifier, pruned, others)
     assert found.damping is not None
     assert found.after < found.before
     assert after < 0.95 * before
@@ -152,7 +158,6 @@ def test_where_there_is_only_noise_to_fit_nothing_gets_worse():
     inputs = layers.Input((40,))
     model = tf_keras.Model(inputs, layers.Dense(30, name="out")(inputs))
     others = batches(images(2000, seed=99, shape=(40,)))
-    answers = answers_of(model, others)
     kernel, untouched = model.get_weights()[0].astype(np.float64), 0
     for seed in range(5):
         changed = tf_keras.models.clone_model(model)
@@ -160,9 +165,9 @@ def test_where_there_is_only_noise_to_fit_nothing_gets_worse():
         # As large as is best for inputs that are not correlated, so that only the samples at hand ask for other scales.
         moved *= (moved * kernel).sum(0) / np.square(moved).sum(0)
         changed.set_weights([moved, np.zeros(30)])
-        before = divergence(answers, answers_of(changed, others))
+        before = apart(model, changed, others)
         untouched += scale_channels(model, changed, batches(images(200, seed, (40,)), 10)).damping is None
-        assert divergence(answers, answers_of(changed, others)) < 1.01 * before
+        assert apart(model, changed, others) < 1.01 * before
     assert untouched > 0
 
 
@@ -195,7 +200,62 @@ def test_a_layer_that_is_called_twice_has_one_scale_for_both():
     changed = tf_keras.models.clone_model(model)
     changed.set_weights([weight * 1.2 for weight in model.get_weights()])
     others = batches(images(400, seed=1, shape=(6,)))
-    answers = answers_of(model, others)
-    before = divergence(answers, answers_of(changed, others))
+    before = apart(model, changed, others)
     assert scale_channels(model, changed, batches(images(800, shape=(6,)))).damping is not None
-    assert divergence(answers, answers_of(changed, others)) < 0.5 * before
+    assert apart(model, changed, others) < 0.5 * before
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_numbers_between_zero_and_one_are_no_chances(activation):
+    """A changed model may leave that range; the answers come nearer all the same."""
+    inputs = layers.Input((16,))
+    hidden = layers.Dense(32, "relu")(inputs)
+    model = randomize(tf_keras.Model(inputs, layers.Dense(1, activation, name="out")(hidden)))
+    x = images(600, shape=(16,))
+    low, high = (function(model.predict(x, verbose=0)) for function in (np.min, np.max))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel / (high - low), (bias - low) / (high - low)])
+    assert -1e-5 <= model.predict(x, verbose=0).min() < model.predict(x, verbose=0).max() <= 1 + 1e-5
+    changed = tf_keras.models.clone_model(model)
+    changed.set_weights([weight * 1.3 for weight in model.get_weights()])
+    before = apart(model, changed, batches(x))
+    found = scale_channels(model, changed, batches(x))
+    assert np.isfinite(found.before)
+    assert apart(model, changed, batches(x)) < 0.5 * before
+
+
+def test_samples_without_a_slope_are_left_out():
+    """The root of a distance of zero has none. Weights stay finite, and the other samples are fitted."""
+    left, right = layers.Input((8,), name="left"), layers.Input((8,), name="right")
+    shared = layers.Dense(6, name="shared")
+    apart_by = layers.Lambda(lambda pair: tf.sqrt(tf.reduce_sum(tf.square(pair[0] - pair[1]), -1, keepdims=True)))
+    model = randomize(tf_keras.Model([left, right], apart_by([shared(left), shared(right)])))
+    changed = tf_keras.models.clone_model(model)
+    changed.set_weights([weight * 1.4 for weight in model.get_weights()])
+    a, b = images(400, 0, (8,)), images(400, 1, (8,))
+    b[::40] = a[::40]
+    pairs = [[a[start : start + 50], b[start : start + 50]] for start in range(0, 400, 50)]
+    before = apart(model, changed, pairs)
+    scale_channels(model, changed, pairs)
+    assert all(np.isfinite(weight).all() for weight in changed.get_weights())
+    assert apart(model, changed, pairs) < before
+
+
+def test_an_answer_that_never_changes_asks_for_nothing():
+    """A distribution over one class is always 1: its gradients are what rounding leaves."""
+    inputs = layers.Input((8,))
+    model = randomize(tf_keras.Model(inputs, layers.Dense(1, "softmax")(layers.Dense(6, "relu")(inputs))))
+    changed = tf_keras.models.clone_model(model)
+    weights = [weight * 1.1 for weight in model.get_weights()]
+    changed.set_weights(weights)
+    scale_channels(model, changed, batches(images(300, shape=(8,))))
+    for before, after in zip(weights, changed.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_models_of_open_size_are_left_as_they_are():
+    """Nobody knows how long their runs take."""
+    inputs = layers.Input((None, None, 3))
+    hidden = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    model = tf_keras.Model(inputs, layers.Dense(2, "softmax")(hidden))
+    assert scale_channels(model, model, batches(images(100))) is None

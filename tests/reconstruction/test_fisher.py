@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 from edgeprune.reconstruction.fisher import output_fisher
@@ -54,3 +55,23 @@ def test_outputs_of_several_axes_have_one_per_column():
     found = output_fisher(model, [[np.random.default_rng(0).normal(size=(50, 5, 4)).astype("float32")]])
     assert found["heads"].shape == (6,)
     assert np.flatnonzero(found["heads"] == 0).tolist() == [4]
+
+
+def test_a_last_batch_of_one_sample_changes_nothing():
+    """How far numbers vary is seen from many samples: one alone has no variance, and would count a billion times."""
+    inputs = layers.Input((16,))
+    trunk = layers.Dense(8, "relu", name="trunk")(inputs)
+    model = tf_keras.Model(inputs, [layers.Dense(3, "softmax")(trunk), layers.Dense(1, name="number")(trunk)])
+    x = np.random.default_rng(0).normal(size=(97, 16)).astype("float32")
+    found, with_one = (output_fisher(model, [[x[i : min(i + 32, n)]] for i in range(0, n, 32)]) for n in (96, 97))
+    for name, values in found.items():
+        np.testing.assert_allclose(with_one[name].sum(), values.sum(), rtol=0.2)
+
+
+def test_samples_without_a_slope_are_left_out():
+    """The root of zero has none: the information is that of the other samples, and finite."""
+    inputs = layers.Input((4,))
+    root = layers.Lambda(tf.sqrt)(layers.Dense(2, "relu", name="hidden")(inputs))
+    found = output_fisher(tf_keras.Model(inputs, root), [[np.random.default_rng(0).normal(size=(64, 4)).astype("f4")]])
+    assert np.isfinite(found["hidden"]).all()
+    assert (found["hidden"] > 0).all()

@@ -391,3 +391,19 @@ def test_what_a_rectifier_cuts_off_need_not_be_right():
             refit(model, copy, batches)
             errors[sweeps] = error(copy, model, judging)
     assert errors[3] < 0.97 * errors[0]
+
+
+def test_attention_with_smaller_heads_is_refitted_behind_them():
+    """Which columns of its projections are left, only the surgery knows: they stay, and the one behind makes up."""
+    model = with_random_weights(attention())
+    graph = analyse(model)
+    keep = np.ones(len(graph.units), bool)
+    for group in graph.groups:
+        if "shared" in group.name:
+            keep[group.units[0]] = False
+    pruned = surgery.remove(graph, keep)
+    assert pruned.get_layer("shared")._key_dim < model.get_layer("shared")._key_dim
+    before = error(pruned, model, batches_of(model, seed=9))
+    rows = refit(model, pruned, batches_of(model, 800), graph.kept_outputs(keep))
+    assert error(pruned, model, batches_of(model, seed=9)) < before
+    assert [one.reason is None for one in rows if one.layer == "shared"] == [False, False, False, True]

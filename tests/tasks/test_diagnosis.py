@@ -136,3 +136,20 @@ def test_a_model_that_is_right_is_asked_little(pixels):
     assert diagnose(Counted(), task.prepare(data), task, 0.75) == []
     tried = len(SCALINGS) * 2
     assert sum(given) <= SAMPLES + tried * FIRST + 2 * SAMPLES
+
+
+def test_what_was_tried_is_said_and_what_was_not_is_not(pixels):
+    """Of several inputs no ranges are tried; samples are counted, and not the outputs that have labels."""
+    import tf_keras
+
+    x, y = pixels
+    inputs = [tf_keras.layers.Input(x.shape[1:], name=name) for name in ("left", "right")]
+    flat = tf_keras.layers.Flatten()(tf_keras.layers.Concatenate()(inputs))
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(CLASSES, "softmax", name="kind")(flat))
+    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    data = load_data(({"left": x, "right": x}, y), DataConfig(), InputSpec.of(model))
+    task = resolve_task(model, TaskConfig(), data)
+    (warning,) = diagnose(model, task.prepare(data), task, 0.26)
+    assert "ranges" not in warning
+    assert f"tried on {SAMPLES} samples" in warning
+    assert diagnose(model, data, task, 0.36) == []

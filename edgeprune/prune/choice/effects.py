@@ -19,7 +19,7 @@ from edgeprune.prune.channels.block_units import without_blocks
 from edgeprune.prune.channels.graph import Graph
 from edgeprune.prune.choice.allocation import Allocation
 from edgeprune.prune.choice.criteria import Scores
-from edgeprune.reconstruction.answers import answers_of, divergence, with_room
+from edgeprune.reconstruction.answers import answers_of, divergence, kinds_of, with_room
 from edgeprune.reconstruction.forward import BATCH_BYTES, bytes_per_sample, in_pieces, joined
 from edgeprune.reconstruction.journal import Memory
 from edgeprune.reconstruction.linear import products_of
@@ -114,6 +114,7 @@ def _cost(graph: Graph, batches: Sequence[Sequence[np.ndarray]], seed: int) -> C
     fitted, compared = pieces[:most], pieces[most : most + _COMPARED // _AT_ONCE] or pieces
     compared = joined(with_room(graph.model, compared), BATCH_BYTES // bytes_per_sample(graph.model))
     answers = answers_of(graph.model, compared)
+    kinds = kinds_of(graph.model, answers)
     memory = Memory()
     known: dict[bytes, float] = {}
 
@@ -124,7 +125,7 @@ def _cost(graph: Graph, batches: Sequence[Sequence[np.ndarray]], seed: int) -> C
             pruned = surgery.remove(inner, kept)
             refit(graph.model, pruned, fitted, inner.kept_outputs(kept), seed=seed, memory=memory)
             share = graph.count_params(keep) / graph.totals["params"]
-            known[choice] = divergence(answers, answers_of(pruned, compared)) * (1 - _ROOM * share)
+            known[choice] = divergence(kinds, answers, answers_of(pruned, compared)) * (1 - _ROOM * share)
         return known[choice]
 
     return cost

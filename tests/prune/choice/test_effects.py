@@ -12,7 +12,7 @@ from edgeprune.prune.choice.budget import Budget, Constraints
 from edgeprune.prune.choice.criteria import CRITERIA, Evidence, inputs_of
 from edgeprune.prune.choice.effects import in_company
 from edgeprune.prune.filters import choose
-from edgeprune.reconstruction.answers import answers_of, divergence
+from edgeprune.reconstruction.answers import answers_of, divergence, kinds_of
 from edgeprune.reconstruction.refit import refit
 
 layers = tf_keras.layers
@@ -38,7 +38,8 @@ def _measured(graph, keep, batches):
     """What the answers differ by with the units gone and the rest refitted, measured independently."""
     pruned = surgery.remove(graph, keep)
     refit(graph.model, pruned, batches[:9], graph.kept_outputs(keep))
-    return divergence(*(answers_of(model, batches[9:]) for model in (graph.model, pruned)))
+    answers = answers_of(graph.model, batches[9:])
+    return divergence(kinds_of(graph.model, answers), answers, answers_of(pruned, batches[9:]))
 
 
 def _allocate(graph, max_macs=0.5):
