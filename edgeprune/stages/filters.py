@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Amount, Config, FileFigure, FiltersConfig, ReconstructConfig
 from edgeprune.stages.conversion import described_file
-from edgeprune.stages.reconstruction import refitted, unlabelled
+from edgeprune.stages.reconstruction import is_taken_back, refitted, unlabelled
 from edgeprune.stages.saving import SCORES, with_model
 from edgeprune.target import ChannelSteps, Target
 
@@ -170,12 +169,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         batches = unlabelled(whole.model, data.train, config.reconstruct.samples, context.seed)
         rows = refitted(whole.model, pruned, batches, config.reconstruct, context, graph.kept_outputs(keep))
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
-        after = validation["reconstructed"]
-        if not math.isfinite(after) or task.better(validation["pruned"], after):
-            # What went was not missed, and a fit to few samples has only made the others worse.
-            context.progress.note("the repair is left out: without it, validation is better")
-            pruned.set_weights(before)
-            rows, validation["reconstructed"] = [], validation["pruned"]
+        if is_taken_back(pruned, before, validation, task, context):
+            rows = []
     removed = removed_channels(graph, keep)
     earlier = {row["name"]: row for row in artifact.facts["filters"]["groups"]} if config.number > 1 else {}
     groups = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from edgeprune.data.split import Split
     from edgeprune.reconstruction.rounding import Grid
+    from edgeprune.tasks.task import Task
 
 _BATCH = 64
 # Where a stage keeps the layers that an interrupted refit has solved.
@@ -46,13 +48,36 @@ def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artif
     batches = unlabelled(original, data.train, config.reconstruct.samples, context.seed)
     names = zero_weights(pruned, settings, batches, ridge=ridge, seed=context.seed, progress=context.progress)
     validation = {"pruned": evaluate_keras(pruned, data.validation, task)}
+    before = pruned.get_weights()
     rows = refitted(original, pruned, batches, config.reconstruct, context)
     validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
+    if is_taken_back(pruned, before, validation, task, context):
+        rows = []
     values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
     context.progress.note(f"zeroed weights in {len(names)} layers; validation {task.metric}: {values}")
     return with_model(artifact, pruned, context).with_(
         zeros=check(pruned, names, settings), zeroed={"validation": validation, "refitted": rows}
     )
+
+
+def is_taken_back(
+    model: tf_keras.Model, before: list[np.ndarray], validation: dict[str, float], task: Task, context: Context
+) -> bool:
+    """Take a repair back that makes validation worse: what went was not missed, and a fit to few samples has only made
+    the others worse.
+
+    Args:
+        model: repaired; it gets its weights back.
+        before: its weights.
+        validation: the figures "pruned", before the repair, and "reconstructed", which is the first one afterwards.
+    """
+    after = validation["reconstructed"]
+    if math.isfinite(after) and not task.better(validation["pruned"], after):
+        return False
+    context.progress.note("the repair is left out: without it, validation is better")
+    model.set_weights(before)
+    validation["reconstructed"] = validation["pruned"]
+    return True
 
 
 def unlabelled(model: tf_keras.Model, split: Split, samples: int, seed: int) -> list[list[np.ndarray]]:
