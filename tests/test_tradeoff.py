@@ -84,3 +84,17 @@ def test_inspect_shows_them(model, tmp_path, monkeypatch):
     assert "[filters] max_latency" in shown
     assert "on_target" not in json.loads(printed("--json"))
     assert json.loads(printed("--json", "--target", "rpi4", "--mode", "float32"))["on_target"]["mode"] == "float32"
+
+
+def test_where_a_file_does_not_follow_its_channels_the_rest_is_shown(tmp_path):
+    """Attention with a head less becomes other operators: groups are listed, and a note says what is not known."""
+    inputs = layers.Input((6, 8))
+    x = layers.MultiHeadAttention(2, 6, name="attention")(inputs, inputs)
+    model = tf_keras.Model(inputs, layers.Dense(3, name="out")(layers.GlobalAveragePooling1D()(x)))
+    model.save(tmp_path / "model.keras")
+    ended = run("inspect", tmp_path / "model.keras", "--target", "rpi4", "--json")
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    assert "What a channel costs on rpi4 is not known" in document["note"]
+    assert document.get("on_target") is None
+    assert any(group["name"] == "attention/heads" for group in document["groups"])

@@ -41,6 +41,7 @@ def inspect(
 
     board = load_target(target) if target else None  # a wrong name is said before anything is loaded
     loaded = load_given(model, trust_model, custom_objects, input_shape)
+    from edgeprune.errors import ModelError
     from edgeprune.prune.inspection import inspect_model
 
     facts = inspect_model(loaded)
@@ -48,7 +49,11 @@ def inspect(
         from edgeprune.models.sizes import for_a_look
         from edgeprune.tradeoff import channel_costs
 
-        facts["on_target"] = channel_costs(for_a_look(loaded)[0], board, mode)
+        try:
+            facts["on_target"] = channel_costs(for_a_look(loaded)[0], board, mode)
+        except ModelError as error:  # of channels, the rest is known all the same
+            why = f"What a channel costs on {board.name} is not known. {error.what}"
+            facts["note"] = f"{facts['note']} {why}" if facts["note"] else why
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -69,7 +69,7 @@ def sensitivity(model: str, as_json: bool, out: Path | None, **options: Any) -> 
     click.echo(f"{out / 'sensitivity.html'} and .png show the curves.")
     if (out / "recipe.toml").is_file():
         click.echo(
-            f"{out / 'recipe.toml'} holds the recommended rates: name it under `extends` in your recipe. Or let each "
-            "build measure them itself, with:"
+            f"{out / 'recipe.toml'} holds the recommended rates: name it under `extends` in a recipe that has no other "
+            "budget of [filters]. Or let each build measure them itself, with:"
         )
         click.echo('[filters] allocation = "sensitivity"')

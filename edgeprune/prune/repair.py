@@ -83,7 +83,7 @@ def reconstruct(
         for group in graph.groups:
             keep[group.units[changed.removed.get(group.name, [])]] = False
         kept = graph.kept_outputs(keep)
-    _require_same_calls(whole, model, pruned=bool(kept))
+    _require_same_calls(whole, model, pruned=isinstance(changed, Pruned))
     copy = rebuild(model)
     for ours, theirs in zip(copy.layers, model.layers, strict=True):
         ours.set_weights(theirs.get_weights())

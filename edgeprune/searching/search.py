@@ -438,7 +438,9 @@ class _Search:
         if best is None:
             raise EdgepruneError(
                 f"No trial for {study.target} ended well.",
-                fix="give the search more time, or look at the reasons in search.json." if study.records else None,
+                fix="look at the reasons above; a search with more time goes on from here."
+                if study.records
+                else "give the search more --timeout: it ended before the first trial did, and goes on from here.",
             )
         self._progress.note(f"{study.target}: measures the front of {len(front)} files on test data")
         tested = []

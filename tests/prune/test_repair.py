@@ -90,3 +90,16 @@ def test_models_that_do_not_belong_together_are_refused(model, images):
     other = tf_keras.Model(inputs, layers.Conv2D(4, 3, name="elsewhere")(inputs))
     with pytest.raises(UsageError, match="do not belong together"):
         edgeprune.reconstruct(model, other, images)
+
+
+def test_a_model_that_lost_nothing_but_parts_of_attention_is_repaired(randomize):
+    """No output of a layer has fewer channels then; that the model was pruned is known all the same."""
+    inputs = layers.Input((6, 8))
+    x = layers.MultiHeadAttention(2, 6, name="attention")(inputs, inputs)
+    model = randomize(tf_keras.Model(inputs, layers.Dense(3, name="out")(layers.GlobalAveragePooling1D()(x))))
+    rates = edgeprune.Constraints(layer_rates={"attention/key_dim": 0.5, "*": 0.0})
+    pruned = edgeprune.prune_filters(model, 0.1, allocation="uniform", constraints=rates)
+    assert set(pruned.removed) == {"attention/key_dim"}
+    x = np.random.default_rng(0).normal(size=(400, 6, 8)).astype("float32")
+    found = edgeprune.reconstruct(model, pruned, x)
+    assert _distance(found.model, model, x) <= _distance(pruned.model, model, x)

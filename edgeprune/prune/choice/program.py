@@ -151,7 +151,7 @@ class Program:
     def _relaxed(self, gap: float) -> tuple[Solution, list[np.ndarray]] | None:
         """A choice and its bound by the Lagrangian relaxation, and by axis the options that a better one may take;
         None: there is no such relaxation, or it met no choice that keeps all limits."""
-        if self.totals:
+        if self.totals or any(limit.most <= 0 for limit in self.limits):
             return None
         names = [limit.name for limit in self.limits for _ in limit.costs]
         costs = [
@@ -332,8 +332,9 @@ class _Linear:
     def limited(self, limit: Limit) -> tuple[scipy.sparse.csr_array, np.ndarray]:
         """Rows that are at most ``right``, in shares of the limit."""
         found = [self.row(cost) for cost in limit.costs]
-        matrix = scipy.sparse.csr_array(np.stack([row for row, _ in found])) / limit.most
-        return matrix, 1.0 - np.array([constant for _, constant in found]) / limit.most
+        unit = limit.most if limit.most > 0 else 1.0  # of nothing, as of filters where every group has its own rate
+        matrix = scipy.sparse.csr_array(np.stack([row for row, _ in found])) / unit
+        return matrix, (limit.most - np.array([constant for _, constant in found])) / unit
 
     def minimise(
         self, loss: np.ndarray, rows: Sequence[tuple[scipy.sparse.csr_array, np.ndarray]], seconds: float, gap: float

@@ -117,3 +117,12 @@ def test_a_choice_without_rivals_is_the_best():
     best = dataclasses.replace(program.solve(), bound=-1.0)
     found = program._searched(best, [np.array([], int)] * 2, 1.0, 1e-3)
     assert (found.options.tolist(), found.loss, found.bound) == ([1, 0], 1.0, 1.0)
+
+
+def test_a_limit_of_nothing_is_kept():
+    """As of filters, where every group has a rate of its own: what costs anything is out, and nothing divides by it."""
+    costs = {(0,): np.array([2.0, 1.0, 0.0]), (1,): np.zeros(2)}
+    loss = {(0,): np.array([0.0, 1.0, 2.0]), (1,): np.array([0.0, 1.0])}
+    assert Program([3, 2], loss, [Limit("a", (costs,), 0.0)]).solve().options.tolist() == [2, 0]
+    free = {(0,): np.zeros(3), (1,): np.zeros(2)}
+    assert Program([3, 2], loss, [Limit("a", (free,), 0.0)]).solve().options.tolist() == [0, 0]
