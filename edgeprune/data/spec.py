@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import DataError, ModelError
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from edgeprune.models.front import Front
 
 Shape = tuple[int | None, ...]
+
+
+def values_in(shapes: Iterable[Shape]) -> int:
+    """How many values one sample has in tensors of these shapes, without the batch dimension, for bounds of memory."""
+    # A size that is open has no more than a few hundred steps or pixels, as a rule.
+    return sum(math.prod(size or 256 for size in shape) for shape in shapes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Reconstructed:
         model: the new model, a flat functional one.
         layers: what became of each layer, in the order in which they were refitted.
         answers: how far the answers were from the original ones after that, and with channels scaled and shifted;
-            None: samples are too few for that many channels, or no answers can be compared.
+            None: samples are too few for that many channels, sizes of inputs are open, or no answers can be compared.
     """
 
     model: tf_keras.Model

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edgeprune.data.spec import values_in
 from edgeprune.models.graph import flat
 from edgeprune.tasks.infer import End, output_facts
 
@@ -28,8 +28,7 @@ _AT_ONCE = 4_000_000
 
 def with_room(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
     """The first batches, as many as there is memory for the answers to; one at least."""
-    # A size that is open has no more than a few hundred steps or pixels, as a rule.
-    each = sum(tensor.dtype.size * math.prod(size or 256 for size in tensor.shape[1:]) for tensor in model.outputs)
+    each = sum(output.dtype.size * values_in([output.shape[1:]]) for output in model.outputs)
     ends = np.cumsum([len(batch[0]) for batch in batches])
     return [list(batch) for batch, end in zip(batches, ends, strict=True) if end * each <= _BYTES or end == ends[0]]
 

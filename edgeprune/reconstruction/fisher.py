@@ -50,8 +50,9 @@ def output_fisher(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]
     samples = 0
     size = max(1, TAPE_BYTES // bytes_per_sample(model, all_at_once=True))
     pieces = in_pieces(batches, size)
-    first = with_room(model, pieces)[: -(-_KINDS_BY // size)]
-    kinds = kinds_of(model, answers_of(model, first))
+    starts = np.cumsum([0, *(len(piece[0]) for piece in pieces)])
+    first = [piece for piece, start in zip(pieces, starts, strict=False) if start < _KINDS_BY]
+    kinds = kinds_of(model, answers_of(model, with_room(model, first)))
     for batch in pieces:
         with tf.GradientTape() as tape:
             outputs, seen = watched(view, batch, tape)

@@ -24,7 +24,7 @@ from edgeprune.pipeline import stage
 from edgeprune.quantize.plan import QuantizationPlan
 from edgeprune.recipe.config import Amount, Config, FileFigure, FiltersConfig, ReconstructConfig
 from edgeprune.stages.conversion import described_file
-from edgeprune.stages.reconstruction import is_taken_back, refitted, unlabelled
+from edgeprune.stages.reconstruction import refitted, undo_if_worse, unlabelled
 from edgeprune.stages.saving import SCORES, with_model
 from edgeprune.target import ChannelSteps, Target
 
@@ -169,7 +169,7 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
         batches = unlabelled(whole.model, data.train, config.reconstruct.samples, context.seed)
         rows = refitted(whole.model, pruned, batches, config.reconstruct, context, graph.kept_outputs(keep))
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
-        if is_taken_back(pruned, before, validation, task, context):
+        if undo_if_worse(pruned, before, validation, task, context):
             rows = []
     removed = removed_channels(graph, keep)
     earlier = {row["name"]: row for row in artifact.facts["filters"]["groups"]} if config.number > 1 else {}

@@ -51,7 +51,7 @@ def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artif
     before = pruned.get_weights()
     rows = refitted(original, pruned, batches, config.reconstruct, context)
     validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)
-    if is_taken_back(pruned, before, validation, task, context):
+    if undo_if_worse(pruned, before, validation, task, context):
         rows = []
     values = ", ".join(f"{name} {value:.4f}" for name, value in validation.items())
     context.progress.note(f"zeroed weights in {len(names)} layers; validation {task.metric}: {values}")
@@ -60,16 +60,19 @@ def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artif
     )
 
 
-def is_taken_back(
+def undo_if_worse(
     model: tf_keras.Model, before: list[np.ndarray], validation: dict[str, float], task: Task, context: Context
 ) -> bool:
-    """Take a repair back that makes validation worse: what went was not missed, and a fit to few samples has only made
-    the others worse.
+    """Undo a repair that makes validation worse: what went was not missed, and a fit to few samples has only made the
+    others worse.
 
     Args:
         model: repaired; it gets its weights back.
         before: its weights.
-        validation: the figures "pruned", before the repair, and "reconstructed", which is the first one afterwards.
+        validation: the figures "pruned", before the repair, and "reconstructed"; the same where it is undone.
+
+    Returns:
+        Whether it was undone.
     """
     after = validation["reconstructed"]
     if math.isfinite(after) and not task.better(validation["pruned"], after):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.data.spec import values_in
 from edgeprune.files import JsonObject
 from edgeprune.tasks.task import Task
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 384
 SAMPLES_BYTES = 256_000_000  # of large images there are fewer
-FIRST = 64  # what is no better on the first of them is not tried on the others
+FEW = 64  # what is no better on so many of them is not tried on all
 PASSED_BYTES = 16_000_000  # of inputs that the model is given at once
 GOOD = 0.98  # a fraction from here on needs no explanation
 GOOD_DETECTOR = 0.3  # average precision, far above what wrong inputs leave
@@ -78,8 +78,7 @@ def diagnose(model: tf_keras.Model, data: Data, task: Task, value: float) -> lis
         return []
     inputs, labels, weights = _samples(task.judged(data.train))
     trial = _Trial(model, task, inputs, labels, weights)
-    before = trial.now
-    causes = [cause for cause in (_scaling(trial, data, before), _order(trial, data, task)) if cause]
+    causes = [cause for cause in (_scaling(trial, data), _order(trial, data, task)) if cause]
     if causes:
         return [max(causes, key=lambda cause: cause.after if task.higher_is_better else -cause.after).words]
     chance = 1 / task.classes if task.classes else 0.0
@@ -105,12 +104,11 @@ def _samples(split: Split) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     import tensorflow as tf
 
     # Of training data, of which there is more: nothing is chosen here, and nothing trained.
-    each = 4 * sum(math.prod(size or 1 for size in shape) for shape in split.spec.shapes)
-    count = max(1, min(SAMPLES, SAMPLES_BYTES // each))
-    # In no order, so that the first of them are like all.
-    indices = np.random.default_rng(0).permutation(split.size)[:count]
+    count = max(1, min(SAMPLES, SAMPLES_BYTES // (4 * values_in(split.spec.shapes))))
+    indices = np.sort(np.random.default_rng(0).permutation(split.size)[:count])
     x, y, *w = next(iter(split.batches(len(indices), indices=indices)))
-    return tf.nest.map_structure(np.asarray, x), tf.nest.map_structure(np.asarray, y), w
+    inputs, labels, weights = tf.nest.map_structure(np.asarray, (x, y, w))
+    return inputs, labels, weights
 
 
 Prepare = Callable[[np.ndarray], np.ndarray]  # some samples as they are → as a model may expect them
@@ -142,12 +140,13 @@ class _Trial:
         return self._value(self.inputs, self.answers)
 
     @functools.cached_property
-    def first(self) -> _Trial:
-        """The same on some of the samples."""
+    def few(self) -> _Trial:
+        """The same on some of the samples, drawn at random: data may come class by class."""
         import tensorflow as tf
 
+        drawn = np.random.default_rng(0).permutation(len(self))[:FEW]
         parts = self.inputs, self.labels, self.weights
-        inputs, labels, weights = tf.nest.map_structure(lambda x: x[:FIRST], parts)
+        inputs, labels, weights = tf.nest.map_structure(lambda x: x[drawn], parts)
         return dataclasses.replace(self, inputs=inputs, labels=labels, weights=weights)
 
     def value(self, prepare: Prepare) -> float:
@@ -172,13 +171,13 @@ class _Trial:
         parts = [part(start) for start in range(0, len(flat[0]), size)]
         return [np.concatenate([np.asarray(part) for part in output]) for output in zip(*parts, strict=True)]
 
-    def explains(self, before: float, after: float) -> bool:
+    def explains(self, after: float) -> bool:
         """Whether a change makes so much of a difference that it must be the cause."""
         if self.task.points == 100:
-            gain = after - before
+            gain = after - self.now
             return gain >= GAIN and gain >= ERRORS * (gain / len(self)) ** 0.5
-        gain = after - before if self.task.higher_is_better else before - after
-        return gain >= HALF * abs(before)
+        gain = after - self.now if self.task.higher_is_better else self.now - after
+        return gain >= HALF * abs(self.now)
 
 
 def _is_image(inputs: object, data: Data) -> bool:
@@ -195,22 +194,22 @@ class _Cause:
     after: float
 
 
-def _scaling(trial: _Trial, data: Data, before: float) -> _Cause | None:
+def _scaling(trial: _Trial, data: Data) -> _Cause | None:
     """The way to prepare the inputs with which the model is good, if it is another one than now."""
     inputs = trial.inputs
     if not isinstance(inputs, np.ndarray) or inputs.dtype.kind != "f":
         return None
-    likely = [one for one in _candidates(inputs, data) if trial.task.better(trial.first.value(one[2]), trial.first.now)]
+    likely = [one for one in _candidates(inputs, data) if trial.task.better(trial.few.value(one[2]), trial.few.now)]
     tried = [(trial.value(prepare), words, line) for words, line, prepare in likely]
     tried = [one for one in tried if np.isfinite(one[0])]
     if not tried:
         return None
     best = max(tried, key=lambda one: one[0] if trial.task.higher_is_better else -one[0])
-    if not trial.explains(before, best[0]):
+    if not trial.explains(best[0]):
         return None
     return _Cause(
         f"The model expects {best[1]}: on {len(inputs)} training samples its {trial.task.metric} is "
-        f"{_figure(trial.task, best[0])} with them, and {_figure(trial.task, before)} with the inputs as they are. "
+        f"{_figure(trial.task, best[0])} with them, and {_figure(trial.task, trial.now)} with the inputs as they are. "
         f"Write in the recipe:\n{best[2]}",
         best[0],
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeprune.data.spec import values_in
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import OutputTaskConfig
@@ -35,12 +35,9 @@ _MOST_OUTPUTS, _MOST_INPUTS = 64 * 2**20, 160 * 2**20
 
 def evaluation_batch(spec: InputSpec) -> int:
     """Samples in a batch of an evaluation, by the sizes of a model's inputs and outputs."""
-
-    def sizes(shapes: Sequence[tuple[int | None, ...]]) -> list[int]:
-        # A size that is open has no more than a few hundred steps or pixels, as a rule.
-        return [4 * _BATCH * math.prod(size or 256 for size in shape) for shape in shapes]
-
-    fits = max(sizes(spec.outputs), default=0) <= _MOST_OUTPUTS and sum(sizes(spec.shapes)) <= _MOST_INPUTS
+    largest = max((values_in([shape]) for shape in spec.outputs), default=0)
+    bytes_each = 4 * _BATCH
+    fits = bytes_each * largest <= _MOST_OUTPUTS and bytes_each * values_in(spec.shapes) <= _MOST_INPUTS
     return _BATCH if fits else KERAS_BATCH
 
 

@@ -8,12 +8,12 @@ be pruned whose outputs nobody can name, a detector for example.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.data.spec import values_in
 from edgeprune.models.types import Structure
 from edgeprune.tasks.infer import OutputFacts, output_facts
 from edgeprune.tasks.task import Metric, Output, Task
@@ -60,8 +60,7 @@ def _samples(model: tf_keras.Model, data: Data) -> list[np.ndarray]:
 
     from edgeprune.data import data_errors
 
-    each = 4 * sum(math.prod(size or 256 for size in tensor.shape[1:]) for tensor in model.outputs)
-    count = max(1, min(SCALE_SAMPLES, SCALE_BYTES // each))
+    count = max(1, min(SCALE_SAMPLES, SCALE_BYTES // (4 * values_in(output.shape[1:] for output in model.outputs))))
     indices = np.random.default_rng(0).permutation(data.train.size)[:count]
     with data_errors():
         batches = [tf.nest.flatten(model(x, training=False)) for x in data.train.inputs(BATCH, indices=indices)]

@@ -64,8 +64,10 @@ def test_a_last_batch_of_one_sample_changes_nothing():
     model = tf_keras.Model(inputs, [layers.Dense(3, "softmax")(trunk), layers.Dense(1, name="number")(trunk)])
     x = np.random.default_rng(0).normal(size=(97, 16)).astype("float32")
     found, with_one = (output_fisher(model, [[x[i : min(i + 32, n)]] for i in range(0, n, 32)]) for n in (96, 97))
+    singly = output_fisher(model, [[one[None]] for one in x])
     for name, values in found.items():
         np.testing.assert_allclose(with_one[name].sum(), values.sum(), rtol=0.2)
+        np.testing.assert_allclose(singly[name].sum(), values.sum(), rtol=0.5)
 
 
 def test_samples_without_a_slope_are_left_out():

@@ -33,7 +33,7 @@ _STEPS = ((2.0, 4.0, 16.0, 256.0), (1 / 2, 1 / 4, 1 / 16, 1 / 256))
 # How much smaller a divergence counts if all parameters are left. On the samples of one seed the answers of two choices
 # differ by a few percent that they do not on others; what would be left to chance is left to the parameters, which
 # training can use. Without this, four seeds chose 52,000 to 60,000 parameters for half of a ResNet8's
-# multiply-accumulates, with it 59,800 to 60,900.
+# multiply-accumulates, with it 59,800 to 60,900; five others, by Fisher information as it is now, 54,700 to 60,400.
 _ROOM = 0.6
 # Samples that the models are refitted to, and others that their outputs are compared on.
 _FITTED, _COMPARED = 1024, 1024
