@@ -27,7 +27,13 @@ _CAUSES = {
     errno.EROFS: ("the file system is read-only", "choose another folder with --out."),
     errno.EEXIST: ("a file of that name is in the way", "choose another folder with --out."),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder with --out."),
+    errno.EISDIR: ("a folder of that name is in the way", "choose another folder with --out."),
+    errno.ELOOP: ("a link in the path leads to itself", "choose another folder with --out."),
+    errno.ENAMETOOLONG: ("the name is longer than the file system takes", "choose a shorter one with --out."),
+    errno.EIO: ("the disk reports an error", "choose another disk with --out."),
 }
+# Only of what was to be written: that some other file is missing is another matter.
+_NO_FOLDER = ("its folder cannot be made there, or was removed", "choose another folder with --out.")
 
 
 @contextlib.contextmanager
@@ -39,10 +45,19 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _CAUSES:
+        missing = error.errno == errno.ENOENT and _is_on_the_way(error.filename, path)
+        known = _NO_FOLDER if missing else _CAUSES.get(error.errno or 0)
+        if known is None:
             raise
-        cause, fix = _CAUSES[error.errno]
+        cause, fix = known
         raise OutputError(f"Cannot write {error.filename or path}: {cause}.", fix=fix) from error
+
+
+def _is_on_the_way(name: object, path: Path) -> bool:
+    """Whether the file that an error names is ``path``, above it or below."""
+    if not isinstance(name, str):
+        return False
+    return Path(name).is_relative_to(path) or path.is_relative_to(name)
 
 
 @contextlib.contextmanager
