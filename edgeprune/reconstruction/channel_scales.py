@@ -3,14 +3,14 @@
 A refit brings each layer as near to what it gave before as it can. What is left adds up, and some of it matters more to
 the answers than the rest. One Gauss-Newton step towards the answers of the original model makes up for that (Martens
 2020, arXiv:1412.1193), over a scale and a shift per channel: few enough that some hundreds of samples without labels
-determine them. How far it goes, samples decide that it was not fitted to.
+determine them, mirrored copies of images among them. How far it goes, samples decide that it was not fitted to.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from edgeprune.reconstruction.answers import Answer, answers_of, kinds_of, with_
 from edgeprune.reconstruction.fisher import TAPE_BYTES, watched, with_random_signs
 from edgeprune.reconstruction.forward import bytes_per_sample, in_pieces, norm_behind
 from edgeprune.reconstruction.linear import Product, product_of
+from edgeprune.reconstruction.mirrored import mirrored
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -91,14 +92,20 @@ def scale_channels(
     view = View(changed)
     channels = _channels_of(view)
     unknowns = 2 * sum(one.count for one in channels.values())
-    pieces = _pieces(changed, batches, unknowns) if unknowns else []
-    if len(pieces) < _FOLDS or unknowns > _PER_SAMPLE * sum(len(piece[0]) for piece in pieces):
+    room = _room(changed, unknowns) if unknowns else 0
+    pieces = _pieces(changed, batches, room)
+    if len(pieces) < _FOLDS or unknowns > _PER_SAMPLE * _samples(pieces):
         return None
     answers = [answers_of(original, [piece]) for piece in pieces]
     kinds = kinds_of(original, [np.concatenate(same) for same in zip(*answers, strict=True)])
     if all(kind.kind == "none" for kind in kinds):
         return None
-    return _Fit(view, channels, pieces, answers, kinds, seed).run(progress or Progress())
+    folds = np.arange(len(pieces)) % _FOLDS
+    copies = _within(mirrored(original, pieces, answers, kinds), room - _samples(pieces))
+    answers += [answers_of(original, [piece]) for piece in copies]
+    # A copy is in the part of its original, so that no part is judged by a fit that has seen its images.
+    folds = np.concatenate([folds, folds[: len(copies)]])
+    return _Fit(view, channels, [*pieces, *copies], answers, kinds, folds, seed).run(progress or Progress())
 
 
 def _channels_of(view: View) -> dict[str, _Channels]:
@@ -176,12 +183,13 @@ class _Fit:
         pieces: Sequence[list[np.ndarray]],
         answers: Sequence[list[np.ndarray]],
         kinds: Sequence[Answer],
+        folds: np.ndarray,
         seed: int,
     ):
         self.view, self.channels, self.pieces, self.answers, self.kinds = view, channels, pieces, answers, kinds
-        self.seed = seed
+        self.folds, self.seed = folds, seed
         self.columns = 2 * sum(one.count for one in channels.values())
-        self.fold = np.repeat(np.arange(len(pieces)) % _FOLDS, [len(piece[0]) for piece in pieces])
+        self.fold = np.repeat(folds, [len(piece[0]) for piece in pieces])  # of each sample
 
     def run(self, progress: Progress) -> Scaled:
         rows, slopes = self._gradients(progress)
@@ -192,7 +200,7 @@ class _Fit:
             after = np.empty_like(before)
             for fold, solver in enumerate(solvers):
                 self._set(solver.step(trial))
-                after[self.fold == fold] = self._divergences(range(fold, len(self.pieces), _FOLDS))
+                after[self.fold == fold] = self._divergences(np.flatnonzero(self.folds == fold))
             _log.debug("scaled channels, held by %g: %.4g nats, %.4g before", trial, after.mean(), before.mean())
             if not after.mean() < best.mean() * (1 - _CLEARLY):  # nor where it is not a number
                 break
@@ -266,7 +274,7 @@ class _Fit:
         for channels, scales, shifts in self._places():
             channels.set(step[scales], step[shifts])
 
-    def _divergences(self, numbers: Sequence[int]) -> np.ndarray:
+    def _divergences(self, numbers: Iterable[int]) -> np.ndarray:
         """In nats, of the samples of some pieces: float64 [samples]."""
         found = []
         for number in numbers:
@@ -276,18 +284,30 @@ class _Fit:
         return np.concatenate(found)
 
 
-def _pieces(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]], unknowns: int) -> list[list[np.ndarray]]:
-    """The samples that there is memory and time for, as many at once as a gradient has memory for."""
+def _room(model: tf_keras.Model, unknowns: int) -> int:
+    """Samples that there is memory and time for."""
     try:
         macs = count(model).macs
     except ModelError:  # sizes are open, so that nobody knows how long the runs take
-        return []
-    room = min(_ROWS_BYTES // (4 * unknowns), int(_WORK / (_RUNS * max(macs, 1))))
-    samples = min(sum(len(batch[0]) for batch in batches), room)
+        return 0
+    return min(_ROWS_BYTES // (4 * unknowns), int(_WORK / (_RUNS * max(macs, 1))))
+
+
+def _pieces(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]], room: int) -> list[list[np.ndarray]]:
+    """The samples that there is room for, as many at once as a gradient has memory for."""
+    samples = min(_samples(batches), room)
     size = max(1, min(TAPE_BYTES // bytes_per_sample(model, all_at_once=True), samples // (2 * _FOLDS)))
-    pieces = with_room(model, in_pieces(batches, size))
+    return _within(with_room(model, in_pieces(batches, size)), samples)
+
+
+def _within(pieces: Sequence[list[np.ndarray]], room: int) -> list[list[np.ndarray]]:
+    """The first pieces, of so many samples at most."""
     ends = np.cumsum([len(piece[0]) for piece in pieces])
-    return [piece for piece, end in zip(pieces, ends, strict=True) if end <= samples]
+    return [piece for piece, end in zip(pieces, ends, strict=True) if end <= room]
+
+
+def _samples(batches: Sequence[Sequence[np.ndarray]]) -> int:
+    return sum(len(batch[0]) for batch in batches)
 
 
 class _Damped:
