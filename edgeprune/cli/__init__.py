@@ -104,6 +104,7 @@ def _run(command: str, debug: bool) -> int:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        interrupts.ended()
         code = _fail(f"Interrupted. {KEPT.get(command, '')}".strip(), 130, debug)
     except BrokenPipeError:
         code = 0

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from types import FrameType
 
-_interrupted = False
+# One Ctrl-C may come twice: `timeout`, runners of jobs and editors send it to all processes of a group, and the parent
+# of this one passes it on. So soon after the first, a second is the same one, and not to end what the first began.
+_SAME_SECONDS = 1.0
+_interrupted: float | None = None
 
 
 def remember() -> None:
     """From now on an interrupt of this process is remembered. Does nothing where SIGINT is ignored (a background job
     of a shell) or has a handler of its own."""
     global _interrupted
-    _interrupted = False
+    _interrupted = None
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
         sys.unraisablehook = _dropped
@@ -30,13 +34,21 @@ def raise_lost() -> None:
     Raises:
         KeyboardInterrupt: one came.
     """
-    if _interrupted:
+    if _interrupted is not None:
         raise KeyboardInterrupt
+
+
+def ended() -> None:
+    """From now on interrupts are ignored: the command has heard one, and is about to say so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _interrupted
-    _interrupted = True
+    now = time.monotonic()
+    if _interrupted is not None and now - _interrupted < _SAME_SECONDS:
+        return
+    _interrupted = now
     raise KeyboardInterrupt
 
 

@@ -42,6 +42,21 @@ def test_an_interrupt_that_a_finalizer_drops_is_raised_at_the_next_progress(reme
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_the_same_interrupt_twice_is_one(remembered):
+    """What ends a command at the first is not ended by its echo."""
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_interrupt_is_one_of_its_own(remembered, monkeypatch):
+    """Whoever presses the keys again, seconds later, does not want to wait for what the first began."""
+    monkeypatch.setattr(interrupts, "_SAME_SECONDS", 0.0)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_without_an_interrupt_progress_goes_on(remembered):
     """Nothing is raised that did not come."""
     with TerminalProgress() as progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import signal
 import subprocess
 import sys
@@ -107,6 +109,18 @@ def test_signals_are_passed_on(tmp_path, model, number, code):
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
+    assert "Traceback" not in said
+
+
+def test_an_interrupt_of_all_its_processes_is_one(tmp_path, model):
+    """As `timeout` and runners of jobs send it: to the command's process and its parent, which passes it on."""
+    start = functools.partial(subprocess.Popen, start_new_session=True)
+    process = build(tmp_path, model, "open('there', 'w'); time.sleep(60)", start=start)
+    _until(lambda: (tmp_path / "there").exists())
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
     assert "Traceback" not in said
 
 
