@@ -1,8 +1,8 @@
 """Run by test_replicas.py in a process of two logical devices: trains on one and on both, and prints what came out."""
 
-import contextlib
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -90,11 +90,16 @@ def for_int8(model):
 WRAPPED = {"penalized": penalized, "pruned": pruned, "regrown": regrown, "int8": for_int8}
 
 
-class Stop(Progress):
-    """Breaks off after the first epoch, as Ctrl-C would."""
+class Interrupted(Progress):
+    """Keeps what is on disk after the first epoch: what a training that is broken off there leaves behind."""
+
+    def __init__(self, state, left):
+        self.state, self.left = state, left
 
     def note(self, text):
-        raise KeyboardInterrupt
+        if not self.left.exists():
+            self.left.parent.mkdir(exist_ok=True)
+            shutil.copyfile(self.state, self.left)
 
 
 def train(case, strategy, state, progress=None):
@@ -114,11 +119,10 @@ def train(case, strategy, state, progress=None):
 
 def compared(case, folder):
     """What comes out on one device, on both, and on both after an interruption."""
+    state, left = folder / f"{case}-mirrored.npz", folder / f"{case}-left.npz"
     _, alone, history = train(case, "none", folder / f"{case}-alone.npz")
-    model, together, mirrored = train(case, "mirrored", folder / f"{case}-mirrored.npz")
-    with contextlib.suppress(KeyboardInterrupt):
-        train(case, "mirrored", folder / f"{case}-resumed.npz", Stop())
-    _, resumed, gone_on = train(case, "mirrored", folder / f"{case}-resumed.npz")
+    model, together, mirrored = train(case, "mirrored", state, Interrupted(state, left))
+    _, resumed, gone_on = train(case, "mirrored", left)
     return {
         "replicas": model.distribute_strategy.num_replicas_in_sync,
         "difference": max(float(np.abs(a - b).max()) for a, b in zip(alone, together, strict=True)),

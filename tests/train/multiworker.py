@@ -1,6 +1,5 @@
 """Run by test_machines.py as each of several workers: trains with the others, and prints what came out."""
 
-import contextlib
 import json
 import os
 import sys
@@ -18,14 +17,13 @@ from edgeprune.train.machines import together  # noqa: E402
 def compared(folder, index):
     """What two workers make together, and what the first one makes alone."""
     import numpy as np
-    from mirrored import Stop, train
+    from mirrored import Interrupted, train
 
-    model, weights, history = train("normalized", "multiworker", folder / "unbroken" / "training.npz")
-    with contextlib.suppress(KeyboardInterrupt):
-        train("normalized", "multiworker", folder / "resumed" / "training.npz", Stop())
+    state, left = folder / "unbroken" / "training.npz", folder / "resumed" / "training.npz"
+    model, weights, history = train("normalized", "multiworker", state, Interrupted(state, left))
     if index == 1:
-        (folder / "resumed" / "training.npz").unlink()  # it was killed before it had saved its epoch
-    _, resumed, _ = train("normalized", "multiworker", folder / "resumed" / "training.npz")
+        left.unlink()  # it was killed before it had saved its epoch
+    _, resumed, _ = train("normalized", "multiworker", left)
     plain = train("plain", "multiworker", folder / "plain" / "training.npz")[1]
     alone = train("plain", "none", folder / "alone" / "training.npz")[1]
     return {
