@@ -35,10 +35,19 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
         stack.enter_context(mock.patch.object(sys, "argv", words))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
+        if "--deterministic" in words:
+            stack.callback(_without_determinism)
         code = cli._run(command, False)
     if "--json" in words and out.getvalue():
         follows_schema(words[1:], json.loads(out.getvalue()))
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def _without_determinism() -> None:
+    """A command leaves the mode on for the rest of its process, which is that of other tests."""
+    from tensorflow.python.framework.config import disable_op_determinism
+
+    disable_op_determinism()
 
 
 def follows_schema(words: list[str], document: Any) -> None:
