@@ -15,6 +15,7 @@ from edgeprune.cli.build import _search
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.progress import Progress
 from edgeprune.recipe.load import load_recipe, parse_recipe
+from edgeprune.searching import trials
 from edgeprune.searching.goal import beats
 from edgeprune.selection import Limits
 
@@ -39,6 +40,22 @@ class Notes(Progress):
 
     def note(self, text):
         self.texts.append(text)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weighed_once():
+    """What filters can leave of a latency follows from model and target: searches of one model convert it once."""
+    known, least = {}, trials._least_latency
+
+    def remembered(model, target):
+        key = target.name, model.to_json(), *(weight.tobytes() for weight in model.get_weights())
+        if key not in known:
+            known[key] = least(model, target)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials, "_least_latency", remembered)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -247,16 +264,34 @@ def test_a_goal_that_nothing_meets_names_the_limit_and_the_distance(given, done,
     assert (tmp_path / "out/best/report.json").is_file()
 
 
-def test_several_targets_have_fronts_of_their_own(given, done, tmp_path):
+@pytest.fixture(scope="module")
+def on_two_boards(given, done, tmp_path_factory):
+    """A search for a board with coefficients of latency and for an accelerator that its compiler times: what it found,
+    and its folder. It goes on from what ``done`` left."""
+    pytest.importorskip("ethosu.vela")
+    folder = tmp_path_factory.mktemp("boards") / "out"
+    shutil.copytree(done[1], folder)
+    changed = {**given, "target": ["rpi4", "ethos-u55-128"], "limits": Limits(max_drop=90, max_latency=1.0)}
+    return edgeprune.search(**changed, trials=1, out=folder), folder
+
+
+def test_several_targets_have_fronts_of_their_own(on_two_boards):
     """They share what does not depend on a target."""
-    _, folder, _, _ = done
-    shutil.copytree(folder, tmp_path / "out")
-    changed = {**given, "target": ["rpi4", "rpi5"]}
-    result = edgeprune.search(**changed, trials=1, out=tmp_path / "out")
-    assert list(result.fronts) == ["rpi4", "rpi5"]
-    assert [front.target for front in result.fronts.values()] == ["rpi4", "rpi5"]
-    assert all((tmp_path / "out/best" / name / "report.json").is_file() for name in result.fronts)
-    assert len(stages(tmp_path / "out", "baseline")) == 1
+    result, folder = on_two_boards
+    assert list(result.fronts) == ["rpi4", "ethos-u55-128"]
+    assert [front.target for front in result.fronts.values()] == ["rpi4", "ethos-u55-128"]
+    assert all((folder / "best" / name / "report.json").is_file() for name in result.fronts)
+    assert len(stages(folder, "baseline")) == 1
+
+
+def test_latency_is_what_the_compiler_says_where_a_target_has_no_coefficients(on_two_boards):
+    """Arm's compiler times the files of trials for an Ethos-U, and the goal is judged by that."""
+    result, folder = on_two_boards
+    report = json.loads((folder / "best/ethos-u55-128/report.json").read_text())
+    compiled = next(v["compiled"] for v in report["variants"] if v["name"] == report["pick"])
+    front = result.fronts["ethos-u55-128"]
+    assert front.met
+    assert front.best.latency_ms == pytest.approx(compiled["performance"]["inference_ms"])
 
 
 def test_what_cannot_be_searched_is_said_before_anything_runs(given, tmp_path):
@@ -292,24 +327,12 @@ def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given,
     searched = {"search": {"quantize": {"modes": {"choices": ["dynamic", "int8"]}}}, "finetune": {"epochs": 0}}
     quick = {"calibration": {"samples": 16, "range": "minmax"}, "quantize": {"rounding": "nearest"}}
     recipe = parse_recipe({"task": {"kind": "classification"}, **quick, **searched}, "formats")
-    result = edgeprune.search(**{**given, "model": model, "recipe": recipe}, trials=4, out=tmp_path / "out")
+    result = edgeprune.search(**{**given, "model": model, "recipe": recipe}, trials=2, out=tmp_path / "out")
     trials = json.loads((tmp_path / "out/search.json").read_text())["targets"][0]["trials"]
     failed = [trial for trial in trials if trial["state"] == "failed"]
     assert failed
     assert all("loop (WHILE)" in trial["reason"] for trial in failed)
     assert result.front.best.recipe.quantize.modes == ("int8",)
-
-
-def test_latency_is_what_the_compiler_says_where_a_target_has_no_coefficients(given, tmp_path):
-    """Arm's compiler times the files of trials for an Ethos-U, and the goal is judged by that."""
-    pytest.importorskip("ethosu.vela")
-    limits = Limits(max_drop=90, max_latency=1.0)
-    changed = {**given, "target": "ethos-u55-128", "limits": limits}
-    result = edgeprune.search(**changed, trials=1, out=tmp_path / "out")
-    report = json.loads((tmp_path / "out/best/report.json").read_text())
-    compiled = next(v["compiled"] for v in report["variants"] if v["name"] == report["pick"])
-    assert result.met
-    assert result.front.best.latency_ms == pytest.approx(compiled["performance"]["inference_ms"])
 
 
 def test_a_build_that_misses_its_gates_names_the_search():
