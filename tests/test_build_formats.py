@@ -119,7 +119,7 @@ def test_another_model_in_the_same_folder_leaves_nothing_of_the_first(built, tin
     out = shutil.copytree(folder, tmp_path / "run")
     tiny_model.save(tmp_path / "other.h5")
     (out / "mine.tflite").write_bytes(b"of somebody else")
-    build(tmp_path / "other.h5", data="demo", target="rpi4", recipe=load_recipe(out / "recipe.toml"), out=out)
+    build(tmp_path / "other.h5", data="demo", target="rpi4", recipe=parse_recipe({}, "other"), out=out)
     assert {path.name for path in out.glob("*.tflite")} == {"other.tflite", "mine.tflite"}
     assert {path.name for path in out.glob("*.py")} == {"run_other.py"}
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 import edgeprune
 from edgeprune.recipe.load import parse_recipe
@@ -21,7 +22,7 @@ RECIPES = {
     "compact": ["filters-qat-int8"],
 }
 # Recipe → the one whose first stages are its own, too; of the others, those of int8 are.
-SHARES = {"pcqat": "pqat", "compact": "filters-qat"}
+SHARES = {"pqat": "pcqat", "compact": "filters-qat"}
 CLUSTERS = 8
 FILTERS = ("filters-qat", "compact")
 
@@ -70,12 +71,9 @@ def recipe(name, **changes):
     return parse_recipe(table, f"{name}.toml")
 
 
-# compact is filters-qat with a teacher (test_distillation_reuse_and_keras_3_work); pcqat is pqat with shared weights.
-LONG = ("compact", "filters-qat", "pcqat")
-
-
-def named(names):
-    return [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in names]
+# compact is filters-qat with a teacher (test_distillation_reuse_and_keras_3_work); pqat is pcqat without clusters.
+ALWAYS = ("qat", "cluster-int8", "pcqat")
+ZEROS, TRAINED = ("pqat", "pcqat"), [name for name in RECIPES if "qat" in name]
 
 
 def rows(report):
@@ -86,7 +84,7 @@ def stored_kernels(folder, report, name):
     return kernels(read(folder / rows(report)[name]["file"]))
 
 
-@pytest.mark.parametrize("name", named(RECIPES))
+@pytest.mark.parametrize("name", representatives(RECIPES, *ALWAYS))
 def test_every_recipe_runs_and_stays_accurate(builds, name):
     """The variants are named after the chain, are within ten points of float, and near their Keras model."""
     _, report = builds(name)
@@ -98,7 +96,7 @@ def test_every_recipe_runs_and_stays_accurate(builds, name):
         assert not found[variant]["warnings"]
 
 
-@pytest.mark.parametrize("name", named(name for name in RECIPES if "qat" in name))
+@pytest.mark.parametrize("name", representatives(TRAINED, "qat", "pcqat"))
 def test_trained_files_are_int8_throughout(builds, name):
     """Every operator computes in int8; inputs and outputs are as the target wants them."""
     from edgeprune.convert.findings import float_operators
@@ -112,7 +110,7 @@ def test_trained_files_are_int8_throughout(builds, name):
     assert {graph.tensors[index].dtype for index in (*graph.inputs, *graph.outputs)} == {wanted}
 
 
-@pytest.mark.parametrize("name", ["pqat", "pcqat"])
+@pytest.mark.parametrize("name", representatives(ZEROS, "pcqat"))
 def test_zeros_survive_training_and_conversion(builds, name):
     """Half of the weights of every kernel are zero in the flatbuffer."""
     folder, report = builds(name)
@@ -136,11 +134,12 @@ def test_clusters_without_training_for_int8_are_kept_in_every_channel(builds):
         assert kernel.distinct <= CLUSTERS, kernel
 
 
-def test_what_is_preserved_is_visible_after_compression(builds):
+@pytest.mark.parametrize("names", ["qat pcqat", pytest.param("qat pqat pcqat", marks=pytest.mark.slow)])
+def test_what_is_preserved_is_visible_after_compression(builds, names):
     """Zeros shorten the compressed file, zeros and clusters shorten it more."""
-    sizes = [rows(builds(name)[1])[RECIPES[name][-1]]["gzip_bytes"] for name in ("qat", "pqat", "pcqat")]
+    sizes = [rows(builds(name)[1])[RECIPES[name][-1]]["gzip_bytes"] for name in names.split()]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[2] < 0.85 * sizes[0]
+    assert sizes[-1] < 0.85 * sizes[0]
 
 
 def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):

@@ -9,7 +9,10 @@ from matrix import representatives
 CHANGES = {
     "gradual": "[finetune]\nepochs = 2\n",
     "lottery": "[lottery]\nepochs = 2\nrounds = 2\n",
-    "oneshot-sparse": '[quantize]\nmodes = ["float32"]\n[weights]\nsparsity = 0.8\n[finetune]\nepochs = 1\n',
+    "oneshot-sparse": (
+        '[quantize]\nmodes = ["float32"]\n[reconstruct]\nsamples = 64\n'
+        "[weights]\nsparsity = 0.8\n[finetune]\nepochs = 1\n"
+    ),
 }
 VARIANTS = {
     "gradual": ["magnitude-regrow"],
