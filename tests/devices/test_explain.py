@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from edgeprune.cli import edgeprune
 from edgeprune.convert.converter import convert
 from edgeprune.devices.cores import CORES, caches_of, core_of
-from edgeprune.devices.cycles import require_llvm
+from edgeprune.devices.cycles import cycles, require_llvm
 from edgeprune.devices.emulator import Emulator
 from edgeprune.devices.explain import COPYING_SHARE, LINE_CYCLES, PARTS, START_CYCLES, Work, compare, explain
 from edgeprune.devices.instructions import by_operator
@@ -26,9 +26,17 @@ def _traces():
     return {}
 
 
+@pytest.fixture(scope="module")
+def _analyzed():
+    return {}
+
+
 @pytest.fixture
-def traced_once(_traces, monkeypatch):
-    """What was traced for one test is not traced again for another: two traces are the same, and take seconds."""
+def traced_once(_traces, _analyzed, monkeypatch):
+    """What was traced for one test is not traced again for another: two traces are the same, and take seconds.
+
+    So do the cycles of its blocks, which LLVM computes from nothing else.
+    """
 
     def remembered(device, content, delegate, core, caches, results=()):
         key = device.runtime, content, delegate, core.name, repr((caches, results))
@@ -36,7 +44,14 @@ def traced_once(_traces, monkeypatch):
             _traces[key] = trace(device, content, delegate, core, caches, results)
         return _traces[key]
 
+    def analyzed(blocks, cpu):
+        key = tuple(blocks), cpu
+        if key not in _analyzed:
+            _analyzed[key] = cycles(blocks, cpu)
+        return _analyzed[key]
+
     monkeypatch.setattr("edgeprune.devices.explain.trace", remembered)
+    monkeypatch.setattr("edgeprune.devices.cycles.cycles", analyzed)
     return remembered
 
 
