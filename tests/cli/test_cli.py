@@ -65,7 +65,7 @@ def test_a_process_ends_as_the_command_does(tmp_path):
 
 def test_debug_shows_the_traceback(tmp_path):
     """Whoever wants it gets it, before or after the command."""
-    done = edgeprune("build", "--target", "rpi5000", "--debug", cwd=tmp_path)
+    done = edgeprune("targets", "show", "rpi5000", "--debug", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
 
