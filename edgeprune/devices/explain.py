@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.devices import cycles
-from edgeprune.devices.cores import caches_of, core_of
+from edgeprune.devices.cores import Core, caches_of, core_of
 from edgeprune.devices.emulator import Emulator
 from edgeprune.devices.protocol import Device
 from edgeprune.devices.trace import LINE_BYTES, Trace, trace
@@ -113,10 +113,7 @@ def explain(device: Device, file: Path, delegate: str, target: Target) -> JsonOb
     content = read_bytes(file)
     graph = parse(content, str(file)).subgraphs[0]
     whole = trace(device, content, delegate, core, caches)
-    shown = with_all_results(content)
-    returned = set(parse(shown).subgraphs[0].outputs)
-    results = [[index for index in operator.outputs if index in returned] for operator in graph.operators]
-    apart = trace(device, shown, delegate, core, caches, results)
+    apart = trace_by_operator(device, content, delegate, core, caches)
     whole_cycles, apart_cycles = cycles_of([whole, apart], core.llvm)
     starts, shared = _starts(graph, apart), _shared(graph, apart, target)
     parts = Work(apart_cycles[:-1], apart.misses[0][:-1], apart.transfers[:-1], starts, shared)
@@ -154,6 +151,17 @@ def explain(device: Device, file: Path, delegate: str, target: Target) -> JsonOb
             for place, operator in enumerate(graph.operators)
         ],
     }
+
+
+def trace_by_operator(
+    device: Emulator, content: bytes, delegate: str, core: Core, caches: Sequence[tuple[int, int]]
+) -> Trace:
+    """Trace the operators of a file apart, which returns the results of all for it; see :func:`trace`."""
+    shown = with_all_results(content)
+    graph = parse(shown).subgraphs[0]
+    returned = set(graph.outputs)
+    results = [[index for index in operator.outputs if index in returned] for operator in graph.operators]
+    return trace(device, shown, delegate, core, caches, results)
 
 
 def cycles_of(traces: Sequence[Trace], cpu: str) -> list[np.ndarray]:
