@@ -99,10 +99,15 @@ def int8_file(model, samples, tmp_path_factory):
     return write(tmp_path_factory.mktemp("int8") / "it.tflite", model, QuantizationPlan("int8", "int8", True), samples)
 
 
-def test_names_and_order(model, tmp_path):
+@pytest.fixture(scope="module")
+def float_file(model, tmp_path_factory):
+    """The same model in float32, which tests that change it copy."""
+    return write(tmp_path_factory.mktemp("float32") / "it.tflite", model)
+
+
+def test_names_and_order(model, float_file):
     """Inputs and outputs keep the names and the order of the file, and constants are weights again."""
-    path = write(tmp_path / "it.tflite", model)
-    again = edgeprune.load_model(path)
+    again = edgeprune.load_model(float_file)
     assert again.input_names == ["picture"]
     assert sorted(again.output_names) == ["ape", "zebra"]
     kernels = [sorted(w.shape for w in m.get_weights() if w.ndim > 1) for m in (again, model)]
@@ -204,10 +209,10 @@ def test_published_file(name):
         assert checked.steps <= 3
 
 
-def test_damaged_files(int8_file, model, tmp_path):
+def test_damaged_files(int8_file, float_file, tmp_path):
     """A file with changed bytes is a model or one message, never anything else."""
     draw = random.Random(0)
-    whole = [int8_file.read_bytes(), convert(model, FLOAT32)]
+    whole = [int8_file.read_bytes(), float_file.read_bytes()]
     path, refused = tmp_path / "it.tflite", 0
     for number in range(60):
         content = bytearray(whole[number % 2])
@@ -223,9 +228,9 @@ def test_damaged_files(int8_file, model, tmp_path):
 
 
 @pytest.mark.parametrize("mutation", TABLES, ids=lambda mutation: mutation.__name__)
-def test_damaged_tables(mutation, int8_file, model, tmp_path):
+def test_damaged_tables(mutation, int8_file, float_file, tmp_path):
     """So is a file with other values in its tables: options, shapes, types, scales, constants, order and cycles."""
-    whole = [int8_file.read_bytes(), convert(model, FLOAT32)]
+    whole = [int8_file.read_bytes(), float_file.read_bytes()]
     path, draw, refused = tmp_path / "it.tflite", random.Random(1), 0
     for number in range(8):
         path.write_bytes(whole[number % 2])
@@ -247,51 +252,49 @@ def edited(path, content, change):
     return path
 
 
-def test_messages_are_short(model, tmp_path):
+def test_messages_are_short(float_file, tmp_path):
     """A shape of a thousand axes is not told in full."""
 
     def change(made):
         graph = made.subgraphs[0]
         graph.tensors[graph.operators[0].inputs[0]].shape = [1, 12, 12, 3] + [1] * 1000
 
-    said = refusal(edited(tmp_path / "it.tflite", convert(model, FLOAT32), change))
+    said = refusal(edited(tmp_path / "it.tflite", float_file.read_bytes(), change))
     assert "works on a tensor of shape" in said.what
     assert len(str(said)) < 1500
 
 
-def test_types_without_numbers(model, tmp_path):
+def test_types_without_numbers(float_file, tmp_path):
     """A constant of a type that holds no numbers is refused with the types that do."""
 
     def change(made):
         graph = made.subgraphs[0]
         graph.tensors[graph.operators[0].inputs[1]].type = 127
 
-    said = refusal(edited(tmp_path / "it.tflite", convert(model, FLOAT32), change))
+    said = refusal(edited(tmp_path / "it.tflite", float_file.read_bytes(), change))
     assert "holds no numbers" in said.what
     assert "float32" in said.expected
 
 
-def test_memory_is_bounded(model, tmp_path, monkeypatch):
+def test_memory_is_bounded(float_file, monkeypatch):
     """A file whose tensors are too large, one of them or all together, is refused before anything is computed."""
-    path = write(tmp_path / "it.tflite", model)
     for limit, words in (
         ("call.MOST_VALUES", "makes a tensor of shape"),
         ("read.MOST_IN_ALL", "makes the model too large"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(f"edgeprune.models.from_tflite.{limit}", 400)
-            assert words in refusal(path).what
+            assert words in refusal(float_file).what
 
 
-def test_what_fails_when_it_runs(model, tmp_path, monkeypatch):
+def test_what_fails_when_it_runs(float_file, monkeypatch):
     """What TensorFlow refuses only when it computes ends in one message, too."""
-    path = write(tmp_path / "it.tflite", model)
 
     def fails(*arguments):
         raise tf.errors.InvalidArgumentError(None, None, "no such thing")
 
     monkeypatch.setattr("edgeprune.models.from_tflite.check._run_model", fails)
-    said = refusal(path)
+    said = refusal(float_file)
     assert "Its model cannot be run: no such thing" in said.what
     assert said.expected
 
@@ -352,12 +355,12 @@ def test_convert_refuses(tmp_path):
         assert words in done.stderr
 
 
-def test_metadata_is_carried_over(model, tmp_path):
+def test_metadata_is_carried_over(float_file, tmp_path):
     """What a file says about its inputs, and the labels within it, are in the files that are made of it."""
     from edgeprune.stages.conversion import _carried
     from edgeprune.tflite.splice import with_buffer
 
-    content = write(tmp_path / "it.tflite", model).read_bytes()
+    content = float_file.read_bytes()
     old = tmp_path / "old.tflite"
     old.write_bytes(with_buffer(with_buffer(content, "TFLITE_METADATA", b"about the ports"), "OF_ITS_OWN", b"more"))
     with zipfile.ZipFile(old, "a") as archive:
@@ -367,4 +370,4 @@ def test_metadata_is_carried_over(model, tmp_path):
     assert made.metadata["TFLITE_METADATA"] == b"about the ports"
     assert made.metadata["OF_ITS_OWN"] == b"more"
     assert zipfile.ZipFile(tmp_path / "new.tflite").read("labels.txt") == b"ape\nzebra\n"
-    assert _carried(content, tmp_path / "it.tflite") is None
+    assert _carried(content, float_file) is None
