@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,6 +37,17 @@ def answers_of(model: tf_keras.Model, batches: Sequence[Sequence[np.ndarray]]) -
     """What a model answers to all samples, one array per output; ``batches``: per batch the inputs, in its order."""
     found = [[np.asarray(answer) for answer in flat(model(list(batch), training=False))] for batch in batches]
     return [np.concatenate(same) for same in zip(*found, strict=True)]
+
+
+def in_graph(model: tf_keras.Model) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """What answers a batch, an array per output, as :func:`answers_of` does: by a graph in which operations are fused.
+
+    It takes half of the time, and is worth its making where a model runs dozens of times.
+    """
+    import tensorflow as tf
+
+    run = tf.function(lambda inputs: flat(model(inputs, training=False)), reduce_retracing=True)
+    return lambda inputs: [answer.numpy() for answer in run(list(inputs))]
 
 
 def divergence(kinds: Sequence[Answer], original: Sequence[np.ndarray], changed: Sequence[np.ndarray]) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from edgeprune.models.count import count
 from edgeprune.models.graph import View
 from edgeprune.models.types import Node, Variable
 from edgeprune.progress import Progress
-from edgeprune.reconstruction.answers import Answer, answers_of, kinds_of, with_room
+from edgeprune.reconstruction.answers import Answer, in_graph, kinds_of, with_room
 from edgeprune.reconstruction.fisher import TAPE_BYTES, watched, with_random_signs
 from edgeprune.reconstruction.forward import bytes_per_sample, in_pieces, norm_behind
 from edgeprune.reconstruction.linear import Product, product_of
@@ -96,16 +96,19 @@ def scale_channels(
     pieces = _pieces(changed, batches, room)
     if len(pieces) < _FOLDS or unknowns > _PER_SAMPLE * _samples(pieces):
         return None
-    answers = [answers_of(original, [piece]) for piece in pieces]
+    answer = in_graph(original)
+    answers = [answer(piece) for piece in pieces]
     kinds = kinds_of(original, [np.concatenate(same) for same in zip(*answers, strict=True)])
     if all(kind.kind == "none" for kind in kinds):
         return None
     folds = np.arange(len(pieces)) % _FOLDS
     copies = _within(mirrored(original, pieces, answers, kinds), room - _samples(pieces))
-    answers += [answers_of(original, [piece]) for piece in copies]
+    answers += [answer(piece) for piece in copies]
     # A copy is in the part of its original, so that no part is judged by a fit that has seen its images.
     folds = np.concatenate([folds, folds[: len(copies)]])
-    return _Fit(view, channels, [*pieces, *copies], answers, kinds, folds, seed).run(progress or Progress())
+    # A refit knows the samples themselves; where there are enough copies, those say what is gained.
+    judges = np.arange(len(folds)) >= (len(pieces) if len(copies) >= len(pieces) / 2 else 0)
+    return _Fit(view, channels, [*pieces, *copies], answers, kinds, folds, judges, seed).run(progress or Progress())
 
 
 def _channels_of(view: View) -> dict[str, _Channels]:
@@ -184,33 +187,36 @@ class _Fit:
         answers: Sequence[list[np.ndarray]],
         kinds: Sequence[Answer],
         folds: np.ndarray,
+        judges: np.ndarray,
         seed: int,
     ):
         self.view, self.channels, self.pieces, self.answers, self.kinds = view, channels, pieces, answers, kinds
-        self.folds, self.seed = folds, seed
+        self.folds, self.judges, self.seed = folds, judges, seed
+        self._answer = in_graph(view.model)
         self.columns = 2 * sum(one.count for one in channels.values())
         self.fold = np.repeat(folds, [len(piece[0]) for piece in pieces])  # of each sample
 
     def run(self, progress: Progress) -> Scaled:
         rows, slopes = self._gradients(progress)
-        before = self._divergences(range(len(self.pieces)))
+        before = self._apart(self.judges)
         solvers = [_Damped(rows[self.fold != fold], slopes[self.fold != fold]) for fold in range(_FOLDS)]
         best, damping = before, None
         for trial in _DAMPINGS:
-            after = np.empty_like(before)
+            found = []
             for fold, solver in enumerate(solvers):
                 self._set(solver.step(trial))
-                after[self.fold == fold] = self._divergences(np.flatnonzero(self.folds == fold))
-            _log.debug("scaled channels, held by %g: %.4g nats, %.4g before", trial, after.mean(), before.mean())
-            if not after.mean() < best.mean() * (1 - _CLEARLY):  # nor where it is not a number
+                found.append(self._divergences(self.judges & (self.folds == fold)))
+            after = float(np.concatenate(found).mean())
+            _log.debug("scaled channels, held by %g: %.4g nats, %.4g before", trial, after, before)
+            if not after < best * (1 - _CLEARLY):  # nor where it is not a number
                 break
             best, damping = after, trial
         if damping is not None:
             self._set(_Damped(rows, slopes).step(damping))
-            if self._divergences(range(len(self.pieces))).mean() < before.mean():
-                return Scaled(float(before.mean()), float(best.mean()), damping)
+            if self._apart(self.judges) < before:
+                return Scaled(before, best, damping)
         self._set(np.zeros(self.columns))
-        return Scaled(float(before.mean()), float(before.mean()))
+        return Scaled(before, before)
 
     def _gradients(self, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
         """By each scale and shift, of the answers with random signs, and of how far they are from the original ones.
@@ -274,12 +280,15 @@ class _Fit:
         for channels, scales, shifts in self._places():
             channels.set(step[scales], step[shifts])
 
-    def _divergences(self, numbers: Iterable[int]) -> np.ndarray:
-        """In nats, of the samples of some pieces: float64 [samples]."""
+    def _apart(self, some: np.ndarray) -> float:
+        """The mean of :meth:`_divergences`."""
+        return float(self._divergences(some).mean())
+
+    def _divergences(self, some: np.ndarray) -> np.ndarray:
+        """In nats, of the samples of some pieces, bool [pieces]: float64 [samples]."""
         found = []
-        for number in numbers:
-            ours = answers_of(self.view.model, [self.pieces[number]])
-            triples = zip(self.kinds, self.answers[number], ours, strict=True)
+        for number in np.flatnonzero(some).tolist():
+            triples = zip(self.kinds, self.answers[number], self._answer(self.pieces[number]), strict=True)
             found.append(np.sum([kind.divergences(p, q) for kind, p, q in triples], axis=0))
         return np.concatenate(found)
 
