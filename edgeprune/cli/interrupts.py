@@ -39,7 +39,7 @@ def raise_lost() -> None:
 
 
 def ended() -> None:
-    """From now on interrupts are ignored: the command has heard one, and is about to say so."""
+    """From now on interrupts are ignored: the command has ended, and its exit code is on its way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
