@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from commands import run
 
 RECIPE = """
 extends = "int8"
@@ -66,7 +65,7 @@ def test_a_killed_search_goes_on_where_it_was_and_its_pick_builds_to_the_byte(fi
     assert any(path.parent.name.startswith("validate-") for path in finished)
     assert not (folder / "out/search.json").exists()
 
-    done = run("search", *options, *goal, cwd=folder)
+    done = subprocess.run(search, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "max_size is missed by" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
@@ -74,7 +73,6 @@ def test_a_killed_search_goes_on_where_it_was_and_its_pick_builds_to_the_byte(fi
     assert sum(trial["state"] != "repeated" for trial in target["trials"]) == 2
 
     build = command("build", *options, "--recipe", "out/best/recipe.toml", "--out", "again")
-    # In a process of its own: what a search leaves in the memory of its process is no part of the recipe.
     again = subprocess.run(build, cwd=folder, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
     (made,) = (folder / "again/variants").glob("tiny-filters-int8.tflite")
