@@ -129,6 +129,9 @@ def finetune(
     Returns:
         The history, one entry per epoch.
     """
+    if start_epoch >= lessons.config.epochs:  # of a folder of images, even the first batch takes a look at all of them
+        compile_for_saving(model, task)
+        return []
     config, own_task, task = lessons.config, task, lessons.trained(task, data)
     kept, features = model, lessons.features(model)
     if features is not None:  # trained with more outputs; the layers are the model's own

@@ -168,3 +168,17 @@ def test_frozen_layers_stay_frozen(data, tmp_path, around):
     for name in ("backward", "head"):
         assert found[name].trainable
         assert not np.array_equal(found[name].get_weights()[-1], before[name].get_weights()[-1])
+
+
+def test_without_epochs_no_data_are_read(data, tmp_path):
+    """The first batch of a folder of images takes a look at all of them; nobody waits for that who trains nothing."""
+    blank = dataclasses.replace(data, train=None)
+    model = make_model()
+    before = [weight.copy() for weight in model.get_weights()]
+    arguments = {"seed": 0, "deterministic": False, "state_file": tmp_path / "a.npz", "progress": Progress()}
+    task = resolve_task(model, TaskConfig(), data)
+    assert finetune(model, blank, task, Lessons(FinetuneConfig(epochs=0)), **arguments) == []
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert model.optimizer is not None
+    assert not (tmp_path / "a.npz").exists()
