@@ -86,16 +86,8 @@ def main() -> None:
         # Move it to the front, so that it is allowed after the command, too.
         sys.argv = [sys.argv[0], "--debug", *[argument for argument in sys.argv[1:] if argument != "--debug"]]
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    run = functools.partial(_run_and_end, command, debug)
+    run = functools.partial(_run, command, debug)
     sys.exit(supervised(command, KEPT.get(command, ""), run) if command in HEAVY else run())
-
-
-def _run_and_end(command: str, debug: bool) -> int:
-    from edgeprune.cli import interrupts
-
-    code = _run(command, debug)
-    interrupts.ended()
-    return code
 
 
 def _run(command: str, debug: bool) -> int:

@@ -38,11 +38,6 @@ def raise_lost() -> None:
         raise KeyboardInterrupt
 
 
-def ended() -> None:
-    """From now on interrupts are ignored: the command has ended, and its exit code is on its way."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _interrupted
     now = time.monotonic()
