@@ -164,7 +164,7 @@ def test_killed_at_any_stage_and_started_again_gives_the_same(folder, stage):
     process.communicate()
     assert not (home / "artifact.json").exists(), "killed too late to prove anything"
     resolved = folder / "one" / "recipe.toml"
-    # A process of its own, as the unbroken build had: what ran before in this one changes how sums are ordered.
+    # In a process of its own, as the unbroken build was: after other tests, figures of this one differ from it.
     code, again, err = build(folder, "--deterministic", "--json", "--out", out, "--recipe", str(resolved))
     assert code == 0, err
     reused = {done["name"] for done in json.loads(again)["stages"] if done["reused"]}

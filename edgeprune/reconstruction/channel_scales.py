@@ -24,7 +24,7 @@ from edgeprune.reconstruction.answers import Answer, in_graph, kinds_of, with_ro
 from edgeprune.reconstruction.fisher import TAPE_BYTES, watched, with_random_signs
 from edgeprune.reconstruction.forward import bytes_per_sample, in_pieces, norm_behind
 from edgeprune.reconstruction.linear import Product, product_of
-from edgeprune.reconstruction.mirrored import mirrored
+from edgeprune.reconstruction.mirrored_images import mirrored_images
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -96,13 +96,13 @@ def scale_channels(
     pieces = _pieces(changed, batches, room)
     if len(pieces) < _FOLDS or unknowns > _PER_SAMPLE * _samples(pieces):
         return None
-    answer = in_graph(original)
+    answer = in_graph(original)  # as those of the changed model, so that equal models give equal answers
     answers = [answer(piece) for piece in pieces]
     kinds = kinds_of(original, [np.concatenate(same) for same in zip(*answers, strict=True)])
     if all(kind.kind == "none" for kind in kinds):
         return None
     folds = np.arange(len(pieces)) % _FOLDS
-    copies = _within(mirrored(original, pieces, answers, kinds), room - _samples(pieces))
+    copies = _within(mirrored_images(original, pieces, answers, kinds), room - _samples(pieces))
     answers += [answer(piece) for piece in copies]
     # A copy is in the part of its original, so that no part is judged by a fit that has seen its images.
     folds = np.concatenate([folds, folds[: len(copies)]])

@@ -24,7 +24,7 @@ _ALIKE = 0.1
 _FEW = 256
 
 
-def mirrored(
+def mirrored_images(
     model: tf_keras.Model,
     pieces: Sequence[list[np.ndarray]],
     answers: Sequence[list[np.ndarray]],
@@ -39,8 +39,8 @@ def mirrored(
         kinds: of the outputs.
 
     Returns:
-        As many batches; none where there are no images, or where mirrored ones are answered otherwise: digits, a
-        spectrogram, whether a road bends to the left, where in an image something is.
+        As many batches; none where there are no images, or where mirrored ones are answered otherwise, as by a model
+        that says where in an image something is.
     """
     copies = [[x[:, :, ::-1] if x.ndim == 4 else x for x in piece] for piece in pieces]
     if not any(x.ndim == 4 for piece in pieces for x in piece):

@@ -7,7 +7,7 @@ from random_weights import randomize
 
 from edgeprune.reconstruction.answers import answers_of, divergence, kinds_of
 from edgeprune.reconstruction.channel_scales import scale_channels
-from edgeprune.reconstruction.mirrored import mirrored
+from edgeprune.reconstruction.mirrored_images import mirrored_images
 
 layers = tf_keras.layers
 
@@ -23,7 +23,7 @@ def batches(x, size=25):
 def copies(model, pieces):
     answers = [answers_of(model, [piece]) for piece in pieces]
     kinds = kinds_of(model, [np.concatenate(same) for same in zip(*answers, strict=True)])
-    return mirrored(model, pieces, answers, kinds)
+    return mirrored_images(model, pieces, answers, kinds)
 
 
 def classifier(*hidden, shape=(8, 8, 3)):
