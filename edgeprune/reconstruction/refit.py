@@ -145,6 +145,7 @@ class _Refitting:
     Attributes:
         current: the calls of the pass that is under way.
         exact: ids of tensors of ``changed`` that are the same in both models.
+        samples: in the smaller half of the batches.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class _Refitting:
         self.kept, self.ridge, self.grids, self.store = kept, ridge, grids, store
         self.seed = seed
         self.count = len(batches)
+        self.samples = min(sum(len(batch[0]) for batch in batches[half::2]) for half in range(2))
         self.current: Sequence[CallKey] = ()
         self.exact = {id(tensor) for tensor in changed.inputs}
         self.found: list[Refitted] = []
@@ -413,7 +415,7 @@ class _Fit:
             return Refitted(self.layer, before, after, int(rows), seconds)
         intercept = bool(bias is not None or norms)
         mask = None if start.all() else start != 0
-        ridge = choose_ridge(self.halves, start, self.whole.ridge, intercept=intercept, mask=mask)
+        ridge = choose_ridge(self.halves, self.whole.samples, start, self.whole.ridge, intercept=intercept, mask=mask)
         moments = self.halves[0] + self.halves[1]
         self.halves.clear()
         if self.rows and self.rows.fits and ridge != np.inf:

@@ -99,11 +99,36 @@ def test_few_rows_are_not_learned_by_heart():
 
     others = rows(2000)
     halves = [moments_of(*rows(40)), moments_of(*rows(40))]
-    ridge = choose_ridge(halves, start, 1e-4, intercept=True)
+    ridge = choose_ridge(halves, 40, start, 1e-4, intercept=True)
     assert ridge > 1e-2
     best = fit(halves[0] + halves[1], start, ridge, intercept=True)
     by_heart = fit(halves[0] + halves[1], start, 1e-4, intercept=True)
     assert error(best.matrix) < error(start) < error(by_heart.matrix)
+
+
+def test_rows_of_few_samples_are_not_learned_by_heart():
+    """Where rows of a sample are alike, many of them do not stand for many samples; enough samples are trusted."""
+    generator = np.random.default_rng(0)
+    true = generator.normal(size=[1, 40, 4])
+    start = true + 0.1 * generator.normal(size=true.shape)
+
+    def rows(samples, each=50):
+        x = np.repeat(generator.normal(size=[1, samples, 40]), each, 1) + 0.1 * generator.normal(
+            size=[1, samples * each, 40]
+        )
+        noise = np.repeat(generator.normal(size=[1, samples, 4]), each, 1)
+        return x, x @ true + 2 * noise
+
+    def error(matrix):
+        return np.square(others[1] - others[0] @ matrix).mean()
+
+    others = rows(500)
+    halves = [moments_of(*rows(30)), moments_of(*rows(30))]
+    ridge = choose_ridge(halves, 30, start, 1e-4, intercept=True)
+    assert ridge > 1e-3
+    found, by_heart = (fit(halves[0] + halves[1], start, value, intercept=True) for value in (ridge, 1e-4))
+    assert error(found.matrix) < error(by_heart.matrix)
+    assert choose_ridge(halves, 12 * 40, start, 1e-4, intercept=True) == 1e-4
 
 
 def test_rows_that_say_nothing_change_nothing():
@@ -111,7 +136,7 @@ def test_rows_that_say_nothing_change_nothing():
     generator = np.random.default_rng(0)
     halves = [moments_of(generator.normal(size=[1, 30, 20]), 50 + generator.normal(size=[1, 30, 2])) for _ in range(2)]
     start = np.zeros([1, 20, 2])
-    ridge = choose_ridge(halves, start, 1e-4, intercept=True)
+    ridge = choose_ridge(halves, 30, start, 1e-4, intercept=True)
     assert ridge >= 1
     found = fit(halves[0] + halves[1], start, np.inf, intercept=True)
     np.testing.assert_array_equal(found.matrix, start)
