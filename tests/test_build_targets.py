@@ -73,6 +73,7 @@ def test_a_folder_used_again_has_no_picks_of_targets_that_are_gone(built, tiny_m
     assert not (out / "micro-other").exists()
 
 
+@pytest.mark.slow
 def test_a_build_for_one_of_them_makes_the_same_files(built, tiny_model, tmp_path):
     """The files for a target are those of a build for it alone, whose report knows nothing of several targets."""
     _, folder = built

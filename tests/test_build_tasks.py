@@ -101,6 +101,7 @@ def test_each_output_has_its_figures_and_one_of_them_decides(two_heads, images, 
     assert report.task[0].origin == "as the model was compiled"
 
 
+@pytest.mark.slow
 def test_without_labels_the_unpruned_model_is_the_teacher(two_heads, images, recipe, tmp_path):
     """Inputs alone build, and agreement with the unpruned model is reported for every output."""
     taught = recipe('[task]\nkind = "teacher"\n', FLOAT)

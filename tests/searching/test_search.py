@@ -317,6 +317,7 @@ def test_trials_that_all_fail_end_the_search(given, tmp_path):
         edgeprune.search(**{**given, "recipe": recipe}, trials=20, out=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given, tmp_path):
     """A loop in the file: the others go on, and one of them is the pick."""
     import tf_keras
