@@ -93,6 +93,7 @@ def counts(address, files):
         return [result["instructions"] for result in measure(device, Job(tuple(files)))]
 
 
+@pytest.mark.slow
 def test_two_runs_count_the_same_and_leave_nothing(tiny_files, counted_once):
     """The same file gives the same count to the last instruction, alone or after another one; the folder is removed."""
     with Emulator() as device:
@@ -162,8 +163,7 @@ def release_file(tmp_path_factory):
 FOUR_RUNTIMES = ("tflite-runtime 2.14.0", "ai-edge-litert 1.2.0", "ai-edge-litert 1.4.0", "ai-edge-litert 2.1.6")
 
 
-# The last release that runs int8 without XNNPACK, and the newest; the first that runs it with XNNPACK is among those of
-# test_each_runtime_hands_on_what_its_rules_say.
+# The last release that runs int8 without XNNPACK, and the newest.
 @pytest.mark.parametrize(
     ("dtype", "emulated_runtime"),
     representatives(
@@ -189,7 +189,9 @@ def test_kernels_are_those_that_profile_names(tiny_files, emulated_runtime, dtyp
     assert is_same == (expected == "builtin")
 
 
-@pytest.mark.parametrize("emulated_runtime", FOUR_RUNTIMES, indirect=True)
+@pytest.mark.parametrize(
+    "emulated_runtime", representatives(FOUR_RUNTIMES, FOUR_RUNTIMES[0], FOUR_RUNTIMES[3]), indirect=True
+)
 def test_each_runtime_hands_on_what_its_rules_say(artifacts, release_file, emulated_runtime):
     """The parts of files of every format that a runtime gives to XNNPACK are those of the rules for its release."""
     from edgeprune.hardware.delegates import book_of
@@ -261,6 +263,7 @@ def _images(archive):
     return np.stack(pixels)[order], labels[order]
 
 
+@pytest.mark.slow  # figures on the board: tests/snippets/test_figures.py
 def test_outputs_on_arm_are_those_of_the_host(resnet8):
     """Float and int8 files put all of 25 test images, or all but one, into the same class on ARM kernels as here."""
     files, sample = resnet8

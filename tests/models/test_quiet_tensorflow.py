@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SESSION = """
 from edgeprune._tensorflow import import_tf
 tf = import_tf()
@@ -61,6 +63,7 @@ def test_importing_the_package_does_not_import_tensorflow():
     assert (run.returncode, run.stderr) == (0, "")
 
 
+@pytest.mark.slow  # a session of the same imports is above
 def test_a_build_from_python_imports_tensorflow_as_a_command_does(tmp_path):
     """edgeprune.build is as silent as `edgeprune build`, with the same kernels and the same Keras: for a model of
     Keras 2 not Keras 3, which takes seconds to import."""

@@ -43,6 +43,7 @@ def test_a_pruned_model_is_repaired_without_labels(model, images):
     assert all(one.after <= one.before + 1e-9 for one in found.layers if one.after is not None)
 
 
+@pytest.mark.slow
 def test_channels_chosen_for_the_repair_are_repaired_better(model, images):
     """At the same budget, channels chosen knowing that they will be repaired leave less error than those by norm."""
     evidence = edgeprune.Evidence(lambda: [(images[start : start + 50],) for start in range(0, 1600, 50)])

@@ -142,6 +142,7 @@ def test_operators_on_the_processor_have_no_known_time(graph, board):
         file_costs.latency(shapes, board)
 
 
+@pytest.mark.slow  # that of a file whose time is estimated: test_file_costs.py
 def test_a_limit_out_of_reach_says_what_the_compiler_says(graph, resource):
     """The nearest that is named is the time of a file, and asking for it works."""
     scores = {group.name: np.ones(group.size) for group in graph.groups}
