@@ -84,9 +84,9 @@ ONLY_PRUNED = (
     "ResNetV2", "VGG", "Xception",
 )  # fmt: skip
 
-# Each with blocks that the others of these do not have: a LayerNormalization on the stream, concatenated branches,
-# squeeze and excitation, groups, residuals. The other families are built of the same ones.
-ALWAYS = ("ConvNeXt", "DenseNet", "EfficientNet")
+# Each with blocks that the other does not have: a LayerNormalization on the stream; squeeze and excitation, groups,
+# residuals. The other families are built of the same ones, and of branches, which random graphs have.
+ALWAYS = ("ConvNeXt", "EfficientNet")
 
 
 def _cases():

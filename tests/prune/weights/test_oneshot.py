@@ -41,7 +41,7 @@ def config(**options):
         ("weight", "global"),
         ("2:4", "layer"),  # holds in every group, so there is no ranking over all
         pytest.param("block:1x4", "layer", marks=pytest.mark.slow),
-        ("block:1x4", "global"),
+        pytest.param("block:1x4", "global", marks=pytest.mark.slow),
         pytest.param("connection", "layer", marks=pytest.mark.slow),
         pytest.param("connection", "global", marks=pytest.mark.slow),
     ],
