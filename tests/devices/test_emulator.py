@@ -126,6 +126,7 @@ def test_a_sparse_file_has_no_table_of_operators(sparse_and_dense, counted_once)
     assert "sparse.tflite: there is no table of operators" in found["warnings"][0]
 
 
+@pytest.mark.slow  # of two releases, not of this code; tests/hardware/xnnpack has the rules
 def test_sparse_inference_depends_on_the_runtime(sparse_and_dense, counted_once):
     """80 % zeros save a third of the instructions or more under ai-edge-litert 2.1.6, none under tflite-runtime."""
     dense, sparse = counts("emulator", sparse_and_dense)
@@ -302,6 +303,7 @@ def test_options_for_times_do_not_stop_a_count(tiny_files, tmp_path, monkeypatch
     assert (tmp_path / "measurements.csv").read_text() == "something else\n"
 
 
+@pytest.mark.slow  # a count beside a variant: test_variants.py
 def test_a_build_counts_every_variant(tiny_model, tmp_path):
     """`build --device emulator` puts a count beside each variant in report and table, and no latency of that board."""
     report = build(tiny_model, data="demo", recipe="float", target="rpi4", out=tmp_path / "out", device="emulator")
