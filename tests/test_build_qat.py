@@ -71,8 +71,9 @@ def recipe(name, **changes):
     return parse_recipe(table, f"{name}.toml")
 
 
-# compact is filters-qat with a teacher (test_distillation_reuse_and_keras_3_work); qat and pqat are parts of pcqat.
-ALWAYS = ("cluster-int8", "pcqat")
+# compact is filters-qat with a teacher (test_distillation_reuse_and_keras_3_work). qat and pqat are parts of pcqat, and
+# so is cluster-int8, but for its scales (tests/quantize/test_cluster.py).
+ALWAYS = ("pcqat",)
 ZEROS, TRAINED = ("pqat", "pcqat"), [name for name in RECIPES if "qat" in name]
 
 
@@ -125,6 +126,7 @@ def test_clusters_survive_training_and_conversion(builds):
         assert kernel.distinct <= CLUSTERS, kernel
 
 
+@pytest.mark.slow
 def test_clusters_without_training_for_int8_are_kept_in_every_channel(builds):
     """Post-training int8 has a scale per channel, so the promise is per channel; in float it is per kernel."""
     folder, report = builds("cluster-int8")

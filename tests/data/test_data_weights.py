@@ -138,7 +138,11 @@ def _labelless():
     }
 
 
-@pytest.mark.parametrize("form", _labelless())
+# A dataset of batches stands for those whose elements are read in the same way.
+ALWAYS = [form for form in _labelless() if form not in ("dataset", "dataset of tuples", "dataset by input")]
+
+
+@pytest.mark.parametrize("form", representatives(_labelless(), *ALWAYS))
 def test_data_without_labels(form):
     """Each form of x alone gives splits whose batches have () in the place of labels."""
     data = load_data(_labelless()[form], DataConfig(), SPEC)

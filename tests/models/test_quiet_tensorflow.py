@@ -34,6 +34,7 @@ def test_a_normal_session_is_silent():
     assert (run.returncode, run.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_log_level_that_the_user_chose_is_kept():
     """With TF_CPP_MIN_LOG_LEVEL=0, TensorFlow says what it has to say."""
     run = _python("from edgeprune._tensorflow import import_tf; import_tf()", TF_CPP_MIN_LOG_LEVEL="0")

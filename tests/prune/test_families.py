@@ -165,9 +165,7 @@ def _frames(keras, length):
     return keras.Model(i, L.Dense(3, name="label")(x))
 
 
-@pytest.mark.parametrize(
-    ("version", "length"), representatives(itertools.product([2, 3], [4, None]), (3, 4), (2, None))
-)
+@pytest.mark.parametrize(("version", "length"), representatives(itertools.product([2, 3], [4, None]), (3, 4)))
 def test_a_model_that_is_called_for_every_frame_is_pruned(version, length, randomize, train_step, tflite_outputs):
     """A model in TimeDistributed is opened: its filters can go, exactly, and stay frozen in training."""
     import tf_keras

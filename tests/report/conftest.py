@@ -266,12 +266,11 @@ def _html(name):
     return render(parse(VARIATIONS[name]()), "report.html")
 
 
-# What these four have beside the others is drawn by tests of the modules that draw it.
-@pytest.fixture(
-    params=representatives(
-        VARIATIONS, *(name for name in VARIATIONS if name not in ("regression", "residuals", "placed", "estimated"))
-    )
-)
+# What these have beside the others is drawn by tests of the modules that draw it.
+DRAWN = ("regression", "residuals", "placed", "estimated", "differing", "masks")
+
+
+@pytest.fixture(params=representatives(VARIATIONS, *(name for name in VARIATIONS if name not in DRAWN)))
 def any_html(request):
     """report.html of each of the variations in turn; drawn once."""
     return _html(request.param)

@@ -188,7 +188,7 @@ def test_a_metric_that_a_class_name_stands_for_has_no_number(kerases, random):
 
 @pytest.mark.parametrize(
     ("kerases", "form"),
-    representatives(itertools.product(KERASES, [".h5", ".keras"]), ("keras2", ".keras"), ("keras3", ".h5")),
+    representatives(itertools.product(KERASES, [".h5", ".keras"]), ("keras3", ".h5")),
     indirect=["kerases"],
 )
 def test_padding_is_left_out_of_models_from_files(kerases, form, random, tmp_path):

@@ -193,7 +193,7 @@ def test_what_a_range_cuts_off_is_an_activation(int8_file, monkeypatch):
     assert check(imported, int8_file).operator_steps <= 1.01
 
 
-@pytest.mark.parametrize("name", representatives(FLOAT + QUANTIZED, "blazeface", "lstm", "automl", "mspeech"))
+@pytest.mark.parametrize("name", representatives(FLOAT + QUANTIZED, "blazeface", "lstm", "mspeech"))
 def test_published_file(name):
     """Published files are imported and verified: floats to 1e-4, integers within one step by operator."""
     path = PUBLISHED / f"{name}.tflite"

@@ -98,6 +98,7 @@ def test_exact_milliseconds_are_those_of_the_built_file(graph, resource, board, 
     assert built <= resource.exact(keep) <= built * 1.03
 
 
+@pytest.mark.slow  # test_the_built_file_keeps_the_limit needs it
 def test_the_program_comes_near(graph, resource):
     """What operators come to at widths that were not compiled adds up to the time of the file, to some percent."""
     widths = Widths(graph, [ladder(graph, group, group.free, STEPS) for group in graph.groups])

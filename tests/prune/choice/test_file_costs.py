@@ -99,7 +99,8 @@ def test_milliseconds_are_those_of_the_profile(shapes, graph, target, kernels):
     assert predict(file, board, kernels).estimate.median_ms == pytest.approx(value, rel=1e-9)
 
 
-@followed("int8")
+@pytest.mark.slow  # as in test_compiled_costs.py
+@pytest.mark.parametrize("shapes", ["float32", "int8"], indirect=True)
 def test_without_a_block_the_file_is_that_of_the_shorter_model(shapes, graph):
     """Where blocks may go, one that is worth little goes, and all limits hold on the file of the model without it."""
     board = load_target("rpi4")

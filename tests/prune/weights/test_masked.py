@@ -116,10 +116,8 @@ def test_the_sparsity_is_exact_and_the_pattern_holds_after_stripping(tiny_model,
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{"criterion": "movement", "regrow": "gradient"}, pytest.param({"regrow": "random"}, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # on two devices: tests/train/test_replicas.py
+@pytest.mark.parametrize("config", [{"criterion": "movement", "regrow": "gradient"}, {"regrow": "random"}])
 def test_resumed_equals_unbroken(tiny_model, tiny_data, tmp_path, config):
     """Broken off after an epoch and started again: weights, masks and scores are the same to the last bit."""
     config = WeightsConfig(sparsity=0.6, end=0.9, **config)

@@ -76,6 +76,7 @@ def test_outputs_stay_nearer_than_without_the_smallest_weights(model):
     assert errors[0] < errors[1]
 
 
+@pytest.mark.slow
 def test_the_same_seed_chooses_the_same_zeros(model):
     first, second = copy_model(model), copy_model(model)
     for pruned in (first, second):

@@ -28,7 +28,7 @@ RECURRENT = {
 }
 
 
-@pytest.mark.parametrize("name", representatives(RECURRENT, "SimpleRNN", "LSTM backwards", "GRU with one bias"))
+@pytest.mark.parametrize("name", representatives(RECURRENT, "LSTM backwards", "GRU with one bias"))
 def test_stacked(check_case, name):
     """Units of both layers can go; the first one's are read by the second."""
 
@@ -41,7 +41,7 @@ def test_stacked(check_case, name):
     check_case(build, {"first/units": (6, "first second"), "second/units": (5, "head second")})
 
 
-@pytest.mark.parametrize("mode", representatives(["concat", "sum", "mul", "ave", None], "concat", "mul"))
+@pytest.mark.parametrize("mode", representatives(["concat", "sum", "mul", "ave", None], "mul"))
 def test_bidirectional(check_case, mode):
     """Both directions lose the same units, however they are merged."""
 
