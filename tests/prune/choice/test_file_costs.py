@@ -83,7 +83,12 @@ def test_sizes_are_those_of_the_file(shapes, graph):
 
 
 @followed("int8")
-@pytest.mark.parametrize(("target", "kernels"), [("rpi4", "xnnpack"), ("rpi4", "builtin"), ("coral", "edgetpu")])
+@pytest.mark.parametrize(
+    ("target", "kernels"),
+    representatives(
+        [("rpi4", "xnnpack"), ("rpi4", "builtin"), ("coral", "edgetpu")], ("rpi4", "xnnpack"), ("coral", "edgetpu")
+    ),
+)
 def test_milliseconds_are_those_of_the_profile(shapes, graph, target, kernels):
     """The choice keeps the limit and nearly uses it, and the file of the pruned model is estimated at what it says."""
     board = load_target(target)

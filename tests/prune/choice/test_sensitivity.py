@@ -80,7 +80,7 @@ def test_a_point_is_what_the_masked_model_gives(problem, run):
     assert curves.baseline.metric == pytest.approx(evaluate_keras(graph.model, data.validation, task))
 
 
-@pytest.mark.parametrize("seed", representatives(range(4), 0, 1))
+@pytest.mark.parametrize("seed", representatives(range(4), 0))
 def test_the_switchboard_equals_the_oracle_and_forgets(L, randomize, random_keep, seed):
     """After every setting the one traced model equals a freshly masked one, sums without weights included."""
     import tensorflow as tf

@@ -175,13 +175,10 @@ def normalized_dot(L):
 # Of every kind of layer the case that has the most to it, and each reason that freezes.
 ALWAYS = (
     "attention_of_three",
-    "attention_by_concatenation",
     "attention_to_an_input",
     "cross_attention_with_keys",
-    "attention_scores",
     "attention_scores_as_an_output",
     "channels_as_positions",
-    "dot_of_sequences",
     "dot_over_positions",
     "normalized_dot",
 )
