@@ -103,7 +103,7 @@ def test_compiled_settings_of_losses_and_metrics_are_kept():
 
 
 @pytest.mark.parametrize(
-    "metric", representatives(["mae", "MAE", "mean_absolute_error", "MeanAbsoluteError"], "MAE", "MeanAbsoluteError")
+    "metric", representatives(["mae", "MAE", "mean_absolute_error", "MeanAbsoluteError"], "MeanAbsoluteError")
 )
 def test_a_regression_as_compiled_is_better_when_its_error_is_lower(metric):
     """However the error is spelled: lower is better, differences are in its own unit."""
