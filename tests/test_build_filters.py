@@ -68,15 +68,17 @@ def test_each_removal_was_verified_and_repaired(built):
 
 
 def test_the_pruned_model_is_an_ordinary_keras_model(built):
-    """The .keras file loads and has the layers of the original."""
+    """The .keras file loads and has the layers of the original; the one for Keras 3 is beside it."""
     import edgeprune
 
     pruned = edgeprune.load_model(built[0] / "models" / "demo-filters.keras")
     original = edgeprune.load_model(built[0] / "models" / "demo-baseline.keras")
     assert [layer.name for layer in pruned.layers] == [layer.name for layer in original.layers]
     assert edgeprune.count(pruned).params < edgeprune.count(original).params
+    assert (built[0] / "models" / "demo-filters.keras3.keras").is_file()  # written only if its outputs are the same
 
 
+@pytest.mark.slow  # the export compares; read back in tests/models/test_keras3_layers.py
 def test_the_pruned_model_is_there_for_keras_3(built):
     """Keras 3 reads it without edgeprune, and it computes what the tf_keras model computes."""
     import edgeprune

@@ -146,6 +146,7 @@ def test_operators_of_full_tensorflow_are_named_though_the_build_ends(tmp_path):
     assert any("MatrixDeterminant" in note for note in notes)
 
 
+@pytest.mark.slow  # so is the file of test_build_sparse.py
 def test_pruned_weights_are_stored_sparse_where_that_is_smaller(tiny_model, tmp_path):
     """If the recipe asks for it; the file computes what its Keras model computes, and unpruned files stay dense."""
     table = {

@@ -58,6 +58,7 @@ def test_the_other_variants_are_built_and_reported(one_feature, tmp_path):
         assert "int8 is missing" in (tmp_path / "run" / view).read_text()
 
 
+@pytest.mark.slow  # what failed is no finished stage: test_pipeline.py
 def test_what_is_missing_is_tried_again(one_feature, tmp_path):
     """Only what failed runs again in the next build; a recipe without it succeeds, and reports nothing missing."""
     model, data = one_feature

@@ -42,6 +42,7 @@ def test_a_failing_export_leaves_the_report(tiny_model, tmp_path, monkeypatch):
     assert (tmp_path / "manifest.json").is_file()
 
 
+@pytest.mark.slow  # test_action.py has such a build
 def test_a_build_that_got_worse_than_an_earlier_one_ends_with_1(tiny_model, tmp_path):
     """The command says which figures, exits with 1 once all is written, and lists them for CI; within the tolerances it
     exits with 0. The earlier report may be the one that the build itself replaces."""

@@ -71,8 +71,9 @@ def recipe(name, **changes):
     return parse_recipe(table, f"{name}.toml")
 
 
-# compact is filters-qat with a teacher (test_distillation_reuse_and_keras_3_work); pqat is pcqat without clusters.
-ALWAYS = ("qat", "cluster-int8", "pcqat")
+# compact is filters-qat with a teacher (test_distillation_reuse_and_keras_3_work). qat and pqat are parts of pcqat, and
+# so is cluster-int8, but for its scales (tests/quantize/test_cluster.py).
+ALWAYS = ("pcqat",)
 ZEROS, TRAINED = ("pqat", "pcqat"), [name for name in RECIPES if "qat" in name]
 
 
@@ -96,7 +97,7 @@ def test_every_recipe_runs_and_stays_accurate(builds, name):
         assert not found[variant]["warnings"]
 
 
-@pytest.mark.parametrize("name", representatives(TRAINED, "qat", "pcqat"))
+@pytest.mark.parametrize("name", representatives(TRAINED, "pcqat"))
 def test_trained_files_are_int8_throughout(builds, name):
     """Every operator computes in int8; inputs and outputs are as the target wants them."""
     from edgeprune.convert.findings import float_operators
@@ -125,6 +126,7 @@ def test_clusters_survive_training_and_conversion(builds):
         assert kernel.distinct <= CLUSTERS, kernel
 
 
+@pytest.mark.slow
 def test_clusters_without_training_for_int8_are_kept_in_every_channel(builds):
     """Post-training int8 has a scale per channel, so the promise is per channel; in float it is per kernel."""
     folder, report = builds("cluster-int8")
@@ -134,24 +136,28 @@ def test_clusters_without_training_for_int8_are_kept_in_every_channel(builds):
         assert kernel.distinct <= CLUSTERS, kernel
 
 
-@pytest.mark.parametrize("names", ["qat pcqat", pytest.param("qat pqat pcqat", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", ["int8 pcqat", pytest.param("qat pqat pcqat", marks=pytest.mark.slow)])
 def test_what_is_preserved_is_visible_after_compression(builds, names):
     """Zeros shorten the compressed file, zeros and clusters shorten it more."""
-    sizes = [rows(builds(name)[1])[RECIPES[name][-1]]["gzip_bytes"] for name in names.split()]
+    sizes = [rows(builds(name)[1])[RECIPES.get(name, [name])[-1]]["gzip_bytes"] for name in names.split()]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 0.85 * sizes[0]
 
 
-def test_the_trained_model_is_an_ordinary_keras_model(builds, tiny_data):
+@pytest.mark.parametrize("name", representatives(["qat", "pcqat"], "pcqat"))
+def test_the_trained_model_is_an_ordinary_keras_model(builds, name):
     """The .keras file loads without tfmot's classes, and its weights are on the int8 grid."""
-    folder, _ = builds("qat")
-    model = edgeprune.load_model(folder / "models" / "tiny-qat.keras")
+    folder, _ = builds(name)
+    chain = RECIPES[name][-1].removesuffix("-int8")
+    model = edgeprune.load_model(folder / "models" / f"tiny-{chain}.keras")
     assert {type(layer).__name__ for layer in model.layers} & {"QuantizeLayer", "QuantizeWrapperV2"} == set()
     kernel = model.get_layer("conv2d_1").kernel.numpy()
-    scale = np.abs(kernel).max((0, 1, 2)) / 127
+    # Kernels of clusters have one scale for all channels.
+    scale = np.abs(kernel).max(None if "cluster" in chain else (0, 1, 2)) / 127
     np.testing.assert_allclose(kernel / scale, np.round(kernel / scale), atol=1e-3)
 
 
+@pytest.mark.slow  # calibration that ranges begin with is tests/calibration
 def test_any_calibration_goes_with_training(model_file, builds, tmp_path):
     """The samples of the first ranges are in the manifest; the file has the ranges that training left."""
     from edgeprune.convert.converter import convert
@@ -175,6 +181,7 @@ def activation_scales(graph):
     return {t.name: t.quantization.scale for t in graph.tensors if t.quantization and not t.constant}
 
 
+@pytest.mark.slow  # each is in a build of its own: distilled in test_build_filters.py
 def test_distillation_reuse_and_keras_3_work(model_file, builds, tmp_path):
     """With [distill] the training runs, a second build reuses it, and Keras 3 computes what the trained model does."""
     begin(tmp_path, builds)

@@ -43,6 +43,7 @@ def test_slim_trains_with_the_penalty_and_halves_the_macs(slim):
     assert penalty["after"] < penalty["before"]
 
 
+@pytest.mark.slow
 def test_a_removed_block_is_in_the_report_and_not_in_the_model(shallow):
     """The demo's residual block goes, alone with a fine-tuning; every view names it."""
     folder, report = shallow

@@ -63,6 +63,7 @@ def test_the_folder_has_the_pick_of_each_target(built):
     assert len(picks_lines(report)) == 3
 
 
+@pytest.mark.slow  # of models that are gone: test_build_formats.py
 def test_a_folder_used_again_has_no_picks_of_targets_that_are_gone(built, tiny_model, tmp_path):
     """The pick for another target of an earlier build would be taken for a result of this one."""
     out = shutil.copytree(built[1], tmp_path / "run")
@@ -73,6 +74,7 @@ def test_a_folder_used_again_has_no_picks_of_targets_that_are_gone(built, tiny_m
     assert not (out / "micro-other").exists()
 
 
+@pytest.mark.slow
 def test_a_build_for_one_of_them_makes_the_same_files(built, tiny_model, tmp_path):
     """The files for a target are those of a build for it alone, whose report knows nothing of several targets."""
     _, folder = built

@@ -75,7 +75,8 @@ def two_heads(images):
     return model
 
 
-def test_each_output_has_its_figures_and_one_of_them_decides(two_heads, images, recipe, tmp_path):
+@pytest.mark.parametrize("quick", [FLOAT, pytest.param(QUICK, marks=pytest.mark.slow)], ids=["float", "int8"])
+def test_each_output_has_its_figures_and_one_of_them_decides(two_heads, images, recipe, quick, tmp_path):
     """Labels by output; the float32 file's figures are those of Keras' evaluate; the pick goes by [task] primary."""
     x, place, level = images
     part = x[:240], {"level": level[:240], "place": place[:240]}
@@ -84,7 +85,7 @@ def test_each_output_has_its_figures_and_one_of_them_decides(two_heads, images, 
         two_heads,
         data={"train": part, "test": test},
         target="rpi4",
-        recipe=recipe('[task]\nprimary = "level.off"\n'),
+        recipe=recipe('[task]\nprimary = "level.off"\n', quick),
         out=tmp_path,
     )
     expected = two_heads.evaluate(test[0], test[1], verbose=0, return_dict=True)
@@ -101,6 +102,7 @@ def test_each_output_has_its_figures_and_one_of_them_decides(two_heads, images, 
     assert report.task[0].origin == "as the model was compiled"
 
 
+@pytest.mark.slow
 def test_without_labels_the_unpruned_model_is_the_teacher(two_heads, images, recipe, tmp_path):
     """Inputs alone build, and agreement with the unpruned model is reported for every output."""
     taught = recipe('[task]\nkind = "teacher"\n', FLOAT)

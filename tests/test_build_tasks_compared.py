@@ -11,6 +11,7 @@ from edgeprune.profiling.compare import compare
 from edgeprune.recipe.load import load_recipe
 
 
+@pytest.mark.slow  # tests/evaluate/test_files.py
 def test_compare_with_the_recipe_of_the_run_gives_the_figures_of_the_report(tmp_path):
     """Two outputs, of a dict whose keys are not the layers' names, one with AUC(curve="PR"), one with
     SparseTopK(k=2), compiled and weighted: with recipe.toml, compare gives what report.json says of both files."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from matrix import representatives
 from nbclient import NotebookClient
 
 import edgeprune
@@ -106,7 +105,8 @@ def test_the_keywords_fit_a_microcontroller(shared, tmp_path):
     assert (tmp_path / "spotter" / "run" / "micro" / "model_data.cc").is_file()
 
 
-@pytest.mark.parametrize("name", representatives(EXPECTED, "tables"))
+@pytest.mark.slow  # figures of Keras and of files: tests/evaluate/test_files.py
+@pytest.mark.parametrize("name", EXPECTED)
 def test_a_float_file_has_the_figures_that_the_example_printed(name, shared, tmp_path):
     """An example prints the figures of model.evaluate in its last line; the float32 file of a build has the same."""
     archive, data = EXPECTED[name]

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.calibration import representative_dataset, representative_indices
 from edgeprune.convert.converter import CONVERTER, calibrate, convert, quantize_calibrated
@@ -40,7 +41,11 @@ def make(tiny_model, tiny_data, mode, io):
     return convert(tiny_model, QuantizationPlan(mode, io, needed), samples if needed else None)
 
 
-@pytest.mark.parametrize(("mode", "io"), FORMATS)
+# The others are measured in builds: tests/test_build_formats.py.
+QUICK = (("float32", "float"), ("int8", "int8"), ("int8-weights", "float"), ("int4-weights", "float"))
+
+
+@pytest.mark.parametrize(("mode", "io"), representatives(FORMATS, *QUICK))
 def test_the_file_agrees_with_its_keras_model(tiny_model, tiny_data, tmp_path, mode, io):
     """Parity on the whole test split, and an accuracy to match."""
     path = tmp_path / "model.tflite"
@@ -73,7 +78,9 @@ def test_formats_have_the_dtypes_they_promise(tiny_model, tiny_data):
     assert sizes["int4-weights", "float"] < sizes["int8-weights", "float"] < sizes["float16", "float"]
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8", "int8-weights", "int4-weights"])
+@pytest.mark.parametrize(
+    "mode", representatives(["int8", "int16x8", "int8-weights", "int4-weights"], "int8", "int4-weights")
+)
 def test_every_output_channel_has_a_scale_of_its_own(tiny_model, tiny_data, mode):
     """The kernels of convolutions are quantized per channel."""
     from edgeprune.tflite.flatbuffer import parse
@@ -84,7 +91,7 @@ def test_every_output_channel_has_a_scale_of_its_own(tiny_model, tiny_data, mode
     assert [len(kernel.quantization.scale) for kernel in kernels] == [8, 8]
 
 
-@pytest.mark.parametrize("mode", ["float32", "int8", "int8-weights"])
+@pytest.mark.parametrize("mode", representatives(["float32", "int8", "int8-weights"], "int8", "int8-weights"))
 def test_names_of_inputs_and_outputs_are_kept(tiny_model, tiny_data, mode):
     """The signature names what the Keras model names, whichever tool wrote the file."""
     interpreter = find_runtime().interpreter(make(tiny_model, tiny_data, mode, "float"))
@@ -171,7 +178,7 @@ def test_select_tf_ops_pass_where_the_recipe_allows_them():
         convert(model, dataclasses.replace(plan, select_tf_ops=False))
 
 
-@pytest.mark.parametrize("mode", ["int8", "mixed", "int8-weights"])
+@pytest.mark.parametrize("mode", representatives(["int8", "mixed", "int8-weights"], "int8", "int8-weights"))
 def test_a_refusal_of_any_quantizer_is_one_message(tiny_model, tiny_data, monkeypatch, mode):
     """TensorFlow's quantizer and ai-edge-quantizer raise errors of their own."""
 
@@ -210,7 +217,7 @@ def test_an_operator_that_no_runtime_has_is_refused_with_its_layer():
         convert(small_model(python), QuantizationPlan("float32", "float", False, select_tf_ops=True))
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+@pytest.mark.parametrize("mode", representatives(["int8", "int16x8"], "int8"))
 def test_what_has_no_integer_kernel_stays_in_float_and_is_named(mode):
     """A sine runs in float between integer layers; the warning says which layer."""
     import tensorflow as tf
@@ -232,7 +239,7 @@ def test_open_sizes_are_refused_where_the_target_needs_fixed_ones():
         convert(model, QuantizationPlan("float32", "float", False, static_shapes=True))
 
 
-@pytest.mark.parametrize("ranges", ["percentile", "mse"])
+@pytest.mark.parametrize("ranges", representatives(["percentile", "mse"], "percentile"))
 def test_narrowed_ranges_arrive_in_the_file(tiny_model, tiny_data, ranges):
     """Some activation has a smaller step than with its full range, none a larger one; inputs keep theirs."""
     samples = representative_dataset(tiny_data.train, representative_indices(tiny_data.train, 32, "stratified", 0))

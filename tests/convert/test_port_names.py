@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.convert.converter import convert
 from edgeprune.quantize.plan import QuantizationPlan
@@ -28,7 +29,7 @@ def _model(keras, inputs, outputs, image_first):
     return keras.Model([image, vector] if image_first else [vector, image], ends)
 
 
-@pytest.mark.parametrize("image_first", [True, False])
+@pytest.mark.parametrize("image_first", representatives([True, False], False))
 @pytest.mark.parametrize(("inputs", "outputs"), NAMES, ids=lambda pair: "+".join(pair))
 def test_a_file_keeps_names_and_takes_samples_in_the_order_of_the_model(inputs, outputs, image_first, tmp_path):
     """Names are keywords, paths, or differ in case only: float32 gives Keras' outputs by name, int8 nearly."""

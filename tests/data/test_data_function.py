@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError
@@ -280,8 +281,12 @@ def _makers() -> dict[str, Callable[[int, int], object]]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["Sequence", "PyDataset", "function that yields", "function that yields single samples"]
-)
+    "kind",
+    representatives(
+        ["Sequence", "PyDataset", "function that yields", "function that yields single samples"],
+        "Sequence", "PyDataset", "function that yields single samples",
+    ),
+)  # fmt: skip
 def test_batches_of_python_are_streamed(kind, pixels_of):
     """Indexable batches of both Keras and functions that yield give their samples in order, in every pass, and can be
     split."""

@@ -1,8 +1,11 @@
 """Sizes that a model leaves open are those of the samples; samples without a common size are refused."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from matrix import representatives
 from PIL import Image
 
 from edgeprune.data import InputSpec, load_data
@@ -25,8 +28,13 @@ def _sources(x):
     }
 
 
-@pytest.mark.parametrize("kind", ["arrays", "batches", "unknown"])
-@pytest.mark.parametrize("shape", [(5, 6, 3), (9,)])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    representatives(
+        itertools.product(["arrays", "batches", "unknown"], [(5, 6, 3), (9,)]),
+        ("arrays", (9,)), ("batches", (5, 6, 3)), ("unknown", (5, 6, 3)),
+    ),
+)  # fmt: skip
 def test_open_sizes_are_those_of_the_samples(kind, shape):
     """Whatever the source is, every split knows the size, and its batches have it."""
     spec = InputSpec(((*[None] * min(len(shape), 2), *shape[2:]),))
@@ -60,7 +68,7 @@ def test_a_damaged_image_is_named_before_its_size_is_used(flat_folder):
         load_data(flat_folder, DataConfig(), IMAGES)
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("batched", representatives([False, True], False))
 def test_a_dataset_of_images_of_several_sizes_is_refused(batched):
     """Whether the user's own .batch() fails or ours: both sizes, and how to resize them."""
 

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from matrix import representatives
 from PIL import Image
 
 from edgeprune.calibration import representative_dataset
@@ -42,7 +43,7 @@ def _splits(data):
     return (data.train, data.validation, data.test)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", representatives(FORMS, *(form for form in FORMS if form != "dataset in a tuple")))
 def test_weights_reach_the_batches_beside_their_samples(form):
     """One source with weights is split, shuffled and cut, and each batch has the weights of its own samples."""
     data = load_data(FORMS[form](weighted()), DataConfig(), SPEC)
@@ -137,7 +138,11 @@ def _labelless():
     }
 
 
-@pytest.mark.parametrize("form", _labelless())
+# A dataset of batches stands for those whose elements are read in the same way.
+ALWAYS = [form for form in _labelless() if form not in ("dataset", "dataset of tuples", "dataset by input")]
+
+
+@pytest.mark.parametrize("form", representatives(_labelless(), *ALWAYS))
 def test_data_without_labels(form):
     """Each form of x alone gives splits whose batches have () in the place of labels."""
     data = load_data(_labelless()[form], DataConfig(), SPEC)

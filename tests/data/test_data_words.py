@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from matrix import representatives
 
 from edgeprune.data import load_data
 from edgeprune.data.sizes import settle
@@ -43,7 +44,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", representatives(FORMS, "arrays", "batches"))
 def test_texts_become_numbers_of_one_length(opened, form):
     """Whatever holds the texts: the longest of them decides the length, zeros fill up the others."""
     spec, _ = settle(opened.model, None, opened.front)

@@ -82,6 +82,7 @@ def data(tmp_path):
     return tmp_path / "data.npz"
 
 
+@pytest.mark.slow  # over ssh above; --json and accuracy on the host
 def test_over_ssh_as_json(tiny_files, tmp_path, sshd, data):
     """Over ssh, --json prints one document, with the accuracy there when data is given."""
     words = [*tiny_files.values(), "--device", sshd.address, "--python", sys.executable, "--data", data, "--json"]

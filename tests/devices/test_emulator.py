@@ -93,6 +93,7 @@ def counts(address, files):
         return [result["instructions"] for result in measure(device, Job(tuple(files)))]
 
 
+@pytest.mark.slow
 def test_two_runs_count_the_same_and_leave_nothing(tiny_files, counted_once):
     """The same file gives the same count to the last instruction, alone or after another one; the folder is removed."""
     with Emulator() as device:
@@ -117,6 +118,7 @@ def test_operators_add_up_to_the_whole(tiny_files, counted_once):
     assert whole["kernels"] == "builtin"
 
 
+@pytest.mark.slow
 def test_a_sparse_file_has_no_table_of_operators(sparse_and_dense, counted_once):
     """The parts of a sparse graph mean nothing, and some do not run: the file is counted, and a warning says why."""
     found = bench("emulator", Job((sparse_and_dense[1],), profile_operators=True))
@@ -125,6 +127,7 @@ def test_a_sparse_file_has_no_table_of_operators(sparse_and_dense, counted_once)
     assert "sparse.tflite: there is no table of operators" in found["warnings"][0]
 
 
+@pytest.mark.slow  # of two releases, not of this code; tests/hardware/xnnpack has the rules
 def test_sparse_inference_depends_on_the_runtime(sparse_and_dense, counted_once):
     """80 % zeros save a third of the instructions or more under ai-edge-litert 2.1.6, none under tflite-runtime."""
     dense, sparse = counts("emulator", sparse_and_dense)
@@ -162,14 +165,12 @@ def release_file(tmp_path_factory):
 FOUR_RUNTIMES = ("tflite-runtime 2.14.0", "ai-edge-litert 1.2.0", "ai-edge-litert 1.4.0", "ai-edge-litert 2.1.6")
 
 
-# The last release that runs int8 without XNNPACK, and the newest; the first that runs it with XNNPACK is among those of
-# test_each_runtime_hands_on_what_its_rules_say.
+# The last release that runs int8 without XNNPACK; with it, in test_each_runtime_hands_on_what_its_rules_say.
 @pytest.mark.parametrize(
     ("dtype", "emulated_runtime"),
     representatives(
         itertools.product(["float32", "int8"], FOUR_RUNTIMES),
         ("int8", FOUR_RUNTIMES[0]),
-        ("float32", FOUR_RUNTIMES[3]),
     ),
     indirect=["emulated_runtime"],
 )
@@ -189,7 +190,9 @@ def test_kernels_are_those_that_profile_names(tiny_files, emulated_runtime, dtyp
     assert is_same == (expected == "builtin")
 
 
-@pytest.mark.parametrize("emulated_runtime", FOUR_RUNTIMES, indirect=True)
+@pytest.mark.parametrize(
+    "emulated_runtime", representatives(FOUR_RUNTIMES, FOUR_RUNTIMES[0], FOUR_RUNTIMES[3]), indirect=True
+)
 def test_each_runtime_hands_on_what_its_rules_say(artifacts, release_file, emulated_runtime):
     """The parts of files of every format that a runtime gives to XNNPACK are those of the rules for its release."""
     from edgeprune.hardware.delegates import book_of
@@ -261,6 +264,7 @@ def _images(archive):
     return np.stack(pixels)[order], labels[order]
 
 
+@pytest.mark.slow  # figures on the board: tests/snippets/test_figures.py
 def test_outputs_on_arm_are_those_of_the_host(resnet8):
     """Float and int8 files put all of 25 test images, or all but one, into the same class on ARM kernels as here."""
     files, sample = resnet8
@@ -299,6 +303,7 @@ def test_options_for_times_do_not_stop_a_count(tiny_files, tmp_path, monkeypatch
     assert (tmp_path / "measurements.csv").read_text() == "something else\n"
 
 
+@pytest.mark.slow  # a count beside a variant: test_variants.py
 def test_a_build_counts_every_variant(tiny_model, tmp_path):
     """`build --device emulator` puts a count beside each variant in report and table, and no latency of that board."""
     report = build(tiny_model, data="demo", recipe="float", target="rpi4", out=tmp_path / "out", device="emulator")

@@ -72,6 +72,7 @@ def llvm():
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_two_traces_of_one_thread_are_the_same(emulated_board, tiny_files, traced_once):
     """Blocks, how often they ran, misses and lines to memory are equal in two runs, to the last one."""
     target, content = load_target("rpi4"), tiny_files["int8"].read_bytes()
@@ -197,6 +198,7 @@ def test_a_board_without_facts_of_its_memory_cannot_be_simulated():
         core_of(target.model_copy(update={"cpu": cpu}))
 
 
+@pytest.mark.slow
 def test_work_is_told_by_the_last_store(emulated_board, tmp_path):
     """Scratch memory lies where later results will: means of integers are still told apart as prefixes tell them."""
     tf_keras = pytest.importorskip("tf_keras")

@@ -1,8 +1,11 @@
 """Models that look words up, cut: what the host part and the rest compute together is what Keras computes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from matrix import representatives
 
 from edgeprune.errors import ModelError
 from edgeprune.models.formats import read_model_file
@@ -35,12 +38,10 @@ LOOKUPS = {
 }
 
 
-def _some(names, *quick):
-    """All names as parameters; all but some are for the long matrix."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+KERASES = ("keras 2", "keras 3")
 
 
-@pytest.fixture(params=["keras 2", "keras 3"])
+@pytest.fixture(params=KERASES)
 def either(request, keras, keras3):
     """One of both Kerases."""
     return keras if request.param == "keras 2" else keras3
@@ -72,7 +73,11 @@ def assert_same(path_or_model, model, values, trained=True):
     return opened
 
 
-@pytest.mark.parametrize("name", _some(VECTORS, "open length", "tf_idf"))
+@pytest.mark.parametrize(
+    ("either", "name"),
+    representatives(itertools.product(KERASES, VECTORS), ("keras 2", "tf_idf"), ("keras 3", "open length")),
+    indirect=["either"],
+)
 def test_texts_become_what_the_whole_model_makes_of_them(either, name, tmp_path):
     """Every setting of TextVectorization, from a .keras file; the host part survives saving."""
     if name == "two ngrams" and either.__version__.startswith("2"):
@@ -86,8 +91,14 @@ def test_texts_become_what_the_whole_model_makes_of_them(either, name, tmp_path)
     assert opened.front.names == ("texts",) == tuple(opened.model.input_names)
 
 
-@pytest.mark.parametrize("name", _some(LOOKUPS, "mask", "one_hot"))
-@pytest.mark.parametrize("form", _some(["object", "keras", "h5"], "keras"))
+@pytest.mark.parametrize(
+    ("either", "form", "name"),
+    representatives(
+        itertools.product(KERASES, ["object", "keras", "h5"], LOOKUPS),
+        ("keras 2", "keras", "mask"), ("keras 3", "keras", "one_hot"),
+    ),
+    indirect=["either"],
+)  # fmt: skip
 def test_categories_become_what_the_whole_model_makes_of_them(either, name, form, tmp_path):
     """Strings and whole numbers in tables of their own, beside an input without one."""
     k, settings = either, LOOKUPS[name]
@@ -159,7 +170,7 @@ def test_tables_that_cannot_be_cut_off_are_refused(either):
         open_model(k.Model(text, behind(k, own(text), "int")))
 
 
-@pytest.mark.parametrize("mode", _some(["int", "multi_hot"], "int"))
+@pytest.mark.parametrize("mode", representatives(["int", "multi_hot"], "int"))
 def test_learned_vocabularies_of_saved_models_are_read_from_the_graph(keras, tmp_path, mode):
     """As data, of text and number layers, nested ones too; the graph is not run."""
     k = keras.layers

@@ -61,13 +61,10 @@ def _trained(model):
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
+@pytest.mark.slow  # layers of applications are below, all others in test_keras3_layers.py
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [
-        pytest.param("MobileNet", {"alpha": 0.25}, marks=pytest.mark.slow),
-        pytest.param("MobileNetV3Small", {"minimalistic": True}, marks=pytest.mark.slow),
-        ("MobileNetV3Small", {}),
-    ],
+    [("MobileNet", {"alpha": 0.25}), ("MobileNetV3Small", {"minimalistic": True}), ("MobileNetV3Small", {})],
 )
 def test_a_small_application(name, arguments, keras3, calibrated, tmp_path):
     """Translated, all layer names kept but those of merged activations; exported to Keras 3 again."""

@@ -31,6 +31,7 @@ save_model(model, sys.argv[1])
 """
 
 
+@pytest.mark.slow  # files of two builds are compared in tests/test_build.py
 def test_two_processes_write_the_same_bytes(tmp_path):
     """The same model saved by two processes with different hash seeds, at different times, is the same file."""
     digests = []

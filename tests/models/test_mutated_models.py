@@ -9,7 +9,7 @@ from fuzzing import as_found
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(1000, marks=pytest.mark.slow)])
 def test_mutated_files_are_models_or_one_message(count, tmp_path, monkeypatch, capsys):
     """Cut, overwritten and hostile files of all formats: a model or one message each, and nothing else happens."""
     monkeypatch.syspath_prepend(BENCHMARKS)

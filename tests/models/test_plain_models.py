@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.errors import ModelError
 from edgeprune.models import load_model
@@ -28,7 +29,7 @@ def _mixed(keras):
 PRECISIONS = {"mixed_float16": 3e-2, "mixed_bfloat16": 1e-1, "float16": 3e-2, "float64": 1e-5}
 
 
-@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize("name", representatives(PRECISIONS, "mixed_float16", "float64"))
 def test_every_precision_becomes_float32(name, keras, policy, write, tmp_path, caplog):
     """A model of another precision has float32 weights and inputs, the same outputs up to it, and one line says so."""
     policy(name)
@@ -126,7 +127,10 @@ def _volume(keras):
     return keras.Model(inputs, layers.Flatten(name="head", **FIRST)(x))
 
 
-@pytest.mark.parametrize("build", [_classifier, _decoder, _flat, _signal, _film, _volume])
+@pytest.mark.parametrize(
+    "build",
+    representatives([_classifier, _decoder, _flat, _signal, _film, _volume], _classifier, _decoder, _flat, _volume),
+)
 def test_channels_first_become_last(build, keras, caplog):
     """A model with the channels first computes, with them last, what XLA computes for it: same inputs, same outputs."""
     import tensorflow as tf
@@ -154,7 +158,7 @@ def test_layers_that_cannot_be_turned_are_named(keras):
         load_model(keras.Model(inputs, local(inputs)))
 
 
-@pytest.mark.parametrize("shape", [1, 3, 0.3, [1, 1, 1, 1]])
+@pytest.mark.parametrize("shape", representatives([1, 3, 0.3, [1, 1, 1, 1]], 3, [1, 1, 1, 1]))
 def test_noise_shapes_that_are_none_are_left_out(shape, keras, write, tmp_path, caplog):
     """Dropout whose noise shape is no shape of its input is inspected, and trains, without it."""
     layers = keras.layers

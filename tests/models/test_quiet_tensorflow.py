@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SESSION = """
 from edgeprune._tensorflow import import_tf
 tf = import_tf()
@@ -32,6 +34,7 @@ def test_a_normal_session_is_silent():
     assert (run.returncode, run.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_log_level_that_the_user_chose_is_kept():
     """With TF_CPP_MIN_LOG_LEVEL=0, TensorFlow says what it has to say."""
     run = _python("from edgeprune._tensorflow import import_tf; import_tf()", TF_CPP_MIN_LOG_LEVEL="0")
@@ -61,6 +64,7 @@ def test_importing_the_package_does_not_import_tensorflow():
     assert (run.returncode, run.stderr) == (0, "")
 
 
+@pytest.mark.slow  # a session of the same imports is above
 def test_a_build_from_python_imports_tensorflow_as_a_command_does(tmp_path):
     """edgeprune.build is as silent as `edgeprune build`, with the same kernels and the same Keras: for a model of
     Keras 2 not Keras 3, which takes seconds to import."""

@@ -1,6 +1,7 @@
 """Files in layouts of older versions of Keras 2: made by writing today's files anew, as those versions wrote them."""
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.errors import ModelError
 from edgeprune.models import load_model
@@ -96,8 +98,17 @@ def _copy(old, new, numbering):
             _copy(old[name], new.create_group(name), numbering)
 
 
-@pytest.mark.parametrize("numbering", [_numbered_twice, lambda names, _: {name: name for name in names}])
-@pytest.mark.parametrize("build", BUILDERS)
+def _numbered_once(names, _):
+    return {name: name for name in names}
+
+
+@pytest.mark.parametrize(
+    ("build", "numbering"),
+    representatives(
+        itertools.product(BUILDERS, [_numbered_twice, _numbered_once]),
+        *((build, _numbered_twice) for build in BUILDERS), (_shared, _numbered_once),
+    ),
+)  # fmt: skip
 def test_keras_files_of_2_13_and_2_14(build, numbering, keras, outputs, tmp_path):
     """A .keras file with its layers where Keras 2.13 put them, in either numbering, computes what it did."""
     model = _random(build(keras))

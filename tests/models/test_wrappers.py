@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.models import load_model
 
@@ -72,7 +73,7 @@ def test_masks_that_were_not_applied_are(keras, tfmot, write, tmp_path):
         np.testing.assert_array_equal(load_model(source).layers[1].kernel, mask)
 
 
-@pytest.mark.parametrize("form", ["h5", "keras"])
+@pytest.mark.parametrize("form", [pytest.param("h5", marks=pytest.mark.slow), "keras"])
 def test_clustered_layers_get_their_shared_weights(form, keras, tfmot, write, outputs, tmp_path, caplog):
     """A clustered model computes the same without its wrappers, with as few different weights per kernel."""
     layers, start = keras.layers, tfmot.clustering.keras.CentroidInitialization.LINEAR
@@ -96,7 +97,7 @@ def _trained_for_int8(keras, tfmot):
     return _fit(tfmot.quantization.keras.quantize_model(keras.Model(inputs, x)))
 
 
-@pytest.mark.parametrize("form", ["h5", "keras", pytest.param("saved_model", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", representatives(["h5", "keras", "saved_model"], "keras"))
 def test_layers_trained_for_int8_become_float(form, keras, tfmot, write, outputs, tmp_path, caplog):
     """A quantize-aware model becomes a float one of the same layers, whose outputs are those up to the rounding."""
     model = _trained_for_int8(keras, tfmot)
@@ -129,7 +130,7 @@ def test_a_model_trained_for_int8_keeps_its_rounding_beside_the_float_one(keras,
         np.testing.assert_allclose(outputs(rounded)[0], outputs(model)[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["object", "keras", "h5", pytest.param("saved_model", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", representatives(["object", "keras", "h5", "saved_model"], "object", "keras"))
 def test_a_spectral_normalization_is_stripped(form, keras, write, outputs, tmp_path, caplog):
     """A model with Keras' SpectralNormalization, which tf_keras itself cannot read from a file, opens in every format
     as the layers in the wrappers, inside TimeDistributed too, and computes the same."""

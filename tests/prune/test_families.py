@@ -1,7 +1,10 @@
 """Architectures that people bring, made small: pruned two ways, exact, trainable and convertible."""
 
+import itertools
+
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.models.count import count
 from edgeprune.models.keras3_file import import_keras3
@@ -109,6 +112,10 @@ def test_groups(named):
         assert reason in frozen[name]
 
 
+# What the others are made of is in these, or in a random graph of test_random_graphs.py.
+@pytest.mark.parametrize(
+    "named", representatives(FAMILIES, "vision_transformer", "lstm_classifier", "ssd"), indirect=True
+)
 @pytest.mark.parametrize(
     "budget",
     [
@@ -158,8 +165,7 @@ def _frames(keras, length):
     return keras.Model(i, L.Dense(3, name="label")(x))
 
 
-@pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("length", [4, None])
+@pytest.mark.parametrize(("version", "length"), representatives(itertools.product([2, 3], [4, None]), (3, 4)))
 def test_a_model_that_is_called_for_every_frame_is_pruned(version, length, randomize, train_step, tflite_outputs):
     """A model in TimeDistributed is opened: its filters can go, exactly, and stay frozen in training."""
     import tf_keras

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.errors import RecipeError
 from edgeprune.progress import Progress
@@ -80,7 +81,7 @@ def test_group_lasso_has_a_gradient_where_a_channel_is_zero(copy):
     assert gradient[..., 1].any()
 
 
-@pytest.mark.parametrize("name", penalties.PENALTIES)
+@pytest.mark.parametrize("name", representatives(penalties.PENALTIES, "group_lasso"))
 def test_training_with_a_penalty_makes_it_smaller(copy, tiny_data, tmp_path, name):
     """Than the same training with next to none of it does."""
     found = {}
@@ -107,6 +108,7 @@ def test_the_saved_model_has_no_penalty(copy, tiny_data, tmp_path):
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
 
+@pytest.mark.slow  # a penalty has no state; tests/train/test_finetune.py
 def test_a_penalized_training_resumes(copy, tiny_data, tmp_path):
     """Broken off after one epoch and resumed, it ends with the weights of an unbroken one, to the last bit."""
 

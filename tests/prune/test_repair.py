@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tf_keras
+from matrix import representatives
 
 import edgeprune
 from edgeprune.errors import DataError, UsageError
@@ -43,6 +44,7 @@ def test_a_pruned_model_is_repaired_without_labels(model, images):
     assert all(one.after <= one.before + 1e-9 for one in found.layers if one.after is not None)
 
 
+@pytest.mark.slow
 def test_channels_chosen_for_the_repair_are_repaired_better(model, images):
     """At the same budget, channels chosen knowing that they will be repaired leave less error than those by norm."""
     evidence = edgeprune.Evidence(lambda: [(images[start : start + 50],) for start in range(0, 1600, 50)])
@@ -54,16 +56,17 @@ def test_channels_chosen_for_the_repair_are_repaired_better(model, images):
     assert errors["reconstruct"] < errors["l2"]
 
 
-def test_inputs_come_in_any_form(model, images):
+FORMS = {"list": lambda x: [x], "by name": lambda x: {"image": x}}
+
+
+@pytest.mark.parametrize("form", representatives(FORMS, "by name"))
+def test_inputs_come_in_any_form(model, images, form):
     """An array, a list of arrays and arrays by name are the same."""
     pruned = edgeprune.prune_filters(model, 0.4)
-    found = [
-        edgeprune.reconstruct(model, pruned, inputs).model.get_weights()
-        for inputs in (images[:100], [images[:100]], {"image": images[:100]})
-    ]
-    for other in found[1:]:
-        for a, b in zip(found[0], other, strict=True):
-            np.testing.assert_array_equal(a, b)
+    forms = (images[:100], FORMS[form](images[:100]))
+    found, other = (edgeprune.reconstruct(model, pruned, inputs).model.get_weights() for inputs in forms)
+    for a, b in zip(found, other, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.convert.converter import convert
 from edgeprune.convert.findings import conversion_warnings, float_operators
@@ -102,7 +103,7 @@ MODELS = {
     "mobilenet_v2": lambda shared: load_model(application("MobileNetV2", 0.35)),
     "mobilenet_v3": lambda shared: load_model(application("MobileNetV3Small", 0.35)),
 }
-SLOW = {"unet", "efficientnet_lite", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3"}
+QUICK = ("resnet8", "hard_swish")  # residual sums and a softmax, and what becomes an operator of its own
 HARD_SWISHES = {"hard_swish": 1, "mobilenet_v3": 19}
 PIXELS = {"mobilenet_v3", "resnet8"}  # inputs of 0..255
 
@@ -126,9 +127,7 @@ def run(path, model, x):
     return outputs
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MODELS]
-)
+@pytest.mark.parametrize("name", representatives(MODELS, *QUICK))
 def test_architectures_train_and_become_full_int8(name, shared, tmp_path):
     """One step, no float operator left, and the file is within a few rounding steps of the Keras model."""
     model = MODELS[name](shared)
@@ -170,7 +169,7 @@ def test_pruned_and_clustered_kernels_of_one_by_one_keep_both(tmp_path):
     np.testing.assert_allclose(run(path, baked, x), baked.predict(x, verbose=0), atol=0.1 * np.ptp(baked(x)))
 
 
-@pytest.mark.parametrize("structure", ["rounding", "clusters"])
+@pytest.mark.parametrize("structure", representatives(["rounding", "clusters"], "rounding"))
 def test_frozen_layers_are_rounded_and_shared_but_not_trained(structure, tmp_path):
     """Their weights after training are those before it, in every form, and the saved model has them frozen."""
     import tf_keras

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tf_keras
+from matrix import representatives
 
 from edgeprune.convert.converter import convert
 from edgeprune.quantize.plan import QuantizationPlan
@@ -41,7 +42,10 @@ def rounded(model, levels, **options):
     return round_by_moments(model, images(), images(seed=2), levels, ridge=1e-4, **options)
 
 
-@pytest.mark.parametrize(("mode", "levels"), [("int8", 127), ("int8-weights", 127), ("int4-weights", 7)])
+@pytest.mark.parametrize(
+    ("mode", "levels"),
+    representatives([("int8", 127), ("int8-weights", 127), ("int4-weights", 7)], ("int8", 127), ("int4-weights", 7)),
+)
 def test_the_file_takes_over_exactly_these_integers(mode, levels):
     """Normalization folded in or not, the integers in the file are the rounded weights over their scale."""
     pytest.importorskip("ai_edge_quantizer")

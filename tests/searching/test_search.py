@@ -221,6 +221,7 @@ def test_the_table_has_a_row_per_file_and_the_page_shows_each(done):
             assert trial["reason"].split(":")[0] in page
 
 
+@pytest.mark.slow  # one that was killed: test_search_killed.py
 def test_a_search_goes_on_and_runs_no_finished_stage_again(given, done, tmp_path):
     """More trials in the same folder: the earlier ones stay as they are, and so does every finished stage."""
     _, folder, _, _ = done
@@ -253,6 +254,7 @@ def test_an_interrupted_search_leaves_the_front_so_far(given, done, tmp_path):
     assert result.front.best.test_value is not None
 
 
+@pytest.mark.slow  # the message is in test_goal.py
 def test_a_goal_that_nothing_meets_names_the_limit_and_the_distance(given, done, tmp_path):
     """The nearest file is handed over all the same."""
     _, folder, _, _ = done
@@ -317,6 +319,7 @@ def test_trials_that_all_fail_end_the_search(given, tmp_path):
         edgeprune.search(**{**given, "recipe": recipe}, trials=20, out=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given, tmp_path):
     """A loop in the file: the others go on, and one of them is the pick."""
     import tf_keras

@@ -48,9 +48,9 @@ def command(name, *options):
     return [sys.executable, "-m", "edgeprune", name, *options]
 
 
-def test_a_killed_search_goes_on_where_it_was_and_its_pick_builds_to_the_byte(files):
-    """No finished stage is run again, exit code 1 says that the goal is not met, and a build of the pick's recipe gives
-    the same file."""
+@pytest.fixture(scope="module")
+def gone_on(files):
+    """A search that was killed after its first rung and started again: what was finished then, and the second one."""
     folder, options = files
     goal = ["--recipe", "mine.toml", "--max-size", "1", "--trials", "2", "--out", "out"]
     search = command("search", *options, *goal)
@@ -64,14 +64,24 @@ def test_a_killed_search_goes_on_where_it_was_and_its_pick_builds_to_the_byte(fi
     finished = {path: path.stat().st_mtime_ns for path in (folder / "out/stages").glob("*/artifact.json")}
     assert any(path.parent.name.startswith("validate-") for path in finished)
     assert not (folder / "out/search.json").exists()
+    return finished, subprocess.run(search, cwd=folder, capture_output=True, text=True, timeout=600)
 
-    done = subprocess.run(search, cwd=folder, capture_output=True, text=True, timeout=600)
+
+def test_a_killed_search_goes_on_where_it_was(files, gone_on):
+    """No finished stage is run again, and exit code 1 says that the goal is not met."""
+    folder, _ = files
+    finished, done = gone_on
     assert done.returncode == 1, done.stderr
     assert "max_size is missed by" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     (target,) = json.loads((folder / "out/search.json").read_text())["targets"]
     assert sum(trial["state"] != "repeated" for trial in target["trials"]) == 2
 
+
+@pytest.mark.slow
+def test_the_pick_of_a_search_builds_to_the_byte(files, gone_on):
+    """A build of the pick's recipe gives the same file."""
+    folder, options = files
     build = command("build", *options, "--recipe", "out/best/recipe.toml", "--out", "again")
     again = subprocess.run(build, cwd=folder, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr

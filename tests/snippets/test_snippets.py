@@ -1,5 +1,6 @@
 """Snippets: the Python ones run on the artifact and find what edgeprune finds; the Kotlin one has the right numbers."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.calibration import representative_dataset, representative_indices
 from edgeprune.convert.converter import convert
@@ -65,18 +67,24 @@ def test_the_python_snippet_computes_what_edgeprune_computes(tiny_model, folder,
     assert rows[0][1] == LABELS[int(expected.argmax())]
 
 
-@pytest.mark.parametrize("script", CASES)
+NO_SAMPLES = {
+    "missing.npy": "There is no file missing.npy.",
+    ".": "There is no file .",
+    "small.npy": "small.npy is no sample for .*cannot reshape",
+    "text.png": "text.png is no sample for .*cannot identify",
+    "other.npz": "other.npz is no sample for .*not a file",
+}
+
+
+# Each of them by one script, and one of them by each.
 @pytest.mark.parametrize(
-    ("sample", "message"),
-    [
-        ("missing.npy", "There is no file missing.npy."),
-        (".", "There is no file ."),
-        ("small.npy", "small.npy is no sample for .*cannot reshape"),
-        ("text.png", "text.png is no sample for .*cannot identify"),
-        ("other.npz", "other.npz is no sample for .*not a file"),
-    ],
-)
-def test_what_is_no_sample_is_one_line(folder, tmp_path, script, sample, message):
+    ("script", "sample"),
+    representatives(
+        itertools.product(CASES, NO_SAMPLES),
+        *(("run_small_uint8.py", sample) for sample in NO_SAMPLES), *((script, "text.png") for script in CASES),
+    ),
+)  # fmt: skip
+def test_what_is_no_sample_is_one_line(folder, tmp_path, script, sample):
     """A sample that is missing, or is none of this model, ends the Python snippets with one line on standard error that
     names it, nothing on standard output, and exit code 2."""
     np.save(tmp_path / "small.npy", np.zeros((3, 3), np.uint8))
@@ -85,7 +93,7 @@ def test_what_is_no_sample_is_one_line(folder, tmp_path, script, sample, message
     command = [sys.executable, folder / script, sample, *CASES[script][1]]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert (found.returncode, found.stdout) == (2, "")
-    assert re.fullmatch(f"({message}).*\n", found.stderr), found.stderr
+    assert re.fullmatch(f"({NO_SAMPLES[sample]}).*\n", found.stderr), found.stderr
 
 
 def test_a_missing_model_is_one_line(folder, tmp_path):
@@ -230,8 +238,13 @@ def test_snippets_give_the_channels_in_the_order_of_the_model(tmp_path):
         assert f"put(input, Color.{color}(pixel).toFloat(), {i})" in text
 
 
-@pytest.mark.parametrize("script", ["run_m.py", "run_m_coral.py"])
-@pytest.mark.parametrize("labels", [None, ["off", "on"]])
+@pytest.mark.parametrize(
+    ("script", "labels"),
+    representatives(
+        itertools.product(["run_m.py", "run_m_coral.py"], [None, ["off", "on"]]),
+        ("run_m.py", None), ("run_m_coral.py", ["off", "on"]),
+    ),
+)  # fmt: skip
 def test_snippets_read_tables_as_edgeprune_does(tmp_path, script, labels):
     """A line for every window of a CSV file, named by its last row: what the model gives for the samples that training
     sees, normalized and with categories; a bad cell is one message, behind the lines before it."""

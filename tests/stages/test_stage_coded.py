@@ -85,6 +85,7 @@ def test_grids_are_found_in_the_file(smaller):
         assert max(len(np.unique(channel)) for channel in channels) <= 2 * one["levels"] + 1
 
 
+@pytest.mark.slow
 def test_a_drop_leads_to_the_smallest_size(model, tmp_path):
     """An untrained model loses nothing that could be missed: the last size of six is near the least there is."""
     trials = coded(model, tmp_path, max_drop=100).facts["coded"]["trials"]

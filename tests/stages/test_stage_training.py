@@ -29,7 +29,7 @@ class Notes(Progress):
 
 
 @pytest.mark.parametrize(
-    ("side", "notes"), representatives([(32, ["2 pixels"]), (16, ["a pixel"]), (8, [])], (16, ["a pixel"]), (8, []))
+    ("side", "notes"), representatives([(32, ["2 pixels"]), (16, ["a pixel"]), (8, [])], (16, ["a pixel"]))
 )
 def test_the_log_says_how_far_images_are_moved(side, notes, tmp_path):
     """By the recipe for filters, whose shift is a share of the images; where that is no pixel, nothing is said."""

@@ -260,6 +260,7 @@ def built(place, model):
     return place / "run", report, recipe
 
 
+@pytest.mark.slow  # so does the one of tests/snippets/test_figures.py
 def test_a_build_reports_average_precision_of_the_file(place, model, built):
     """Of the .tflite on test data, as pycocotools has it for Keras; picks go by map."""
     _, report, _ = built

@@ -148,7 +148,7 @@ def _check_directions(model, task, data, made: Made):
             assert best >= before - 1e-5 if metric.higher_is_better else best <= before + 1e-5, metric.name
 
 
-@settings(max_examples=8, **FEW)
+@settings(max_examples=5, **FEW)
 @given(tasks())
 def test_figures_and_directions_are_those_of_keras(random):
     """Whatever Keras evaluates is reported by name with the same value, and better is better; or the build asks."""
@@ -182,7 +182,7 @@ def _check_float32(random: RandomTask):
     _check_figures(random, task, figures, expected)
 
 
-@settings(max_examples=4, **FEW)
+@settings(max_examples=3, **FEW)
 @given(tasks())
 def test_a_float32_file_has_the_figures_of_keras(random):
     """The float32 .tflite has the figures of Keras' evaluate."""
@@ -239,7 +239,7 @@ def _one_batch(model, data):
     return y, np.asarray(model(x))
 
 
-@settings(max_examples=8, **FEW)
+@settings(max_examples=5, **FEW)
 @given(uncompiled())
 def test_without_compile_information_the_loss_fits_or_is_asked_for(random):
     """A loss is finite, falls towards the labels and is no cross-entropy of other numbers; or each line works."""

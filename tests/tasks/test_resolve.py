@@ -1,5 +1,7 @@
 """Loss and metric of each output: from the recipe, else as compiled, else what labels and output leave as reading."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matrix import representatives
@@ -62,10 +64,16 @@ def test_one_of_several_classes_is_known_by_its_labels():
     assert (logits.loss.get_config()["from_logits"], logits.is_logits) == (True, True)
 
 
-@pytest.mark.parametrize("loss", ["categorical_crossentropy", "sparse_categorical_crossentropy"])
-@pytest.mark.parametrize("labels", [CLASSES, CLASSES[:, None], ONE_HOT], ids=["numbers", "column", "one-hot"])
-def test_either_twin_loss_takes_either_form_of_labels(loss, labels):
+FORMS = {"numbers": CLASSES, "column": CLASSES[:, None], "one-hot": ONE_HOT}
+TWINS = ("categorical_crossentropy", "sparse_categorical_crossentropy")
+
+
+@pytest.mark.parametrize(
+    ("form", "loss"), representatives(itertools.product(FORMS, TWINS), ("column", TWINS[0]), ("one-hot", TWINS[1]))
+)
+def test_either_twin_loss_takes_either_form_of_labels(loss, form):
     """A model compiled for one-hot rows takes class numbers, and the other way round: the figures are the same."""
+    labels = FORMS[form]
     made = model(loss=loss, metrics=["accuracy"])
     data = data_of(made, X, labels)
     task = resolve_task(made, TaskConfig(), data)
@@ -95,7 +103,7 @@ def test_compiled_settings_of_losses_and_metrics_are_kept():
 
 
 @pytest.mark.parametrize(
-    "metric", representatives(["mae", "MAE", "mean_absolute_error", "MeanAbsoluteError"], "MAE", "MeanAbsoluteError")
+    "metric", representatives(["mae", "MAE", "mean_absolute_error", "MeanAbsoluteError"], "MeanAbsoluteError")
 )
 def test_a_regression_as_compiled_is_better_when_its_error_is_lower(metric):
     """However the error is spelled: lower is better, differences are in its own unit."""
@@ -240,7 +248,12 @@ def test_a_figure_per_class_is_no_figure_to_choose_by():
 LABELS = {"colour": CLASSES, "box": VALUES.repeat(2, 1)}
 
 
-@pytest.mark.parametrize("form", [dict, lambda labels: tuple(labels.values())], ids=["dict", "tuple"])
+def in_order(labels):
+    """Labels in a tuple instead of by name."""
+    return tuple(labels.values())
+
+
+@pytest.mark.parametrize("form", representatives([dict, in_order], dict))
 def test_each_output_has_its_own_task(form):
     """Losses, weights and metrics by output as Keras has them; primary chooses between them."""
     made = two_heads(

@@ -1,7 +1,10 @@
 """Distillation: the loss is the one in the paper, the metric that of the labels, and a student follows its teacher."""
 
+import itertools
+
 import numpy as np
 import pytest
+from matrix import representatives
 from samples import data_of
 
 from edgeprune.progress import Progress
@@ -43,8 +46,9 @@ def entropy(student, labels):
     return -np.log(np.take_along_axis(student, labels[..., None], -1))[..., 0]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-@pytest.mark.parametrize("weight", [0.3, 1.0])
+@pytest.mark.parametrize(
+    ("temperature", "weight"), representatives(itertools.product([1.0, 4.0], [0.3, 1.0]), (4.0, 0.3), (1.0, 1.0))
+)
 def test_the_loss_is_as_defined(tiny_model, tiny_data, temperature, weight):
     """(1 - weight) × cross-entropy + weight × T² × KL, computed here by hand."""
     config = DistillConfig(temperature=temperature, weight=weight)
@@ -110,7 +114,7 @@ def test_a_loss_of_the_whole_batch_is_one_number_and_so_is_the_teachers(tmp_path
     assert float(task.loss_function()(packed, student)) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("units", representatives([1, 3], 3))
 def test_images_of_numbers_are_taught_by_squared_differences(units):
     """Depth, for example: the labels' loss and the mean squared difference from the teacher, whatever the rank."""
     model = dense_model(units, None)
@@ -133,7 +137,7 @@ def two_heads():
     return tf_keras.Model(inputs, heads)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", representatives([False, True], True))
 def test_an_output_without_labels_has_its_teacher_alone(compiled):
     """Two outputs, one of them unlabelled: its loss is the difference from the teacher, by the weight of that;
     a training follows the teacher on it."""
@@ -188,7 +192,7 @@ def test_weights_of_samples_weigh_labels_and_teacher():
     assert float(task.loss_function()(packed, student, weights)) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("labels", ["twins", "box", "teacher"])
+@pytest.mark.parametrize("labels", representatives(["twins", "box", "teacher"], "teacher"))
 def test_training_with_a_teacher_ends_with_the_best_epoch(labels):
     """One-hot rows, several outputs, no labels at all: the validation figure of an epoch is that of an evaluation."""
     import tf_keras

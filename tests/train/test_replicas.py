@@ -16,8 +16,8 @@ SUMS = ("plain", "teacher", "penalized", "regrown")
 # Batch normalization, dropout and ranges see their device's part of a batch; zeros are not made by tfmot on several.
 ALIKE = ("normalized", "int8", "pruned")
 CASES = (*SUMS, *ALIKE)
-# What acts within an epoch; ranges that training follows, of what each device sees alone.
-ALWAYS = ("regrown", "int8")
+# What acts within an epoch. What each device sees alone is near what one sees, and no more can be said of it.
+ALWAYS = ("regrown",)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def found(printed):
     return printed["cases"]
 
 
-@pytest.mark.parametrize("case", representatives(SUMS, *ALWAYS[:1]))
+@pytest.mark.parametrize("case", representatives(SUMS, *ALWAYS))
 def test_two_devices_learn_what_one_does(found, case):
     """Weights are the same to rounding, masks that gradients decide included."""
     assert found[case]["replicas"] == 2
     assert found[case]["difference"] < 1e-5
 
 
-@pytest.mark.parametrize("case", representatives(ALIKE, *ALWAYS[1:]))
+@pytest.mark.parametrize("case", representatives(ALIKE))
 def test_what_each_device_sees_alone_leaves_the_figures_alike(found, case):
     """The loss is the same within noise."""
     alone, mirrored = found[case]["losses"]

@@ -162,7 +162,7 @@ def numbers(split, **options):
     return [int(i) for x, _ in split.batches(7, **options) for i in np.rint(100 * x.numpy()[:, 0]) - 1]
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("kept", representatives([True, False], False))
 def test_labels_belong_to_their_sounds(words, kept, monkeypatch):
     """In every order, from memory as well as from files; each file is in one split."""
     monkeypatch.setattr(edgeprune.data.sound.folder, "KEEP_READ_BYTES", 2**28 * kept)

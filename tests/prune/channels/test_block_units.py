@@ -1,10 +1,9 @@
 """Blocks as units: what is counted of a model without some of them, and the model itself."""
 
-import itertools
-
 import numpy as np
 import pytest
 import tf_keras
+from matrix import representatives
 
 from edgeprune.models.count import count
 from edgeprune.prune.channels import surgery
@@ -49,7 +48,7 @@ def test_the_graph_itself_is_not_changed(model):
     )
 
 
-@pytest.mark.parametrize("gone", [part for n in range(3) for part in itertools.combinations("ab", n)])
+@pytest.mark.parametrize("gone", representatives(["", "a", "b", "ab"], "", "ab"))
 def test_counts_are_those_of_the_model(graph, gone):
     """With any blocks and channels gone, the graph counts what the model then has, and the model equals its oracle."""
     keep = np.ones(len(graph.units), bool)

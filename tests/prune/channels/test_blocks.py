@@ -138,6 +138,7 @@ def test_a_transformers_attention_can_be_bypassed(L, randomize):
         assert verify(bypass(model, [block]), model, [block]) <= 1e-4
 
 
+@pytest.mark.slow
 def test_mobilenet_without_all_its_residual_blocks():
     """Ten inverted residual blocks go at once."""
     import tf_keras

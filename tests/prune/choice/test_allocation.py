@@ -43,20 +43,30 @@ def _kept(graph, keep):
     return {group.name: int(keep[group.units].sum()) for group in graph.groups}
 
 
-@pytest.mark.parametrize(("how", "below"), [("uniform", 0.05), ("global", 0.03)])
-@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
-@pytest.mark.parametrize("kind", ["max_macs", "max_params"])
-def test_budgets_are_met(graph, how, below, fraction, kind):
+@pytest.mark.parametrize(
+    ("how", "fraction", "kind"),
+    representatives(
+        itertools.product(["uniform", "global"], [0.3, 0.5, 0.8], ["max_macs", "max_params"]),
+        ("uniform", 0.3, "max_macs"), ("uniform", 0.8, "max_params"),
+        ("global", 0.8, "max_macs"), ("global", 0.3, "max_params"),
+    ),
+)  # fmt: skip
+def test_budgets_are_met(graph, how, fraction, kind):
     """The pruned model's own count is at most the budget, not far below, and equals what the graph predicted."""
     keep = _allocate(graph, how, **{kind: fraction})
     before, after = count(graph.model), count(surgery.remove(graph, keep))
     assert (graph.count_macs(keep), graph.count_params(keep)) == (after.macs, after.params)
     share = after.macs / before.macs if kind == "max_macs" else after.params / before.params
-    assert fraction - below <= share <= fraction
+    assert fraction - {"uniform": 0.05, "global": 0.03}[how] <= share <= fraction
 
 
-@pytest.mark.parametrize("how", ["uniform", "global"])
-@pytest.mark.parametrize("limits", [(0.5, 0.6), (0.5, 0.3), (0.3, 0.9), (0.9, 0.3)])
+@pytest.mark.parametrize(
+    ("how", "limits"),
+    representatives(
+        itertools.product(["uniform", "global"], [(0.5, 0.6), (0.5, 0.3), (0.3, 0.9), (0.9, 0.3)]),
+        ("uniform", (0.5, 0.6)), ("global", (0.3, 0.9)), ("global", (0.9, 0.3)),
+    ),
+)  # fmt: skip
 def test_two_budgets_are_met_together(graph, how, limits):
     """Neither parameters nor MACs exceed their limit, and one of them is near to it."""
     keep = _allocate(graph, how, max_params=limits[0], max_macs=limits[1])
@@ -287,7 +297,7 @@ def _with_residual_blocks(L, generator):
     return tf_keras.Model(i, L.Dense(2, name="head")(L.GlobalAveragePooling2D()(x)))
 
 
-@pytest.mark.parametrize("seed", representatives(range(12), 0, 4, 8))
+@pytest.mark.parametrize("seed", representatives(range(12), 0, 8))
 def test_blocks_and_channels_go_as_in_the_best_of_all_choices(L, seed):
     """Trying every width of every group, with and without each block, finds nothing better under two limits."""
     generator = np.random.default_rng(seed)

@@ -98,6 +98,7 @@ def test_exact_milliseconds_are_those_of_the_built_file(graph, resource, board, 
     assert built <= resource.exact(keep) <= built * 1.03
 
 
+@pytest.mark.slow  # test_the_built_file_keeps_the_limit needs it
 def test_the_program_comes_near(graph, resource):
     """What operators come to at widths that were not compiled adds up to the time of the file, to some percent."""
     widths = Widths(graph, [ladder(graph, group, group.free, STEPS) for group in graph.groups])
@@ -142,6 +143,7 @@ def test_operators_on_the_processor_have_no_known_time(graph, board):
         file_costs.latency(shapes, board)
 
 
+@pytest.mark.slow  # that of a file whose time is estimated: test_file_costs.py
 def test_a_limit_out_of_reach_says_what_the_compiler_says(graph, resource):
     """The nearest that is named is the time of a file, and asking for it works."""
     scores = {group.name: np.ones(group.size) for group in graph.groups}

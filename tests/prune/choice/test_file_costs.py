@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.convert.converter import convert
 from edgeprune.errors import ModelError, RecipeError
@@ -45,7 +46,12 @@ def _converter(mode):
     return lambda model: convert(model, plan, samples if mode == "int8" else None)
 
 
-@pytest.fixture(scope="module", params=["float32", "int8"])
+def followed(format):
+    """Of the two formats in which a test follows a file, the one that it always does."""
+    return pytest.mark.parametrize("shapes", representatives(["float32", "int8"], format), indirect=True)
+
+
+@pytest.fixture(scope="module")
 def shapes(request, graph):
     made = _converter(request.param)
     found = FileShapes.of(graph, made)
@@ -63,6 +69,7 @@ def _chosen(shapes, *resources, multiple=4):
     return allocate(shapes.graph, _scores(shapes.graph), Budget(), "global", constraints, resources=resources)
 
 
+@followed("float32")
 def test_sizes_are_those_of_the_file(shapes, graph):
     """With any channels gone, every tensor has the shape that the converter gives it."""
     random = np.random.default_rng(1)
@@ -75,7 +82,13 @@ def test_sizes_are_those_of_the_file(shapes, graph):
         assert [tensor.shape for tensor in shapes.at(keep).tensors] == [tensor.shape for tensor in file.tensors]
 
 
-@pytest.mark.parametrize(("target", "kernels"), [("rpi4", "xnnpack"), ("rpi4", "builtin"), ("coral", "edgetpu")])
+@followed("int8")
+@pytest.mark.parametrize(
+    ("target", "kernels"),
+    representatives(
+        [("rpi4", "xnnpack"), ("rpi4", "builtin"), ("coral", "edgetpu")], ("rpi4", "xnnpack"), ("coral", "edgetpu")
+    ),
+)
 def test_milliseconds_are_those_of_the_profile(shapes, graph, target, kernels):
     """The choice keeps the limit and nearly uses it, and the file of the pruned model is estimated at what it says."""
     board = load_target(target)
@@ -91,6 +104,8 @@ def test_milliseconds_are_those_of_the_profile(shapes, graph, target, kernels):
     assert predict(file, board, kernels).estimate.median_ms == pytest.approx(value, rel=1e-9)
 
 
+@pytest.mark.slow  # as in test_compiled_costs.py
+@pytest.mark.parametrize("shapes", ["float32", "int8"], indirect=True)
 def test_without_a_block_the_file_is_that_of_the_shorter_model(shapes, graph):
     """Where blocks may go, one that is worth little goes, and all limits hold on the file of the model without it."""
     board = load_target("rpi4")
@@ -119,6 +134,7 @@ def test_without_a_block_the_file_is_that_of_the_shorter_model(shapes, graph):
         assert 0 <= chosen - value <= 2048 if name == "size" else value == pytest.approx(chosen, rel=1e-9)
 
 
+@followed("int8")
 def test_what_belongs_to_no_operator_counts_in_the_program(shapes, graph):
     """Most of a small file's time on a chip behind USB is that of reaching it, and the program counts it."""
     _require_integers(shapes)
@@ -132,6 +148,7 @@ def test_what_belongs_to_no_operator_counts_in_the_program(shapes, graph):
         assert counted == pytest.approx(resource.exact(widths.keep(options)), rel=0.01)
 
 
+@followed("float32")
 def test_scratch_memory_counts_in_the_program(shapes, graph):
     """What the kernel of a convolution unrolls is most of the arena, and follows the channels that it reads."""
     widths = Widths(graph, [ladder(graph, group, group.free, Constraints(min_channels=2)) for group in graph.groups])
@@ -154,6 +171,7 @@ def _narrowest(graph):
     return keep
 
 
+@followed("float32")
 def test_memory_and_size_are_those_of_the_file(shapes, graph):
     """Both limits hold on the file of the pruned model."""
     whole = len(shapes.made(graph.model))
@@ -166,6 +184,7 @@ def test_memory_and_size_are_those_of_the_file(shapes, graph):
     assert abs(len(content) - found.costs["size"][0]) <= 512
 
 
+@followed("int8")
 def test_a_limit_out_of_reach_names_what_is_in_the_way(shapes):
     """The message says the least that can be had of the limit that is in the way; its line then works."""
     board = load_target("rpi4")

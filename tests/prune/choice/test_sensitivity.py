@@ -80,7 +80,7 @@ def test_a_point_is_what_the_masked_model_gives(problem, run):
     assert curves.baseline.metric == pytest.approx(evaluate_keras(graph.model, data.validation, task))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", representatives(range(4), 0))
 def test_the_switchboard_equals_the_oracle_and_forgets(L, randomize, random_keep, seed):
     """After every setting the one traced model equals a freshly masked one, sums without weights included."""
     import tensorflow as tf
@@ -174,7 +174,9 @@ def test_stale_or_damaged_points_are_not_used(run):
         assert run(rates=(0.5,))[1].baseline.loss >= 0
 
 
-@pytest.mark.parametrize("budget", [{"max_macs": 0.5}, {"max_params": 0.6}, {"rate": 0.3}])
+@pytest.mark.parametrize(
+    "budget", representatives([{"max_macs": 0.5}, {"max_params": 0.6}, {"rate": 0.3}], {"max_macs": 0.5}, {"rate": 0.3})
+)
 def test_useless_groups_go_and_decisive_ones_stay(run, budget):
     """The group whose consumers ignore it loses far more than the one that decides, and the budget is met."""
     graph, curves, _ = run()
@@ -230,7 +232,7 @@ def _zeros(graph):
     return {group.name: np.zeros(group.size) for group in graph.groups}
 
 
-@pytest.mark.parametrize("seed", representatives(range(12), 0, 4, 8))
+@pytest.mark.parametrize("seed", representatives(range(12), 0, 4))
 def test_budgets_are_met_on_random_graphs(random_graph, seed):
     """Whatever the graph and the curves, the budget is kept and nearly used, or the error names what is reachable."""
     graph = analyse(random_graph(seed))

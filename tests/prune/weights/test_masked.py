@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matrix import representatives
 
 from edgeprune.progress import Progress
 from edgeprune.prune.weights import masked
@@ -86,7 +87,7 @@ def train(model, data, folder, config, progress=None, epochs=2, watch=()):
     "config",
     [
         {"criterion": "taylor", "scope": "global"},
-        {"criterion": "movement", "granularity": "connection"},
+        pytest.param({"criterion": "movement", "granularity": "connection"}, marks=pytest.mark.slow),
         {"schedule": "one_cycle", "granularity": "block:4x2", "regrow": "random"},
         {"granularity": "1:4"},
     ],
@@ -115,10 +116,8 @@ def test_the_sparsity_is_exact_and_the_pattern_holds_after_stripping(tiny_model,
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{"criterion": "movement", "regrow": "gradient"}, pytest.param({"regrow": "random"}, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # on two devices: tests/train/test_replicas.py
+@pytest.mark.parametrize("config", [{"criterion": "movement", "regrow": "gradient"}, {"regrow": "random"}])
 def test_resumed_equals_unbroken(tiny_model, tiny_data, tmp_path, config):
     """Broken off after an epoch and started again: weights, masks and scores are the same to the last bit."""
     config = WeightsConfig(sparsity=0.6, end=0.9, **config)
@@ -132,7 +131,7 @@ def test_resumed_equals_unbroken(tiny_model, tiny_data, tmp_path, config):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("regrow", ["gradient", "random"])
+@pytest.mark.parametrize("regrow", representatives(["gradient", "random"], "gradient"))
 def test_dynamic_training_keeps_its_sparsity_and_regrows(tiny_model, tiny_data, tmp_path, regrow):
     """RigL, SET: from the first step on the number of zeros is constant, while weights come back and are trained."""
     import tf_keras

@@ -41,7 +41,7 @@ def config(**options):
         ("weight", "global"),
         ("2:4", "layer"),  # holds in every group, so there is no ranking over all
         pytest.param("block:1x4", "layer", marks=pytest.mark.slow),
-        ("block:1x4", "global"),
+        pytest.param("block:1x4", "global", marks=pytest.mark.slow),
         pytest.param("connection", "layer", marks=pytest.mark.slow),
         pytest.param("connection", "global", marks=pytest.mark.slow),
     ],
@@ -76,6 +76,7 @@ def test_outputs_stay_nearer_than_without_the_smallest_weights(model):
     assert errors[0] < errors[1]
 
 
+@pytest.mark.slow
 def test_the_same_seed_chooses_the_same_zeros(model):
     first, second = copy_model(model), copy_model(model)
     for pruned in (first, second):
