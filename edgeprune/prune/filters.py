@@ -192,7 +192,8 @@ def removed_channels(graph: Graph, keep: np.ndarray) -> dict[str, Vector]:
 def check_budget(budget: Budget) -> Budget:
     """The budget itself, if it says how much, in (0, 1)."""
     given = {key: value for key, value in dataclasses.asdict(budget).items() if value is not None}
-    if not given or (budget.rate and len(given) > 1) or not all(0 < value < 1 for value in given.values()):
+    within = all(np.asarray(value).dtype.kind in "iuf" and 0 < value < 1 for value in given.values())
+    if not given or (budget.rate and len(given) > 1) or not within:
         raise RecipeError(
             f"The pruning budget is {given or 'missing'}.",
             expected="rate, or max_params or max_macs or both; all in (0, 1).",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -118,18 +118,36 @@ def _batches(model: tf_keras.Model, inputs: Inputs, size: int) -> list[list[np.n
             raise DataError(f"The inputs lack {missing[0]!r}.", expected=f"arrays named {names}.")
         arrays = [np.asarray(inputs[name]) for name in model.input_names]
     else:
-        arrays = [inputs] if isinstance(inputs, np.ndarray) else [np.asarray(each) for each in inputs]
+        arrays = [np.asarray(each) for each in (inputs if isinstance(inputs, list | tuple) else [inputs])]
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     fits = len(arrays) == len(shapes) and all(
         array.ndim == len(shape) + 1
         and all(size is None or size == length for size, length in zip(shape, array.shape[1:], strict=True))
         for array, shape in zip(arrays, shapes, strict=True)
     )
-    count = min(map(len, arrays), default=0)
-    if not fits or not count or any(len(array) != count for array in arrays):
+    count = len(arrays[0]) if fits and arrays else 0
+    if not count or any(len(array) != count for array in arrays):
         raise DataError(
             f"The inputs have the shapes {', '.join(str(array.shape) for array in arrays) or 'of nothing'}.",
             expected=f"samples of {', '.join(map(str, shapes))}, as many for each input.",
         )
+    arrays = [_as_input(array, tensor) for array, tensor in zip(arrays, model.inputs, strict=True)]
     size = min(size, -(-count // 2))  # two batches at least: one half of the samples judges the other
     return [[array[start : start + size] for array in arrays] for start in range(0, count, size)]
+
+
+def _as_input(array: np.ndarray, tensor: Any) -> np.ndarray:
+    """An array in the type of an input, which is what Keras makes of it where a model is called."""
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"The inputs have the type {array.dtype}.", expected="arrays of real numbers.")
+    with np.errstate(over="ignore"):  # what is too large for the type is found below
+        array = array.astype(tensor.dtype.as_numpy_dtype, copy=False)
+    # One such value would be in every sum, and so in every weight that is refitted.
+    finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim))) if array.dtype.kind == "f" else np.ones(1, bool)
+    if not finite.all():
+        raise DataError(
+            f"Sample {np.argmin(finite)} of the inputs has values that are not finite.",
+            expected="numbers, neither NaN nor infinite.",
+            fix="leave such samples out.",
+        )
+    return array

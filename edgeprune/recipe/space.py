@@ -52,6 +52,8 @@ class Varies(Config):
             raise ValueError("step must be above 0")
         if number(self.low) >= number(self.high):
             raise ValueError("low must be below high")
+        if self.step is not None and number(self.step) > number(self.high) - number(self.low):
+            raise ValueError("step must be at most what lies between low and high")
         if self.log and (self.step is not None or number(self.low) <= 0):
             raise ValueError("log needs low above 0, and no step")
         return self
@@ -147,8 +149,9 @@ def _check(key: str, value: Any) -> None:
     if _is_section(key):
         if not isinstance(value, bool | Mapping):
             raise ValueError(f"{key} = {value!r}: a section is varied by false, true and tables")
-        for inner in value if isinstance(value, Mapping) else ():
+        for inner, content in value.items() if isinstance(value, Mapping) else ():
             _annotation((*key.split("."), inner))
+            _check(f"{key}.{inner}", content)
         return
     field = _annotation(tuple(key.split(".")))
     kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
@@ -162,6 +165,11 @@ def _check(key: str, value: Any) -> None:
 
 
 def _check_range(key: str, varies: Varies) -> None:
+    # A boolean takes 0 and 1, the two ends of a range, and nothing between them.
+    if not {int, float} & {*_plain(_annotation(tuple(key.split("."))).annotation)}:
+        raise ValueError(f"{key}: takes no numbers; its values go into choices")
+    if takes_integers(key) and varies.step is not None and number(varies.step) % 1:
+        raise ValueError(f"{key}.step = {varies.step!r}: the key takes whole numbers, so step is one, too")
     for value in varies.ends:
         if isinstance(value, str) and not value.strip().endswith("%"):
             raise ValueError(f"{key} = {value!r}: low and high are numbers or shares; words go into choices")
@@ -179,11 +187,12 @@ def as_field(key: str, value: Any) -> Any:
 def takes_integers(key: str) -> bool:
     """Whether a key takes whole numbers only."""
     field = _annotation(tuple(key.split(".")))
-    kinds = {field.annotation, *_plain(field.annotation)}
+    kinds = set(_plain(field.annotation))
     return int in kinds and float not in kinds
 
 
 def _plain(annotation: Any) -> Iterator[Any]:
+    """A type, and those that it is made of."""
+    yield annotation
     for inner in get_args(annotation):
-        yield inner
         yield from _plain(inner)

@@ -30,7 +30,7 @@ def read_report(path: str | Path) -> Report:
             f"There is no report to read: {file}: {error.strerror}.",
             expected="the run folder of a finished build, or its report.json.",
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: nested deeper than anything that a build writes
         raise _refused(file, "it is not JSON, or cut off") from None
     if not isinstance(document, dict) or "schema_version" not in document or "variants" not in document:
         raise _refused(file, "it is the JSON of something else")

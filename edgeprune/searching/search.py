@@ -436,12 +436,7 @@ class _Search:
         """The front with its figures on test data, and the run folder of the best file."""
         study, front, best = self._front(study)
         if best is None:
-            raise EdgepruneError(
-                f"No trial for {study.target} ended well.",
-                fix="look at the reasons above; a search with more time goes on from here."
-                if study.records
-                else "give the search more --timeout: it ended before the first trial did, and goes on from here.",
-            )
+            raise self._nothing(study)
         self._progress.note(f"{study.target}: measures the front of {len(front)} files on test data")
         tested = []
         for file in front:
@@ -461,6 +456,23 @@ class _Search:
         )
         picked = dataclasses.replace(picked, gates=report["gates"])
         return study, [picked if file.is_same(picked) else file for file in tested], picked
+
+    def _nothing(self, study: Study) -> EdgepruneError:
+        """Why a target has no file at all."""
+        failed = [record for record in study.records if record.state == "failed"]
+        if not failed:
+            return EdgepruneError(
+                f"No trial for {study.target} ended well.",
+                fix="give the search more --timeout: it ended before the first trial did, and goes on from here.",
+            )
+        # Of trials of an earlier start, no reason stands above; and where none is left to run, time is no help.
+        done = self._is_full(study) or study.target in self._exhausted
+        return EdgepruneError(
+            f"No trial for {study.target} ended well; the last of {len(failed)} failed with: {failed[-1].reason}",
+            fix="change [search] or the rest of the recipe, or give more --trials."
+            if done
+            else "change the recipe, or give the search more --timeout: it goes on from here.",
+        )
 
     def _best_folder(self, study: Study) -> Path:
         return self._folder / "best" / (study.target if len(self._studies) > 1 else "")

@@ -48,7 +48,9 @@ def test_verification_can_be_left_out(model):
 
 
 @pytest.mark.parametrize(
-    "budget", [{}, {"rate": 0.0}, {"rate": 1.0}, {"rate": 0.5, "max_macs": 0.5}, {"max_params": -0.1}], ids=str
+    "budget",
+    [{}, {"rate": 0.0}, {"rate": 1.0}, {"rate": 0.5, "max_macs": 0.5}, {"max_params": -0.1}, {"rate": "0.5"}],
+    ids=str,
 )
 def test_wrong_budgets(model, budget):
     """No budget, several, or one outside (0, 1) is an error that says so."""

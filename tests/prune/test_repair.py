@@ -76,12 +76,27 @@ def test_inputs_come_in_any_form(model, images, form):
         (np.zeros((4, 9, 8, 3)), r"\(4, 9, 8, 3\)"),
         ([], "of nothing"),
         (np.zeros((0, 8, 8, 3)), r"\(0, 8, 8, 3\)"),
+        (None, r"\(\)"),
+        ("images.npz", r"\(\)"),
+        (np.zeros((4, 8, 8, 3), complex), "the type complex128"),
+        (np.zeros((4, 8, 8, 3), object), "the type object"),
+        (np.where(np.arange(4).reshape(4, 1, 1, 1) == 2, np.nan, np.zeros((4, 8, 8, 3))), "Sample 2 .* not finite"),
+        (np.full((4, 8, 8, 3), 1e300), "Sample 0 .* not finite"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(model, inputs, words):
     """Wrong names, shapes and numbers of inputs are data errors that say what the model takes."""
     with pytest.raises(DataError, match=words):
         edgeprune.reconstruct(model, edgeprune.prune_filters(model, 0.4), inputs)
+
+
+def test_whole_numbers_are_inputs_as_they_are_for_keras(model, images):
+    """Images of bytes repair a model as the same numbers in float32 do."""
+    pruned = edgeprune.prune_filters(model, 0.4)
+    pixels = (50 * np.abs(images[:100])).astype("uint8")
+    found = [edgeprune.reconstruct(model, pruned, x).model.get_weights() for x in (pixels, pixels.astype("float32"))]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_models_that_do_not_belong_together_are_refused(model, images):

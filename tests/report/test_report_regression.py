@@ -150,12 +150,13 @@ def test_what_weakens_the_comparison_is_noted(compare, report):
     [
         (None, "There is no report to read"),
         ("{", "not JSON, or cut off"),
+        ("[" * 100_000, "not JSON, or cut off"),
         ("[1]", "something else"),
         ('{"schema_version": 1, "trials": []}', "something else"),
         ('{"schema_version": 0, "variants": []}', "its schema_version is 0"),
         ('{"schema_version": 1, "variants": []}', "Field required"),
     ],
-    ids=["missing", "cut", "list", "search", "older", "incomplete"],
+    ids=["missing", "cut", "deep", "list", "search", "older", "incomplete"],
 )
 def test_a_file_that_is_no_report_is_one_message(content, words, tmp_path):
     """It says which file, what is wrong with it, and how to get one."""

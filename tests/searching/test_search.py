@@ -319,6 +319,16 @@ def test_trials_that_all_fail_end_the_search(given, tmp_path):
         edgeprune.search(**{**given, "recipe": recipe}, trials=20, out=tmp_path / "out")
 
 
+def test_a_search_without_a_good_trial_says_why_also_when_started_again(given, tmp_path):
+    """The second start runs nothing, and more time would not help: it says what the trials said."""
+    recipe = parse_recipe({**RECIPE, "search": {"filters": {"max_macs": {"choices": [0.001]}}}}, "bad")
+    for _ in range(2):
+        with pytest.raises(EdgepruneError, match=r"the last of 1 failed with.*cannot be reached") as caught:
+            edgeprune.search(**{**given, "recipe": recipe}, trials=1, out=tmp_path / "out")
+        assert "--trials" in str(caught.value)
+        assert "timeout" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given, tmp_path):
     """A loop in the file: the others go on, and one of them is the pick."""
