@@ -72,6 +72,7 @@ def test_a_build_that_got_worse_than_an_earlier_one_ends_with_1(tiny_model, tmp_
         (["--baseline", "missing.json"], "There is no report to read: missing.json"),
         (["--max-regression-latency", "5%"], "add --baseline"),
         (["--baseline", "x.json", "--max-regression-size", "100"], "write --max-regression-size 100%"),
+        (["--baseline", "x.json", "--max-regression-latency", "-5%"], "--max-regression-latency -5% is not understood"),
     ],
 )
 def test_an_earlier_report_is_read_before_anything_is_built(words, message, tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 import tomllib
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 import pydantic
 
@@ -124,9 +125,14 @@ def _resolve_extends(table: Mapping[str, Any], within: tuple[str, ...] = ()) -> 
     Args:
         within: the names by which those were read that extend this one.
     """
-    bases = table.get("extends", [])
+    given = table.get("extends", [])
+    bases = [given] if isinstance(given, str) else given
+    if not isinstance(bases, list | tuple) or not all(isinstance(base, str) for base in bases):
+        raise RecipeError(
+            f"extends = {given!r} names no recipes.", expected="the name or file of one, or a list of them."
+        )
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         chain = (*within, base)
         if base in within:
             raise RecipeError(
@@ -146,13 +152,24 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+# What pydantic says in its own terms → in those of a recipe.
+_WORDS = {
+    "string_pattern_mismatch": 'such words have another form; a share is "5%"',
+    "string_type": "expected words in quotes",
+    "dict_type": "expected a table",
+    "model_type": "expected a table",
+    "tuple_type": "expected a list",
+}
+
+
 def _explain(error: pydantic.ValidationError, source: str) -> str:
     lines = [f"The recipe {source} is not valid."]
     errors = error.errors()
+    reasons: dict[str, list[str]] = {}  # of a value that may be one of several things, and is none of them
     for item in errors:
-        path = [str(part) for part in item["loc"]]
+        path = _place(item["loc"])
         where = ".".join(path)
-        reason = item["msg"].removeprefix("Value error, ")
+        reason = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
         if item["type"] == "too_short" and any(_is_below(other["loc"], item["loc"]) for other in errors):
             continue  # items that are at fault themselves are not counted
         if item["type"] == "extra_forbidden":
@@ -168,10 +185,39 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
         elif path and isinstance(item["input"], Mapping):  # about several keys of a section
             lines.append(f"  {where}: {reason}.")
         elif path:
-            lines.append(f"  {where} = {item['input']!r}: {reason}.")
+            reasons.setdefault(f"  {where} = {item['input']!r}", []).append(reason)
         else:  # about several sections
             lines.append(f"  {reason}.")
+    lines += [f"{where}: {'; or: '.join(dict.fromkeys(several))}." for where, several in reasons.items()]
     return "\n".join(lines)
+
+
+def _place(location: tuple[int | str, ...]) -> list[str]:
+    """Where in a recipe pydantic found an error: without the names that it gives to the kinds that a value may have."""
+    found: list[str] = []
+    annotation: Any = Recipe
+    for part in location:
+        kinds = _kinds(annotation)
+        if len(kinds) > 1 and isinstance(part, str):
+            annotation = Any
+            continue
+        kind = kinds[0] if len(kinds) == 1 else Any
+        found.append(str(part))
+        if isinstance(kind, type) and issubclass(kind, Config):
+            field = kind.model_fields.get(str(part))
+            annotation = field.annotation if field else Any
+        else:  # of a list or a table, the type of what is in it
+            annotation = next((inner for inner in reversed(get_args(kind)) if inner is not Ellipsis), Any)
+    return found
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a value may be of, apart from none."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return [annotation]
+    return [kind for inner in get_args(annotation) if inner is not type(None) for kind in _kinds(inner)]
 
 
 def _is_below(place: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:

@@ -29,6 +29,9 @@ def read_report(path: str | Path) -> Report:
         raise UsageError(
             f"There is no report to read: {file}: {error.strerror}.",
             expected="the run folder of a finished build, or its report.json.",
+            fix=f"this is the folder of a search: what it picked is in {place / 'best'}, all trials in its report.html."
+            if (place / "search.json").is_file()
+            else None,
         ) from None
     except (ValueError, RecursionError):  # the latter: nested deeper than anything that a build writes
         raise _refused(file, "it is not JSON, or cut off") from None

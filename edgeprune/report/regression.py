@@ -42,10 +42,17 @@ class Baseline:
         if self.max_drop is not None:
             MaxDrop.parse(self.max_drop)
         for option, value in {"size": self.max_size, "latency": self.max_latency}.items():
-            if value is not None and MaxDrop.parse(value).part is None:
+            if value is None:
+                continue
+            expected = f'a part of the earlier {option}, such as "5%".'
+            try:
+                part = MaxDrop.parse(value).part
+            except UsageError:  # which speaks of metrics
+                raise UsageError(f"--max-regression-{option} {value} is not understood.", expected=expected) from None
+            if part is None:
                 raise UsageError(
                     f"--max-regression-{option} {value} has no unit.",
-                    expected=f"a part of the earlier {option}.",
+                    expected=expected,
                     fix=f"write --max-regression-{option} {value}%.",
                 )
 

@@ -101,6 +101,30 @@ def test_an_item_at_fault_is_one_error():
     assert str(caught.value).count("quantize.modes") == 1
 
 
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ({"regression": {"max_drop": "nan%"}}, "  regression.max_drop = 'nan%': "),
+        ({"task": {"outputs": {"a": {"metric": 5}}}}, "  task.outputs.a.metric = 5: expected words in quotes; or: "),
+        ({"reconstruct": 5}, "  reconstruct = 5: expected a table."),
+    ],
+)
+def test_a_value_of_no_kind_that_fits_is_one_line_in_words_of_recipes(table, line):
+    """Whatever kinds a value may have, the line has the key as it is written, and no name of a type of Python."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(table, "wrong.toml")
+    (found,) = [one for one in str(caught.value).splitlines() if one.startswith("  ")]
+    assert found.startswith(line)
+    assert not re.search(r"constrained|dict|tuple|pattern|Config", found)
+
+
+@pytest.mark.parametrize("given", [[3], 3, {"name": "int8"}])
+def test_what_is_extended_has_names(given):
+    """Anything else than names of recipes is one message."""
+    with pytest.raises(RecipeError, match="names no recipes"):
+        parse_recipe({"extends": given}, "wrong.toml")
+
+
 def test_a_file_that_is_not_toml_and_a_name_that_is_no_recipe(tmp_path):
     """Both say what is wrong; the second names the nearest recipe."""
     path = tmp_path / "broken.toml"

@@ -170,6 +170,13 @@ def test_a_file_that_is_no_report_is_one_message(content, words, tmp_path):
     assert "report.json" in caught.value.expected
 
 
+def test_the_folder_of_a_search_says_where_the_report_of_its_pick_is(tmp_path):
+    """A search has a report of all trials, and the run folder of its pick has one like a build's."""
+    (tmp_path / "search.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"folder of a search.*best"):
+        Baseline(tmp_path).read(RegressionConfig())
+
+
 def test_a_run_folder_stands_for_its_report(report, tmp_path):
     """Whoever names the folder means report.json in it."""
     (tmp_path / "report.json").write_text(json.dumps(report))
