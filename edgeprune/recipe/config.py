@@ -428,7 +428,6 @@ class FiltersConfig(Config):
     schedule: Literal["polynomial", "cubic", "exponential", "one_cycle"] = "exponential"
     power: Annotated[float, pydantic.Field(gt=0)] = 3.0  # of schedule = "polynomial"; 1: the same number in each step
     samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that data-driven criteria look at
-    measure: bool = True  # of criterion = "reconstruct": choices are measured as they answer once repaired
     min_channels: Annotated[int, pydantic.Field(gt=0)] = 2
     round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
     protect: tuple[str, ...] = ()  # layers that keep their filters; names, shell patterns

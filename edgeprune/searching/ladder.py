@@ -1,10 +1,7 @@
 """The ladder that a trial climbs: cheap first, and on only as long as it may still reach the front.
 
-The first rung trains nothing, and takes channels by predicted losses alone: measuring choices is most of what a trial
-without training takes.
-
-The rule. What comes after the first rung changes the accuracy of a file: its latency and size are known by then, but
-for the little that other channels of the same budget change. So after each rung a trial goes on if
+The rule. What training changes of a file is its accuracy: latency and size are known from the first rung on. So after
+each rung a trial goes on if
 
 - it keeps the limits of latency and size, and
 - it might keep the limit of accuracy, where another file keeps all limits already, and
@@ -87,8 +84,6 @@ def at(recipe: Recipe, share: float) -> Recipe:
         table["filters"]["step_epochs"] = part(table["filters"]["step_epochs"])
     if not share:
         table["qat"] = table["sparsify"] = None
-        if table["filters"]:
-            table["filters"]["measure"] = False
         if recipe.weights and not recipe.lottery:
             kept = {"sparsity", "granularity", "scope", "include", "exclude", "sparse_inference"}
             given = {key: value for key, value in table["weights"].items() if key in kept}
@@ -109,11 +104,8 @@ def canonical(recipe: Recipe) -> Recipe:
             "augment": default.augment,
             "finetune": default.finetune.model_copy(update=batch),
         }
-    if recipe.filters:
-        unused: dict[str, object] = {"step_epochs": 1} if recipe.filters.steps == 1 else {}
-        if recipe.filters.criterion != "reconstruct" or recipe.filters.allocation != "global":
-            unused["measure"] = True
-        changes["filters"] = recipe.filters.model_copy(update=unused)
+    if recipe.filters and recipe.filters.steps == 1:
+        changes["filters"] = recipe.filters.model_copy(update={"step_epochs": 1})
     return recipe.model_copy(update=changes)
 
 
