@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
@@ -78,6 +78,14 @@ class Config(pydantic.BaseModel):
     """Base of all configs: frozen, and unknown keys are errors."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+def sections_in(annotation: Any) -> Iterator[type[Config]]:
+    """The sections in the type of a field: itself, or among the types that it is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from sections_in(inner)
 
 
 class SoundConfig(Config):

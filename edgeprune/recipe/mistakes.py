@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pydantic
 
 from edgeprune.errors import did_you_mean
-from edgeprune.recipe.config import Config, Recipe
+from edgeprune.recipe.config import Config, Recipe, sections_in
 
 # What people may look for → how it is called here.
 RENAMED = {"magnitude": "weights"}
@@ -96,13 +96,5 @@ def _keys_at(path: list[str]) -> list[str]:
     config: Any = Recipe
     for part in path:
         if part in config.model_fields:  # else the user's own key of a table, such as the name of an output
-            config = next(_configs_in(config.model_fields[part].annotation))
+            config = next(sections_in(config.model_fields[part].annotation))
     return list(config.model_fields)
-
-
-def _configs_in(annotation: Any) -> Iterator[type[Config]]:
-    """The section classes in an annotation: itself, or among the types that it is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        yield annotation
-    for inner in getattr(annotation, "__args__", ()):
-        yield from _configs_in(inner)

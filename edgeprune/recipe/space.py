@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 import pydantic
 
 from edgeprune.errors import did_you_mean
-from edgeprune.recipe.config import Config, Recipe
+from edgeprune.recipe.config import Config, Recipe, sections_in
 
 # What a search compares trials by must be the same in all of them.
 FIXED = ("name", "description", "data", "task", "detection", "rates", "search")
@@ -124,7 +124,7 @@ def _annotation(path: tuple[str, ...]) -> Any:
                 raise ValueError(f"{where}: stays as it is in a search, or its trials could not be compared")
             raise ValueError(f"{where}: unknown key{_nearest(part, known)}")
         field = config.model_fields[part]
-        section = next(_sections(field.annotation), None)
+        section = next(sections_in(field.annotation), None)
         if depth == len(path):
             return field
         if section is None:
@@ -133,15 +133,8 @@ def _annotation(path: tuple[str, ...]) -> Any:
     raise ValueError("an empty key")
 
 
-def _sections(annotation: Any) -> Iterator[type[Config]]:
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _sections(inner)
-
-
 def _is_section(key: str) -> bool:
-    return next(_sections(_annotation(tuple(key.split("."))).annotation), None) is not None
+    return next(sections_in(_annotation(tuple(key.split("."))).annotation), None) is not None
 
 
 def _check(key: str, value: Any) -> None:
@@ -150,7 +143,6 @@ def _check(key: str, value: Any) -> None:
         if not isinstance(value, bool | Mapping):
             raise ValueError(f"{key} = {value!r}: a section is varied by false, true and tables")
         for inner, content in value.items() if isinstance(value, Mapping) else ():
-            _annotation((*key.split("."), inner))
             _check(f"{key}.{inner}", content)
         return
     field = _annotation(tuple(key.split(".")))

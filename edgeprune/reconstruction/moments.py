@@ -27,10 +27,9 @@ ROWS_PER_TERM, ROWS = 32, 20_000
 DAMPING = 1e-2
 # With so many samples per term in each half of them, a weak ridge does no harm.
 ENOUGH = 12
-# By what the ridge that is best for a layer is divided where rows are many and samples few. Less than the best for each
-# layer is best for a model: what a ridge holds back leans one way in all layers, and adds up, where what a fit knows by
-# heart does not. Nats to 500 other images of a MobileNet 0.25 refitted to 400, means of two splits: 1.53 by 1, 1.48 by
-# 3, 1.46 by 10, 1.47 by 30, 1.50 with the weakest everywhere.
+# By what the ridge that is best for a layer is divided where rows are many and samples few: less than the best for each
+# layer was best for a model. Nats to 500 other images of a MobileNet 0.25 refitted to 400, means of two splits: 1.53 by
+# 1, 1.48 by 3, 1.46 by 10, 1.47 by 30, 1.50 with the weakest everywhere.
 _SHARE = 10
 _FACTORS = (1, 10, 100, 1e3, 1e4, 1e5)
 

@@ -384,7 +384,7 @@ def test_what_a_rectifier_cuts_off_need_not_be_right():
                     weight.assign(weight.numpy() * (generator.random(weight.shape) > 0.5))
         return copy
 
-    batches, judging = batches_of(model), batches_of(model, seed=9)
+    batches, judging = batches_of(model, 2600), batches_of(model, seed=9)  # enough for the weakest ridge
     errors = {}
     for sweeps in (0, 3):
         with pytest.MonkeyPatch.context() as patch:
@@ -392,7 +392,7 @@ def test_what_a_rectifier_cuts_off_need_not_be_right():
             copy = pruned()
             refit(model, copy, batches)
             errors[sweeps] = error(copy, model, judging)
-    assert errors[3] < 0.99 * errors[0]
+    assert errors[3] < 0.97 * errors[0]
 
 
 def test_attention_with_smaller_heads_is_refitted_behind_them():
