@@ -123,8 +123,14 @@ def choose(
     resources: Sequence[Resource] = (),
     progress: Progress | None = None,
     scores: Scores | None = None,
+    measure: bool = True,
 ) -> Allocation:
-    """The units that stay, and how good that choice is; ``scores``: by :func:`score`, where that is known already."""
+    """The units that stay, and how good that choice is.
+
+    Args:
+        scores: by :func:`score`, where that is known already.
+        measure: whether choices are measured by what refitted models answer, where the criterion predicts that.
+    """
     if how == "sensitivity" and curves is None:
         raise DataError(
             "The allocation 'sensitivity' measures on data, and none was given.",
@@ -136,7 +142,7 @@ def choose(
     def allocate(scores: Scores) -> Allocation:
         return allocation.allocate(graph, scores, budget, how, constraints, measured, resources)
 
-    if not CRITERIA[criterion].predicts or how != "global":
+    if not measure or not CRITERIA[criterion].predicts or how != "global":
         return allocate(scores)
     from edgeprune.prune.choice.effects import in_company
 

@@ -476,6 +476,9 @@ class ReconstructConfig(Config):
 
     samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that are looked at
     ridge: Annotated[float, pydantic.Field(gt=0)] = 1e-4  # how strongly weights are held where they are
+    # layers: what each gave. answers: what the model says in the end, too, by which choices of channels are measured
+    # and channels scaled; several times slower.
+    match: Literal["answers", "layers"] = "answers"
 
 
 class LayersConfig(Config):

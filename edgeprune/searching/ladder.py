@@ -1,7 +1,10 @@
 """The ladder that a trial climbs: cheap first, and on only as long as it may still reach the front.
 
-The rule. What training changes of a file is its accuracy: latency and size are known from the first rung on. So after
-each rung a trial goes on if
+Below the top, a repair matches what layers gave: measuring choices of channels by answers, and scaling channels, takes
+several times as long as all else on the first rung.
+
+The rule. What the rungs change of a file is its accuracy: latency and size are known from the first one on, but for the
+little that other channels within the same limits change. So after each rung a trial goes on if
 
 - it keeps the limits of latency and size, and
 - it might keep the limit of accuracy, where another file keeps all limits already, and
@@ -57,13 +60,17 @@ def ladder(recipe: Recipe) -> list[tuple[Rung, Recipe]]:
         except pydantic.ValidationError:  # such as a lottery, which is nothing without training
             continue
         if found and found[-1][1] == made:
+            if rung.share < 1.0:
+                continue
             found.pop()
         found.append((rung, made))
     return found
 
 
 def at(recipe: Recipe, share: float) -> Recipe:
-    """The recipe with a share of its epochs, rounded up; without any, what only training can do is left out.
+    """The recipe with a share of its epochs, rounded up, and the quick repair.
+
+    Without any epochs, what only training can do is left out.
 
     Raises:
         pydantic.ValidationError: it makes no sense with so little training.
@@ -75,6 +82,7 @@ def at(recipe: Recipe, share: float) -> Recipe:
         return math.ceil(share * epochs)
 
     table = recipe.model_dump()
+    table["reconstruct"]["match"] = "layers"
     table["finetune"]["epochs"] = part(recipe.finetune.epochs)
     for name in ("qat", "cluster", "sparsify"):
         section = table[name]
@@ -106,6 +114,8 @@ def canonical(recipe: Recipe) -> Recipe:
         }
     if recipe.filters and recipe.filters.steps == 1:
         changes["filters"] = recipe.filters.model_copy(update={"step_epochs": 1})
+    if not (recipe.filters or recipe.weights):  # which alone are repaired
+        changes["reconstruct"] = recipe.reconstruct.model_copy(update={"match": "answers"})
     return recipe.model_copy(update=changes)
 
 

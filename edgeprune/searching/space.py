@@ -23,6 +23,8 @@ BASE = {
 BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
 # Keys that matter only where something is trained.
 TRAINING = ("distill", "augment", "qat", "finetune.")
+# Keys that matter only beside one of some sections.
+BESIDE = {"reconstruct.match": ("filters", "weights")}
 # The first trials have so many budgets, without training: a first front within seconds. Those between the least and the
 # most are tried with all of the training next, which is what most people would build by hand.
 FIRST = 4
@@ -108,6 +110,7 @@ BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[
     ("filters.blocks", lambda g: {"choices": [False, True]}, lambda g: g.filters and g.blocks),
     ("weights", lambda g: {"choices": [False, *_ZEROS]}, lambda g: g.download or g.target.micro is not None),
     ("coded", lambda g: {"choices": [False, *_CODED]}, lambda g: g.target.micro is not None),
+    ("reconstruct.match", lambda g: {"choices": ["layers", "answers"]}, lambda g: g.filters),
     ("distill", lambda g: {"choices": [True, False]}, lambda g: g.epochs > 0),
 )
 
@@ -150,6 +153,8 @@ class Space:
         section = key.partition(".")[0]
         # Sections that are varied as a whole, and are out.
         if section in self.varies and section != key and section not in table:
+            return False
+        if key in BESIDE and not any(name in table for name in BESIDE[key]):
             return False
         trained = table.get("finetune", {}).get("epochs", 0) or "lottery" in table
         return bool(trained) or key == "finetune.epochs" or not key.startswith(TRAINING)
@@ -239,6 +244,7 @@ def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
     """Values of the first trials: several budgets, and none, without training; those in the middle with it."""
     usual: dict[str, Any] = {"finetune.epochs": 0, "filters": True, "filters.criterion": "reconstruct"}
     usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False, "filters.max_params": 0.99}
+    usual |= {"reconstruct.match": "layers"}
     fixed = {key: value for key, value in usual.items() if key in varies}
     unpruned: dict[str, Any] = {"filters": False} if "filters" in varies else {}
     budgets = [

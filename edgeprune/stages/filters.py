@@ -154,7 +154,8 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     resources, original_files = _of_files(whole, artifact, config, context)
     how = (settings.criterion, settings.allocation)
     found = _known_scores(artifact, whole)
-    chosen = choose(whole, budget, *how, constraints, evidence, curves, resources, context.progress, found)
+    measure = config.reconstruct.match == "answers"
+    chosen = choose(whole, budget, *how, constraints, evidence, curves, resources, context.progress, found, measure)
     blocks = gone_blocks(whole, chosen.keep)
     graph, keep = without_blocks(whole, chosen.keep)
     if blocks and settings.verify:

@@ -102,7 +102,8 @@ def refitted(
     grids: Mapping[str, Grid] | None = None,
 ) -> list[RefittedLayer]:
     """Refit ``changed`` in place, going on where an interrupted refit was; ``kept`` and ``grids`` as in
-    :func:`edgeprune.reconstruction.refit.refit`. Then scale and shift its channels, unless weights are on grids.
+    :func:`edgeprune.reconstruction.refit.refit`. Then scale and shift its channels as ``config`` says, unless weights
+    are on grids.
 
     Returns:
         What the report says about each layer.
@@ -114,7 +115,7 @@ def refitted(
         original, changed, batches, kept,
         ridge=config.ridge, grids=grids, seed=context.seed, folder=context.folder / REFIT, progress=context.progress,
     )  # fmt: skip
-    if not grids:
+    if config.match == "answers" and not grids:
         scaled = scale_channels(original, changed, batches, seed=context.seed, progress=context.progress)
         if scaled and scaled.damping is not None:
             context.progress.note(

@@ -53,9 +53,24 @@ def test_a_recipe_that_changes_nothing_is_not_trained():
     assert one == other
 
 
-def test_a_recipe_without_training_has_one_rung():
-    """Its cheapest rung is all of it."""
-    assert [rung.name for rung, _ in ladder(load_recipe("oneshot"))] == ["full"]
+def test_a_repair_matches_answers_at_the_top_only():
+    """What takes most of the time of a trial without training is left to those that reach the top; a recipe without
+    it, and without training, has one rung."""
+    assert [(rung.name, made.reconstruct.match) for rung, made in ladder(load_recipe("oneshot"))] == [
+        ("reconstructed", "layers"),
+        ("full", "answers"),
+    ]
+    trained = ladder(parse_recipe({"extends": "filters-int8", "finetune": {"epochs": 8}}, "x"))
+    assert [made.reconstruct.match for _, made in trained] == ["layers", "layers", "answers"]
+    quick = parse_recipe({"extends": "oneshot", "reconstruct": {"match": "layers"}}, "x")
+    assert [rung.name for rung, _ in ladder(quick)] == ["full"]
+
+
+def test_what_a_repair_matches_is_nothing_where_nothing_is_repaired():
+    """A recipe that rounds only has one rung, whatever it says of repairs."""
+    one, other = ({"extends": "int8", "reconstruct": {"match": match}} for match in ("layers", "answers"))
+    (a,), (b,) = (ladder(parse_recipe(table, "x.toml")) for table in (one, other))
+    assert a == b
 
 
 def test_training_cannot_cure_latency_and_size():

@@ -22,8 +22,8 @@ from edgeprune.selection import Limits
 RECIPE = {
     "extends": "int8",
     "filters": {"max_macs": 0.5, "criterion": "taylor", "samples": 64, "verify": False},
-    "reconstruct": {"samples": 64},
-    # Nothing here is about how int8 files come to their weights and ranges: the quickest way.
+    # Nothing here is about repairs, nor about how int8 files come to their weights and ranges: the quickest way.
+    "reconstruct": {"samples": 64, "match": "layers"},
     "quantize": {"rounding": "nearest"},
     "calibration": {"samples": 16, "range": "minmax"},
     "search": {

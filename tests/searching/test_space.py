@@ -117,6 +117,15 @@ def test_the_built_in_space_suits_target_and_objectives():
     assert {key for key, _, _ in BUILT_IN} >= keys.keys()
 
 
+def test_what_a_repair_matches_is_asked_only_where_something_is_repaired():
+    """Trials of the model as it is would else be told apart by what changes nothing."""
+    space = space_of(None, circumstances())
+    plain = {"finetune.epochs": 0, "quantize.modes": "int8", "filters": False}
+    assert fixed(space, plain).reconstruct.match == "answers"
+    pruned = {**space.first[1], "reconstruct.match": "answers"}
+    assert [fixed(space, values).reconstruct.match for values in (space.first[1], pruned)] == ["layers", "answers"]
+
+
 def test_the_first_trials_of_the_built_in_space_are_what_people_build_by_hand():
     """The unpruned model and budgets all over the range without training, then those in its middle with all of it."""
     space = space_of(None, circumstances())
