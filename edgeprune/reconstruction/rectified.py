@@ -17,6 +17,7 @@ from edgeprune.models.graph import View, activation_name, flat, symbol_of
 from edgeprune.models.types import Layer, Node
 from edgeprune.reconstruction.forward import call
 from edgeprune.reconstruction.linear import Values
+from edgeprune.reconstruction.sums import factors_of
 
 # What the kept rows of one layer may fill; a layer with more is fitted to its outputs as they are.
 ROWS_BYTES = 256_000_000
@@ -39,16 +40,13 @@ class Rectifier:
     high: float
 
     @classmethod
-    def behind(
-        cls, view: View, node: Node, is_there: Callable[[Any], bool], slope_of: Callable[[Node], np.ndarray | None]
-    ) -> Rectifier | None:
+    def behind(cls, view: View, node: Node, is_there: Callable[[Any], bool]) -> Rectifier | None:
         """The rectifier behind a call, where nothing else reads what lies between.
 
         Args:
             view: of the original model.
             node: a call of it.
             is_there: whether the value of a tensor is known when the layer is refitted.
-            slope_of: by what a call multiplies each channel; None: it does something else.
         """
         if limits := _limits(node.layer):
             return cls((), np.ones(node.outputs.shape[-1]), *limits)
@@ -63,11 +61,11 @@ class Rectifier:
             (reader,) = readers
             if limits := _limits(reader.layer):
                 return cls(tuple(steps), slope, *limits)
-            factor = slope_of(reader)
+            factors = factors_of(reader)
             others = [tensor for tensor in reader.keras_inputs if tensor is not made]
-            if factor is None or len(others) + 1 < len(reader.keras_inputs) or not all(map(is_there, others)):
+            if factors is None or len(others) + 1 < len(reader.keras_inputs) or not all(map(is_there, others)):
                 return None
-            slope, made = slope * factor, reader.outputs
+            slope, made = slope * factors, reader.outputs
             steps.append(reader)
 
     def others(self, node: Node) -> list[int]:

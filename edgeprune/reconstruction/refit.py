@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.models.graph import CallKey, View, activation_name, flat, symbol_of
-from edgeprune.models.types import Layer, Node, Tensor, Variable
+from edgeprune.models.graph import CallKey, View, flat
+from edgeprune.models.types import Layer, Node, Tensor
 from edgeprune.progress import Progress
 from edgeprune.reconstruction.forward import (
     BATCH_BYTES,
@@ -37,6 +37,7 @@ from edgeprune.reconstruction.linear import Index, Product, products_of
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit, sample
 from edgeprune.reconstruction.rectified import Rectifier, Rows
 from edgeprune.reconstruction.rounding import Grid
+from edgeprune.reconstruction.sums import Sum, is_sum, sum_behind
 
 if TYPE_CHECKING:
     import tf_keras
@@ -48,8 +49,6 @@ RIDGE = 1e-4
 MEMORY_BYTES = 1_000_000_000
 # How often targets are set anew to what a rectifier lets through of the errors.
 SWEEPS = 3
-# A normalization that multiplies a channel by less than this share of its largest factor hides it.
-_HIDDEN = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,7 +291,7 @@ class _Fit:
         self.grid = None if self.product.inner else whole.grids.get(layer)
         self.halves = [Moments(*self.product.matrix.shape) for _ in range(2)]
         self.is_alone = len(self.nodes) == 1 and not self.product.inner
-        self.sum = _Sum.behind(whole, node) if self.is_alone else None
+        self.sum = self._sum() if self.is_alone else None
         self.rows = self._rectified() if self.is_alone else None
         self.is_exact = self._is_exact()
         self.is_followed = self._is_followed()
@@ -307,6 +306,24 @@ class _Fit:
         if self.kept is not None and others.shape[0] == 1:
             others = others[:, :, self.theirs.kept_columns(self.kept)]
         return ours.shape == others.shape and np.array_equal(ours, others)
+
+    def _sum(self) -> Sum | None:
+        """The sum behind the layer, if its other terms lack something that the layer can make up for."""
+        changed, original = self.whole.changed, self.whole.original
+        if (found := sum_behind(changed.view, self.nodes[0][0])) is None:
+            return None
+        reader, own, scale = found
+        theirs = original.view.calls[changed.key(reader)]
+        pairs = zip(reader.keras_inputs, theirs.keras_inputs, strict=True)
+        others = [(ours, other) for ours, other in pairs if ours is not own]
+        there = {*changed.done, *self.whole.current}
+        known = all(
+            tuple(ours.shape) == tuple(own.shape) and changed.key(changed.view.maker(ours)) in there
+            for ours, _ in others
+        )
+        if not known or not others or all(self.whole.is_the_same(ours, other) for ours, other in others):
+            return None
+        return Sum(tuple(id(ours) for ours, _ in others), tuple(id(other) for _, other in others), scale)
 
     def _is_followed(self) -> bool:
         """Whether it is known which of the original product's outputs those of this one are."""
@@ -385,7 +402,7 @@ class _Fit:
         forward = self.whole.original
         known = {*forward.done, *self.whole.current}
         rectifier = Rectifier.behind(
-            forward.view, node, lambda tensor: forward.key(forward.view.maker(tensor)) in known, _factor
+            forward.view, node, lambda tensor: forward.key(forward.view.maker(tensor)) in known
         )
         if rectifier is None or rectifier.slope.size != self.theirs.parts * self.theirs.columns:
             return None
@@ -453,7 +470,7 @@ def _behind(view: View, node: Node) -> list[Node]:
     found: list[Node] = []
     while readers := view.readers(node.outputs):
         found += readers
-        if len(readers) > 1 or _is_sum(readers[0].layer):
+        if len(readers) > 1 or is_sum(readers[0].layer):
             break
         (node,) = readers
     return found
@@ -466,53 +483,6 @@ def _digest(layer: Layer) -> str:
     return digest.hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sum:
-    """A sum that a layer's output goes into, whose other terms are there already, and are not the original's.
-
-    Attributes:
-        ours, theirs: ids of the other terms in both models.
-        scale: by which each channel of the output is multiplied on the way; float32 [channels].
-    """
-
-    ours: tuple[int, ...]
-    theirs: tuple[int, ...]
-    scale: np.ndarray
-
-    @classmethod
-    def behind(cls, whole: _Refitting, node: Node) -> _Sum | None:
-        if activation_name(node.layer) != "linear":
-            return None
-        scale = np.ones(node.outputs.shape[-1], np.float32)
-        reader = whole.changed.view.only_reader(node)
-        while reader is not None and not _is_sum(reader.layer):
-            factor = _factor(reader)
-            if factor is None:
-                return None
-            scale = scale * factor
-            node, reader = reader, whole.changed.view.only_reader(reader)
-        if reader is None:
-            return None
-        theirs = whole.original.view.calls[whole.changed.key(reader)]
-        pairs = zip(reader.keras_inputs, theirs.keras_inputs, strict=True)
-        others = [(ours, other) for ours, other in pairs if ours is not node.outputs]
-        there = {*whole.changed.done, *whole.current}
-        known = all(
-            tuple(ours.shape) == tuple(node.outputs.shape)
-            and whole.changed.key(whole.changed.view.maker(ours)) in there
-            for ours, _ in others
-        )
-        if not known or not others or all(whole.is_the_same(ours, other) for ours, other in others):
-            return None
-        return cls(tuple(id(ours) for ours, _ in others), tuple(id(other) for _, other in others), scale)
-
-    @property
-    def inverse(self) -> np.ndarray:
-        """By what an error of the sum is multiplied to be one of the output; none where the output is hidden."""
-        felt = np.abs(self.scale) > _HIDDEN * np.abs(self.scale).max()
-        return np.where(felt, 1 / np.where(felt, self.scale, 1), 0).astype(np.float32)
-
-
 def _shape_of(node: Node, values: Values) -> tuple[int, ...]:
     """The shape of what a call makes; it is only made where the model leaves sizes open."""
     samples, shape = values[id(node.keras_inputs[0])].shape[0], node.outputs.shape[1:]
@@ -522,23 +492,3 @@ def _shape_of(node: Node, values: Values) -> tuple[int, ...]:
 def _side_by_side(values: np.ndarray) -> np.ndarray:
     """[parts, rows, columns] → [rows, outputs of all parts]."""
     return np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)
-
-
-def _is_sum(layer: Layer) -> bool:
-    return type(layer).__name__ == "Add" or symbol_of(layer) in ("math.add", "__operators__.add")
-
-
-def _factor(node: Node) -> np.ndarray | None:
-    """By what a call multiplies each channel of a value that goes through it; None: it does something else with it."""
-    layer = node.layer
-    if type(layer).__name__ == "BatchNormalization":
-        return _factors(layer)
-    plain = type(layer).__name__ in ("Activation", "Dropout") and activation_name(layer) == "linear"
-    return np.ones(node.outputs.shape[-1], np.float32) if plain or _is_sum(layer) else None
-
-
-def _factors(norm: Layer) -> np.ndarray:
-    """By what a batch normalization multiplies each channel."""
-    variance: Variable = norm.moving_variance
-    factors = 1 / np.sqrt(variance.numpy() + norm.epsilon)
-    return factors * norm.gamma.numpy() if norm.scale else factors

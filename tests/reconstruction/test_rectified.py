@@ -7,7 +7,6 @@ import tf_keras
 from edgeprune.models.graph import View
 from edgeprune.reconstruction.moments import Moments, fit
 from edgeprune.reconstruction.rectified import Rectifier, Rows
-from edgeprune.reconstruction.refit import _factor
 
 layers = tf_keras.layers
 
@@ -18,7 +17,7 @@ def rectifier_behind(body, known=True):
     model = tf_keras.Model(inputs, body(x, inputs))
     view = View(model)
     (node,) = view.uses(model.get_layer("layer"))
-    return Rectifier.behind(view, node, lambda tensor: known, _factor), node, model
+    return Rectifier.behind(view, node, lambda tensor: known), node, model
 
 
 def add(x, inputs):
@@ -41,7 +40,7 @@ def test_it_is_found_with_what_it_reads(name):
     assert len(found.steps) == steps
     for weight in model.weights:
         weight.assign(np.random.default_rng(0).uniform(0.5, 2, weight.shape))
-    found, node, model = Rectifier.behind(View(model), node, lambda tensor: True, _factor), node, model
+    found, node, model = Rectifier.behind(View(model), node, lambda tensor: True), node, model
     x = np.random.default_rng(1).normal(size=(2, 4, 4, 3)).astype("float32")
     inner = tf_keras.Model(model.inputs, [node.outputs, *(step.keras_inputs[-1] for step in found.steps[1:])])
     linear, *others = inner(x) if found.steps[1:] else [inner(x)]
