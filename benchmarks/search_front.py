@@ -3,7 +3,8 @@
     python benchmarks/search_front.py MODEL DATA OUT --timeout 20m --seeds 1,2,3 --plot OUT/front.svg
         [--recipe RECIPE] [--beside FILE.tflite …]
 
-Both samplers search the same space under the same goal, at the same time, each on one processor. DATA has validation
+Both samplers search the same space under the same goal, at the same time, each on one processor. The goal is to lose no
+more than what the volume counts: under a stricter one, a search leaves the front beyond it alone. DATA has validation
 samples that the model has not seen, or what is lost is overstated. The volume is that of all files so far: in points
 lost on validation (up to 20), milliseconds and bytes (up to those of the unpruned float32 file), as a share of what can
 be dominated. Time is what the rungs of the trials took, one after the other. Needs moocore and matplotlib.
@@ -25,11 +26,11 @@ SAMPLERS = ("tpe", "random")
 SEARCH = """
 import sys
 import edgeprune
-model, data, out, timeout, sampler, seed, recipe = sys.argv[1:]
+model, data, out, timeout, sampler, seed, recipe, most = sys.argv[1:]
 options = dict(target="rpi4", out=out, timeout=timeout, sampler=sampler, seed=int(seed), recipe=recipe or None)
-edgeprune.search(model, data=data, limits=edgeprune.Limits(max_drop=2), **options)
+edgeprune.search(model, data=data, limits=edgeprune.Limits(max_drop=float(most)), **options)
 """
-# Points lost at which a file is worth nothing.
+# Points lost at which a file is worth nothing, and which the searches may lose.
 MOST_LOST = 20.0
 
 
@@ -116,7 +117,7 @@ def _figures(whole: Path, path: Path, data: Path) -> tuple[float, float, int]:
 def _search(arguments: argparse.Namespace, out: Path, sampler: str, seed: str, core: int) -> subprocess.Popen[bytes]:
     """A search in a process of its own, on one processor."""
     out.mkdir(parents=True, exist_ok=True)
-    words = [arguments.model, arguments.data, out, arguments.timeout, sampler, seed, arguments.recipe]
+    words = [arguments.model, arguments.data, out, arguments.timeout, sampler, seed, arguments.recipe, MOST_LOST]
     command = [sys.executable, "-c", SEARCH, *map(str, words)]
     cores = sorted(os.sched_getaffinity(0))
     with (out / "said.txt").open("a") as said:
