@@ -58,7 +58,7 @@ def test_accuracy_comes_back(built):
 
 
 def test_each_removal_was_verified_and_repaired(built):
-    """Two steps, each equal to its oracle; compensation does not hurt; what is frozen says why."""
+    """Two steps, each equal to its oracle; the repair does not hurt; what is frozen says why."""
     for number in (1, 2):
         facts = json.loads((built[0] / "stages" / f"filters.remove{number}" / "artifact.json").read_text())["facts"]
         assert facts["filters"]["oracle_difference"] <= 1e-4

@@ -6,8 +6,7 @@
 - ``weights/``: single weights that become zero while the model trains.
 - ``sparse/``: a model made ready for XNNPACK's sparse kernels.
 - ``filters.py``: graph, choice and surgery in one call; ``inspection.py``: what could be pruned and what it would save;
-  ``repair.py``, ``compensation.py``: repair without training; ``penalties.py``: training that makes small what is to
-  be removed.
+  ``repair.py``: repair without training; ``penalties.py``: training that makes small what is to be removed.
 
 A new pruning method is a file here, a section of the recipe (:mod:`edgeprune.recipe.config`) and a stage
 (:mod:`edgeprune.stages`).
@@ -40,13 +39,9 @@ evidence
 budget
     What is to be kept of a model, as fractions of its multiply-accumulates or parameters; or the fraction of its
     filters that is removed.
-candidate
-    A group with its removable units, the least important first.
-bundle
-    As many units of one candidate as are removed at once, so that the channels that stay fill whole vectors of the
-    processor.
-removal order
-    The sequence in which the bundles of all candidates are removed; a budget decides how far it is followed.
+ladder
+    The widths that a group may have: the least important units go first, and the channels that stay fill whole vectors
+    of the processor.
 oracle
     The unpruned model with the removed channels set to zero where they are read: the pruned model must compute the
     same. Of a removed block, the model with the block's branch multiplied by zero.

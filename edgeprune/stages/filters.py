@@ -141,7 +141,6 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     from edgeprune.prune.channels.block_units import gone_blocks, without_blocks
     from edgeprune.prune.channels.blocks import verify as verify_blocks
     from edgeprune.prune.choice.budget import Constraints
-    from edgeprune.prune.compensation import fold_means
     from edgeprune.prune.filters import choose, removed_channels
 
     data, task = context.required()
@@ -166,7 +165,6 @@ def filters(artifact: Artifact, config: FiltersStageConfig, context: Context) ->
     rows: list[RefittedLayer] = []
     if settings.compensate:
         before = pruned.get_weights()
-        fold_means(graph, keep, pruned, evidence)  # for the layers that cannot be refitted
         batches = unlabelled(whole.model, data.train, config.reconstruct.samples, context.seed)
         rows = refitted(whole.model, pruned, batches, config.reconstruct, context, graph.kept_outputs(keep))
         validation["reconstructed"] = evaluate_keras(pruned, data.validation, task)

@@ -69,6 +69,39 @@ def test_what_was_not_changed_stays(residual):
         np.testing.assert_array_equal(ours, theirs)
 
 
+CONSUMERS = {
+    "dense": lambda x: layers.Dense(4, name="consumer")(layers.Flatten()(x)),
+    "pointwise": lambda x: layers.Conv2D(4, 1, name="consumer")(x),
+    "convolution": lambda x: layers.Conv2D(4, 3, name="consumer")(x),
+    "without a bias": lambda x: layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False, name="consumer")(x)),
+    "frozen": lambda x: layers.BatchNormalization(trainable=False)(
+        layers.Conv2D(4, 1, use_bias=False, name="consumer")(x)
+    ),
+    "several calls": lambda x: layers.Add()([(shared := layers.Conv2D(4, 1, name="consumer"))(x), shared(x[:, ::-1])]),
+}
+
+
+@pytest.mark.parametrize("kind", CONSUMERS)
+def test_constant_channels_are_removed_without_a_trace(kind):
+    """Channels that have one value for all data go, and with their part in the constant behind the consumer no output
+    changes."""
+    inputs = layers.Input((4, 4, 3))
+    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="made")(inputs)
+    x = layers.Dense(5)(layers.Flatten()(layers.ReLU()(CONSUMERS[kind](x))))
+    model = with_random_weights(tf_keras.Model(inputs, x))
+    kernel, bias = model.get_layer("made").get_weights()
+    kernel[..., [1, 4]], bias[[1, 4]] = 0, [2.0, 3.0]
+    model.get_layer("made").set_weights([kernel, bias])
+    graph, batches = analyse(model), batches_of(model)
+    keep = np.ones(len(graph.units), bool)
+    keep[next(group for group in graph.groups if group.name == "made").units[[1, 4]]] = False
+    pruned = surgery.remove(graph, keep)
+    assert error(pruned, model, batches) > 1e-3
+    found = refit(model, pruned, batches, graph.kept_outputs(keep))
+    assert not any(one.reason for one in found)
+    assert error(pruned, model, batches) < 1e-6
+
+
 def test_zeroed_weights_are_made_up_for(residual):
     """Zeros stay zero, the other weights make up for them: the outputs are nearer to those of the original."""
     zeroed = copy_of(residual)

@@ -160,7 +160,7 @@ def reconstruction(graph: Graph, evidence: Evidence) -> Scores:
 
     Label-free and layer-wise: variance of the channel times the energy of the weights that read it, relative to the
     sum over the consumer's channels. The objective of ThiNet (Luo et al. 2017, arXiv:1707.06342) with the diagonal
-    of its Hessian (Hassibi & Stork 1993), after the mean compensation that surgery makes.
+    of its Hessian (Hassibi & Stork 1993); a refit makes up for the mean by the constant behind the consumer.
     """
     return _by_inputs(graph, evidence, lambda moments, weights: _share(moments.variance * weights))
 

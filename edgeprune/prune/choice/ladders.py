@@ -56,7 +56,7 @@ def ladder(graph: Graph, group: Group, order: Vector, constraints: Constraints) 
     most = max(min(len(order), group.size - constraints.min_channels, int(group.size * constraints.max_rate)), 0)
     if group.block:
         most = len(order)
-    gone = _bundles(graph, group, constraints.steps, most)
+    gone = _removals(graph, group, constraints.steps, most)
     if rate is not None:
         gone = gone[[int(np.argmin(np.abs(gone - rate * group.size)))]]
     kept = np.ones((len(gone), group.size), bool)
@@ -85,14 +85,14 @@ def _restore(kept: np.ndarray, order: Vector, graph: Graph, group: Group, least:
                     row[best[~row[best]][:missing]] = True
 
 
-def _bundles(graph: Graph, group: Group, steps: ChannelSteps, most: int) -> Vector:
+def _removals(graph: Graph, group: Group, steps: ChannelSteps, most: int) -> Vector:
     """How many units may go together, at most ``most``, so that layers keep whole steps of channels; rising from 0."""
     widths = {
         int(np.sum(vector == group.units[0])) or 1 for _, _, vector in graph.producers if group.units[0] in vector
     }
     each = max(widths, default=1)  # channels of a unit
     step = _step(group, steps.multiple, each)
-    # The first bundle also takes what does not fill one.
+    # The first step also takes what does not fill one.
     gone = np.unique([0, *range(group.size % step or step, most + 1, step)])
     if steps.block is None:
         return gone
