@@ -28,6 +28,8 @@ from edgeprune.searching.goal import Figures, Goal
 
 # Sections that change the model. Without any, nothing is trained either, whatever the other sections say.
 CHANGING = ("layers", "sparsify", "filters", "weights", "lottery", "cluster", "coded", "qat")
+# Sections beside [finetune] that may have epochs of their own.
+TRAINED = ("qat", "cluster", "sparsify")
 NEIGHBOURS = 5
 ENOUGH = 3
 
@@ -52,12 +54,18 @@ class Climb:
 
 
 def ladder(recipe: Recipe) -> list[tuple[Rung, Recipe]]:
-    """The rungs of a recipe with what is built on each; rungs where nothing new would be built are left out."""
+    """The rungs of a recipe with what is built on each.
+
+    Rungs where nothing new would be built are left out, and so are those that train for half of the epochs or more, for
+    few are rounded up: they would cost as much as they save.
+    """
     found: list[tuple[Rung, Recipe]] = []
     for rung in RUNGS:
         try:
             made = canonical(at(recipe, rung.share))
         except pydantic.ValidationError:  # such as a lottery, which is nothing without training
+            continue
+        if rung.share < 1.0 and 0 < _epochs(recipe) <= 2 * _epochs(made):
             continue
         if found and found[-1][1] == made:
             if rung.share < 1.0:
@@ -65,6 +73,12 @@ def ladder(recipe: Recipe) -> list[tuple[Rung, Recipe]]:
             found.pop()
         found.append((rung, made))
     return found
+
+
+def _epochs(recipe: Recipe) -> int:
+    """Of all training of a recipe."""
+    parts = (recipe.finetune, *(getattr(recipe, name) for name in TRAINED))
+    return sum(part.epochs or 0 for part in parts if part)
 
 
 def at(recipe: Recipe, share: float) -> Recipe:
@@ -84,7 +98,7 @@ def at(recipe: Recipe, share: float) -> Recipe:
     table = recipe.model_dump()
     table["reconstruct"]["match"] = "layers"
     table["finetune"]["epochs"] = part(recipe.finetune.epochs)
-    for name in ("qat", "cluster", "sparsify"):
+    for name in TRAINED:
         section = table[name]
         if section and section["epochs"] is not None:
             section["epochs"] = part(section["epochs"])

@@ -66,6 +66,13 @@ def test_a_repair_matches_answers_at_the_top_only():
     assert [rung.name for rung, _ in ladder(quick)] == ["full"]
 
 
+@pytest.mark.parametrize(("epochs", "trained"), [(1, [0, 1]), (2, [0, 2]), (3, [0, 1, 3]), (8, [0, 2, 8])])
+def test_a_rung_trains_for_less_than_half(epochs, trained):
+    """A quarter, rounded up; where that is half of all or more, it is left out."""
+    recipe = parse_recipe({"extends": "filters-int8", "finetune": {"epochs": epochs}}, "x")
+    assert [made.finetune.epochs for _, made in ladder(recipe)] == trained
+
+
 def test_what_a_repair_matches_is_nothing_where_nothing_is_repaired():
     """A recipe that rounds only has one rung, whatever it says of repairs."""
     one, other = ({"extends": "int8", "reconstruct": {"match": match}} for match in ("layers", "answers"))
