@@ -144,6 +144,25 @@ def test_steps_go_geometrically_from_the_file_of_the_unpruned_model(built):
             assert limit["value"] <= limit["most"] * (1 + 1e-9)
 
 
+def test_a_repair_that_matches_layers_never_asks_for_answers(model, tmp_path, monkeypatch):
+    """Choices are not measured, channels not scaled: what is left is refitted, and no more."""
+    from edgeprune.prune.choice import effects
+    from edgeprune.reconstruction import channel_scales
+
+    asked = []
+    for module, name in ((effects, "in_company"), (channel_scales, "scale_channels")):
+        was = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, was=was, name=name, **k: asked.append(name) or was(*a, **k))
+    filters = {"max_macs": "50%", "criterion": "reconstruct"}
+    for match, expected in (("layers", []), ("answers", ["in_company", "scale_channels"])):
+        asked.clear()
+        recipe = _recipe(filters, reconstruct={"samples": 32, "match": match})
+        artifacts, last, _ = _pruned(model, recipe, tmp_path / match)
+        rows = artifacts[last].facts["filters"]["refitted"]
+        assert asked == expected
+        assert any(row["after"] is not None for row in rows)
+
+
 def test_what_went_is_named_by_its_numbers_in_the_original_model(model, tmp_path):
     """Over two steps without a repair: what each layer has left are the biases of the original that are not named."""
     recipe = _recipe({"max_macs": "50%", "steps": 2, "compensate": False})
