@@ -26,8 +26,11 @@ TRAINING = ("distill", "augment", "qat", "finetune.")
 # Keys that matter only beside one of some sections.
 BESIDE = {"reconstruct.match": ("filters", "weights")}
 # The first trials have so many budgets, without training: a first front within seconds. Those between the least and the
-# most are tried with all of the training next, which is what most people would build by hand.
+# most are tried with all of the training next, which is what most people would build by hand. Where parameters are
+# limited, too, both limits fall together first; then the one of latency alone.
 FIRST = 4
+# How many parameters stay, beside the other budget, which alone decides at the first of them.
+PARAMS = (0.99, 0.75, 0.5, 0.35)
 # Budgets in percent, from the least to the most, if the model and the target allow that much; and how many there are.
 LEAST, MOST, BUDGET_STEPS = 25, 95, 14
 
@@ -104,8 +107,7 @@ BUILT_IN: tuple[tuple[str, Callable[[Circumstances], dict[str, Any]], Callable[[
         lambda g: {"low": LEAST / 100, "high": MOST / 100, "step": 0.05},
         lambda g: g.filters and not g.by_latency,
     ),
-    # Beside the other budget, which alone decides at 99 %.
-    ("filters.max_params", lambda g: {"choices": [0.99, 0.75, 0.5, 0.35]}, lambda g: g.filters and g.size),
+    ("filters.max_params", lambda g: {"choices": [*PARAMS]}, lambda g: g.filters and g.size),
     ("filters.criterion", lambda g: {"choices": ["reconstruct", "taylor"]}, lambda g: g.filters),
     ("filters.blocks", lambda g: {"choices": [False, True]}, lambda g: g.filters and g.blocks),
     ("weights", lambda g: {"choices": [False, *_ZEROS]}, lambda g: g.download or g.target.micro is not None),
@@ -243,19 +245,23 @@ def base_recipe() -> Recipe:
 def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
     """Values of the first trials: several budgets, and none, without training; those in the middle with it."""
     usual: dict[str, Any] = {"finetune.epochs": 0, "filters": True, "filters.criterion": "reconstruct"}
-    usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False, "filters.max_params": 0.99}
-    usual |= {"reconstruct.match": "layers"}
+    usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False, "reconstruct.match": "layers"}
     fixed = {key: value for key, value in usual.items() if key in varies}
     unpruned: dict[str, Any] = {"filters": False} if "filters" in varies else {}
-    budgets = [
+    alone = [
         {key: value}
         for key in ("filters.max_latency", "filters.max_macs")
         if key in varies
         for value in _spread(varies[key])
     ]
+    both = alone
+    if "filters.max_params" in varies:
+        both = [{**budget, "filters.max_params": params} for budget, params in zip(alone, PARAMS, strict=False)]
+        alone = [{**budget, "filters.max_params": PARAMS[0]} for budget in alone]
     taught = {"finetune.epochs": varies["finetune.epochs"].ends[-1]} if "finetune.epochs" in varies else None
-    trained = [{**budget, **taught, "distill": True} for budget in budgets[1:-1]] if taught else []
-    return tuple({**fixed, **values} for values in (unpruned, *budgets, *trained))
+    trained = [{**budget, **taught, "distill": True} for budget in (*both[1:-1], *alone[1:-1])] if taught else []
+    made = tuple({**fixed, **values} for values in (unpruned, *both, *trained))
+    return tuple(values for place, values in enumerate(made) if values not in made[:place])
 
 
 def _spread(varies: Varies) -> list[float]:

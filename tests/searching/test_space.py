@@ -127,13 +127,20 @@ def test_what_a_repair_matches_is_asked_only_where_something_is_repaired():
 
 
 def test_the_first_trials_of_the_built_in_space_are_what_people_build_by_hand():
-    """The unpruned model and budgets all over the range without training, then those in its middle with all of it."""
+    """The unpruned model and budgets all over the range without training, then those in its middle with all of it.
+
+    Where size counts, parameters are limited, too, at first.
+    """
     space = space_of(None, circumstances())
     made = [fixed(space, values) for values in space.first]
-    assert [one.finetune.epochs for one in made] == [0] * 5 + [8] * 2
-    budgets = [None, "95%", "77%", "59%", "41%", "77%", "59%"]
+    assert [one.finetune.epochs for one in made] == [0] * 5 + [8] * 4
+    budgets = [None, "95%", "77%", "59%", "41%", "77%", "59%", "77%", "59%"]
     assert [one.filters and one.filters.max_latency for one in made] == budgets
-    assert [bool(one.distill) for one in made[5:]] == [True, True]
+    parameters = [None, 0.99, 0.75, 0.5, 0.35, 0.75, 0.5, 0.99, 0.99]
+    assert [one.filters and one.filters.max_params for one in made] == parameters
+    assert [bool(one.distill) for one in made[5:]] == [True] * 4
+    by_latency = space_of(None, circumstances(size=False))
+    assert [values["filters.max_latency"] for values in by_latency.first[1:]] == [95, 77, 59, 41, 77, 59]
     untrained = space_of(None, circumstances(epochs=0))
     assert len(untrained.first) == 5
     assert {one.filters.criterion for one in made if one.filters} == {"reconstruct"}
