@@ -79,7 +79,7 @@ def test_a_change_runs_again_only_what_depends_on_it(tmp_path):
     assert calls == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("damage", ["changed", "missing", "half-written record"])
+@pytest.mark.parametrize("damage", ["changed", "missing", "half-written record", "no facts", "a list"])
 def test_a_damaged_artifact_is_made_again(tmp_path, damage):
     """A file that was changed or lost since, or a record that is not whole, is never reused."""
     execute(tmp_path)
@@ -88,6 +88,10 @@ def test_a_damaged_artifact_is_made_again(tmp_path, damage):
         "changed": lambda: file.write_text("x"),
         "missing": file.unlink,
         "half-written record": lambda: record.write_text("{"),
+        "no facts": lambda: record.write_text(
+            json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key != "facts"})
+        ),
+        "a list": lambda: record.write_text("[]"),
     }[damage]()
     run = execute(tmp_path)
     assert calls == ["c"]

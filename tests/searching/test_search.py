@@ -12,10 +12,11 @@ from commands import follows_schema
 
 import edgeprune
 from edgeprune.cli.build import _search
-from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.errors import ConversionError, EdgepruneError, OutputError, UsageError
 from edgeprune.progress import Progress
 from edgeprune.recipe.load import load_recipe, parse_recipe
-from edgeprune.searching import trials
+from edgeprune.searching import search, trials
+from edgeprune.searching.executors import InProcess
 from edgeprune.searching.goal import beats
 from edgeprune.selection import Limits
 
@@ -327,6 +328,98 @@ def test_a_search_without_a_good_trial_says_why_also_when_started_again(given, t
             edgeprune.search(**{**given, "recipe": recipe}, trials=1, out=tmp_path / "out")
         assert "--trials" in str(caught.value)
         assert "timeout" not in str(caught.value)
+
+
+def failing(monkeypatch, error, when=lambda target, recipe: True):
+    """Trials fail where ``when`` says so, and not what they are compared with; returns the recipes of those."""
+    made, failed = trials.build_rung, []
+
+    def build_rung(setup, target, recipe):
+        if recipe["name"] != "reference" and when(target, recipe):
+            failed.append(recipe)
+            raise error
+        return made(setup, target, recipe)
+
+    monkeypatch.setattr(trials, "build_rung", build_rung)
+    return failed
+
+
+ENDLESS = {**RECIPE, "search": {"filters": {"max_macs": {"low": 0.4, "high": 0.9}}}, "finetune": {"epochs": 0}}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_trials_that_all_fail_end_a_search_with_several_at_a_time_and_when_started_again(
+    jobs, given, done, tmp_path, monkeypatch
+):
+    """Another start tries one: what was wrong may have been mended. Each recipe is tried once."""
+    shutil.copytree(done[1] / "stages", tmp_path / "out" / "stages")
+
+    class Several(InProcess):
+        def __init__(self):
+            self.jobs, self._waiting = jobs, []
+
+        def submit(self, job):
+            self._waiting.append(job)
+
+        def next(self, timeout_s=None):
+            self._job = self._waiting.pop(0)
+            return super().next()
+
+    monkeypatch.setattr(search, "InProcess", Several)
+    failed = failing(monkeypatch, ConversionError("It cannot be made."))
+    for most in (10 + jobs - 1, 10 + 2 * jobs - 1):
+        with pytest.raises(EdgepruneError, match=r"The first \d+ trials failed, the last one with: It cannot be made"):
+            edgeprune.search(**{**given, "recipe": parse_recipe(ENDLESS, "bad")}, trials=40, out=tmp_path / "out")
+        assert 10 <= len(failed) <= most
+    (target,) = document(tmp_path / "out")["targets"]
+    assert len(target["trials"]) == len(failed)
+
+
+def test_what_was_found_for_one_target_is_written_where_another_has_nothing(given, done, tmp_path, monkeypatch):
+    """The trials of the second all fail: the front of the first is measured, and its pick is there."""
+    shutil.copytree(done[1] / "stages", tmp_path / "out" / "stages")
+    failing(monkeypatch, ConversionError("It cannot be made."), lambda target, recipe: target == "pixel3")
+    asked = {**given, "recipe": parse_recipe(ENDLESS, "endless"), "target": ["pixel3", "rpi4"]}
+    with pytest.raises(EdgepruneError, match=r"The first 10 trials for pixel3 failed.*It cannot be made") as caught:
+        edgeprune.search(**asked, trials=11, out=tmp_path / "out")
+    assert str(tmp_path / "out") in caught.value.__notes__[0]
+    without, found = document(tmp_path / "out")["targets"]
+    assert (without["best"], without["front"], len(without["trials"])) == (None, [], 10)
+    assert len(found["trials"]) == 11
+    assert all(file["test"] for file in found["front"])
+    assert (tmp_path / "out/best/rpi4/report.json").is_file()
+
+
+def test_a_full_disk_ends_no_trial(given, done, tmp_path, monkeypatch):
+    """It ends the search, which goes on with that trial once there is space; what was found until then is written."""
+    shutil.copytree(done[1], tmp_path / "out")
+    (tmp_path / "out/search.json").unlink()
+    changed = {**given, "limits": Limits(max_drop=70)}
+    with monkeypatch.context() as patch:
+        full = failing(patch, OutputError("There is no space left."), lambda *_: len(called) == 1)
+        called = []
+        with pytest.raises(OutputError, match="no space"):
+            edgeprune.search(**changed, trials=3, out=tmp_path / "out", callback=called.append)
+    assert len(full) == 1
+    (target,) = document(tmp_path / "out")["targets"]
+    assert target["front"]
+    assert target["trials"][-1]["state"] == "running"
+    edgeprune.search(**changed, trials=3, out=tmp_path / "out")
+    (target,) = document(tmp_path / "out")["targets"]
+    assert all("space" not in trial["reason"] for trial in target["trials"])
+
+
+def test_a_callback_that_raises_leaves_the_front_so_far(given, done, tmp_path):
+    """Its error is the user's own, and reaches them as it is."""
+    shutil.copytree(done[1], tmp_path / "out")
+    (tmp_path / "out/search.json").unlink()
+
+    def broken(trial):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        edgeprune.search(**{**given, "limits": Limits(max_drop=60)}, trials=3, out=tmp_path / "out", callback=broken)
+    assert document(tmp_path / "out")["targets"][0]["front"]
 
 
 @pytest.mark.slow
