@@ -11,7 +11,7 @@ import pytest
 from commands import follows_schema
 
 import edgeprune
-from edgeprune.cli.build import _search
+from edgeprune.cli.build import _can_search, _search
 from edgeprune.errors import ConversionError, EdgepruneError, OutputError, UsageError
 from edgeprune.progress import Progress
 from edgeprune.recipe.load import load_recipe, parse_recipe
@@ -443,11 +443,21 @@ def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given,
 
 def test_a_build_that_misses_its_gates_names_the_search():
     """With the same model, data, recipe and gates."""
-    options = {"data": "my data", "seed": 3, "trust_model": True, "custom_objects": None}
+    options = {"data": "my data", "seed": 3, "trust_model": True, "custom_objects": None, "input_shape": [(8, 8, 1)]}
     words = _search("m.keras", ("rpi4",), ("int8",), Limits(max_drop="1", max_latency=5.0), options)
     assert words == (
         "edgeprune search m.keras --target rpi4 --data 'my data' --max-drop 1 --max-latency 5.0 --seed 3 --recipe int8 "
-        "--trust-model"
+        "--input-shape 8,8,1 --trust-model"
     )
-    plain = {"data": None, "seed": 0, "trust_model": False, "custom_objects": None}
+    plain = {"data": None, "seed": 0, "trust_model": False, "custom_objects": None, "input_shape": None}
     assert _search(None, ("rpi4",), None, Limits(max_size=9), plain) == "edgeprune search --target rpi4 --max-size 9"
+    named = {**plain, "input_shape": {"left": (4,), "right": (2, 3)}}
+    words = _search("m.keras", ("rpi4",), None, Limits(), named)
+    assert words == "edgeprune search m.keras --target rpi4 --input-shape left=4 --input-shape right=2,3"
+
+
+def test_a_gate_that_a_search_would_refuse_names_no_search():
+    """A latency that was measured on this machine, for a board of which nothing is known."""
+    assert _can_search(("rpi4",), Limits(max_latency=5))
+    assert _can_search(("cortex-m4",), Limits(max_drop=1))
+    assert not _can_search(("rpi4", "cortex-m4"), Limits(max_latency=5))
