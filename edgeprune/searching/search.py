@@ -303,10 +303,14 @@ class _Search:
                 f"[search] of the recipe {base.name} is empty" if "search" in base.model_fields_set else "no [search]"
             )
             self._progress.note(f"{target.name}: varies what suits it ({empty}): {', '.join(space.varies)}")
-        return Study(
-            self._folder, target.name, space, goal, self._setup.seed, self._sampler,
-            {**facts["inputs"], "target": target.model_dump(mode="json"), "deterministic": self._setup.deterministic},
-        )  # fmt: skip
+        inputs = {**facts["inputs"], **facts["boards"][target.name], "deterministic": self._setup.deterministic}
+        study = Study(self._folder, target.name, space, goal, self._setup.seed, self._sampler, inputs)
+        if study.others and not study.records:
+            self._progress.note(
+                f"{target.name}: trials begin anew, for those of earlier starts here had another goal, space, seed or "
+                "data, or other versions of packages; what they built is reused"
+            )
+        return study
 
     def _climb(self, executor: Executor) -> Executor:
         """Run trials until all are done or the time is up; returns an executor that runs nothing."""

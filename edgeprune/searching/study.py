@@ -155,6 +155,9 @@ class Study:
             self._study = self._open(f"{target}-{key[:16]}")
             for values in space.first:
                 self._study.enqueue_trial(values, skip_if_exists=True)
+        names = self._optuna.get_all_study_names(self._study._storage)
+        # Studies for the same target whose trials say nothing about this one.
+        self.others = sum(name.rpartition("-")[0] == target for name in names) - 1
         self._live: dict[int, optuna.trial.Trial] = {}
         self.records: list[Record] = []
         self._failed: set[int] = set()  # since this start

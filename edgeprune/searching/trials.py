@@ -18,7 +18,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.files import JsonObject
 from edgeprune.pipeline import Exchange, Run, Stage
 from edgeprune.progress import Progress
-from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.config import Mode, Recipe
 from edgeprune.selection import Limits
 from edgeprune.target import Target
 
@@ -77,6 +77,7 @@ def open_setup(setup: Setup) -> JsonObject:
 
     Returns:
         ``metric`` (name, higher_is_better, points); ``data``: sizes of the splits and a ``fingerprint``; ``model``;
+        ``inputs``: what all figures depend on, and ``boards``, by target, what those for one target do;
         ``blocks``, ``filters``: whether there are any that can go; ``weight_only``: whether formats of weights alone
         can be made; ``reference``: by target, the figures of the unpruned float32 file; ``least_latency``: by target,
         the least share of the int8 file's latency that removing filters can leave, in steps of 5 %, or None.
@@ -86,6 +87,7 @@ def open_setup(setup: Setup) -> JsonObject:
     """
     from edgeprune.convert.weight_only import quantizer_version
     from edgeprune.prune.channels.analyse import analyse
+    from edgeprune.sources import source_hash
 
     opened = _open(setup)
     context = next(iter(opened.contexts.values()))
@@ -102,7 +104,13 @@ def open_setup(setup: Setup) -> JsonObject:
             "validation": data.validation.size,
             "test": data.test.size,
         },
-        "inputs": {key: context.inputs[key] for key in ("model", "data", "task", "input_shape")},
+        "inputs": {
+            **{key: context.inputs[key] for key in ("model", "data", "task", "input_shape", "trust", "runtime")},
+            "quantizer": quantizer_version(),
+            "versions": dict(context.versions),
+            "code": source_hash(__name__),
+        },
+        "boards": {target.name: dict(opened.contexts[target.name].boards[target.name]) for target in setup.targets},
         "model": source.facts["model"],
         "blocks": any(group.block and not group.frozen for group in graph.groups),
         "filters": any(not group.frozen for group in graph.groups),
@@ -146,7 +154,7 @@ def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
 
     Args:
         target: the name of one of the setup's.
-        recipe: as :meth:`Recipe.model_dump` gives it; of several number formats, the one that limits are meant for.
+        recipe: as :meth:`Recipe.model_dump` gives it; of several number formats, see :func:`built_mode`.
 
     Returns:
         ``figures`` of the file, ``unknown``: why it has no latency, if it has none, ``stages`` that were run or reused,
@@ -159,7 +167,7 @@ def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
     context = _context(opened, target, recipe)
     plan = _plan(context, opened, planning.JUDGED)
     run = _run(plan, opened, context)
-    artifact = run.artifacts[plan.variants[-1].last]
+    artifact = run.artifacts[_judged(plan).last]
     made = _figures(artifact, artifact.facts["validated"]["value"], context)
     if not all(record.reused for record in run.records):
         _forget()
@@ -182,7 +190,8 @@ def test_file(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
     plan = _plan(context, opened, planning.TESTED)
     run = _run(plan, opened, context)
     _, task = context.required()
-    reference, found = (run.artifacts[plan.variants[i].last].facts["evaluation"]["test"] for i in (0, -1))
+    files = plan.variants[0], _judged(plan)
+    reference, found = (run.artifacts[variant.last].facts["evaluation"]["test"] for variant in files)
     _forget()
     return {
         "value": found["value"],
@@ -203,7 +212,7 @@ def write_best(setup: Setup, target: str, recipe: JsonObject, folder: str, comma
     run = _run(plan, opened, context)
     with locked(Path(folder)):
         limits = setup.limits.on(context.target)
-        return write_run(context, run, plan, Path(folder), limits, command, pick=plan.variants[-1].name)
+        return write_run(context, run, plan, Path(folder), limits, command, pick=_judged(plan).name)
 
 
 def _open(setup: Setup) -> _Opened:
@@ -245,9 +254,21 @@ def _context(opened: _Opened, target: str, recipe: JsonObject) -> BuildContext:
     context = opened.contexts[target]
     made = Recipe.model_validate(recipe)
     update: dict[str, Any] = {"task": context.recipe.task}
-    update["quantize"] = made.quantize.model_copy(update={"modes": (planning.main_mode(made),)})
+    update["quantize"] = made.quantize.model_copy(update={"modes": (built_mode(made),)})
     start(context.seed, context.deterministic)
     return dataclasses.replace(context, recipes=(made.model_copy(update=update),))
+
+
+def built_mode(recipe: Recipe) -> Mode:
+    """The format of a trial's file: of several, the one that limits are meant for, else the first but float32."""
+    main = planning.main_mode(recipe)
+    others = (mode for mode in recipe.quantize.modes if mode != planning.REFERENCE)
+    return main if main != planning.REFERENCE else next(others, main)
+
+
+def _judged(plan: planning.Plan) -> planning.Variant:
+    """The file that a trial is about: the last one that does not stand for comparison only."""
+    return next(variant for variant in reversed(plan.variants) if variant.control_of is None)
 
 
 def _plan(context: BuildContext, opened: _Opened, measured: Sequence[Stage]) -> planning.Plan:
@@ -266,7 +287,7 @@ def _run(plan: planning.Plan, opened: _Opened, context: BuildContext) -> Run:
     run = Run(known.folder, dict(known.artifacts), dict(known.keys), shared=True, exchange=known.exchange)
     with data_errors():
         run.execute(plan.steps, context)
-    if error := run.failed.get(plan.variants[-1].last):
+    if error := run.failed.get(_judged(plan).last):
         raise error
     return run
 

@@ -409,6 +409,23 @@ def test_a_full_disk_ends_no_trial(given, done, tmp_path, monkeypatch):
     assert all("space" not in trial["reason"] for trial in target["trials"])
 
 
+def test_a_trial_in_a_format_of_weights_alone_is_that_file(given, tmp_path):
+    """Its figures, and the file that is handed over, are of the format that its recipe names; a search that starts
+    again in the folder with another goal says that trials begin anew."""
+    pytest.importorskip("ai_edge_quantizer")
+    modes = {"search": {"quantize": {"modes": {"choices": ["int8-weights"]}}}, "finetune": {"epochs": 0}}
+    quick = {"quantize": {"rounding": "nearest"}, "task": {"kind": "classification"}}
+    asked = {**given, "recipe": parse_recipe({**quick, **modes}, "formats")}
+    edgeprune.search(**asked, trials=1, out=tmp_path / "out")
+    (target,) = document(tmp_path / "out")["targets"]
+    assert target["front"][0]["bytes"] < 0.6 * target["reference"]["bytes"]
+    assert (tmp_path / "out/best/tiny.tflite").stat().st_size == target["front"][0]["bytes"]
+    assert load_recipe(tmp_path / "out/best/recipe.toml").quantize.modes == ("int8-weights",)
+    notes = Notes()
+    edgeprune.search(**{**asked, "limits": Limits(max_drop=80)}, trials=1, out=tmp_path / "out", progress=notes)
+    assert any("trials begin anew" in text for text in notes.texts)
+
+
 def test_a_callback_that_raises_leaves_the_front_so_far(given, done, tmp_path):
     """Its error is the user's own, and reaches them as it is."""
     shutil.copytree(done[1], tmp_path / "out")
