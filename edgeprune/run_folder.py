@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeprune import plan as planning
 from edgeprune import stages
@@ -33,16 +33,20 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 KERAS3_SUFFIX = ".keras3.keras"
-# What lies directly in a run folder, and is written, replaced or removed by a build of NAME; and by a search.
-_OF_BUILDS = (
-    "stages", "variants", "models", "samples", "micro", "micro-*", "recipe.toml", "recipe-*.toml", "labels.txt",
-    "report.*", "summary.md", "manifest.json", "*.tflite.gz", "*-text.json", "*-text.keras", "*-table.json",
-    "NAME.tflite", "NAME-*.tflite",
-)  # fmt: skip
+# What lies directly in a run folder, and is written, replaced or removed there by each command on a model NAME.
+Command = Literal["build", "search", "sensitivity"]
+_PLACES: Mapping[Command, tuple[str, ...]] = {
+    "build": (
+        "stages", "variants", "models", "samples", "micro", "micro-*", "recipe.toml", "recipe-*.toml", "labels.txt",
+        "report.*", "summary.md", "manifest.json", "*.tflite.gz", "*-text.json", "*-text.keras", "*-table.json",
+        "NAME.tflite", "NAME-*.tflite",
+    ),
+    "search": ("stages", "best", "search.json", "search.journal", "trials.csv", "report.html"),
+    "sensitivity": ("points.jsonl", "sensitivity.*", "recipe.toml"),
+}  # fmt: skip
 # Of a folder of data: what says that only folders of certain names are read, and their names.
 _LAYOUTS = ("train", "images", "train.csv", "train.parquet")
 _READ = ("train", "val", "validation", "test", "images", "masks", "labels", "annotations")
-_OF_SEARCHES = ("stages", "best", "search.json", "search.journal", "trials.csv", "report.html")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,20 +59,20 @@ class Extras:
     earlier: Earlier | None = None
 
 
-def check_folder(folder: Path, name: str, inputs: Mapping[str, object], *, search: bool = False) -> None:
-    """Make sure that nothing but what a build or a search made gets lost in a run folder. Before anything is written.
+def check_folder(folder: Path, name: str, inputs: Mapping[str, object], command: Command = "build") -> None:
+    """Make sure that nothing but what edgeprune made gets lost in a run folder. Before anything is written.
 
     Args:
         name: what files of the model are called.
         inputs: what it is and what the user gave: a file or folder, or anything else, which has no place.
-        search: whether a search will write there.
+        command: which one will write there.
 
     Raises:
         UsageError: the folder is not from an earlier run, and has files where a run replaces them; or what the run is
             to read lies at such a place; or what a run writes would be read as data.
     """
     _check_outside(folder, inputs.get("data"))
-    names = [pattern.replace("NAME", glob.escape(name)) for pattern in (_OF_SEARCHES if search else _OF_BUILDS)]
+    names = [pattern.replace("NAME", glob.escape(name)) for pattern in _PLACES[command]]
     made = is_run_folder(folder)
     fix = "choose another folder with --out, such as one that is not there yet."
     for what, given in inputs.items():
@@ -88,7 +92,7 @@ def check_folder(folder: Path, name: str, inputs: Mapping[str, object], *, searc
     if there:
         more = f" and {len(there) - 5} more" if len(there) > 5 else ""
         raise UsageError(
-            f"The folder {folder} is not from an earlier {'search' if search else 'build'}, and holds what this one "
+            f"The folder {folder} is not from an earlier {command}, and holds what this one "
             f"would replace or remove: {', '.join(there[:5])}{more}.",
             expected="a folder that is new, or has none of these.",
             fix=fix,
@@ -114,9 +118,10 @@ def _check_outside(folder: Path, data: object) -> None:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether builds or searches have written there."""
+    """Whether edgeprune has written there."""
     reported = all((folder / name).is_file() for name in ("report.json", "manifest.json"))
-    return reported or (folder / "search.journal").is_file() or any(folder.glob("stages/*/key.json"))
+    journals = any((folder / name).is_file() for name in ("search.journal", "points.jsonl"))
+    return reported or journals or any(folder.glob("stages/*/key.json"))
 
 
 def _place_in(folder: Path, given: object) -> str | None:

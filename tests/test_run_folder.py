@@ -33,7 +33,7 @@ def test_a_folder_of_other_files_or_of_an_earlier_run_is_taken(tmp_path):
     check_folder(tmp_path / "new", "net", {"model": "net.keras"})
     filled(tmp_path, "net.keras", "data.npz", "mine.toml", "photos/cat/1.png", "other.tflite")
     check_folder(tmp_path, "net", {"model": tmp_path / "net.keras", "data": "demo", "recipe": None})
-    check_folder(tmp_path, "net", {"model": object(), "data": {"x": 1}}, search=True)
+    check_folder(tmp_path, "net", {"model": object(), "data": {"x": 1}}, "search")
     for mark in (["stages/model/key.json"], ["report.json", "manifest.json"], ["search.journal"]):
         folder = filled(tmp_path / mark[0].replace("/", "-"), *mark, "models/net-filters.keras", "recipe.toml")
         assert is_run_folder(folder)
@@ -59,7 +59,17 @@ def test_what_is_to_be_read_is_never_replaced(what, name, tmp_path):
 def test_a_search_does_not_take_a_folder_with_a_best_of_its_users(tmp_path):
     """Its run folder of the pick would take that place."""
     with pytest.raises(UsageError, match=r"not from an earlier search.*best"):
-        check_folder(filled(tmp_path, "best/models/net.keras"), "net", {}, search=True)
+        check_folder(filled(tmp_path, "best/models/net.keras"), "net", {}, "search")
+
+
+def test_a_sensitivity_analysis_does_not_replace_a_recipe(tmp_path):
+    """Neither one of the user's nor, without having said so, the one that it reads."""
+    recipe = filled(tmp_path, "recipe.toml") / "recipe.toml"
+    for inputs, words in [({"recipe": recipe}, "The recipe .* lies"), ({}, "not from an earlier sensitivity")]:
+        with pytest.raises(UsageError, match=words):
+            check_folder(tmp_path, "net", inputs, "sensitivity")
+    filled(tmp_path, "points.jsonl")
+    check_folder(tmp_path, "net", {}, "sensitivity")
 
 
 def test_a_run_folder_among_the_data_is_refused(tmp_path):

@@ -121,7 +121,7 @@ def search(
     base = _base(recipe)
     folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
     given = {"model": model, "data": data, "recipe": recipe, "file of layer classes": custom_objects}
-    check_folder(folder, source_name(model), given, search=True)
+    check_folder(folder, source_name(model), given, "search")
     setup = functions.Setup(
         Path(model).absolute() if movable and isinstance(model, str | Path) else model,
         data,
