@@ -136,6 +136,9 @@ def search(
         input_shape,
     )
     seconds = parse_duration(timeout)
+    asked = None if objectives is None else parse_objectives(objectives)
+    for board in boards:  # what is not known of a board is said before anything is opened
+        _objectives(asked, board, setup.limits)
     progress = progress or Progress()
 
     def make_executor() -> Executor:
@@ -150,7 +153,7 @@ def search(
             setup,
             base,
             folder,
-            None if objectives is None else parse_objectives(objectives),
+            asked,
             DEFAULT_TRIALS if trials is None and seconds is None else trials,
             seconds,
             make_executor,
@@ -194,6 +197,28 @@ def _base(recipe: str | Path | Recipe | None) -> Recipe | None:
             fix="leave strategy out, and give the cluster with --ray ADDRESS.",
         )
     return base
+
+
+def _objectives(asked: tuple[str, ...] | None, target: Target, limits: Limits) -> tuple[str, ...]:
+    """What the front of a target is about.
+
+    Raises:
+        UsageError: what was asked for is not known of it.
+    """
+    objectives = asked or DEFAULT_OBJECTIVES
+    if latency_source(target) is None:
+        if "latency" in (asked or ()) or limits.max_latency is not None:
+            raise UsageError(
+                f"The target {target.name} has no coefficients to estimate a latency by.",
+                fix="leave latency out of --objective and --max-latency, or measure files on the board and run "
+                "`edgeprune targets fit`.",
+            )
+        objectives = tuple(name for name in objectives if name != "latency")
+    if asked is None and target.micro:
+        objectives = tuple("flash" if name == "size" else name for name in objectives)
+    if "flash" in objectives and target.micro is None:
+        raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
+    return objectives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,19 +301,7 @@ class _Search:
 
     def _study(self, target: Target) -> Study:
         facts, limits = self._facts, self._setup.limits.on(target)
-        objectives = self._objectives or DEFAULT_OBJECTIVES
-        if latency_source(target) is None:
-            if "latency" in (self._objectives or ()) or limits.max_latency is not None:
-                raise UsageError(
-                    f"The target {target.name} has no coefficients to estimate a latency by.",
-                    fix="leave latency out of --objective and --max-latency, or measure files on the board and run "
-                    "`edgeprune targets fit`.",
-                )
-            objectives = tuple(name for name in objectives if name != "latency")
-        if self._objectives is None and target.micro:
-            objectives = tuple("flash" if name == "size" else name for name in objectives)
-        if "flash" in objectives and target.micro is None:
-            raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
+        objectives = _objectives(self._objectives, target, limits)
         metric = _Metric(**facts["metric"])
         goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
         base = self._base or base_recipe()

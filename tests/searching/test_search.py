@@ -305,10 +305,14 @@ def test_what_cannot_be_searched_is_said_before_anything_runs(given, tmp_path):
         ({"target": ["rpi4", "rpi4"]}, "each once"),
         ({"trials": 0}, "at least 1"),
         ({"objectives": "speed"}, "no objective"),
+        ({"objectives": "accuracy,latency", "target": ["rpi4", "cortex-m4"]}, "cortex-m4 has no coefficients"),
+        ({"objectives": "accuracy,flash", "target": ["cortex-m4", "rpi4"]}, "rpi4 is none"),
+        ({"limits": Limits(max_latency=5), "target": "cortex-m4"}, "cortex-m4 has no coefficients"),
         ({"recipe": parse_recipe({"finetune": {"strategy": "multiworker"}}, "mine")}, "shares its trials"),
     ]:
         with pytest.raises(UsageError, match=words):
             edgeprune.search(**{**given, **changes}, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_trials_that_all_fail_end_the_search(given, tmp_path):
