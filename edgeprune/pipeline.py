@@ -219,7 +219,8 @@ def _open(home: Path, key: str) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         same, began = False, None
     if not same:
-        shutil.rmtree(home, ignore_errors=True)
+        if home.is_dir() and not home.is_symlink():
+            shutil.rmtree(home)
         home.mkdir(parents=True)
     write_json(home / KEY_FILE, {"key": key, "began": time.strftime("%Y-%m-%d %H:%M:%S")})
     return began
