@@ -261,6 +261,8 @@ class _Search:
         try:
             self._progress.note("opens the model and the data")
             self._facts = self._call(executor, functions.open_setup, self._setup, here=True)
+            for note in self._facts["notes"]:
+                self._progress.note(note)
             self._studies = [self._study(target) for target in self._setup.targets]
             executor = self._climb(executor)
         except BaseException as error:

@@ -64,6 +64,24 @@ class _Opened:
     contexts: dict[str, BuildContext]
     source: str
     run: Run
+    heard: _Heard
+
+
+class _Heard(Progress):
+    """Keeps what is said while the model and the data are opened; trials say the same things again and again."""
+
+    def __init__(self) -> None:
+        self._notes: list[str] = []
+        self._is_opening = True
+
+    def note(self, text: str) -> None:
+        if self._is_opening:
+            self._notes.append(text)
+
+    def end_of_opening(self, warnings: Sequence[str]) -> list[str]:
+        """What was said, and the warnings of stages that were reused, which say nothing; each once."""
+        self._is_opening = False
+        return list(dict.fromkeys([*self._notes, *warnings]))
 
 
 _opened: _Opened | None = None
@@ -79,8 +97,9 @@ def open_setup(setup: Setup) -> JsonObject:
         ``metric`` (name, higher_is_better, points); ``data``: sizes of the splits and a ``fingerprint``; ``model``;
         ``inputs``: what all figures depend on, and ``boards``, by target, what those for one target do;
         ``blocks``, ``filters``: whether there are any that can go; ``weight_only``: whether formats of weights alone
-        can be made; ``reference``: by target, the figures of the unpruned float32 file; ``least_latency``: by target,
-        the least share of the int8 file's latency that removing filters can leave, in steps of 5 %, or None.
+        can be made; ``notes``: what a build would have said of all that; ``reference``: by target, the figures of the
+        unpruned float32 file; ``least_latency``: by target, the least share of the int8 file's latency that removing
+        filters can leave, in steps of 5 %, or None.
 
     Raises:
         EdgepruneError: what was given cannot be opened, as for a build.
@@ -89,13 +108,16 @@ def open_setup(setup: Setup) -> JsonObject:
     from edgeprune.prune.channels.analyse import analyse
     from edgeprune.sources import source_hash
 
-    opened = _open(setup)
+    opened = _open(setup, anew=True)
     context = next(iter(opened.contexts.values()))
     data, task = context.required()
     source = opened.run.artifacts[opened.source]
     model = context.load(source)
     graph = analyse(model)
     float32 = Recipe(name="reference", data=setup.base.data, task=setup.base.task, detection=setup.base.detection)
+    reference = {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets}
+    alone = _context(opened, setup.targets[0].name, float32.model_dump())
+    baseline = _run(_plan(alone, opened, planning.JUDGED), opened, alone).artifacts[planning.BASELINE]
     return {
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
         "data": {
@@ -116,7 +138,8 @@ def open_setup(setup: Setup) -> JsonObject:
         "filters": any(not group.frozen for group in graph.groups),
         "weight_only": bool(quantizer_version()),
         "least_latency": {target.name: _least_latency(model, target) for target in setup.targets},
-        "reference": {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets},
+        "reference": reference,
+        "notes": opened.heard.end_of_opening(baseline.facts["baseline"]["warnings"]),
     }
 
 
@@ -215,12 +238,14 @@ def write_best(setup: Setup, target: str, recipe: JsonObject, folder: str, comma
         return write_run(context, run, plan, Path(folder), limits, command, pick=_judged(plan).name)
 
 
-def _open(setup: Setup) -> _Opened:
-    """The model and the data of a setup, opened by the first call in this process."""
+def _open(setup: Setup, anew: bool = False) -> _Opened:
+    """The model and the data of a setup, opened by the first call in this process.
+
+    Args:
+        anew: for another search: the same object, or the same file, may hold something else by now.
+    """
     global _opened
-    if _opened is not None and _opened.setup is setup:
-        return _opened
-    if _opened is not None and _same(_opened.setup, setup):
+    if _opened is not None and not anew and (_opened.setup is setup or _same(_opened.setup, setup)):
         return _opened
     from edgeprune.builder import build_context, open_source
 
@@ -228,11 +253,12 @@ def _open(setup: Setup) -> _Opened:
     trust = Trust.of(setup.trust_model, setup.custom_objects)
     first, *others = setup.targets
     base = setup.base.model_copy(update={"search": {}})
-    begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, Progress(), others=others)
+    heard = _Heard()
+    begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, heard, others=others)
     run = Run(setup.stages, shared=True, exchange=setup.exchange)
     context, start = open_source(begun, run, setup.data, setup.limits, setup.input_shape)
     contexts = {target.name: context.at(target) for target in setup.targets}
-    _opened = _Opened(setup, contexts, start, run)
+    _opened = _Opened(setup, contexts, start, run, heard)
     return _opened
 
 
@@ -241,7 +267,14 @@ def _same(one: Setup, other: Setup) -> bool:
     pairs = (
         (getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(Setup) if field.compare
     )
-    return all(a is b or (isinstance(a, _PLAIN) and isinstance(b, _PLAIN) and a == b) for a, b in pairs)
+    return all(a is b or (isinstance(a, _PLAIN) and isinstance(b, _PLAIN) and _equal(a, b)) for a, b in pairs)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except ValueError:  # arrays within, which are the same only if they are one
+        return False
 
 
 _PLAIN = (str, Path, int, float, bool, type(None), tuple, dict, Recipe, Limits)

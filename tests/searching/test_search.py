@@ -222,6 +222,43 @@ def test_the_table_has_a_row_per_file_and_the_page_shows_each(done):
             assert trial["reason"].split(":")[0] in page
 
 
+def test_what_a_build_says_of_the_model_and_the_data_a_search_says_too(given, tmp_path, monkeypatch):
+    """Samples that two splits share; a model that has learned nothing with such inputs; also when started again."""
+    failing(monkeypatch, ConversionError("Enough is known."))
+    data = {name: (255 * x, y) for name, (x, y) in given["data"].items()}
+    data["test"] = data["validation"]
+    for _ in range(2):
+        notes = Notes()
+        with pytest.raises(EdgepruneError, match="Enough is known"):
+            edgeprune.search(**{**given, "data": data}, trials=1, out=tmp_path / "out", progress=notes)
+        said = " ".join(notes.texts)
+        assert "96 of 96 test samples have the same inputs as a validation sample" in said
+        assert "The model expects pixels of -1..1" in said
+        assert len(set(notes.texts)) == len(notes.texts)
+
+
+def test_a_model_or_data_that_changed_in_memory_are_opened_anew(given, tmp_path, monkeypatch):
+    """In a notebook, where the same objects, or others of the same names, are searched in the same folder again."""
+    failing(monkeypatch, ConversionError("Enough is known."))
+    x, y = given["data"]["train"]
+    data = {**given["data"], "train": (x.copy(), y)}
+
+    def reference(data):
+        with pytest.raises(EdgepruneError, match="Enough is known"):
+            edgeprune.search(**{**given, "data": data}, trials=1, out=tmp_path / "out")
+        return document(tmp_path / "out")["targets"][0]["reference"]["value"]
+
+    first = reference(data)
+    assert reference({**data, "validation": tuple(part[:48] for part in data["validation"])}) != first
+    weights = given["model"].get_weights()
+    try:
+        given["model"].set_weights([0 * weight for weight in weights])
+        assert reference(data) < first
+    finally:
+        given["model"].set_weights(weights)
+    assert reference(data) == first
+
+
 @pytest.mark.slow  # one that was killed: test_search_killed.py
 def test_a_search_goes_on_and_runs_no_finished_stage_again(given, done, tmp_path):
     """More trials in the same folder: the earlier ones stay as they are, and so does every finished stage."""
