@@ -119,9 +119,18 @@ def _check_outside(folder: Path, data: object) -> None:
 
 def is_run_folder(folder: Path) -> bool:
     """Whether edgeprune has written there."""
-    reported = all((folder / name).is_file() for name in ("report.json", "manifest.json"))
     journals = any((folder / name).is_file() for name in ("search.journal", "points.jsonl"))
-    return reported or journals or any(folder.glob("stages/*/key.json"))
+    return journals or any(folder.glob("stages/*/key.json")) or any(map(_is_ours, folder.glob("*.json")))
+
+
+def _is_ours(document: Path) -> bool:
+    """Whether a JSON file is a report of edgeprune, which may be all that is kept of a run."""
+    if document.name not in ("report.json", "search.json", "sensitivity.json"):
+        return False
+    try:
+        return "edgeprune_version" in json.loads(document.read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _place_in(folder: Path, given: object) -> str | None:

@@ -11,7 +11,7 @@ def filled(folder, *names):
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("mine")
+        path.write_text('{"edgeprune_version": "0.3.0"}' if path.suffix == ".json" else "mine")
     return folder
 
 
@@ -34,8 +34,8 @@ def test_a_folder_of_other_files_or_of_an_earlier_run_is_taken(tmp_path):
     filled(tmp_path, "net.keras", "data.npz", "mine.toml", "photos/cat/1.png", "other.tflite")
     check_folder(tmp_path, "net", {"model": tmp_path / "net.keras", "data": "demo", "recipe": None})
     check_folder(tmp_path, "net", {"model": object(), "data": {"x": 1}}, "search")
-    for mark in (["stages/model/key.json"], ["report.json", "manifest.json"], ["search.journal"]):
-        folder = filled(tmp_path / mark[0].replace("/", "-"), *mark, "models/net-filters.keras", "recipe.toml")
+    for mark in ("stages/model/key.json", "report.json", "search.json", "search.journal"):
+        folder = filled(tmp_path / mark.replace("/", "-"), mark, "models/net-filters.keras", "recipe.toml")
         assert is_run_folder(folder)
         check_folder(folder, "net", {"model": tmp_path / "net.keras", "recipe": folder / "recipe.toml"})
 
@@ -51,9 +51,17 @@ def test_a_folder_of_other_files_or_of_an_earlier_run_is_taken(tmp_path):
 )
 def test_what_is_to_be_read_is_never_replaced(what, name, tmp_path):
     """Not in the folder of an earlier run either, where a build removes what it does not know."""
-    filled(tmp_path, "report.json", "manifest.json", "samples/1.png", "models/net.keras", "net.tflite", "stages/a.py")
+    filled(tmp_path, "report.json", "samples/1.png", "models/net.keras", "net.tflite", "stages/a.py")
     with pytest.raises(UsageError, match=f"The {what} .* lies in the run folder"):
         check_folder(tmp_path, "net", {what: tmp_path / name})
+
+
+@pytest.mark.parametrize("content", ["mine", "[]", "3", '{"title": "Q3"}', "\0"])
+def test_a_report_of_somebody_else_is_no_run(content, tmp_path):
+    """It has the name, and is not replaced."""
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(UsageError, match="report.json"):
+        check_folder(tmp_path, "net", {})
 
 
 def test_a_search_does_not_take_a_folder_with_a_best_of_its_users(tmp_path):
