@@ -60,7 +60,7 @@ def test_what_is_to_be_read_is_never_replaced(what, name, tmp_path):
 def test_a_report_of_somebody_else_is_no_run(content, tmp_path):
     """It has the name, and is not replaced."""
     (tmp_path / "report.json").write_text(content)
-    with pytest.raises(UsageError, match="report.json"):
+    with pytest.raises(UsageError, match=r"report\.json"):
         check_folder(tmp_path, "net", {})
 
 
