@@ -19,6 +19,7 @@ from edgeprune.progress import Progress
 from edgeprune.prune.choice.sensitivity import RATES
 from edgeprune.recipe.config import FiltersConfig, Recipe
 from edgeprune.recipe.patterns import exactly
+from edgeprune.run_folder import check_folder
 from edgeprune.selection import MaxDrop, within
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def analyse_sensitivity(
     resolved, path = resolve_recipe(recipe), Path(model)
     chosen = criterion or (resolved.filters or DEFAULT_FILTERS).criterion
     folder = Path(out) if out else Path("runs") / f"{path.stem}-sensitivity"
+    given = {"model": model, "data": data, "recipe": recipe, "file of layer classes": custom_objects}
+    check_folder(folder, path.stem, given, "sensitivity")
     start(seed, False)
     source = {"name": path.stem, "source": str(model), "sha256": model_hash(path)}
     trust = Trust.of(trust_model, custom_objects)

@@ -25,7 +25,7 @@ from edgeprune.plan_targets import plan_for
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe, TaskConfig
 from edgeprune.recipe.load import Recipes, resolve_recipes
-from edgeprune.run_folder import DEMO, Extras, name_of, write_run
+from edgeprune.run_folder import DEMO, Extras, check_folder, name_of, write_run
 from edgeprune.selection import Limits, MaxDrop
 from edgeprune.target import OneOrMore, Target, load_targets
 from edgeprune.train.machines import together
@@ -125,18 +125,15 @@ def build(
     for board in targets:
         compiler_version(board)  # and a compiler that is missing is said
     source = _source(model)
-    if model is None:
-        data = DEMO
-    elif data is None:
-        raise UsageError(
-            "No data was given.",
-            expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
-        )
+    data = source_of_data(model, data)
     earlier = read_baseline(baseline, resolved)
     where = OnDevice(device) if isinstance(device, str) else device
     if where:
         where.check()
     folder = Path(out) if out else default_folder(model, targets)
+    given = {"model": model, "data": data, "file of layer classes": custom_objects}
+    for asked in recipe if isinstance(recipe, list | tuple) else [recipe]:
+        check_folder(folder, name_of(source), {**given, "recipe": asked})
     import_tf()
     CONVERTER.start()
     strategies = [recipe.finetune.strategy for recipe in resolved]
@@ -153,6 +150,26 @@ def build(
     from edgeprune.report.schema import parse
 
     return parse(report)
+
+
+def source_of_data(model: object, data: DataSource | None) -> DataSource:
+    """The data of a run: what was given, or the demo's.
+
+    Raises:
+        UsageError: a model without data, or data without a model, which the demo's would silently take the place of.
+    """
+    if model is not None and data is None:
+        raise UsageError(
+            "No data was given.",
+            expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
+        )
+    if model is None and not (data is None or (isinstance(data, str) and data == DEMO)):
+        raise UsageError(
+            f"Data were given{f' ({data})' if isinstance(data, str | Path) else ''}, and no model to go with them.",
+            expected="a model; without one, the demo is built, which has data of its own.",
+            fix="name the model, or leave out --data for the demo.",
+        )
+    return DEMO if model is None or data is None else data
 
 
 def read_baseline(baseline: str | Path | Baseline | None, recipes: Sequence[Recipe]) -> Earlier | None:

@@ -219,7 +219,8 @@ def _open(home: Path, key: str) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         same, began = False, None
     if not same:
-        shutil.rmtree(home, ignore_errors=True)
+        if home.is_dir() and not home.is_symlink():
+            shutil.rmtree(home)
         home.mkdir(parents=True)
     write_json(home / KEY_FILE, {"key": key, "began": time.strftime("%Y-%m-%d %H:%M:%S")})
     return began
@@ -239,12 +240,13 @@ def _load(home: Path, root: Path, key: str) -> tuple[Artifact, float, bool] | No
         document = json.loads((home / ARTIFACT_FILE).read_text())
         if document["key"] != key:
             return None
+        facts, seconds = document["facts"], document["seconds"]
         files = {role: root / entry["path"] for role, entry in document["files"].items()}
         if any(sha256_file(files[role]) != entry["sha256"] for role, entry in document["files"].items()):
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Artifact(files, document["facts"]), document["seconds"], True
+    return Artifact(files, facts), seconds, True
 
 
 def pack_stage(home: Path) -> dict[str, bytes] | None:

@@ -313,6 +313,8 @@ def file_limits(recipe: Recipe, target: Target) -> tuple[stages.FileLimit, ...]:
         RecipeError: nothing is known about the speed of a target, or two targets are called the same.
         MissingError: a target's compiler, which would tell its speed, is not installed.
     """
+    from edgeprune.convert.weight_only import quantizer_version
+
     found: dict[str, stages.FileLimit] = {}
     for what, amounts in recipe.filters.of_file.items() if recipe.filters else ():
         for name, most in amounts.items():
@@ -326,7 +328,10 @@ def file_limits(recipe: Recipe, target: Target) -> tuple[stages.FileLimit, ...]:
                     "`edgeprune targets fit`.",
                 )
             compiler = compiler_version(board) if source == "compiler" else None
-            limit = stages.FileLimit(what=what, most=most, target=board, named=name, plan=plan, compiler=compiler)
+            quantizer = quantizer_version() if plan.mode in WEIGHT_ONLY else None
+            limit = stages.FileLimit(
+                what=what, most=most, target=board, named=name, plan=plan, compiler=compiler, quantizer=quantizer
+            )
             if found.setdefault(limit.name, limit) != limit:
                 raise RecipeError(
                     f"[filters] max_{what} has two targets that are called {limit.board}, which reports could not tell "
@@ -346,7 +351,7 @@ def _named(name: str, key: str) -> Target:
 
 def main_mode(recipe: Recipe) -> Mode:
     """The format of the file that limits of latency, memory and size are meant for."""
-    wanted: tuple[Mode, ...] = ("int8", "int16x8", "dynamic", "float16")
+    wanted: tuple[Mode, ...] = ("int8", "int16x8", "dynamic", "float16", *WEIGHT_ONLY)
     return next((mode for mode in wanted if mode in recipe.quantize.modes), "float32")
 
 

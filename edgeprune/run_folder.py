@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import glob
 import itertools
 import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeprune import plan as planning
 from edgeprune import stages
 from edgeprune.context import BuildContext
-from edgeprune.errors import EdgepruneError, MissingError
+from edgeprune.errors import EdgepruneError, MissingError, UsageError
 from edgeprune.files import JsonObject, copy_file, output_errors, sha256_file, write_bytes, write_json
 from edgeprune.pipeline import Run
 from edgeprune.selection import Limits
@@ -31,6 +33,20 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 KERAS3_SUFFIX = ".keras3.keras"
+# What lies directly in a run folder, and is written, replaced or removed there by each command on a model NAME.
+Command = Literal["build", "search", "sensitivity"]
+_PLACES: Mapping[Command, tuple[str, ...]] = {
+    "build": (
+        "stages", "variants", "models", "samples", "micro", "micro-*", "recipe.toml", "recipe-*.toml", "labels.txt",
+        "report.*", "summary.md", "manifest.json", "*.tflite.gz", "*-text.json", "*-text.keras", "*-table.json",
+        "NAME.tflite", "NAME-*.tflite",
+    ),
+    "search": ("stages", "best", "search.json", "search.journal", "trials.csv", "report.html"),
+    "sensitivity": ("points.jsonl", "sensitivity.*", "recipe.toml"),
+}  # fmt: skip
+# Of a folder of data: what says that only folders of certain names are read, and their names.
+_LAYOUTS = ("train", "images", "train.csv", "train.parquet")
+_READ = ("train", "val", "validation", "test", "images", "masks", "labels", "annotations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +57,91 @@ class Extras:
     compress: bool = False
     junit: Path | None = None
     earlier: Earlier | None = None
+
+
+def check_folder(folder: Path, name: str, inputs: Mapping[str, object], command: Command = "build") -> None:
+    """Make sure that nothing but what edgeprune made gets lost in a run folder. Before anything is written.
+
+    Args:
+        name: what files of the model are called.
+        inputs: what it is and what the user gave: a file or folder, or anything else, which has no place.
+        command: which one will write there.
+
+    Raises:
+        UsageError: the folder is not from an earlier run, and has files where a run replaces them; or what the run is
+            to read lies at such a place; or what a run writes would be read as data.
+    """
+    _check_outside(folder, inputs.get("data"))
+    names = [pattern.replace("NAME", glob.escape(name)) for pattern in _PLACES[command]]
+    made = is_run_folder(folder)
+    fix = "choose another folder with --out, such as one that is not there yet."
+    for what, given in inputs.items():
+        place = _place_in(folder, given)
+        if place is None or not any(fnmatch.fnmatchcase(place, pattern) for pattern in names):
+            continue
+        if made and what == "recipe":  # an earlier run wrote it there, and this one writes it again
+            continue
+        raise UsageError(
+            f"The {what} {given} lies in the run folder {folder}, where {place} is replaced.",
+            expected="a run folder that holds nothing but what runs write.",
+            fix=fix,
+        )
+    if made or not folder.is_dir():
+        return
+    there = sorted({path.name for pattern in names for path in folder.glob(pattern)})
+    if there:
+        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+        raise UsageError(
+            f"The folder {folder} is not from an earlier {command}, and holds what this one "
+            f"would replace or remove: {', '.join(there[:5])}{more}.",
+            expected="a folder that is new, or has none of these.",
+            fix=fix,
+        )
+
+
+def _check_outside(folder: Path, data: object) -> None:
+    """Refuse a run folder among folders that are read as classes: its pictures would be samples of the next run."""
+    if not isinstance(data, str | Path) or not Path(data).is_dir():
+        return
+    root = Path(data).resolve()
+    if not folder.resolve().is_relative_to(root):
+        return
+    inner = folder.resolve().relative_to(root).parts
+    is_laid_out = any((root / name).exists() for name in _LAYOUTS)
+    if any(part.startswith(".") for part in inner) or (is_laid_out and inner and inner[0] not in _READ):
+        return
+    raise UsageError(
+        f"The run folder {folder} lies in the folder of the data, {data}: what is written there would be read as data.",
+        expected="a run folder outside of it.",
+        fix="choose another folder with --out.",
+    )
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether edgeprune has written there."""
+    journals = any((folder / name).is_file() for name in ("search.journal", "points.jsonl"))
+    return journals or any(folder.glob("stages/*/key.json")) or any(map(_is_ours, folder.glob("*.json")))
+
+
+def _is_ours(document: Path) -> bool:
+    """Whether a JSON file is a report of edgeprune, which may be all that is kept of a run."""
+    if document.name not in ("report.json", "search.json", "sensitivity.json"):
+        return False
+    try:
+        return "edgeprune_version" in json.loads(document.read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _place_in(folder: Path, given: object) -> str | None:
+    """The name directly in a folder under which a file lies there; None: it does not, or is no file."""
+    if not isinstance(given, str | Path):
+        return None
+    try:
+        inner = Path(given).resolve().relative_to(folder.resolve())
+        return inner.parts[0] if inner.parts and Path(given).exists() else None
+    except (OSError, ValueError):
+        return None
 
 
 def write_run(

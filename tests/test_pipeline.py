@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgeprune.artifact import Artifact
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, OutputError
 from edgeprune.pipeline import Run, Step, Unfinished, stage
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Config
@@ -79,7 +79,7 @@ def test_a_change_runs_again_only_what_depends_on_it(tmp_path):
     assert calls == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("damage", ["changed", "missing", "half-written record"])
+@pytest.mark.parametrize("damage", ["changed", "missing", "half-written record", "no facts", "a list"])
 def test_a_damaged_artifact_is_made_again(tmp_path, damage):
     """A file that was changed or lost since, or a record that is not whole, is never reused."""
     execute(tmp_path)
@@ -88,6 +88,10 @@ def test_a_damaged_artifact_is_made_again(tmp_path, damage):
         "changed": lambda: file.write_text("x"),
         "missing": file.unlink,
         "half-written record": lambda: record.write_text("{"),
+        "no facts": lambda: record.write_text(
+            json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key != "facts"})
+        ),
+        "a list": lambda: record.write_text("[]"),
     }[damage]()
     run = execute(tmp_path)
     assert calls == ["c"]
@@ -111,6 +115,22 @@ def test_what_a_broken_off_stage_left_stays_only_for_the_same_key(tmp_path):
         with contextlib.suppress(KeyboardInterrupt):
             Run(tmp_path).execute([Step("f", broken, Number(number=number))], Surroundings({}))
     assert seen == [False, True, False]
+
+
+def test_a_stage_that_cannot_be_replaced_says_why(tmp_path, monkeypatch):
+    """Not that something is in the way, which is what is left there."""
+    execute(tmp_path)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path / "file.txt"))
+
+    monkeypatch.setattr("edgeprune.pipeline.shutil.rmtree", refuse)
+    with pytest.raises(OutputError, match="no permission"):
+        execute(tmp_path, c=2)
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="in the way"):
+        Run(tmp_path).execute([dataclasses.replace(steps()[0], name="file")], Surroundings({"seed": 0}))
 
 
 def test_an_error_says_which_stage_it_was(tmp_path):

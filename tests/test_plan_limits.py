@@ -3,6 +3,7 @@
 import pytest
 
 import edgeprune
+from edgeprune.convert.weight_only import quantizer_version
 from edgeprune.errors import MissingError, RecipeError, TargetError
 from edgeprune.hardware import vela_compiler
 from edgeprune.plan import file_limits, make_plan
@@ -41,6 +42,24 @@ def test_each_target_takes_the_file_that_its_own_build_makes():
         ("int8", "float", False),
         ("int8", "uint8", True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("modes", "limited"),
+    [
+        (["float32"], "float32"),
+        (["float32", "float16", "int8"], "int8"),
+        (["float32", "int8-weights"], "int8-weights"),
+        (["int4-weights"], "int4-weights"),
+        (["int4-weights", "float16"], "float16"),
+    ],
+)
+def test_limits_are_about_the_file_in_the_format_of_the_recipe(modes, limited):
+    """A file of weights alone is no float32 file, of which it has a third of the bytes; who makes it is in the key."""
+    recipe = parse_recipe({"filters": {"max_size": 5000}, "quantize": {"modes": modes}}, "mine.toml")
+    (limit,) = file_limits(recipe, load_target("rpi4"))
+    assert limit.plan.mode == limited
+    assert limit.quantizer == (quantizer_version() if limited.endswith("-weights") else None)
 
 
 @pytest.mark.parametrize(("multiple", "expected"), [(1, 8), (12, 24), (16, 16)])

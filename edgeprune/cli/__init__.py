@@ -40,7 +40,8 @@ COMMANDS = {
 # What an interrupted command leaves behind.
 KEPT = {
     "build": "Finished stages and training epochs are kept: the same command goes on from there.",
-    "search": "The front so far is in the run folder; the same command goes on from there.",
+    "search": "What is finished is kept, and the front so far, if there is one, is in the run folder: the same command "
+    "goes on from there.",
     "sensitivity": "Finished stages and points are kept: the same command goes on from there.",
     "bench": "Files that were measured completely have their rows in the table of --append; the device keeps nothing.",
     "emulator": "What is downloaded and unpacked is kept: the same command goes on from there.",

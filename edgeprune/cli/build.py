@@ -119,7 +119,7 @@ def build(model: str | None, target: tuple[str, ...], as_json: bool, out: Path |
             **options,  # type: ignore[arg-type]
         )
     _print(report, as_json, out)
-    if not report.gates_passed:
+    if not report.gates_passed and _can_search(target, limits):
         command = _search(model, target, recipe, limits, options)
         click.echo(f"A gate was not met. This looks for a recipe that meets it:\n  {command}", err=True)
     if not report.passed:
@@ -143,6 +143,14 @@ def _baseline(options: dict[str, Any]) -> Baseline | None:
     return Baseline(path, **tolerances)
 
 
+def _can_search(target: tuple[str, ...], limits: Limits) -> bool:
+    """Whether a search knows what the gates limit: a latency that was measured on this machine it does not."""
+    from edgeprune.hardware.latency.source import latency_source
+    from edgeprune.target import load_targets
+
+    return limits.max_latency is None or all(latency_source(board) for board in load_targets(target))
+
+
 def _search(
     model: str | None, target: tuple[str, ...], recipe: object, limits: Limits, options: Mapping[str, object]
 ) -> str:
@@ -157,6 +165,10 @@ def _search(
         given["--recipe"] = recipe[0]
     for name, value in given.items():
         words += [] if value is None else [name, value]
+    shapes: Any = options["input_shape"] or ()
+    named = shapes.items() if isinstance(shapes, Mapping) else (("", shape) for shape in shapes)
+    for name, shape in named:
+        words += ["--input-shape", f"{name}{'=' if name else ''}{','.join(map(str, shape))}"]
     if options["trust_model"]:
         words += ["--trust-model"]
     return shlex.join(map(str, words))

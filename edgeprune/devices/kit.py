@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.errors import UsageError
 from edgeprune.files import output_errors, write_bytes
 from edgeprune.recipe.config import Mode
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 README = "README.md"
+_TITLE = "# Files to measure a board with"
 FORMATS: tuple[Mode, ...] = ("float32", "int8")
 _SEED = 0
 _SAMPLES = 4  # random ones, for the ranges of int8
@@ -141,8 +143,16 @@ def write_kit(folder: Path) -> list[Path]:
     The same versions of TensorFlow and edgeprune write the same bytes.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        UsageError: the folder has a README of something else.
+        OutputError: it cannot be written to.
     """
+    readme = folder / README
+    if readme.is_file() and _TITLE not in readme.read_text("utf-8", "replace"):
+        raise UsageError(
+            f"{readme} is not from an earlier kit, and would be replaced.",
+            expected="a folder for the kit alone.",
+            fix="choose another one with --out.",
+        )
     paths = []
     with output_errors(folder):
         for name, mode, content in _files():
@@ -185,7 +195,7 @@ def _readme(paths: list[Path]) -> str:
         names = ", ".join(sorted({operator.name for operator in model.subgraphs[0].operators}))
         rows.append(f"| {path.name} | {path.stat().st_size:,} | {macs(model):,} | {names} |")
     table = "\n".join(["| file | bytes | multiply-accumulates | operators |", "|---|---:|---:|---|", *rows])
-    return f"""# Files to measure a board with
+    return f"""{_TITLE}
 
 Made by `edgeprune targets kit`. In this folder, with the board's address, and the nearest of `edgeprune targets list`
 as the target:

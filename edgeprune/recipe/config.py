@@ -77,7 +77,7 @@ def _from_percent(value: Any) -> Any:
 class Config(pydantic.BaseModel):
     """Base of all configs: frozen, and unknown keys are errors."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def sections_in(annotation: Any) -> Iterator[type[Config]]:

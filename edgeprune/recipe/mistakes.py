@@ -68,6 +68,8 @@ def _place(location: tuple[int | str, ...]) -> list[str]:
         if len(kinds) > 1 and isinstance(part, str):
             annotation = Any
             continue
+        if str(part).startswith("constrained-"):  # of kinds within kinds
+            continue
         kind = kinds[0] if len(kinds) == 1 else Any
         found.append(str(part))
         if isinstance(kind, type) and issubclass(kind, Config):

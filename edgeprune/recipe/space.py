@@ -104,6 +104,10 @@ def _leaves(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[s
                 known = _nearest(inner, list(Varies.model_fields)) if item["type"] == "extra_forbidden" else ""
                 message = item["msg"].removeprefix("Value error, ")
                 raise ValueError(f"{where}{'.' + inner if inner else ''}: {message}{known}") from None
+        elif not value:
+            raise ValueError(
+                f"{where} is empty: expected {{ choices = [...] }}, {{ low = ..., high = ... }}, or keys that have them"
+            )
         else:
             yield from _leaves(value, here)
 

@@ -85,7 +85,11 @@ def answer(runs: Sequence[Run]) -> str:
             winners = [name for value, name in known if value == min(known)[0]]
             merits.setdefault(" and ".join(winners), []).append(words)
     won = [f"{' and the '.join(words)}: {names}" for names, words in merits.items()]
-    return f"Of the picks, {'; '.join(won)}." if won else "The picks have the same figures."
+    if won:
+        return f"Of the picks, {'; '.join(won)}."
+    return (
+        "The picks have the same figures." if _shared_metric(runs) else "What can be compared of the picks is the same."
+    )
 
 
 def blocks(runs: Sequence[Run]) -> list[tuple[str, list[Block]]]:
@@ -107,8 +111,11 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def _shared_metric(runs: Sequence[Run]) -> Metric | None:
-    """The metric, if all runs go by the same one."""
-    found = {(m.name, m.higher_is_better, m.points): m for m in (run.report.metric for run in runs)}
+    """The metric, if all runs go by the same one, on as many test samples: on others it says nothing about which run is
+    better. Where the data lie is no matter."""
+    found = {
+        (m.name, m.higher_is_better, m.points, run.report.data.test): m for run in runs for m in (run.report.metric,)
+    }
     return next(iter(found.values())) if len(found) == 1 else None
 
 
@@ -154,7 +161,7 @@ def picks_table(runs: Sequence[Run]) -> Table:
         if run is first:
             return Cell("first")
         if metric is None or values[0] is None or values[1] is None:
-            return fmt.absent("not the same metric, or not measured")
+            return fmt.absent("not the same metric or test data, or not measured")
         return fmt.difference(metric, values[0], values[1])
 
     entries: list[tuple[Column, Callable[[Run], Cell]]] = [
@@ -212,7 +219,7 @@ def _gates(run: Run) -> Cell:
 
 
 def _figures(runs: Sequence[Run]) -> list[Block]:
-    """Every variant of every run, where all have the same metric; the points of a run are joined."""
+    """Every variant of every run, where all have the same metric on the same data; the points of a run are joined."""
     metric = _shared_metric(runs)
     if metric is None:
         return []

@@ -121,7 +121,7 @@ def report_of(file: Found) -> Trial:
 def verdict(goal: Goal, best: Found | None) -> tuple[bool, str]:
     """Whether the goal is met, and a sentence about it. Of a file that was tested, its gates decide."""
     if best is None:
-        return False, "No trial has ended yet."
+        return False, "No trial has ended well yet."
     who = f"trial {best.trial} ({best.rung})"
     if best.gates is not None:
         rows, split = [(gate["name"], gate["value"], gate["limit"]) for gate in best.gates], "test"

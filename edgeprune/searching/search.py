@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -10,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.builder import source_name
-from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.builder import source_name, source_of_data
+from edgeprune.errors import EdgepruneError, OutputError, UsageError
 from edgeprune.files import JsonObject, locked
 from edgeprune.hardware.latency.source import latency_source
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
 from edgeprune.recipe.load import WORKING_RECIPE, load_recipe
-from edgeprune.run_folder import DEMO
+from edgeprune.run_folder import DEMO, check_folder
 from edgeprune.searching import trials as functions
 from edgeprune.searching.executors import Executor, InProcess, Job, Outcome, Processes
 from edgeprune.searching.goal import DEFAULT_OBJECTIVES, Goal, parse_objectives
@@ -107,10 +108,7 @@ def search(
     """
     import_optuna()
     boards = load_targets(target)
-    if model is None:
-        data = DEMO
-    elif data is None:
-        raise UsageError("No data was given.", expected="data: every trial is judged on it.")
+    data = source_of_data(model, data)
     if (jobs is not None and jobs < 1) or (trials is not None and trials < 1):
         raise UsageError("The numbers of jobs and trials are at least 1.")
     movable = isinstance(model, str | Path | None) and isinstance(data, str | Path)
@@ -122,6 +120,8 @@ def search(
     (limits or Limits()).check(boards)
     base = _base(recipe)
     folder = Path(out) if out else Path("runs") / f"{source_name(model)}-search"
+    given = {"model": model, "data": data, "recipe": recipe, "file of layer classes": custom_objects}
+    check_folder(folder, source_name(model), given, "search")
     setup = functions.Setup(
         Path(model).absolute() if movable and isinstance(model, str | Path) else model,
         data,
@@ -136,6 +136,9 @@ def search(
         input_shape,
     )
     seconds = parse_duration(timeout)
+    asked = None if objectives is None else parse_objectives(objectives)
+    for board in boards:  # what is not known of a board is said before anything is opened
+        _objectives(asked, board, setup.limits)
     progress = progress or Progress()
 
     def make_executor() -> Executor:
@@ -150,7 +153,7 @@ def search(
             setup,
             base,
             folder,
-            None if objectives is None else parse_objectives(objectives),
+            asked,
             DEFAULT_TRIALS if trials is None and seconds is None else trials,
             seconds,
             make_executor,
@@ -196,6 +199,28 @@ def _base(recipe: str | Path | Recipe | None) -> Recipe | None:
     return base
 
 
+def _objectives(asked: tuple[str, ...] | None, target: Target, limits: Limits) -> tuple[str, ...]:
+    """What the front of a target is about.
+
+    Raises:
+        UsageError: what was asked for is not known of it.
+    """
+    objectives = asked or DEFAULT_OBJECTIVES
+    if latency_source(target) is None:
+        if "latency" in (asked or ()) or limits.max_latency is not None:
+            raise UsageError(
+                f"The target {target.name} has no coefficients to estimate a latency by.",
+                fix="leave latency out of --objective and --max-latency, or measure files on the board and run "
+                "`edgeprune targets fit`.",
+            )
+        objectives = tuple(name for name in objectives if name != "latency")
+    if asked is None and target.micro:
+        objectives = tuple("flash" if name == "size" else name for name in objectives)
+    if "flash" in objectives and target.micro is None:
+        raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
+    return objectives
+
+
 @dataclasses.dataclass(frozen=True)
 class _Metric:
     name: str
@@ -227,6 +252,8 @@ class _Search:
         self._numbers = itertools.count()
         self._studies: list[Study] = []
         self._exhausted: set[str] = set()
+        # Targets with a trial that failed since this start: what made all of them fail before may be mended by now.
+        self._failing: set[str] = set()
         self._facts: JsonObject = {}
 
     def run(self) -> SearchResult:
@@ -234,35 +261,49 @@ class _Search:
         try:
             self._progress.note("opens the model and the data")
             self._facts = self._call(executor, functions.open_setup, self._setup, here=True)
+            for note in self._facts["notes"]:
+                self._progress.note(note)
             self._studies = [self._study(target) for target in self._setup.targets]
             executor = self._climb(executor)
-            fronts = [self._measured(study, executor) for study in self._studies]
-            return self._write(fronts)
+        except BaseException as error:
+            executor.close()
+            # Whatever ended the trials, what they found is not lost; and what is wrong is said, not what came of it.
+            with contextlib.suppress(EdgepruneError if isinstance(error, KeyboardInterrupt) else Exception):
+                self._write_so_far()
+            raise
+        try:
+            return self._end(executor)
         except KeyboardInterrupt:
             executor.close()
-            if self._studies:
-                self._write([self._front(study) for study in self._studies])
+            self._write_so_far()
             raise
         finally:
             executor.close()
+
+    def _write_so_far(self) -> None:
+        if self._studies:
+            self._write([self._front(study) for study in self._studies])
+
+    def _end(self, executor: Executor) -> SearchResult:
+        """Measure the fronts and write all of them, of a target without a file, too, before that is an error."""
+        fronts, errors = [], []
+        for study in self._studies:
+            try:
+                fronts.append(self._measured(study, executor))
+            except EdgepruneError as error:
+                fronts.append(self._front(study))
+                errors.append(error)
+        result = self._write(fronts)
+        if errors:
+            errors[0].add_note(f"What the trials found is in {self._folder}.")
+            raise errors[0]
+        return result
 
     # -- trials ---------------------------------------------------------------------------------------------------
 
     def _study(self, target: Target) -> Study:
         facts, limits = self._facts, self._setup.limits.on(target)
-        objectives = self._objectives or DEFAULT_OBJECTIVES
-        if latency_source(target) is None:
-            if "latency" in (self._objectives or ()) or limits.max_latency is not None:
-                raise UsageError(
-                    f"The target {target.name} has no coefficients to estimate a latency by.",
-                    fix="leave latency out of --objective and --max-latency, or measure files on the board and run "
-                    "`edgeprune targets fit`.",
-                )
-            objectives = tuple(name for name in objectives if name != "latency")
-        if self._objectives is None and target.micro:
-            objectives = tuple("flash" if name == "size" else name for name in objectives)
-        if "flash" in objectives and target.micro is None:
-            raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
+        objectives = _objectives(self._objectives, target, limits)
         metric = _Metric(**facts["metric"])
         goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
         base = self._base or base_recipe()
@@ -272,10 +313,19 @@ class _Search:
             facts["least_latency"][target.name],
         )  # fmt: skip
         space = space_of(self._base, given)
-        return Study(
-            self._folder, target.name, space, goal, self._setup.seed, self._sampler,
-            {**facts["inputs"], "target": target.model_dump(mode="json"), "deterministic": self._setup.deterministic},
-        )  # fmt: skip
+        if not base.search:
+            empty = (
+                f"[search] of the recipe {base.name} is empty" if "search" in base.model_fields_set else "no [search]"
+            )
+            self._progress.note(f"{target.name}: varies what suits it ({empty}): {', '.join(space.varies)}")
+        inputs = {**facts["inputs"], **facts["boards"][target.name], "deterministic": self._setup.deterministic}
+        study = Study(self._folder, target.name, space, goal, self._setup.seed, self._sampler, inputs)
+        if study.others and not study.records:
+            self._progress.note(
+                f"{target.name}: trials begin anew, for those of earlier starts here had another goal, space, seed or "
+                "data, or other versions of packages; what they built is reused"
+            )
+        return study
 
     def _climb(self, executor: Executor) -> Executor:
         """Run trials until all are done or the time is up; returns an executor that runs nothing."""
@@ -315,7 +365,7 @@ class _Search:
             if self._goes_on(study, record):
                 return study, record
         for study in itertools.islice(turns, len(self._studies)):
-            while not self._is_full(study) and study.target not in self._exhausted:
+            while not (self._is_full(study) or study.target in self._exhausted or self._is_hopeless(study)):
                 for _ in range(EXHAUSTED):
                     if (record := study.ask()).state != "repeated":
                         break
@@ -362,13 +412,13 @@ class _Search:
         return True
 
     def _failed(self, study: Study, record: Record) -> None:
+        self._failing.add(study.target)
         self._progress.note(f"{study.target}, trial {record.number} failed: {record.reason}")
-        if study.counted == HOPELESS and all(one.state == "failed" for one in study.records):
-            raise EdgepruneError(
-                f"The first {HOPELESS} trials failed, the last one with: {record.reason}",
-                fix="build one recipe with `edgeprune build` to see what is wrong, or change [search]; a figure that "
-                "is not known has to stay out of --objective and of the limits.",
-            )
+
+    def _is_hopeless(self, study: Study) -> bool:
+        """Whether a target gets no more trials, since all failed from the first one on; others go on."""
+        failed = sum(record.state == "failed" for record in study.records)
+        return study.target in self._failing and failed >= HOPELESS and not any(one.rungs for one in study.records)
 
     # -- progress -------------------------------------------------------------------------------------------------
 
@@ -460,6 +510,13 @@ class _Search:
     def _nothing(self, study: Study) -> EdgepruneError:
         """Why a target has no file at all."""
         failed = [record for record in study.records if record.state == "failed"]
+        if self._is_hopeless(study):
+            of = f" for {study.target}" if len(self._studies) > 1 else ""
+            return EdgepruneError(
+                f"The first {len(failed)} trials{of} failed, the last one with: {failed[-1].reason}",
+                fix="build one recipe with `edgeprune build` to see what is wrong, or change [search]; a figure that "
+                "is not known has to stay out of --objective and of the limits.",
+            )
         if not failed:
             return EdgepruneError(
                 f"No trial for {study.target} ended well.",
@@ -517,6 +574,6 @@ def _fault(goal: Goal, outcome: Outcome) -> str | None:
     if outcome.error is None:
         is_known = not goal.lacks_latency(outcome.value["figures"])
         return None if is_known else f"the latency of its file is not known: {outcome.value['unknown']}"
-    if not isinstance(outcome.error, EdgepruneError):
-        raise outcome.error
+    if not isinstance(outcome.error, EdgepruneError) or isinstance(outcome.error, OutputError):
+        raise outcome.error  # of a disk that is full, no trial is at fault: it goes on with the next start
     return outcome.error.what

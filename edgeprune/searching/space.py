@@ -23,6 +23,9 @@ BASE = {
 BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
 # Keys that matter only where something is trained.
 TRAINING = ("distill", "augment", "qat", "finetune.")
+# Sections that train; those with epochs of their own only if these are not 0.
+TRAINERS = ("lottery", "sparsify")
+OWN_EPOCHS = ("qat", "cluster")
 # Keys that matter only beside one of some sections.
 BESIDE = {"reconstruct.match": ("filters", "weights")}
 # The first trials have so many budgets, without training: a first front within seconds. Those between the least and the
@@ -158,8 +161,48 @@ class Space:
             return False
         if key in BESIDE and not any(name in table for name in BESIDE[key]):
             return False
-        trained = table.get("finetune", {}).get("epochs", 0) or "lottery" in table
-        return bool(trained) or key == "finetune.epochs" or not key.startswith(TRAINING)
+        return key == "finetune.epochs" or not key.startswith(TRAINING) or self._is_trained(section, table)
+
+    def _is_trained(self, section: str, table: Mapping[str, Any]) -> bool:
+        """Whether anything is trained by a recipe, as far as it is known, or by a section that is about to be."""
+        if table.get("finetune", {}).get("epochs") or any(name in table for name in TRAINERS):
+            return True
+        own = section in OWN_EPOCHS and sets_epochs(section, self.varies)
+        return own or any(table.get(name, {}).get("epochs") for name in OWN_EPOCHS)
+
+    def without_effect(self) -> dict[str, str]:
+        """Keys that matter in no recipe of the space → why."""
+        found = {}
+        for key in self.varies:
+            if key in BESIDE and not any(self._may_have(name) for name in BESIDE[key]):
+                names = " or ".join(f"[{name}]" for name in BESIDE[key])
+                found[key] = f"it matters beside {names} only, and the recipe has neither"
+            elif key != "finetune.epochs" and key.startswith(TRAINING) and not self._may_train():
+                found[key] = "it matters where something is trained, and [finetune] epochs is 0"
+        return found
+
+    def _may_have(self, section: str) -> bool:
+        return section in self.base or any(key.partition(".")[0] == section for key in self.varies)
+
+    def _may_train(self) -> bool:
+        if self._is_trained("", self.base) or any(map(self._may_have, TRAINERS)):
+            return True
+        return any(sets_epochs(section, self.varies) for section in ("finetune", *OWN_EPOCHS))
+
+
+def sets_epochs(section: str, varies: Mapping[str, Varies]) -> bool:
+    """Whether some value that a section may have trains."""
+    epochs, whole = varies.get(f"{section}.epochs"), varies.get(section)
+    tables = whole.choices or () if whole else ()
+    of_tables = any(isinstance(choice, Mapping) and choice.get("epochs") for choice in tables)
+    return of_tables or (epochs is not None and any(epochs.ends))
+
+
+def _order(key: str) -> tuple[int, int]:
+    """Keys that decide whether others matter stand before them: epochs, what is done, the training of that."""
+    asked_late = key in BESIDE or key.startswith(TRAINING)
+    place = 0 if key == "finetune.epochs" else 2 if key.partition(".")[0] in OWN_EPOCHS else 3 if asked_late else 1
+    return place, key.count(".")
 
 
 def suggest(trial: Asked, key: str, varies: Varies) -> Any:
@@ -217,10 +260,15 @@ def space_of(recipe: Recipe | None, given: Circumstances) -> Space:
             varies = parse_space(stated)
         except ValueError as error:
             raise RecipeError(f"The recipe {recipe.name} is not valid.\n  search.{error}.") from None
-        order = sorted(varies, key=lambda key: (key != "finetune.epochs", key.count(".")))
         if any(f"filters.{budget}" in varies for budget in BUDGETS):
             _without_budget(base)
-        return Space(base, {key: varies[key] for key in order})
+        space = Space(base, {key: varies[key] for key in sorted(varies, key=_order)})
+        for key, why in space.without_effect().items():
+            raise RecipeError(
+                f"[search] of the recipe {recipe.name} varies {key}, and that changes nothing: {why}.",
+                fix="leave the key out of [search], or add what it needs to the recipe.",
+            )
+        return space
     _without_budget(base)
     chosen = {key: Varies.model_validate(make(given)) for key, make, when in BUILT_IN if when(given)}
     if not chosen:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeprune.errors import MissingError, RecipeError
-from edgeprune.files import JsonObject, sha256_json
+from edgeprune.errors import MissingError, RecipeError, UsageError
+from edgeprune.files import JsonObject, output_errors, sha256_json
 from edgeprune.recipe.config import Recipe
 from edgeprune.searching.goal import OBJECTIVES, Goal
 from edgeprune.searching.ladder import RUNGS, Climb, Rung, ladder
@@ -150,19 +150,33 @@ class Study:
                 "sampler": sampler,
             }
         )
-        storage = _storage(folder / JOURNAL)
+        self._journal = folder / JOURNAL
         with self._quiet():
-            self._study: optuna.study.Study = self._optuna.create_study(
-                storage=storage,
-                study_name=f"{target}-{key[:16]}",
-                directions=["minimize"] * len(goal.objectives),
-                load_if_exists=True,
-            )
+            self._study = self._open(f"{target}-{key[:16]}")
             for values in space.first:
                 self._study.enqueue_trial(values, skip_if_exists=True)
+        names = self._optuna.get_all_study_names(self._study._storage)
+        # Studies for the same target whose trials say nothing about this one.
+        self.others = sum(name.rpartition("-")[0] == target for name in names) - 1
         self._live: dict[int, optuna.trial.Trial] = {}
         self.records: list[Record] = []
+        self._failed: set[int] = set()  # since this start
         self._restore()
+
+    def _open(self, name: str) -> optuna.study.Study:
+        try:
+            return self._optuna.create_study(
+                storage=_storage(self._journal),
+                study_name=name,
+                directions=["minimize"] * len(self.goal.objectives),
+                load_if_exists=True,
+            )
+        except (ValueError, LookupError, TypeError, AssertionError) as error:  # whatever Optuna trips over
+            raise UsageError(
+                f"The journal of the search, {self._journal}, is damaged: {type(error).__name__}, {error}.",
+                expected="the file as an earlier search left it.",
+                fix="move it away: the search begins anew, and takes what earlier trials built from stages/.",
+            ) from error
 
     def ask(self) -> Record:
         """A new trial: one that an earlier search began, else one that Optuna suggests. It may have failed already."""
@@ -174,18 +188,21 @@ class Study:
         """Keep what came of a rung."""
         figures = {**made["figures"], "drop": self.goal.drop(made["figures"]["value"])}
         record.rungs[rung] = {**made, "figures": figures}
-        self._live[record.number].set_user_attr(f"rung:{rung}", record.rungs[rung])
+        with self._quiet():
+            self._live[record.number].set_user_attr(f"rung:{rung}", record.rungs[rung])
 
     def end(self, record: Record, state: str, reason: str = "") -> None:
         """Tell Optuna how a trial ended."""
         record.state, record.reason = state, reason
+        if state == "failed":
+            self._failed.add(record.number)
         trial = self._live.pop(record.number)
-        trial.set_user_attr("state", state)
-        trial.set_user_attr("reason", reason)
         with self._quiet():
+            trial.set_user_attr("state", state)
+            trial.set_user_attr("reason", reason)
             # Not the one that was asked, perhaps: brute force ends Optuna's own loop, and there is none.
             self._study.sampler = self._make_sampler(len(self.records))
-            if state == "failed":
+            if not record.rungs or state == "failed":
                 self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
                 return
             figures = record.rungs[record.top]["figures"]
@@ -204,7 +221,8 @@ class Study:
 
     @contextlib.contextmanager
     def _quiet(self) -> Any:
-        with warnings.catch_warnings():
+        """Around what Optuna does: without its warnings, and with errors of the disk in words."""
+        with warnings.catch_warnings(), output_errors(self._journal):
             warnings.simplefilter("ignore")
             yield
 
@@ -235,17 +253,20 @@ class Study:
             recipe, error = None, caught
         record = Record(trial.number, dict(trial.params), recipe, {})
         self.records.append(record)
-        if error is not None:
-            self.end(record, "failed", error.what)
-        elif same := self._same(record):
+        if same := self._same(record):
             record.rungs = dict(same.rungs)
             self.end(record, "repeated", f"as trial {same.number}")
+        elif error is not None:
+            self.end(record, "failed", error.what)
         return record
 
     def _same(self, record: Record) -> Record | None:
-        """An ended trial that builds the same."""
-        ended = (one for one in self.records if one.state in ("complete", "stopped"))
-        return next((one for one in ended if one.built == record.built), None)
+        """An ended trial that builds the same. One that failed fails again, unless it was in an earlier start: what was
+        wrong then may have been mended since."""
+        ended = (one for one in self.records if one.state in ("complete", "stopped") or one.number in self._failed)
+        if record.recipe is None:
+            return next((one for one in ended if one.recipe is None and one.params == record.params), None)
+        return next((one for one in ended if one.recipe is not None and one.built == record.built), None)
 
     def _restore(self) -> None:
         """The records of what the journal holds. Trials that were under way go on."""

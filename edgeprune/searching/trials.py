@@ -18,7 +18,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.files import JsonObject
 from edgeprune.pipeline import Exchange, Run, Stage
 from edgeprune.progress import Progress
-from edgeprune.recipe.config import Recipe
+from edgeprune.recipe.config import Mode, Recipe
 from edgeprune.selection import Limits
 from edgeprune.target import Target
 
@@ -64,6 +64,24 @@ class _Opened:
     contexts: dict[str, BuildContext]
     source: str
     run: Run
+    heard: _Heard
+
+
+class _Heard(Progress):
+    """Keeps what is said while the model and the data are opened; trials say the same things again and again."""
+
+    def __init__(self) -> None:
+        self._notes: list[str] = []
+        self._is_opening = True
+
+    def note(self, text: str) -> None:
+        if self._is_opening:
+            self._notes.append(text)
+
+    def end_of_opening(self, warnings: Sequence[str]) -> list[str]:
+        """What was said, and the warnings of stages that were reused, which say nothing; each once."""
+        self._is_opening = False
+        return list(dict.fromkeys([*self._notes, *warnings]))
 
 
 _opened: _Opened | None = None
@@ -77,23 +95,29 @@ def open_setup(setup: Setup) -> JsonObject:
 
     Returns:
         ``metric`` (name, higher_is_better, points); ``data``: sizes of the splits and a ``fingerprint``; ``model``;
+        ``inputs``: what all figures depend on, and ``boards``, by target, what those for one target do;
         ``blocks``, ``filters``: whether there are any that can go; ``weight_only``: whether formats of weights alone
-        can be made; ``reference``: by target, the figures of the unpruned float32 file; ``least_latency``: by target,
-        the least share of the int8 file's latency that removing filters can leave, in steps of 5 %, or None.
+        can be made; ``notes``: what a build would have said of all that; ``reference``: by target, the figures of the
+        unpruned float32 file; ``least_latency``: by target, the least share of the int8 file's latency that removing
+        filters can leave, in steps of 5 %, or None.
 
     Raises:
         EdgepruneError: what was given cannot be opened, as for a build.
     """
     from edgeprune.convert.weight_only import quantizer_version
     from edgeprune.prune.channels.analyse import analyse
+    from edgeprune.sources import source_hash
 
-    opened = _open(setup)
+    opened = _open(setup, anew=True)
     context = next(iter(opened.contexts.values()))
     data, task = context.required()
     source = opened.run.artifacts[opened.source]
     model = context.load(source)
     graph = analyse(model)
     float32 = Recipe(name="reference", data=setup.base.data, task=setup.base.task, detection=setup.base.detection)
+    reference = {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets}
+    alone = _context(opened, setup.targets[0].name, float32.model_dump())
+    baseline = _run(_plan(alone, opened, planning.JUDGED), opened, alone).artifacts[planning.BASELINE]
     return {
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "points": task.points},
         "data": {
@@ -102,13 +126,20 @@ def open_setup(setup: Setup) -> JsonObject:
             "validation": data.validation.size,
             "test": data.test.size,
         },
-        "inputs": {key: context.inputs[key] for key in ("model", "data", "task", "input_shape")},
+        "inputs": {
+            **{key: context.inputs[key] for key in ("model", "data", "task", "input_shape", "trust", "runtime")},
+            "quantizer": quantizer_version(),
+            "versions": dict(context.versions),
+            "code": source_hash(__name__),
+        },
+        "boards": {target.name: dict(opened.contexts[target.name].boards[target.name]) for target in setup.targets},
         "model": source.facts["model"],
         "blocks": any(group.block and not group.frozen for group in graph.groups),
         "filters": any(not group.frozen for group in graph.groups),
         "weight_only": bool(quantizer_version()),
         "least_latency": {target.name: _least_latency(model, target) for target in setup.targets},
-        "reference": {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets},
+        "reference": reference,
+        "notes": opened.heard.end_of_opening(baseline.facts["baseline"]["warnings"]),
     }
 
 
@@ -146,7 +177,7 @@ def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
 
     Args:
         target: the name of one of the setup's.
-        recipe: as :meth:`Recipe.model_dump` gives it; of several number formats, the one that limits are meant for.
+        recipe: as :meth:`Recipe.model_dump` gives it; of several number formats, see :func:`built_mode`.
 
     Returns:
         ``figures`` of the file, ``unknown``: why it has no latency, if it has none, ``stages`` that were run or reused,
@@ -159,7 +190,7 @@ def build_rung(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
     context = _context(opened, target, recipe)
     plan = _plan(context, opened, planning.JUDGED)
     run = _run(plan, opened, context)
-    artifact = run.artifacts[plan.variants[-1].last]
+    artifact = run.artifacts[_judged(plan).last]
     made = _figures(artifact, artifact.facts["validated"]["value"], context)
     if not all(record.reused for record in run.records):
         _forget()
@@ -182,7 +213,8 @@ def test_file(setup: Setup, target: str, recipe: JsonObject) -> JsonObject:
     plan = _plan(context, opened, planning.TESTED)
     run = _run(plan, opened, context)
     _, task = context.required()
-    reference, found = (run.artifacts[plan.variants[i].last].facts["evaluation"]["test"] for i in (0, -1))
+    files = plan.variants[0], _judged(plan)
+    reference, found = (run.artifacts[variant.last].facts["evaluation"]["test"] for variant in files)
     _forget()
     return {
         "value": found["value"],
@@ -203,15 +235,17 @@ def write_best(setup: Setup, target: str, recipe: JsonObject, folder: str, comma
     run = _run(plan, opened, context)
     with locked(Path(folder)):
         limits = setup.limits.on(context.target)
-        return write_run(context, run, plan, Path(folder), limits, command, pick=plan.variants[-1].name)
+        return write_run(context, run, plan, Path(folder), limits, command, pick=_judged(plan).name)
 
 
-def _open(setup: Setup) -> _Opened:
-    """The model and the data of a setup, opened by the first call in this process."""
+def _open(setup: Setup, anew: bool = False) -> _Opened:
+    """The model and the data of a setup, opened by the first call in this process.
+
+    Args:
+        anew: for another search: the same object, or the same file, may hold something else by now.
+    """
     global _opened
-    if _opened is not None and _opened.setup is setup:
-        return _opened
-    if _opened is not None and _same(_opened.setup, setup):
+    if _opened is not None and not anew and (_opened.setup is setup or _same(_opened.setup, setup)):
         return _opened
     from edgeprune.builder import build_context, open_source
 
@@ -219,11 +253,12 @@ def _open(setup: Setup) -> _Opened:
     trust = Trust.of(setup.trust_model, setup.custom_objects)
     first, *others = setup.targets
     base = setup.base.model_copy(update={"search": {}})
-    begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, Progress(), others=others)
+    heard = _Heard()
+    begun = build_context(source, (base,), first, setup.seed, setup.deterministic, trust, heard, others=others)
     run = Run(setup.stages, shared=True, exchange=setup.exchange)
     context, start = open_source(begun, run, setup.data, setup.limits, setup.input_shape)
     contexts = {target.name: context.at(target) for target in setup.targets}
-    _opened = _Opened(setup, contexts, start, run)
+    _opened = _Opened(setup, contexts, start, run, heard)
     return _opened
 
 
@@ -232,7 +267,14 @@ def _same(one: Setup, other: Setup) -> bool:
     pairs = (
         (getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(Setup) if field.compare
     )
-    return all(a is b or (isinstance(a, _PLAIN) and isinstance(b, _PLAIN) and a == b) for a, b in pairs)
+    return all(a is b or (isinstance(a, _PLAIN) and isinstance(b, _PLAIN) and _equal(a, b)) for a, b in pairs)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except ValueError:  # arrays within, which are the same only if they are one
+        return False
 
 
 _PLAIN = (str, Path, int, float, bool, type(None), tuple, dict, Recipe, Limits)
@@ -245,9 +287,21 @@ def _context(opened: _Opened, target: str, recipe: JsonObject) -> BuildContext:
     context = opened.contexts[target]
     made = Recipe.model_validate(recipe)
     update: dict[str, Any] = {"task": context.recipe.task}
-    update["quantize"] = made.quantize.model_copy(update={"modes": (planning.main_mode(made),)})
+    update["quantize"] = made.quantize.model_copy(update={"modes": (built_mode(made),)})
     start(context.seed, context.deterministic)
     return dataclasses.replace(context, recipes=(made.model_copy(update=update),))
+
+
+def built_mode(recipe: Recipe) -> Mode:
+    """The format of a trial's file: of several, the one that limits are meant for, else the first but float32."""
+    main = planning.main_mode(recipe)
+    others = (mode for mode in recipe.quantize.modes if mode != planning.REFERENCE)
+    return main if main != planning.REFERENCE else next(others, main)
+
+
+def _judged(plan: planning.Plan) -> planning.Variant:
+    """The file that a trial is about: the last one that does not stand for comparison only."""
+    return next(variant for variant in reversed(plan.variants) if variant.control_of is None)
 
 
 def _plan(context: BuildContext, opened: _Opened, measured: Sequence[Stage]) -> planning.Plan:
@@ -266,7 +320,7 @@ def _run(plan: planning.Plan, opened: _Opened, context: BuildContext) -> Run:
     run = Run(known.folder, dict(known.artifacts), dict(known.keys), shared=True, exchange=known.exchange)
     with data_errors():
         run.execute(plan.steps, context)
-    if error := run.failed.get(plan.variants[-1].last):
+    if error := run.failed.get(_judged(plan).last):
         raise error
     return run
 

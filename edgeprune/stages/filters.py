@@ -49,6 +49,7 @@ class FileLimit(Config):
         named: what the recipe calls the target; None: it names none, and the target is that of the build.
         plan: of the file that a build for the target makes.
         compiler: name and version of what says how long the file takes; None: the target has coefficients.
+        quantizer: version of what makes the file, if it is of weights alone.
     """
 
     what: FileFigure
@@ -57,6 +58,7 @@ class FileLimit(Config):
     named: str | None
     plan: QuantizationPlan
     compiler: str | None = None
+    quantizer: str | None = None
 
     @property
     def board(self) -> str:

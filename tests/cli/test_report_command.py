@@ -146,3 +146,17 @@ def test_it_is_cheap(runs, words, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_was_measured_on_other_samples_is_not_compared(tmp_path):
+    """The same name of a metric on other test data: no change, no plot of both, and no run that is best in it."""
+    data = {**SAMPLE["data"], "test": SAMPLE["data"]["test"] + 1, "source": "others"}
+    save(tmp_path / "a"), save(tmp_path / "b", pick="int8", data=data)
+    done = run("report", "a", "b", "--out", "page.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "best" not in said
+    assert "What can be compared of the picks is the same." in said
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "not the same metric or test data" in page
+    assert ["test samples", *(str(SAMPLE["data"]["test"] + more) for more in (0, 1))] in Table(page).rows

@@ -6,6 +6,7 @@ import pytest
 from commands import run
 
 from edgeprune.devices.kit import FORMATS, NETWORKS, README, write_kit
+from edgeprune.errors import UsageError
 from edgeprune.hardware.latency.estimate import predict
 from edgeprune.hardware.latency.features import UNMEASURED, caches_of, works
 from edgeprune.target import CpuSeconds, load_target
@@ -33,6 +34,14 @@ def test_twenty_small_files_and_how_to_measure_them(kit):
         shown = run(*command.split(), "--help").stdout
         line = next(line for line in text.splitlines() if line.strip().startswith(f"edgeprune {command}"))
         assert all(word in shown for word in line.split() if word.startswith("--"))
+
+
+def test_a_readme_of_something_else_is_not_replaced(tmp_path):
+    """A kit in the folder of a project: refused before anything is made."""
+    (tmp_path / README).write_text("# My project")
+    with pytest.raises(UsageError, match="would be replaced"):
+        write_kit(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [README]
 
 
 def test_every_kind_of_work_is_much_of_some_file(kit):

@@ -67,6 +67,10 @@ def test_an_item_at_fault_is_one_error():
         ({"regression": {"max_drop": "nan%"}}, "  regression.max_drop = 'nan%': "),
         ({"task": {"outputs": {"a": {"metric": 5}}}}, "  task.outputs.a.metric = 5: expected words in quotes; or: "),
         ({"reconstruct": 5}, "  reconstruct = 5: expected a table."),
+        ({"filters": {"max_latency": 0}}, "  filters.max_latency = 0: Input should be greater than 0; or: "),
+        ({"filters": {"max_size": {"rpi4": "1e3%"}}}, "  filters.max_size.rpi4 = '1e3%': "),
+        ({"data": {"scale": float("nan")}}, "  data.scale = nan: Input should be a finite number."),
+        ({"distill": {"temperature": float("inf")}}, "  distill.temperature = inf: Input should be a finite number."),
     ],
 )
 def test_a_value_of_no_kind_that_fits_is_one_line_in_words_of_recipes(table, line):

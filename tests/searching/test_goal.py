@@ -68,7 +68,7 @@ def test_the_pick_is_best_in_what_the_goal_leaves_open(limits, best):
 def test_no_file_no_pick():
     """Before a trial has ended there is nothing to hand over."""
     assert goal().best([], itself) is None
-    assert verdict(goal(max_drop=1), None) == (False, "No trial has ended yet.")
+    assert verdict(goal(max_drop=1), None) == (False, "No trial has ended well yet.")
 
 
 def test_a_missed_goal_says_by_how_much_and_which_limit_binds():

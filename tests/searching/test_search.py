@@ -11,11 +11,12 @@ import pytest
 from commands import follows_schema
 
 import edgeprune
-from edgeprune.cli.build import _search
-from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.cli.build import _can_search, _search
+from edgeprune.errors import ConversionError, EdgepruneError, OutputError, UsageError
 from edgeprune.progress import Progress
 from edgeprune.recipe.load import load_recipe, parse_recipe
-from edgeprune.searching import trials
+from edgeprune.searching import search, trials
+from edgeprune.searching.executors import InProcess
 from edgeprune.searching.goal import beats
 from edgeprune.selection import Limits
 
@@ -221,6 +222,43 @@ def test_the_table_has_a_row_per_file_and_the_page_shows_each(done):
             assert trial["reason"].split(":")[0] in page
 
 
+def test_what_a_build_says_of_the_model_and_the_data_a_search_says_too(given, tmp_path, monkeypatch):
+    """Samples that two splits share; a model that has learned nothing with such inputs; also when started again."""
+    failing(monkeypatch, ConversionError("Enough is known."))
+    data = {name: (255 * x, y) for name, (x, y) in given["data"].items()}
+    data["test"] = data["validation"]
+    for _ in range(2):
+        notes = Notes()
+        with pytest.raises(EdgepruneError, match="Enough is known"):
+            edgeprune.search(**{**given, "data": data}, trials=1, out=tmp_path / "out", progress=notes)
+        said = " ".join(notes.texts)
+        assert "96 of 96 test samples have the same inputs as a validation sample" in said
+        assert "The model expects pixels of -1..1" in said
+        assert len(set(notes.texts)) == len(notes.texts)
+
+
+def test_a_model_or_data_that_changed_in_memory_are_opened_anew(given, tmp_path, monkeypatch):
+    """In a notebook, where the same objects, or others of the same names, are searched in the same folder again."""
+    failing(monkeypatch, ConversionError("Enough is known."))
+    x, y = given["data"]["train"]
+    data = {**given["data"], "train": (x.copy(), y)}
+
+    def reference(data):
+        with pytest.raises(EdgepruneError, match="Enough is known"):
+            edgeprune.search(**{**given, "data": data}, trials=1, out=tmp_path / "out")
+        return document(tmp_path / "out")["targets"][0]["reference"]["value"]
+
+    first = reference(data)
+    assert reference({**data, "validation": tuple(part[:48] for part in data["validation"])}) != first
+    weights = given["model"].get_weights()
+    try:
+        given["model"].set_weights([0 * weight for weight in weights])
+        assert reference(data) < first
+    finally:
+        given["model"].set_weights(weights)
+    assert reference(data) == first
+
+
 @pytest.mark.slow  # one that was killed: test_search_killed.py
 def test_a_search_goes_on_and_runs_no_finished_stage_again(given, done, tmp_path):
     """More trials in the same folder: the earlier ones stay as they are, and so does every finished stage."""
@@ -304,10 +342,14 @@ def test_what_cannot_be_searched_is_said_before_anything_runs(given, tmp_path):
         ({"target": ["rpi4", "rpi4"]}, "each once"),
         ({"trials": 0}, "at least 1"),
         ({"objectives": "speed"}, "no objective"),
+        ({"objectives": "accuracy,latency", "target": ["rpi4", "cortex-m4"]}, "cortex-m4 has no coefficients"),
+        ({"objectives": "accuracy,flash", "target": ["cortex-m4", "rpi4"]}, "rpi4 is none"),
+        ({"limits": Limits(max_latency=5), "target": "cortex-m4"}, "cortex-m4 has no coefficients"),
         ({"recipe": parse_recipe({"finetune": {"strategy": "multiworker"}}, "mine")}, "shares its trials"),
     ]:
         with pytest.raises(UsageError, match=words):
             edgeprune.search(**{**given, **changes}, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_trials_that_all_fail_end_the_search(given, tmp_path):
@@ -327,6 +369,116 @@ def test_a_search_without_a_good_trial_says_why_also_when_started_again(given, t
             edgeprune.search(**{**given, "recipe": recipe}, trials=1, out=tmp_path / "out")
         assert "--trials" in str(caught.value)
         assert "timeout" not in str(caught.value)
+
+
+def failing(monkeypatch, error, when=lambda target, recipe: True):
+    """Trials fail where ``when`` says so, and not what they are compared with; returns the recipes of those."""
+    made, failed = trials.build_rung, []
+
+    def build_rung(setup, target, recipe):
+        if recipe["name"] != "reference" and when(target, recipe):
+            failed.append(recipe)
+            raise error
+        return made(setup, target, recipe)
+
+    monkeypatch.setattr(trials, "build_rung", build_rung)
+    return failed
+
+
+ENDLESS = {**RECIPE, "search": {"filters": {"max_macs": {"low": 0.4, "high": 0.9}}}, "finetune": {"epochs": 0}}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_trials_that_all_fail_end_a_search_with_several_at_a_time_and_when_started_again(
+    jobs, given, done, tmp_path, monkeypatch
+):
+    """Another start tries one: what was wrong may have been mended. Each recipe is tried once."""
+    shutil.copytree(done[1] / "stages", tmp_path / "out" / "stages")
+
+    class Several(InProcess):
+        def __init__(self):
+            self.jobs, self._waiting = jobs, []
+
+        def submit(self, job):
+            self._waiting.append(job)
+
+        def next(self, timeout_s=None):
+            self._job = self._waiting.pop(0)
+            return super().next()
+
+    monkeypatch.setattr(search, "InProcess", Several)
+    failed = failing(monkeypatch, ConversionError("It cannot be made."))
+    for most in (10 + jobs - 1, 10 + 2 * jobs - 1):
+        with pytest.raises(EdgepruneError, match=r"The first \d+ trials failed, the last one with: It cannot be made"):
+            edgeprune.search(**{**given, "recipe": parse_recipe(ENDLESS, "bad")}, trials=40, out=tmp_path / "out")
+        assert 10 <= len(failed) <= most
+    (target,) = document(tmp_path / "out")["targets"]
+    assert len(target["trials"]) == len(failed)
+
+
+def test_what_was_found_for_one_target_is_written_where_another_has_nothing(given, done, tmp_path, monkeypatch):
+    """The trials of the second all fail: the front of the first is measured, and its pick is there."""
+    shutil.copytree(done[1] / "stages", tmp_path / "out" / "stages")
+    failing(monkeypatch, ConversionError("It cannot be made."), lambda target, recipe: target == "pixel3")
+    monkeypatch.setattr(search, "HOPELESS", 2)
+    asked = {**given, "recipe": parse_recipe(ENDLESS, "endless"), "target": ["pixel3", "rpi4"]}
+    with pytest.raises(EdgepruneError, match=r"The first 2 trials for pixel3 failed.*It cannot be made") as caught:
+        edgeprune.search(**asked, trials=3, out=tmp_path / "out")
+    assert str(tmp_path / "out") in caught.value.__notes__[0]
+    without, found = document(tmp_path / "out")["targets"]
+    assert (without["best"], without["front"], len(without["trials"])) == (None, [], 2)
+    assert len(found["trials"]) == 3
+    assert all(file["test"] for file in found["front"])
+    assert (tmp_path / "out/best/rpi4/report.json").is_file()
+
+
+def test_a_full_disk_ends_no_trial(given, done, tmp_path, monkeypatch):
+    """It ends the search, which goes on with that trial once there is space; what was found until then is written."""
+    shutil.copytree(done[1], tmp_path / "out")
+    (tmp_path / "out/search.json").unlink()
+    changed = {**given, "limits": Limits(max_drop=70)}
+    with monkeypatch.context() as patch:
+        full = failing(patch, OutputError("There is no space left."), lambda *_: len(called) == 1)
+        called = []
+        with pytest.raises(OutputError, match="no space"):
+            edgeprune.search(**changed, trials=3, out=tmp_path / "out", callback=called.append)
+    assert len(full) == 1
+    (target,) = document(tmp_path / "out")["targets"]
+    assert target["front"]
+    assert target["trials"][-1]["state"] == "running"
+    edgeprune.search(**changed, trials=3, out=tmp_path / "out")
+    (target,) = document(tmp_path / "out")["targets"]
+    assert all("space" not in trial["reason"] for trial in target["trials"])
+
+
+def test_a_trial_in_a_format_of_weights_alone_is_that_file(given, tmp_path):
+    """Its figures, and the file that is handed over, are of the format that its recipe names; a search that starts
+    again in the folder with another goal says that trials begin anew."""
+    pytest.importorskip("ai_edge_quantizer")
+    modes = {"search": {"quantize": {"modes": {"choices": ["int8-weights"]}}}, "finetune": {"epochs": 0}}
+    quick = {"quantize": {"rounding": "nearest"}, "task": {"kind": "classification"}}
+    asked = {**given, "recipe": parse_recipe({**quick, **modes}, "formats")}
+    edgeprune.search(**asked, trials=1, out=tmp_path / "out")
+    (target,) = document(tmp_path / "out")["targets"]
+    assert target["front"][0]["bytes"] < 0.6 * target["reference"]["bytes"]
+    assert (tmp_path / "out/best/tiny.tflite").stat().st_size == target["front"][0]["bytes"]
+    assert load_recipe(tmp_path / "out/best/recipe.toml").quantize.modes == ("int8-weights",)
+    notes = Notes()
+    edgeprune.search(**{**asked, "limits": Limits(max_drop=80)}, trials=1, out=tmp_path / "out", progress=notes)
+    assert any("trials begin anew" in text for text in notes.texts)
+
+
+def test_a_callback_that_raises_leaves_the_front_so_far(given, done, tmp_path):
+    """Its error is the user's own, and reaches them as it is."""
+    shutil.copytree(done[1], tmp_path / "out")
+    (tmp_path / "out/search.json").unlink()
+
+    def broken(trial):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        edgeprune.search(**{**given, "limits": Limits(max_drop=60)}, trials=3, out=tmp_path / "out", callback=broken)
+    assert document(tmp_path / "out")["targets"][0]["front"]
 
 
 @pytest.mark.slow
@@ -350,11 +502,21 @@ def test_a_file_whose_latency_is_not_known_ends_its_trial_with_the_reason(given,
 
 def test_a_build_that_misses_its_gates_names_the_search():
     """With the same model, data, recipe and gates."""
-    options = {"data": "my data", "seed": 3, "trust_model": True, "custom_objects": None}
+    options = {"data": "my data", "seed": 3, "trust_model": True, "custom_objects": None, "input_shape": [(8, 8, 1)]}
     words = _search("m.keras", ("rpi4",), ("int8",), Limits(max_drop="1", max_latency=5.0), options)
     assert words == (
         "edgeprune search m.keras --target rpi4 --data 'my data' --max-drop 1 --max-latency 5.0 --seed 3 --recipe int8 "
-        "--trust-model"
+        "--input-shape 8,8,1 --trust-model"
     )
-    plain = {"data": None, "seed": 0, "trust_model": False, "custom_objects": None}
+    plain = {"data": None, "seed": 0, "trust_model": False, "custom_objects": None, "input_shape": None}
     assert _search(None, ("rpi4",), None, Limits(max_size=9), plain) == "edgeprune search --target rpi4 --max-size 9"
+    named = {**plain, "input_shape": {"left": (4,), "right": (2, 3)}}
+    words = _search("m.keras", ("rpi4",), None, Limits(), named)
+    assert words == "edgeprune search m.keras --target rpi4 --input-shape left=4 --input-shape right=2,3"
+
+
+def test_a_gate_that_a_search_would_refuse_names_no_search():
+    """A latency that was measured on this machine, for a board of which nothing is known."""
+    assert _can_search(("rpi4",), Limits(max_latency=5))
+    assert _can_search(("cortex-m4",), Limits(max_drop=1))
+    assert not _can_search(("rpi4", "cortex-m4"), Limits(max_latency=5))

@@ -36,6 +36,7 @@ def fixed(space, params):
         ({"finetune": {"epochs": {"low": 1, "high": 4, "step": 0.5}}}, ["finetune.epochs.step = 0.5", "whole numbers"]),
         ({"filters": {"rate": {"low": 0.1, "high": 0.5, "step": 0.7}}}, ["step must be at most"]),
         ({"filters": {"blocks": {"low": False, "high": True}}}, ["filters.blocks: takes no numbers"]),
+        ({"filters": {}}, ["filters is empty", "choices"]),
         ({"filters": {"choices": [{"rate": 5}]}}, ["filters.rate = 5", "less than 1"]),
         ({"finetune": {"epochs": 3}}, ["finetune.epochs = 3", "choices"]),
         ({"finetune": {"epochs": {"deeper": {"choices": [1]}}}}, ["finetune.epochs.deeper"]),
@@ -162,3 +163,48 @@ def test_nothing_to_vary_is_an_error():
     with pytest.raises(RecipeError, match="Nothing of the recipe can be varied"):
         space_of(base_recipe(), given)
     assert parse_space({}) == {}
+
+
+QAT, SPARSIFY = {"qat": {"epochs": 3}}, {"sparsify": {"epochs": 3, "bn_l1": 0.1}}
+RATES = {"low": 1e-4, "high": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("sections", "searched"),
+    [
+        # Whichever stands first in the file.
+        ({}, {"reconstruct": {"match": {"choices": ["layers", "answers"]}}, "filters": {"rate": {"choices": [0.5]}}}),
+        ({}, {"filters": {"rate": {"choices": [0.5]}}, "reconstruct": {"match": {"choices": ["layers", "answers"]}}}),
+        # Sections that train by epochs of their own.
+        (QAT, {"qat": {"choices": [True]}}),
+        (QAT, {"qat": {"epochs": {"choices": [1, 2]}}}),
+        (QAT, {"finetune": {"learning_rate": RATES}}),
+        (SPARSIFY, {"finetune": {"learning_rate": RATES}}),
+        ({}, {"distill": {"choices": [True, False]}, "sparsify": {"choices": [SPARSIFY["sparsify"]]}}),
+        ({}, {"distill": {"choices": [True, False]}, "qat": {"choices": [QAT["qat"]]}}),
+    ],
+)
+def test_every_key_that_changes_the_recipe_is_asked_for(sections, searched):
+    """What a key depends on is decided before it, in whichever order they stand; not by [finetune] epochs alone."""
+    recipe = parse_recipe({"extends": "int8", "finetune": {"epochs": 0}, **sections, "search": searched}, "mine")
+    space, trial = space_of(recipe, circumstances()), optuna.create_study().ask()
+    space.recipe(trial, "x")
+    assert set(trial.params) == set(space.varies)
+
+
+@pytest.mark.parametrize(
+    ("searched", "words"),
+    [
+        (
+            {"reconstruct": {"match": {"choices": ["layers", "answers"]}}},
+            r"reconstruct.match.*\[filters\] or \[weights\]",
+        ),
+        ({"distill": {"choices": [True, False]}}, r"distill.*\[finetune\] epochs is 0"),
+        ({"finetune": {"epochs": {"choices": [0]}, "learning_rate": RATES}}, "finetune.learning_rate.*changes nothing"),
+    ],
+)
+def test_a_key_that_changes_nothing_in_any_trial_is_refused(searched, words):
+    """It would never be asked for, and a search that varies something else in its place is not what was wanted."""
+    recipe = parse_recipe({"extends": "int8", "finetune": {"epochs": 0}, "search": searched}, "mine")
+    with pytest.raises(RecipeError, match=words):
+        space_of(recipe, circumstances())

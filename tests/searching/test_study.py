@@ -6,6 +6,7 @@ import types
 import pytest
 from matrix import representatives
 
+from edgeprune.errors import OutputError, UsageError
 from edgeprune.recipe.load import parse_recipe
 from edgeprune.recipe.space import Varies
 from edgeprune.searching.goal import Goal
@@ -136,3 +137,50 @@ def test_every_sampler_asks(tmp_path, sampler):
         climb(one, record)
     assert {record.state for record in one.records} >= {"failed", "complete"}
     assert outline(study(tmp_path, sampler=sampler)) == outline(one)
+
+
+def test_a_recipe_that_failed_is_not_tried_again(tmp_path):
+    """It counts once, and all that the space holds is tried all the same; another start may try it anew."""
+    one, tried, in_a_row = study(tmp_path), [], 0
+    while in_a_row < EXHAUSTED:
+        record = one.ask()
+        in_a_row = in_a_row + 1 if record.state == "repeated" else 0
+        if record.state == "running" and record.recipe.filters.max_macs < 0.65:
+            tried.append(record.built)
+            one.end(record, "failed", "it cannot be made")
+        climb(one, record)
+    assert len(set(tried)) == len(tried) == 12
+    assert one.counted == 21
+    again = study(tmp_path)
+    assert outline(again) == outline(one)
+    assert [record.reason for record in again.records] == [record.reason for record in one.records]
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"{}", b"[]", b"\0" * 80, b"\xff\xfe" * 9])
+def test_a_damaged_journal_is_said_in_words(line, tmp_path):
+    """With the way out: what was built is taken from the stages."""
+    one = study(tmp_path)
+    climb(one, one.ask())
+    journal = tmp_path / "search.journal"
+    lines = journal.read_bytes().split(b"\n")
+    journal.write_bytes(b"\n".join([*lines[:2], line, *lines[2:]]))
+    with pytest.raises(UsageError, match=r"search.journal, is damaged") as caught:
+        study(tmp_path)
+    assert "move it away" in str(caught.value)
+
+
+def test_a_journal_that_cannot_be_written_is_said_in_words(tmp_path, monkeypatch):
+    """A disk that is full, in the middle of a trial: nothing of what was told before is lost."""
+    one = study(tmp_path)
+    climb(one, one.ask())
+    record = one.ask()
+
+    def full(self, logs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.storages.journal.JournalFileBackend.append_logs", full)
+        rung, _ = record.next
+        with pytest.raises(OutputError, match="no space left"):
+            one.note(record, rung.name, made(0.9, 1.0))
+    assert [record.state for record in study(tmp_path).records] == ["complete", "running"]

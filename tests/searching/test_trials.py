@@ -5,7 +5,10 @@ import weakref
 
 import pytest
 
+from edgeprune.plan import make_plan
+from edgeprune.recipe.load import parse_recipe
 from edgeprune.searching import trials
+from edgeprune.target import load_target
 
 
 class OfATrial:
@@ -58,3 +61,26 @@ def test_nothing_is_set_aside_in_the_process_of_a_user(process_of_a_user):
     assert gc.get_freeze_count() == 0
     assert forgotten()
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("modes", "built"),
+    [
+        (["float32"], "float32"),
+        (["int8-weights"], "int8-weights"),
+        (["float32", "int4-weights"], "int4-weights"),
+        (["mixed"], "mixed"),
+        (["mixed", "int8"], "int8"),
+        (["float32", "float16"], "float16"),
+    ],
+)
+def test_a_trial_is_about_the_file_in_its_own_format(modes, built):
+    """And not about float32 where limits know no better."""
+    assert trials.built_mode(parse_recipe({"quantize": {"modes": modes}}, "x")) == built
+
+
+def test_a_trial_of_a_lottery_is_about_the_ticket():
+    """The control is there to be compared with, and comes after it."""
+    plan = make_plan([parse_recipe({"extends": "lottery"}, "x")], load_target("rpi4"))
+    assert plan.variants[-1].control_of
+    assert trials._judged(plan).name == plan.variants[-1].control_of
