@@ -23,6 +23,7 @@ from edgeprune.data.images.folder import (
 )
 from edgeprune.data.images.pixels import framed
 from edgeprune.data.images.store import ImageStore, image_size
+from edgeprune.data.labels import sorted_names
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.split import groups_of_paths
 from edgeprune.data.targets import TargetFacts
@@ -86,6 +87,12 @@ class BoxStore(ImageStore):
             "size": TargetFacts((2,), "float32", 1.0, highest, False, None, None),
         }
 
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        """The boxes of these images, float32 [boxes, 6]."""
+        wanted = np.zeros(self.size, bool)
+        wanted[index] = True
+        return self._rows[np.repeat(wanted, self.counts)]
+
     def _labels_of(self, positions: tf.Tensor) -> dict[str, tf.Tensor]:
         import tensorflow as tf
 
@@ -135,7 +142,7 @@ def open_boxes(
         root: has ``images/`` (or ``JPEGImages/``) and annotations, or train/, val/ and test/ with them.
         preprocessing: with ``size`` and ``color`` resolved.
         order: the classes in the order of the model's outputs; None: as the annotations number them, names of VOC
-            sorted.
+            sorted, those that are whole numbers as numbers.
         config: ``[data.boxes]``.
         group: see :func:`edgeprune.data.split.groups_of_paths`.
 
@@ -291,7 +298,12 @@ def _names(
         split: sorted({box.name for boxes in found.boxes.values() for box in boxes}) for split, found in parts.items()
     }
     first = used.get("train") or used.get("whole") or []
-    names = order or (numbered[0] if numbered else tuple(first))
+    names = order or (numbered[0] if numbered else sorted_names(first))
+    if twice := [name for name in names if names.count(name) > 1]:
+        problems.append(
+            f"the annotations ({form}) have two classes {twice[0]!r}, of which boxes could not be told apart; classes "
+            "under [data] in the recipe can name those of the model, each once"
+        )
     for split, own in used.items():
         for name in own:
             if name not in names:

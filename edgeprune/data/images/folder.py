@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import numpy as np
 
 from edgeprune.data.file_store import in_threads
 from edgeprune.data.images.store import ImageStore, damage, image_sizes
+from edgeprune.data.labels import sorted_names
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import groups_of_paths
@@ -322,7 +322,7 @@ def _classes(
     names = tuple(name for name in listings.get("train") or listings["whole"] if name is not None)
     _check_classes(listings, names, root, kind)
     if order is None:
-        return tuple(sorted(names, key=lambda name: (int(name), name))) if all(map(_is_number, names)) else names
+        return sorted_names(names)
     if set(order) != set(names):
         raise DataError(
             f"[data] classes names {some(order)}; the class folders of {root} are {some(names)}.",
@@ -344,10 +344,6 @@ def labels_of(listing: Listing, classes: tuple[str, ...] | None) -> tuple[Struct
 def groups_of_files(listing: Listing, pattern: str | None) -> np.ndarray | None:
     """The group of each file of a listing, see :func:`edgeprune.data.split.groups_of_paths`."""
     return groups_of_paths([name for files in listing.values() for name, *_ in files], pattern)
-
-
-def _is_number(name: str) -> bool:
-    return re.fullmatch(r"-?[0-9]+", name) is not None
 
 
 def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root: Path, kind: FileKind) -> None:
