@@ -18,6 +18,9 @@ EXPECTED = (
 )
 SUFFIX = {"train": "_train", "test": "_test", "validation": "_val", "whole": ""}
 WEIGHTS = ("w", "sample_weight")
+# Names that would be overlooked although they mean a part of the samples, or their weights, and what to call these.
+_OTHER_PARTS = {"_valid": "_val", "_validation": "_val", "_dev": "_val", "_eval": "_val"}
+_OTHER_NAMES = {"sample_weights": "sample_weight"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +78,9 @@ def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Sample
     """Put the arrays of each split together: train and test, perhaps validation; or all.
 
     Raises:
-        DataError: arrays are missing, or sample weights given twice.
+        DataError: arrays are missing, or would be overlooked; sample weights given twice.
     """
+    _refuse_others(arrays, name)
     splits = ["train", "test"] if "x_train" in arrays or "x" not in arrays else ["whole"]
     if splits != ["whole"] and {f"{key}_val" for key in ("x", "y", *WEIGHTS)} & set(arrays):
         splits.append("validation")
@@ -99,6 +103,28 @@ def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Sample
         )
         for split in splits
     }
+
+
+def _refuse_others(arrays: Mapping[str, Structure], name: str) -> None:
+    """Raise DataError for samples and weights that would be overlooked, so that figures would be those of others."""
+    kept = [f"{key}{suffix}" for key in ("x", "y", *WEIGHTS) for suffix in ("_val", "_test")]
+    if "x" in arrays and "x_train" not in arrays and (parts := [key for key in kept if key in arrays]):
+        raise DataError(
+            f"{name} has x beside {', '.join(parts)}: are the samples of x those to train with, or all?",
+            expected=EXPECTED,
+            fix="call them x_train and y_train; or leave the others out, and a part of x is held out.",
+        )
+    suffixes = {suffix: suffix for suffix in SUFFIX.values()} | _OTHER_PARTS
+    keys = {key: key for key in ("x", "y", *WEIGHTS)} | _OTHER_NAMES
+    for key, right in keys.items():
+        for suffix, of_part in suffixes.items():
+            given, wanted = f"{key}{suffix}", f"{right}{of_part}"
+            if given in arrays and given != wanted:
+                raise DataError(
+                    f"{name} has {given}, which is no name of samples or weights, and would be overlooked.",
+                    expected=EXPECTED,
+                    fix=f"call it {wanted}.",
+                )
 
 
 def _inputs_together(arrays: Mapping[str, Structure], inputs: Sequence[str]) -> Mapping[str, Structure]:

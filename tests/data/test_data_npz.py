@@ -188,3 +188,28 @@ def test_several_inputs_go_by_their_names(tmp_path):
     assert labels.numpy().tolist() == y[whole.train.index].tolist()
     split = {f"{key}_{part}": array for part in ("train", "test") for key, array in (("a", a), ("b", b), ("y", y))}
     assert _load(tmp_path, split, spec).test.size == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "fix"),
+    [
+        (
+            {"x_train": None, "y_train": None, "x": _images(0, 9), "y": range(9)},
+            "x beside x_test, y_test",
+            "x_train",
+        ),
+        ({"x_valid": _images(0, 9), "y_valid": np.arange(9)}, "x_valid, which", "call it x_val"),
+        ({"y_validation": np.arange(9)}, "y_validation, which", "call it y_val"),
+        ({"sample_weights_train": np.ones(40)}, "sample_weights_train, which", "call it sample_weight_train"),
+    ],
+)
+def test_samples_and_weights_that_would_be_overlooked_are_refused(tmp_path, changes, said, fix):
+    """Figures would be those of other samples: of a part of x, of validation taken from train, without weights."""
+    with pytest.raises(DataError, match=said) as raised:
+        _load(tmp_path, _arrays(**changes))
+    assert fix in raised.value.fix
+
+
+def test_arrays_of_other_names_are_no_matter(tmp_path):
+    """What is no sample, label or weight may lie beside them."""
+    assert _load(tmp_path, _arrays(x_mean=np.zeros(3), names=np.array(["a", "b"]))).train.size == 36
