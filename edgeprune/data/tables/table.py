@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -338,7 +338,7 @@ def _present(chunk: Chunk, name: str, problems: Problems) -> list[str]:
 
 
 def _distinct(table: TableFile, names: Sequence[str]) -> dict[str, list[str]]:
-    """The texts of columns, sorted."""
+    """The texts of columns, sorted; as numbers where all are numbers, as what encoded a column of numbers did."""
     found: dict[str, set[str]] = {name: set() for name in names}
     for chunk in table.chunks(names):
         for name in names:
@@ -350,7 +350,12 @@ def _distinct(table: TableFile, names: Sequence[str]) -> dict[str, list[str]]:
                     expected="classes or categories; or numbers alone.",
                     fix="if these are numbers, repair the first rows; else leave the column out.",
                 )
-    return {name: sorted(values - {""}) for name, values in found.items()}
+    return {name: _sorted(values - {""}) for name, values in found.items()}
+
+
+def _sorted(values: Iterable[str]) -> list[str]:
+    listed = sorted(values)
+    return sorted(listed, key=float) if all(map(is_number, listed)) else listed
 
 
 def _structured(targets: Mapping[str, list[np.ndarray]], config: TableConfig) -> dict[str, Structure]:

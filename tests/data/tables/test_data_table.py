@@ -344,3 +344,12 @@ def test_groups_in_two_tables_are_an_error(folder):
     table = {"target": "price", "ignore": ("zone", "kind", "who")}
     with pytest.raises(DataError, match=r"\[data\] group is for paths of files(.|\n)*\[data.table\]\n  group"):
         load_data(str(folder), DataConfig(table=table, group="who"), InputSpec(((2,),)))
+
+
+def test_categories_that_are_numbers_are_sorted_as_numbers(tmp_path):
+    """As whatever encoded a column of numbers for the training of the model: 9 before 10, -1 before 0.5."""
+    for column, numbers in (("size", ["0", "9", "10"]), ("step", ["-1", "0.5", "2", "10"])):
+        lines = [f"{numbers[i % len(numbers)]},{i % 2}" for i in range(40)]
+        (tmp_path / "t.csv").write_text("\n".join([f"{column},y", *lines]))
+        data = load(tmp_path / "t.csv", (len(numbers),), target="y", categories={column: "one-hot"})
+        assert data.preprocessing["table"]["columns"][0]["values"] == numbers
