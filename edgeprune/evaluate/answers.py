@@ -256,7 +256,9 @@ class _Positions(_Part):
     def add(self, labels: np.ndarray, outputs: np.ndarray, mask: np.ndarray | None) -> None:
         truth, scores = _truth_and_scores(self.output, labels, outputs)
         if mask is not None:
-            truth = np.where(mask.reshape(truth.shape) != 0, truth, IGNORED)
+            # Of a step with several positions, the mask is of all of them.
+            mask = np.repeat(mask.reshape(len(truth), -1), truth.shape[1] // mask[0].size, axis=1)
+            truth = np.where(mask != 0, truth, IGNORED)
         chosen, counted = _chosen(scores, self.output.is_logits), truth >= 0
         right = ((chosen == truth) & counted).sum(axis=1)
         self.samples += len(truth)
@@ -425,9 +427,10 @@ def masks_of(output: Output, labels: np.ndarray, outputs: np.ndarray | None) -> 
 
 
 def _ignore_class(output: Output) -> int:
-    """The class that a loss leaves out, which may be a number like any other."""
+    """The class that the recipe or a loss leaves out, which may be a number like any other."""
     config: JsonObject = getattr(output.loss, "get_config", dict)()
-    ignored = config.get("ignore_class")
+    stated = output.stated.ignore if output.stated else None
+    ignored = config.get("ignore_class") if stated is None else stated
     return IGNORED if ignored is None else int(ignored)
 
 
