@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import itertools
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +19,8 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.context import BuildContext, Trust
 from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
-from edgeprune.errors import DataError, RecipeError, UsageError
-from edgeprune.files import JsonObject, locked
+from edgeprune.errors import DataError, OutputError, RecipeError, UsageError
+from edgeprune.files import JsonObject, locked, output_errors
 from edgeprune.hardware.compilers import compiler_version
 from edgeprune.models.formats import is_tflite_file
 from edgeprune.pipeline import Run
@@ -133,6 +136,8 @@ def build(
             expected="--data with images in class folders, an .npz, or a function: every artifact is measured on it.",
         )
     earlier = read_baseline(baseline, resolved)
+    if junit:
+        _require_writable(Path(junit))
     where = OnDevice(device) if isinstance(device, str) else device
     if where:
         where.check()
@@ -153,6 +158,23 @@ def build(
     from edgeprune.report.schema import parse
 
     return parse(report)
+
+
+def _require_writable(junit: Path) -> None:
+    """Make sure that the XML file can be written in the end, before anything is trained.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        with output_errors(junit):
+            junit.parent.mkdir(parents=True, exist_ok=True)
+            if junit.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(junit))
+            with tempfile.TemporaryFile(dir=junit.parent):
+                pass
+    except OutputError as error:
+        raise OutputError(error.what, fix="name another file with --junit.") from error
 
 
 def read_baseline(baseline: str | Path | Baseline | None, recipes: Sequence[Recipe]) -> Earlier | None:
