@@ -318,6 +318,7 @@ def _with_data(
     from edgeprune.convert.recurrent import preflight
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
+    from edgeprune.evaluate.file_task import File, check_order
     from edgeprune.models.compiled import Compiled, live_objects
     from edgeprune.models.finite import require_finite
     from edgeprune.models.front import load_front
@@ -331,7 +332,12 @@ def _with_data(
     front = artifact.files.get(stages.FRONT)
     on_host = load_front(front, trust=context.trust.given) if front else None
     spec, origin = settle(model, input_shape, on_host, context.recipe.data)
+    file = File.of(context.source) if isinstance(context.source, Path) and "imported" in artifact.facts else None
+    if file:
+        spec = dataclasses.replace(spec, ordered=file.interface.inputs_ordered)
     data = load_data(source, context.recipe.data, spec, seed=context.seed)
+    if file and context.recipe.task.kind != "teacher":
+        check_order(file, data.targets)
     for note in (*data.said, *data.notes):
         context.progress.note(note)
     if is_open:

@@ -55,7 +55,13 @@ class File:
         ports = self.interface.inputs
         shapes, names = (p.tensor.shape[1:] for p in ports), (p.names[0] for p in ports)
         ends = tuple(tuple(port.tensor.shape[1:]) for port in self.interface.outputs)
-        return InputSpec(tuple(shapes), tuple(names), text_fix=self._text_fix(), outputs=ends)
+        return InputSpec(
+            tuple(shapes),
+            tuple(names),
+            text_fix=self._text_fix(),
+            outputs=ends,
+            ordered=self.interface.inputs_ordered,
+        )
 
     def _text_fix(self) -> str:
         """The layers that look words up are not in the file; a build puts a script beside it that does what they do."""
@@ -158,7 +164,7 @@ def file_task(
 
         task = detection_task(config, detection, data, names, seen_by, None)
     else:
-        _check_order(file, data.targets)
+        check_order(file, data.targets)
         task = resolve(config, data, Compiled(names), {}, predict, facts_from)
     warnings = list(task.warnings) if task else []
     if task and file.interface.padded:
@@ -181,7 +187,7 @@ def _relabel(task: Task, data: Data) -> Relabel:
     return task.judged(task.prepare(data).test).relabel or (lambda x, y, w: (y, w))
 
 
-def _check_order(file: File, targets: Structure) -> None:
+def check_order(file: File, targets: Structure) -> None:
     """Labels without names belong to outputs in the order of the model, which a file of unknown origin does not tell.
 
     Raises:

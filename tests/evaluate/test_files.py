@@ -131,6 +131,53 @@ def test_a_tuple_of_labels_needs_the_order_of_the_outputs(made, tmp_path):
     assert list(found["metrics"]) == ["alarm.accuracy", "tag.accuracy"]
 
 
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A file as TensorFlow's converter makes it, of two inputs and two outputs, and the samples that it has right."""
+    import tensorflow as tf
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    inputs = [layers.Input((4,), name=name) for name in ("right", "left")]
+    both = layers.Concatenate()([layers.Dense(5)(one) for one in inputs])
+    model = tf_keras.Model(inputs, [layers.Dense(3, "softmax", name=name)(both) for name in ("tag", "alarm")])
+    path = tmp_path_factory.mktemp("foreign") / "foreign.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    rng = np.random.default_rng(0)
+    x = tuple(rng.normal(size=(60, 4)).astype(np.float32) for _ in inputs)
+    return path, x, tuple(values.argmax(1) for values in model.predict(x, verbose=0))
+
+
+def test_a_tuple_of_inputs_needs_the_order_of_the_inputs(foreign):
+    """Inputs of one shape could be exchanged where the file does not keep their order; by name they are right."""
+    path, x, (tag, alarm) = foreign
+    y = {"tag": tag, "alarm": alarm}
+    with pytest.raises(DataError, match=r"tuple of inputs.*\(left, right\)") as raised:
+        compare_accuracy((path, path), {"train": (x, y), "test": (x, y)}, DataConfig())
+    assert '{"left": ..., "right": ...}' in raised.value.fix
+    named = {"right": x[0], "left": x[1]}
+    found = compare_accuracy((path, path), {"train": (named, y), "test": (named, y)}, DataConfig())
+    assert {name: pair["values"][0] for name, pair in found["metrics"].items()} == {
+        "alarm.accuracy": 1.0, "tag.accuracy": 1.0,
+    }  # fmt: skip
+
+
+def test_a_build_of_a_file_needs_the_order_of_inputs_and_outputs(foreign, tmp_path):
+    """As a comparison does; it would prune by figures of exchanged inputs or labels."""
+    import edgeprune
+
+    path, x, (tag, alarm) = foreign
+    named, y = {"right": x[0], "left": x[1]}, {"tag": tag, "alarm": alarm}
+    options = {"target": "rpi4", "recipe": "float", "out": tmp_path}
+    for wrong, said in (((x, y), "tuple of inputs"), ((named, (tag, alarm)), "tuple of labels")):
+        with pytest.raises(DataError, match=said) as raised:
+            edgeprune.build(path, data={"train": wrong, "test": wrong}, **options)
+        assert "imported" not in str(raised.value)
+    report = edgeprune.build(path, data={"train": (named, y), "test": (named, y)}, **options)
+    assert {figure.value for figure in report.variants[0].metrics.values()} == {1.0}
+
+
 def test_files_of_different_outputs_are_refused(made, tmp_path):
     """Outputs that do not correspond in name and shape cannot be put side by side."""
     import tf_keras
