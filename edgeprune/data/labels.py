@@ -13,9 +13,9 @@ from edgeprune.models.types import Structure
 MOST_CLASSES = 1000
 
 
-def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in the order in which they are numbered: as numbers if all are whole numbers, else as texts."""
-    listed = sorted(names)
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that are sorted as texts, in the order of their numbers: sorted as numbers if all are whole numbers."""
+    listed = list(names)
     if all(re.fullmatch(r"-?[0-9]+", name) for name in listed):
         listed.sort(key=int)
     return tuple(listed)

@@ -23,7 +23,7 @@ from edgeprune.data.images.folder import (
 )
 from edgeprune.data.images.pixels import framed
 from edgeprune.data.images.store import ImageStore, image_size
-from edgeprune.data.labels import sorted_names
+from edgeprune.data.labels import in_order
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.split import groups_of_paths
 from edgeprune.data.targets import TargetFacts
@@ -298,7 +298,7 @@ def _names(
         split: sorted({box.name for boxes in found.boxes.values() for box in boxes}) for split, found in parts.items()
     }
     first = used.get("train") or used.get("whole") or []
-    names = order or (numbered[0] if numbered else sorted_names(first))
+    names = order or (numbered[0] if numbered else in_order(first))
     if twice := [name for name in names if names.count(name) > 1]:
         problems.append(
             f"the annotations ({form}) have two classes {twice[0]!r}, of which boxes could not be told apart; classes "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.images.folder import SPLIT_FOLDERS
+from edgeprune.data.images.folder import SPLIT_FOLDERS, like_splits
 from edgeprune.data.labels import MOST_CLASSES
 from edgeprune.data.preprocess import Preprocessing
 from edgeprune.data.spec import InputSpec, Shape
@@ -55,6 +55,12 @@ def table_files(path: Path) -> dict[str, Path] | None:
     files = dict(found)
     if "train" not in files:
         return None
+    if alike := like_splits(file for file in path.iterdir() if file.suffix in SUFFIXES):
+        raise DataError(
+            f"The folder {path} has {', '.join(alike)} beside {files['train'].name}, which would be overlooked.",
+            expected="train.csv, val.csv (or valid.csv, validation.csv) and test.csv, or .parquet.",
+            fix="call tables of samples so, and move others elsewhere.",
+        )
     if len(found) > len(files):
         names = ", ".join(file.name for _, file in found)
         raise DataError(f"The folder {path} has {names}.", expected="one table for each split.")

@@ -353,3 +353,12 @@ def test_categories_that_are_numbers_are_sorted_as_numbers(tmp_path):
         (tmp_path / "t.csv").write_text("\n".join([f"{column},y", *lines]))
         data = load(tmp_path / "t.csv", (len(numbers),), target="y", categories={column: "one-hot"})
         assert data.preprocessing["table"]["columns"][0]["values"] == numbers
+
+
+def test_a_table_that_may_be_a_split_is_not_overlooked(folder):
+    """valid.csv is validation; dev.csv could be anything."""
+    (folder / "valid.csv").write_bytes((folder / "test.csv").read_bytes())
+    assert load(folder, **NUMBERS).validation.size == 12
+    (folder / "valid.csv").rename(folder / "dev.csv")
+    with pytest.raises(DataError, match=r"has dev\.csv beside train\.csv"):
+        load(folder, **NUMBERS)
