@@ -230,6 +230,11 @@ class Earlier:
                 f"The earlier report has seed {before.seed}, this one {now.seed}: of data without a test part, other "
                 "samples were held out."
             )
+        if others := [board.name for board in now.targets[1:]]:
+            yield (
+                f"Latency, memory and placement are compared on {now.target.name}, the first target, and not on "
+                f"{', '.join(others)}."
+            )
         names = {variant.name for variant in now.variants}
         if gone := [variant.name for variant in before.variants if variant.name not in names]:
             yield f"Not made any more, and not compared: {', '.join(gone)}."
