@@ -73,3 +73,26 @@ def test_answers_that_are_no_numbers_agree_with_nothing(lost):
     assert np.isnan(parity.outputs[0].max_abs_error)
     assert parity.top1_agreement == 1 - lost
     assert parity.not_finite == round(lost * 40)
+
+
+@pytest.mark.parametrize("steps", [6, 40])
+def test_residuals_leave_out_the_steps_that_the_metric_leaves_out(steps):
+    """Padding is no residual, whether the values of a sample are kept or only their sums."""
+    tf_keras.utils.set_random_seed(0)
+    inputs = tf_keras.Input([steps], dtype="int32")
+    hidden = tf_keras.layers.Embedding(9, 8, mask_zero=True)(inputs)
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(2)(hidden))
+    model.compile("sgd", "mse", weighted_metrics=["mae"])
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 9, (80, steps))
+    x[:, steps // 2 :] = 0
+    y = rng.normal(size=(80, steps, 2)).astype(np.float32)
+    y[:, steps // 2 :] = 1000
+    data = load_data({"train": (x, y), "test": (x, y)}, DataConfig(), InputSpec.of(model))
+    task = resolve_task(model, TaskConfig(), data)
+    answers = Answers(task.outputs)
+    figures, _ = evaluate_tflite(Session(model), data.test, task, answers=answers, progress=Progress())
+    (summary,) = answers.summary().values()
+    assert summary["residuals"]["mean_abs"] == pytest.approx(figures["mae"], rel=1e-4)
+    assert summary["residuals"]["not_finite"] == 0
+    assert answers._part(None).merit().min() > -10
