@@ -434,5 +434,10 @@ def check_limits(task: Task, limits: Limits, recipe: Recipe) -> None:
         UsageError: points of a metric that is no fraction.
     """
     limits.drop.limit(task, 1.0)
-    if recipe.mixed.max_drop is not None and "mixed" in recipe.quantize.modes:
-        MaxDrop.parse(recipe.mixed.max_drop).limit(task, 1.0)
+    used = {
+        "mixed": recipe.mixed.max_drop if "mixed" in recipe.quantize.modes else None,
+        "coded": recipe.coded.max_drop if recipe.coded else None,
+    }
+    for section, most in used.items():
+        if most is not None:
+            MaxDrop.parse(most).require_unit(task, f'max_drop = "1%" under [{section}] in the recipe')

@@ -168,7 +168,9 @@ class Earlier:
                     expected=f"the report of a build with the same {what}.",
                     fix="give --baseline the report.json of such a build, or leave it out.",
                 )
-        self._allowed("metric", "max_drop", metric, 1.0)
+        if self.tolerances.max_drop is not None:
+            line = '--max-regression-drop 2% (in a recipe: max_drop = "2%" under [regression])'
+            MaxDrop.parse(self.tolerances.max_drop).require_unit(metric, line)
 
     def compare(self, document: Mapping[str, Any]) -> JsonObject:
         """The key ``regression`` of the report of this build.

@@ -103,6 +103,15 @@ def test_a_metric_in_its_own_unit_is_compared_by_its_value(compare, variations):
     assert worse(compare(earlier, now, max_drop="4%")) == set()
 
 
+def test_points_of_a_metric_in_its_own_unit_are_refused(variations, tmp_path):
+    """The message names the option that can be changed, which is not that of the pick."""
+    (tmp_path / "report.json").write_text(json.dumps(variations["regression"]()))
+    report = read_report(tmp_path)
+    with pytest.raises(UsageError, match="is in points") as raised:
+        Baseline(tmp_path, max_drop=1).read(RegressionConfig()).require_comparable(report.target.name, report.metric)
+    assert "--max-regression-drop 2%" in raised.value.fix
+
+
 def test_a_measured_latency_must_leave_the_noise(compare, report):
     """On a machine whose 95th percentile is far from the median, what is within it is not worse."""
     now = copy.deepcopy(report)
