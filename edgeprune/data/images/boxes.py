@@ -135,7 +135,7 @@ def open_boxes(
     order: tuple[str, ...] | None,
     config: BoxesConfig,
     group: str | None = None,
-) -> tuple[dict[str, BoxStore], tuple[str, ...], bytes, str]:
+) -> tuple[dict[str, BoxStore], tuple[str, ...], bytes, str, tuple[str, ...]]:
     """List the images of a folder and read their annotations. Reads of images their headers only.
 
     Args:
@@ -147,7 +147,8 @@ def open_boxes(
         group: see :func:`edgeprune.data.split.groups_of_paths`.
 
     Returns:
-        (stores, names of the classes, a hash of images and annotations, which annotations were taken).
+        (stores, names of the classes, a hash of images and annotations, which annotations were taken, what to be warned
+        of).
 
     Raises:
         DataError: what is wrong with images and annotations, all in one message; forms that disagree.
@@ -223,7 +224,7 @@ def open_boxes(
     for _, found in sorted(read[chosen].items()):
         digest.update(found.digest)
     digest.update(repr((chosen, classes)).encode())
-    return stores, classes, digest.digest(), said
+    return stores, classes, digest.digest(), said, tuple(_repeated(read[chosen]))
 
 
 def _places(root: Path) -> list[Path]:
@@ -341,6 +342,18 @@ def _agreed(forms: Sequence[str], read: Mapping[str, Mapping[str, Found]], root:
             if pairs:
                 said += f" ({other} calls {', '.join(f'{mine} {theirs}' for mine, theirs in pairs.items())})"
     return said
+
+
+def _repeated(parts: Mapping[str, Found]) -> Iterator[str]:
+    """A sentence about boxes that are there several times, of the same class in the same image."""
+    for split, found in parts.items():
+        repeated = {image: len(boxes) - len(set(boxes)) for image, boxes in found.boxes.items()}
+        if total := sum(repeated.values()):
+            image = next(image for image, count in repeated.items() if count)
+            yield (
+                f"{total:,} of the boxes of {split} are there twice, such as in {image}: each is demanded, and a "
+                "detector gives one, so that figures look worse than they are"
+            )
 
 
 def _all(parts: Mapping[str, Found]) -> Iterator[Box]:

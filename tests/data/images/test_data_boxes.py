@@ -358,3 +358,17 @@ def test_names_in_quotes_may_have_commas_and_quotes(tmp_path):
         path = tmp_path / "data.yaml"
         path.write_text(text)
         assert yolo_names([tmp_path]) == (("red, or so", "it's"), path)
+
+
+def test_boxes_that_are_there_twice_are_noted(tmp_path):
+    """Which part, how many and where; boxes of another class at the same place are others."""
+    cells.write(tmp_path, forms=("coco",))
+    assert not any("twice" in note for note in load(tmp_path).notes)
+    path = tmp_path / "test" / "instances_coco.json"
+    document = json.loads(path.read_text())
+    first = document["annotations"][0]
+    other = {**first, "category_id": 7 - first["category_id"]}
+    document["annotations"] += [{**first, "id": 98}, {**other, "id": 99}]
+    path.write_text(json.dumps(document))
+    (note,) = (note for note in load(tmp_path).notes if "twice" in note)
+    assert note.startswith("1 of the boxes of test are there twice, such as in test0.png")
