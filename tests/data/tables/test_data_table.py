@@ -362,3 +362,29 @@ def test_a_table_that_may_be_a_split_is_not_overlooked(folder):
     (folder / "valid.csv").rename(folder / "dev.csv")
     with pytest.raises(DataError, match=r"has dev\.csv beside train\.csv"):
         load(folder, **NUMBERS)
+
+
+def test_separators_inside_quotes_do_not_count(tmp_path):
+    """A name may have more commas than the line has semicolons."""
+    lines = ['"a, left, in mm";b;y', *(f"{i};{i * i};{i % 2}" for i in range(40))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    data = load(tmp_path / "t.csv", target="y")
+    assert [column["name"] for column in data.preprocessing["table"]["columns"]] == ["a, left, in mm", "b"]
+
+
+@pytest.mark.parametrize(
+    ("header", "said", "fix"),
+    [
+        (",a,b,y", "column 1 has no name", "index=False"),
+        ("a|b|y", "no line with the names", "separate columns so"),
+        ("a b y", "no line with the names", "separate columns so"),
+        ("# made on Monday", "no line with the names", "above the values"),
+        ("1,,2", "no line with the names", "above the values"),
+    ],
+)
+def test_a_first_line_that_names_no_columns_says_what_to_change(tmp_path, header, said, fix):
+    """The index that pandas writes, other separators, a remark."""
+    (tmp_path / "t.csv").write_text(header + "\n" + "0,1,2,3\n" * 40)
+    with pytest.raises(DataError, match=said) as raised:
+        load(tmp_path / "t.csv", target="y")
+    assert fix in raised.value.fix
