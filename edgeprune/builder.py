@@ -19,7 +19,7 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.context import BuildContext, Trust
 from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
-from edgeprune.errors import DataError, OutputError, RecipeError, UsageError
+from edgeprune.errors import OutputError, RecipeError, UsageError
 from edgeprune.files import JsonObject, locked, output_errors
 from edgeprune.hardware.compilers import compiler_version
 from edgeprune.models.formats import is_tflite_file
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import keras
     import tf_keras
 
-    from edgeprune.data import Data
     from edgeprune.data.source import DataSource
     from edgeprune.models.sizes import InputShapes
     from edgeprune.report.regression import Baseline, Earlier
@@ -318,7 +317,7 @@ def _with_data(
     from edgeprune.convert.recurrent import preflight
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
-    from edgeprune.evaluate.file_task import File, check_order
+    from edgeprune.evaluate.file_task import File, check_order, check_ranges
     from edgeprune.models.compiled import Compiled, live_objects
     from edgeprune.models.finite import require_finite
     from edgeprune.models.front import load_front
@@ -373,34 +372,6 @@ def _with_data(
     head = detection_inputs(context.recipe.detection) if data.boxes and context.recipe.detection else None
     inputs = {**context.inputs, "data": data.fingerprint, "task": task_inputs(full, context.trust, head)}
     return dataclasses.replace(context, recipes=recipes, inputs=inputs, data=task.prepare(data), task=task), start
-
-
-def check_ranges(data: Data, ranges: Sequence[Sequence[float] | None]) -> None:
-    """Make sure that samples are scaled as the inputs of a quantized .tflite are, before anything is measured.
-
-    Args:
-        ranges: of each input the smallest and the largest value that it can hold; None for any.
-
-    Raises:
-        DataError: samples reach far beyond.
-    """
-    import numpy as np
-
-    from edgeprune.models.graph import flat
-    from edgeprune.tasks.resolve import sample_of
-
-    for values, ends in zip(flat(sample_of(data)[0]), ranges, strict=False):
-        if ends is None:
-            continue
-        low, high, width = float(np.min(values)), float(np.max(values)), ends[1] - ends[0]
-        if low < ends[0] - width or high > ends[1] + width:
-            raise DataError(
-                f"The samples of {data.source} reach from {low:.4g} to {high:.4g}, and the .tflite takes "
-                f"{ends[0]:.4g} to {ends[1]:.4g}.",
-                expected="samples scaled as those that the model was trained on.",
-                fix="state it in the recipe: x = (pixel * scale - mean) / std. For pixels that would be:\n  [data]\n"
-                f"  mean = [{-255 * ends[0] / width:.4g}]\n  std = [{255 / width:.4g}]",
-            )
 
 
 def task_inputs(config: TaskConfig, trust: Trust, head: JsonObject | None = None) -> JsonObject:
