@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import itertools
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +19,8 @@ from edgeprune._tensorflow import import_tf
 from edgeprune.context import BuildContext, Trust
 from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
-from edgeprune.errors import DataError, RecipeError, UsageError
-from edgeprune.files import JsonObject, locked
+from edgeprune.errors import OutputError, RecipeError, UsageError
+from edgeprune.files import JsonObject, locked, output_errors
 from edgeprune.hardware.compilers import compiler_version
 from edgeprune.models.formats import is_tflite_file
 from edgeprune.pipeline import Run
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     import keras
     import tf_keras
 
-    from edgeprune.data import Data
     from edgeprune.data.source import DataSource
     from edgeprune.models.sizes import InputShapes
     from edgeprune.report.regression import Baseline, Earlier
@@ -127,6 +129,8 @@ def build(
     source = _source(model)
     data = source_of_data(model, data)
     earlier = read_baseline(baseline, resolved)
+    if junit:
+        _require_writable(Path(junit))
     where = OnDevice(device) if isinstance(device, str) else device
     if where:
         where.check()
@@ -170,6 +174,23 @@ def source_of_data(model: object, data: DataSource | None) -> DataSource:
             fix="name the model, or leave out --data for the demo.",
         )
     return DEMO if model is None or data is None else data
+
+
+def _require_writable(junit: Path) -> None:
+    """Make sure that the XML file can be written in the end, before anything is trained.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        with output_errors(junit):
+            junit.parent.mkdir(parents=True, exist_ok=True)
+            if junit.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(junit))
+            with tempfile.TemporaryFile(dir=junit.parent):
+                pass
+    except OutputError as error:
+        raise OutputError(error.what, fix="name another file with --junit.") from error
 
 
 def read_baseline(baseline: str | Path | Baseline | None, recipes: Sequence[Recipe]) -> Earlier | None:
@@ -313,6 +334,7 @@ def _with_data(
     from edgeprune.convert.recurrent import preflight
     from edgeprune.data import load_data
     from edgeprune.data.sizes import settle
+    from edgeprune.evaluate.file_task import File, check_order, check_ranges
     from edgeprune.models.compiled import Compiled, live_objects
     from edgeprune.models.finite import require_finite
     from edgeprune.models.front import load_front
@@ -326,7 +348,12 @@ def _with_data(
     front = artifact.files.get(stages.FRONT)
     on_host = load_front(front, trust=context.trust.given) if front else None
     spec, origin = settle(model, input_shape, on_host, context.recipe.data)
+    file = File.of(context.source) if isinstance(context.source, Path) and "imported" in artifact.facts else None
+    if file:
+        spec = dataclasses.replace(spec, ordered=file.interface.inputs_ordered)
     data = load_data(source, context.recipe.data, spec, seed=context.seed)
+    if file and context.recipe.task.kind != "teacher":
+        check_order(file, data.targets)
     for note in (*data.said, *data.notes):
         context.progress.note(note)
     if is_open:
@@ -364,34 +391,6 @@ def _with_data(
     return dataclasses.replace(context, recipes=recipes, inputs=inputs, data=task.prepare(data), task=task), start
 
 
-def check_ranges(data: Data, ranges: Sequence[Sequence[float] | None]) -> None:
-    """Make sure that samples are scaled as the inputs of a quantized .tflite are, before anything is measured.
-
-    Args:
-        ranges: of each input the smallest and the largest value that it can hold; None for any.
-
-    Raises:
-        DataError: samples reach far beyond.
-    """
-    import numpy as np
-
-    from edgeprune.models.graph import flat
-    from edgeprune.tasks.resolve import sample_of
-
-    for values, ends in zip(flat(sample_of(data)[0]), ranges, strict=False):
-        if ends is None:
-            continue
-        low, high, width = float(np.min(values)), float(np.max(values)), ends[1] - ends[0]
-        if low < ends[0] - width or high > ends[1] + width:
-            raise DataError(
-                f"The samples of {data.source} reach from {low:.4g} to {high:.4g}, and the .tflite takes "
-                f"{ends[0]:.4g} to {ends[1]:.4g}.",
-                expected="samples scaled as those that the model was trained on.",
-                fix="state it in the recipe: x = (pixel * scale - mean) / std. For pixels that would be:\n  [data]\n"
-                f"  mean = [{-255 * ends[0] / width:.4g}]\n  std = [{255 / width:.4g}]",
-            )
-
-
 def task_inputs(config: TaskConfig, trust: Trust, head: JsonObject | None = None) -> JsonObject:
     """What a task depends on beside the model and the data: the recipe, and the code of functions that it names.
 
@@ -423,5 +422,10 @@ def check_limits(task: Task, limits: Limits, recipe: Recipe) -> None:
         UsageError: points of a metric that is no fraction.
     """
     limits.drop.limit(task, 1.0)
-    if recipe.mixed.max_drop is not None and "mixed" in recipe.quantize.modes:
-        MaxDrop.parse(recipe.mixed.max_drop).limit(task, 1.0)
+    used = {
+        "mixed": recipe.mixed.max_drop if "mixed" in recipe.quantize.modes else None,
+        "coded": recipe.coded.max_drop if recipe.coded else None,
+    }
+    for section, most in used.items():
+        if most is not None:
+            MaxDrop.parse(most).require_unit(task, f'max_drop = "1%" under [{section}] in the recipe')

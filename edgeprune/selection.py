@@ -87,6 +87,17 @@ class MaxDrop:
             )
         return self.part * abs(baseline) * metric.points
 
+    def require_unit(self, metric: Scale, line: str) -> None:
+        """Make sure that it is in a unit that the metric has; ``line``: what to write where it is not.
+
+        Raises:
+            UsageError: points of a metric that is no fraction.
+        """
+        try:
+            self.limit(metric, 1.0)
+        except UsageError as error:
+            raise UsageError(error.what, expected=error.expected, fix=f"write {line}.") from None
+
     def allows(self, metric: Scale, baseline: float, value: float) -> bool:
         """Whether ``value`` is not too much worse than ``baseline``."""
         return within(drop_points(metric, baseline, value), self.limit(metric, baseline))

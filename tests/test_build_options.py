@@ -9,7 +9,7 @@ from commands import run
 
 import edgeprune
 from edgeprune.builder import _with_verify
-from edgeprune.errors import UsageError, VerificationError
+from edgeprune.errors import OutputError, UsageError, VerificationError
 from edgeprune.recipe.load import load_recipe
 
 
@@ -102,3 +102,14 @@ def report_of(tmp_path):
         return path
 
     return write
+
+
+@pytest.mark.parametrize("place", ["there", "file/junit.xml"])
+def test_an_xml_file_that_cannot_be_written_is_told_before_anything_is_built(place, tmp_path):
+    """A folder of its name, or a file in the place of its folder; the message names the option."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Cannot write") as raised:
+        edgeprune.build(recipe="float", target="rpi4", junit=tmp_path / place, out=tmp_path / "run")
+    assert "--junit" in raised.value.fix
+    assert not (tmp_path / "run").exists()

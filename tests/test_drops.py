@@ -1,5 +1,6 @@
 """One rule says whether a metric drops too much; everything that asks gets the same answer."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprune.builder import check_limits
 from edgeprune.errors import UsageError
 from edgeprune.quantize.mixed import search
+from edgeprune.recipe.config import Recipe
 from edgeprune.report import headline, sensitivity
 from edgeprune.report.schema import Metric, parse
 from edgeprune.selection import Limits, MaxDrop, check_gates, choose, drop_points
@@ -77,3 +80,15 @@ def test_picks_gates_words_mixed_precision_and_sensitivity_agree(kind, baseline,
     if value == value:  # a report holds no figure that is not a number
         document["gates"][0]["passed"] = True  # the words look at validation themselves
         assert headline.why(parse(document)).startswith("Of the variants" if verdict else "No variant")
+
+
+@pytest.mark.parametrize("section", ["mixed", "coded"])
+def test_points_in_a_recipe_are_refused_where_the_metric_has_none(section):
+    """Before anything is trained, with the section whose line can be changed; a part passes."""
+    metric = Metric(name="mae", higher_is_better=False)
+    modes = {"modes": ["int8", *(["mixed"] if section == "mixed" else [])]}
+    for most, refused in ((1.0, True), ("2%", False)):
+        recipe = Recipe.model_validate({"quantize": modes, section: {"max_drop": most}})
+        with pytest.raises(UsageError, match="is in points") if refused else contextlib.nullcontext() as raised:
+            check_limits(metric, Limits(), recipe)
+        assert not refused or f"under [{section}]" in raised.value.fix

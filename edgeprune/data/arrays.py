@@ -102,6 +102,12 @@ def hash_arrays(arrays: list[np.ndarray]) -> bytes:
 
 
 def _array(value: Structure, where: str) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DataError(
+            f"The {where} data have {np.ma.count_masked(value):,} masked values; what lies under a mask is no value.",
+            expected="arrays without a mask.",
+            fix="leave these samples out, or put a value in their place: x = x.filled(0).",
+        )
     try:
         return np.asarray(value)
     except ValueError:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from edgeprune.models.types import Structure
 
 MOST_CLASSES = 1000
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that are sorted as texts, in the order of their numbers: sorted as numbers if all are whole numbers."""
+    listed = list(names)
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in listed):
+        listed.sort(key=int)
+    return tuple(listed)
 
 
 def class_labels(y: Structure) -> np.ndarray | None:

@@ -184,8 +184,8 @@ def _open_pairs(name: str, path: Path, config: DataConfig, spec: InputSpec) -> _
 
 def _open_boxes(name: str, path: Path, config: DataConfig, spec: InputSpec) -> _Opened:
     preprocessing = resolve_preprocessing(config, spec, images=True)
-    stores, classes, identity, said = open_boxes(path, preprocessing, config.classes, config.boxes, config.group)
-    return _Opened(name, stores, preprocessing, identity, classes, boxes=config.boxes, said=(said,))
+    stores, classes, identity, said, notes = open_boxes(path, preprocessing, config.classes, config.boxes, config.group)
+    return _Opened(name, stores, preprocessing, identity, classes, boxes=config.boxes, notes=notes, said=(said,))
 
 
 def _open_table(name: str, files: Mapping[str, Path], config: DataConfig, spec: InputSpec) -> _Opened:

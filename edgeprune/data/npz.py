@@ -18,6 +18,10 @@ EXPECTED = (
 )
 SUFFIX = {"train": "_train", "test": "_test", "validation": "_val", "whole": ""}
 WEIGHTS = ("w", "sample_weight")
+# What others call validation, and what would be overlooked although it means a part of the samples, or their weights.
+_VALIDATION = ("_validation", "_valid")
+_NO_PART = ("_dev", "_eval")
+_NO_KEY = {"sample_weights": "sample_weight"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +75,13 @@ def _damaged(path: Path, error: Exception) -> DataError:
     )
 
 
-def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Samples]:
+def named_splits(given: Mapping[str, Structure], name: str) -> dict[str, Samples]:
     """Put the arrays of each split together: train and test, perhaps validation; or all.
 
     Raises:
-        DataError: arrays are missing, or sample weights given twice.
+        DataError: arrays are missing, or would be overlooked; validation or sample weights given twice.
     """
+    arrays = _usual_names(given, name)
     splits = ["train", "test"] if "x_train" in arrays or "x" not in arrays else ["whole"]
     if splits != ["whole"] and {f"{key}_val" for key in ("x", "y", *WEIGHTS)} & set(arrays):
         splits.append("validation")
@@ -85,20 +90,53 @@ def named_splits(arrays: Mapping[str, Structure], name: str) -> dict[str, Sample
     wanted = [f"{key}{SUFFIX[split]}" for split in splits for key in ("x",) + ("y",) * (not unlabelled)]
     missing = [key for key in wanted if key not in arrays]
     if missing:
-        there = [part for key, value in arrays.items() for part in (value if isinstance(value, Mapping) else [key])]
+        there = [part for key, value in given.items() for part in (value if isinstance(value, Mapping) else [key])]
         raise DataError(
             f"{name} has no {missing[0]}; it has: {', '.join(there) or 'nothing'}.",
             expected=EXPECTED,
             fix="call the labels y; those of several outputs come from a function that returns a dict of them.",
         )
-    return {
-        split: Samples(
-            arrays[f"x{SUFFIX[split]}"],
-            () if unlabelled else arrays[f"y{SUFFIX[split]}"],
-            _weights(arrays, SUFFIX[split], name),
+    found = {}
+    for split in splits:
+        labels = () if unlabelled else given[arrays[f"y{SUFFIX[split]}"]]
+        weights = _weights(arrays, SUFFIX[split], name)
+        found[split] = Samples(given[arrays[f"x{SUFFIX[split]}"]], labels, given[weights] if weights else ())
+    return found
+
+
+def _usual_names(arrays: Mapping[str, Structure], name: str) -> dict[str, str]:
+    """The usual name of each array → the name that it has.
+
+    Raises:
+        DataError: validation under two names; samples or weights that would be overlooked, so that figures would be
+            those of others.
+    """
+    usual = {key: key for key in arrays}
+    for key in ("x", "y", *WEIGHTS, *_NO_KEY):
+        for suffix in (*SUFFIX.values(), *_VALIDATION, *_NO_PART):
+            given = f"{key}{suffix}"
+            if given not in arrays:
+                continue
+            part = "_val" if suffix in (*_VALIDATION, *_NO_PART) else suffix
+            wanted = f"{_NO_KEY.get(key, key)}{part}"
+            if key in _NO_KEY or suffix in _NO_PART:
+                raise DataError(
+                    f"{name} has {given}, which is no name of samples or weights, and would be overlooked.",
+                    expected=EXPECTED,
+                    fix=f"call it {wanted}.",
+                )
+            if wanted != given and wanted in usual:
+                raise DataError(f"{name} has both {usual[wanted]} and {given}.", expected="one of them.")
+            usual[wanted] = usual.pop(given)
+    parts = [usual[key] for key in usual if key.removesuffix("_val").removesuffix("_test") in ("x", "y", *WEIGHTS)]
+    others = [key for key in parts if key not in ("x", "y", *WEIGHTS)]
+    if "x" in usual and "x_train" not in usual and others:
+        raise DataError(
+            f"{name} has x beside {', '.join(others)}: are the samples of x those to train with, or all?",
+            expected=EXPECTED,
+            fix="call them x_train and y_train; or leave the others out, and a part of x is held out.",
         )
-        for split in splits
-    }
+    return usual
 
 
 def _inputs_together(arrays: Mapping[str, Structure], inputs: Sequence[str]) -> Mapping[str, Structure]:
@@ -107,7 +145,7 @@ def _inputs_together(arrays: Mapping[str, Structure], inputs: Sequence[str]) -> 
         return arrays
     found = {
         f"x{suffix}": {name: f"{name}{suffix}" for name in inputs}
-        for suffix in SUFFIX.values()
+        for suffix in (*SUFFIX.values(), *_VALIDATION)
         if all(f"{name}{suffix}" in arrays for name in inputs)
     }
     used = {key for keys in found.values() for key in keys.values()}
@@ -115,11 +153,12 @@ def _inputs_together(arrays: Mapping[str, Structure], inputs: Sequence[str]) -> 
     return {**rest, **{x: {name: arrays[key] for name, key in keys.items()} for x, keys in found.items()}}
 
 
-def _weights(arrays: Mapping[str, Structure], suffix: str, name: str) -> Structure:
-    found = [f"{key}{suffix}" for key in WEIGHTS if f"{key}{suffix}" in arrays]
+def _weights(arrays: Mapping[str, str], suffix: str, name: str) -> str | None:
+    """The name of the sample weights of a split."""
+    found = [arrays[f"{key}{suffix}"] for key in WEIGHTS if f"{key}{suffix}" in arrays]
     if len(found) > 1:
         raise DataError(f"{name} has both {' and '.join(found)}.", expected="sample weights under one name.")
-    return arrays[found[0]] if found else ()
+    return found[0] if found else None
 
 
 def _sha256(path: Path) -> bytes:

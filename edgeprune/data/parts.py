@@ -70,6 +70,10 @@ def is_dataset(value: object) -> bool:
 
 def _by_split(data: Mapping[str, Any], spec: InputSpec, name: str) -> dict[str, Part]:
     parts = {("validation" if key == "val" else key): part for key, part in data.items()}
+    if len(parts) < len(data):
+        raise DataError(f"The data of {name} have both val and validation.", expected="one of them.")
+    if parts.get("validation", ()) is None:
+        del parts["validation"]
     if set(parts) - {"train", "validation", "test"} or {"train", "test"} - set(parts):
         inputs = f", or the names of the model's inputs, {', '.join(spec.names)}" if len(spec.names) > 1 else ""
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class InputSpec:
         front: the part of the model before these inputs that stays on the host, and makes them of texts.
         text_fix: what to do about texts in the data, where that part is not at hand.
         outputs: shapes of the outputs, without the batch dimension, which masks must fit; empty: not known.
+        ordered: whether this is the order of the model; of a file of unknown origin it may be any.
     """
 
     shapes: tuple[Shape, ...]
@@ -43,6 +45,7 @@ class InputSpec:
     front: Front | None = dataclasses.field(default=None, repr=False, compare=False)
     text_fix: str | None = dataclasses.field(default=None, repr=False, compare=False)
     outputs: tuple[Shape, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    ordered: bool = dataclasses.field(default=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shapes = tuple(tuple(shape) for shape in self.shapes)
@@ -74,7 +77,7 @@ class InputSpec:
             where: names the data in errors, for example ``"train"``.
 
         Raises:
-            DataError: too few, too many or unknown inputs.
+            DataError: too few, too many or unknown inputs; a tuple, where it is not known which input is which.
         """
         if isinstance(x, Mapping):
             if set(x) != set(self.names):
@@ -83,6 +86,13 @@ class InputSpec:
         inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
         if len(inputs) != len(self.shapes):
             raise self._wrong_inputs(where, f"{len(inputs)} inputs")
+        if not self.ordered and any(_fits(one, other) for one, other in itertools.combinations(self.shapes, 2)):
+            raise DataError(
+                f"The {where} data has a tuple of inputs, and which is which is not known: the file does not keep the "
+                f"order of the model that it was made of ({', '.join(self.names)}).",
+                expected="x as a dict by input.",
+                fix="give x as a dict with these names: {" + ", ".join(f'"{name}": ...' for name in self.names) + "}.",
+            )
         return inputs
 
     def _wrong_inputs(self, where: str, given: str) -> DataError:

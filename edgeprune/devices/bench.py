@@ -76,7 +76,7 @@ def bench(
         "device": {"address": address, **dataclasses.asdict(info)},
         "results": results,
         "comparison": _comparison(results) if compare else None,
-        "warnings": list(_warnings(results, job)),
+        "warnings": [*_warnings(results, job), *(sample.warnings if sample else ())],
     }
 
 

@@ -36,12 +36,16 @@ class OutputParity:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How far a .tflite is from its Keras model, over all outputs; ``top1_agreement`` is that of the first output."""
+    """How far a .tflite is from its Keras model, over all outputs.
+
+    ``top1_agreement`` is that of the first output; ``not_finite``: values of the .tflite that are NaN or infinite.
+    """
 
     max_abs_error: float
     mean_abs_error: float
     top1_agreement: float | None
     outputs: tuple[OutputParity, ...]
+    not_finite: int = 0
 
 
 @dataclasses.dataclass
@@ -53,14 +57,16 @@ class _OutputSums:
     values: int = 0
     agreeing: int = 0
     samples: int = 0
+    not_finite: int = 0
 
     def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
-        error = np.abs(expected - actual)
-        self.largest = max(self.largest, float(error.max()))
+        error, finite = np.abs(expected - actual), np.isfinite(actual)
+        self.largest = float(np.maximum(self.largest, error.max()))  # which keeps NaN
         self.total += float(error.sum(dtype=np.float64))
         self.values += error.size
-        self.agreeing += int(np.sum(expected.argmax(-1) == actual.argmax(-1)))
+        self.agreeing += int(np.sum((expected.argmax(-1) == actual.argmax(-1)) & finite.all(-1)))
         self.samples += expected[..., 0].size
+        self.not_finite += finite.size - int(np.count_nonzero(finite))
 
     def parity(self, name: str, classes: int | None, width: int) -> OutputParity:
         agreement = self.agreeing / self.samples if classes and width > 1 else None
@@ -73,7 +79,9 @@ def _parity(sums: dict[str, _OutputSums], widths: Sequence[int], classes: Sequen
         for (name, part), width, of_output in zip(sums.items(), widths, classes, strict=True)
     )
     total, values = sum(part.total for part in sums.values()), sum(part.values for part in sums.values())
-    return Parity(max(row.max_abs_error for row in rows), total / values, rows[0].top1_agreement, rows)
+    largest = float(np.max([row.max_abs_error for row in rows]))
+    lost = sum(part.not_finite for part in sums.values())
+    return Parity(largest, total / values, rows[0].top1_agreement, rows, lost)
 
 
 def evaluate_keras(model: tf_keras.Model, split: Split, task: Task) -> float:
@@ -129,7 +137,8 @@ def evaluate_tflite(
         outputs = session.run(_inputs(x, session.inputs))
         meter.update(x, y, outputs, *w)
         if answers is not None:
-            answers.add(tf.nest.map_structure(np.asarray, y), outputs)
+            masks = task.masks(x) if task.masks else None
+            answers.add(tf.nest.map_structure(np.asarray, y), outputs, masks)
         if reference is not None:
             widths = [output.shape[-1] for output in outputs]
             for part, expected, actual in zip(sums.values(), forward(x), outputs, strict=True):

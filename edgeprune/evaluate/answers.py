@@ -256,7 +256,7 @@ class _Positions(_Part):
     def add(self, labels: np.ndarray, outputs: np.ndarray, mask: np.ndarray | None) -> None:
         truth, scores = _truth_and_scores(self.output, labels, outputs)
         if mask is not None:
-            truth = np.where(mask.reshape(truth.shape) != 0, truth, IGNORED)
+            truth = np.where(_counted(mask, truth), truth, IGNORED)
         chosen, counted = _chosen(scores, self.output.is_logits), truth >= 0
         right = ((chosen == truth) & counted).sum(axis=1)
         self.samples += len(truth)
@@ -298,6 +298,8 @@ class _Labels(_Part):
         scores = outputs.reshape(len(outputs), -1)
         given = _fitting(self.output, labels, scores)
         known = (given >= 0) & (given <= 1)
+        if mask is not None:
+            known &= _counted(mask, scores)
         truth = known & (given >= 0.5)
         answer = known & (scores > (0.0 if self.output.is_logits else 0.5))
         self.samples += len(scores)
@@ -321,12 +323,14 @@ class _Values(_Part):
     def add(self, labels: np.ndarray, outputs: np.ndarray, mask: np.ndarray | None) -> None:
         answer = outputs.reshape(len(outputs), -1)
         truth = _fitting(self.output, labels, answer).astype(np.float32)
+        counted = None if mask is None else _counted(mask, answer)
         self.samples += len(answer)
         if answer.shape[1] <= WIDE:
-            self.append(truth=truth, answer=answer)
+            self.append(truth=truth, answer=answer, **({} if counted is None else {"counted": counted}))
             return
         residuals = truth - answer
-        self.append(error=np.abs(residuals).mean(axis=1))
+        self.append(error=_mean_error(residuals, counted).astype(np.float32))
+        residuals = residuals if counted is None else residuals[counted]
         finite = residuals[np.isfinite(residuals)]
         exact = finite.astype(np.float64)
         # The upper half of a float32 is its sign, exponent and 7 bits: bins of constant relative width, under 0.8 %.
@@ -340,10 +344,14 @@ class _Values(_Part):
         if "bins" in self.sums:
             return {"residuals": self._of_bins()}
         residuals = (self.column("truth") - self.column("answer")).astype(np.float64)
+        lost, counted = ~np.isfinite(residuals), self._counted()
+        if counted is not None:
+            lost &= counted
+            residuals[~counted] = np.nan
         values = residuals[np.isfinite(residuals)]
         figures = {
             **_moments(residuals),
-            "not_finite": residuals.size - values.size,
+            "not_finite": int(lost.sum()),
             **_distribution(np.sort(values), np.ones(values.size, np.int64)),
         }
         several = residuals.ndim == 2 and residuals.shape[1] > 1
@@ -371,10 +379,14 @@ class _Values(_Part):
             **_distribution(middles[order], counts[order]),
         }
 
+    def _counted(self) -> np.ndarray | None:
+        """Which of the values that are kept count, where padding does not."""
+        return self.column("counted") if "counted" in self._columns else None
+
     def merit(self) -> np.ndarray:
         error = self.column("error")
         if "bins" not in self.sums:
-            error = np.abs(self.column("truth") - self.column("answer")).reshape(self.samples, -1).mean(axis=1)
+            error = _mean_error(self.column("truth") - self.column("answer"), self._counted())
         return np.where(np.isnan(error), -np.inf, -error)
 
     def example(self, after: _Values, i: int) -> JsonObject:
@@ -409,6 +421,19 @@ def _truth_and_scores(output: Output, labels: np.ndarray, outputs: np.ndarray) -
     return np.where(outside, IGNORED, truth), scores
 
 
+def _counted(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which values of a sample count, bool [batch, values]; of a step with several values, the mask is of all."""
+    return np.repeat(mask.reshape(len(values), -1) != 0, values.shape[1] // mask[0].size, axis=1)
+
+
+def _mean_error(residuals: np.ndarray, counted: np.ndarray | None) -> np.ndarray:
+    """The mean absolute error of each sample; 0 for one of which nothing counts."""
+    errors = np.abs(residuals).reshape(len(residuals), -1)
+    if counted is None:
+        return errors.mean(axis=1)
+    return np.where(counted, errors, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+
+
 def masks_of(output: Output, labels: np.ndarray, outputs: np.ndarray | None) -> np.ndarray:
     """The class of each pixel, int64 [batch, height, width], -1 where it does not count.
 
@@ -425,9 +450,10 @@ def masks_of(output: Output, labels: np.ndarray, outputs: np.ndarray | None) -> 
 
 
 def _ignore_class(output: Output) -> int:
-    """The class that a loss leaves out, which may be a number like any other."""
+    """The class that the recipe or a loss leaves out, which may be a number like any other."""
     config: JsonObject = getattr(output.loss, "get_config", dict)()
-    ignored = config.get("ignore_class")
+    stated = output.stated.ignore if output.stated else None
+    ignored = config.get("ignore_class") if stated is None else stated
     return IGNORED if ignored is None else int(ignored)
 
 

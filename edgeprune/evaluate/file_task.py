@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -55,7 +55,20 @@ class File:
         ports = self.interface.inputs
         shapes, names = (p.tensor.shape[1:] for p in ports), (p.names[0] for p in ports)
         ends = tuple(tuple(port.tensor.shape[1:]) for port in self.interface.outputs)
-        return InputSpec(tuple(shapes), tuple(names), text_fix=self._text_fix(), outputs=ends)
+        return InputSpec(
+            tuple(shapes),
+            tuple(names),
+            text_fix=self._text_fix(),
+            outputs=ends,
+            ordered=self.interface.inputs_ordered,
+        )
+
+    def ranges_of(self, inputs: Sequence[Port]) -> tuple[tuple[float, float] | None, ...]:
+        """The smallest and the largest value that each of these inputs can hold; None of what holds any numbers."""
+        from edgeprune.models.from_tflite.quantization import input_bounds
+
+        found = input_bounds(self.graph)
+        return tuple(found[port.place] for port in inputs)
 
     def _text_fix(self) -> str:
         """The layers that look words up are not in the file; a build puts a script beside it that does what they do."""
@@ -123,6 +136,7 @@ def file_task(
     predict: Predict,
     outputs: Sequence[Port],
     detection: DetectionConfig | None = None,
+    inputs: Sequence[Port] | None = None,
 ) -> FileTask:
     """Decide what a file's outputs are measured by: the recipe, else inference from labels and from how they end.
 
@@ -133,6 +147,7 @@ def file_task(
         predict: a batch of inputs → one float array [batch, ...] per output.
         outputs: those of the file, in the order of ``predict``.
         detection: the recipe's ``[detection]``, for data with boxes.
+        inputs: those of the file, in the order of the data; None: in its own.
 
     Raises:
         RecipeError: the task has to be stated.
@@ -158,9 +173,9 @@ def file_task(
 
         task = detection_task(config, detection, data, names, seen_by, None)
     else:
-        _check_order(file, data.targets)
+        check_order(file, data.targets)
         task = resolve(config, data, Compiled(names), {}, predict, facts_from)
-    warnings = list(task.warnings) if task else []
+    warnings = [*_scale_warnings(file, data, inputs or file.interface.inputs), *(task.warnings if task else ())]
     if task and file.interface.padded:
         warnings.append(
             f"The model of {file.path.name} leaves padding out of its metrics; which samples are padded cannot be "
@@ -176,12 +191,46 @@ def file_task(
     )
 
 
+def check_ranges(data: Data, ranges: Sequence[Sequence[float] | None]) -> None:
+    """Make sure that samples are scaled as the inputs of a quantized .tflite are, before anything is measured.
+
+    Args:
+        ranges: of each input the smallest and the largest value that it can hold; None for any.
+
+    Raises:
+        DataError: samples reach far beyond, or all fall on one or two steps of the file's integers.
+    """
+    from edgeprune.tasks.resolve import sample_of
+
+    x = sample_of(data)[0]
+    for values, ends in zip(x if isinstance(x, tuple | list) else [x], ranges, strict=False):
+        if ends is None:
+            continue
+        low, high, width = float(np.min(values)), float(np.max(values)), ends[1] - ends[0]
+        if low < ends[0] - width or high > ends[1] + width or 0 < high - low < 2 * width / 255:
+            raise DataError(
+                f"The samples of {data.source} reach from {low:.4g} to {high:.4g}, and the .tflite takes "
+                f"{ends[0]:.4g} to {ends[1]:.4g}.",
+                expected="samples scaled as those that the model was trained on.",
+                fix="state it in the recipe: x = (pixel * scale - mean) / std. For pixels that would be:\n  [data]\n"
+                f"  mean = [{0 - 255 * ends[0] / width:.4g}]\n  std = [{255 / width:.4g}]",
+            )
+
+
+def _scale_warnings(file: File, data: Data, inputs: Sequence[Port]) -> Iterator[str]:
+    """What :func:`check_ranges` finds: two files can be compared on any samples, but the figures say little."""
+    try:
+        check_ranges(data, file.ranges_of(inputs))
+    except DataError as error:
+        yield f"{error.what} The figures of {file.path.name} say little. To fix: {error.fix}"
+
+
 def _relabel(task: Task, data: Data) -> Relabel:
     """Labels as the source has them → as the task's figures take them."""
     return task.judged(task.prepare(data).test).relabel or (lambda x, y, w: (y, w))
 
 
-def _check_order(file: File, targets: Structure) -> None:
+def check_order(file: File, targets: Structure) -> None:
     """Labels without names belong to outputs in the order of the model, which a file of unknown origin does not tell.
 
     Raises:

@@ -93,8 +93,9 @@ def compare_accuracy(
                 lambda x, s=session: s.run(arrays(x)),  # type: ignore[misc]
                 ports,
                 detection,
+                entries,
             )
-            for file, session, ports in zip(files, sessions, outputs, strict=True)
+            for file, session, entries, ports in zip(files, sessions, inputs, outputs, strict=True)
         ]
         require_same_metrics(files, tasks)
         tallies = [Tally(one) for one in tasks] if tasks[0].task else []

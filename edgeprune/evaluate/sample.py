@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.evaluate.file_task import Agreements, File, FileTask, Tally, file_task, mean_agreement, metric_of
+from edgeprune.evaluate.file_task import (
+    Agreements,
+    File,
+    FileTask,
+    Tally,
+    file_task,
+    mean_agreement,
+    metric_of,
+)
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import TaskConfig
@@ -41,6 +49,11 @@ class Sample:
     def size(self) -> int:
         """Number of samples."""
         return len(self.inputs[0])
+
+    @property
+    def warnings(self) -> list[str]:
+        """About the figures of the files."""
+        return list(dict.fromkeys(warning for one in self.tasks.values() for warning in one.warnings))
 
     def write(self, path: Path) -> None:
         """Write the inputs as an .npz of arrays x0, x1, …, which the runner reads."""
@@ -78,7 +91,7 @@ def load_sample(
     with data_errors():
         data = load_data(source, config, files[0].input_spec(), seed=seed)
         tasks = [
-            file_task(file, task or TaskConfig(), data, _predict(file, x, y), y, detection)
+            file_task(file, task or TaskConfig(), data, _predict(file, x, y), y, detection, x)
             for file, x, y in zip(files, inputs, outputs, strict=True)
         ]
         require_same_metrics(files, tasks)

@@ -205,7 +205,7 @@ class TableConfig(Config):
     ) = None
     group: str | None = None  # rows that share its value stay together in a split, and windows do not reach beyond them
     ignore: tuple[str, ...] = ()
-    categories: dict[str, Literal["index", "one-hot"] | CategoryConfig] = {}  # texts; by name alone: sorted
+    categories: dict[str, Literal["index", "one-hot"] | CategoryConfig] = {}  # by name alone: sorted, 9 before 10
     window: Annotated[int, pydantic.Field(gt=0)] | None = (
         None  # rows of a sample, consecutive in a group; None: one row
     )

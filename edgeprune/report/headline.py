@@ -125,13 +125,15 @@ _MEMORY = {"max_flash", "max_ram"}
 
 
 def gates_line(report: Report) -> str:
-    """How many gates were passed; empty if none was set."""
-    missed = [gate.name for gate in report.gates if not gate.passed]
-    if not report.gates:
+    """How many gates were passed, those of all targets; empty if none was set."""
+    named = [(f"{board.name}: {gate.name}", gate) for board in report.targets for gate in board.gates]
+    named = named or [(gate.name, gate) for gate in report.gates]
+    missed = [name for name, gate in named if not gate.passed]
+    if not named:
         return ""
     if not missed:
-        return f"Gates: {len(report.gates)} of {len(report.gates)} passed."
-    return f"Gates: {len(missed)} of {len(report.gates)} missed ({', '.join(missed)})."
+        return f"Gates: {len(named)} of {len(named)} passed."
+    return f"Gates: {len(missed)} of {len(named)} missed ({', '.join(missed)})."
 
 
 def warning_messages(report: Report) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from edgeprune.files import write_bytes
 from edgeprune.report.compared import regression_table
 from edgeprune.report.schema import Report, parse
-from edgeprune.report.sections import gates_table
+from edgeprune.report.sections import gates_tables
 
 # Suite, case, and what went wrong, or None.
 Case = tuple[str, str, str | None]
@@ -66,9 +66,14 @@ def _variants(report: Report) -> Iterator[Case]:
 
 
 def _gates(report: Report) -> Iterator[Case]:
-    for gate, row in zip(report.gates, gates_table(report).rows, strict=True):
-        name, limit, value, _ = (cell.text for cell in row)
-        yield "gates", name, None if gate.passed else f"{name} of {report.pick}: {value}, at most {limit}"
+    """Those of all targets; the names say which, where there are several."""
+    boards = [(f"{board.name}: ", board.pick, board.gates) for board in report.targets if board.gates]
+    boards = boards or [("", report.pick, report.gates)]
+    for (target, pick, gates), table in zip(boards, gates_tables(report), strict=False):
+        for gate, row in zip(gates, table.rows, strict=True):
+            name, limit, value, _ = (cell.text for cell in row)
+            fault = f"{target}{name} of {pick}: {value}, at most {limit}"
+            yield "gates", f"{target}{name}", None if gate.passed else fault
 
 
 def _regression(report: Report) -> Iterator[Case]:

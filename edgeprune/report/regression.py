@@ -77,50 +77,67 @@ class Pair:
     source: str | None = None
 
 
-def _of(read: Callable[[Variant], float | None]) -> Callable[[Variant, Variant], Pair | None]:
-    def pair(before: Variant, after: Variant) -> Pair | None:
-        first, second = read(before), read(after)
-        return None if first is None or second is None else Pair(first, second)
-
-    return pair
-
-
 def _same(entry: Measured, other: Measured) -> bool:
     return all(entry[key] == other[key] for key in ("device", "runtime", "threads"))
+
+
+def _measured(first: Measured, entry: Measured) -> Pair:
+    noise = max(0.0, (first.p95_ms or 0.0) - first.median_ms)
+    return Pair(first.median_ms, entry.median_ms, noise, f"on {entry.device}")
 
 
 def _latencies(before: Variant, after: Variant) -> Pair | None:
     """Measured on the target, else estimated for it, else measured elsewhere; each under the same conditions only."""
     measured = [
-        Pair(first.median_ms, entry.median_ms, max(0.0, (first.p95_ms or 0.0) - first.median_ms), f"on {entry.device}")
+        (bool(entry.get("target")), _measured(first, entry))
         for entry in after.latency.measured
         for first in before.latency.measured
         if _same(entry, first)
     ]
-    on_target = [entry for entry in after.latency.measured if entry.get("target")]
+    on_target = [pair for is_there, pair in measured if is_there]
     first, second = before.latency.estimated, after.latency.estimated
-    if measured and on_target:
-        return measured[0]  # the device's entry comes first
+    if on_target:
+        return on_target[0]
     if first and second and (first.threads, first.model_version) == (second.threads, second.model_version):
         return Pair(first.median_ms, second.median_ms, source="estimated for the target")
-    return measured[0] if measured else None
+    return measured[0][1] if measured else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """Something that may get worse: its key in rows, the key of its tolerance, and how both values are read."""
+    """Something that may get worse.
+
+    Attributes:
+        name: its key in rows.
+        tolerance: the key of its tolerance.
+        words: what notes call it.
+        read: its value; None: both are read together, see :func:`_latencies`.
+    """
 
     name: str
     tolerance: str
-    pair: Callable[[Variant, Variant], Pair | None]
+    words: str
+    read: Callable[[Variant], float | None] | None
+
+    def pair(self, before: Variant, after: Variant) -> Pair | None:
+        """Both values; None if one of the variants has none."""
+        if self.read is None:
+            return _latencies(before, after)
+        first, second = self.read(before), self.read(after)
+        return None if first is None or second is None else Pair(first, second)
+
+    def lacking(self, before: Variant, after: Variant) -> str | None:
+        """Which report alone has no value; None: both have one, or neither."""
+        without = [self.read is not None and self.read(variant) is None for variant in (before, after)]
+        return None if without[0] == without[1] else "the earlier report" if without[0] else "this report"
 
 
 FIGURES = (
-    Figure("metric", "max_drop", _of(lambda variant: variant.metric.value if variant.metric else None)),
-    Figure("bytes", "max_size", _of(lambda variant: variant.bytes)),
-    Figure("latency_ms", "max_latency", _latencies),
-    Figure("arena_bytes", "max_memory", _of(lambda variant: variant.memory.arena_bytes)),
-    Figure("cpu_ops", "max_cpu_operators", _of(lambda v: v.placement.cpu_ops if v.placement else None)),
+    Figure("metric", "max_drop", "metric", lambda variant: variant.metric.value if variant.metric else None),
+    Figure("bytes", "max_size", "size", lambda variant: variant.bytes),
+    Figure("latency_ms", "max_latency", "latency", None),
+    Figure("arena_bytes", "max_memory", "memory", lambda variant: variant.memory.arena_bytes),
+    Figure("cpu_ops", "max_cpu_operators", "placement", lambda v: v.placement.cpu_ops if v.placement else None),
 )
 
 
@@ -138,7 +155,12 @@ class Earlier:
         Raises:
             UsageError: another target or metric; a tolerance in points of a metric that is no fraction.
         """
-        pairs = {"target": (self.report.target.name, target), "metric": (self.report.metric.name, metric.name)}
+        directions = [f"{'more' if one.higher_is_better else 'less'} is better" for one in (self.report.metric, metric)]
+        pairs = {
+            "target": (self.report.target.name, target),
+            "metric": (self.report.metric.name, metric.name),
+            "direction": (directions[0], directions[1]),
+        }
         for what, (before, now) in pairs.items():
             if before != now:
                 raise UsageError(
@@ -146,7 +168,9 @@ class Earlier:
                     expected=f"the report of a build with the same {what}.",
                     fix="give --baseline the report.json of such a build, or leave it out.",
                 )
-        self._allowed("metric", "max_drop", metric, 1.0)
+        if self.tolerances.max_drop is not None:
+            line = '--max-regression-drop 2% (in a recipe: max_drop = "2%" under [regression])'
+            MaxDrop.parse(self.tolerances.max_drop).require_unit(metric, line)
 
     def compare(self, document: Mapping[str, Any]) -> JsonObject:
         """The key ``regression`` of the report of this build.
@@ -201,9 +225,25 @@ class Earlier:
             yield f"The earlier report is about the model {before.model.name}, this one about {now.model.name}."
         if before.data.test != now.data.test:
             yield f"The earlier report was measured on {before.data.test} test samples, this one on {now.data.test}."
+        elif before.data.source != now.data.source:
+            yield f"The earlier report was measured on {before.data.source}, this one on {now.data.source}."
+        elif before.seed != now.seed:
+            yield (
+                f"The earlier report has seed {before.seed}, this one {now.seed}: of data without a test part, other "
+                "samples were held out."
+            )
+        if others := [board.name for board in now.targets[1:]]:
+            yield (
+                f"Latency, memory and placement are compared on {now.target.name}, the first target, and not on "
+                f"{', '.join(others)}."
+            )
         names = {variant.name for variant in now.variants}
         if gone := [variant.name for variant in before.variants if variant.name not in names]:
             yield f"Not made any more, and not compared: {', '.join(gone)}."
+        for first, second in _pairs(before, now):
+            for figure in FIGURES:
+                if lacking := figure.lacking(first, second):
+                    yield f"The {figure.words} of {second.name} is not compared: {lacking} has none."
         timed = {row["variant"] for row in rows if row["figure"] == "latency_ms"}
         if untimed := sorted({row["variant"] for row in rows} - timed):
             yield (

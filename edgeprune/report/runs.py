@@ -13,6 +13,7 @@ from edgeprune.errors import UsageError
 from edgeprune.files import JsonObject
 from edgeprune.report import format as fmt
 from edgeprune.report.blocks import IN_HTML, Block, Cell, Column, Figure, Figures, Table
+from edgeprune.report.headline import gates_line
 from edgeprune.report.plots import Point, scatter
 from edgeprune.report.reading import NAME, read_report
 from edgeprune.report.schema import Metric, Report, Variant
@@ -213,7 +214,7 @@ def _milliseconds(value: float | None) -> Cell:
 
 
 def _gates(run: Run) -> Cell:
-    if not run.report.gates and not run.report.regression:
+    if not gates_line(run.report) and not run.report.regression:
         return fmt.absent("none were set")
     return Cell("passed", tone="good") if run.report.passed else Cell("missed", tone="bad")
 

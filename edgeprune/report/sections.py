@@ -168,21 +168,25 @@ _GATES: dict[str, tuple[str, Callable[[Report, float], str]]] = {
 
 
 def gates(report: Report) -> Blocks:
-    """The limits that the user set, and whether the pick keeps them."""
-    if not report.gates:
-        return [Paragraph("No gates were set (--max-drop, --max-size, --max-latency, --max-flash, --max-ram).")]
-    return [gates_table(report)]
+    """The limits that the user set, and whether the picks keep them."""
+    none = Paragraph("No gates were set (--max-drop, --max-size, --max-latency, --max-flash, --max-ram).")
+    return gates_tables(report) or [none]
 
 
-def gates_table(report: Report) -> Table:
-    """A row per gate."""
+def gates_tables(report: Report) -> list[Table]:
+    """A row per gate; of several targets, a table for each."""
     columns = [
         Column("Gate", numeric=False),
         Column("Limit", "at most"),
         Column("Pick"),
         Column("Result", numeric=False),
     ]
-    return Table(f"The pick, {report.pick}, against the limits.", columns, [_gate(report, g) for g in report.gates])
+    boards = [(f" for {board.name}", board.pick, board.gates) for board in report.targets]
+    return [
+        Table(f"The pick{of}, {pick}, against the limits.", columns, [_gate(report, g) for g in gates])
+        for of, pick, gates in boards or [("", report.pick, report.gates)]
+        if gates
+    ]
 
 
 def _gate(report: Report, gate: Gate) -> list[Cell]:

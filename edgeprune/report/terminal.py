@@ -100,9 +100,10 @@ def _answers(report: Report) -> list[Any]:
 def _gates(report: Report) -> list[Any]:
     from rich.text import Text
 
-    if not report.gates:
+    said = headline.gates_line(report)
+    if not said:
         return []
-    lines = [Text(headline.gates_line(report))]
+    lines = [Text(said)]
     for block in gates(report):
         if isinstance(block, Table):
             for name, limit, value, result in block.rows:

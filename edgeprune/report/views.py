@@ -14,7 +14,7 @@ from edgeprune.report import headline
 from edgeprune.report.blocks import EVERYWHERE, IN_FILES, Table
 from edgeprune.report.compared import regression_line, regression_table
 from edgeprune.report.schema import Report, parse
-from edgeprune.report.sections import SECTIONS, gates_table, tradeoffs
+from edgeprune.report.sections import SECTIONS, gates_tables, tradeoffs
 from edgeprune.report.variants import variants_table
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def summary(report: Report) -> list[Table]:
     """The tables of summary.md: what a reviewer looks at."""
     found = report.regression
     worse = [regression_table(report, found.worse, "What got worse.")] if found and found.worse else []
-    gates = [gates_table(report)] if report.gates else []
-    return [*worse, *gates, variants_table(report).at_level(EVERYWHERE)]
+    return [*worse, *gates_tables(report), variants_table(report).at_level(EVERYWHERE)]
 
 
 def environment(folder: Path | None = None) -> jinja2.Environment:

@@ -75,13 +75,19 @@ def _evaluated(
     origin = _origin(artifact, model, context) if agreement is not None and agreement < LOW_AGREEMENT else None
     answers.save(context.folder / ANSWERS)
     warnings = _coarse(artifact, model, context)
+    facts = dataclasses.asdict(parity)
+    if lost := facts.pop("not_finite"):
+        warnings.append(
+            f"{lost:,} of the values that the file answers on test data are NaN or infinite: a class is read from them "
+            "all the same, so that figures of classes mean little"
+        )
     return artifact.with_(
         {"answers": context.folder / ANSWERS},
         warnings=[*artifact.facts.get("warnings", []), *warnings],
         evaluation={
             "validation": {"value": task.value(validation), "samples": data.validation.size, "metrics": validation},
             "test": {"value": task.value(test), "samples": data.test.size, "split": "test", "metrics": test},
-            "parity": {**dataclasses.asdict(parity), "origin": origin},
+            "parity": {**facts, "origin": origin},
             "runtime": runtime,
         },
     )

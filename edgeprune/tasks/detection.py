@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.code import load_function, users_code
-from edgeprune.data.images.annotations import CROWD, DIFFICULT
+from edgeprune.data.images.annotations import CROWD, DIFFICULT, PLAIN
 from edgeprune.data.images.boxes import frame_boxes
 from edgeprune.errors import DataError, MissingError, RecipeError
 from edgeprune.files import JsonObject
@@ -442,10 +442,7 @@ def detection_task(
             expected="the extra for detection.",
             fix='pip install "edgeprune[detection]"',
         )
-    for part in ("validation", "test"):
-        split: Split = getattr(data, part)
-        if not split.store.counts[split.index].any():  # type: ignore[attr-defined]
-            raise DataError(f"The {part} part of {data.source} has no box: average precision is not defined.")
+    _require_boxes(data)
     x, y = next(iter(data.validation.batches(min(4, data.validation.size))))
     outputs = predict(x)
     head = head_of(detection, data, names, [output.shape[1:] for output in outputs])
@@ -462,6 +459,7 @@ def detection_task(
         raise RecipeError(
             f"[task] primary = {name!r} names no metric of a detector.", expected=f"one of: {', '.join(metrics)}."
         )
+    _require_boxes(data, name)
     taught = _loss_task(config, data, names) or (teach() if teach else None)
     origin = "boxes of the data"
     outputs_of = tuple(Output(own[0], None, None, 1.0, (), None, origin=origin) for own in names)
@@ -477,6 +475,30 @@ def detection_task(
         head=head,
         class_names=data.class_names,
     )
+
+
+def _require_boxes(data: Data, metric: str = MAP) -> None:
+    """Make sure that the parts that figures are counted on have boxes that count, for a figure of a class: of that one.
+
+    Raises:
+        DataError: they do not.
+    """
+    of_class = metric.partition(".")[2]
+    for part in ("validation", "test"):
+        split: Split = getattr(data, part)
+        rows = split.store.rows(split.index)  # type: ignore[attr-defined]
+        rows = rows[rows[:, 5] == PLAIN]
+        if of_class:
+            rows = rows[rows[:, 4] == (data.class_names or ()).index(of_class)]
+        if not len(rows):
+            raise DataError(
+                f"The {part} part of {data.source} has no box{f' of {of_class!r}' if of_class else ''} that counts: "
+                "average precision is not defined.",
+                expected="at least one, which is neither a crowd nor difficult.",
+                fix="write another metric as [task] primary, or move images with this class there."
+                if of_class
+                else "move images with boxes there.",
+            )
 
 
 def _try(head: Head, outputs: Sequence[np.ndarray], sizes: np.ndarray) -> None:

@@ -226,8 +226,13 @@ def _candidates(inputs: np.ndarray, data: Data) -> Iterator[tuple[str, str, Prep
         values = raw(inputs)
         axes = tuple(range(values.ndim - 1))
         mean, std = values.mean(axes), np.maximum(values.std(axes), 1e-7)
-        line = _line(1.0, [float(f"{v:.5g}") for v in mean], [float(f"{v:.5g}") for v in std], None)
+        of_table = (now.get("table") or {}).get("normalize", "none") != "none"  # which sets mean and std
+        line = _line(now, 1.0, [float(f"{v:.5g}") for v in mean], [float(f"{v:.5g}") for v in std], None)
+        line = '  [data.table]\n  normalize = "standard"' if of_table else line
         yield "inputs with mean 0 and deviation 1", line, lambda x: ((raw(x) - mean) / std).astype(np.float32)
+        if any(now[key] != plain for key, plain in _PLAIN.items()):
+            line = '  [data.table]\n  normalize = "none"' if of_table else _line(now, 1.0, [0.0], [1.0], None)
+            yield "inputs as the source has them", line, lambda x: raw(x).astype(np.float32)
         return
     low, high = _extremes(inputs, raw)
     # What the pixels of the source are, as far as their values say it.
@@ -247,7 +252,7 @@ def _candidates(inputs: np.ndarray, data: Data) -> Iterator[tuple[str, str, Prep
 
             words = scaling.words + (", with red and blue exchanged" if swapped else "")
             mean = [value - scaling.scale * offset for value in chosen.mean]
-            line = _line(chosen.scale * unit, mean, list(chosen.std), chosen.bgr if channels == 3 else None, files)
+            line = _line(now, chosen.scale * unit, mean, list(chosen.std), chosen.bgr if channels == 3 else None, files)
             yield words, line, prepare
 
 
@@ -256,10 +261,15 @@ def _extremes(inputs: np.ndarray, raw: Prepare) -> tuple[float, float]:
     return min(float(x.min()) for x in values), max(float(x.max()) for x in values)
 
 
-def _line(scale: float, mean: Sequence[float], std: Sequence[float], bgr: bool | None, files: bool = False) -> str:
+_PLAIN: JsonObject = {"scale": 1.0, "mean": [0.0], "std": [1.0]}
+
+
+def _line(
+    now: JsonObject, scale: float, mean: Sequence[float], std: Sequence[float], bgr: bool | None, files: bool = False
+) -> str:
     values: JsonObject = {"scale": scale, "mean": list(mean), "std": list(std)}
-    plain = {"scale": 1.0, "mean": [0.0], "std": [1.0]}
-    lines = [f"  {key} = {value}" for key, value in values.items() if value != plain[key]]
+    # What the recipe has now stays there unless it is written anew.
+    lines = [f"  {key} = {value}" for key, value in values.items() if value != _PLAIN[key] or now[key] != _PLAIN[key]]
     after = ""
     if bgr is not None and files:
         lines.append(f'  color = "{"bgr" if bgr else "rgb"}"')

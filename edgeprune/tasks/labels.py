@@ -229,11 +229,14 @@ class LabelPlan:
         names: of the outputs.
         changes: per output; None: its labels are not used.
         class_weights: per output, by class number; None: all count alike.
+        rows: per output, whether its labels are rows with a value for each class; class numbers of as many steps as
+            there are classes look alike.
     """
 
     names: tuple[tuple[str, ...], ...]
     changes: tuple[Change | None, ...]
     class_weights: tuple[tuple[float, ...] | None, ...]
+    rows: tuple[bool, ...]
 
     def relabel(self, *, training: bool) -> Callable[[Structure, Structure, Structure], tuple[Structure, Structure]]:
         """The function for :attr:`edgeprune.data.split.Split.relabel`; class weights count in training only."""
@@ -249,7 +252,7 @@ class LabelPlan:
                 labels.append(tf.zeros([batch]) if change is None else change(found[i]))
                 by_class = self.class_weights[i]
                 if training and change is not None and by_class is not None:
-                    own = _of_classes(found[i], by_class)
+                    own = _of_classes(found[i], by_class, rows=self.rows[i])
                     weights[i] = own if weights[i] is None else own * tf.cast(weights[i], own.dtype)
             if all(weight is None for weight in weights):
                 return (labels[0] if len(labels) == 1 else tuple(labels)), ()
@@ -264,12 +267,12 @@ class LabelPlan:
         return [w] * len(self.names)  # one weight per sample counts for all outputs, as in Keras
 
 
-def _of_classes(labels: tf.Tensor, by_class: Sequence[float]) -> tf.Tensor:
+def _of_classes(labels: tf.Tensor, by_class: Sequence[float], *, rows: bool) -> tf.Tensor:
     """The weight of each label's class, float32 [batch, …]; class numbers, zeros and ones, or one-hot rows."""
     import tensorflow as tf
 
     width = len(by_class)
-    if labels.shape[-1:] == (width,) and labels.shape.rank > 1:
+    if rows:
         numbers = tf.argmax(labels, -1)
     else:
         numbers = tf.cast(labels, tf.int64)

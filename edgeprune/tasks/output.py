@@ -37,6 +37,7 @@ class Resolved:
     change: Change | None = None
     class_weights: tuple[float, ...] | None = None
     warnings: tuple[str, ...] = ()
+    rows: bool = False  # whether the labels are rows with a value for each class
 
 
 class OutputResolver:
@@ -96,6 +97,7 @@ class OutputResolver:
             change,
             self._class_weights(),
             tuple(given.warnings),
+            rows=form != "class numbers" and given.facts.width > 1,
         )  # fmt: skip
 
     def _unused(self) -> bool:

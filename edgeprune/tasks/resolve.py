@@ -140,7 +140,10 @@ def resolve(
             fix="name outputs of the model in the labels (a dict by output), or write [task] loss.",
         )
     plan = LabelPlan(
-        compiled.names, tuple(one.change for one in resolved), tuple(one.class_weights for one in resolved)
+        compiled.names,
+        tuple(one.change for one in resolved),
+        tuple(one.class_weights for one in resolved),
+        tuple(one.rows for one in resolved),
     )
     primary = _primary(outputs, config, many)
     task = Task(

@@ -43,14 +43,16 @@ class Interface:
     """Of a file's first graph.
 
     Attributes:
-        inputs, outputs: in the model's order if ``ordered``, else in the signature's, else in the file's.
-        ordered: whether the order of the model is known; so it is where there is only one of a kind.
+        inputs, outputs: in the model's order if that is known, else in the signature's, else in the file's.
+        ordered: whether the order of the model's outputs is known; so it is where there is only one.
+        inputs_ordered: likewise, of its inputs.
         padded: whether the model leaves out padding when its metrics are taken, which the file does not.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     ordered: bool
+    inputs_ordered: bool
     padded: bool
 
 
@@ -65,8 +67,8 @@ def interface(model: TFLiteModel) -> Interface:
         places = {index: place for place, index in enumerate(getattr(graph, kind))}
         listed = written[kind] if written else [[name] for name in names]
         ports.append(tuple(Port(tuple(n), n[-1], places[names[n[-1]]], graph.tensors[names[n[-1]]]) for n in listed))
-    ordered = len(ports[1]) == 1 or bool(written) or signature is None
-    return Interface(ports[0], ports[1], ordered, bool(written.get("padded")))
+    inputs_ordered, ordered = (len(own) == 1 or bool(written) or signature is None for own in ports)
+    return Interface(ports[0], ports[1], ordered, inputs_ordered, bool(written.get("padded")))
 
 
 def other_signatures(model: TFLiteModel) -> Iterator[str]:

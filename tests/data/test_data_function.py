@@ -338,3 +338,21 @@ def test_equal_samples_side_by_side_are_no_repetition(pixels_of):
         {"train": lambda: zip(x.repeat(2, 0), y.repeat(2), strict=True), "test": dataset(100, 9)}, DataConfig(), SPEC
     )
     assert data.train.size + data.validation.size == 80
+
+
+def test_validation_may_be_none_and_stand_there_once():
+    """None is as if it were left out; under both of its names it is refused."""
+    train, test = arrays(0, 40), arrays(100, 8)
+    data = load_data({"train": train, "validation": None, "test": test}, DataConfig(), SPEC)
+    assert (data.train.size, data.validation.size, data.test.size) == (36, 4, 8)
+    with pytest.raises(DataError, match="both val and validation"):
+        load_data({"train": train, "val": test, "validation": test, "test": test}, DataConfig(), SPEC)
+
+
+def test_masked_values_are_refused():
+    """Under a mask there is no value, whatever number lies there; a mask that masks nothing is none."""
+    x, y = arrays(0, 40)
+    assert load_data((np.ma.masked_greater(x, 99), y), DataConfig(), SPEC).test.size == 8
+    for masked in ((np.ma.masked_greater(x, 30), y), (x, np.ma.masked_equal(y, 1))):
+        with pytest.raises(DataError, match="masked values"):
+            load_data(masked, DataConfig(), SPEC)

@@ -188,3 +188,42 @@ def test_several_inputs_go_by_their_names(tmp_path):
     assert labels.numpy().tolist() == y[whole.train.index].tolist()
     split = {f"{key}_{part}": array for part in ("train", "test") for key, array in (("a", a), ("b", b), ("y", y))}
     assert _load(tmp_path, split, spec).test.size == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "fix"),
+    [
+        (
+            {"x_train": None, "y_train": None, "x": _images(0, 9), "y": range(9)},
+            "x beside x_test, y_test",
+            "x_train",
+        ),
+        ({"x_dev": _images(0, 9), "y_dev": np.arange(9)}, "x_dev, which", "call it x_val"),
+        ({"y_eval": np.arange(9)}, "y_eval, which", "call it y_val"),
+        ({"sample_weights_train": np.ones(40)}, "sample_weights_train, which", "call it sample_weight_train"),
+    ],
+)
+def test_samples_and_weights_that_would_be_overlooked_are_refused(tmp_path, changes, said, fix):
+    """Figures would be those of other samples: of a part of x, of validation taken from train, without weights."""
+    with pytest.raises(DataError, match=said) as raised:
+        _load(tmp_path, _arrays(**changes))
+    assert fix in raised.value.fix
+
+
+def test_arrays_of_other_names_are_no_matter(tmp_path):
+    """What is no sample, label or weight may lie beside them."""
+    assert _load(tmp_path, _arrays(x_mean=np.zeros(3), names=np.array(["a", "b"]))).train.size == 36
+
+
+@pytest.mark.parametrize("ending", ["validation", "valid"])
+def test_validation_may_be_called_otherwise(tmp_path, pixels_of, ending):
+    """It was overlooked, and a part of train taken; under two names it is refused."""
+    own = {f"x_{ending}": _images(200, 3), f"y_{ending}": np.arange(3)}
+    data = _load(tmp_path, _arrays(**own))
+    assert (data.train.size, pixels_of(data.validation)) == (40, [200, 201, 202])
+    with pytest.raises(DataError, match=f"has both x_val and x_{ending}"):
+        _load(tmp_path, _arrays(**own, x_val=_images(300, 3), y_val=np.arange(3)))
+    named = {"image_train": _images(0, 40), f"image_{ending}": _images(200, 3), "image_test": _images(100, 8)}
+    spec = InputSpec(((4, 4, 1),), ("image",))
+    labels = {key: values for key, values in _arrays(**own).items() if key[0] == "y"}
+    assert pixels_of(_load(tmp_path, {**named, **labels}, spec).validation) == [200, 201, 202]

@@ -1,15 +1,18 @@
 """Two files on the same data, whatever their task."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from task_files import KINDS, make
 
+import edgeprune
 from edgeprune.data import InputSpec, load_data
 from edgeprune.errors import DataError, RecipeError, UsageError
 from edgeprune.evaluate.accuracy import keras_figures
 from edgeprune.evaluate.files import compare_accuracy
+from edgeprune.evaluate.sample import load_sample
 from edgeprune.profiling.compare import compare
 from edgeprune.recipe.config import DataConfig, Recipe, TaskConfig
 from edgeprune.tasks.resolve import resolve_task
@@ -129,6 +132,81 @@ def test_a_tuple_of_labels_needs_the_order_of_the_outputs(made, tmp_path):
     named = {name: (x, {"alarm": y[1], "tag": y[0]}) for name, (x, y) in one.splits.items()}
     found = compare_accuracy((foreign, one.int8), named, DataConfig())
     assert list(found["metrics"]) == ["alarm.accuracy", "tag.accuracy"]
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A file as TensorFlow's converter makes it, of two inputs and two outputs, and the samples that it has right."""
+    import tensorflow as tf
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    inputs = [layers.Input((4,), name=name) for name in ("right", "left")]
+    both = layers.Concatenate()([layers.Dense(5)(one) for one in inputs])
+    model = tf_keras.Model(inputs, [layers.Dense(3, "softmax", name=name)(both) for name in ("tag", "alarm")])
+    path = tmp_path_factory.mktemp("foreign") / "foreign.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    rng = np.random.default_rng(0)
+    x = tuple(rng.normal(size=(60, 4)).astype(np.float32) for _ in inputs)
+    return path, x, tuple(values.argmax(1) for values in model.predict(x, verbose=0))
+
+
+def test_a_tuple_of_inputs_needs_the_order_of_the_inputs(foreign):
+    """Inputs of one shape could be exchanged where the file does not keep their order; by name they are right."""
+    path, x, (tag, alarm) = foreign
+    y = {"tag": tag, "alarm": alarm}
+    with pytest.raises(DataError, match=r"tuple of inputs.*\(left, right\)") as raised:
+        compare_accuracy((path, path), {"train": (x, y), "test": (x, y)}, DataConfig())
+    assert '{"left": ..., "right": ...}' in raised.value.fix
+    named = {"right": x[0], "left": x[1]}
+    found = compare_accuracy((path, path), {"train": (named, y), "test": (named, y)}, DataConfig())
+    assert {name: pair["values"][0] for name, pair in found["metrics"].items()} == {
+        "alarm.accuracy": 1.0, "tag.accuracy": 1.0,
+    }  # fmt: skip
+
+
+def test_a_build_of_a_file_needs_the_order_of_inputs_and_outputs(foreign, tmp_path):
+    """As a comparison does; it would prune by figures of exchanged inputs or labels."""
+    path, x, (tag, alarm) = foreign
+    named, y = {"right": x[0], "left": x[1]}, {"tag": tag, "alarm": alarm}
+    options = {"target": "rpi4", "recipe": "float", "out": tmp_path}
+    for wrong, said in (((x, y), "tuple of inputs"), ((named, (tag, alarm)), "tuple of labels")):
+        with pytest.raises(DataError, match=said) as raised:
+            edgeprune.build(path, data={"train": wrong, "test": wrong}, **options)
+        assert "imported" not in str(raised.value)
+    report = edgeprune.build(path, data={"train": (named, y), "test": (named, y)}, **options)
+    assert {figure.value for figure in report.variants[0].metrics.values()} == {1.0}
+
+
+@pytest.mark.parametrize("io", ["int8", "float32"])
+def test_samples_of_another_scale_than_a_quantized_file_takes_are_told(io, tmp_path):
+    """Far beyond what its integers can hold, or all on one or two of them, whatever its inputs and outputs are: by
+    comparisons as a warning, and a build of the file ends."""
+    import tensorflow as tf
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    model = tf_keras.Sequential([tf_keras.layers.Input([8]), tf_keras.layers.Dense(3, "softmax")])
+    x = np.random.default_rng(0).uniform(0, 255, (100, 8)).astype(np.float32)
+    y = model.predict(x, verbose=0).argmax(1)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([row[None]] for row in x)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io)
+    path = tmp_path / "pixels.tflite"
+    path.write_bytes(converter.convert())
+    for scale in (1 / 255, 255):
+        scaled = {"train": (x * np.float32(scale), y), "test": (x * np.float32(scale), y)}
+        (warning,) = compare_accuracy((path, path), scaled, DataConfig())["warnings"]
+        assert re.search(r"(?s)takes 0 to 25[45].*mean = \[0\]", warning)
+        assert load_sample([path], scaled, DataConfig()).tasks[path].warnings == (warning,)
+        with pytest.raises(DataError, match="takes 0 to 25"):
+            edgeprune.build(path, data=scaled, target="rpi4", recipe="float", out=tmp_path / "run")
+    found = compare_accuracy((path, path), {"train": (x, y), "test": (x, y)}, DataConfig())
+    assert found["accuracy"][0] > 0.9
+    assert found["warnings"] == []
 
 
 def test_files_of_different_outputs_are_refused(made, tmp_path):

@@ -75,3 +75,13 @@ def test_samples_are_chosen_at_random(kind_and_made):
     sample = load_sample((one.float32,), one.splits, DataConfig())
     assert not np.array_equal(sample.inputs[0], x)
     assert np.array_equal(np.sort(sample.inputs[0], 0), np.sort(x, 0))
+
+
+def test_a_measurement_has_the_warnings_about_its_figures(kind_and_made):
+    """As a comparison has: here, that samples are scaled otherwise than the file takes them."""
+    _, one = kind_and_made
+    files = (one.int8,)
+    assert bench("host", Job(files, runs=2), sample=load_sample(files, one.splits, DataConfig()))["warnings"] == []
+    sample = load_sample(files, one.splits, DataConfig(scale=1000.0))
+    (warning,) = bench("host", Job(files, runs=2), sample=sample)["warnings"]
+    assert "the .tflite takes" in warning

@@ -103,6 +103,15 @@ def test_a_metric_in_its_own_unit_is_compared_by_its_value(compare, variations):
     assert worse(compare(earlier, now, max_drop="4%")) == set()
 
 
+def test_points_of_a_metric_in_its_own_unit_are_refused(variations, tmp_path):
+    """The message names the option that can be changed, which is not that of the pick."""
+    (tmp_path / "report.json").write_text(json.dumps(variations["regression"]()))
+    report = read_report(tmp_path)
+    with pytest.raises(UsageError, match="is in points") as raised:
+        Baseline(tmp_path, max_drop=1).read(RegressionConfig()).require_comparable(report.target.name, report.metric)
+    assert "--max-regression-drop 2%" in raised.value.fix
+
+
 def test_a_measured_latency_must_leave_the_noise(compare, report):
     """On a machine whose 95th percentile is far from the median, what is within it is not worse."""
     now = copy.deepcopy(report)
@@ -240,3 +249,53 @@ def test_the_xml_has_a_case_for_each_variant_gate_and_figure(compare, variations
         assert (int(suite.get("tests")), int(suite.get("failures"))) == (len(suite), len(failed[name]))
     assert len(suites["edgeprune.regression"]) == len(found.regression.rows)
     assert "143 kB" in suites["edgeprune.regression"].find(".//failure").get("message")
+
+
+def test_another_direction_of_the_metric_is_refused(report, tmp_path):
+    """A function of the user's may have the name of another one, of which more is better."""
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    with pytest.raises(UsageError, match="its direction is more is better, and that of this build less is better"):
+        Baseline(path).read(RegressionConfig()).require_comparable(
+            "rpi4", Metric(name=report["metric"]["name"], higher_is_better=False)
+        )
+
+
+def test_the_estimate_comes_before_other_machines_where_the_target_was_measured_once(compare, variations):
+    """Measured on the target now and never before: what both have is the estimate, and this machine's milliseconds."""
+    earlier = variations["estimated"]()
+    now = copy.deepcopy(earlier)
+    for one in now["variants"]:
+        entry = copy.deepcopy(one["latency"]["measured"][0])
+        entry.update(device="board", target="rpi4", median_ms=99.0)
+        one["latency"]["measured"].insert(0, entry)
+    variant(now, "int8")["latency"]["estimated"]["median_ms"] *= 1.5
+    found = compare(earlier, now)
+    assert worse(found) == {("int8", "latency_ms")}
+    sources = {row.source for row in found.regression.rows if row.figure == "latency_ms"}
+    assert sources == {"estimated for the target"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda now: now["data"].update(source="other"), "this one on other"),
+        (lambda now: now.update(seed=now["seed"] + 1), "other samples were held out"),
+        (
+            lambda now: variant(now, now["pick"])["memory"].update(arena_bytes=None),
+            "is not compared: this report has none",
+        ),
+        (
+            lambda now: variant(now, now["pick"]).update(
+                placement={"accelerator_ops": 9, "cpu_ops": 2, "fully_mapped": False}
+            ),
+            "is not compared: the earlier report has none",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_noted(compare, report, change, words):
+    """Other data, another seed, and figures that one of the reports does not have."""
+    assert not any(words in note for note in compare(report, report).regression.notes)
+    now = copy.deepcopy(report)
+    change(now)
+    assert any(words in note for note in compare(report, now).regression.notes)

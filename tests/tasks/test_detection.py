@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 
@@ -302,3 +303,26 @@ def test_the_script_finds_the_boxes_of_the_report(place, model, built):
         np.testing.assert_allclose(found, np.concatenate([boxes, scores[:, None]], axis=1), atol=0.02)
         assert [row[1] for row in rows] == [cells.CLASSES[label] for label in classes]
         assert (run / "drawn.png").stat().st_size > 0
+
+
+def test_a_primary_class_that_a_part_does_not_have_is_refused(tmp_path, model):
+    """Its average precision would be no number, and so would all picks and gates; as for boxes that do not count."""
+    cells.write(tmp_path / "data", forms=("coco",), count=10, seed=1)
+    np.save(tmp_path / "anchors.npy", cells.anchors())
+    path = tmp_path / "data" / "val" / "instances_coco.json"
+    document = json.loads(path.read_text())
+    document["annotations"] = [one for one in document["annotations"] if one["category_id"] == 3]
+    path.write_text(json.dumps(document))
+    first, second = cells.CLASSES
+    _, data = data_of(tmp_path, model)
+    assert (
+        resolve_task(model, TaskConfig(primary=f"ap50.{first}"), data, detection=head(tmp_path)).name == f"ap50.{first}"
+    )
+    with pytest.raises(DataError, match=f"validation part .* has no box of '{second}'"):
+        resolve_task(model, TaskConfig(primary=f"ap.{second}"), data, detection=head(tmp_path))
+    for one in document["annotations"]:
+        one["iscrowd"] = 1
+    path.write_text(json.dumps(document))
+    _, data = data_of(tmp_path, model)
+    with pytest.raises(DataError, match=r"validation part .* has no box that counts"):
+        resolve_task(model, TaskConfig(), data, detection=head(tmp_path))

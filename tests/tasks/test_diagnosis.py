@@ -173,3 +173,46 @@ def test_data_that_come_class_by_class_are_questioned_all_the_same():
     task = resolve_task(model, TaskConfig(), data)
     (warning,) = diagnose(model, task.prepare(data), task, 0.4)
     assert "The model expects pixels" in warning
+
+
+def test_advice_works_in_the_recipe_that_is_there():
+    """Its scale, mean and std would stay if the lines only named what differs from the defaults."""
+    import tomllib
+
+    r = np.random.default_rng(0)
+    y = r.integers(0, CLASSES, 600)
+    x = np.clip(r.normal(40 + 55 * y[:, None, None, None], 12, (600, 8, 8, 3)), 0, 255).astype("float32")
+    model = trained(x, y)
+    wrong = {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    (warning,) = warnings_of(model, x, y, DataConfig(**wrong))
+    assert "pixels of 0..255:" in warning
+    advised = tomllib.loads(warning.split("Write in the recipe:\n")[1])["data"]
+    assert warnings_of(model, x, y, DataConfig(**{**wrong, **advised})) == []
+
+
+@pytest.mark.parametrize(("trained_with", "stated"), [("none", "standard"), ("standard", "minmax")])
+def test_tables_that_are_normalized_otherwise_are_found(trained_with, stated, tmp_path):
+    """As the source has them, or by mean and deviation; the advice is of [data.table], which sets mean and std."""
+    import tomllib
+
+    from edgeprune.evaluate.accuracy import evaluate_keras
+
+    r = np.random.default_rng(0)
+    y = r.integers(0, CLASSES, 600)
+    x = np.round(np.stack([5 + 2 * y + r.normal(0, 0.3, 600), r.normal(3, 2, 600)], 1), 2)
+    rows = [f"{a},{b},{label}" for (a, b), label in zip(x, y, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,y", *rows]))
+    seen = (x - x.mean(0)) / x.std(0) if trained_with == "standard" else x
+    model = trained(seen.astype("float32"), y, normalized=False)
+
+    def diagnosed(normalize):
+        config = DataConfig.model_validate({"table": {"target": "y", "normalize": normalize}})
+        data = load_data(str(tmp_path / "t.csv"), config, InputSpec.of(model))
+        task = resolve_task(model, TaskConfig(), data)
+        data = task.prepare(data)
+        return diagnose(model, data, task, evaluate_keras(model, data.validation, task))
+
+    (warning,) = diagnosed(stated)
+    advised = tomllib.loads(warning.split("Write in the recipe:\n")[1])["data"]["table"]["normalize"]
+    assert advised == trained_with
+    assert not any("Write in the recipe" in one for one in diagnosed(advised))

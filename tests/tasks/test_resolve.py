@@ -348,3 +348,18 @@ def test_a_compiled_function_that_is_not_first_is_left_out_with_a_warning(tmp_pa
     assert "'bias'" in task.warnings[0]
     stated = resolved(made, VALUES, metric=("mae", {"class": f"{path}:bias", "higher_is_better": False}))
     assert [(metric.name, metric.higher_is_better) for metric in stated.metrics] == [("mae", False), ("bias", False)]
+
+
+def test_class_weights_belong_to_steps_though_there_are_as_many_as_classes():
+    """Class numbers of four steps are not taken for a row of four classes."""
+    import tf_keras
+
+    inputs = tf_keras.Input([4], dtype="int32")
+    made = tf_keras.Model(inputs, tf_keras.layers.Dense(4, "softmax")(tf_keras.layers.Embedding(9, 3)(inputs)))
+    made.compile("sgd", "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (24, 4))
+    data = data_of(made, rng.integers(0, 9, (24, 4)), labels)
+    prepared = resolve_task(made, TaskConfig(class_weights=(1.0, 2.0, 3.0, 4.0)), data).prepare(data)
+    _, y, weights = next(iter(prepared.train.batches(24)))
+    assert np.array_equal(weights, y.numpy() + 1)

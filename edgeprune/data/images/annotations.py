@@ -6,7 +6,7 @@ corners: x from 0 at the left edge of the image to its width at the right edge.
 
 from __future__ import annotations
 
-import ast
+import collections
 import hashlib
 import json
 import math
@@ -86,8 +86,13 @@ class Found:
         """Take boxes for those of the image only if its size is what the annotations say, where they do: (height,
         width). Sizes of 0 are written by tools that do not know them."""
         own = sizes.get(image)
-        if own and all(stated) and own != tuple(map(int, stated)):
-            height, width = stated
+        height, width = stated
+        try:
+            differs = own and all(stated) and own != (int(height), int(width))
+        except (TypeError, ValueError):
+            self.problems.append(f"{place}: height and width are no numbers: {height!r} and {width!r}")
+            return
+        if own and differs:
             self.problems.append(
                 f"{place}: boxes for {width} x {height} pixels (width x height), and {image} has {own[1]} x {own[0]}"
             )
@@ -118,8 +123,9 @@ def read_coco(path: Path, sizes: Mapping[str, Size]) -> Found:
         document = json.loads(content)
         listed = document["images"]
         images = {entry["id"]: str(PurePosixPath(entry["file_name"])) for entry in listed}
-        names = {entry["id"]: str(entry["name"]) for entry in sorted(document["categories"], key=lambda one: one["id"])}
-        entries = document["annotations"]
+        categories = sorted(document["categories"], key=lambda one: one["id"])
+        names = {entry["id"]: str(entry["name"]) for entry in categories}
+        entries = [*document["annotations"]]
     except json.JSONDecodeError as error:
         found.problems.append(f"{path}:{error.lineno}: no JSON ({error.msg})")
         return found
@@ -130,8 +136,14 @@ def read_coco(path: Path, sizes: Mapping[str, Size]) -> Found:
         found.problems.append(f"{path}: not as COCO has it: {error}")
         return found
     found.names = tuple(names.values())
-    if len(images) < len(listed):
-        found.problems.append(f"{path}: {len(listed)} images have {len(images)} different ids")
+    for what, rows, ids in (("images", listed, images), ("categories", categories, names)):
+        if len(ids) < len(rows):
+            found.problems.append(f"{path}: {len(rows)} {what} have {len(ids)} different ids")
+    found.problems += [
+        f"{path}: the image {name} is listed {times} times, and its boxes would be counted for each"
+        for name, times in collections.Counter(images.values()).items()
+        if times > 1
+    ]
     for number, entry in enumerate(listed):
         found.compare(
             images[entry["id"]], sizes, (entry.get("height"), entry.get("width")), f"{path}: images[{number}]"
@@ -140,13 +152,17 @@ def read_coco(path: Path, sizes: Mapping[str, Size]) -> Found:
     for number, entry in enumerate(entries):
         place = f"{path}: annotations[{number}]"
         try:
-            image, category = images.get(entry["image_id"]), names.get(entry["category_id"])
-            x, y, width, height = map(float, entry["bbox"])
+            image, category, bbox = images.get(entry["image_id"]), names.get(entry["category_id"]), entry["bbox"]
         except KeyError as error:
             found.problems.append(f"{place}: not as COCO has it: no {error}")
             continue
+        except TypeError:  # no object, or an id that is none
+            found.problems.append(f"{place}: not as COCO has it: {str(entry)[:60]}")
+            continue
+        try:
+            x, y, width, height = map(float, bbox)
         except (TypeError, ValueError):
-            found.problems.append(f"{place}: bbox is not x, y, width, height: {str(entry['bbox'])[:60]}")
+            found.problems.append(f"{place}: bbox is not x, y, width, height: {str(bbox)[:60]}")
             continue
         if image is None:
             found.problems.append(f"{place}: there is no image with id {entry['image_id']}")
@@ -278,7 +294,7 @@ def read_yolo(folder: Path, sizes: Mapping[str, Size], names: tuple[str, ...]) -
             found.problems.append(f"{path}: the image {stem} is missing")
             continue
         height, width = sizes[image]
-        for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+        for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), 1):
             if not line.strip():
                 continue
             place = f"{path}:{number}"
@@ -304,38 +320,130 @@ def yolo_names(folders: Sequence[Path]) -> tuple[tuple[str, ...], Path] | None:
     """The classes of YOLO labels and the file that names them, from the first folder that has one; else None.
 
     Raises:
-        DataError: a data.yaml whose names cannot be read.
+        DataError: a file whose names cannot be read, or leave open which number a class has; files that disagree.
     """
-    for folder in folders:
-        for name in CLASS_LISTS:
-            if (folder / name).is_file():
-                lines = (folder / name).read_text("utf-8").splitlines()
-                return tuple(line.strip() for line in lines if line.strip()), folder / name
-        for name in YAMLS:
-            if (folder / name).is_file():
-                return _yaml_names(folder / name), folder / name
-    return None
+    files = [folder / name for folder in folders for name in (*CLASS_LISTS, *YAMLS) if (folder / name).is_file()]
+    found = [(_yaml_names if path.name in YAMLS else _listed_names)(path, _text(path)) for path in files]
+    for path, names in zip(files, found, strict=True):
+        if names != found[0]:
+            raise DataError(
+                f"The names of the classes differ: {files[0]} has {', '.join(found[0])}, and {path} "
+                f"{', '.join(names)}.",
+                expected="the same names in the same order, or one file.",
+                fix="remove the file that the labels were not written with.",
+            )
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(
+                f"{path} has two classes {twice[0]!r}.",
+                expected="a name of its own for each class, in the order of the numbers from 0 on.",
+                fix="rename one of them.",
+            )
+    return (found[0], files[0]) if files else None
 
 
-def _yaml_names(path: Path) -> tuple[str, ...]:
-    """``names`` of a data.yaml: a list or a table by number, in one line or one item per line."""
-    text = path.read_text("utf-8")
-    match = re.search(r"^names:[ \t]*([\[{].*?[\]}])[ \t]*(?:#.*)?$", text, re.MULTILINE | re.DOTALL)
-    if match:
-        items = [item.strip() for item in match[1][1:-1].split(",") if item.strip()]
-    else:
-        block = re.search(r"^names:[ \t]*(?:#.*)?\n((?:[ \t]*(?:-|\d+:).*\n?)+)", text, re.MULTILINE)
-        items = [re.sub(r"^-\s*", "", line.strip()) for line in block[1].splitlines()] if block else []
-    numbered = [re.fullmatch(r"(\d+)\s*:\s*(.+)", item) for item in items]
-    if all(numbered):
-        pairs = sorted((int(one[1]), one[2]) for one in numbered if one)
-        if [number for number, _ in pairs] != list(range(len(pairs))):
-            pairs = []
-        items = [name for _, name in pairs]
-    if not items:
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")  # Windows puts a mark before a text
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"The names of the classes in {path} cannot be read: {error}.",
+            expected="a text in UTF-8.",
+            fix="save it again in UTF-8.",
+        ) from None
+
+
+def _listed_names(path: Path, text: str) -> tuple[str, ...]:
+    """One name per line."""
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if "" in lines:
+        raise DataError(
+            f"Line {lines.index('') + 1} of {path} is empty: does it count in the numbers of the classes below it?",
+            expected="a name in every line, in the order of the numbers from 0 on.",
+            fix="remove the empty line, or write a name there.",
+        )
+    return tuple(lines)
+
+
+# An item of a list or table in YAML: its number, if it has one, and its name, in quotes or plain.
+_NUMBER = r"""(?:(?P<quote>['"]?)(?P<number>\d+)(?P=quote)\s*:\s+)?"""
+_QUOTED = r"""'(?:[^'\n]|'')*'|"(?:[^"\\\n]|\\.)*\""""
+_IN_BRACKETS = re.compile(_NUMBER + rf"(?P<name>{_QUOTED}|[^\s,\[\]{{}}#'\"](?:[^,\[\]{{}}\n#]|(?<!\s)#)*)")
+_IN_LINE = re.compile(rf"[ \t]*(?:-[ \t]+)?{_NUMBER}(?P<name>{_QUOTED}|[^\s#'\"].*?)[ \t]*(?:(?<=\s)#.*)?")
+_NOTHING = re.compile(r"(?:\s|#[^\n]*)*")
+
+
+def _yaml_names(path: Path, text: str) -> tuple[str, ...]:
+    """``names`` of a data.yaml: a list or a table by number, in brackets or one item per line."""
+    place = re.search(r"^names[ \t]*:", text, re.MULTILINE)
+    items = _yaml_items(text[place.end() :]) if place else []
+    if items and all(item["number"] for item in items):
+        items.sort(key=lambda item: int(item["number"]))
+        if [int(item["number"]) for item in items] != list(range(len(items))):
+            items = []
+    elif any(item["number"] for item in items):
+        items = []
+    try:
+        names = tuple(_yaml_text(item["name"]) for item in items)
+    except ValueError:
+        names = ()
+    if not names:
         raise DataError(
             f"The names of the classes in {path} cannot be read.",
             expected='names: ["a", "b"], or {0: a, 1: b}, or one per line.',
-            fix="write the classes into a classes.txt beside it, one per line.",
+            fix="write the classes into a classes.txt beside it, one per line, and remove it.",
         )
-    return tuple(str(ast.literal_eval(item)) if item[0] in "'\"" else item for item in items)
+    count = re.search(r"^nc[ \t]*:[ \t]*(\d+)[ \t]*(?:#.*)?$", text, re.MULTILINE)
+    if count and int(count[1]) != len(names):
+        raise DataError(
+            f"{path} has nc = {count[1]}, and names {len(names)} classes: {', '.join(names)}.",
+            expected="a name for each class.",
+            fix="correct nc or names.",
+        )
+    return names
+
+
+def _yaml_items(text: str) -> list[re.Match[str]]:
+    """The items below ``names:``; none, if one of them is of another form."""
+    items: list[re.Match[str]] = []
+    position = _end_of(_NOTHING, text, 0)
+    if text[position : position + 1] not in ("[", "{"):
+        for line in text[text.find("\n") + 1 :].splitlines():
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            if not line.startswith((" ", "\t", "-")):
+                break  # the next key
+            item = _IN_LINE.fullmatch(line)
+            if item is None:
+                return []
+            items.append(item)
+        return items
+    end = {"[": "]", "{": "}"}[text[position]]
+    position = _end_of(_NOTHING, text, position + 1)
+    while text[position : position + 1] != end:
+        item = _IN_BRACKETS.match(text, position)
+        if item is None:
+            return []
+        items.append(item)
+        position = _end_of(_NOTHING, text, item.end())
+        if text[position : position + 1] == ",":
+            position = _end_of(_NOTHING, text, position + 1)
+        elif text[position : position + 1] != end:
+            return []
+    return items
+
+
+def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match else position
+
+
+def _yaml_text(scalar: str) -> str:
+    """What a scalar of YAML says.
+
+    Raises:
+        ValueError: escapes that are not read here.
+    """
+    scalar = scalar.strip()
+    if scalar.startswith("'"):
+        return scalar[1:-1].replace("''", "'")
+    return str(json.loads(scalar)) if scalar.startswith('"') else scalar

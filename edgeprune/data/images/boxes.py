@@ -23,6 +23,7 @@ from edgeprune.data.images.folder import (
 )
 from edgeprune.data.images.pixels import framed
 from edgeprune.data.images.store import ImageStore, image_size
+from edgeprune.data.labels import in_order
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.split import groups_of_paths
 from edgeprune.data.targets import TargetFacts
@@ -86,6 +87,12 @@ class BoxStore(ImageStore):
             "size": TargetFacts((2,), "float32", 1.0, highest, False, None, None),
         }
 
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        """The boxes of these images, float32 [boxes, 6]."""
+        wanted = np.zeros(self.size, bool)
+        wanted[index] = True
+        return self._rows[np.repeat(wanted, self.counts)]
+
     def _labels_of(self, positions: tf.Tensor) -> dict[str, tf.Tensor]:
         import tensorflow as tf
 
@@ -128,19 +135,20 @@ def open_boxes(
     order: tuple[str, ...] | None,
     config: BoxesConfig,
     group: str | None = None,
-) -> tuple[dict[str, BoxStore], tuple[str, ...], bytes, str]:
+) -> tuple[dict[str, BoxStore], tuple[str, ...], bytes, str, tuple[str, ...]]:
     """List the images of a folder and read their annotations. Reads of images their headers only.
 
     Args:
         root: has ``images/`` (or ``JPEGImages/``) and annotations, or train/, val/ and test/ with them.
         preprocessing: with ``size`` and ``color`` resolved.
         order: the classes in the order of the model's outputs; None: as the annotations number them, names of VOC
-            sorted.
+            sorted, those that are whole numbers as numbers.
         config: ``[data.boxes]``.
         group: see :func:`edgeprune.data.split.groups_of_paths`.
 
     Returns:
-        (stores, names of the classes, a hash of images and annotations, which annotations were taken).
+        (stores, names of the classes, a hash of images and annotations, which annotations were taken, what to be warned
+        of).
 
     Raises:
         DataError: what is wrong with images and annotations, all in one message; forms that disagree.
@@ -216,7 +224,7 @@ def open_boxes(
     for _, found in sorted(read[chosen].items()):
         digest.update(found.digest)
     digest.update(repr((chosen, classes)).encode())
-    return stores, classes, digest.digest(), said
+    return stores, classes, digest.digest(), said, tuple(_repeated(read[chosen]))
 
 
 def _places(root: Path) -> list[Path]:
@@ -291,7 +299,12 @@ def _names(
         split: sorted({box.name for boxes in found.boxes.values() for box in boxes}) for split, found in parts.items()
     }
     first = used.get("train") or used.get("whole") or []
-    names = order or (numbered[0] if numbered else tuple(first))
+    names = order or (numbered[0] if numbered else in_order(first))
+    if twice := [name for name in names if names.count(name) > 1]:
+        problems.append(
+            f"the annotations ({form}) have two classes {twice[0]!r}, of which boxes could not be told apart; classes "
+            "under [data] in the recipe can name those of the model, each once"
+        )
     for split, own in used.items():
         for name in own:
             if name not in names:
@@ -329,6 +342,18 @@ def _agreed(forms: Sequence[str], read: Mapping[str, Mapping[str, Found]], root:
             if pairs:
                 said += f" ({other} calls {', '.join(f'{mine} {theirs}' for mine, theirs in pairs.items())})"
     return said
+
+
+def _repeated(parts: Mapping[str, Found]) -> Iterator[str]:
+    """A sentence about boxes that are there several times, of the same class in the same image."""
+    for split, found in parts.items():
+        repeated = {image: len(boxes) - len(set(boxes)) for image, boxes in found.boxes.items()}
+        if total := sum(repeated.values()):
+            image = next(image for image, count in repeated.items() if count)
+            yield (
+                f"{total:,} of the boxes of {split} are there twice, such as in {image}: each is demanded, and a "
+                "detector gives one, so that figures look worse than they are"
+            )
 
 
 def _all(parts: Mapping[str, Found]) -> Iterator[Box]:

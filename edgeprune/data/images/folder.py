@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune.data.file_store import in_threads
 from edgeprune.data.images.store import ImageStore, damage, image_sizes
+from edgeprune.data.labels import in_order
 from edgeprune.data.preprocess import CHANNELS, Preprocessing
 from edgeprune.data.spec import Shape
 from edgeprune.data.split import groups_of_paths
@@ -47,7 +48,11 @@ class FileKind:
 
 
 IMAGES = FileKind("image", "JPEG, PNG, BMP, GIF or WebP", "PNG", SUFFIXES, FOREIGN_SUFFIXES)
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPLIT_FOLDERS = {
+    "train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test",
+}  # fmt: skip
+# What others call splits; as classes they would be learned, and beside splits overlooked.
+_LIKE_SPLITS = {*SPLIT_FOLDERS, "training", "testing", "dev", "eval"}
 KEEP_DECODED_BYTES = 256 * 2**20  # the whole source, decoded to uint8
 
 Entry = tuple[str, int, int]  # path relative to the source, bytes, mtime_ns
@@ -219,14 +224,23 @@ def split_folders(root: Path, kind: FileKind) -> dict[str, Path]:
     """The folders of the splits by name; ``whole`` for a folder without them.
 
     Raises:
-        DataError: train/ or test/ is missing, or validation is there twice.
+        DataError: train/ or test/ is missing, validation is there twice, or folders may be splits under other names.
     """
     names = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     splits = {SPLIT_FOLDERS[name]: root / name for name in names}
+    with readable():
+        alike = like_splits(path for path in root.iterdir() if path.is_dir())
+    if len(alike) > 1 or (alike and names):
+        raise DataError(
+            f"The folder {root} has {', '.join(f'{name}/' for name in alike)}: splits, or classes?",
+            expected="train/, val/ (or valid/, validation/) and test/, or class folders.",
+            fix="call splits train, val and test; move elsewhere what is none, and give classes other names.",
+        )
     if not names:
         return {"whole": root}
     if len(splits) < len(names):
-        raise DataError(f"The folder {root} has both val/ and validation/.", expected="one of them.")
+        twice = sorted(f"{name}/" for name in names if SPLIT_FOLDERS[name] == "validation")
+        raise DataError(f"The folder {root} has both {' and '.join(twice)}.", expected="one of them.")
     missing = [name for name in ("train", "test") if name not in splits]
     if missing:
         raise DataError(
@@ -236,6 +250,21 @@ def split_folders(root: Path, kind: FileKind) -> dict[str, Path]:
             "become test.",
         )
     return splits
+
+
+def like_splits(paths: Iterable[Path]) -> list[str]:
+    """The names of files and folders that may stand for splits, and are not read as such, sorted."""
+    return sorted(
+        path.name
+        for path in paths
+        if path.stem.lower() in _LIKE_SPLITS and path.stem not in SPLIT_FOLDERS and not _is_in_small(path)
+    )
+
+
+def _is_in_small(path: Path) -> bool:
+    """Whether a name has capitals where these make no difference, so that Train is train."""
+    small = path.with_name(path.name.lower())
+    return small.name != path.name and small.exists() and small.samefile(path)
 
 
 def _list_folder(folder: Path, root: Path, kind: FileKind) -> Listing:
@@ -258,7 +287,18 @@ def _list_folder(folder: Path, root: Path, kind: FileKind) -> Listing:
             expected=f"one folder per class, with {kind.noun}s in it: CLASS/FILE; or {kind.noun}s without labels.",
             fix=f"move the {kind.noun}s of each class into a folder with the name of the class.",
         )
-    return {name: sorted(files_below(folder / name, root, kind)) for name in names}
+    listing: Listing = {}
+    for name in names:
+        # Some systems write an umlaut as one character, others as two.
+        key = unicodedata.normalize("NFC", name)
+        if key in listing:
+            raise DataError(
+                f"The folder {folder} has two folders {key!r}, whose names are the same but for their Unicode form.",
+                expected="one folder for each class.",
+                fix="move their files into one of them.",
+            )
+        listing[key] = sorted(files_below(folder / name, root, kind))
+    return listing
 
 
 def image_files(folder: Path, root: Path) -> list[Entry]:
@@ -320,9 +360,10 @@ def _classes(
             expected="class folders in all splits, or in none (data without labels).",
         )
     names = tuple(name for name in listings.get("train") or listings["whole"] if name is not None)
+    order = order and tuple(unicodedata.normalize("NFC", name) for name in order)
     _check_classes(listings, names, root, kind)
     if order is None:
-        return tuple(sorted(names, key=lambda name: (int(name), name))) if all(map(_is_number, names)) else names
+        return in_order(names)
     if set(order) != set(names):
         raise DataError(
             f"[data] classes names {some(order)}; the class folders of {root} are {some(names)}.",
@@ -344,10 +385,6 @@ def labels_of(listing: Listing, classes: tuple[str, ...] | None) -> tuple[Struct
 def groups_of_files(listing: Listing, pattern: str | None) -> np.ndarray | None:
     """The group of each file of a listing, see :func:`edgeprune.data.split.groups_of_paths`."""
     return groups_of_paths([name for files in listing.values() for name, *_ in files], pattern)
-
-
-def _is_number(name: str) -> bool:
-    return re.fullmatch(r"-?[0-9]+", name) is not None
 
 
 def _check_classes(listings: dict[str, Listing], classes: tuple[str, ...], root: Path, kind: FileKind) -> None:

@@ -54,7 +54,11 @@ def read_mask(file: str) -> np.ndarray:
         image = ImageOps.exif_transpose(opened) if is_turned else opened
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ValueError(f"it holds colours ({image.mode}), neither class numbers nor a palette")
-        return np.asarray(image).astype(np.int32)
+        # Of gray of 2 or 4 bits, as tools store masks of few classes, Pillow makes 0..255.
+        with open(file, "rb") as png:
+            head = png.read(26)
+        step = {2: 85, 4: 17}.get(head[24], 1) if head[25] == 0 else 1  # by bits per pixel; 0: gray
+        return np.asarray(image).astype(np.int32) // step
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -33,6 +33,7 @@ SOUNDS = FileKind("sound file", "WAV", "WAV", (".wav", ".wave"), _FOREIGN)
 FORMATS = ("WAV", "WAVEX", "RF64")  # in the words of soundfile, which reads others whatever their name is
 KEEP_READ_BYTES = 256 * 2**20  # the whole source, as float32 at the recipe's rate
 FILES_NAMED = 20  # in the message about files that cannot be read
+LOUDEST = 16  # of floats, whose full scale is 1; beyond, they are whole numbers that were written as floats
 BLOCK = 2**16  # samples of a file that are looked at at once
 # Read beyond the stated length before resampling, in seconds: longer than the filter, so that the end is no other than
 # that of the whole file.
@@ -372,6 +373,8 @@ def _fault(path: str) -> tuple[str | None, bytes]:
             for block in sound.blocks(BLOCK, dtype="float32"):
                 if not np.isfinite(block).all():
                     return "it has NaN or infinite samples", content
+                if (largest := np.abs(block).max()) > LOUDEST:
+                    return f"its samples go up to {largest:,.0f}, and numbers with a point are -1 to 1", content
     except OSError as error:
         return f"{error.strerror}", b""
     except ValueError as error:

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,22 @@ class TableFile:
         with _readable(path):
             parquet = path.suffix == ".parquet"
             names = _parquet(path).schema_arrow.names if parquet else next(read_rows(path), (1, []))[1]
-        if not names or any(is_number(name) for name in names) or "" in names:
+        if "" in names and any(names) and not any(map(is_number, names)):
+            raise DataError(
+                f"The file {path} has {len(names)} columns, and column {names.index('') + 1} has no name.",
+                expected="a name for every column.",
+                fix="write its name into the first line; if it is the index of a pandas table, save it without: "
+                "to_csv(PATH, index=False).",
+            )
+        # A single name like this has other separators in it, or is a remark.
+        single = len(names) == 1 and not parquet and re.search(r"\||\S\s+\S", names[0])
+        if not names or single or any(map(is_number, names)) or "" in names:
             given = f"begins with {_some(names)}" if names else "is empty"
             raise DataError(
                 f"The file {path} {given}: there is no line with the names of the columns.",
                 expected=f"a first line with a name for every column, separated by one of {SEPARATORS!r}.",
-                fix="write the names of the columns above the values.",
+                fix="write the names of the columns above the values"
+                + (", and separate columns so." if single else "."),
             )
         twice = [name for name in names if names.count(name) > 1]
         if twice:

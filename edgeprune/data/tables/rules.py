@@ -23,7 +23,7 @@ def read_rows(path):
     """(line, cells) of every line that is not empty, the header first. The separator is what the header has most of."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         first = file.readline()
-        separator = max(SEPARATORS, key=first.count)
+        separator = max(SEPARATORS, key=re.sub('"[^"]*"', "", first).count)
         reader = csv.reader(itertools.chain([first], file), delimiter=separator, strict=True)
         line = 1
         try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.images.folder import SPLIT_FOLDERS
+from edgeprune.data.images.folder import SPLIT_FOLDERS, like_splits
 from edgeprune.data.labels import MOST_CLASSES
 from edgeprune.data.preprocess import Preprocessing
 from edgeprune.data.spec import InputSpec, Shape
@@ -55,6 +55,12 @@ def table_files(path: Path) -> dict[str, Path] | None:
     files = dict(found)
     if "train" not in files:
         return None
+    if alike := like_splits(file for file in path.iterdir() if file.suffix in SUFFIXES):
+        raise DataError(
+            f"The folder {path} has {', '.join(alike)} beside {files['train'].name}, which would be overlooked.",
+            expected="train.csv, val.csv (or valid.csv, validation.csv) and test.csv, or .parquet.",
+            fix="call tables of samples so, and move others elsewhere.",
+        )
     if len(found) > len(files):
         names = ", ".join(file.name for _, file in found)
         raise DataError(f"The folder {path} has {names}.", expected="one table for each split.")
@@ -338,7 +344,7 @@ def _present(chunk: Chunk, name: str, problems: Problems) -> list[str]:
 
 
 def _distinct(table: TableFile, names: Sequence[str]) -> dict[str, list[str]]:
-    """The texts of columns, sorted."""
+    """The texts of columns, sorted; as numbers where all are numbers, as what encoded a column of numbers did."""
     found: dict[str, set[str]] = {name: set() for name in names}
     for chunk in table.chunks(names):
         for name in names:
@@ -350,7 +356,12 @@ def _distinct(table: TableFile, names: Sequence[str]) -> dict[str, list[str]]:
                     expected="classes or categories; or numbers alone.",
                     fix="if these are numbers, repair the first rows; else leave the column out.",
                 )
-    return {name: sorted(values - {""}) for name, values in found.items()}
+    return {name: _sorted(values - {""}) for name, values in found.items()}
+
+
+def _sorted(values: Iterable[str]) -> list[str]:
+    listed = sorted(values)
+    return sorted(listed, key=float) if all(map(is_number, listed)) else listed
 
 
 def _structured(targets: Mapping[str, list[np.ndarray]], config: TableConfig) -> dict[str, Structure]:

@@ -15,7 +15,7 @@ from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.files import JsonObject
 from edgeprune.models.from_tflite.call import Value, before_reshape
 from edgeprune.models.from_tflite.content import runnable
-from edgeprune.models.from_tflite.quantization import bounds, is_quantized
+from edgeprune.models.from_tflite.quantization import bounds, input_bounds, is_quantized
 from edgeprune.models.from_tflite.read import Imported
 from edgeprune.models.graph import is_symbolic
 from edgeprune.models.verify import TOLERANCE, largest_difference, random_inputs
@@ -132,11 +132,10 @@ def check(imported: Imported, path: Path, runtime: Runtime | None = None) -> Che
             fix="convert the model again; if LiteRT runs it, please report it with the file.",
         ) from error
     graph = imported.file.subgraphs[0]
-    ranges = tuple(bounds(graph.tensors[index]) for index in graph.inputs)
     return dataclasses.replace(
         checked,
         states=tuple(imported.states.read),
-        input_ranges=ranges,
+        input_ranges=input_bounds(graph),
         left_out=imported.left_out,
         sizes=tuple(imported.taken.items()),
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeprune.models.from_tflite.call import Call, Value
 from edgeprune.models.from_tflite.registry import rule
-from edgeprune.tflite.graph import Tensor
+from edgeprune.tflite.graph import Operator, Subgraph, Tensor
 
 # Types that stand for real values where the tensor has scales.
 _INTEGERS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "int4": (-8, 7)}
@@ -22,9 +22,25 @@ def bounds(tensor: Tensor) -> tuple[float, float] | None:
     """The smallest and the largest value that a quantized activation can have; None for any other tensor."""
     if not is_quantized(tensor) or tensor.dtype not in _INTEGERS or tensor.quantization is None:
         return None
+    if not len(tensor.quantization.scale):
+        return None
     scale, zero = np.float32(tensor.quantization.scale[0]), (*tensor.quantization.zero_point, 0)[0]
     low, high = _INTEGERS[tensor.dtype]
     return float((low - zero) * scale), float((high - zero) * scale)
+
+
+def input_bounds(graph: Subgraph) -> tuple[tuple[float, float] | None, ...]:
+    """Of each input of a graph, what it can hold; of floats that are quantized first of all, what that can hold."""
+    readers: dict[int, list[Operator]] = {index: [] for index in graph.inputs}
+    for operator in graph.operators:
+        for index in {*operator.inputs} & readers.keys():
+            readers[index].append(operator)
+    found = []
+    for index, own in readers.items():
+        quantized = [operator for operator in own if operator.name == "QUANTIZE"]
+        read = quantized[0].outputs[0] if len(own) == len(quantized) == 1 else index
+        found.append(bounds(graph.tensors[read]))
+    return tuple(found)
 
 
 def real_values(tensor: Tensor) -> np.ndarray:

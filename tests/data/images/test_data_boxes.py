@@ -10,6 +10,7 @@ import pytest
 
 from edgeprune.data import InputSpec, load_data
 from edgeprune.data.images import pixels
+from edgeprune.data.images.annotations import yolo_names
 from edgeprune.data.images.boxes import frame_boxes
 from edgeprune.errors import DataError
 from edgeprune.recipe.config import BoxesConfig, DataConfig
@@ -253,6 +254,8 @@ def test_a_class_that_training_does_not_have_is_told(tmp_path):
         "names: {0: red, 1: green}\n",
         "nc: 2\nnames:\n  0: red\n  1: green\n",
         "names:\n- red\n- green",
+        "names:  # two\n\n  0: red # light\n  # the other\n  '1': green\npath: x\n",
+        'names: [  # two\n  "red",\n  green, # and no more\n]\nnc: 2 # both\n',
     ],
 )
 def test_names_of_classes_are_read_from_a_data_yaml(tmp_path, text):
@@ -277,3 +280,95 @@ def test_blood_cells_have_the_same_boxes_in_all_forms(shared, tmp_path):
     assert found["coco"] == found["voc"]
     for one, other in zip(found["coco"], found["yolo"], strict=True):
         np.testing.assert_allclose(one, other, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda coco: coco["categories"].append({"id": 3, "name": "blue"}), "3 categories have 2 different ids"),
+        (lambda coco: coco["categories"][1].update(name="red"), "two classes 'red'"),
+        (lambda coco: coco["images"].append({"id": 99, "file_name": "val0.png"}), "val0.png is listed 2 times"),
+        (lambda coco: coco["images"][0].update(width="wide"), "images[0]: height and width are no numbers"),
+        (lambda coco: coco["annotations"].insert(0, None), "annotations[0]: not as COCO has it: None"),
+        (lambda coco: coco["annotations"][0].update(image_id=[1]), "annotations[0]: not as COCO has it"),
+        (lambda coco: coco["annotations"][0].update(bbox=None), "annotations[0]: bbox is not x, y, width, height"),
+        (lambda coco: coco["annotations"][0].pop("bbox"), "annotations[0]: not as COCO has it: no 'bbox'"),
+        (lambda coco: coco.update(annotations={"id": 1}), "annotations[0]: not as COCO has it: id"),
+    ],
+)
+def test_coco_that_leaves_open_what_a_box_belongs_to_is_told(tmp_path, change, said):
+    """Classes of one name or id, images that stand there twice, and entries that are none, all in one message."""
+    cells.write(tmp_path, forms=("coco",))
+    for split in ("train", "val", "test"):
+        path = tmp_path / split / "instances_coco.json"
+        document = json.loads(path.read_text())
+        if split == "val" or document["categories"][1]["name"] != "red":
+            change(document)
+        path.write_text(json.dumps(document))
+    with pytest.raises(DataError) as error:
+        load(tmp_path)
+    assert said in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"classes.txt": "red\nred\n"}, "two classes 'red'"),
+        ({"classes.txt": "red\n\ngreen\n"}, "Line 2 of .*classes.txt is empty"),
+        ({"classes.txt": "r\xe9d\ngreen\n".encode("latin1")}, "cannot be read: 'utf-8' codec"),
+        (
+            {"classes.txt": "red\ngreen\n", "data.yaml": "names: [green, red]\n"},
+            "has red, green, and .* green, red",
+        ),
+        ({"data.yaml": "nc: 3\nnames: [red, green]\n"}, "has nc = 3, and names 2 classes"),
+        ({"data.yaml": "names: ['red, green]\n"}, "cannot be read"),
+        ({"data.yaml": "names: {0: red, 2: green}\n"}, "cannot be read"),
+        ({"data.yaml": "names: [red, 1: green]\n"}, "cannot be read"),
+        ({"data.yaml": "nc: 2\n"}, "cannot be read"),
+    ],
+)
+def test_classes_of_yolo_that_could_be_others_are_refused(tmp_path, files, said):
+    """A name that stands there twice, an empty line, two files that disagree, and what cannot be read."""
+    cells.write(tmp_path, forms=("yolo",))
+    (tmp_path / "classes.txt").unlink()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=said):
+        load(tmp_path)
+
+
+def test_a_list_of_classes_that_windows_wrote_has_their_names(tmp_path):
+    """The mark before the text is no part of the first name."""
+    cells.write(tmp_path, forms=("yolo",))
+    (tmp_path / "classes.txt").write_text("\ufeffred\r\ngreen\r\n", "utf-8")
+    assert load(tmp_path).class_names == cells.CLASSES
+
+
+def test_classes_of_voc_that_are_numbers_are_sorted_as_numbers(tmp_path):
+    """As those of class folders: 9 before 10."""
+    cells.write(tmp_path, forms=("voc",))
+    for path in tmp_path.glob("*/annotations_voc/*.xml"):
+        path.write_text(path.read_text().replace("red", "10").replace("green", "9"))
+    assert load(tmp_path).class_names == ("9", "10")
+
+
+def test_names_in_quotes_may_have_commas_and_quotes(tmp_path):
+    """As YAML has them, in brackets and line by line."""
+    for text in ("names: ['red, or so', \"it's\"]\n", "names:\n  - 'red, or so'\n  - 'it''s'\n"):
+        path = tmp_path / "data.yaml"
+        path.write_text(text)
+        assert yolo_names([tmp_path]) == (("red, or so", "it's"), path)
+
+
+def test_boxes_that_are_there_twice_are_noted(tmp_path):
+    """Which part, how many and where; boxes of another class at the same place are others."""
+    cells.write(tmp_path, forms=("coco",))
+    assert not any("twice" in note for note in load(tmp_path).notes)
+    path = tmp_path / "test" / "instances_coco.json"
+    document = json.loads(path.read_text())
+    first = document["annotations"][0]
+    other = {**first, "category_id": 7 - first["category_id"]}
+    document["annotations"] += [{**first, "id": 98}, {**other, "id": 99}]
+    path.write_text(json.dumps(document))
+    (note,) = (note for note in load(tmp_path).notes if "twice" in note)
+    assert note.startswith("1 of the boxes of test are there twice, such as in test0.png")

@@ -375,3 +375,40 @@ def test_broken_images_are_listed_together(flat_folder):
     assert note.startswith("12 of the image files cannot be read and were left out, as the recipe says: cat/00.png, ")
     assert data.fingerprint != whole.fingerprint
     assert whole.notes == ()
+
+
+def test_a_folder_called_valid_is_validation(split_folder):
+    """As Roboflow and fastai call it; it was overlooked, and a part of train taken. Beside val/ it is refused."""
+    shutil.copytree(split_folder / "test", split_folder / "valid")
+    assert load_data(split_folder, DataConfig(), SPEC).validation.size == 10
+    shutil.copytree(split_folder / "test", split_folder / "val")
+    with pytest.raises(DataError, match="both val/ and valid/"):
+        load_data(split_folder, DataConfig(), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("renamed", "named"),
+    [({"train": "Train", "test": "Test"}, "Test/, Train/"), ({"train": "training", "test": "testing"}, "testing/, tr"),
+     ({"test": "dev"}, "dev/"), ({"test": "Test"}, "Test/")],
+)  # fmt: skip
+def test_folders_that_may_be_splits_are_not_taken_for_classes(split_folder, renamed, named):
+    """Nor are they overlooked beside train/."""
+    for old, new in renamed.items():
+        (split_folder / old).rename(split_folder / new)
+    with pytest.raises(DataError, match=f"has {named}.*splits, or classes") as raised:
+        load_data(split_folder, DataConfig(), SPEC)
+    assert "train, val and test" in raised.value.fix
+
+
+def test_names_of_classes_are_the_same_in_every_unicode_form(split_folder):
+    """macOS writes an umlaut as two characters: in one split, in the recipe, or in a second folder of that name."""
+    one, two = "k\u00f6ter", "ko\u0308ter"
+    (split_folder / "train" / "dog").rename(split_folder / "train" / two)
+    (split_folder / "test" / "dog").rename(split_folder / "test" / one)
+    data = load_data(split_folder, DataConfig(), SPEC)
+    assert data.class_names == ("cat", one)
+    assert np.bincount(data.test.labels).tolist() == [5, 5]
+    assert load_data(split_folder, DataConfig(classes=(two, "cat")), SPEC).test.labels.tolist() == [1] * 5 + [0] * 5
+    shutil.copytree(split_folder / "train" / two, split_folder / "train" / one)
+    with pytest.raises(DataError, match="same but for their Unicode form"):
+        load_data(split_folder, DataConfig(), SPEC)

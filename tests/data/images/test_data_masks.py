@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 import edgeprune.data.images.pairs
 from edgeprune.data import InputSpec, load_data
+from edgeprune.data.images.pixels import read_mask
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.recipe.config import DataConfig, MasksConfig
 
@@ -198,3 +201,26 @@ def test_masks_without_any_pixel_that_counts_are_refused(folder):
         Image.fromarray(np.full(SIZE, 3, np.uint8)).save(path)
     with pytest.raises(DataError, match=r"All pixels of the masks of .* are 3, which does not count"):
         load_data(folder, VOID, SPEC)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_gray_of_few_bits_is_class_numbers_as_they_are_stored(bits, tmp_path):
+    """Tools that make PNG files small store masks of few classes so, and Pillow would stretch them to 0..255."""
+    mask = np.arange(16).reshape(4, 4) % 2**bits
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 4, 4, bits, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(b"".join(b"\0" + _packed(row, bits) for row in mask)),
+        b"IEND": b"",
+    }
+    framed = [
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks.items()
+    ]
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    assert read_mask(str(tmp_path / "mask.png")).tolist() == mask.tolist()
+
+
+def _packed(row, bits):
+    """Numbers of so many bits each, one after the other, filled up to whole bytes."""
+    text = "".join(format(int(value), f"0{bits}b") for value in row)
+    return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big")

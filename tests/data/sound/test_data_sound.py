@@ -238,7 +238,7 @@ def test_a_shape_that_contradicts_the_model_is_refused_with_the_line_to_write(wo
 
 
 def test_all_files_that_cannot_be_used_are_one_message(words):
-    """Empty, without samples, damaged, cut off, no sound, and not finite, before anything is trained."""
+    """Empty, without samples, damaged, cut off, no sound, not finite, and whole numbers as floats."""
     whole = (words / "no" / "speaker0_00.wav").read_bytes()
     bad = {
         "empty": (b"", "it is empty (0 bytes)"),
@@ -248,13 +248,15 @@ def test_all_files_that_cannot_be_used_are_one_message(words):
         "text": (b"no sound at all", "damaged or no sound"),
         "nan": (None, "NaN or infinite"),
         "flac": (None, "it is FLAC under the name of a WAV file"),
+        "loud": (None, "its samples go up to 12,000"),
     }
     for name, (content, _) in bad.items():
         (words / "yes" / f"{name}.wav").write_bytes(content or b"")
     write(words / "yes" / "silent.wav", count=0)
     write(words / "yes" / "nan.wav", value=np.nan)
     soundfile.write(words / "yes" / "flac.wav", np.zeros(800), 8000, format="FLAC")
-    with pytest.raises(DataError, match="7 of 67 sound files cannot be used") as caught:
+    soundfile.write(words / "yes" / "loud.wav", np.full(800, 12000.0), 8000, subtype="FLOAT")
+    with pytest.raises(DataError, match="8 of 68 sound files cannot be used") as caught:
         load_data(words, RAW, SPEC)
     for name, (_, reason) in bad.items():
         assert re.search(rf"{name}\.wav: .*{re.escape(reason)}", str(caught.value)), str(caught.value)

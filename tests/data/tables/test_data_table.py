@@ -344,3 +344,47 @@ def test_groups_in_two_tables_are_an_error(folder):
     table = {"target": "price", "ignore": ("zone", "kind", "who")}
     with pytest.raises(DataError, match=r"\[data\] group is for paths of files(.|\n)*\[data.table\]\n  group"):
         load_data(str(folder), DataConfig(table=table, group="who"), InputSpec(((2,),)))
+
+
+def test_categories_that_are_numbers_are_sorted_as_numbers(tmp_path):
+    """As whatever encoded a column of numbers for the training of the model: 9 before 10, -1 before 0.5."""
+    for column, numbers in (("size", ["0", "9", "10"]), ("step", ["-1", "0.5", "2", "10"])):
+        lines = [f"{numbers[i % len(numbers)]},{i % 2}" for i in range(40)]
+        (tmp_path / "t.csv").write_text("\n".join([f"{column},y", *lines]))
+        data = load(tmp_path / "t.csv", (len(numbers),), target="y", categories={column: "one-hot"})
+        assert data.preprocessing["table"]["columns"][0]["values"] == numbers
+
+
+def test_a_table_that_may_be_a_split_is_not_overlooked(folder):
+    """valid.csv is validation; dev.csv could be anything."""
+    (folder / "valid.csv").write_bytes((folder / "test.csv").read_bytes())
+    assert load(folder, **NUMBERS).validation.size == 12
+    (folder / "valid.csv").rename(folder / "dev.csv")
+    with pytest.raises(DataError, match=r"has dev\.csv beside train\.csv"):
+        load(folder, **NUMBERS)
+
+
+def test_separators_inside_quotes_do_not_count(tmp_path):
+    """A name may have more commas than the line has semicolons."""
+    lines = ['"a, left, in mm";b;y', *(f"{i};{i * i};{i % 2}" for i in range(40))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    data = load(tmp_path / "t.csv", target="y")
+    assert [column["name"] for column in data.preprocessing["table"]["columns"]] == ["a, left, in mm", "b"]
+
+
+@pytest.mark.parametrize(
+    ("header", "said", "fix"),
+    [
+        (",a,b,y", "column 1 has no name", "index=False"),
+        ("a|b|y", "no line with the names", "separate columns so"),
+        ("a b y", "no line with the names", "separate columns so"),
+        ("# made on Monday", "no line with the names", "above the values"),
+        ("1,,2", "no line with the names", "above the values"),
+    ],
+)
+def test_a_first_line_that_names_no_columns_says_what_to_change(tmp_path, header, said, fix):
+    """The index that pandas writes, other separators, a remark."""
+    (tmp_path / "t.csv").write_text(header + "\n" + "0,1,2,3\n" * 40)
+    with pytest.raises(DataError, match=said) as raised:
+        load(tmp_path / "t.csv", target="y")
+    assert fix in raised.value.fix
