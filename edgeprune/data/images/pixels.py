@@ -57,7 +57,8 @@ def read_mask(file: str) -> np.ndarray:
         # Of gray of 2 or 4 bits, as tools store masks of few classes, Pillow makes 0..255.
         with open(file, "rb") as png:
             head = png.read(26)
-        step = {2: 85, 4: 17}.get(head[24], 1) if head[25] == 0 else 1  # by bits per pixel; 0: gray
+        is_gray = opened.format == "PNG" and head[25] == 0
+        step = {2: 85, 4: 17}.get(head[24], 1) if is_gray else 1  # by bits per pixel
         return np.asarray(image).astype(np.int32) // step
 
 
