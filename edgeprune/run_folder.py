@@ -46,7 +46,7 @@ _PLACES: Mapping[Command, tuple[str, ...]] = {
 }  # fmt: skip
 # Of a folder of data: what says that only folders of certain names are read, and their names.
 _LAYOUTS = ("train", "images", "train.csv", "train.parquet")
-_READ = ("train", "val", "validation", "test", "images", "masks", "labels", "annotations")
+_READ = ("train", "val", "valid", "validation", "test", "images", "masks", "labels", "annotations")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_a_sensitivity_analysis_does_not_replace_a_recipe(tmp_path):
 def test_a_run_folder_among_the_data_is_refused(tmp_path):
     """Its pictures would be samples of a class; beside train/ and test/, nobody reads them."""
     data = filled(tmp_path, "whole/cat/1.png", "whole/dog/1.png", "parts/train/cat/1.png", "parts/test/cat/1.png")
-    for where in ("whole", "whole/run", "whole/cat/run", "parts/train/run", "parts"):
+    for where in ("whole", "whole/run", "whole/cat/run", "parts/train/run", "parts/valid/run", "parts"):
         with pytest.raises(UsageError, match="would be read as data"):
             check_folder(data / where, "net", {"data": tmp_path / where.split("/")[0]})
     check_folder(data / "parts/runs/one", "net", {"data": tmp_path / "parts"})
