@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import itertools
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +17,7 @@ from edgeprune.context import BuildContext, Trust
 from edgeprune.convert.converter import CONVERTER
 from edgeprune.devices.variants import Connection, OnDevice
 from edgeprune.errors import OutputError, RecipeError, UsageError
-from edgeprune.files import JsonObject, locked, output_errors
+from edgeprune.files import JsonObject, locked, output_errors, require_writable
 from edgeprune.hardware.compilers import compiler_version
 from edgeprune.models.formats import is_tflite_file
 from edgeprune.pipeline import Run
@@ -130,7 +127,7 @@ def build(
     data = source_of_data(model, data)
     earlier = read_baseline(baseline, resolved)
     if junit:
-        _require_writable(Path(junit))
+        _check_junit(Path(junit))
     where = OnDevice(device) if isinstance(device, str) else device
     if where:
         where.check()
@@ -176,19 +173,16 @@ def source_of_data(model: object, data: DataSource | None) -> DataSource:
     return DEMO if model is None or data is None else data
 
 
-def _require_writable(junit: Path) -> None:
+def _check_junit(path: Path) -> None:
     """Make sure that the XML file can be written in the end, before anything is trained.
 
     Raises:
         OutputError: it cannot.
     """
     try:
-        with output_errors(junit):
-            junit.parent.mkdir(parents=True, exist_ok=True)
-            if junit.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(junit))
-            with tempfile.TemporaryFile(dir=junit.parent):
-                pass
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(path)
     except OutputError as error:
         raise OutputError(error.what, fix="name another file with --junit.") from error
 

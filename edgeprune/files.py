@@ -36,6 +36,19 @@ _CAUSES = {
 _NO_FOLDER = ("its folder cannot be made there, or was removed", "choose another folder with --out.")
 
 
+def require_writable(path: Path) -> None:
+    """Make sure, before long work, that a file can be written in the end.
+
+    Raises:
+        OutputError: its folder is missing or not writable, or it is a folder itself.
+    """
+    with output_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
 @contextlib.contextmanager
 def output_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors from writing ``path`` into an :class:`OutputError`.

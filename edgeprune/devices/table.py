@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import DataError
-from edgeprune.files import JsonObject, output_errors
+from edgeprune.files import JsonObject, output_errors, require_writable
 
 COLUMNS = (
     "file",
@@ -38,8 +37,7 @@ def check(table: Path) -> None:
     """
     with output_errors(table):
         _header(table)
-        if not os.access(table if table.exists() else table.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(table))
+    require_writable(table)
 
 
 def append(table: Path, results: Sequence[Mapping[str, Any]]) -> int:

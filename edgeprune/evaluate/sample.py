@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.evaluate.file_task import (
-    Agreements,
-    File,
-    FileTask,
-    Tally,
-    file_task,
-    mean_agreement,
-    metric_of,
-)
+from edgeprune.evaluate.file_task import Agreements, File, FileTask, Tally, file_task, mean_agreement, metric_of
 from edgeprune.files import JsonObject
 from edgeprune.models.types import Structure
 from edgeprune.recipe.config import TaskConfig

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import xml.parsers.expat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -364,86 +363,27 @@ def _listed_names(path: Path, text: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-# An item of a list or table in YAML: its number, if it has one, and its name, in quotes or plain.
-_NUMBER = r"""(?:(?P<quote>['"]?)(?P<number>\d+)(?P=quote)\s*:\s+)?"""
-_QUOTED = r"""'(?:[^'\n]|'')*'|"(?:[^"\\\n]|\\.)*\""""
-_IN_BRACKETS = re.compile(_NUMBER + rf"(?P<name>{_QUOTED}|[^\s,\[\]{{}}#'\"](?:[^,\[\]{{}}\n#]|(?<!\s)#)*)")
-_IN_LINE = re.compile(rf"[ \t]*(?:-[ \t]+)?{_NUMBER}(?P<name>{_QUOTED}|[^\s#'\"].*?)[ \t]*(?:(?<=\s)#.*)?")
-_NOTHING = re.compile(r"(?:\s|#[^\n]*)*")
-
-
 def _yaml_names(path: Path, text: str) -> tuple[str, ...]:
-    """``names`` of a data.yaml: a list or a table by number, in brackets or one item per line."""
-    place = re.search(r"^names[ \t]*:", text, re.MULTILINE)
-    items = _yaml_items(text[place.end() :]) if place else []
-    if items and all(item["number"] for item in items):
-        items.sort(key=lambda item: int(item["number"]))
-        if [int(item["number"]) for item in items] != list(range(len(items))):
-            items = []
-    elif any(item["number"] for item in items):
-        items = []
+    """``names`` of a data.yaml: a list, or a table by number."""
+    import yaml
+
     try:
-        names = tuple(_yaml_text(item["name"]) for item in items)
-    except ValueError:
-        names = ()
-    if not names:
+        document = yaml.load(text, Loader=yaml.BaseLoader)  # which leaves all as texts: no is a class, not False
+        names, count = document["names"], document.get("nc")
+        if isinstance(names, dict):
+            names = [names[str(number)] for number in range(len(names))]
+    except (yaml.YAMLError, KeyError, TypeError):
+        names, count = [], None
+    if not (isinstance(names, list) and names and all(name and isinstance(name, str) for name in names)):
         raise DataError(
             f"The names of the classes in {path} cannot be read.",
             expected='names: ["a", "b"], or {0: a, 1: b}, or one per line.',
             fix="write the classes into a classes.txt beside it, one per line, and remove it.",
         )
-    count = re.search(r"^nc[ \t]*:[ \t]*(\d+)[ \t]*(?:#.*)?$", text, re.MULTILINE)
-    if count and int(count[1]) != len(names):
+    if count is not None and count != str(len(names)):
         raise DataError(
-            f"{path} has nc = {count[1]}, and names {len(names)} classes: {', '.join(names)}.",
+            f"{path} has nc = {count}, and names {len(names)} classes: {', '.join(names)}.",
             expected="a name for each class.",
             fix="correct nc or names.",
         )
-    return names
-
-
-def _yaml_items(text: str) -> list[re.Match[str]]:
-    """The items below ``names:``; none, if one of them is of another form."""
-    items: list[re.Match[str]] = []
-    position = _end_of(_NOTHING, text, 0)
-    if text[position : position + 1] not in ("[", "{"):
-        for line in text[text.find("\n") + 1 :].splitlines():
-            if not line.strip() or line.lstrip().startswith("#"):
-                continue
-            if not line.startswith((" ", "\t", "-")):
-                break  # the next key
-            item = _IN_LINE.fullmatch(line)
-            if item is None:
-                return []
-            items.append(item)
-        return items
-    end = {"[": "]", "{": "}"}[text[position]]
-    position = _end_of(_NOTHING, text, position + 1)
-    while text[position : position + 1] != end:
-        item = _IN_BRACKETS.match(text, position)
-        if item is None:
-            return []
-        items.append(item)
-        position = _end_of(_NOTHING, text, item.end())
-        if text[position : position + 1] == ",":
-            position = _end_of(_NOTHING, text, position + 1)
-        elif text[position : position + 1] != end:
-            return []
-    return items
-
-
-def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
-    match = pattern.match(text, position)
-    return match.end() if match else position
-
-
-def _yaml_text(scalar: str) -> str:
-    """What a scalar of YAML says.
-
-    Raises:
-        ValueError: escapes that are not read here.
-    """
-    scalar = scalar.strip()
-    if scalar.startswith("'"):
-        return scalar[1:-1].replace("''", "'")
-    return str(json.loads(scalar)) if scalar.startswith('"') else scalar
+    return tuple(names)
