@@ -338,7 +338,7 @@ def _with_data(
 
     artifact = run.artifacts[planning.MODEL]
     start, is_open = planning.MODEL, stages.OPEN in artifact.files
-    model = context.load(artifact, stages.OPEN if is_open else "model")
+    model = context.read(artifact, stages.OPEN if is_open else "model")
     front = artifact.files.get(stages.FRONT)
     on_host = load_front(front, trust=context.trust.given) if front else None
     spec, origin = settle(model, input_shape, on_host, context.recipe.data)
@@ -354,7 +354,7 @@ def _with_data(
         start, shapes = planning.SIZED, {"shapes": data.train.spec.shapes, "origin": origin}
         context = dataclasses.replace(context, inputs={**context.inputs, "input_shape": shapes})
         run.execute([planning.sizes_step()], context)
-        model = context.load(run.artifacts[start])
+        model = context.read(run.artifacts[start])
     require_finite(model)
     modes = tuple(dict.fromkeys(mode for recipe in context.recipes for mode in recipe.quantize.modes))
     if said := preflight(model, modes):

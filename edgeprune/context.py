@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from edgeprune.tasks.task import Task
 
 
+# Models that are only read: a variant's own, and the one that its file is made of.
+MODELS_KEPT = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Trust:
     """What of the user's code may run while models are loaded.
@@ -93,6 +97,7 @@ class BuildContext:
     connection: Connection | None = None
     data: Data | None = None
     task: Task | None = None
+    _kept: dict[tuple[Path, int], tf_keras.Model] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def recipe(self) -> Recipe:
@@ -118,10 +123,28 @@ class BuildContext:
         return Context(self, folder, frozenset(uses))
 
     def load(self, artifact: Artifact, role: str = "model") -> tf_keras.Model:
-        """A fresh copy of the artifact's model; always from disk, so that a resumed run sees what a first run saw."""
+        """A fresh copy of the artifact's model, which may be changed.
+
+        Always from disk, so that a resumed run sees what a first run saw.
+        """
         from edgeprune.models.load import reload_model
 
+        self._kept.clear()  # what changes models trains them, too, and needs the memory
         return reload_model(artifact.files[role], trust=self.trust.given)
+
+    def read(self, artifact: Artifact, role: str = "model") -> tf_keras.Model:
+        """The artifact's model, which nobody may change: those that read a model in a row get the same one."""
+        from edgeprune.models.load import reload_model
+
+        file = artifact.files[role]
+        key = file, file.stat().st_mtime_ns  # a stage that runs again writes the same file anew
+        model = self._kept.pop(key, None)
+        if model is None:
+            model = reload_model(file, trust=self.trust.given)
+        self._kept[key] = model
+        while len(self._kept) > MODELS_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return model
 
 
 class UndeclaredInput(Exception):
@@ -206,6 +229,10 @@ class Context:
     def load(self, artifact: Artifact, role: str = "model") -> tf_keras.Model:
         """As :meth:`BuildContext.load`. It is no input: trust decides whether a model opens, not what comes out."""
         return self._build.load(artifact, role)
+
+    def read(self, artifact: Artifact, role: str = "model") -> tf_keras.Model:
+        """As :meth:`BuildContext.read`, and no input either."""
+        return self._build.read(artifact, role)
 
 
 def versions() -> dict[str, str]:

@@ -322,7 +322,7 @@ def _write_pick(
         copy_file(folder / compiled["file"], folder / compiled_file(f"{name}.tflite", compiled["file"]))
     variant = next(variant for variant in plan.variants if variant.name == chosen)
     artifact = run.artifacts[variant.model]
-    model = context.load(artifact)  # training may have renamed outputs
+    model = context.read(artifact)  # training may have renamed outputs
     names = model.input_names, model.output_names
     head = task.head if isinstance(task, DetectionTask) else None
     classes = data.class_names if task.row_classes or head else None
@@ -400,10 +400,10 @@ def _answers_of(
 
     variants = {variant.name: variant for variant in plan.variants}
     base, pick = (variants[name] for name in names)
-    model = context.load(run.artifacts[pick.model])
+    model = context.read(run.artifacts[pick.model])
 
     def of_file(variant: planning.Variant) -> list[np.ndarray]:
-        own = context.load(run.artifacts[variant.model])
+        own = context.read(run.artifacts[variant.model])
         made = run.artifacts[variant.last]
         runtime = find_runtime("tensorflow" if made.facts["conversion"]["select_operators"] else None)
         session = Session(made.files["tflite"], own.input_names, own.output_names, runtime=runtime)

@@ -1,10 +1,12 @@
 """Fixtures that several parts share."""
 
 import gc
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import filelock
@@ -77,6 +79,24 @@ def quiet_tensorflow():
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_that_are_read_stay_as_they_are(quiet_tensorflow):
+    """Whoever reads a model (`BuildContext.read`), in any test, gets it with the weights of its file."""
+    from edgeprune.context import BuildContext
+
+    read, digests = BuildContext.read, weakref.WeakKeyDictionary()
+
+    def checked(self, artifact, role="model"):
+        model = read(self, artifact, role)
+        digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
+        assert digests.setdefault(model, digest) == digest, f"{artifact.files[role]} was changed by who should read it"
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BuildContext, "read", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

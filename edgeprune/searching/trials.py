@@ -112,7 +112,7 @@ def open_setup(setup: Setup) -> JsonObject:
     context = next(iter(opened.contexts.values()))
     data, task = context.required()
     source = opened.run.artifacts[opened.source]
-    model = context.load(source)
+    model = context.read(source)
     graph = analyse(model)
     float32 = Recipe(name="reference", data=setup.base.data, task=setup.base.task, detection=setup.base.detection)
     reference = {target.name: build_rung(setup, target.name, float32.model_dump()) for target in setup.targets}

@@ -42,7 +42,7 @@ def code_weights(artifact: Artifact, config: CodedStageConfig, context: Context)
     from edgeprune.quantize.coded import choices, smallest, within_size
 
     data, task = context.required()
-    original, ridge = context.load(artifact), config.reconstruct.ridge
+    original, ridge = context.read(artifact), config.reconstruct.ridge
     batches = unlabelled(original, data.train, config.reconstruct.samples, context.seed)
     # Nothing is trained, so that training samples judge as well, and they are many where validation has few.
     some = data.train.subset(representative_indices(data.train, config.reconstruct.samples, "stratified", context.seed))

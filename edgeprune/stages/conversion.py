@@ -49,7 +49,7 @@ def calibrate_and_convert(artifact: Artifact, config: ConvertConfig, context: Co
     """Convert with activation ranges from representative training samples, or with those that training left."""
     if ROUNDED in artifact.files and config.plan.mode == "int8":
         plan = dataclasses.replace(config.plan, ranges_in_model=True, ranges="minmax")
-        return finish(artifact, plan, context, context.load(artifact, ROUNDED), samples=None)
+        return finish(artifact, plan, context, context.read(artifact, ROUNDED), samples=None)
     model = to_convert(artifact, context)
     if _trained_for_int8(artifact):  # its samples are among its facts already
         return finish(artifact, config.plan, context, model, samples=None)

@@ -121,7 +121,7 @@ def _scored(artifact: Artifact, samples: int, blocks: bool, context: Context) ->
     from edgeprune.prune.choice.criteria import Evidence
 
     data, task = context.required()
-    graph = analyse(context.load(artifact))
+    graph = analyse(context.read(artifact))
     indices = representative_indices(data.train, samples, "stratified", context.seed)
     evidence = Evidence(lambda: data.train.subset(indices).batches(32, shuffle_seed=context.seed), task, context.seed)
     return with_blocks(graph) if blocks else graph, evidence
@@ -239,7 +239,7 @@ def _of_files(
     elif artifact.facts["original"] == artifact.facts["model"]:
         original = {name: one.whole for name, one in found.items()}
     else:  # layers went before
-        unpruned = context.load(artifact, "teacher")
+        unpruned = context.read(artifact, "teacher")
         fixed = {plan: FileShapes(graph, file, file(unpruned), ()) for plan, file in files.items()}
         original = {limit.name: _resource(limit, fixed[limit.plan]).whole for limit in config.files}
     asked = [found[limit.name].limited(limit.most, of=original[limit.name]) for limit in config.files]

@@ -36,7 +36,7 @@ def mix_and_convert(artifact: Artifact, config: MixedStageConfig, context: Conte
     from edgeprune.tflite.flatbuffer import parse
 
     data, task = context.required()
-    model = context.load(artifact)
+    model = context.read(artifact)
     samples, calibration = representative(model, config.calibration, context)
     ranges = ranges_by_outputs(model, config, samples, context)
     if ranges is None:

@@ -31,7 +31,7 @@ def evaluate(artifact: Artifact, config: None, context: Context) -> Artifact:
     """
     from edgeprune.runtime.session import Session
 
-    model = context.load(artifact)
+    model = context.read(artifact)
     runtime = _runtime(artifact, context)
     session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=runtime)
     return _evaluated(artifact, context, model, session, runtime.version)
@@ -51,7 +51,7 @@ def evaluate_micro(artifact: Artifact, config: None, context: Context) -> Artifa
     if version is None:
         context.progress.note("measured by LiteRT: edgeprune[micro] has the interpreter of microcontrollers")
         return evaluate.run(artifact, config, context)
-    model = context.load(artifact)
+    model = context.read(artifact)
     flashed, plain = artifact.files["micro"].read_bytes(), read(artifact.files["tflite"])
     session = FloatMicroSession(flashed, plain, model.input_names, model.output_names)
     return _evaluated(artifact, context, model, session, version)
@@ -100,7 +100,7 @@ def validate(artifact: Artifact, config: None, context: Context) -> Artifact:
     from edgeprune.runtime.session import Session
 
     data, task = context.required()
-    model = context.load(artifact)
+    model = context.read(artifact)
     runtime = _runtime(artifact, context)
     session = Session(artifact.files["tflite"], model.input_names, model.output_names, runtime=runtime)
     try:

@@ -43,7 +43,7 @@ def zero(artifact: Artifact, config: ZeroStageConfig, context: Context) -> Artif
     from edgeprune.prune.weights.oneshot import zero_weights
 
     data, task = context.required()
-    original, settings = context.load(artifact), for_sparse_inference(config.weights, artifact)
+    original, settings = context.read(artifact), for_sparse_inference(config.weights, artifact)
     pruned, ridge = copy_model(original), config.reconstruct.ridge
     batches = unlabelled(original, data.train, config.reconstruct.samples, context.seed)
     names = zero_weights(pruned, settings, batches, ridge=ridge, seed=context.seed, progress=context.progress)

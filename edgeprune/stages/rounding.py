@@ -64,4 +64,4 @@ def round_weights(artifact: Artifact, config: RoundStageConfig, context: Context
 
 def to_convert(artifact: Artifact, context: Context) -> tf_keras.Model:
     """The model that a file is made of."""
-    return context.load(artifact, PREPARED if PREPARED in artifact.files else "model")
+    return context.read(artifact, PREPARED if PREPARED in artifact.files else "model")

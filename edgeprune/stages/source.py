@@ -69,7 +69,7 @@ def fix_sizes(artifact: Artifact, config: None, context: Context) -> Artifact:
     from edgeprune.models.shapes import shapes_with_batch
     from edgeprune.models.sizes import with_sizes
 
-    model = context.load(artifact, OPEN)
+    model = context.read(artifact, OPEN)
     shapes, origin = context.input_shape
     context.progress.note(f"input {', '.join('x'.join(map(str, shape)) for shape in shapes)}, from {origin}")
     sized = with_sizes(model, shapes)
@@ -77,7 +77,7 @@ def fix_sizes(artifact: Artifact, config: None, context: Context) -> Artifact:
     made = with_model(artifact, sized, context).with_(sizes=facts)
     if ROUNDED not in artifact.files:
         return made
-    return _with_rounded(made, with_sizes(context.load(artifact, ROUNDED), shapes), context)
+    return _with_rounded(made, with_sizes(context.read(artifact, ROUNDED), shapes), context)
 
 
 @stage("seed", "deterministic")
@@ -96,7 +96,7 @@ def baseline(artifact: Artifact, config: None, context: Context) -> Artifact:
     from edgeprune.tasks.diagnosis import diagnose
 
     data, task = context.required()
-    model = context.load(artifact)
+    model = context.read(artifact)
     for output in task.to_json():
         what = output["kind"] or output["loss"] or "none"
         context.progress.note(f"task of {output['name']}: {what}, {output['origin']}")

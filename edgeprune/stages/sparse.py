@@ -31,7 +31,7 @@ def prepare_sparse(artifact: Artifact, config: PrepareSparseConfig, context: Con
     """Rewrite the model for XNNPACK's sparse kernels, and choose the layers to prune; refuse what cannot qualify."""
     from edgeprune.prune.sparse.prepare import prepare, require_qualified
 
-    model = context.load(artifact)
+    model = context.read(artifact)
     prepared = prepare(model)
     require_qualified(prepared)
     layers = choose_layers(prepared.analysis.pointwise, config.weights, [layer.name for layer in model.layers])
