@@ -15,6 +15,7 @@ early goes on where it was.
 
 import argparse
 import collections
+import functools
 import gc
 import json
 import os
@@ -27,7 +28,9 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -136,22 +139,26 @@ class Child:
 # --- the models --------------------------------------------------------------------------------------------------
 
 
-def make_models(folder: Path) -> list[Path]:
-    """Small models of both Kerases, each in every format that its Keras writes."""
+def makers(folder: Path) -> dict[Path, Callable[[], None]]:
+    """Small models of both Kerases, each in every format that its Keras writes: path → what writes it there."""
     from edgeprune._tensorflow import import_tf
 
     import_tf()
     import keras
     import tf_keras
 
-    paths = []
+    found = {}
     for name, kind in (("two", tf_keras), ("three", keras)):
         for form in ("h5", "keras", *(["folder"] if kind is tf_keras else [])):
             for make in (_convolutional, _recurrent, _nested):
                 path = folder / f"{name}_{make.__name__[1:]}{'' if form == 'folder' else '.' + form}"
-                make(kind).save(path)
-                paths.append(path)
-    return paths
+                found[path] = functools.partial(_write, make, kind, path)
+    return found
+
+
+def _write(make: Callable[[Any], Any], kind: Any, path: Path) -> None:
+    kind.backend.clear_session()  # layers have the same names whatever was made before
+    make(kind).save(path)
 
 
 def _convolutional(kind):
@@ -550,7 +557,9 @@ def run(
     for part in (made, work, cwd, temporary):
         part.mkdir()
     files = sorted(tflite.glob("*.tflite")) if tflite else []
-    models = [file for file in files if file.stat().st_size < TFLITE_BYTES] or make_models(made)
+    small = [file for file in files if file.stat().st_size < TFLITE_BYTES]
+    writers = {} if small else makers(made)
+    models = small or list(writers)
     mutations = OF_TFLITE if tflite else MUTATIONS
     with h5py.File(work / "canary.h5", "w") as file:
         file["values"] = np.full(1000, CANARY, "f4")
@@ -562,6 +571,8 @@ def run(
             continue
         draw = random.Random(number)
         source, mutation = draw.choice(models), draw.choice(mutations)
+        if not source.exists():  # most of a short run would be the writing of models that it does not mutate
+            writers[source]()
         what = {"number": number, "source": source.name, "mutation": mutation.__name__}
         path = work / f"model{source.suffix}"
         (shutil.copytree if source.is_dir() else shutil.copy)(source, path)

@@ -31,7 +31,7 @@ from edgeprune.models.formats import (
 from edgeprune.models.hdf5 import weight_bytes
 from edgeprune.models.layout import channels_last
 from edgeprune.models.limits import calls_that_come, check_tensors, variables_within
-from edgeprune.models.naming import scope_name
+from edgeprune.models.naming import plain_scopes, scope_name
 from edgeprune.models.noise import with_usable_noise
 from edgeprune.models.old_layers import explained, in_new_terms
 from edgeprune.models.precision import in_float32
@@ -161,6 +161,7 @@ def _open(
     import tf_keras
 
     use_usual_defaults(tf_keras.backend)
+    plain_scopes()
     register_known_layers()
     if is_tflite:
         return _of_tflite(Path(source), input_shape)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.errors import ModelError
 from edgeprune.models.graph import View, flat
 from edgeprune.reconstruction.forward import BATCH_BYTES, Values, bytes_per_sample, call, in_pieces
 from edgeprune.reconstruction.linear import product_of
@@ -26,6 +27,9 @@ def input_moments(
         batches: per batch the inputs, in the model's order.
         names: of layers that are products (:func:`edgeprune.reconstruction.linear.product_of`) and called once.
         seed: of the rows that are looked at, where there are more than enough.
+
+    Raises:
+        ModelError: a layer reads what is NaN or infinite, though the model's answers may be neither.
     """
     import tensorflow as tf
 
@@ -54,4 +58,10 @@ def input_moments(
                 moments.add(rows, np.zeros([*rows.shape[:2], 0]))
             values |= {id(x): value for x, value in zip(flat(node.outputs), made, strict=True)}
             values = {number: value for number, value in values.items() if last.get(number, -1) > place}
+    if broken := [name for name, moments in found.items() if not moments.is_finite]:
+        raise ModelError(
+            f"What the layer {broken[0]!r} reads is NaN or infinite on some samples: the values before it overflow.",
+            expected="a model whose values stay finite between its layers, too.",
+            fix="train it with smaller weights or inputs; [filters] criterion = \"l2\" looks at weights alone.",
+        )
     return found

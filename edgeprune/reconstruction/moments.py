@@ -76,6 +76,11 @@ class Moments:
             self.squares[part] += some.T @ some  # NumPy computes half of it (BLAS syrk)
             self.cross[part] += some.T @ wanted
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all that was counted is a number: values of a model can overflow though its answers are some."""
+        return all(np.isfinite(part).all() for part in (self.targets, self.energy, self.squares, self.cross))
+
     def with_targets(self, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Moments:
         """The moments of the same rows, all of them, with other targets: pairs of x and y as :meth:`add` takes them."""
         new = copy.copy(self)

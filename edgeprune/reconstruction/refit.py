@@ -430,6 +430,8 @@ class _Fit:
                 constant_in.assign(self.solved["constant"])
             before, after, rows, seconds = self.solved["facts"].tolist()
             return Refitted(self.layer, before, after, int(rows), seconds)
+        if not all(half.is_finite for half in self.halves):
+            return Refitted(self.layer, reason="what it reads or should give is NaN or infinite on some samples")
         intercept = bool(bias is not None or norms)
         mask = None if start.all() else start != 0
         ridge = choose_ridge(self.halves, self.whole.samples, start, self.whole.ridge, intercept=intercept, mask=mask)
@@ -438,7 +440,10 @@ class _Fit:
         if self.rows and self.rows.fits and ridge != np.inf:
             for _ in range(SWEEPS):
                 found = fit(moments, start, ridge, intercept=intercept, mask=mask)
-                moments = moments.with_targets(self.rows.targets(found.matrix, found.constant))
+                cut = moments.with_targets(self.rows.targets(found.matrix, found.constant))
+                if not cut.is_finite:
+                    break
+                moments = cut
         found = fit(moments, start, ridge, intercept=intercept, mask=mask, grid=self.grid)
         self.rows = None
         self.product.assign(found.matrix)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeprune.models import load_model
+from edgeprune.models.naming import layer_of
 
 NAMES = ["größe", "my layer", "a:b", "_x", "%", 'say "x"', "-x"]
 
@@ -33,6 +34,23 @@ def test_other_names_stay(name, keras3, caplog):
     loaded = load_model(model)
     assert (loaded.output_names, loaded.name) == ([name], "model_" + name)
     assert "renamed" not in caplog.text
+
+
+def test_a_layer_of_tf_keras_with_a_backslash_runs_in_graphs_and_keeps_its_name(tmp_path):
+    """tf_keras takes the name, and fails when it runs the layer in a graph, or where data are prepared by it."""
+    import tensorflow as tf
+    import tf_keras
+
+    inputs = tf_keras.Input((4, 3), name="in")
+    tf_keras.Model(inputs, tf_keras.layers.Dense(2, name="a\\b")(inputs)).save(tmp_path / "model.h5")
+    model = load_model(tmp_path / "model.h5")
+    assert model.output_names == ["a\\b"]
+    x = np.ones((2, 4, 3), "float32")
+    made = model.predict(x, verbose=0)
+    np.testing.assert_allclose(made, model(x), rtol=1e-5)
+    (mapped,) = tf.data.Dataset.from_tensors(x).map(lambda batch: model(batch, training=False))
+    np.testing.assert_allclose(made, mapped, rtol=1e-5)
+    assert layer_of("model/a_b/Tensordot/MatMul", model) == "a\\b"
 
 
 @pytest.mark.parametrize("name", ["my model", "größe", "_x"])

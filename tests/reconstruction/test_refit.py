@@ -5,11 +5,16 @@ import pytest
 import tf_keras
 from matrix import representatives
 
+from edgeprune.errors import ModelError
 from edgeprune.models.rebuild import rebuild
 from edgeprune.progress import Progress
 from edgeprune.prune.channels import surgery
 from edgeprune.prune.channels.analyse import analyse
 from edgeprune.prune.channels.blocks import bypass, find_blocks
+from edgeprune.prune.choice.criteria import Evidence
+from edgeprune.prune.filters import score
+from edgeprune.prune.weights.oneshot import zero_weights
+from edgeprune.recipe.config import WeightsConfig
 from edgeprune.reconstruction import refit as refitting
 from edgeprune.reconstruction.journal import Memory
 from edgeprune.reconstruction.moments import choose_ridge
@@ -426,6 +431,47 @@ def test_what_a_rectifier_cuts_off_need_not_be_right():
             refit(model, copy, batches)
             errors[sweeps] = error(copy, model, judging)
     assert errors[3] < 0.97 * errors[0]
+
+
+@pytest.fixture
+def overflowing():
+    """A model whose third layer reads infinite values, and which answers 0 or 1 all the same."""
+    inputs = layers.Input((6,))
+    x = layers.Dense(8, name="first", activation="relu")(inputs)
+    x = layers.Dense(8, name="huge")(x)
+    x = layers.Dense(4, name="third")(layers.ReLU()(x))
+    model = with_random_weights(tf_keras.Model(inputs, layers.Activation("sigmoid")(x)))
+    model.get_layer("huge").set_weights([np.full((8, 8), 3e38, "f4"), np.zeros(8, "f4")])
+    model.get_layer("third").set_weights([np.ones((8, 4), "f4"), np.zeros(4, "f4")])
+    return model
+
+
+def test_layers_whose_values_overflow_are_named_and_left(overflowing):
+    """What is not finite cannot be fitted; the layers before and behind keep weights that are numbers."""
+    changed = copy_of(overflowing)
+    kernel = changed.get_layer("first").kernel
+    kernel.assign(kernel.numpy() * (np.abs(kernel.numpy()) > 0.2))
+    before = [layer.get_weights() for layer in map(changed.get_layer, ("huge", "third"))]
+    found = {one.layer: one for one in refit(overflowing, changed, batches_of(overflowing))}
+    assert found["first"].reason is None
+    for name, weights in zip(("huge", "third"), before, strict=True):
+        assert "NaN or infinite" in found[name].reason
+        for was, now in zip(weights, changed.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(was, now)
+    assert all(np.isfinite(weight).all() for weight in changed.get_weights())
+
+
+def test_choosing_by_values_that_overflow_is_refused_with_a_way_that_works(overflowing):
+    """Channels and zeros that are chosen by what layers read; by weights alone, it works."""
+    batches, graph = batches_of(overflowing), analyse(overflowing)
+    evidence = Evidence(lambda: [(x[0],) for x in batches], None, 0)
+    with pytest.raises(ModelError, match="'third' reads is NaN or infinite") as caught:
+        score(graph, "reconstruct", evidence)
+    assert 'criterion = "l2"' in caught.value.fix
+    assert score(graph, "l2", evidence)
+    with pytest.raises(ModelError, match="'third' reads is NaN or infinite"):
+        settings = WeightsConfig(sparsity=0.5, criterion="reconstruct")
+        zero_weights(copy_of(overflowing), settings, batches, ridge=1e-3)
 
 
 def test_attention_with_smaller_heads_is_refitted_behind_them():
