@@ -1,5 +1,6 @@
 """Fixtures that several parts share."""
 
+import configparser
 import gc
 import hashlib
 import os
@@ -136,28 +137,27 @@ def once(of_all_workers):
 
 
 @pytest.fixture(scope="session")
-def mypy(of_all_workers, pytestconfig):
-    """A function that has mypy check the files of a folder, with lines of settings for some of them.
+def mypy(of_all_workers):
+    """A function that has mypy check the files of a folder as a user's, with lines of settings for all of them.
 
-    What it learns of edgeprune, which takes most of its time, is kept for the next call, of any worker and any run.
+    Edgeprune itself has the settings of `make lint`, so that what mypy has learned there, which takes most of its time,
+    is kept for here.
     """
+    root = Path(__file__).parents[1]
+    project = configparser.ConfigParser()
+    project.read(root / "setup.cfg", "utf-8")
+    ours = [f"{key} = {value}" for key, value in project["mypy"].items() if key != "files"]
+    users = ["disallow_untyped_defs = False", "disallow_any_generics = False"]
 
     def check(folder, *settings):
-        lines = ["[mypy]", "ignore_missing_imports = True", "follow_imports = silent", *settings]
+        modules = ",".join(sorted(file.stem for file in folder.glob("*.py")))
+        lines = ["[mypy]", *ours, f"[mypy-{modules}]", *users, *settings]
         (folder / "mypy.ini").write_text("\n".join(lines))
-        command = [
-            sys.executable,
-            "-m",
-            "mypy",
-            "--config-file",
-            "mypy.ini",
-            "--cache-dir",
-            pytestconfig.cache.mkdir("mypy"),
-            ".",
-        ]
-        environment = {"MYPYPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, "-m", "mypy", "--cache-dir", root / ".mypy_cache", "--config-file", "mypy.ini", "."]
         with filelock.FileLock(of_all_workers / "mypy.lock"):
-            return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+            return subprocess.run(
+                command, cwd=folder, env={"MYPYPATH": str(root)}, capture_output=True, text=True, timeout=300
+            )
 
     return check
 

@@ -62,6 +62,6 @@ def input_moments(
         raise ModelError(
             f"What the layer {broken[0]!r} reads is NaN or infinite on some samples: the values before it overflow.",
             expected="a model whose values stay finite between its layers, too.",
-            fix="train it with smaller weights or inputs; [filters] criterion = \"l2\" looks at weights alone.",
+            fix='train it with smaller weights or inputs; [filters] criterion = "l2" looks at weights alone.',
         )
     return found

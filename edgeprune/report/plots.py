@@ -261,7 +261,9 @@ def _limits(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point], best: Sequence[Point]) -> None:
-    figure.draw_without_rendering()  # fixes the layout; from here on data coordinates have their place
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)  # from here on data coordinates have their place
     figure.set_layout_engine("none")
     scale = 72 / figure.dpi  # pixels to points
 
