@@ -469,8 +469,8 @@ def test_choosing_by_values_that_overflow_is_refused_with_a_way_that_works(overf
         score(graph, "reconstruct", evidence)
     assert 'criterion = "l2"' in caught.value.fix
     assert score(graph, "l2", evidence)
+    settings = WeightsConfig(sparsity=0.5, criterion="reconstruct")
     with pytest.raises(ModelError, match="'third' reads is NaN or infinite"):
-        settings = WeightsConfig(sparsity=0.5, criterion="reconstruct")
         zero_weights(copy_of(overflowing), settings, batches, ridge=1e-3)
 
 
