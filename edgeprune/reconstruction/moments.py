@@ -25,6 +25,8 @@ _CLOSE, _STEPS = 1e-6, 300
 ROWS_PER_TERM, ROWS = 32, 20_000
 # Of the moments' mean diagonal, what is added to it at least before weights are rounded (GPTQ's share).
 DAMPING = 1e-2
+# Of the mean square of a term, the most that is left by rounding where its variance is none.
+_ROUNDED = 1e-12
 # With so many samples per term in each half of them, a weak ridge does no harm.
 ENOUGH = 12
 # By what the ridge that is best for a layer is divided where rows are many and samples few: less than the best for each
@@ -105,7 +107,12 @@ class Moments:
         if intercept:
             x, y = self.inputs / self.rows, self.targets / self.rows
             for part, mean in enumerate(x):  # in place: squares of some thousands of terms fill gigabytes
+                whole = squares[part].diagonal().copy()
                 squares[part] -= np.outer(mean, mean)
+                # What is left of a term that is always the same is what was rounded, which can be below zero.
+                same = squares[part].diagonal() <= _ROUNDED * whole
+                squares[part][same] = squares[part][:, same] = 0
+                x[part, same] = cross[part, same] = 0
             cross -= x[:, :, None] * y[:, None]
             energy = np.maximum(energy - y**2, 0)
         return squares, cross, energy

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.errors import ModelError
 from edgeprune.files import atomic_path
+from edgeprune.models.finite import first_not_finite
 from edgeprune.recipe.config import AugmentConfig, DistillConfig, FinetuneConfig
 from edgeprune.tasks.task import evaluation_batch
 from edgeprune.train.augmentation import augment, mixing, unmixed, with_changed_sound
@@ -128,6 +130,9 @@ def finetune(
 
     Returns:
         The history, one entry per epoch.
+
+    Raises:
+        ModelError: weights became NaN or infinite.
     """
     if start_epoch >= lessons.config.epochs:  # of a folder of images, even the first batch takes a look at all of them
         compile_for_saving(model, task)
@@ -154,6 +159,7 @@ def finetune(
             batches = lessons.training(own_task, data, order, features)
             logs = _run_epoch(model, batches, validation, epoch, [*callbacks, *_progress_callbacks(progress)])
             agree(model)
+            _require_finite(model, epoch, config)
             _record(state, model, task, epoch, logs, eligible=epoch >= min(first_eligible_epoch, config.epochs - 1))
             _save(model, state, state_file)
             progress.note(_line(state.history[-1], config.epochs, task.metric))
@@ -163,6 +169,17 @@ def finetune(
     # Whoever trains the saved model further gets the task's own loss, not the one with the teacher.
     compile_for_saving(kept, own_task)
     return state.history
+
+
+def _require_finite(model: tf_keras.Model, epoch: int, config: FinetuneConfig) -> None:
+    """An epoch that ends in weights which are no numbers ends the training; what was kept of it is from before."""
+    if found := first_not_finite(model):
+        raise ModelError(
+            f"The training diverged in epoch {epoch + 1}. {found}",
+            expected="weights that stay finite.",
+            fix=f"lower [finetune] learning_rate, which is {config.learning_rate:g}; if that does not help, values of "
+            "the model overflow on training data: scale its inputs as they were when it was trained.",
+        )
 
 
 def compile_model(model: tf_keras.Model, task: Task, config: FinetuneConfig, total_steps: int) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune.reconstruction.moments import Moments, choose_ridge, fit
+from edgeprune.reconstruction.rounding import Grid
 
 
 @pytest.fixture
@@ -82,6 +83,21 @@ def test_equal_and_empty_terms_are_no_obstacle():
     found = fit(moments_of(x, y), np.zeros([2, 8, 2]), 1e-6, intercept=True)
     assert np.isfinite(found.matrix).all()
     np.testing.assert_allclose(x @ found.matrix + found.constant[:, None], y, atol=1e-3)
+
+
+@pytest.mark.parametrize("grid", [None, Grid(127)])
+@pytest.mark.parametrize("same", [slice(None), slice(2)])
+def test_terms_that_are_always_the_same_are_no_obstacle(rows, same, grid):
+    """A layer behind a part that answers a constant: all or some of its terms, whose variance is below zero in parts of
+    a rounding error. Its product is made up for by the constant."""
+    x, y = rows
+    x = x.copy()
+    x[:, :, same] = np.float32(0.7 / 3)
+    found = fit(moments_of(x, y), np.ones([1, 6, 3]), 1e-3, intercept=True, grid=grid)
+    assert np.isfinite(found.matrix).all()
+    np.testing.assert_allclose((x[0] @ found.matrix[0] + found.constant).mean(0), y[0].mean(0), rtol=1e-6)
+    if grid is None:
+        np.testing.assert_allclose(found.matrix[0, same], 1)
 
 
 def test_few_rows_are_not_learned_by_heart():

@@ -7,6 +7,7 @@ import pytest
 from matrix import representatives
 
 from edgeprune.data import InputSpec, load_data
+from edgeprune.errors import ModelError
 from edgeprune.progress import Progress
 from edgeprune.prune import penalties
 from edgeprune.prune.weights import magnitude, masked
@@ -100,6 +101,14 @@ def test_early_stopping_waits_and_then_stops(data, tmp_path):
     """With a learning rate that ruins the model, training ends before its time."""
     _, history = train(data, tmp_path / "s.npz", learning_rate=50.0, decay="constant", epochs=30, patience=1)
     assert len(history) < 30
+
+
+def test_a_training_that_diverges_ends_with_the_epoch_and_what_to_lower(data, tmp_path):
+    """Weights that are no numbers are an error, and not what a later stage says of zeros or figures."""
+    with pytest.raises(ModelError, match=r"diverged in epoch 1\..*NaN or infinite") as caught:
+        train(data, tmp_path / "state.npz", learning_rate=1e38, epochs=2)
+    assert "learning_rate, which is 1e+38" in caught.value.fix
+    assert not (tmp_path / "state.npz").exists()
 
 
 def test_cosine_decay_goes_to_zero(data, tmp_path):
