@@ -22,7 +22,7 @@ from edgeprune.tasks.given import Given
 from edgeprune.tasks.infer import OutputFacts
 from edgeprune.tasks.labels import LabelPlan, by_output
 from edgeprune.tasks.output import OutputResolver
-from edgeprune.tasks.task import Metric, Output, Task
+from edgeprune.tasks.task import Masks, Metric, Output, Task
 from edgeprune.tasks.teacher import teacher_task
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ def resolve_task(
             config, detection, data, compiled.names, predict, lambda: teacher_task(model, data, firsts)
         )
 
-    task = resolve(config, data, compiled, objects or {}, predict, lambda values: infer.output_facts(model, values))
-    return dataclasses.replace(task, masks=_masks(model))
+    return resolve(
+        config, data, compiled, objects or {}, predict, lambda values: infer.output_facts(model, values), _masks(model)
+    )
 
 
 def resolve(
@@ -83,6 +84,7 @@ def resolve(
     objects: CustomObjects,
     predict: Callable[[Structure], list[np.ndarray]],
     facts_from: Callable[[list[np.ndarray]], list[OutputFacts]],
+    masks: Masks | None = None,
 ) -> Task:
     """Decide losses and metrics of whatever makes outputs of inputs.
 
@@ -91,6 +93,7 @@ def resolve(
         compiled: the names of the outputs, and what they were compiled with, if that is known.
         predict: a batch of inputs → one array [batch, ...] per output.
         facts_from: outputs of some samples → what each output is.
+        masks: the task's, of a model that leaves padding out: weights per sample fit some metrics only with them.
 
     Raises:
         RecipeError, DataError: as :func:`resolve_task`.
@@ -152,6 +155,7 @@ def resolve(
         name=primary.name,
         prepare=_prepare(plan),
         warnings=tuple(warning for one in resolved for warning in one.warnings),
+        masks=masks,
     )
     _try(task, sample_of(task.prepare(data)), outputs_seen)
     return task
@@ -240,7 +244,7 @@ def _prepare(plan: LabelPlan) -> Any:
     return prepare
 
 
-def _masks(model: tf_keras.Model) -> Any:
+def _masks(model: tf_keras.Model) -> Masks | None:
     """The padding of each output, as Keras carries it from Masking and Embedding layers to losses and metrics."""
     import tensorflow as tf
 

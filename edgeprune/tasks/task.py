@@ -25,6 +25,8 @@ Loss = Any
 Kind = Literal["classification", "detection", "multilabel", "regression", "segmentation", "sequence"]
 # A figure of each metric, by its name.
 Figures = dict[str, float]
+# A batch of inputs → per output the weights that leave padding out, [batch, steps], or None.
+Masks = Callable[[Structure], "Sequence[tf.Tensor | None]"]
 # Samples in a batch of ``tf_keras.Model.evaluate``, by default.
 KERAS_BATCH = 32
 _BATCH = 256  # a multiple of Keras' own, see Metric.by_batch
@@ -117,7 +119,7 @@ class Task:
     watched: tuple[Metric, ...]
     name: str
     prepare: Callable[[Data], Data] = dataclasses.field(default=lambda data: data, repr=False)
-    masks: Callable[[Structure], Sequence[tf.Tensor | None]] | None = dataclasses.field(default=None, repr=False)
+    masks: Masks | None = dataclasses.field(default=None, repr=False)
     answers: Callable[[Structure], Structure] | None = dataclasses.field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 

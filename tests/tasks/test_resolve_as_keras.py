@@ -209,6 +209,20 @@ def test_padding_is_left_out_of_models_from_files(kerases, form, random, tmp_pat
     assert figures(model, data, tmp_path / f"model{form}") == pytest.approx(expected, abs=1e-5)
 
 
+def test_weights_of_samples_go_with_padding_into_metrics_that_take_one_per_step(random):
+    """Keras spreads a weight per sample over the steps by their padding; without that, such a metric takes none."""
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    inputs = layers.Input([6], dtype="int32")
+    model = tf_keras.Model(inputs, layers.Dense(2, "sigmoid")(layers.Embedding(9, 8, mask_zero=True)(inputs)))
+    model.compile("sgd", "mse", weighted_metrics=[tf_keras.metrics.SensitivityAtSpecificity(0.5)])
+    x = random.integers(0, 9, (SAMPLES, 6)).astype("int32")
+    y = np.eye(2, dtype="float32")[random.integers(0, 2, (SAMPLES, 6))]
+    data = x, y, random.uniform(0, 3, SAMPLES).astype("float32")
+    (expected,) = (value for name, value in evaluated(model, *data).items() if name != "loss")
+    assert list(figures(model, data).values()) == pytest.approx([expected], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kerases", "metric"),
     representatives(
