@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from edgeprune.runtime.interpreter import Runtime
     from edgeprune.tasks.task import Task
 
-
 # Models that are only read: a variant's own, and the one that its file is made of.
-MODELS_KEPT = 2
+_MODELS_KEPT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +141,7 @@ class BuildContext:
         if model is None:
             model = reload_model(file, trust=self.trust.given)
         self._kept[key] = model
-        while len(self._kept) > MODELS_KEPT:
+        while len(self._kept) > _MODELS_KEPT:
             del self._kept[next(iter(self._kept))]
         return model
 

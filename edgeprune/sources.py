@@ -77,8 +77,7 @@ def _names(module: str) -> tuple[frozenset[str], frozenset[str]]:
         code = waiting.pop()
         assert code is not None
         imported |= _imported(code)
-        strings |= {value for value in code.co_consts if isinstance(value, str)}
-        strings |= {item for value in code.co_consts if isinstance(value, tuple | frozenset) for item in _texts(value)}
+        strings |= set(_texts(code.co_consts))
         waiting += [value for value in code.co_consts if isinstance(value, CodeType)]
     return frozenset(imported), frozenset(strings)
 
@@ -98,7 +97,7 @@ def _imported(code: CodeType) -> set[str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The strings in a constant, which may hold others."""
+    """The strings in a constant, and in those that it holds."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, tuple | frozenset):
@@ -106,10 +105,10 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _imports(module: str) -> set[str]:
+def _imports(module: str) -> frozenset[str]:
     """The names that a module imports from edgeprune, some of which are no modules; also by names in tables."""
     imported, strings = _names(module)
-    return set(imported) | {named[1] for text in strings if (named := _NAMED.fullmatch(text))}
+    return imported | {named[1] for text in strings if (named := _NAMED.fullmatch(text))}
 
 
 @functools.cache

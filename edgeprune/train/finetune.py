@@ -177,8 +177,8 @@ def _require_finite(model: tf_keras.Model, epoch: int, config: FinetuneConfig) -
         raise ModelError(
             f"The training diverged in epoch {epoch + 1}. {found}",
             expected="weights that stay finite.",
-            fix=f"lower [finetune] learning_rate, which is {config.learning_rate:g}; if that does not help, values of "
-            "the model overflow on training data: scale its inputs as they were when it was trained.",
+            fix=f"lower [finetune] learning_rate: this training began at {config.learning_rate:g}. If that does not "
+            "help, values of the model overflow on training data: scale its inputs as they were when it was trained.",
         )
 
 

@@ -107,7 +107,7 @@ def test_a_training_that_diverges_ends_with_the_epoch_and_what_to_lower(data, tm
     """Weights that are no numbers are an error, and not what a later stage says of zeros or figures."""
     with pytest.raises(ModelError, match=r"diverged in epoch 1\..*NaN or infinite") as caught:
         train(data, tmp_path / "state.npz", learning_rate=1e38, epochs=2)
-    assert "learning_rate, which is 1e+38" in caught.value.fix
+    assert "lower [finetune] learning_rate: this training began at 1e+38" in caught.value.fix
     assert not (tmp_path / "state.npz").exists()
 
 
