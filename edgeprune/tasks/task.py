@@ -281,7 +281,10 @@ class Meter:
             step = KERAS_BATCH if metric.by_batch else max(len(output), 1)
             for start in range(0, len(output), step):
                 part = slice(start, start + step)
-                counted.update_state(truth[part], output[part], sample_weight=None if weight is None else weight[part])
+                judged = output[part]
+                if masks[i] is not None:  # Keras' losses divide by the steps that are left, and look for them here
+                    judged._keras_mask = masks[i][part]
+                counted.update_state(truth[part], judged, sample_weight=None if weight is None else weight[part])
 
     def result(self) -> Figures:
         """The figure of each metric; of one that has a figure per class, each under a name of its own: ``f1[0]``."""

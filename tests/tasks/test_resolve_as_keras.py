@@ -209,6 +209,20 @@ def test_padding_is_left_out_of_models_from_files(kerases, form, random, tmp_pat
     assert figures(model, data, tmp_path / f"model{form}") == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_loss_that_stands_for_a_metric_is_divided_by_steps_without_padding(random):
+    """Keras spreads the weight of padded steps over the others: of each batch, the mean is one over those."""
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    inputs = layers.Input([6], dtype="int32")
+    model = tf_keras.Model(inputs, layers.Dense(2)(layers.Embedding(9, 8, mask_zero=True)(inputs)))
+    model.compile("sgd", "mse")
+    x = random.integers(0, 3, (SAMPLES, 6)).astype("int32")
+    data = x, random.normal(size=(SAMPLES, 6, 2)).astype("float32")
+    for weights in ((), (random.uniform(0, 3, SAMPLES).astype("float32"),)):
+        (found,) = figures(model, (*data, *weights)).values()
+        assert found == pytest.approx(evaluated(model, *data, *weights)["loss"], rel=1e-5)
+
+
 def test_weights_of_samples_go_with_padding_into_metrics_that_take_one_per_step(random):
     """Keras spreads a weight per sample over the steps by their padding; without that, such a metric takes none."""
     tf_keras.utils.set_random_seed(0)
