@@ -277,13 +277,14 @@ class Meter:
             weight = weights[i] if isinstance(weights, tuple | list) else weights
             weight = None if weight is None or not metric.weighted else tf.convert_to_tensor(weight)
             truth, output, weight = match_dtype_and_rank(truth, tf.convert_to_tensor(outputs[i]), weight)
-            weight = apply_mask(output, weight, masks[i])
+            mask = masks[i]
+            weight = apply_mask(output, weight, mask)
             step = KERAS_BATCH if metric.by_batch else max(len(output), 1)
             for start in range(0, len(output), step):
                 part = slice(start, start + step)
                 judged = output[part]
-                if masks[i] is not None:  # Keras' losses divide by the steps that are left, and look for them here
-                    judged._keras_mask = masks[i][part]
+                if mask is not None:  # Keras' losses divide by the steps that are left, and look for them here
+                    judged._keras_mask = mask[part]
                 counted.update_state(truth[part], judged, sample_weight=None if weight is None else weight[part])
 
     def result(self) -> Figures:
