@@ -10,16 +10,12 @@ from typing import Any, Protocol
 
 from edgeprune.errors import RecipeError
 from edgeprune.recipe.config import Recipe
-from edgeprune.recipe.load import parse_recipe
+from edgeprune.recipe.load import load_recipe, parse_recipe
 from edgeprune.recipe.space import Varies, as_field, number, parse_space, takes_integers
 from edgeprune.target import Target
 
-# What the built-in space starts from.
-BASE = {
-    "extends": "int8",
-    "finetune": {"epochs": 8},
-    "distill": {"temperature": 2.0, "weight": 0.5},
-}
+# The built-in space starts from this recipe, whatever it does to filters.
+BASE = "filters-int8"
 BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
 # Keys that matter only where something is trained.
 TRAINING = ("distill", "augment", "qat", "finetune.")
@@ -286,8 +282,8 @@ def _without_budget(base: dict[str, Any]) -> None:
 
 
 def base_recipe() -> Recipe:
-    """What the built-in space starts from."""
-    return parse_recipe(BASE, "search")
+    """What the built-in space starts from: trained and converted as the recipe for filters, of which none go yet."""
+    return load_recipe(BASE).model_copy(update={"name": "search", "description": "", "filters": None})
 
 
 def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
@@ -307,7 +303,10 @@ def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
         both = [{**budget, "filters.max_params": params} for budget, params in zip(alone, PARAMS, strict=False)]
         alone = [{**budget, "filters.max_params": PARAMS[0]} for budget in alone]
     taught = {"finetune.epochs": varies["finetune.epochs"].ends[-1]} if "finetune.epochs" in varies else None
-    trained = [{**budget, **taught, "distill": True} for budget in (*both[1:-1], *alone[1:-1])] if taught else []
+    thorough = {"reconstruct.match": "answers"} if "reconstruct.match" in varies else {}
+    trained = (
+        [{**budget, **taught, **thorough, "distill": True} for budget in (*both[1:-1], *alone[1:-1])] if taught else []
+    )
     made = tuple({**fixed, **values} for values in (unpruned, *both, *trained))
     return tuple(values for place, values in enumerate(made) if values not in made[:place])
 

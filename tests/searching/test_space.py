@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from edgeprune.errors import RecipeError
-from edgeprune.recipe.load import parse_recipe
+from edgeprune.recipe.load import load_recipe, parse_recipe
 from edgeprune.recipe.space import parse_space
 from edgeprune.searching.space import BUILT_IN, Circumstances, base_recipe, space_of
 from edgeprune.target import load_target
@@ -140,11 +140,24 @@ def test_the_first_trials_of_the_built_in_space_are_what_people_build_by_hand():
     parameters = [None, 0.99, 0.75, 0.5, 0.35, 0.75, 0.5, 0.99, 0.99]
     assert [one.filters and one.filters.max_params for one in made] == parameters
     assert [bool(one.distill) for one in made[5:]] == [True] * 4
+    assert [one.reconstruct.match for one in made] == ["answers", *["layers"] * 4, *["answers"] * 4]
     by_latency = space_of(None, circumstances(size=False))
     assert [values["filters.max_latency"] for values in by_latency.first[1:]] == [95, 77, 59, 41, 77, 59]
     untrained = space_of(None, circumstances(epochs=0))
     assert len(untrained.first) == 5
     assert {one.filters.criterion for one in made if one.filters} == {"reconstruct"}
+
+
+def test_the_built_in_space_trains_and_converts_as_the_recipe_for_filters():
+    """A pick is not behind what `edgeprune build --recipe filters-int8` makes of the same budget."""
+    usual = load_recipe("filters-int8")
+    space = space_of(None, circumstances(epochs=usual.finetune.epochs))
+    made = fixed(space, space.first[-1])
+    assert made.filters.max_latency
+    for section in ("filters", "quantize"):
+        made, usual = (one.model_copy(update={section: None}) for one in (made, usual))
+    names = ("name", "description")
+    assert made.model_dump(exclude=names) == usual.model_dump(exclude=names)
 
 
 def test_a_recipe_without_a_space_is_what_the_built_in_one_varies():
