@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from edgeprune.durations import duration
 from edgeprune.report.blocks import ABSENT, Cell, Tone
 from edgeprune.report.schema import Metric, Shapes, Variant
 from edgeprune.selection import drop_points
@@ -73,8 +74,7 @@ def seconds(value: float) -> str:
     """A duration: 0.42 s, 63.1 s, 12 min 4 s."""
     if value < 120:
         return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 0.005 else "< 0.01 s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s"
+    return duration(value)
 
 
 def shape(value: Shapes) -> str:

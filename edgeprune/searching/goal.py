@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.hardware.latency.source import latency_source
 from edgeprune.selection import SLOWER_ON_TARGET, Limits, Scale, drop_points
+from edgeprune.target import Target
 
 T = TypeVar("T")
 # Of one file: value (the metric on validation), drop (points, or the metric's unit), latency_ms, bytes, gzip_bytes; of
@@ -59,18 +61,47 @@ def parse_objectives(names: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
+def objectives_of(target: Target, asked: Sequence[str] | None, limits: Limits) -> tuple[str, ...]:
+    """What the front of a target is about: what was asked for, else what is known of it.
+
+    Raises:
+        UsageError: what was asked for is not known of it.
+    """
+    objectives = tuple(asked or DEFAULT_OBJECTIVES)
+    if latency_source(target) is None:
+        if "latency" in (asked or ()) or limits.max_latency is not None:
+            raise UsageError(
+                f"The target {target.name} has no coefficients to estimate a latency by.",
+                fix="leave latency out of --objective and --max-latency, or measure files on the board and run "
+                "`edgeprune targets fit`.",
+            )
+        objectives = tuple(name for name in objectives if name != "latency")
+    if asked is None and target.micro:
+        objectives = tuple("flash" if name == "size" else name for name in objectives)
+    if "flash" in objectives and target.micro is None:
+        raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
+    return objectives
+
+
+class NamedScale(Scale, Protocol):
+    """A metric: its scale, and its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Goal:
     """Objectives and limits for one target.
 
     Attributes:
-        metric: its direction and unit.
+        metric: its name, direction and unit.
         reference: the metric of the unpruned float32 file on validation, that drops count from.
     """
 
     objectives: tuple[str, ...]
     limits: Limits
-    metric: Scale
+    metric: NamedScale
     reference: float
 
     def drop(self, value: float) -> float:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.builder import source_name, source_of_data
+from edgeprune.durations import parse_duration
 from edgeprune.errors import EdgepruneError, OutputError, UsageError
 from edgeprune.files import JsonObject, locked
-from edgeprune.hardware.latency.source import latency_source
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
 from edgeprune.recipe.load import WORKING_RECIPE, load_recipe
 from edgeprune.run_folder import DEMO, check_folder
 from edgeprune.searching import trials as functions
 from edgeprune.searching.executors import Executor, InProcess, Job, Outcome, Processes
-from edgeprune.searching.goal import DEFAULT_OBJECTIVES, Goal, parse_objectives
+from edgeprune.searching.goal import Goal, objectives_of, parse_objectives
 from edgeprune.searching.ladder import may_reach
 from edgeprune.searching.results import Found, Front, SearchResult, Trial, report_of, write_results
 from edgeprune.searching.space import Circumstances, base_recipe, space_of
+from edgeprune.searching.status import file_in_words, progress_in_words, seconds_left
 from edgeprune.searching.study import Record, Sampler, Study, import_optuna
 from edgeprune.selection import Limits
 from edgeprune.target import Target, load_targets
@@ -41,7 +41,6 @@ DEFAULT_TRIALS = 50
 EXHAUSTED = 30
 # So many failures from the first trial on, none of them good, end a search: something is wrong with all of them.
 HOPELESS = 10
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def search(
@@ -138,7 +137,7 @@ def search(
     seconds = parse_duration(timeout)
     asked = None if objectives is None else parse_objectives(objectives)
     for board in boards:  # what is not known of a board is said before anything is opened
-        _objectives(asked, board, setup.limits)
+        objectives_of(board, asked, setup.limits)
     progress = progress or Progress()
 
     def make_executor() -> Executor:
@@ -165,27 +164,6 @@ def search(
         return running.run()
 
 
-def parse_duration(text: str | float | None) -> float | None:
-    """Seconds: of a number, or of ``90s``, ``40m``, ``2h``, ``1h30m``, ``1d``; None stays None.
-
-    Raises:
-        UsageError: neither.
-    """
-    if text is None:
-        return None
-    words = str(text).strip()
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", words)
-    if parts and re.fullmatch(r"(\d+(?:\.\d+)?[smhd])+", words):
-        seconds = sum(float(value) * _UNITS[unit] for value, unit in parts)
-    elif re.fullmatch(r"\d+(\.\d+)?", words):
-        seconds = float(words)
-    else:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"A time of {text!r} is not understood.", expected="90s, 40m, 2h, 1h30m, or seconds.")
-    return seconds
-
-
 def _base(recipe: str | Path | Recipe | None) -> Recipe | None:
     if recipe is None:
         recipe = WORKING_RECIPE if WORKING_RECIPE.is_file() else None
@@ -197,28 +175,6 @@ def _base(recipe: str | Path | Recipe | None) -> Recipe | None:
             fix="leave strategy out, and give the cluster with --ray ADDRESS.",
         )
     return base
-
-
-def _objectives(asked: tuple[str, ...] | None, target: Target, limits: Limits) -> tuple[str, ...]:
-    """What the front of a target is about.
-
-    Raises:
-        UsageError: what was asked for is not known of it.
-    """
-    objectives = asked or DEFAULT_OBJECTIVES
-    if latency_source(target) is None:
-        if "latency" in (asked or ()) or limits.max_latency is not None:
-            raise UsageError(
-                f"The target {target.name} has no coefficients to estimate a latency by.",
-                fix="leave latency out of --objective and --max-latency, or measure files on the board and run "
-                "`edgeprune targets fit`.",
-            )
-        objectives = tuple(name for name in objectives if name != "latency")
-    if asked is None and target.micro:
-        objectives = tuple("flash" if name == "size" else name for name in objectives)
-    if "flash" in objectives and target.micro is None:
-        raise UsageError(f"Flash is what a microcontroller has, and {target.name} is none.", fix="use size.")
-    return objectives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +259,7 @@ class _Search:
 
     def _study(self, target: Target) -> Study:
         facts, limits = self._facts, self._setup.limits.on(target)
-        objectives = _objectives(self._objectives, target, limits)
+        objectives = objectives_of(target, self._objectives, limits)
         metric = _Metric(**facts["metric"])
         goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
         base = self._base or base_recipe()
@@ -405,10 +361,8 @@ class _Search:
             self._failed(study, record)
             return False
         study.note(record, rung, {**outcome.value, "seconds": seconds})
-        file = self._file(study, record, rung)
-        self._progress.note(
-            f"{study.target}, trial {record.number}, {rung}: {self._words(study, file)}; {self._state(study)}"
-        )
+        words = file_in_words(study.goal, record.rungs[rung]["figures"])
+        self._progress.note(f"{study.target}, trial {record.number}, {rung}: {words}; {self._state(study)}")
         return True
 
     def _failed(self, study: Study, record: Record) -> None:
@@ -429,34 +383,15 @@ class _Search:
         left = self._left()
         return left is not None and left <= 0
 
-    def _words(self, study: Study, file: Found) -> str:
-        figures = file.figures
-        metric = study.goal.metric
-        words = [f"{self._facts['metric']['name']} {figures['value']:.4f} ({-figures['drop']:+.2f})"]
-        if metric.points != 100:
-            words = [f"{self._facts['metric']['name']} {figures['value']:.5g}"]
-        if figures["latency_ms"] is not None:
-            words.append(f"{figures['latency_ms']:.3g} ms")
-        if "flash_bytes" in figures:
-            return ", ".join([*words, f"{figures['flash_bytes']:,} bytes of flash, {figures['ram_bytes']:,} of RAM"])
-        return ", ".join([*words, f"{figures['bytes'] / 1000:,.1f} kB"])
-
     def _state(self, study: Study) -> str:
         """How far the search is: trials, the best file so far, the time left."""
         done = sum(record.state not in ("running", "repeated") for record in study.records)
-        of = f" of {self._most}" if self._most else ""
         best = study.goal.best(self._files(study), lambda file: file.figures)
         assert best is not None
-        goal = "best" if study.goal.met(best.figures) else "nearest to the goal"
-        words = [f"{done}{of} trials done", f"{goal}: trial {best.trial}, {self._words(study, best)}"]
-        left = self._left()
-        if self._most and done:
-            passed = time.monotonic() - self._began
-            guess = passed / max(len(self._studies) * done, 1) * (self._most - done) * len(self._studies)
-            left = guess if left is None else min(left, guess)
-        if left is not None:
-            words.append(f"about {_duration(left)} left")
-        return "; ".join(words)
+        title = "best" if study.goal.met(best.figures) else "nearest to the goal"
+        words = f"{title}: trial {best.trial}, {file_in_words(study.goal, best.figures)}"
+        left = seconds_left(time.monotonic() - self._began, self._left(), done, self._most)
+        return progress_in_words(done, self._most, words, left)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -561,12 +496,6 @@ class _Search:
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _fault(goal: Goal, outcome: Outcome) -> str | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.durations import duration
 from edgeprune.files import output_errors, write_bytes
 from edgeprune.progress import Progress
 from edgeprune.prune.channels.graph import Graph, Group
@@ -147,7 +148,7 @@ def _measured(
         point = known["", 0]
     pass_seconds = float(np.median([point.seconds, *(p.seconds for p in known.values())]))
     progress.note(
-        f"{len(missing)} points of {split.size:,} samples to measure, about {_duration(len(missing) * pass_seconds)} "
+        f"{len(missing)} points of {split.size:,} samples to measure, about {duration(len(missing) * pass_seconds)} "
         f"(one pass takes {pass_seconds:.2f} s)"
         + (f"; {len(known) - 1} points were measured before" if len(known) > 1 else "")
     )
@@ -201,10 +202,6 @@ def _evaluation(model: tf_keras.Model, split: Split, task: Task) -> Callable[[st
         return Point(group, removed, task.value(meter.result()), loss / samples, time.monotonic() - started)
 
     return evaluate
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 class Journal:
