@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 _FOLDS = 4
 # How strongly scales and shifts are held, relative to how much the answers feel one on average; the strongest first.
 _DAMPINGS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
-# By which part answers must come nearer; less is what sums of single precision differ by.
-_CLEARLY = 1e-3
+# By which part answers must come nearer, and by how many nats; less is what sums of single precision differ by.
+_CLEARLY, _ROUNDING = 1e-3, 1e-6
 # Scales and shifts that one sample may have to determine. Where there were 16, nothing was gained.
 _PER_SAMPLE = 8
 # Multiply-accumulates of all runs of the model, about ten per sample. Four fifths of it, 1,000 images of a MobileNet
@@ -208,7 +208,7 @@ class _Fit:
                 found.append(self._divergences(self.judges & (self.folds == fold)))
             after = float(np.concatenate(found).mean())
             _log.debug("scaled channels, held by %g: %.4g nats, %.4g before", trial, after, before)
-            if not after < best * (1 - _CLEARLY):  # nor where it is not a number
+            if not after < best * (1 - _CLEARLY) - _ROUNDING:  # nor where it is not a number
                 break
             best, damping = after, trial
         if damping is not None:

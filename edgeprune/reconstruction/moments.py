@@ -27,6 +27,8 @@ ROWS_PER_TERM, ROWS = 32, 20_000
 DAMPING = 1e-2
 # Of the mean square of a term, the most that is left by rounding where its variance is none.
 _ROUNDED = 1e-12
+# The mean square error, relative to the targets' mean square, that single precision alone can make.
+_ALIKE = 1e-10
 # With so many samples per term in each half of them, a weak ridge does no harm.
 ENOUGH = 12
 # By what the ridge that is best for a layer is divided where rows are many and samples few: less than the best for each
@@ -229,7 +231,8 @@ def choose_ridge(
         ridge: the weakest that is tried, and what is taken without a trial where samples are many.
 
     Returns:
-        Infinity: no ridge gave anything better than the matrix as it was.
+        Infinity: no ridge gave anything better than the matrix as it was, or that gives the targets already, and only
+        rounding would tell one ridge from another.
     """
     enough = ENOUGH * start.shape[1]
     if samples >= enough:
@@ -244,6 +247,8 @@ def choose_ridge(
         for tried in errors:
             matrix = start if tried == np.inf else start + _change(squares, wanted, tried, mask)
             errors[tried] += float(_error(*judged, matrix).sum())
+    if errors[np.inf] <= _ALIKE * sum(float(half.energy.sum()) / half.rows for half in halves):
+        return np.inf
     best = min(errors, key=lambda tried: errors[tried])
     return max(best / _SHARE, ridge) if min(half.rows for half in halves) >= enough else best
 

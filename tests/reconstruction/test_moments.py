@@ -157,3 +157,16 @@ def test_rows_that_say_nothing_change_nothing():
     found = fit(halves[0] + halves[1], start, np.inf, intercept=True)
     np.testing.assert_array_equal(found.matrix, start)
     np.testing.assert_allclose(found.constant, 50, atol=1)
+
+
+@pytest.mark.parametrize("mean", [0, 100])
+def test_what_differs_by_rounding_alone_is_fitted_to_nothing(mean):
+    """Targets that the matrix gives already, but for single precision: no ridge is better by chance."""
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        start = generator.normal(size=[1, 20, 3]).astype(np.float32)
+        halves = []
+        for _ in range(2):
+            x = generator.normal(mean, 1, size=[1, 500, 20]).astype(np.float32)
+            halves.append(moments_of(x.astype(np.float64), (x @ start).astype(np.float64)))
+        assert choose_ridge(halves, 30, start.astype(np.float64), 1e-4, intercept=True) == np.inf
