@@ -95,12 +95,14 @@ def _check_figures(random: RandomTask, task, figures, expected):
 
 
 def _by_kind(figures):
-    """Under names without the numbers that Keras gives to objects: over all models of a process."""
+    """Values in order under names without what tells objects of one name apart.
+
+    Keras gives them numbers, over all models of a process; here, one with weights says so beside one without.
+    """
     kinds = {}
     for name, value in figures.items():
-        kind = re.sub(r"_\d+$", "", name)
-        kinds[f"{kind}#{sum(key.startswith(f'{kind}#') for key in kinds)}"] = float(np.squeeze(value))
-    return kinds
+        kinds.setdefault(re.sub(r"_\d+$", "", name).replace("weighted_", ""), []).append(float(np.squeeze(value)))
+    return {f"{kind}#{number}": value for kind, values in kinds.items() for number, value in enumerate(sorted(values))}
 
 
 def _asks(error: RecipeError | DataError):
