@@ -343,6 +343,8 @@ class _Search:
             return True
         if record.next is None:
             study.end(record, "complete")
+        elif twin := study.twin(record):
+            study.end(record, "stopped", f"its limits choose the same channels as those of trial {twin.number}")
         else:
             known = [file.figures for file in self._files(study) if file.trial != record.number]
             climbs = [climb for one in study.records if (climb := one.climb())]

@@ -16,7 +16,7 @@ from edgeprune.files import JsonObject, output_errors, sha256_json
 from edgeprune.recipe.config import Recipe
 from edgeprune.searching.goal import OBJECTIVES, Goal
 from edgeprune.searching.ladder import RUNGS, Climb, Rung, ladder
-from edgeprune.searching.space import Space
+from edgeprune.searching.space import BUDGETS, Space
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -103,6 +103,15 @@ class Record:
     def next(self) -> tuple[Rung, Recipe] | None:
         """The rung that comes next; None: it is at its top."""
         return next(((rung, recipe) for rung, recipe in self.steps if rung.name not in self.rungs), None)
+
+    @functools.cached_property
+    def apart_from_limits(self) -> str:
+        """Equal for trials that nothing but the limits of their filters tells apart."""
+        assert self.recipe
+        table = self.recipe.model_dump(mode="json", exclude={"name"})
+        if table["filters"]:
+            table["filters"] = {key: value for key, value in table["filters"].items() if key not in BUDGETS}
+        return sha256_json(table)
 
     def climb(self) -> Climb | None:
         """What the trial gained, if it reached its top."""
@@ -209,6 +218,16 @@ class Study:
             for gate, excess in self.goal.excess(figures).items():
                 trial.set_constraint(gate, excess)
             self._study.tell(trial, list(self.goal.costs(figures)))
+
+    def twin(self, record: Record) -> Record | None:
+        """An earlier trial that other limits led to the same file: nothing else tells it from this one so far."""
+        for one in self.records[: record.number]:
+            if one.recipe is None or one.state == "failed" or record.top not in one.rungs:
+                continue
+            same = one.rungs[record.top]["figures"] == record.rungs[record.top]["figures"]
+            if same and one.apart_from_limits == record.apart_from_limits:
+                return one
+        return None
 
     def importances(self) -> dict[str, float]:
         """How much each key mattered for reaching the front, by Optuna's PED-ANOVA; nothing before ten trials."""

@@ -352,6 +352,20 @@ def test_what_cannot_be_searched_is_said_before_anything_runs(given, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+def test_limits_that_choose_the_same_channels_are_trained_once(given, tmp_path):
+    """The second of two trials ends where its file is the first one's, and says so."""
+    recipe = parse_recipe(
+        {**RECIPE, "search": {"filters": {"max_macs": {"choices": [0.6, 0.601]}}}, "finetune": {"epochs": 2}}, "near"
+    )
+    ended = []
+    edgeprune.search(**{**given, "recipe": recipe}, trials=2, out=tmp_path / "out", callback=ended.append)
+    assert [trial.rung for trial in ended] == ["full", "reconstructed"]
+    document = json.loads((tmp_path / "out" / "search.json").read_text())
+    (first, second) = (trial for trial in document["targets"][0]["trials"] if trial["state"] != "repeated")
+    assert (first["state"], second["state"]) == ("complete", "stopped")
+    assert second["reason"] == "its limits choose the same channels as those of trial 0"
+
+
 def test_trials_that_all_fail_end_the_search(given, tmp_path):
     """With the reason, and not after hours."""
     recipe = parse_recipe(

@@ -117,6 +117,31 @@ def test_a_line_that_was_not_written_to_its_end_is_no_obstacle(tmp_path):
     assert not list(tmp_path.glob("*.lock"))
 
 
+def test_a_twin_has_other_limits_and_the_same_file(tmp_path):
+    """Not one that differs in anything else, or whose file does, or that failed; and only an earlier one."""
+    one = study(tmp_path, inputs={"twins": True})
+    trained = []
+    while len(trained) < 4:
+        record = one.ask()
+        if record.state == "running" and record.recipe.finetune.epochs:
+            one.note(record, "reconstructed", made(0.8, 1.0))
+            trained.append(record)
+    for number, record in enumerate(trained):
+        alike = [
+            other
+            for other in trained[:number]
+            if bool(other.recipe.distill) == bool(record.recipe.distill)
+            and other.recipe.filters.max_macs != record.recipe.filters.max_macs
+        ]
+        assert one.twin(record) is (alike[0] if alike else None)
+    assert any(one.twin(record) for record in trained)
+    found = next(record for record in trained if one.twin(record))
+    one.end(one.twin(found), "failed")
+    assert one.twin(found) not in [record for record in trained if record.state == "failed"]
+    one.note(found, "reconstructed", made(0.7, 1.0))
+    assert one.twin(found) is None
+
+
 def test_another_goal_is_another_study(tmp_path):
     """What was learned for one set of limits says nothing about another one; the journal holds both."""
     one = study(tmp_path)
