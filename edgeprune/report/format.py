@@ -71,7 +71,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration: 0.42 s, 63.1 s, 12 min 4 s."""
+    """A duration that was measured: 0.42 s, 63.1 s, 12 min 4 s, 1 h 30 min."""
     if value < 120:
         return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 0.005 else "< 0.01 s"
     return duration(value)

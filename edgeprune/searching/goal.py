@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.hardware.latency.source import latency_source
-from edgeprune.selection import SLOWER_ON_TARGET, Limits, Scale, drop_points
+from edgeprune.report.schema import Metric
+from edgeprune.selection import SLOWER_ON_TARGET, Limits, drop_points
 from edgeprune.target import Target
 
 T = TypeVar("T")
@@ -83,13 +84,6 @@ def objectives_of(target: Target, asked: Sequence[str] | None, limits: Limits) -
     return objectives
 
 
-class NamedScale(Scale, Protocol):
-    """A metric: its scale, and its name."""
-
-    @property
-    def name(self) -> str: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Goal:
     """Objectives and limits for one target.
@@ -101,7 +95,7 @@ class Goal:
 
     objectives: tuple[str, ...]
     limits: Limits
-    metric: NamedScale
+    metric: Metric
     reference: float
 
     def drop(self, value: float) -> float:

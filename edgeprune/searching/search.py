@@ -17,6 +17,7 @@ from edgeprune.files import JsonObject, locked
 from edgeprune.progress import Progress
 from edgeprune.recipe.config import Recipe
 from edgeprune.recipe.load import WORKING_RECIPE, load_recipe
+from edgeprune.report.schema import Metric
 from edgeprune.run_folder import DEMO, check_folder
 from edgeprune.searching import trials as functions
 from edgeprune.searching.executors import Executor, InProcess, Job, Outcome, Processes
@@ -177,13 +178,6 @@ def _base(recipe: str | Path | Recipe | None) -> Recipe | None:
     return base
 
 
-@dataclasses.dataclass(frozen=True)
-class _Metric:
-    name: str
-    higher_is_better: bool
-    points: float
-
-
 class _Search:
     """A search while it runs."""
 
@@ -260,7 +254,7 @@ class _Search:
     def _study(self, target: Target) -> Study:
         facts, limits = self._facts, self._setup.limits.on(target)
         objectives = objectives_of(target, self._objectives, limits)
-        metric = _Metric(**facts["metric"])
+        metric = Metric.model_validate(facts["metric"])
         goal = Goal(objectives, limits, metric, facts["reference"][target.name]["figures"]["value"])
         base = self._base or base_recipe()
         given = Circumstances(

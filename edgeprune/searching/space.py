@@ -14,7 +14,7 @@ from edgeprune.recipe.load import load_recipe, parse_recipe
 from edgeprune.recipe.space import Varies, as_field, number, parse_space, takes_integers
 from edgeprune.target import Target
 
-# The built-in space starts from this recipe, whatever it does to filters.
+# The built-in space starts from this recipe, but for what it does to filters.
 BASE = "filters-int8"
 BUDGETS = ("rate", "max_params", "max_macs", "max_latency", "max_memory", "max_size")
 # Keys that matter only where something is trained.
@@ -302,11 +302,11 @@ def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
     if "filters.max_params" in varies:
         both = [{**budget, "filters.max_params": params} for budget, params in zip(alone, PARAMS, strict=False)]
         alone = [{**budget, "filters.max_params": PARAMS[0]} for budget in alone]
-    taught = {"finetune.epochs": varies["finetune.epochs"].ends[-1]} if "finetune.epochs" in varies else None
-    thorough = {"reconstruct.match": "answers"} if "reconstruct.match" in varies else {}
-    trained = (
-        [{**budget, **taught, **thorough, "distill": True} for budget in (*both[1:-1], *alone[1:-1])] if taught else []
-    )
+    trained: list[dict[str, Any]] = []
+    if "finetune.epochs" in varies:
+        most = {"finetune.epochs": varies["finetune.epochs"].ends[-1], "reconstruct.match": "answers", "distill": True}
+        thorough = {key: value for key, value in most.items() if key in varies}
+        trained = [{**budget, **thorough} for budget in (*both[1:-1], *alone[1:-1])]
     made = tuple({**fixed, **values} for values in (unpruned, *both, *trained))
     return tuple(values for place, values in enumerate(made) if values not in made[:place])
 

@@ -1,21 +1,14 @@
 """What a search says while it runs."""
 
-import dataclasses
-
+from edgeprune.report.schema import Metric
 from edgeprune.searching.goal import Goal
 from edgeprune.searching.status import file_in_words, progress_in_words, seconds_left
 from edgeprune.selection import Limits
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    name: str
-    higher_is_better: bool
-    points: float
-
-
 def goal(points=100):
-    metric = Scale("accuracy", True, 100) if points == 100 else Scale("mae", False, points)
+    name, is_share = ("accuracy", True) if points == 100 else ("mae", False)
+    metric = Metric(name=name, higher_is_better=is_share, points=points)
     return Goal(("accuracy", "size"), Limits(), metric, 0.9)
 
 
