@@ -221,17 +221,12 @@ class Study:
 
     def twin(self, record: Record) -> Record | None:
         """An earlier trial that other limits led to the same file: nothing else tells it from this one so far."""
+        top = record.top
         for one in self.records:
-            if (
-                one.number >= record.number
-                or one.recipe is None
-                or one.state == "failed"
-                or record.top not in one.rungs
-            ):
-                continue
-            same = one.rungs[record.top]["figures"] == record.rungs[record.top]["figures"]
-            if same and one.apart_from_limits == record.apart_from_limits:
-                return one
+            if one.number < record.number and one.recipe and one.state != "failed" and top in one.rungs:
+                same = one.rungs[top]["figures"] == record.rungs[top]["figures"]
+                if same and one.apart_from_limits == record.apart_from_limits:
+                    return one
         return None
 
     def importances(self) -> dict[str, float]:
