@@ -28,8 +28,6 @@ LONG = (
 # Workers share the processors, as trials of a search do: more threads than those only wait for each other. Set before
 # NumPy and TensorFlow are imported; processes that tests start inherit it.
 os.environ.update(thread_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
-# librosa compiles its functions when they are first called, which takes longer than all that tests ask of them.
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 # Modules are compiled once, and not by every process that a test starts, wherever the environment is set up otherwise.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
