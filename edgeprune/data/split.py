@@ -158,17 +158,36 @@ class Split:
             chosen.index, batch_size, shuffle_seed=shuffle_seed, drop_remainder=drop_remainder
         )
 
-        @tf.autograph.experimental.do_not_convert
-        def preprocess(inputs: tuple[tf.Tensor, ...], y: Structure, w: Structure) -> tuple[Structure, ...]:
-            x = self.preprocessing.apply(inputs)
-            y, w = (y, w) if self.relabel is None else self.relabel(x, y, w)
-            return (x, y) if isinstance(w, tuple) and not w else (x, y, w)
-
-        batches = batches.map(preprocess, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
+        finish = tf.autograph.experimental.do_not_convert(self._finish)
+        batches = batches.map(finish, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
         options = tf.data.Options()
         options.deterministic = True
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return (batches.repeat() if repeat else batches).prefetch(BATCHES_AHEAD).with_options(options)
+
+    def sample(self, indices: np.ndarray) -> tuple[Structure, ...]:
+        """The samples at these positions as one batch of :meth:`batches`: without its pipeline, which takes longer to
+        set up than a few samples take to read.
+
+        Raises:
+            DataError, IndexError: as :meth:`batches`, and while reading as its dataset.
+        """
+        chosen = self.subset(indices)
+        batch = chosen.store.batches(chosen.index, len(indices), shuffle_seed=None, drop_remainder=False)
+        return self._finish(*next(iter(batch)))
+
+    def relabelled(self, sample: tuple[Structure, ...]) -> tuple[Structure, ...]:
+        """What :meth:`sample` gives of this split, from what it gave of the split without ``relabel``."""
+        x, y, *w = sample
+        return self._labelled(x, y, w[0] if w else ())
+
+    def _finish(self, inputs: tuple[tf.Tensor, ...], y: Structure, w: Structure) -> tuple[Structure, ...]:
+        """A batch of the store as those who read the split take it."""
+        return self._labelled(self.preprocessing.apply(inputs), y, w)
+
+    def _labelled(self, x: Structure, y: Structure, w: Structure) -> tuple[Structure, ...]:
+        y, w = (y, w) if self.relabel is None else self.relabel(x, y, w)
+        return (x, y) if isinstance(w, tuple) and not w else (x, y, w)
 
     def inputs(self, batch_size: int, *, indices: np.ndarray | None = None) -> tf.data.Dataset:
         """The x of :meth:`batches`; labels that a model would have to give (``relabel``) are not made."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprune.data.guard import data_errors
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.models.compiled import Compiled, CompiledOutput
 from edgeprune.models.types import CustomObjects, Structure
@@ -157,7 +158,9 @@ def resolve(
         warnings=tuple(warning for one in resolved for warning in one.warnings),
         masks=masks,
     )
-    _try(task, sample_of(task.prepare(data)), outputs_seen)
+    with data_errors():
+        labelled = task.prepare(data).validation.relabelled(sample)
+    _try(task, labelled, outputs_seen)
     return task
 
 
@@ -174,12 +177,10 @@ def check_names(config: TaskConfig, names: Sequence[Sequence[str]]) -> None:
 
 def sample_of(data: Data) -> tuple[Structure, ...]:
     """A few samples of validation data: inputs, labels, and weights if there are any."""
-    from edgeprune.data import data_errors
-
     # In ascending order, which every source keeps, so that two calls give the same samples.
     indices = np.sort(np.random.default_rng(0).permutation(data.validation.size)[:PROBE])
     with data_errors():
-        return next(iter(data.validation.batches(len(indices), indices=indices)))
+        return data.validation.sample(indices)
 
 
 def _config_of(config: TaskConfig, names: Sequence[str]) -> OutputTaskConfig:
