@@ -154,9 +154,11 @@ def test_application(version, family, name, kind, randomize, train_step, tflite_
     _refuse_other_freezes(model, family)
     found = prune_filters(model, **BUDGETS[kind])
     before, after = count(model), count(found.model)
-    assert after.params < 0.85 * before.params
-    if kind == "macs":
+    if kind == "filters":
+        assert after.params < 0.85 * before.params
+    else:  # where a DenseNet computes most, at its beginning, it has few of its parameters
         assert abs(after.macs / before.macs - 0.5) <= 0.02
+        assert after.params < before.params
     _convert_and_train(found.model, train_step, tflite_outputs)
 
 
