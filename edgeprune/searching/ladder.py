@@ -10,6 +10,9 @@ little that other channels within the same limits change. So after each rung a t
 - it might keep the limit of accuracy, where another file keeps all limits already, and
 - no file that is known is as small in every objective but accuracy and at least as accurate as the trial might become.
 
+While nothing is known that could stop a trial on a rung between, it is left out: few epochs would be trained for
+nothing. A rung that would not end in the time that is left gives way to the one below it.
+
 How accurate it might become is what the trials that climbed to the top before it gained from that rung on: of the
 ``NEIGHBOURS`` whose accuracy there was nearest, the largest share of the gap to the best known accuracy that one of
 them closed. Before ``ENOUGH`` of them are known, all of the gap may be closed.
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pydantic
 
@@ -65,7 +68,7 @@ def ladder(recipe: Recipe) -> list[tuple[Rung, Recipe]]:
             made = canonical(at(recipe, rung.share))
         except pydantic.ValidationError:  # such as a lottery, which is nothing without training
             continue
-        if rung.share < 1.0 and 0 < _epochs(recipe) <= 2 * _epochs(made):
+        if rung.share < 1.0 and 0 < epochs_of(recipe) <= 2 * epochs_of(made):
             continue
         if found and found[-1][1] == made:
             if rung.share < 1.0:
@@ -75,8 +78,8 @@ def ladder(recipe: Recipe) -> list[tuple[Rung, Recipe]]:
     return found
 
 
-def _epochs(recipe: Recipe) -> int:
-    """Of all training of a recipe."""
+def epochs_of(recipe: Recipe) -> int:
+    """The epochs of all training of a recipe."""
     parts = (recipe.finetune, *(getattr(recipe, name) for name in TRAINED))
     return sum(part.epochs or 0 for part in parts if part)
 
@@ -131,6 +134,18 @@ def canonical(recipe: Recipe) -> Recipe:
     if not (recipe.filters or recipe.weights):  # which alone are repaired
         changes["reconstruct"] = recipe.reconstruct.model_copy(update={"match": "answers"})
     return recipe.model_copy(update=changes)
+
+
+def following(left: Sequence[Rung], climbs: Sequence[Climb], fits: Callable[[Rung], bool]) -> Rung | None:
+    """The rung that a trial takes after its first one; None: there is none that ends in time.
+
+    Args:
+        left: those above the ones that it took, from below.
+        climbs: of the trials that reached their top.
+        fits: whether a rung would end in the time that is left.
+    """
+    wanted = left[0] if sum(len(climb.drops) > 1 for climb in climbs) >= ENOUGH else left[-1]
+    return next((rung for rung in (wanted, *reversed(left)) if fits(rung)), None)
 
 
 def may_reach(

@@ -22,7 +22,7 @@ from edgeprune.run_folder import DEMO, check_folder
 from edgeprune.searching import trials as functions
 from edgeprune.searching.executors import Executor, InProcess, Job, Outcome, Processes
 from edgeprune.searching.goal import Goal, objectives_of, parse_objectives
-from edgeprune.searching.ladder import may_reach
+from edgeprune.searching.ladder import Rung, following, may_reach
 from edgeprune.searching.results import Found, Front, SearchResult, Trial, report_of, write_results
 from edgeprune.searching.space import Circumstances, base_recipe, space_of
 from edgeprune.searching.status import file_in_words, progress_in_words, seconds_left
@@ -279,17 +279,16 @@ class _Search:
 
     def _climb(self, executor: Executor) -> Executor:
         """Run trials until all are done or the time is up; returns an executor that runs nothing."""
-        under_way: dict[int, tuple[Study, Record, str, float]] = {}
+        under_way: dict[int, tuple[Study, Record, Rung, float]] = {}
         waiting = [(study, record) for study in self._studies for record in study.unfinished]
         turns = itertools.cycle(self._studies)
         while True:
             while len(under_way) < executor.jobs and not self._is_late():
                 if (step := self._next(waiting, turns)) is None:
                     break
-                study, record = step
-                rung, recipe = self._rung(record)
+                study, record, rung = step
                 number = next(self._numbers)
-                arguments = (self._setup, study.target, recipe.model_dump())
+                arguments = (self._setup, study.target, record.left[rung].model_dump())
                 executor.submit(Job(number, functions.build_rung, arguments))
                 under_way[number] = study, record, rung, time.monotonic()
             if not under_way:
@@ -303,17 +302,12 @@ class _Search:
             if self._took(study, record, rung, outcome, time.monotonic() - started):
                 waiting.insert(0, (study, record))
 
-    def _rung(self, record: Record) -> tuple[str, Recipe]:
-        step = record.next
-        assert step is not None
-        return step[0].name, step[1]
-
-    def _next(self, waiting: list[tuple[Study, Record]], turns: Iterator[Study]) -> tuple[Study, Record] | None:
-        """What to run now: a trial that goes on, else a new one; None: there is none."""
+    def _next(self, waiting: list[tuple[Study, Record]], turns: Iterator[Study]) -> tuple[Study, Record, Rung] | None:
+        """What to run now: a trial that goes on, else a new one, and its rung; None: there is none."""
         while waiting:
             study, record = waiting.pop(0)
-            if self._goes_on(study, record):
-                return study, record
+            if self._goes_on(study, record) and (rung := self._rung(study, record)):
+                return study, record, rung
         for study in itertools.islice(turns, len(self._studies)):
             while not (self._is_full(study) or study.target in self._exhausted or self._is_hopeless(study)):
                 for _ in range(EXHAUSTED):
@@ -324,9 +318,26 @@ class _Search:
                     self._progress.note(f"{study.target}: the space holds nothing that was not tried")
                     break
                 if record.state == "running":
-                    return study, record
+                    if rung := self._rung(study, record):
+                        return study, record, rung
+                    break  # the next start goes on with it, and nothing that begins without training is asked for
                 self._failed(study, record)
         return None
+
+    def _rung(self, study: Study, record: Record) -> Rung | None:
+        """The rung that a trial takes now; None: it would not end in time, and waits for the next start."""
+
+        def fits(rung: Rung) -> bool:
+            left, expected = self._left(), study.expected(record.left[rung])
+            return left is None or expected is None or expected <= left
+
+        rungs = list(record.left)
+        rung = following(rungs, study.climbs, fits) if record.rungs else next(filter(fits, rungs[:1]), None)
+        if rung is None:
+            self._progress.note(
+                f"{study.target}, trial {record.number} waits for the next start: its training would not end in time"
+            )
+        return rung
 
     def _is_full(self, study: Study) -> bool:
         return self._most is not None and study.counted >= self._most
@@ -335,30 +346,29 @@ class _Search:
         """Whether a trial goes on from where it is; if not, it is ended."""
         if not record.rungs:
             return True
-        if record.next is None:
+        if not record.left:
             study.end(record, "complete")
         elif twin := study.twin(record):
             study.end(record, "stopped", f"its limits choose the same channels as those of trial {twin.number}")
         else:
             known = [file.figures for file in self._files(study) if file.trial != record.number]
-            climbs = [climb for one in study.records if (climb := one.climb())]
             figures = record.rungs[record.top]["figures"]
-            going, why = may_reach(record.top, figures, study.goal, known, climbs)
+            going, why = may_reach(record.top, figures, study.goal, known, study.climbs)
             if going:
                 return True
             study.end(record, "stopped", why)
         self._callback(report_of(self._file(study, record, record.top)))
         return False
 
-    def _took(self, study: Study, record: Record, rung: str, outcome: Outcome, seconds: float) -> bool:
+    def _took(self, study: Study, record: Record, rung: Rung, outcome: Outcome, seconds: float) -> bool:
         """Keep what came of a rung; returns whether the trial may have another one."""
         if reason := _fault(study.goal, outcome):
             study.end(record, "failed", reason)
             self._failed(study, record)
             return False
-        study.note(record, rung, {**outcome.value, "seconds": seconds})
-        words = file_in_words(study.goal, record.rungs[rung]["figures"])
-        self._progress.note(f"{study.target}, trial {record.number}, {rung}: {words}; {self._state(study)}")
+        study.note(record, rung.name, {**outcome.value, "seconds": seconds})
+        words = file_in_words(study.goal, record.rungs[rung.name]["figures"])
+        self._progress.note(f"{study.target}, trial {record.number}, {rung.name}: {words}; {self._state(study)}")
         return True
 
     def _failed(self, study: Study, record: Record) -> None:

@@ -25,8 +25,9 @@ OWN_EPOCHS = ("qat", "cluster")
 # Keys that matter only beside one of some sections.
 BESIDE = {"reconstruct.match": ("filters", "weights")}
 # The first trials have so many budgets, without training: a first front within seconds. Those between the least and the
-# most are tried with all of the training next, which is what most people would build by hand. Where parameters are
-# limited, too, both limits fall together first; then the one of latency alone.
+# most are tried with all of the training next, which is what most people would build by hand; then what lies between
+# those that keep the goal and those that miss it. Where parameters are limited, too, both limits fall together first.
+# What else is tried with all of the training has the limit of latency alone.
 FIRST = 4
 # How many parameters stay, beside the other budget, which alone decides at the first of them.
 PARAMS = (0.99, 0.75, 0.5, 0.35)
@@ -124,11 +125,15 @@ class Space:
         base: the recipe as a table, without ``[search]``.
         varies: by dotted key, in the order in which they are asked for.
         first: values that the first trials are given, by key.
+        then: those of the trials after them.
+        thorough: the values of trials with all of the training, but for their budgets.
     """
 
     base: dict[str, Any]
     varies: dict[str, Varies]
     first: tuple[dict[str, Any], ...] = ()
+    then: tuple[dict[str, Any], ...] = ()
+    thorough: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {key: varies.model_dump(mode="json", exclude_defaults=True) for key, varies in self.varies.items()}
@@ -272,7 +277,7 @@ def space_of(recipe: Recipe | None, given: Circumstances) -> Space:
             "Nothing of the recipe can be varied: the model has no filters that can go, and nothing is trained.",
             fix="say in [search] of a recipe what may vary.",
         )
-    return Space(base, chosen, _first(chosen))
+    return Space(base, chosen, *_planned(chosen))
 
 
 def _without_budget(base: dict[str, Any]) -> None:
@@ -286,36 +291,57 @@ def base_recipe() -> Recipe:
     return load_recipe(BASE).model_copy(update={"name": "search", "description": "", "filters": None})
 
 
-def _first(varies: Mapping[str, Varies]) -> tuple[dict[str, Any], ...]:
-    """Values of the first trials: several budgets, and none, without training; those in the middle with it."""
+def _planned(
+    varies: Mapping[str, Varies],
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...], dict[str, Any]]:
+    """``first``, ``then`` and ``thorough`` of a space: several budgets, and none, without training; those in the middle
+    with it."""
     usual: dict[str, Any] = {"finetune.epochs": 0, "filters": True, "filters.criterion": "reconstruct"}
     usual |= {"quantize.modes": "int8", "filters.blocks": False, "weights": False, "reconstruct.match": "layers"}
     fixed = {key: value for key, value in usual.items() if key in varies}
     unpruned: dict[str, Any] = {"filters": False} if "filters" in varies else {}
-    alone = [
-        {key: value}
-        for key in ("filters.max_latency", "filters.max_macs")
-        if key in varies
-        for value in _spread(varies[key])
-    ]
+    key = budget_of(varies)
+    alone = [] if key is None else [{key: value} for value in _spread(varies[key])]
     both = alone
     if "filters.max_params" in varies:
         both = [{**budget, "filters.max_params": params} for budget, params in zip(alone, PARAMS, strict=False)]
         alone = [{**budget, "filters.max_params": PARAMS[0]} for budget in alone]
-    trained: list[dict[str, Any]] = []
-    if "finetune.epochs" in varies:
-        most = {"finetune.epochs": varies["finetune.epochs"].ends[-1], "reconstruct.match": "answers", "distill": True}
-        thorough = {key: value for key, value in most.items() if key in varies}
-        trained = [{**budget, **thorough} for budget in (*both[1:-1], *alone[1:-1])]
-    made = tuple({**fixed, **values} for values in (unpruned, *both, *trained))
-    return tuple(values for place, values in enumerate(made) if values not in made[:place])
+    quick = tuple({**fixed, **values} for values in (unpruned, *both))
+    if "finetune.epochs" not in varies:
+        return quick, (), {}
+    most = {"finetune.epochs": varies["finetune.epochs"].ends[-1], "reconstruct.match": "answers", "distill": True}
+    thorough = fixed | {key: value for key, value in most.items() if key in varies}
+    trained, then = (tuple({**thorough, **budget} for budget in budgets[1:-1]) for budgets in (both, alone))
+    return (*quick, *trained), tuple(values for values in then if values not in trained), thorough
+
+
+def budget_of(varies: Mapping[str, Varies]) -> str | None:
+    """The key that decides how much of the filters goes in the built-in space."""
+    return next((key for key in ("filters.max_latency", "filters.max_macs") if key in varies), None)
+
+
+def between(varies: Varies, tight: float | None, wide: float | None) -> float | None:
+    """The value in the middle of two values of a range with steps; None: there is none between.
+
+    Args:
+        tight, wide: None: the end of the range.
+    """
+    low, high, step = _range(varies)
+    tight, wide = low if tight is None else tight, high if wide is None else wide
+    steps = round((wide - tight) / step)
+    return float(f"{tight + step * ((steps + 1) // 2):.12g}") if steps > 1 else None
 
 
 def _spread(varies: Varies) -> list[float]:
     """Values spread evenly over a range, from the most to the least."""
+    low, high, step = _range(varies)
+    steps = round((high - low) / step)
+    return list(dict.fromkeys(low + step * round(steps * part / (FIRST - 1)) for part in reversed(range(FIRST))))
+
+
+def _range(varies: Varies) -> tuple[float, float, float]:
+    """The ends of a range, and its step."""
     assert varies.low is not None
     assert varies.high is not None
     assert varies.step is not None
-    low, high, step = number(varies.low), number(varies.high), number(varies.step)
-    steps = round((high - low) / step)
-    return list(dict.fromkeys(low + step * round(steps * part / (FIRST - 1)) for part in reversed(range(FIRST))))
+    return number(varies.low), number(varies.high), number(varies.step)

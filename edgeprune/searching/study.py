@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import statistics
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ from edgeprune.errors import MissingError, RecipeError, UsageError
 from edgeprune.files import JsonObject, output_errors, sha256_json
 from edgeprune.recipe.config import Recipe
 from edgeprune.searching.goal import OBJECTIVES, Goal
-from edgeprune.searching.ladder import RUNGS, Climb, Rung, ladder
-from edgeprune.searching.space import BUDGETS, Space
+from edgeprune.searching.ladder import RUNGS, Climb, Rung, epochs_of, ladder
+from edgeprune.searching.space import BUDGETS, Space, between, budget_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -100,9 +101,10 @@ class Record:
         return sha256_json([recipe.model_dump(mode="json", exclude={"name"}) for _, recipe in self.steps])
 
     @property
-    def next(self) -> tuple[Rung, Recipe] | None:
-        """The rung that comes next; None: it is at its top."""
-        return next(((rung, recipe) for rung, recipe in self.steps if rung.name not in self.rungs), None)
+    def left(self) -> dict[Rung, Recipe]:
+        """The rungs above those that were taken, from below, and what is built there; none: it is at its top."""
+        taken = [place for place, (rung, _) in enumerate(self.steps) if rung.name in self.rungs]
+        return dict(self.steps[max(taken, default=-1) + 1 :])
 
     @functools.cached_property
     def apart_from_limits(self) -> str:
@@ -188,10 +190,52 @@ class Study:
             ) from error
 
     def ask(self) -> Record:
-        """A new trial: one that an earlier search began, else one that Optuna suggests. It may have failed already."""
+        """A new trial: one that was planned, else one that Optuna suggests. It may have failed already."""
         with self._quiet():
+            self._plan()
             self._study.sampler = self._asked_sampler(len(self.records))
             return self._begin(self._study.ask())
+
+    def _plan(self) -> None:
+        """Put what is to be tried next before what Optuna would suggest, if it was not yet."""
+        if self._study.get_trials(deepcopy=False, states=[self._optuna.trial.TrialState.WAITING]):
+            return
+        planned = self._study.user_attrs.get("planned", [])
+        values = next((values for values in (*self._nearer(), *self.space.then) if values not in planned), None)
+        if values:
+            self._study.enqueue_trial(values, skip_if_exists=True)
+            self._study.set_user_attr("planned", [*planned, values])
+
+    def _nearer(self) -> list[dict[str, Any]]:
+        """All of the training with the budget between the largest that misses the drop of the goal and the next one
+        that was begun: step by step, the fastest file that keeps it. Where none misses it, below the least."""
+        thorough, key = self.space.thorough, budget_of(self.space.varies)
+        if not thorough or key is None:
+            return []
+        begun: dict[float, dict[str, Any]] = {}
+        missed: list[float] = []
+        ended = False
+        for record in self.records:
+            params = record.params
+            if key not in params or any(params.get(name, value) != value for name, value in thorough.items()):
+                continue
+            begun.setdefault(params[key], params)
+            ended |= record.state == "complete"
+            if record.state in ("complete", "stopped") and record.rungs:
+                figures = record.rungs[record.top]["figures"]
+                if self.goal.excess(figures)["max_drop"] > 0:
+                    missed.append(params[key])
+        if not (ended or missed):
+            return []
+        tight = max(missed, default=None)
+        wide = min((value for value in begun if tight is None or value > tight), default=None)
+        middle = between(self.space.varies[key], tight, wide)
+        if middle is None:
+            return []
+        planned = {**thorough, key: middle}
+        if wide is not None and (parameters := begun[wide].get("filters.max_params")):
+            planned["filters.max_params"] = parameters
+        return [planned]
 
     def note(self, record: Record, rung: str, made: JsonObject) -> None:
         """Keep what came of a rung."""
@@ -314,6 +358,22 @@ class Study:
         for record in self.records:
             if record.state == "repeated":
                 record.rungs = by_number[int(record.reason.split()[-1])].rungs
+
+    @property
+    def climbs(self) -> list[Climb]:
+        """Of the trials that reached their top."""
+        return [climb for record in self.records if (climb := record.climb())]
+
+    def expected(self, recipe: Recipe) -> float | None:
+        """The seconds that a rung takes by what others took per epoch; None: it trains nothing, or none did yet."""
+        rates = [
+            made["seconds"] / epochs
+            for record in self.records
+            for rung, built in record.steps
+            if (made := record.rungs.get(rung.name)) and (epochs := epochs_of(built))
+        ]
+        epochs = epochs_of(recipe)
+        return epochs * statistics.median(rates) if epochs and rates else None
 
     @property
     def unfinished(self) -> list[Record]:

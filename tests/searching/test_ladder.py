@@ -7,7 +7,7 @@ import pytest
 from edgeprune.recipe.config import Recipe
 from edgeprune.recipe.load import builtin_names, load_recipe, parse_recipe
 from edgeprune.searching.goal import Goal
-from edgeprune.searching.ladder import ENOUGH, Climb, ladder, least_drop, may_reach
+from edgeprune.searching.ladder import ENOUGH, RUNGS, Climb, following, ladder, least_drop, may_reach
 from edgeprune.selection import Limits
 
 FRACTION = types.SimpleNamespace(higher_is_better=True, points=100.0)
@@ -104,6 +104,24 @@ def test_a_trial_stops_where_another_file_is_expected_to_stay_better():
     assert not going
     assert "stay better" in why
     assert may_reach("reconstructed", hopeful, goal(), [fast], slow)[0]
+
+
+def test_few_epochs_are_trained_only_where_they_may_spare_more():
+    """Until enough trials climbed to the top, nothing stops one on its way, and it goes there at once; trials that have
+    one rung teach nothing of it."""
+    _, few, full = RUNGS
+    one, climbs = Climb({"full": 3.0}, 3.0), [Climb({"reconstructed": 9.0, "full": 3.0}, 3.0)] * ENOUGH
+    assert following([few, full], [*climbs[1:], one], lambda rung: True) == full
+    assert following([few, full], climbs, lambda rung: True) == few
+    assert following([full], climbs, lambda rung: True) == full
+
+
+def test_a_rung_that_would_not_end_in_time_gives_way_to_the_one_below_it():
+    """None is left where neither would."""
+    _, few, full = RUNGS
+    assert following([few, full], [], lambda rung: rung != full) == few
+    assert following([few, full], [], lambda rung: False) is None
+    assert following([full], [], lambda rung: rung != full) is None
 
 
 def test_where_the_goal_is_met_already_a_trial_must_be_able_to_meet_it():

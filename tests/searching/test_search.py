@@ -18,6 +18,8 @@ from edgeprune.recipe.load import load_recipe, parse_recipe
 from edgeprune.searching import search, trials
 from edgeprune.searching.executors import InProcess
 from edgeprune.searching.goal import beats
+from edgeprune.searching.ladder import epochs_of
+from edgeprune.searching.study import Study
 from edgeprune.selection import Limits
 
 RECIPE = {
@@ -364,6 +366,25 @@ def test_limits_that_choose_the_same_channels_are_trained_once(given, tmp_path):
     (first, second) = (trial for trial in document["targets"][0]["trials"] if trial["state"] != "repeated")
     assert (first["state"], second["state"]) == ("complete", "stopped")
     assert second["reason"] == "its limits choose the same channels as those of trial 0"
+
+
+def test_a_training_that_would_not_end_in_time_waits_for_the_next_start(given, done, tmp_path, monkeypatch):
+    """It is said, other trials are built meanwhile, and the next start goes on with it."""
+    _, folder, _, _ = done
+    shutil.copytree(folder, tmp_path / "out")
+    changed, notes = {**given, "limits": Limits(max_drop=70)}, Notes()  # another goal: trials begin anew
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "expected", lambda self, recipe: 1e6 if epochs_of(recipe) else None)
+        result = edgeprune.search(**changed, trials=TRIALS, timeout="10m", out=tmp_path / "out", progress=notes)
+    trials = document(tmp_path / "out")["targets"][0]["trials"]
+    waiting = [trial["number"] for trial in trials if trial["state"] == "running"]
+    assert waiting
+    assert sum("its training would not end in time" in text for text in notes.texts) == len(waiting)
+    assert all(set(trials[number]["rungs"]) == {"reconstructed"} for number in waiting)
+    assert result.front.trials
+    edgeprune.search(**changed, trials=TRIALS, out=tmp_path / "out")
+    trials = document(tmp_path / "out")["targets"][0]["trials"]
+    assert all("full" in trials[number]["rungs"] or trials[number]["reason"] for number in waiting)
 
 
 def test_trials_that_all_fail_end_the_search(given, tmp_path):

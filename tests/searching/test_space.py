@@ -133,7 +133,8 @@ def test_the_first_trials_of_the_built_in_space_are_what_people_build_by_hand():
     Where size counts, parameters are limited, too, at first.
     """
     space = space_of(None, circumstances())
-    made = [fixed(space, values) for values in space.first]
+    made = [fixed(space, values) for values in (*space.first, *space.then)]
+    assert len(space.first) == 7
     assert [one.finetune.epochs for one in made] == [0] * 5 + [8] * 4
     budgets = [None, "95%", "77%", "59%", "41%", "77%", "59%", "77%", "59%"]
     assert [one.filters and one.filters.max_latency for one in made] == budgets
@@ -144,7 +145,7 @@ def test_the_first_trials_of_the_built_in_space_are_what_people_build_by_hand():
     by_latency = space_of(None, circumstances(size=False))
     assert [values["filters.max_latency"] for values in by_latency.first[1:]] == [95, 77, 59, 41, 77, 59]
     untrained = space_of(None, circumstances(epochs=0))
-    assert len(untrained.first) == 5
+    assert (len(untrained.first), untrained.then) == (5, ())
     assert {one.filters.criterion for one in made if one.filters} == {"reconstruct"}
 
 

@@ -37,8 +37,8 @@ def made(value, ms):
 
 def climb(one, record):
     """Give every rung of a trial figures that follow from its recipe."""
-    while record.state == "running" and record.next:
-        rung, recipe = record.next
+    while record.state == "running" and record.left:
+        rung, recipe = next(iter(record.left.items()))
         share = recipe.filters.max_macs
         one.note(record, rung.name, made(0.5 + 0.4 * share + 0.02 * recipe.finetune.epochs, share))
     if record.state == "running":
@@ -92,13 +92,83 @@ def test_a_study_that_broke_off_anywhere_goes_on_as_if_it_had_not(tmp_path):
         assert outline(one) == outline(whole)[:number]
         record = one.ask()
         if record.state == "running" and len(record.steps) > 1 and number % 2:
-            rung, recipe = record.next
+            rung, recipe = next(iter(record.left.items()))
             share = recipe.filters.max_macs
             one.note(record, rung.name, made(0.5 + 0.4 * share + 0.02 * recipe.finetune.epochs, share))
         one = study(tmp_path / "broken")  # as after kill -9
         for record in one.unfinished:
             climb(one, record)
     assert outline(study(tmp_path / "broken")) == outline(whole)
+
+
+def planned(folder, **changes):
+    """A study of a space with plans, whose trials climb; the budgets of those with all of the training."""
+    varies = {
+        "finetune.epochs": Varies(choices=(0, 4)),
+        "filters.max_macs": Varies(low=0.3, high=0.9, step=0.1),
+        "filters.max_params": Varies(choices=(0.99, 0.7, 0.5)),
+    }
+    thorough = {"finetune.epochs": 4}
+    first = tuple(
+        {**thorough, "filters.max_macs": macs, "filters.max_params": p} for macs, p in ((0.8, 0.7), (0.4, 0.5))
+    )
+    then = ({**thorough, "filters.max_macs": 0.9, "filters.max_params": 0.99},)
+    space = Space(BASE, varies, first, then, thorough)
+    goal = Goal(("accuracy", "latency"), Limits(max_drop=2), FRACTION, 0.9)
+    return Study(folder, "rpi4", space, goal, **{"seed": 0, "sampler": "tpe", "inputs": {}, **changes})
+
+
+def trained(one, number, least=0.9):
+    """The limits of so many trials in their order, where a file loses 20 points per share that goes below ``least``."""
+    found = []
+    for _ in range(number):
+        record = one.ask()
+        found.append((record.params["filters.max_macs"], record.params.get("filters.max_params")))
+        while record.left:
+            rung, recipe = next(iter(record.left.items()))
+            share = recipe.filters.max_macs
+            one.note(record, rung.name, made(0.9 - 0.2 * max(0, least - share), share))
+        one.end(record, "complete")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [
+        # 0.4 misses two points, 0.8 keeps them: between them, and again between 0.6, which keeps them, and 0.4.
+        (0.65, [(0.8, 0.7), (0.4, 0.5), (0.6, 0.7), (0.5, 0.7), (0.9, 0.99)]),
+        # 0.4 keeps them: below.
+        (0.45, [(0.8, 0.7), (0.4, 0.5), (0.9, 0.99)]),
+        # Both miss them: above.
+        (0.99, [(0.8, 0.7), (0.4, 0.5), (0.9, 0.99)]),
+    ],
+)
+def test_the_fastest_file_that_keeps_the_goal_is_closed_in_on(tmp_path, least, expected):
+    """Between the widest budget that misses the drop and the next one; then comes what was planned, then Optuna. A
+    study that is opened again for every trial plans the same."""
+    assert trained(planned(tmp_path), len(expected), least) == expected
+    again = [one for _ in expected for one in trained(planned(tmp_path, seed=1), 1, least)]
+    assert again == expected
+
+
+def test_nothing_is_closed_in_on_while_nothing_is_known(tmp_path):
+    """As long as the first trials are under way, what was planned comes next."""
+    one = planned(tmp_path)
+    budgets = [one.ask().params["filters.max_macs"] for _ in range(3)]
+    assert budgets == [0.8, 0.4, 0.9]
+
+
+def test_what_a_rung_takes_is_expected_by_its_epochs(tmp_path):
+    """Nothing is expected of what trains nothing, or where nothing was trained yet."""
+    one = planned(tmp_path)
+    first, second = one.ask(), one.ask()
+    rung, *_, full = first.left
+    assert one.expected(first.left[full]) is None
+    one.note(first, rung.name, made(0.8, 1.0))
+    assert one.expected(second.left[full]) is None
+    one.note(first, full.name, {**made(0.8, 1.0), "seconds": 40.0})
+    assert one.expected(second.left[full]) == 40.0
+    assert one.expected(second.left[rung]) is None
 
 
 def test_a_line_that_was_not_written_to_its_end_is_no_obstacle(tmp_path):
@@ -206,7 +276,7 @@ def test_a_journal_that_cannot_be_written_is_said_in_words(tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr("optuna.storages.journal.JournalFileBackend.append_logs", full)
-        rung, _ = record.next
+        rung = next(iter(record.left))
         with pytest.raises(OutputError, match="no space left"):
             one.note(record, rung.name, made(0.9, 1.0))
     assert [record.state for record in study(tmp_path).records] == ["complete", "running"]
