@@ -60,7 +60,20 @@ class ArrayStore:
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
     ) -> tf.data.Dataset:
         """See :class:`edgeprune.data.split.Store`."""
-        return gather_batches(self._tensors, ordered(index, shuffle_seed), batch_size, drop_remainder)
+        import tensorflow as tf
+
+        rows = tf.data.Dataset.from_tensor_slices(ordered(index, shuffle_seed))
+        rows = rows.batch(batch_size, drop_remainder=drop_remainder)
+        take = tf.autograph.experimental.do_not_convert(self.take)
+        return rows.map(take, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
+
+    def take(self, rows: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Structure, Structure]:
+        """See :class:`edgeprune.data.split.Held`."""
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            inputs, y, w = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), self._tensors)
+        return inputs, y, w
 
     def samples(self, index: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`edgeprune.data.duplicates.Arrays`."""
@@ -78,18 +91,6 @@ class ArrayStore:
         import tensorflow as tf
 
         return hash_arrays([tensor.numpy() for tensor in tf.nest.flatten(self._tensors)])
-
-
-def gather_batches(tensors: Structure, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
-    """Batches of the rows ``order`` of every tensor in a structure."""
-    import tensorflow as tf
-
-    @tf.autograph.experimental.do_not_convert
-    def gather(rows: tf.Tensor) -> Structure:
-        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
-
-    rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
-    return rows.map(gather, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
 
 
 def hash_arrays(arrays: list[np.ndarray]) -> bytes:
