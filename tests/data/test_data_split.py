@@ -1,5 +1,7 @@
 """Split: order, subsets, batches."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,34 @@ def test_indices_and_subsets(data):
     assert odd.labels.tolist() == [1] * 50
     with pytest.raises(IndexError):
         odd.subset(np.array([50]))
+
+
+def _streamed():
+    import tensorflow as tf
+
+    x = np.arange(40, dtype=np.float32)[:, None]
+    return {name: tf.data.Dataset.from_tensor_slices((x, x[:, 0])).batch(8) for name in ("train", "validation", "test")}
+
+
+def _weighted():
+    x = np.arange(40, dtype=np.float32)[:, None]
+    return dict.fromkeys(("train", "validation", "test"), (x, x[:, 0], x[:, 0] + 1))
+
+
+@pytest.mark.parametrize("source", [_streamed, _weighted])
+def test_a_sample_is_one_batch(source):
+    """From memory and from a stream, prepared and relabelled as batches are; labels may follow afterwards."""
+    split = load_data(source(), DataConfig(scale=2), SPEC).validation
+    changed = dataclasses.replace(split, relabel=lambda x, y, w: (x[:, 0] + y, w))
+    indices = np.array([1, 5, 7])
+    for one in (split, changed):
+        (expected,) = one.batches(3, indices=indices)
+        sample = one.sample(indices)
+        assert len(sample) == len(expected)
+        for actual, wanted in zip(sample, expected, strict=True):
+            np.testing.assert_array_equal(actual, wanted)
+    for actual, wanted in zip(changed.relabelled(split.sample(indices)), changed.sample(indices), strict=True):
+        np.testing.assert_array_equal(actual, wanted)
 
 
 def test_batches_train_a_model(data):
