@@ -202,6 +202,8 @@ class _Search:
         self._numbers = itertools.count()
         self._studies: list[Study] = []
         self._exhausted: set[str] = set()
+        # Targets with a trial that waits for the next start.
+        self._waiting: set[str] = set()
         # Targets with a trial that failed since this start: what made all of them fail before may be mended by now.
         self._failing: set[str] = set()
         self._facts: JsonObject = {}
@@ -325,17 +327,21 @@ class _Search:
         return None
 
     def _rung(self, study: Study, record: Record) -> Rung | None:
-        """The rung that a trial takes now; None: it would not end in time, and waits for the next start."""
+        """The rung that a trial takes now; None: it would not end in time, and waits for the next start.
+
+        What an earlier start left is gone on with: starts that are all shorter than a training get through it, too.
+        """
 
         def fits(rung: Rung) -> bool:
             left, expected = self._left(), study.expected(record.left[rung])
-            return left is None or expected is None or expected <= left
+            return record.is_left_over or left is None or expected is None or expected <= left
 
         rungs = list(record.left)
         rung = following(rungs, study.climbs, fits) if record.rungs else next(filter(fits, rungs[:1]), None)
-        if rung is None:
+        if rung is None and study.target not in self._waiting:
+            self._waiting.add(study.target)
             self._progress.note(
-                f"{study.target}, trial {record.number} waits for the next start: its training would not end in time"
+                f"{study.target}: from now on, trials whose training would not end in time wait for the next start"
             )
         return rung
 

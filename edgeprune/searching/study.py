@@ -82,6 +82,7 @@ class Record:
         state: running, complete (it reached its top), stopped (it could not reach the front any more), failed, or
             repeated (another trial builds the same).
         reason: why it was stopped or failed; of which trial it is a repetition.
+        is_left_over: an earlier start began it, and it goes on.
     """
 
     number: int
@@ -90,6 +91,7 @@ class Record:
     rungs: dict[str, JsonObject]
     state: str = "running"
     reason: str = ""
+    is_left_over: bool = False
 
     @functools.cached_property
     def steps(self) -> list[tuple[Rung, Recipe]]:
@@ -345,7 +347,7 @@ class Study:
                     self._study.sampler = self._asked_sampler(len(self.records))
                     record = self._begin(trial)
                 if record.state == "running":
-                    record.rungs = rungs
+                    record.rungs, record.is_left_over = rungs, True
                 continue
             try:
                 recipe = self.space.recipe(self._optuna.trial.FixedTrial(frozen.params), f"trial{frozen.number}")
