@@ -368,24 +368,21 @@ def test_limits_that_choose_the_same_channels_are_trained_once(given, tmp_path):
     assert second["reason"] == "its limits choose the same channels as those of trial 0"
 
 
-def test_a_training_that_would_not_end_in_time_waits_for_the_next_start(given, done, tmp_path, monkeypatch):
-    """It is said, other trials are built meanwhile, and the next start goes on with it."""
-    _, folder, _, _ = done
-    shutil.copytree(folder, tmp_path / "out")
-    changed, notes = {**given, "limits": Limits(max_drop=70)}, Notes()  # another goal: trials begin anew
-    with monkeypatch.context() as patch:
-        patch.setattr(Study, "expected", lambda self, recipe: 1e6 if epochs_of(recipe) else None)
-        result = edgeprune.search(**changed, trials=TRIALS, timeout="10m", out=tmp_path / "out", progress=notes)
-        trials = document(tmp_path / "out")["targets"][0]["trials"]
-        waiting = [trial["number"] for trial in trials if trial["state"] == "running"]
-        assert waiting
-        assert sum("whose training would not end in time" in text for text in notes.texts) == 1
-        assert all(set(trials[number]["rungs"]) == {"reconstructed"} for number in waiting)
-        assert result.front.trials
-        # Starts that are all shorter than a training get through it.
-        edgeprune.search(**changed, trials=TRIALS, timeout="10m", out=tmp_path / "out")
-    trials = document(tmp_path / "out")["targets"][0]["trials"]
-    assert all("full" in trials[number]["rungs"] or trials[number]["reason"] for number in waiting)
+@pytest.mark.slow  # what waits and what goes on is in test_ladder.py and test_study.py
+def test_a_training_that_would_not_end_in_time_waits_for_the_next_start(given, tmp_path, monkeypatch):
+    """It is said; starts that are all shorter than a training get through it."""
+    recipe = parse_recipe(
+        {**RECIPE, "search": {"filters": {"max_macs": {"choices": [0.6]}}}, "finetune": {"epochs": 2}}, "one"
+    )
+    changed, notes = {**given, "recipe": recipe, "timeout": "10m", "trials": 1}, Notes()
+    monkeypatch.setattr(Study, "expected", lambda self, recipe: 1e6 if epochs_of(recipe) else None)
+    edgeprune.search(**changed, out=tmp_path / "out", progress=notes)
+    (trial,) = document(tmp_path / "out")["targets"][0]["trials"]
+    assert (trial["state"], list(trial["rungs"])) == ("running", ["reconstructed"])
+    assert sum("whose training would not end in time" in text for text in notes.texts) == 1
+    edgeprune.search(**changed, out=tmp_path / "out")
+    (trial,) = document(tmp_path / "out")["targets"][0]["trials"]
+    assert (trial["state"], list(trial["rungs"])) == ("complete", ["reconstructed", "full"])
 
 
 def test_trials_that_all_fail_end_the_search(given, tmp_path):

@@ -91,6 +91,7 @@ def test_a_study_that_broke_off_anywhere_goes_on_as_if_it_had_not(tmp_path):
         one = study(tmp_path / "broken")
         assert outline(one) == outline(whole)[:number]
         record = one.ask()
+        assert not record.is_left_over
         if record.state == "running" and len(record.steps) > 1 and number % 2:
             rung, recipe = next(iter(record.left.items()))
             share = recipe.filters.max_macs
@@ -181,6 +182,7 @@ def test_a_line_that_was_not_written_to_its_end_is_no_obstacle(tmp_path):
     journal.write_bytes(whole[:-7])
     again = study(tmp_path)
     assert [record.state for record in again.records] == ["complete", "running"]
+    assert [record.is_left_over for record in again.records] == [False, True]
     for record in again.unfinished:
         climb(again, record)
     assert outline(study(tmp_path)) == outline(one)
