@@ -11,7 +11,6 @@ import numpy as np
 from edgeprune.data.labels import leaves
 from edgeprune.data.npz import Samples
 from edgeprune.data.spec import InputSpec, Shape
-from edgeprune.data.split import BATCHES_AHEAD, ordered
 from edgeprune.data.survey import Survey, check_weights
 from edgeprune.data.targets import chunks
 from edgeprune.errors import DataError
@@ -55,17 +54,6 @@ class ArrayStore:
         self._where = where
         with tf.device("CPU:0"):
             self._tensors = tf.nest.map_structure(tf.convert_to_tensor, structure)
-
-    def batches(
-        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
-    ) -> tf.data.Dataset:
-        """See :class:`edgeprune.data.split.Store`."""
-        import tensorflow as tf
-
-        rows = tf.data.Dataset.from_tensor_slices(ordered(index, shuffle_seed))
-        rows = rows.batch(batch_size, drop_remainder=drop_remainder)
-        take = tf.autograph.experimental.do_not_convert(self.take)
-        return rows.map(take, num_parallel_calls=BATCHES_AHEAD, deterministic=True)
 
     def take(self, rows: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Structure, Structure]:
         """See :class:`edgeprune.data.split.Held`."""

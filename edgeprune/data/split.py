@@ -30,7 +30,7 @@ BATCHES_AHEAD = 2
 
 
 class Store(Protocol):
-    """Samples somewhere: in memory, in files, or in a tf.data.Dataset of the user."""
+    """Samples in memory (:class:`Held`), or in files or a tf.data.Dataset of the user (:class:`Streamed`)."""
 
     @property
     def size(self) -> int:
@@ -53,14 +53,6 @@ class Store(Protocol):
     def shapes(self) -> tuple[Shape, ...]:
         """The shape that all samples have, for each input."""
 
-    def batches(
-        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
-    ) -> tf.data.Dataset:
-        """Batches ``((input, ...), y, w)`` of the samples in ``index``, not preprocessed.
-
-        y is ``()`` for data without labels, w is ``()`` for data without sample weights.
-        """
-
 
 @runtime_checkable
 class Timed(Protocol):
@@ -68,6 +60,19 @@ class Timed(Protocol):
 
     def spans(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Where these samples begin, and end, int64 (samples,) each; None: they are no windows."""
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """A store that reads its samples batch by batch."""
+
+    def batches(
+        self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
+    ) -> tf.data.Dataset:
+        """Batches ``((input, ...), y, w)`` of the samples in ``index``, not preprocessed.
+
+        y is ``()`` for data without labels, w is ``()`` for data without sample weights.
+        """
 
 
 @runtime_checkable
@@ -168,6 +173,7 @@ class Split:
             batches = tf.data.Dataset.from_tensor_slices(taken).batch(batch_size, drop_remainder=drop_remainder)
             each: Callable[..., tuple[Structure, ...]] = lambda rows: self._finish(*store.take(rows))  # noqa: E731
         else:
+            assert isinstance(store, Streamed)
             batches = store.batches(chosen.index, batch_size, shuffle_seed=shuffle_seed, drop_remainder=drop_remainder)
             each = self._finish
         each = tf.autograph.experimental.do_not_convert(each)
@@ -187,6 +193,7 @@ class Split:
         chosen = self.subset(indices)
         if isinstance(store := chosen.store, Held):
             return self._finish(*store.take(chosen.index))
+        assert isinstance(store, Streamed)
         batch = store.batches(chosen.index, len(indices), shuffle_seed=None, drop_remainder=False)
         return self._finish(*next(iter(batch)))
 

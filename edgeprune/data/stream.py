@@ -92,7 +92,7 @@ class StreamStore:
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
     ) -> tf.data.Dataset:
-        """See :class:`edgeprune.data.split.Store`. Keeps the order of the dataset, each sample once."""
+        """See :class:`edgeprune.data.split.Streamed`. Keeps the order of the dataset, each sample once."""
         samples = self._samples
         if len(np.unique(index)) < self.size:
             samples = _masked(samples, np.isin(np.arange(self.size), index))

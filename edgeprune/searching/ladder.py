@@ -3,8 +3,9 @@
 Below the top, a repair matches what layers gave: measuring choices of channels by answers, and scaling channels, takes
 several times as long as all else on the first rung.
 
-The rule. What the rungs change of a file is its accuracy: latency and size are known from the first one on, but for the
-little that other channels within the same limits change. So after each rung a trial goes on if
+The rule. What the rungs change of a file is its accuracy: latency and size are known from the first one on, but for
+what other channels within the same limits change, which answers may choose at the top. So after each rung a trial goes
+on if
 
 - it keeps the limits of latency and size, and
 - it might keep the limit of accuracy, where another file keeps all limits already, and

@@ -215,21 +215,20 @@ class Study:
         if not thorough or key is None:
             return []
         begun: dict[float, dict[str, Any]] = {}
-        missed: list[float] = []
-        ended = False
+        missed: dict[float, bool] = {}
         for record in self.records:
             params = record.params
-            if key not in params or any(params.get(name, value) != value for name, value in thorough.items()):
+            # One that was stopped has a figure from before its training, which says nothing of the goal.
+            if record.state not in ("running", "complete") or key not in params:
+                continue
+            if any(params.get(name, value) != value for name, value in thorough.items()):
                 continue
             begun.setdefault(params[key], params)
-            ended |= record.state == "complete"
-            if record.state in ("complete", "stopped") and record.rungs:
-                figures = record.rungs[record.top]["figures"]
-                if self.goal.excess(figures)["max_drop"] > 0:
-                    missed.append(params[key])
-        if not (ended or missed):
+            if record.state == "complete":
+                missed[params[key]] = self.goal.excess(record.rungs[record.top]["figures"])["max_drop"] > 0
+        if not missed:
             return []
-        tight = max(missed, default=None)
+        tight = max((value for value, is_missed in missed.items() if is_missed), default=None)
         wide = min((value for value in begun if tight is None or value > tight), default=None)
         middle = between(self.space.varies[key], tight, wide)
         if middle is None:

@@ -159,6 +159,15 @@ def test_nothing_is_closed_in_on_while_nothing_is_known(tmp_path):
     assert budgets == [0.8, 0.4, 0.9]
 
 
+def test_a_trial_that_was_stopped_says_nothing_of_the_goal(tmp_path):
+    """Its figure is from before its training: budgets above one that misses the goal are tried, however 0.8 began."""
+    one = planned(tmp_path)
+    stopped = one.ask()
+    one.note(stopped, "reconstructed", made(0.5, 0.8))
+    one.end(stopped, "stopped", "its limits choose the same channels as those of trial 0")
+    assert [macs for macs, _ in trained(one, 2, least=0.65)] == [0.4, 0.7]
+
+
 def test_what_a_rung_takes_is_expected_by_its_epochs(tmp_path):
     """Nothing is expected of what trains nothing, or where nothing was trained yet."""
     one = planned(tmp_path)

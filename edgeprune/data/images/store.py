@@ -67,7 +67,7 @@ class ImageStore(FileStore):
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
     ) -> tf.data.Dataset:
-        """See :class:`edgeprune.data.split.Store`.
+        """See :class:`edgeprune.data.split.Streamed`.
 
         Raises:
             DataError: a file cannot be decoded (only where all files are decoded here).

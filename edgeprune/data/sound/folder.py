@@ -123,7 +123,7 @@ class SoundStore(FileStore):
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
     ) -> tf.data.Dataset:
-        """See :class:`edgeprune.data.split.Store`.
+        """See :class:`edgeprune.data.split.Streamed`.
 
         Raises:
             DataError: a file cannot be read any more (only where all files are read here).

@@ -99,7 +99,7 @@ class TableStore:
     def batches(
         self, index: np.ndarray, batch_size: int, *, shuffle_seed: int | None, drop_remainder: bool
     ) -> tf.data.Dataset:
-        """See :class:`edgeprune.data.split.Store`."""
+        """See :class:`edgeprune.data.split.Streamed`."""
         import tensorflow as tf
 
         with tf.device("CPU:0"):
