@@ -18,6 +18,7 @@ from edgeprune.convert.recurrent import refuse_state, without_loops
 from edgeprune.convert.refusals import fatal, translate
 from edgeprune.errors import ConversionError, EdgepruneError, ModelError
 from edgeprune.models.finite import require_finite
+from edgeprune.models.pooling import with_means
 from edgeprune.quantize.plan import RULES, WEIGHT_ONLY, QuantizationPlan, Ranges
 from edgeprune.recipe.config import Mode
 from edgeprune.runtime.interpreter import Runtime, find_runtime
@@ -187,6 +188,8 @@ def _run(
     refuse_state(model)
     if plan.needs_samples and not plan.ranges_in_model:
         model = without_loops(model)
+    if RULES[plan.mode].clipping and not plan.ranges_in_model:
+        model = with_means(model)
     CONVERTER.start()
     function = _function(model, plan.one_scale)
     names = model.input_names

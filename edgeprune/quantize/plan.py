@@ -22,7 +22,7 @@ class FormatRule:
     Attributes:
         samples: activation ranges come from representative samples.
         integer_io: inputs and outputs may be 8-bit integers.
-        clipping: activation ranges may be narrower than what the samples show.
+        clipping: activations have eight bits, so that ranges narrower than what the samples show may be better.
         levels: the largest integer that its weights are; None: they are none, or not all of them.
     """
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprune.models.graph import CallKey, View, activation_name
 from edgeprune.models.layer_facts import along
+from edgeprune.models.pooling import with_means
 from edgeprune.models.rebuild import copy_layer, copy_trainable, rebuild
 from edgeprune.models.types import Layer, Tensor
 from edgeprune.quantize.rules import FUSED_FUNCTIONS, kernel_rule
@@ -30,6 +31,7 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     - ``SeparableConv2D`` becomes a depthwise and a 1x1 convolution.
     - Activations in a layer that TFLite does not fuse become layers of their own.
     - ``Add`` and ``Multiply`` of more than two become chains.
+    - Average pooling over a whole map becomes a mean (:mod:`edgeprune.models.pooling`).
 
     What is frozen stays frozen: a layer with a kernel trains if it did in ``model``, whatever is folded into it, so
     that frozen statistics of a batch normalization do not freeze the convolution that takes them in. What had no
@@ -41,6 +43,7 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     Returns:
         A new model in inference form; it shares nothing with ``model``.
     """
+    model = with_means(model)
     if any(type(layer).__name__ == "SeparableConv2D" for layer in model.layers):
         model = rebuild(model, _Makers({}).split)
     return rebuild(model, _Makers(_foldable(model)).emit)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.errors import ModelError
 from edgeprune.hardware.xnnpack.sparse_inference import Analysis, Problem, Verdict
 from edgeprune.models.graph import CallKey, View
+from edgeprune.models.pooling import mean_for, whole_map_poolings
 from edgeprune.models.rebuild import copy_layer, copy_weights, make_like, rebuild
 from edgeprune.models.types import Layer, Tensor
 from edgeprune.prune.sparse.keras import analyse_model
@@ -45,7 +46,7 @@ def prepare(model: tf_keras.Model) -> Prepared:
     Args:
         model: flat functional tf_keras model.
     """
-    pools = _whole_image_pools(model)
+    poolings = whole_map_poolings(model)
     wanted = {v.node.name for v in analyse_model(model).verdicts if v.problem and v.problem.rule == "symmetric"}
     view = View(model)
     plan = {name: step for name in wanted if (step := _step(view, model.get_layer(name)))}
@@ -53,8 +54,8 @@ def prepare(model: tf_keras.Model) -> Prepared:
     pads = {name: side for name, (side, layer, _) in plan.items() if layer == name}
 
     def make_layer(layer: Layer) -> Layer:
-        if layer.name in pools:
-            return _global_pool(layer)
+        if layer.name in poolings:
+            return mean_for(layer)
         if layer.name not in configs:
             return copy_layer(layer)
         return make_like(layer, {**layer.get_config(), **configs[layer.name]})
@@ -69,28 +70,8 @@ def prepare(model: tf_keras.Model) -> Prepared:
     rebuilt = rebuild(model, emit)
     copy_weights(model, rebuilt)
     changed = {name: f"padded by {plan[name][0]} on each side" for name in sorted(plan)}
-    changed |= dict.fromkeys(sorted(pools), "made a global average pooling")
+    changed |= dict.fromkeys(sorted(poolings), "made a global average pooling")
     return Prepared(rebuilt, changed, analyse_model(rebuilt))
-
-
-def _whole_image_pools(model: tf_keras.Model) -> set[str]:
-    """Average poolings whose window is the whole image."""
-    import tf_keras
-
-    return {
-        layer.name
-        for layer in model.layers
-        if isinstance(layer, tf_keras.layers.AveragePooling2D)
-        and layer.data_format == "channels_last"
-        and tuple(layer.pool_size) == tuple(layer.input_shape[1:3])
-        and tuple(layer.output_shape[1:3]) == (1, 1)
-    }
-
-
-def _global_pool(layer: Layer) -> Layer:
-    import tf_keras
-
-    return tf_keras.layers.GlobalAveragePooling2D(keepdims=True, name=layer.name)
 
 
 def _padded(image: Tensor, side: int, key: CallKey) -> Tensor:
