@@ -28,9 +28,12 @@ from edgeprune.runtime.session import Session
 if TYPE_CHECKING:
     import tf_keras
 
+Judging = Callable[[int], Sequence[Sequence[np.ndarray]]]
 METHODS: tuple[Ranges, ...] = ("minmax", "percentile", "mse")
 # Standard errors by which narrower ranges must be better, sample by sample.
 CLEARLY = 2.0
+# Samples that are looked at, at most, where fewer leave it open whether narrower ranges are.
+MOST = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,8 @@ def choose_ranges(
     model: tf_keras.Model,
     plan: QuantizationPlan,
     samples: Samples,
-    judging: Sequence[Sequence[np.ndarray]],
+    judging: Judging,
+    count: int = MOST,
     runtime: Callable[[], Runtime] = find_runtime,
 ) -> ChosenRanges:
     """Convert with the ranges that keep the outputs best: all that the samples reach, unless others are clearly better.
@@ -68,7 +72,9 @@ def choose_ranges(
         model: functional tf_keras model.
         plan: of a format with int8 activations; its ``ranges`` are not looked at.
         samples: the representative dataset.
-        judging: per batch the inputs, in the model's order, of other samples; no labels.
+        judging: of so many other samples, or all that there are, per batch the inputs in the model's order; no labels.
+        count: samples that are looked at first; twice as many, up to 1,024, as long as the ranges whose outputs are
+            nearest on them are not clearly better.
         runtime: runs the files.
 
     Raises:
@@ -76,14 +82,26 @@ def choose_ranges(
     """
     calibrated = calibrate(model, plan, samples, METHODS, runtime)
     files = {method: quantize_calibrated(content, plan, model) for method, content in calibrated.items()}
-    differences = _differences(model, files, judging, runtime())
-    method = choose(differences)
+    method, differences = _judged(model, files, judging, count, runtime())
     return ChosenRanges(
         method,
         {name: float(each.mean()) for name, each in differences.items()},
         calibrated[method],
         files[method],
     )
+
+
+def _judged(
+    model: tf_keras.Model, files: Mapping[Ranges, bytes], judging: Judging, count: int, runtime: Runtime
+) -> tuple[Ranges, dict[Ranges, np.ndarray]]:
+    """The method, and the differences that decided it."""
+    while True:
+        differences = _differences(model, files, judging(count), runtime)
+        method = choose(differences)
+        is_settled = method == min(differences, key=lambda name: differences[name].mean())
+        if is_settled or count >= MOST or len(differences[method]) < count:
+            return method, differences
+        count = min(2 * count, MOST)
 
 
 def choose(differences: Mapping[Ranges, np.ndarray]) -> Ranges:

@@ -7,6 +7,7 @@ import dataclasses
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,9 +86,9 @@ def ranges_by_outputs(
     if config.calibration.range != "auto":
         return None
     data, _ = context.required()
-    judging = unlabelled(model, data.validation, config.calibration.compared, context.seed)
+    judging = partial(unlabelled, model, data.validation, seed=context.seed)
     try:
-        chosen = choose_ranges(model, config.plan, samples, judging, context.runtime)
+        chosen = choose_ranges(model, config.plan, samples, judging, config.calibration.compared, context.runtime)
     except EdgepruneError as error:
         context.progress.note(f"ranges of activations: {config.plan.ranges}; files could not be compared: {error.what}")
         return None

@@ -39,7 +39,7 @@ def test_the_file_that_answers_most_like_the_model_is_taken(outliers, judged_out
     """What an outlier stretches is narrowed, unless the outliers are what the answers are about."""
     model, calibration = network(), samples(256, outliers, 1)
     judging = [[samples(64, 64 * judged_outliers, 2)], [samples(40, 40 * judged_outliers, 3)]]
-    chosen = choose_ranges(model, PLAN, lambda: ([x[None]] for x in calibration), judging)
+    chosen = choose_ranges(model, PLAN, lambda: ([x[None]] for x in calibration), lambda count: judging)
     assert set(chosen.differences) == set(METHODS)
     assert (chosen.method != "minmax") is narrow
     assert chosen.differences[chosen.method] == min(chosen.differences.values())
@@ -51,7 +51,7 @@ def test_the_differences_are_those_of_the_files(tmp_path):
     from edgeprune.runtime.session import Session
 
     model, calibration, judged = network(), samples(64, 1, 1), samples(50, 0, 2)
-    chosen = choose_ranges(model, PLAN, lambda: ([x[None]] for x in calibration), [[judged]])
+    chosen = choose_ranges(model, PLAN, lambda: ([x[None]] for x in calibration), lambda count: [[judged]])
     path = tmp_path / "model.tflite"
     path.write_bytes(chosen.content)
     session = Session(path, model.input_names, model.output_names, runtime=find_runtime())
@@ -69,6 +69,22 @@ def test_narrower_ranges_have_to_be_clearly_better():
     assert choose({"minmax": full, "percentile": chance, "mse": full + 1}) == "minmax"
     assert choose({"minmax": full, "percentile": 0.9 * full, "mse": 0.8 * full}) == "mse"
     assert choose({"minmax": full[:1], "mse": 0.5 * full[:1]}) == "minmax"
+
+
+@pytest.mark.parametrize(("available", "narrow"), [(100, True), (1, False)])
+def test_what_few_samples_leave_open_is_looked_at_in_more(available, narrow):
+    """One sample shows nothing; twice as many are asked for until it is clear, or there are no more."""
+    judged, asked = samples(available, 0, 2), []
+
+    def judging(count):
+        asked.append(count)
+        return [[judged[:count]]]
+
+    calibration = samples(256, 1, 1)
+    chosen = choose_ranges(network(), PLAN, lambda: ([x[None]] for x in calibration), judging, count=1)
+    assert (chosen.method != "minmax") is narrow
+    assert asked == [2**power for power in range(len(asked))]
+    assert 2 <= len(asked) <= 8
 
 
 def test_a_file_with_answers_that_are_no_numbers_is_not_taken():
