@@ -24,6 +24,7 @@ _PERCENT_SCHEMA = {
 }
 # One name, or a list of them.
 _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+SampleCount = Annotated[int, pydantic.Field(gt=0)] | Literal["auto"]
 OpenFraction = Annotated[
     float,
     pydantic.Field(gt=0, lt=1),
@@ -435,7 +436,8 @@ class FiltersConfig(Config):
     # How much each of the steps removes; exponential: the same share of what is left.
     schedule: Literal["polynomial", "cubic", "exponential", "one_cycle"] = "exponential"
     power: Annotated[float, pydantic.Field(gt=0)] = 3.0  # of schedule = "polynomial"; 1: the same number in each step
-    samples: Annotated[int, pydantic.Field(gt=0)] = 2048  # training samples that data-driven criteria look at
+    # Training samples that data-driven criteria look at; auto: 2,048, and up to 8,192 that make no more than 500 MB.
+    samples: SampleCount = 2048
     min_channels: Annotated[int, pydantic.Field(gt=0)] = 2
     round_to: Annotated[int, pydantic.Field(gt=0)] | Literal["target"] = "target"  # channels in multiples of this
     protect: tuple[str, ...] = ()  # layers that keep their filters; names, shell patterns
@@ -597,7 +599,7 @@ class QuantizeConfig(Config):
 class CalibrationConfig(Config):
     """``[calibration]``: the representative samples for int8, drawn from training data."""
 
-    samples: Annotated[int, pydantic.Field(gt=0)] | Literal["auto"] = 256  # auto: until the ranges stop growing
+    samples: SampleCount = 256  # auto: until the ranges stop growing
     strategy: Literal["stratified", "random", "coverage"] = "stratified"
     # Of activations, from what the samples show; auto: of the files, the one that answers most like the model.
     range: Literal["auto", "minmax", "percentile", "mse"] = "auto"

@@ -21,7 +21,7 @@ from edgeprune.quantize.plan import QuantizationPlan, quantization_plan
 from edgeprune.recipe.config import DataConfig
 from edgeprune.recipe.load import parse_recipe
 from edgeprune.selection import Limits
-from edgeprune.stages.filters import FiltersStageConfig, _step_most
+from edgeprune.stages.filters import FiltersStageConfig, _step_most, looked_at
 from edgeprune.target import ChannelSteps, load_target
 
 NOTE = "converts the model several times"
@@ -30,6 +30,14 @@ LIMITS = {
     "max_memory": {"coral": "80%"},
     "max_size": {"coral": "50%"},
 }
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((32, 32, 3), 8192), ((96, 96, 3), 4521), ((224, 224, 3), 2048), ((None, 3), 8192)]
+)
+def test_as_many_samples_are_looked_at_as_fit(shape, count):
+    """500 MB of float32, and never fewer than 2,048."""
+    assert looked_at(tf_keras.Sequential([tf_keras.Input(shape), tf_keras.layers.Dense(1)])) == count
 
 
 class Notes(Progress):

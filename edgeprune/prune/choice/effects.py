@@ -35,8 +35,9 @@ _STEPS = ((2.0, 4.0, 16.0, 256.0), (1 / 2, 1 / 4, 1 / 16, 1 / 256))
 # training can use. Without this, four seeds chose 52,000 to 60,000 parameters for half of a ResNet8's
 # multiply-accumulates, with it 59,800 to 60,900; five others, by Fisher information as it is now, 54,700 to 60,400.
 _ROOM = 0.6
-# Samples that the models are refitted to, and others that their outputs are compared on.
-_FITTED, _COMPARED = 1024, 1024
+# Samples that the models are refitted to: so many, or a quarter where that is more. Their outputs are compared on the
+# others, which takes less time and leaves less to chance.
+_FITTED = 1024
 _AT_ONCE = 32
 # Multiplications in all these refits. In larger models fewer groups are measured, or none, and all count as predicted.
 _WORK = 2.5e12
@@ -110,8 +111,8 @@ def _cost(graph: Graph, batches: Sequence[Sequence[np.ndarray]], seed: int) -> C
     from edgeprune.prune.channels import surgery
 
     pieces = in_pieces(batches, _AT_ONCE)
-    most = max(1, min(3 * len(pieces) // 4, _FITTED // _AT_ONCE))
-    fitted, compared = pieces[:most], pieces[most : most + _COMPARED // _AT_ONCE] or pieces
+    most = max(1, min(3 * len(pieces) // 4, max(_FITTED // _AT_ONCE, len(pieces) // 4)))
+    fitted, compared = pieces[:most], pieces[most:] or pieces
     compared = joined(with_room(graph.model, compared), BATCH_BYTES // bytes_per_sample(graph.model))
     answers = answers_of(graph.model, compared)
     kinds = kinds_of(graph.model, answers)
