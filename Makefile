@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/edgeprune build --target rpi4
 
+# Three workers on two cores: tests wait for processes that they start. All three together take less than 5 GB.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

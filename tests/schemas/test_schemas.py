@@ -161,7 +161,7 @@ def test_descriptions_come_from_the_comments(name):
     """What stands beside a field in the code is what an editor shows."""
     definitions = schema(name)["$defs"]
     (klass, key, words) = {
-        "recipe": ("FiltersConfig", "samples", "training samples that data-driven criteria look at"),
+        "recipe": ("FiltersConfig", "power", 'of schedule = "polynomial"; 1: the same number in each step'),
         "target": ("Cpu", "l2_shared", "by all cores; otherwise each core has its own"),
         "report": ("Variant", "series", "method and format, where the recipe explored several rates of it"),
         "profile": ("Guess", "range_note", "why the range is wide"),
