@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 # Samples that settle which channels go: of ResNet8 with half of the multiply-accumulates, five draws of 2,048 leave
-# parameters that differ by 11 %, of 8,192 by 5 % (benchmarks/results/reconstruct.md).
+# parameters that differ by 11 %, of 8,192 by 1 % (benchmarks/results/reconstruct.md).
 _FEWEST, _MOST = 2048, 8192
 _INPUT_BYTES = 500_000_000
 
