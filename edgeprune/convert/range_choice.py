@@ -19,6 +19,7 @@ import numpy as np
 
 from edgeprune.artifact import RangeFacts
 from edgeprune.convert.converter import Samples, calibrate, quantize_calibrated
+from edgeprune.models.count import count as count_model
 from edgeprune.quantize.difference import OutputDifference
 from edgeprune.quantize.plan import QuantizationPlan, Ranges
 from edgeprune.reconstruction.forward import BATCH_BYTES, bytes_per_sample, in_pieces
@@ -32,8 +33,9 @@ Judging = Callable[[int], Sequence[Sequence[np.ndarray]]]
 METHODS: tuple[Ranges, ...] = ("minmax", "percentile", "mse")
 # Standard errors by which narrower ranges must be better, sample by sample.
 CLEARLY = 2.0
-# Samples that are looked at, at most, where fewer leave it open whether narrower ranges are.
-MOST = 1024
+# Samples that are looked at, at most, where fewer leave it open whether narrower ranges are, and the
+# multiply-accumulates of one file on them: a slow model is not run for an hour to settle what is nearly equal.
+MOST, WORK = 1024, 5e10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,8 @@ def choose_ranges(
         plan: of a format with int8 activations; its ``ranges`` are not looked at.
         samples: the representative dataset.
         judging: of so many other samples, or all that there are, per batch the inputs in the model's order; no labels.
-        count: samples that are looked at first; twice as many, up to 1,024, as long as the ranges whose outputs are
-            nearest on them are not clearly better.
+        count: samples that are looked at first; twice as many, up to 1,024 and to 50 billion multiply-accumulates, as
+            long as the ranges whose outputs are nearest on them are not clearly better.
         runtime: runs the files.
 
     Raises:
@@ -95,13 +97,14 @@ def _judged(
     model: tf_keras.Model, files: Mapping[Ranges, bytes], judging: Judging, count: int, runtime: Runtime
 ) -> tuple[Ranges, dict[Ranges, np.ndarray]]:
     """The method, and the differences that decided it."""
+    most = min(MOST, int(WORK / max(count_model(model).macs, 1)))
     while True:
         differences = _differences(model, files, judging(count), runtime)
         method = choose(differences)
         is_settled = method == min(differences, key=lambda name: differences[name].mean())
-        if is_settled or count >= MOST or len(differences[method]) < count:
+        if is_settled or count >= most or len(differences[method]) < count:
             return method, differences
-        count = min(2 * count, MOST)
+        count = min(2 * count, most)
 
 
 def choose(differences: Mapping[Ranges, np.ndarray]) -> Ranges:

@@ -1,7 +1,7 @@
 """Average pooling over a whole map, written as the mean that it is.
 
 By TFLite's quantization specification, AVERAGE_POOL_2D gives its result in the steps of what it reads. A mean lies
-closer to zero than the largest of the values that it is taken of (in ResNet8 of MLPerf Tiny, four times), so that few
+closer to zero than the largest of the values that it is taken of (in ResNet8 of MLPerf Tiny, six times), so that few
 of the steps are left for what the classifier reads. MEAN computes the same, and its result has a range of its own.
 """
 
@@ -42,8 +42,8 @@ def mean_for(pooling: Layer) -> Layer:
     import tf_keras
 
     make = getattr(tf_keras.layers, _MEANS[type(pooling).__name__])
-    shared = {name: getattr(pooling, name) for name in ("name", "dtype", "data_format")}
-    made: Layer = make(keepdims=True, **shared)
+    config = pooling.get_config()
+    made: Layer = make(keepdims=True, **{name: config[name] for name in ("name", "dtype", "data_format")})
     return made
 
 

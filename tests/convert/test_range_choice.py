@@ -87,6 +87,20 @@ def test_what_few_samples_leave_open_is_looked_at_in_more(available, narrow):
     assert 2 <= len(asked) <= 8
 
 
+def test_a_slow_model_is_compared_on_the_first_samples_only(monkeypatch):
+    """How many multiply-accumulates a run takes decides how many runs there are."""
+    monkeypatch.setattr("edgeprune.convert.range_choice.WORK", 1.5 * SIDE**2 * 8 * 9)
+    calibration, asked = samples(64, 1, 1), []
+
+    def judging(count):
+        asked.append(count)
+        return [[samples(count, 0, 2)]]
+
+    chosen = choose_ranges(network(), PLAN, lambda: ([x[None]] for x in calibration), judging, count=1)
+    assert asked == [1]
+    assert set(chosen.differences) == set(METHODS)
+
+
 def test_a_file_with_answers_that_are_no_numbers_is_not_taken():
     """NaN is never better."""
     full = np.ones(10)
